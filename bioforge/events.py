@@ -1,0 +1,87 @@
+"""What backends report: small facts, yielded in groups, each group durable before the next step is taken."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from bioforge.model import Answer, Failure, Paid, Request
+
+
+@dataclass(frozen=True, slots=True)
+class Launch:
+    """One attempt as it was admitted: its number over all runs, its worker (`W01` …), wall-clock time in seconds."""
+
+    request: Request
+    number: int
+    worker: str
+    client_request_id: str
+    at: float
+
+
+@dataclass(frozen=True, slots=True)
+class Started:
+    """The intent to send. It is durable before the first byte leaves."""
+
+    launch: Launch
+
+
+@dataclass(frozen=True, slots=True)
+class Succeeded:
+    """A usable answer. `seconds` is the time from sending to the last byte."""
+
+    launch: Launch
+    answer: Answer
+    seconds: float
+    request_id: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Unusable:
+    """An answer that was paid for and cannot be used; kept whole, `answer.problem` says why."""
+
+    launch: Launch
+    answer: Answer
+    seconds: float
+    request_id: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Failed:
+    """An attempt without an answer. Not `final`: the same request is tried again in `retry_in` seconds.
+
+    `counted` is False for failures that say nothing about this request (quota, key, long pauses): they use up no
+    attempt. `body` is what was received, where anything was.
+    """
+
+    launch: Launch
+    failure: Failure
+    paid: Paid
+    seconds: float
+    final: bool
+    counted: bool = True
+    retry_in: float | None = None
+    request_id: str | None = None
+    body: bytes | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Noticed:
+    """Something people want to see in the log that belongs to no single request: breaker, pause, concurrency."""
+
+    kind: str
+    message: str
+    fields: Mapping[str, object] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Stopped:
+    """The backend stops before its work is done: `kind` is one of
+    `budget, quota, key, failures, outage, interrupted`; `message` says what happened, `hint` what to do."""
+
+    kind: str
+    message: str
+    hint: str = ""
+
+
+Event = Started | Succeeded | Unusable | Failed | Noticed | Stopped

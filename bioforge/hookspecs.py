@@ -1,0 +1,27 @@
+"""The three hooks. Each returns a mapping of names to values, so a plugin is tested by calling one function."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import pluggy
+
+from bioforge.interfaces import BackendFactory, FolderWriter, Reader, Writer
+
+hookspec = pluggy.HookspecMarker("bioforge")
+hookimpl = pluggy.HookimplMarker("bioforge")
+
+
+@hookspec
+def bioforge_readers() -> Mapping[str, Reader]:  # type: ignore[empty-body]
+    """Input formats by name. A name is also the file suffix it is chosen for (`csv` for `artists.csv`)."""
+
+
+@hookspec
+def bioforge_backends() -> Mapping[str, BackendFactory]:  # type: ignore[empty-body]
+    """Ways to execute requests, by the name that `[backend] name` and `--backend` take."""
+
+
+@hookspec
+def bioforge_writers() -> Mapping[str, Writer | FolderWriter]:  # type: ignore[empty-body]
+    """Output formats by name. A name is also the file suffix it is chosen for."""

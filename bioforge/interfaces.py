@@ -1,0 +1,225 @@
+"""What a plugin author reads: readers, backends and writers, and what they are given."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import IO, Protocol
+
+from bioforge.events import Event
+from bioforge.model import Answer, Artist, BadRow, Failure, Paid, Rendered, Request, Usage
+
+# ---------------------------------------------------------------------------------------------------------- readers
+
+
+class Reader(Protocol):
+    """Reads one opened source into rows, lazily and in order.
+
+    `stream` is binary and positioned at the start. Yield an `Artist` for each good row and a `BadRow` for each that
+    must be kept out; raise `InputError` only when the source as a whole cannot be read. `options` is the `[input]`
+    table of the project file without `path` and `reader`.
+    """
+
+    def __call__(
+        self, stream: IO[bytes], source: str, options: Mapping[str, object]
+    ) -> Iterable[Artist | BadRow]: ...
+
+
+# ---------------------------------------------------------------------------------------------------------- writers
+
+Record = Mapping[str, object]
+"""One export record: `artist_id, artist_name, artist_data, recipe, variant, request, response_text, parsed,
+response_id, created, model, usage, cost_usd, error`; absent where empty, except `error`, which is then None."""
+
+
+class Writer(Protocol):
+    """Writes records to a binary stream, one at a time; never holds them all.
+
+    `options` is the `[[output]]` table without `path` and `writer`.
+    """
+
+    def __call__(
+        self, records: Iterable[Record], stream: IO[bytes], options: Mapping[str, object]
+    ) -> None: ...
+
+
+class FolderWriter(Protocol):
+    """Writes records as files of a folder. A writer is a folder writer when it has `writes_folder = True`.
+
+    Yields (file name relative to the folder, content) pairs; the caller writes each atomically and removes files
+    that an earlier run wrote and this one does not.
+    """
+
+    writes_folder: bool
+
+    def __call__(
+        self, records: Iterable[Record], options: Mapping[str, object]
+    ) -> Iterator[tuple[str, bytes]]: ...
+
+
+# --------------------------------------------------------------------------------------------------------- backends
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """What may be sent: None means not limited by the project (the provider's own headers still count)."""
+
+    concurrency: int = 64
+    requests_per_minute: float | None = None
+    tokens_per_minute: float | None = None
+    max_cost_usd: float | None = None
+    max_failures: int | None = None
+    """Stop after this many targets failed for good (`-k N`)."""
+
+
+@dataclass(frozen=True, slots=True)
+class RetryPolicy:
+    """Times in seconds. `maybe_paid`: whether a request whose fate is unknown may be sent (and paid for) again."""
+
+    max_attempts: int = 6
+    first_delay: float = 0.5
+    max_delay: float = 60.0
+    maybe_paid: bool = True
+    outage_seconds: float = 300.0
+    """How long nothing but outages may come back before the run gives up (exit code 75)."""
+
+
+class Stop:
+    """Carries Ctrl-C to the backend: level 1 asks to drain, level 2 to leave now. Safe to call in a signal handler."""
+
+    def __init__(self) -> None:
+        self.level = 0
+        self._wake: list[Callable[[], None]] = []
+
+    def raise_level(self) -> int:
+        self.level += 1
+        for wake in tuple(self._wake):
+            wake()
+        return self.level
+
+    def subscribe(self, wake: Callable[[], None]) -> None:
+        """`wake` is called at each rise of the level, from whatever thread raised it."""
+        self._wake.append(wake)
+
+
+@dataclass(frozen=True, slots=True)
+class Gauges:
+    """Live numbers of a backend at work, for the progress display. `waiting` says why nothing is being sent."""
+
+    in_flight: int = 0
+    concurrency: int = 0
+    retrying: int = 0
+    waiting: str = ""
+
+
+@dataclass(slots=True)
+class Work:
+    """What a backend is given: requests to pull lazily and in order, the limits, and the stop signal.
+
+    A backend pulls from `requests` only when it can send; it assigns `gauges` whenever they change.
+    """
+
+    requests: Iterator[Request]
+    limits: Limits = field(default_factory=Limits)
+    retry: RetryPolicy = field(default_factory=RetryPolicy)
+    stop: Stop = field(default_factory=Stop)
+    gauges: Gauges = field(default_factory=Gauges)
+
+
+class Backend(ABC):
+    """Executes requests. Only `execute` must be written; a backend never sees the state."""
+
+    @abstractmethod
+    def execute(self, work: Work) -> Iterator[Sequence[Event]]:
+        """Yield groups of events. When `yield` returns, that group is durable: so yield `Started` before sending,
+        and only then send. Failed requests are events; an exception means the backend itself is broken."""
+
+    def check(self) -> None:
+        """Raise `UsageError` when nothing could be sent (no key, …). Called before anything is sent."""
+
+    def body(self, rendered: Rendered) -> dict[str, object]:
+        """The request body for `rendered.endpoint`. This default is the shape of `/v1/responses`."""
+        body: dict[str, object] = dict(rendered.parameters)
+        for key, value in (
+            ("model", rendered.model),
+            ("instructions", rendered.instructions),
+            ("input", rendered.input),
+            ("prompt", rendered.prompt),
+        ):
+            if value is not None:
+                body[key] = value
+        return body
+
+    def price(self, model: str, usage: Usage, service_tier: str | None = None) -> float | None:
+        """US dollars for `usage` of `model`; None where the price is unknown."""
+        return None
+
+
+@dataclass(frozen=True, slots=True)
+class BackendContext:
+    """What a backend is built from. `base_url` ends without a slash; `api_key` is None when none is set;
+    `options` is the table `[backend.NAME]` of the project file; `timeout` is seconds for one call."""
+
+    base_url: str
+    api_key: str | None
+    api_key_env: str = "OPENAI_API_KEY"
+    timeout: float = 600.0
+    options: Mapping[str, object] = field(default_factory=dict)
+    root: Path = Path()
+
+
+BackendFactory = Callable[[BackendContext], Backend]
+
+# ------------------------------------------------------------- between a vendor and the drivers in `backends/`
+
+
+@dataclass(frozen=True, slots=True)
+class RateLimits:
+    """Rate limits as the provider reports them with an answer; reset in seconds from now; None where not said."""
+
+    limit_requests: int | None = None
+    remaining_requests: int | None = None
+    reset_requests: float | None = None
+    limit_tokens: int | None = None
+    remaining_tokens: int | None = None
+    reset_tokens: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """How one attempt ended, in words without a vendor. Exactly one of `answer` and `failure` is set.
+
+    `retryable`: the same request may succeed later. `stops_run`: the cause lies with key, quota or spend limit, so
+    no request can succeed now. `overloaded`: the provider asked for less traffic. `outage`: it was not reachable or
+    broken (connection errors, 5xx). `retry_after` in seconds, as the provider asked.
+    """
+
+    answer: Answer | None = None
+    failure: Failure | None = None
+    paid: Paid = Paid.NO
+    retryable: bool = False
+    stops_run: bool = False
+    overloaded: bool = False
+    outage: bool = False
+    retry_after: float | None = None
+    rate_limits: RateLimits | None = None
+    request_id: str | None = None
+    seconds: float = 0.0
+    body: bytes | None = None
+    hint: str = ""
+
+
+class Sender(Protocol):
+    """A vendor's synchronous client: safe to call from several threads. Never raises for a failed request."""
+
+    def send(self, request: Request, client_request_id: str) -> Outcome: ...
+    def close(self) -> None: ...
+
+
+class AsyncSender(Protocol):
+    """A vendor's asynchronous client, used on one event loop. Never raises for a failed request."""
+
+    async def send(self, request: Request, client_request_id: str) -> Outcome: ...
+    async def close(self) -> None: ...

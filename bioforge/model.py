@@ -1,0 +1,133 @@
+"""The nouns: artists, requests, answers and failures as frozen values."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from enum import StrEnum
+
+
+class Paid(StrEnum):
+    """What is known about the money of one attempt."""
+
+    YES = "yes"
+    NO = "no"
+    MAYBE = "maybe"
+    """Sent, and nobody can know whether it was answered and charged for."""
+
+
+@dataclass(frozen=True, slots=True)
+class Artist:
+    """One input row. `columns` holds every further column by name, in input order; values are text
+    from CSV and any JSON value from JSONL. `source` and `line` say where the row begins (line counts from 1)."""
+
+    artist_id: str
+    artist_name: str
+    artist_data: str = ""
+    columns: Mapping[str, object] = field(default_factory=dict)
+    source: str = ""
+    line: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class BadRow:
+    """A row that was kept out: where it stands and what is wrong with it, in one short sentence."""
+
+    source: str
+    line: int
+    message: str
+
+
+@dataclass(frozen=True, slots=True)
+class Usage:
+    """Tokens of one answer. `cached_tokens` are part of `input_tokens`, `reasoning_tokens` of `output_tokens`."""
+
+    input_tokens: int = 0
+    output_tokens: int = 0
+    cached_tokens: int = 0
+    cache_write_tokens: int = 0
+    reasoning_tokens: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Failure:
+    """Why something has no usable answer.
+
+    `error_class` is one short word people group by (`rate_limit`, `timeout`, `truncated`, `refusal`, …),
+    `code` what the provider called it, `message` a sentence for people.
+    """
+
+    error_class: str
+    message: str
+    code: str | None = None
+    http_status: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Rendered:
+    """One request before it takes an endpoint's form: texts rendered for an artist, and the recipe's parameters.
+
+    `prompt` is a reusable prompt (`{"id", "version", "variables"}`) where the recipe uses one; `instructions` and
+    `input` are None where the recipe does not have them.
+    """
+
+    endpoint: str
+    model: str | None
+    instructions: str | None
+    input: str | None
+    prompt: Mapping[str, object] | None
+    parameters: Mapping[str, object]
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """The exact body for an endpoint, and the target it is sent for.
+
+    `body` is canonical JSON in UTF-8, sent byte for byte. `input_tokens` is an estimate, `max_output_tokens` the
+    most the answer can have, or None where nothing bounds it. `attempts` counts the attempts of earlier runs.
+    """
+
+    request_hash: str
+    endpoint: str
+    model: str
+    body: bytes
+    artist_id: str
+    recipe: str
+    variant: str = ""
+    target: int = 0
+    reason: str = "new"
+    input_tokens: int = 0
+    output_tokens: int = 0
+    max_output_tokens: int | None = None
+    attempts: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """What came back and was paid for. `body` is the raw response as received; the rest is read from it.
+
+    `problem` is None when the text can be used, and otherwise says why not (truncated, refused, malformed …).
+    """
+
+    body: bytes
+    text: str | None = None
+    usage: Usage | None = None
+    model: str | None = None
+    response_id: str | None = None
+    service_tier: str | None = None
+    cost_usd: float | None = None
+    problem: Failure | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Target:
+    """One recipe for one artist, as a run or a plan lists it. `reason` is None when it is fresh."""
+
+    id: int
+    artist_id: str
+    artist_name: str
+    recipe: str
+    variant: str
+    request_hash: str | None
+    reason: str | None
+    detail: str | None

@@ -1,0 +1,186 @@
+"""Answers: what an endpoint says to a body, as a pure function for any carrier (HTTP, a batch line)."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from bioforge.simulator import shapes, texts
+from bioforge.simulator.bodies import CHAT, RESPONSES, Body, canonical, check, digest_of
+from bioforge.simulator.faults import draw, refusal, scripted
+from bioforge.simulator.options import SimulatorOptions
+from bioforge.simulator.problems import Problem
+from bioforge.simulator.schemas import generate
+
+ENDPOINTS = (RESPONSES, CHAT)
+
+_REFUSAL = "I'm sorry, I cannot write about this. (simulated fault: refusal)"
+
+
+@dataclass(frozen=True, slots=True)
+class Bill:
+    """What a charged answer costs."""
+
+    endpoint: str
+    digest: bytes
+    """SHA-256 of the body's canonical JSON."""
+    occurrence: int
+    """Which try of this body it was, from 1."""
+    model: str
+    """The snapshot that answered."""
+    service_tier: str
+    input_tokens: int
+    output_tokens: int
+
+    @property
+    def response_id(self) -> str:
+        return answer_id(self.endpoint, self.digest, self.occurrence)
+
+
+@dataclass(frozen=True, slots=True)
+class Reply:
+    """The answer to one try of a body. `bill` is None where nothing is charged."""
+
+    status: int
+    body: dict[str, Any]
+    headers: Mapping[str, str] = field(default_factory=dict)
+    fault: str | None = None
+    """The fault of this try. Those that cut an answer off (`faults.CUT_OFF`) are left to the carrier: status
+    and body are those of the undisturbed answer."""
+    bill: Bill | None = None
+
+
+def answer(
+    endpoint: str,
+    body: Body,
+    options: SimulatorOptions,
+    occurrence: int = 1,
+    *,
+    created: int = 0,
+    text: str | None = None,
+    digest: bytes | None = None,
+) -> Reply:
+    """Checks a body, decides its fault and answers it.
+
+    The same arguments give the same reply. `occurrence` counts the tries of this body from 1; it decides the
+    fault and the id, never the text. `created` is Unix time in seconds. `text` and `digest` are the body's
+    canonical JSON and its SHA-256, for callers that have them.
+    """
+    text = canonical(body) if text is None else text
+    digest = digest_of(text) if digest is None else digest
+    try:
+        check(endpoint, body)
+        fault = fault_of(options, body, text, digest, occurrence)
+        if fault and (problem := refusal(fault, options.retry_after)):
+            return Reply(problem.status, problem.body(), problem.headers, fault)
+        content = compose(endpoint, body, options, digest, occurrence, fault, created)
+    except Problem as problem:
+        return Reply(problem.status, problem.body(), problem.headers)
+    shaped = shapes.response(body, content) if endpoint == RESPONSES else shapes.completion(content)
+    if fault == "drop_before":
+        return Reply(200, shaped, fault=fault)
+    bill = Bill(
+        endpoint,
+        digest,
+        occurrence,
+        content.model,
+        content.service_tier,
+        content.input_tokens,
+        content.output_tokens,
+    )
+    return Reply(200, shaped, fault=fault, bill=bill)
+
+
+def identifier(digest: bytes, occurrence: int) -> str:
+    """48 hexadecimal digits: another for each try of each body."""
+    return f"{digest[:20].hex()}{occurrence:08x}"
+
+
+def answer_id(endpoint: str, digest: bytes, occurrence: int) -> str:
+    """The id of an answer, by which it is also known in the ledger."""
+    name = identifier(digest, occurrence)
+    return shapes.response_id(name) if endpoint == RESPONSES else shapes.completion_id(name)
+
+
+def fault_of(options: SimulatorOptions, body: Body, text: str, digest: bytes, occurrence: int) -> str | None:
+    """The fault of one try: what the script says, else what the probabilities draw."""
+    name = scripted(options.script, body, text, occurrence) if options.script else None
+    if name is not None:
+        return None if name == "ok" else name
+    return draw(options.seed, options.faults, digest, occurrence) if options.faults else None
+
+
+def output_limit(body: Body) -> int | None:
+    """The most tokens an answer may have, by whichever name the endpoint knows it."""
+    limit = body.get("max_output_tokens") or body.get("max_completion_tokens") or body.get("max_tokens")
+    return limit if isinstance(limit, int) else None
+
+
+def compose(
+    endpoint: str,
+    body: Body,
+    options: SimulatorOptions,
+    digest: bytes,
+    occurrence: int,
+    fault: str | None,
+    created: int,
+) -> shapes.Content:
+    """What an answered body is told, cut to its output limit."""
+    words = _REFUSAL if fault == "refusal" else _natural(endpoint, body, digest)
+    tokens = texts.count(words)
+    limit = output_limit(body)
+    ending: shapes.Ending = "refusal" if fault == "refusal" else "stop"
+    if fault in ("incomplete", "content_filter"):
+        ending = "max_output_tokens" if fault == "incomplete" else "content_filter"
+        tokens = max(1, tokens // 2)
+    if limit is not None and tokens > limit:
+        ending, tokens = "max_output_tokens", limit
+    words = texts.cut(words, tokens)
+    split = digest[7] < options.several_parts * 256
+    # Thinking takes what the limit leaves: it never pushes an answer over it.
+    room = 64 if limit is None else limit - tokens
+    reasoning = min(16 + digest[8] % 48, room) if split else 0
+    return shapes.Content(
+        identifier=identifier(digest, occurrence),
+        created=created,
+        model=shapes.snapshot(body.get("model")),
+        service_tier=shapes.service_tier(body.get("service_tier")),
+        text=words,
+        ending=ending,
+        input_tokens=texts.input_tokens(body),
+        output_tokens=tokens + reasoning,
+        reasoning_tokens=reasoning,
+        split=split and endpoint == RESPONSES,
+    )
+
+
+def _natural(endpoint: str, body: Body, digest: bytes) -> str:
+    """The whole answer: a text, or JSON where the request asks for it."""
+    about = texts.excerpt(body)
+    if endpoint == RESPONSES:
+        wanted = (body.get("text") or {}).get("format") or {}
+        details, place = wanted, "text.format"
+    else:
+        wanted = body.get("response_format") or {}
+        details, place = wanted.get("json_schema") or {}, "response_format.json_schema"
+    match wanted.get("type"):
+        case "json_schema":
+            return _dumps(_valid(details["schema"], digest, about, f"{place}.schema"))
+        case "json_object":
+            return _dumps({"simulated": True, "text": texts.compose(digest, about)})
+        case _:
+            return texts.compose(digest, about)
+
+
+def _valid(schema: Mapping[str, Any], digest: bytes, about: str, param: str) -> Any:
+    try:
+        return generate(schema, digest, about)
+    except (ValueError, TypeError, LookupError, ArithmeticError, AttributeError, RecursionError) as error:
+        message = f"Invalid schema for response_format: {error}"
+        raise Problem(400, message, param=param, code="invalid_json_schema") from error
+
+
+def _dumps(value: Any) -> str:
+    return json.dumps(value, ensure_ascii=False)

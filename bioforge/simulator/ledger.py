@@ -1,0 +1,185 @@
+"""The ledger: every answer charged for, and counts of every request, kept apart from what clients believe."""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from collections.abc import Iterator, Mapping
+from dataclasses import asdict, dataclass, fields
+from io import TextIOWrapper
+from pathlib import Path
+from secrets import token_hex
+from typing import Any, Literal
+
+from bioforge.simulator.answers import Bill, answer_id
+
+Delivered = Literal["yes", "dropped", "truncated", "malformed", "hang"]
+
+NO_ANSWER = 0
+"""Status under which requests are counted whose connection was closed without one."""
+
+_Kind = tuple[str, str, str, Delivered]
+"""Endpoint, model, service tier and delivery."""
+
+_Row = tuple[float, int, str | None, bytes, int, int, int, _Kind]
+"""Time, number of the request, the client's id for it, digest, occurrence, input and output tokens, kind."""
+
+
+@dataclass(frozen=True, slots=True)
+class Charge:
+    """One answer that was paid for."""
+
+    sequence: int
+    """Place in the ledger, from 1."""
+    time: float
+    """Unix time, seconds."""
+    request_id: str
+    client_request_id: str | None
+    """`X-Client-Request-Id`, where it was sent."""
+    endpoint: str
+    model: str
+    """The snapshot that answered."""
+    body_sha256: str
+    """SHA-256 of the body as JSON with sorted keys, no spaces and no escaped letters, in hexadecimal."""
+    input_tokens: int
+    output_tokens: int
+    response_id: str
+    delivered: Delivered
+    """How the answer left: whole, not at all, cut off, as nonsense, or whole but too late."""
+    service_tier: str
+
+
+@dataclass(frozen=True, slots=True)
+class Counts:
+    """Requests to `/v1/…` so far."""
+
+    requests: int
+    statuses: Mapping[int, int]
+    """By HTTP status; 0 for connections closed without an answer."""
+    faults: Mapping[str, int]
+    """By fault, with `limit`, `quota` and `outage` for refusals that were no fault's."""
+
+
+@dataclass(frozen=True, slots=True)
+class Totals:
+    """Sums over all charges."""
+
+    charges: int
+    bodies: int
+    """Different request bodies among them: `charges - bodies` were paid more than once."""
+    input_tokens: int
+    output_tokens: int
+    delivered: Mapping[str, int]
+
+
+class Ledger:
+    """Written by the server's thread alone; may be read from any."""
+
+    def __init__(self, path: str | Path | None = None) -> None:
+        # Plain tuples, with what repeats kept once and ids made when they are asked for: a million charges as
+        # dataclasses would take a gigabyte.
+        self._rows: list[_Row] = []
+        self._kinds: dict[_Kind, _Kind] = {}
+        self._prefix = f"req_{token_hex(8)}"
+        self._statuses: Counter[int] = Counter()
+        self._faults: Counter[str] = Counter()
+        self._path = path
+        self._file: TextIOWrapper | None = None
+
+    def open(self) -> None:
+        """Opens the file, if there is to be one, to add to what it has."""
+        if self._path is not None and self._file is None:
+            # Line-buffered: a line is with the operating system before its answer is sent.
+            self._file = Path(self._path).open("a", buffering=1, encoding="utf-8")  # noqa: SIM115
+
+    def request_id(self, number: int) -> str:
+        """The `x-request-id` of the request with this number."""
+        return f"{self._prefix}{number:016x}"
+
+    def charge(
+        self, time: float, number: int, client_request_id: str | None, bill: Bill, delivered: Delivered
+    ) -> None:
+        """Adds an entry, to the file first. `number` is the request's."""
+        kind = (bill.endpoint, bill.model, bill.service_tier, delivered)
+        row = (
+            time,
+            number,
+            client_request_id,
+            bill.digest,
+            bill.occurrence,
+            bill.input_tokens,
+            bill.output_tokens,
+            self._kinds.setdefault(kind, kind),
+        )
+        if self._file is not None:
+            self._file.write(_line(self._charge(len(self._rows) + 1, row)))
+        self._rows.append(row)
+
+    def count(self, status: int, fault: str | None) -> None:
+        self._statuses[status] += 1
+        if fault is not None:
+            self._faults[fault] += 1
+
+    def close(self) -> None:
+        if self._file is not None:
+            self._file.close()
+            self._file = None
+
+    def __len__(self) -> int:
+        return len(self._rows)
+
+    def entries(self) -> list[Charge]:
+        return list(self.stream())
+
+    def stream(self) -> Iterator[Charge]:
+        """The charges there are at this moment, made one by one."""
+        for place in range(len(self._rows)):
+            yield self._charge(place + 1, self._rows[place])
+
+    def lines(self) -> Iterator[str]:
+        """The same as JSON Lines."""
+        return map(_line, self.stream())
+
+    @property
+    def counts(self) -> Counts:
+        statuses = dict(self._statuses)
+        return Counts(sum(statuses.values()), statuses, dict(self._faults))
+
+    def totals(self) -> Totals:
+        rows = self._rows[:]
+        return Totals(
+            charges=len(rows),
+            bodies=len({row[3] for row in rows}),
+            input_tokens=sum(row[5] for row in rows),
+            output_tokens=sum(row[6] for row in rows),
+            delivered=dict(Counter(row[7][3] for row in rows)),
+        )
+
+    def summary(self) -> dict[str, Any]:
+        """Counts and totals, ready for JSON."""
+        return {"counts": asdict(self.counts), "totals": asdict(self.totals())}
+
+    def _charge(self, sequence: int, row: _Row) -> Charge:
+        time, number, client_id, digest, occurrence, given, taken, kind = row
+        endpoint, model, tier, delivered = kind
+        return Charge(
+            sequence=sequence,
+            time=time,
+            request_id=self.request_id(number),
+            client_request_id=client_id,
+            endpoint=endpoint,
+            model=model,
+            body_sha256=digest.hex(),
+            input_tokens=given,
+            output_tokens=taken,
+            response_id=answer_id(endpoint, digest, occurrence),
+            delivered=delivered,
+            service_tier=tier,
+        )
+
+
+def _line(charge: Charge) -> str:
+    return json.dumps({name: getattr(charge, name) for name in _NAMES}) + "\n"
+
+
+_NAMES = tuple(field.name for field in fields(Charge))

@@ -1,0 +1,112 @@
+"""Rate limits: one token bucket for requests, one for tokens, and the headers that tell their state.
+
+A bucket holds a minute's allowance, starts full and refills evenly. Only an admitted request takes from it.
+The clock is passed in and gives seconds.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+
+from bioforge.simulator.faults import retry_headers
+from bioforge.simulator.problems import Problem
+
+Clock = Callable[[], float]
+
+
+class Bucket:
+    """A token bucket of `limit` units that refills within 60 seconds."""
+
+    def __init__(self, limit: int, clock: Clock) -> None:
+        self.limit = limit
+        self._rate = limit / 60.0
+        self._clock = clock
+        self._level = float(limit)
+        self._seen = clock()
+
+    def level(self) -> float:
+        now = self._clock()
+        self._level = min(float(self.limit), self._level + (now - self._seen) * self._rate)
+        self._seen = now
+        return self._level
+
+    def wait(self, amount: float) -> float:
+        """Seconds until `amount` can be taken: 0 now, infinite where it never fits."""
+        if amount > self.limit:
+            return math.inf
+        # A billionth of tolerance: waiting exactly as long as told must be enough in floating point too.
+        short = amount - self.level()
+        return short / self._rate if short > 1e-9 * self.limit else 0.0
+
+    def take(self, amount: float) -> None:
+        self._level = max(0.0, self.level() - amount)
+
+    @property
+    def remaining(self) -> int:
+        return int(self.level() + 1e-9 * self.limit)
+
+    @property
+    def reset(self) -> float:
+        """Seconds until the bucket is full again."""
+        return (self.limit - self.level()) / self._rate
+
+
+class Limits:
+    """Admits requests or refuses them with 429, and describes itself in headers."""
+
+    def __init__(self, requests_per_minute: int | None, tokens_per_minute: int | None, clock: Clock) -> None:
+        self._buckets: list[tuple[str, Bucket]] = []
+        if requests_per_minute is not None:
+            self._buckets.append(("requests", Bucket(requests_per_minute, clock)))
+        if tokens_per_minute is not None:
+            self._buckets.append(("tokens", Bucket(tokens_per_minute, clock)))
+
+    def __bool__(self) -> bool:
+        return bool(self._buckets)
+
+    def admit(self, tokens: int) -> Problem | None:
+        """Takes one request and `tokens`, or takes nothing and returns the refusal."""
+        wants = {"requests": 1, "tokens": tokens}
+        waits = [(bucket.wait(wants[kind]), kind, bucket) for kind, bucket in self._buckets]
+        longest, kind, bucket = max(waits, key=lambda entry: entry[0])
+        if longest == 0:
+            for kind, bucket in self._buckets:
+                bucket.take(wants[kind])
+            return None
+        used = bucket.limit - bucket.remaining
+        if longest == math.inf:
+            message = (
+                f"Request too large on {kind} per min: Limit {bucket.limit}, Requested {wants[kind]}. "
+                "The input or output tokens must be reduced in order to run successfully."
+            )
+            headers = {"x-should-retry": "false"}
+        else:
+            message = (
+                f"Rate limit reached on {kind} per min: Limit {bucket.limit}, Used {used}, "
+                f"Requested {wants[kind]}. Please try again in {duration(longest)}."
+            )
+            headers = retry_headers(longest)
+        return Problem(429, message, type=kind, code="rate_limit_exceeded", headers=headers)
+
+    def headers(self) -> dict[str, str]:
+        """The three `x-ratelimit-*` headers of each limit that is on."""
+        described = {}
+        for kind, bucket in self._buckets:
+            described[f"x-ratelimit-limit-{kind}"] = str(bucket.limit)
+            described[f"x-ratelimit-remaining-{kind}"] = str(bucket.remaining)
+            described[f"x-ratelimit-reset-{kind}"] = duration(bucket.reset)
+        return described
+
+
+def duration(seconds: float) -> str:
+    """As the API writes it, rounded up to milliseconds: `41ms`, `1.2s`, `6m0s`, `1h0m3.5s`."""
+    # Rounding before the ceiling keeps 0.041 s, which is 41.000000000000004 ms in floating point, at 41.
+    milliseconds = math.ceil(round(seconds * 1000, 6))
+    if milliseconds < 1000:
+        return f"{milliseconds}ms" if milliseconds else "0s"
+    minutes, rest = divmod(milliseconds, 60_000)
+    hours, minutes = divmod(minutes, 60)
+    text = f"{hours}h" if hours else ""
+    text += f"{minutes}m" if minutes or hours else ""
+    return f"{text}{rest / 1000:g}s"

@@ -1,0 +1,102 @@
+"""Refusals in OpenAI's shape: one exception that knows its HTTP status and JSON body.
+
+Body: `{"error": {"message", "type", "param", "code"}}`, where `type`, `param` and `code` may be null.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+INVALID_REQUEST = "invalid_request_error"
+
+
+class Problem(Exception):
+    """A request that is answered by an error: raised by the checks, answered at the HTTP edge."""
+
+    def __init__(
+        self,
+        status: int,
+        message: str,
+        *,
+        type: str | None = INVALID_REQUEST,
+        param: str | None = None,
+        code: str | None = None,
+        headers: Mapping[str, str] | None = None,
+    ) -> None:
+        super().__init__(message)
+        self.status = status
+        self.message = message
+        self.type = type
+        self.param = param
+        self.code = code
+        self.headers = dict(headers or {})
+
+    def body(self) -> dict[str, Any]:
+        return {"error": {"message": self.message, "type": self.type, "param": self.param, "code": self.code}}
+
+
+def missing(param: str) -> Problem:
+    return Problem(
+        400, f"Missing required parameter: '{param}'.", param=param, code="missing_required_parameter"
+    )
+
+
+def wrong_type(param: str, expected: str, found: object) -> Problem:
+    message = f"Invalid type for '{param}': expected {expected}, but got {describe(found)} instead."
+    return Problem(400, message, param=param, code="invalid_type")
+
+
+def wrong_value(param: str, message: str, code: str = "invalid_value") -> Problem:
+    return Problem(400, f"Invalid '{param}': {message}", param=param, code=code)
+
+
+def no_model(model: str) -> Problem:
+    message = f"The model '{model}' does not exist or you do not have access to it."
+    return Problem(404, message, code="model_not_found")
+
+
+def bad_key(message: str) -> Problem:
+    return Problem(401, message, code="invalid_api_key")
+
+
+def no_such_path(method: str, path: str) -> Problem:
+    return Problem(404, f"Invalid URL ({method} {path})")
+
+
+def wrong_method(method: str, path: str, allowed: str) -> Problem:
+    message = f"Not allowed to {method} on {path}. (HINT: Perhaps you meant {allowed}?)"
+    return Problem(405, message, code="method_not_supported", headers={"allow": allowed})
+
+
+def too_large(limit: int) -> Problem:
+    return Problem(413, f"The request body is larger than {limit} bytes.", code="request_too_large")
+
+
+def quota() -> Problem:
+    message = "You exceeded your current quota, please check your plan and billing details."
+    return Problem(429, message, type="insufficient_quota", code="insufficient_quota")
+
+
+def overloaded() -> Problem:
+    message = "The server is overloaded or not ready yet. (simulated)"
+    return Problem(503, message, type="service_unavailable_error", code="server_is_overloaded")
+
+
+def describe(value: object) -> str:
+    """The JSON type of a value with its article, as the API's messages name it."""
+    match value:
+        case None:
+            return "null"
+        case bool():
+            return "a boolean"
+        case int():
+            return "an integer"
+        case float():
+            return "a decimal"
+        case str():
+            return "a string"
+        case list():
+            return "an array"
+        case _:
+            return "an object"

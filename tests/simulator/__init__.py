@@ -1,0 +1,1 @@
+"""The embedded server, asked over its socket by real clients."""
