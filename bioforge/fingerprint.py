@@ -1,0 +1,40 @@
+"""Canonical JSON and the hashes everything is compared by.
+
+A hash carries the version of the rule it was made by (`v1:`), so that a later rule can stand beside it and no upgrade
+makes an answer stale that was already paid for.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping
+
+from bioforge.model import Artist
+
+
+def canonical(value: object) -> bytes:
+    """JSON in UTF-8 with sorted keys and no spaces. Raises ValueError for NaN, TypeError for what JSON cannot hold."""
+    return json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False).encode(
+        "utf-8", "surrogatepass"
+    )
+
+
+def request_hash(endpoint: str, body: bytes) -> str:
+    """The identity of a request: `v1:` and the sha256 (hex) of endpoint, a newline, and the canonical body."""
+    digest = hashlib.sha256(endpoint.encode())
+    digest.update(b"\n")
+    digest.update(body)
+    return f"v1:{digest.hexdigest()}"
+
+
+def row_hash(artist: Artist) -> str:
+    """What an input row says, whatever file and line it stands on: 32 hex digits."""
+    row = (artist.artist_id, artist.artist_name, artist.artist_data, dict(artist.columns))
+    return hashlib.sha256(
+        json.dumps(row, separators=(",", ":"), ensure_ascii=False).encode("utf-8", "surrogatepass")
+    ).hexdigest()[:32]
+
+
+def definition_hash(definition: Mapping[str, object]) -> str:
+    return f"v1:{hashlib.sha256(canonical(definition)).hexdigest()}"

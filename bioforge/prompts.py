@@ -1,0 +1,176 @@
+"""From a recipe and an artist to rendered texts: Jinja2, sandboxed, undefined names are errors."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import jinja2
+import jinja2.meta
+import jinja2.nodes
+from jinja2.sandbox import ImmutableSandboxedEnvironment
+
+from bioforge.errors import TemplateError, nearest
+from bioforge.model import Artist, Rendered
+
+OWN_NAMES = ("artist_id", "artist_name", "artist_data")
+
+
+@dataclass(frozen=True, slots=True)
+class Definition:
+    """How a recipe asks, with its template texts read from their files: what is stale when this changes.
+
+    `sources` names the files the texts came from, for messages; it is no part of the definition's identity.
+    """
+
+    recipe: str
+    endpoint: str
+    model: str | None
+    instructions: str | None
+    input: str | None
+    prompt: Mapping[str, object] | None
+    parameters: Mapping[str, object]
+    variant: str = ""
+    sources: Mapping[str, str] | None = None
+
+    def as_dict(self) -> dict[str, object]:
+        return {
+            "endpoint": self.endpoint,
+            "model": self.model,
+            "instructions": self.instructions,
+            "input": self.input,
+            "prompt": None if self.prompt is None else dict(self.prompt),
+            "parameters": dict(self.parameters),
+        }
+
+
+class RenderError(Exception):
+    """This artist cannot be rendered; the message says which text and why."""
+
+
+def _environment() -> jinja2.Environment:
+    return ImmutableSandboxedEnvironment(undefined=jinja2.StrictUndefined, autoescape=False)
+
+
+class Prompts:
+    """A definition's templates, compiled once and rendered for each artist."""
+
+    def __init__(self, definition: Definition) -> None:
+        """Raises `TemplateError` when a text does not compile."""
+        self.definition = definition
+        environment = _environment()
+        self._names: set[str] = set()
+        self._columns: set[str] = set()
+        self._any_column = False
+        self._instructions = self._compile(environment, "instructions", definition.instructions)
+        self._input = self._compile(environment, "input", definition.input)
+        self._variables: dict[str, Callable[..., str]] | None = None
+        prompt = definition.prompt
+        if prompt is not None and prompt.get("variables") is not None:
+            given = prompt["variables"]
+            assert isinstance(given, Mapping)
+            self._variables = {
+                str(name): self._compile_text(environment, f"prompt.variables.{name}", str(text))
+                for name, text in given.items()
+            }
+        elif prompt is not None:
+            self._names |= {"artist_name", "artist_data"}
+
+    def _compile(self, environment: jinja2.Environment, part: str, text: str | None) -> Callable[..., str] | None:
+        return None if text is None else self._compile_text(environment, part, text)
+
+    def _compile_text(self, environment: jinja2.Environment, part: str, text: str) -> Callable[..., str]:
+        source = (self.definition.sources or {}).get(part, f"recipe.{self.definition.recipe}.{part}")
+        try:
+            tree = environment.parse(text)
+            if any(jinja2.meta.find_referenced_templates(tree)):
+                raise TemplateError(
+                    f"{source}: templates cannot include or extend others",
+                    "put the text into one file; every text a recipe depends on must be known to the plan",
+                )
+            self._note_names(tree)
+            return environment.from_string(text).render
+        except jinja2.TemplateSyntaxError as error:
+            raise TemplateError(
+                f"{source}, line {error.lineno}: {error.message}", "see the Jinja2 template syntax; {{ artist_name }}"
+            ) from None
+
+    def _note_names(self, tree: jinja2.nodes.Template) -> None:
+        self._names |= jinja2.meta.find_undeclared_variables(tree)
+        named = 0
+        for node in tree.find_all((jinja2.nodes.Getattr, jinja2.nodes.Getitem)):
+            inner = node.node if isinstance(node, jinja2.nodes.Getattr | jinja2.nodes.Getitem) else None
+            if not (isinstance(inner, jinja2.nodes.Name) and inner.name == "columns"):
+                continue
+            if isinstance(node, jinja2.nodes.Getattr):
+                self._columns.add(node.attr)
+                named += 1
+            elif isinstance(node, jinja2.nodes.Getitem) and isinstance(node.arg, jinja2.nodes.Const):
+                self._columns.add(str(node.arg.value))
+                named += 1
+        mentions = sum(1 for name in tree.find_all(jinja2.nodes.Name) if name.name == "columns")
+        self._any_column = self._any_column or mentions > named
+
+    @property
+    def used_columns(self) -> frozenset[str] | None:
+        """The names the templates read; None when they read columns by computed names, so any column may count."""
+        return None if self._any_column else frozenset((self._names - {"columns"}) | self._columns)
+
+    def check_names(self, known: Iterable[str]) -> None:
+        """Raise `TemplateError` for a name that no input column has. `known` are the input's column names."""
+        columns = {*known, *OWN_NAMES}
+        for name in sorted((self._names - {"columns"}) | self._columns):
+            if name not in columns:
+                raise TemplateError(
+                    f"recipe.{self.definition.recipe}: the template uses {name!r}, which is no column of the input",
+                    nearest(name, columns) or f"columns are: {', '.join(sorted(columns))}",
+                )
+
+    def render(self, artist: Artist) -> Rendered:
+        """Raises `RenderError`; every other value of the recipe passes through unchanged."""
+        context: dict[str, Any] = dict(artist.columns)
+        columns = {
+            **artist.columns,
+            "artist_id": artist.artist_id,
+            "artist_name": artist.artist_name,
+            "artist_data": artist.artist_data,
+        }
+        context.update(columns, columns=columns)
+        definition = self.definition
+        return Rendered(
+            endpoint=definition.endpoint,
+            model=definition.model,
+            instructions=None if self._instructions is None else _call("instructions", self._instructions, context),
+            input=None if self._input is None else _call("input", self._input, context),
+            prompt=self._render_prompt(artist, context),
+            parameters=definition.parameters,
+        )
+
+    def _render_prompt(self, artist: Artist, context: dict[str, Any]) -> Mapping[str, object] | None:
+        if self.definition.prompt is None:
+            return None
+        prompt = {key: value for key, value in self.definition.prompt.items() if value is not None}
+        if self._variables is None:
+            variables = {"artist_name": artist.artist_name}
+            if artist.artist_data:
+                variables["artist_data"] = artist.artist_data
+        else:
+            variables = {name: _call(name, render, context) for name, render in self._variables.items()}
+        prompt["variables"] = variables
+        return prompt
+
+
+def _call(part: str, render: Callable[..., str], context: dict[str, Any]) -> str:
+    try:
+        return render(context)
+    except Exception as error:  # a template can do anything a sandbox allows: it fails its artist, never the run
+        raise RenderError(f"{part}: {error}") from None
+
+
+def estimate_tokens(text: str) -> int:
+    """A fair first guess without a vocabulary: English has 4.5 characters a token, JSON 2.7, Japanese 1.2."""
+    if text.isascii():
+        return math.ceil(len(text) / 3)
+    return math.ceil(max(len(text) / 3, len(text.encode("utf-8", "replace")) / 4))

@@ -1,0 +1,255 @@
+"""Opening the state file: durability, migrations, one writer at a time, and refusing what is not ours."""
+
+from __future__ import annotations
+
+import os
+import socket
+import sqlite3
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from types import TracebackType
+from typing import TYPE_CHECKING, Any, Self
+
+from bioforge.errors import StateError
+from bioforge.store.schema import APPLICATION_ID, migrations
+
+if TYPE_CHECKING:
+    from filelock import BaseFileLock
+
+
+class Store:
+    """An open state file. Writers hold a lock that the system releases when they die, however they die."""
+
+    def __init__(self, path: Path, connection: sqlite3.Connection, lock: BaseFileLock | None) -> None:
+        self.path = path
+        self.connection = connection
+        self._lock = lock
+
+    @classmethod
+    def open(cls, path: Path) -> Self:
+        """Open for writing, creating or migrating the file as needed.
+
+        Raises `StateError`: another process is writing (named), the file is newer, foreign, damaged or not writable.
+        """
+        lock = _acquire(path)
+        try:
+            connection = _connect(path, read_only=False)
+            try:
+                _prepare(path, connection)
+            except BaseException:
+                connection.close()
+                raise
+        except BaseException:
+            lock.release()
+            raise
+        return cls(path, connection, lock)
+
+    @classmethod
+    def read(cls, path: Path) -> Self:
+        """Open for reading, also while another process writes. Raises `StateError` when there is no state yet."""
+        if not path.exists():
+            raise StateError(f"{path}: there is no state yet", "`bioforge run` or `bioforge plan` creates it")
+        connection = _connect(path, read_only=True)
+        try:
+            with _explained(path):
+                _refuse_foreign(path, connection)
+                pending = _pending(path, connection)
+        except BaseException:
+            connection.close()
+            raise
+        if pending:
+            connection.close()
+            cls.open(path).close()
+            connection = _connect(path, read_only=True)
+        return cls(path, connection, None)
+
+    def close(self) -> None:
+        self.connection.close()
+        if self._lock is not None:
+            self._lock.release()
+            self._lock = None
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    @contextmanager
+    def transaction(self) -> Iterator[sqlite3.Connection]:
+        """Everything inside becomes durable together, or not at all."""
+        with _explained(self.path):
+            self.connection.execute("BEGIN IMMEDIATE")
+            try:
+                yield self.connection
+                self.connection.execute("COMMIT")
+            except BaseException:
+                if self.connection.in_transaction:
+                    self.connection.execute("ROLLBACK")
+                raise
+
+    def rows(self, sql: str, parameters: Sequence[object] | dict[str, object] = ()) -> list[Any]:
+        with _explained(self.path):
+            return self.connection.execute(sql, parameters).fetchall()
+
+    def row(self, sql: str, parameters: Sequence[object] | dict[str, object] = ()) -> Any:
+        """The first row, or None."""
+        with _explained(self.path):
+            return self.connection.execute(sql, parameters).fetchone()
+
+    def value(self, sql: str, parameters: Sequence[object] | dict[str, object] = ()) -> Any:
+        """The first column of the first row, or None."""
+        row = self.row(sql, parameters)
+        return None if row is None else row[0]
+
+    def fact(self, name: str) -> int:
+        return int(self.value("SELECT value FROM facts WHERE name = ?", (name,)) or 0)
+
+    def next_id(self, table: str) -> int:
+        """The next free id. Ids are given here rather than by SQLite so that whole groups are inserted at once;
+        the one writer makes that safe."""
+        return int(self.value(f"SELECT coalesce(max(id), 0) FROM {table}")) + 1
+
+
+def bump_results(connection: sqlite3.Connection) -> None:
+    """Note that what the outputs show has changed."""
+    connection.execute("UPDATE facts SET value = value + 1 WHERE name = 'results_version'")
+
+
+@contextmanager
+def _explained(path: Path) -> Iterator[None]:
+    """SQLite's errors as sentences with something to do."""
+    try:
+        yield
+    except sqlite3.OperationalError as error:
+        text = str(error)
+        if "disk is full" in text or "disk I/O error" in text:
+            raise StateError(
+                f"{path}: {text}", "free some space and run again; everything committed so far is kept"
+            ) from None
+        if "readonly" in text or "unable to open" in text:
+            raise StateError(f"{path}: {text}", "check the permissions of the file and its folder") from None
+        if "locked" in text:
+            raise StateError(
+                f"{path}: {text}", "another program holds the file; close it (a GUI browser?) and run again"
+            ) from None
+        raise
+    except sqlite3.DatabaseError as error:
+        if isinstance(error, sqlite3.IntegrityError | sqlite3.ProgrammingError):
+            raise
+        raise StateError(
+            f"{path}: {error}", "the file is no SQLite database or is damaged; it was left as it is"
+        ) from None
+
+
+def _connect(path: Path, *, read_only: bool) -> sqlite3.Connection:
+    uri = path.resolve().as_uri() + ("?mode=ro" if read_only else "")
+    with _explained(path):
+        connection = sqlite3.connect(uri, uri=True, isolation_level=None, timeout=10.0, cached_statements=256)
+    try:
+        with _explained(path):
+            connection.execute("PRAGMA cache_size = -32000")
+            connection.execute("PRAGMA temp_store = FILE")
+            if not read_only:
+                connection.execute(
+                    "SELECT count(*) FROM sqlite_master"
+                )  # a foreign file is refused before it is touched
+    except BaseException:
+        connection.close()
+        raise
+    return connection
+
+
+def _refuse_foreign(path: Path, connection: sqlite3.Connection) -> None:
+    (ours,) = connection.execute("PRAGMA application_id").fetchone()
+    (tables,) = connection.execute("SELECT count(*) FROM sqlite_master").fetchone()
+    if tables and ours != APPLICATION_ID:
+        raise StateError(
+            f"{path}: this SQLite file was not made by bioforge", "name another file as `state` in [project]"
+        )
+
+
+def _pending(path: Path, connection: sqlite3.Connection) -> bool:
+    from sqlite_utils import Database
+
+    known = migrations()
+    database = Database(connection)
+    applied = {migration.name for migration in known.applied(database)} if _has_migrations(connection) else set()
+    names = {migration.name for migration in known.pending(database)} | applied
+    unknown = applied - _names()
+    if unknown:
+        raise StateError(
+            f"{path}: written by a newer bioforge (it has {', '.join(sorted(unknown))})",
+            "upgrade bioforge: `pip install -U bioforge`; the file was left as it is",
+        )
+    return bool(names - applied)
+
+
+def _has_migrations(connection: sqlite3.Connection) -> bool:
+    found = connection.execute("SELECT 1 FROM sqlite_master WHERE name = '_sqlite_migrations'").fetchone()
+    return found is not None
+
+
+def _names() -> set[str]:
+    from sqlite_utils import Database
+
+    memory = Database(memory=True)
+    try:
+        return {migration.name for migration in migrations().pending(memory)}
+    finally:
+        memory.close()
+
+
+def _prepare(path: Path, connection: sqlite3.Connection) -> None:
+    from sqlite_utils import Database
+
+    with _explained(path):
+        _refuse_foreign(path, connection)
+        connection.execute("PRAGMA journal_mode = WAL")
+        connection.execute("PRAGMA synchronous = FULL")
+        connection.execute("PRAGMA foreign_keys = OFF")  # the tables outlive what they point to, on purpose
+        if _pending(path, connection):
+            migrations().apply(Database(connection))
+
+
+def _acquire(path: Path) -> BaseFileLock:
+    from filelock import FileLock, Timeout
+
+    if path.is_dir():
+        raise StateError(f"{path}: is a folder, not a state file", "name a file as `state` in [project]")
+    lock = FileLock(f"{path}.lock")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        lock.acquire(timeout=0)
+    except Timeout:
+        raise StateError(
+            f"{path}: in use by {_holder(path)}", "wait for it to end, or stop it; readers may go on"
+        ) from None
+    except OSError as error:
+        raise StateError(
+            f"{path}: cannot be written: {error.strerror or error}", "check the permissions of the folder"
+        ) from None
+    return lock
+
+
+def _holder(path: Path) -> str:
+    """Who is writing, as well as can be known: the newest run says so in the state itself."""
+    try:
+        with Store(path, _connect(path, read_only=True), None) as store:
+            row = store.row("SELECT command, pid, host, started_at FROM runs WHERE ended_at IS NULL ORDER BY id DESC")
+    except (StateError, sqlite3.Error):
+        row = None
+    if row is None:
+        return "another bioforge process"
+    command, pid, host, started = row
+    where = f"process {pid}" + ("" if host == socket.gethostname() else f" on {host}")
+    return f"`bioforge {command}`, {where}, since {time.strftime('%H:%M:%S', time.localtime(started))}"
+
+
+def identity() -> tuple[int, str]:
+    """Process id and host name of this process."""
+    return os.getpid(), socket.gethostname()

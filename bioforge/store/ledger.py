@@ -1,0 +1,99 @@
+"""The money: what was paid, what may have been, and whether anything was paid twice or lost."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from bioforge.store.database import Store
+
+
+@dataclass(frozen=True, slots=True)
+class Outcomes:
+    outcome: str
+    error_class: str | None
+    paid: str
+    attempts: int
+    cost_usd: float | None
+
+
+@dataclass(frozen=True, slots=True)
+class Ledger:
+    """Money in US dollars. `cost_usd` is what is known; `unpriced` answers have no known price.
+
+    `paid_twice`: answers bought for a request that already had one, without anybody asking for it.
+    `forced_again`: the same, asked for with `--always-make` or after `forget`. `lost`: paid attempts without their
+    answer. `maybe_paid`: attempts nobody can know the fate of; of these, `asked_again` were sent once more.
+    """
+
+    outcomes: list[Outcomes]
+    paid: int
+    cost_usd: float
+    unpriced: int
+    maybe_paid: int
+    asked_again: int
+    maybe_cost_usd: float | None
+    paid_twice: int
+    forced_again: int
+    lost: int
+    forgotten: int
+    forgotten_cost_usd: float
+    in_flight: int
+
+
+_EARLIER = "SELECT 1 FROM attempts y WHERE y.request_hash = x.request_hash AND y.id < x.id AND y.paid = 'yes'"
+_ON_PURPOSE = "x.reason IN ('forced', 'forgotten')"
+
+
+def ledger(store: Store) -> Ledger:
+    outcomes = [
+        Outcomes(*row)
+        for row in store.rows(
+            "SELECT x.outcome, x.error_class, x.paid, count(*), sum(r.cost_usd) FROM attempts x"
+            " LEFT JOIN responses r ON r.attempt = x.id GROUP BY 1, 2, 3 ORDER BY count(*) DESC, 1, 2"
+        )
+    ]
+    paid, cost, unpriced = store.row(
+        "SELECT count(*), coalesce(sum(cost_usd), 0), coalesce(sum(cost_usd IS NULL), 0) FROM responses"
+    )
+    maybe, again = store.row(
+        "SELECT count(*), coalesce(sum(EXISTS (SELECT 1 FROM attempts y WHERE y.request_hash = x.request_hash"
+        " AND y.id > x.id)), 0) FROM attempts x WHERE x.paid = 'maybe' AND x.outcome <> 'started'"
+    )
+    average = store.value("SELECT avg(cost_usd) FROM responses")
+    twice = store.value(
+        f"SELECT count(*) FROM attempts x WHERE x.paid = 'yes' AND NOT {_ON_PURPOSE} AND EXISTS ({_EARLIER})"
+    )
+    forced = store.value(
+        f"SELECT count(*) FROM attempts x WHERE x.paid = 'yes' AND {_ON_PURPOSE} AND EXISTS ({_EARLIER})"
+    )
+    lost = store.value(
+        "SELECT count(*) FROM attempts x WHERE x.paid = 'yes'"
+        " AND NOT EXISTS (SELECT 1 FROM responses r WHERE r.attempt = x.id)"
+        " AND NOT EXISTS (SELECT 1 FROM forgotten f WHERE f.attempt = x.id)"
+    )
+    forgotten, forgotten_cost = store.row("SELECT count(*), coalesce(sum(cost_usd), 0) FROM forgotten")
+    return Ledger(
+        outcomes=outcomes,
+        paid=paid + forgotten,
+        cost_usd=cost + forgotten_cost,
+        unpriced=unpriced,
+        maybe_paid=maybe,
+        asked_again=again,
+        maybe_cost_usd=None if average is None else average * maybe,
+        paid_twice=twice,
+        forced_again=forced,
+        lost=lost,
+        forgotten=forgotten,
+        forgotten_cost_usd=forgotten_cost,
+        in_flight=store.value("SELECT count(*) FROM attempts WHERE outcome = 'started'"),
+    )
+
+
+def average_cost(store: Store, model: str | None) -> tuple[float, float] | None:
+    """(input, output) tokens of an average answer to requests for a model; None before the first one."""
+    row = store.row(
+        "SELECT avg(r.input_tokens), avg(r.output_tokens) FROM (SELECT request_hash FROM requests WHERE model IS ?"
+        " ORDER BY rowid DESC LIMIT 1000) q JOIN responses r ON r.request_hash = q.request_hash",
+        (model,),
+    )
+    return None if row is None or row[1] is None else (float(row[0] or 0), float(row[1]))

@@ -1,0 +1,242 @@
+"""Recording what a backend reports: one transaction a group, in sets of statements."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from bioforge.events import Event, Failed, Launch, Started, Succeeded, Unusable
+from bioforge.model import Answer, Paid
+from bioforge.plan import ANSWERED, FAILED, INTERRUPTED, MAYBE_PAID, REMOVED, UNUSABLE, WAITING
+from bioforge.store.database import Store, bump_results
+from bioforge.store.targets import failure_text
+
+
+class Recorder:
+    """Writes the events of one run. Knows the attempts in flight, so that their end finds their row."""
+
+    def __init__(self, store: Store, run: int, backend: str) -> None:
+        self._store = store
+        self._run = run
+        self._backend = backend
+        self._next_attempt = store.next_id("attempts")
+        self._next_response = store.next_id("responses")
+        self._open: dict[str, int] = {}
+
+    def record(self, events: Sequence[Event]) -> None:
+        """Durable when this returns. Events without a request need no record."""
+        with self._store.transaction() as connection:
+            started, ended, changed = _Started(), _Ended(), False
+            for event in events:
+                match event:
+                    case Started(launch):
+                        self._started(started, launch)
+                    case Succeeded(launch, answer, seconds, request_id) | Unusable(launch, answer, seconds, request_id):
+                        self._answered(ended, launch, answer, seconds, request_id)
+                        changed = True
+                    case Failed():
+                        self._failed(ended, event)
+                        changed = changed or event.final
+                    case _:
+                        pass
+            # outcomes first: a group may hold the end of one attempt and the start of the next of the same request
+            connection.executemany(_INSERT_RESPONSE, ended.responses)
+            connection.executemany(_END_ATTEMPT, ended.attempts)
+            connection.executemany(_END_REQUEST, ended.requests)
+            connection.executemany(_BUILD_TARGETS, ended.built)
+            connection.executemany(_FAIL_TARGETS, ended.failed)
+            connection.executemany(_START_REQUEST, started.requests)
+            connection.executemany(_START_ATTEMPT, started.attempts)
+            if changed:
+                bump_results(connection)
+
+    def _started(self, started: _Started, launch: Launch) -> None:
+        request = launch.request
+        self._open[launch.client_request_id] = self._next_attempt
+        started.requests.append(
+            (
+                request.request_hash,
+                request.endpoint,
+                request.model,
+                request.body.decode("utf-8", "surrogatepass"),
+                launch.at,
+            )
+        )
+        started.attempts.append(
+            (
+                self._next_attempt,
+                request.request_hash,
+                request.target,
+                self._run,
+                launch.number,
+                request.reason,
+                self._backend,
+                launch.worker,
+                launch.at,
+                launch.client_request_id,
+            )
+        )
+        self._next_attempt += 1
+
+    def _answered(self, ended: _Ended, launch: Launch, answer: Answer, seconds: float, request_id: str | None) -> None:
+        attempt = self._open.pop(launch.client_request_id)
+        response, self._next_response = self._next_response, self._next_response + 1
+        digest, usage, problem = launch.request.request_hash, answer.usage, answer.problem
+        why = (None, None, None) if problem is None else (problem.error_class, problem.code, problem.message)
+        tokens = (None,) * 4 if usage is None else (
+            usage.input_tokens, usage.cached_tokens, usage.output_tokens, usage.reasoning_tokens
+        )  # fmt: skip
+        ended.responses.append(
+            (
+                response,
+                digest,
+                attempt,
+                launch.at + seconds,
+                problem is None,
+                answer.response_id,
+                answer.model,
+                answer.service_tier,
+                answer.text,
+                *why,
+                *tokens,
+                answer.cost_usd,
+                _text_or_bytes(answer.body),
+            )
+        )
+        outcome = "succeeded" if problem is None else "unusable"
+        ended.attempts.append((seconds, outcome, "yes", *why, 200, request_id, None, attempt))
+        ended.requests.append((ANSWERED if problem is None else UNUSABLE, response, *why, digest))
+        if problem is None:
+            ended.built.append((response, digest))
+        else:
+            ended.failed.append((FAILED, failure_text(why[0], why[2]), 1, digest))
+
+    def _failed(self, ended: _Ended, event: Failed) -> None:
+        attempt = self._open.pop(event.launch.client_request_id)
+        failure, digest = event.failure, event.launch.request.request_hash
+        why = (failure.error_class, failure.code, failure.message)
+        unclear = event.paid is Paid.MAYBE
+        ended.attempts.append(
+            (
+                event.seconds,
+                MAYBE_PAID if unclear else "failed",
+                str(event.paid),
+                *why,
+                failure.http_status,
+                event.request_id,
+                None if event.body is None else _text_or_bytes(event.body),
+                attempt,
+            )
+        )
+        if event.final:
+            reason = MAYBE_PAID if unclear else FAILED
+            ended.failed.append((reason, failure_text(why[0], why[2]), 0, digest))
+            ended.requests.append((reason, None, *why, digest))
+        else:
+            ended.requests.append((WAITING, None, *why, digest))
+
+
+class _Started:
+    """Rows for intents: requests before attempts."""
+
+    def __init__(self) -> None:
+        self.requests: list[tuple[object, ...]] = []
+        self.attempts: list[tuple[object, ...]] = []
+
+
+class _Ended:
+    """Rows for outcomes, a list for each statement."""
+
+    def __init__(self) -> None:
+        self.responses: list[tuple[object, ...]] = []
+        self.attempts: list[tuple[object, ...]] = []
+        self.requests: list[tuple[object, ...]] = []
+        self.built: list[tuple[object, ...]] = []
+        self.failed: list[tuple[object, ...]] = []
+
+
+def _text_or_bytes(body: bytes) -> str | bytes:
+    """Text where it is text, so that people can use SQLite's JSON functions on it; else the bytes as they came."""
+    try:
+        return body.decode()
+    except UnicodeDecodeError:
+        return body
+
+
+_START_REQUEST = """
+    INSERT INTO requests (request_hash, endpoint, model, body, state, attempts, created_at)
+    VALUES (?, ?, ?, ?, 'started', 1, ?)
+    ON CONFLICT (request_hash) DO UPDATE SET state = 'started', attempts = attempts + 1
+"""
+_START_ATTEMPT = """
+    INSERT INTO attempts (id, request_hash, target, run, number, reason, backend, worker, started_at, client_request_id)
+    VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
+"""
+_END_ATTEMPT = """
+    UPDATE attempts SET seconds = ?, outcome = ?, paid = ?, error_class = ?, error_code = ?, error_message = ?,
+                        http_status = ?, request_id = ?, body = ? WHERE id = ?
+"""
+_END_REQUEST = """
+    UPDATE requests SET state = ?, response = coalesce(?, response), error_class = ?, error_code = ?,
+                        error_message = ? WHERE request_hash = ?
+"""
+_INSERT_RESPONSE = """
+    INSERT INTO responses (id, request_hash, attempt, created_at, usable, response_id, model, service_tier, text,
+                           error_class, error_code, error_message, input_tokens, cached_tokens, output_tokens,
+                           reasoning_tokens, cost_usd, body)
+    VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
+"""
+_BUILD_TARGETS = f"""
+    UPDATE targets SET built_response = ?, built_definition = definition, built_row = row_hash, held = 0, detail = NULL,
+                       reason = CASE WHEN reason = '{REMOVED}' THEN reason END
+    WHERE request_hash = ?
+"""
+_FAIL_TARGETS = f"""
+    UPDATE targets SET reason = ?, detail = ?, held = ? WHERE request_hash = ? AND reason IS NOT NULL
+                       AND reason <> '{REMOVED}'
+"""
+
+IN_FLIGHT = "bioforge ended while this request was in flight"
+
+
+def recover(store: Store) -> tuple[int, int]:
+    """Settle what earlier runs left open, once it is certain that they are over (the caller holds the lock).
+
+    Returns how many attempts nobody can know the fate of, and how many targets waited for another try.
+    """
+    if not store.value("SELECT 1 FROM requests WHERE state IN ('started', 'waiting') LIMIT 1") and not store.value(
+        "SELECT 1 FROM runs WHERE ended_at IS NULL LIMIT 1"
+    ):
+        return 0, 0
+    unclear = (
+        "EXISTS (SELECT 1 FROM attempts x WHERE x.request_hash = requests.request_hash AND x.paid = 'maybe'"
+        " AND x.id > coalesce((SELECT max(y.id) FROM attempts y WHERE y.request_hash = requests.request_hash"
+        " AND y.paid = 'yes'), 0))"
+    )
+    with store.transaction() as connection:
+        attempts = connection.execute(
+            f"UPDATE attempts SET outcome = '{MAYBE_PAID}', error_class = 'interrupted', error_message = ?"
+            " WHERE outcome = 'started'",
+            (IN_FLIGHT,),
+        ).rowcount
+        rows = connection.execute(
+            f"SELECT request_hash, CASE WHEN state = 'started' OR {unclear} THEN '{MAYBE_PAID}' ELSE '{INTERRUPTED}' END,"
+            " error_class, error_message FROM requests WHERE state IN ('started', 'waiting')"
+        ).fetchall()
+        settled = [
+            (state, "interrupted", IN_FLIGHT, digest) if state == MAYBE_PAID else (state, error_class, message, digest)
+            for digest, state, error_class, message in rows
+        ]
+        connection.executemany(
+            "UPDATE requests SET state = ?, error_class = ?, error_message = ? WHERE request_hash = ?", settled
+        )
+        connection.executemany(
+            _FAIL_TARGETS,
+            [(state, failure_text(error_class, message), 0, digest) for state, error_class, message, digest in settled],
+        )
+        connection.execute(
+            "UPDATE runs SET state = 'crashed', ended_at = (SELECT coalesce(max(started_at), runs.started_at) FROM"
+            " attempts WHERE run = runs.id) WHERE ended_at IS NULL"
+        )
+        if rows:
+            bump_results(connection)
+    return attempts, sum(1 for _, state, _, _ in rows if state == INTERRUPTED)

@@ -1,0 +1,99 @@
+"""Answers as export records, streamed in the order of the artists."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from datetime import UTC, datetime
+from typing import Any
+
+from bioforge.store.database import Store
+from bioforge.store.selection import Selection
+
+_PAGE = 1_000
+_TEXTS = ("instructions", "input", "messages")
+
+
+def records(store: Store, selection: Selection, *, failed_only: bool = False) -> Iterator[dict[str, object]]:
+    """One record for each target that has an answer or has failed. Artists removed from the input are left out.
+
+    A failed target's record carries `error`, and the newest usable answer where there is an older one. With
+    `failed_only`, records of failures carry what was received, so that a truncated text can be looked at.
+    """
+    where, values = selection.where()
+    sql = f"""
+        SELECT t.artist, t.recipe, t.variant, a.artist_id, a.artist_name, a.artist_data, t.reason, t.detail,
+               r.text, r.parsed, r.response_id, r.created_at, r.model, r.input_tokens, r.cached_tokens,
+               r.output_tokens, r.reasoning_tokens, r.cost_usd, r.error_class,
+               s.request_hash, s.endpoint, s.body,
+               q.error_class, q.error_code, q.error_message
+        FROM targets t JOIN artists a ON a.id = t.artist
+        LEFT JOIN requests q ON q.request_hash = t.request_hash
+        LEFT JOIN responses r ON r.id = {"q.response" if failed_only else "t.built_response"}
+        LEFT JOIN requests s ON s.request_hash = coalesce(r.request_hash, t.request_hash)
+        WHERE (t.artist, t.recipe, t.variant) > (?, ?, ?) AND a.removed_at IS NULL AND {where}
+          AND ({"0" if failed_only else "t.built_response IS NOT NULL"} OR t.reason IN ('failed', 'maybe paid'))
+        ORDER BY t.artist, t.recipe, t.variant LIMIT {_PAGE}
+    """
+    after: tuple[object, ...] = (0, "", "")
+    while True:
+        rows = store.rows(sql, (*after, *values))
+        if not rows:
+            return
+        for row in rows:
+            yield _record(row)
+        after = rows[-1][:3]
+
+
+def _record(row: tuple[Any, ...]) -> dict[str, object]:
+    (
+        _, recipe, variant, artist_id, name, data, reason, detail,
+        text, parsed, response_id, created, model, tokens_in, cached, tokens_out, reasoning, cost, _,
+        digest, endpoint, body, error_class, error_code, error_message,
+    ) = row  # fmt: skip
+    usage = {
+        "input_tokens": tokens_in,
+        "cached_tokens": cached,
+        "output_tokens": tokens_out,
+        "reasoning_tokens": reasoning,
+    }
+    record: dict[str, object] = {
+        "artist_id": artist_id,
+        "artist_name": name,
+        "artist_data": data,
+        "recipe": recipe,
+        "variant": variant,
+        "request": _request(digest, endpoint, body),
+        "response_text": text,
+        "parsed": None if parsed is None else json.loads(parsed),
+        "response_id": response_id,
+        "created": None if created is None else datetime.fromtimestamp(created, UTC).isoformat(timespec="seconds"),
+        "model": model,
+        "usage": None if tokens_in is None else {key: value for key, value in usage.items() if value is not None},
+        "cost_usd": cost,
+    }
+    record = {key: value for key, value in record.items() if value not in (None, "", {})}
+    record["error"] = _error(reason, detail, error_class, error_code, error_message)
+    return record
+
+
+def _request(digest: str | None, endpoint: str | None, body: str | None) -> dict[str, object]:
+    """The request without its long texts: those stand in the state, under `hash`."""
+    if body is None:
+        return {}
+    sent: dict[str, Any] = json.loads(body)
+    prompt = sent.pop("prompt", None) or {}
+    found: dict[str, object] = {"hash": digest, "endpoint": endpoint, "model": sent.pop("model", None)}
+    found |= {"prompt_id": prompt.get("id"), "version": prompt.get("version"), "variables": prompt.get("variables")}
+    found |= {name: value for name, value in sent.items() if name not in _TEXTS}
+    return {name: value for name, value in found.items() if value is not None}
+
+
+def _error(
+    reason: str | None, detail: str | None, error_class: str | None, code: str | None, message: str | None
+) -> dict[str, object] | None:
+    if reason not in ("failed", "maybe paid"):
+        return None
+    if error_class is None:  # it was never sent: the text could not be rendered
+        error_class, _, message = (detail or "unknown").partition(": ")
+    return {"class": error_class, "code": code, "message": message}

@@ -1,0 +1,216 @@
+"""The tables, as append-only migrations. A released migration is never edited; a new column is a new migration."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from sqlite_utils import Database, Migrations
+
+APPLICATION_ID = 0x62696F66
+"""`biof` in SQLite's header: tells a bioforge state from any other SQLite file."""
+
+_FOUNDATION = """
+-- Counters and small facts of the state itself.
+CREATE TABLE facts (name TEXT PRIMARY KEY, value) WITHOUT ROWID;
+
+-- One row for each source of the input as it was last read, so that an untouched file is not read again.
+CREATE TABLE inputs (
+  source TEXT PRIMARY KEY, signature TEXT, etag TEXT, last_modified TEXT, cached_as TEXT, read_at REAL
+) WITHOUT ROWID;
+
+-- The rows of the last reading that were kept out.
+CREATE TABLE bad_rows (source TEXT NOT NULL, line INTEGER NOT NULL, message TEXT NOT NULL);
+
+-- The input as it is now. `columns` is a JSON object of all further columns; `generation` the reading that last
+-- changed the row; `removed_at` is set while the artist is not in the input.
+CREATE TABLE artists (
+  id INTEGER PRIMARY KEY,
+  artist_id TEXT NOT NULL UNIQUE,
+  artist_name TEXT NOT NULL,
+  artist_data TEXT NOT NULL DEFAULT '',
+  columns TEXT,
+  row_hash TEXT NOT NULL,
+  generation INTEGER NOT NULL,
+  source TEXT,
+  line INTEGER,
+  removed_at REAL
+);
+CREATE INDEX artists_by_generation ON artists (generation);
+
+-- What rows said before they changed, for `why`. An unchanged artist has no row here.
+CREATE TABLE artist_history (
+  artist INTEGER NOT NULL REFERENCES artists (id), row_hash TEXT NOT NULL,
+  artist_name TEXT, artist_data TEXT, columns TEXT, replaced_at REAL,
+  PRIMARY KEY (artist, row_hash)
+) WITHOUT ROWID;
+
+-- Every definition a recipe ever had, for `why`.
+CREATE TABLE definitions (
+  id INTEGER PRIMARY KEY, recipe TEXT NOT NULL, variant TEXT NOT NULL DEFAULT '',
+  definition_hash TEXT NOT NULL, definition TEXT NOT NULL, first_seen REAL,
+  UNIQUE (recipe, variant, definition_hash)
+);
+
+-- How far each recipe's targets are planned: by which definition, up to which generation of artists.
+CREATE TABLE planned (
+  recipe TEXT NOT NULL, variant TEXT NOT NULL DEFAULT '',
+  definition INTEGER NOT NULL REFERENCES definitions (id), generation INTEGER NOT NULL,
+  PRIMARY KEY (recipe, variant)
+) WITHOUT ROWID;
+
+-- One recipe for one artist. `reason` is NULL when it is fresh. `request_hash` is what it wants now, `built_*` what
+-- its answer was built from. `held`: paid for and not usable, asked again only when forced.
+CREATE TABLE targets (
+  id INTEGER PRIMARY KEY,
+  artist INTEGER NOT NULL REFERENCES artists (id),
+  recipe TEXT NOT NULL,
+  variant TEXT NOT NULL DEFAULT '',
+  request_hash TEXT,
+  definition INTEGER NOT NULL REFERENCES definitions (id),
+  row_hash TEXT NOT NULL,
+  reason TEXT,
+  detail TEXT,
+  held INTEGER NOT NULL DEFAULT 0,
+  input_tokens INTEGER NOT NULL DEFAULT 0,
+  built_response INTEGER,
+  built_definition INTEGER,
+  built_row TEXT,
+  accepted_hash TEXT
+);
+CREATE UNIQUE INDEX targets_by_artist ON targets (artist, recipe, variant);
+CREATE INDEX targets_by_request ON targets (request_hash);
+CREATE INDEX targets_stale ON targets (recipe, reason) WHERE reason IS NOT NULL;
+
+-- The exact bodies that were sent, and what became of each: started, waiting, answered, unusable, failed,
+-- interrupted, maybe paid, forgotten.
+CREATE TABLE requests (
+  request_hash TEXT PRIMARY KEY,
+  endpoint TEXT NOT NULL,
+  model TEXT,
+  body TEXT NOT NULL,
+  state TEXT NOT NULL,
+  response INTEGER,
+  error_class TEXT,
+  error_code TEXT,
+  error_message TEXT,
+  attempts INTEGER NOT NULL DEFAULT 0,
+  created_at REAL NOT NULL
+);
+CREATE INDEX requests_open ON requests (state) WHERE state IN ('started', 'waiting');
+
+-- Every try. A row is written before anything is sent (`started`, paid `maybe`) and completed afterwards.
+CREATE TABLE attempts (
+  id INTEGER PRIMARY KEY,
+  request_hash TEXT NOT NULL,
+  target INTEGER,
+  run INTEGER,
+  number INTEGER NOT NULL,
+  reason TEXT,
+  backend TEXT,
+  worker TEXT,
+  started_at REAL NOT NULL,
+  seconds REAL,
+  outcome TEXT NOT NULL DEFAULT 'started',
+  paid TEXT NOT NULL DEFAULT 'maybe',
+  error_class TEXT,
+  error_code TEXT,
+  error_message TEXT,
+  http_status INTEGER,
+  request_id TEXT,
+  client_request_id TEXT,
+  body BLOB
+);
+CREATE INDEX attempts_by_request ON attempts (request_hash);
+CREATE INDEX attempts_started ON attempts (run) WHERE outcome = 'started';
+
+-- Every answer that was received, as it was received. Never deleted by itself.
+CREATE TABLE responses (
+  id INTEGER PRIMARY KEY,
+  request_hash TEXT NOT NULL,
+  attempt INTEGER,
+  created_at REAL NOT NULL,
+  usable INTEGER NOT NULL,
+  response_id TEXT,
+  model TEXT,
+  service_tier TEXT,
+  text TEXT,
+  parsed TEXT,
+  error_class TEXT,
+  error_code TEXT,
+  error_message TEXT,
+  input_tokens INTEGER,
+  cached_tokens INTEGER,
+  output_tokens INTEGER,
+  reasoning_tokens INTEGER,
+  cost_usd REAL,
+  body BLOB NOT NULL
+);
+CREATE INDEX responses_by_request ON responses (request_hash);
+
+CREATE TABLE runs (
+  id INTEGER PRIMARY KEY,
+  command TEXT NOT NULL,
+  state TEXT NOT NULL,
+  started_at REAL NOT NULL,
+  ended_at REAL,
+  exit_code INTEGER,
+  stopped_by TEXT,
+  backend TEXT,
+  selection TEXT,
+  succeeded INTEGER,
+  failed INTEGER,
+  cost_usd REAL,
+  pid INTEGER,
+  host TEXT,
+  version TEXT
+);
+
+-- The targets of a run that was given a plan, or a limit: exactly these, whatever else has become stale.
+CREATE TABLE run_targets (run INTEGER NOT NULL, target INTEGER NOT NULL, PRIMARY KEY (run, target)) WITHOUT ROWID;
+
+-- Answers declared current by hand, and answers dropped on purpose: who decided what, when, and what it had cost.
+CREATE TABLE accepted (
+  target INTEGER NOT NULL, request_hash TEXT, response INTEGER, reason TEXT, detail TEXT, accepted_at REAL, run INTEGER
+);
+CREATE TABLE forgotten (
+  response INTEGER PRIMARY KEY, request_hash TEXT, attempt INTEGER, cost_usd REAL, forgotten_at REAL, run INTEGER
+);
+
+-- The outputs as they were last written, so that an unchanged one is not written again.
+CREATE TABLE outputs (
+  path TEXT PRIMARY KEY, options TEXT, results_version INTEGER, signature TEXT, files TEXT
+) WITHOUT ROWID;
+
+-- Artist, recipe, newest answer: for people and for Datasette.
+CREATE VIEW results AS
+SELECT a.artist_id, a.artist_name, a.artist_data, t.recipe, t.variant,
+       CASE WHEN t.reason IS NULL THEN 'fresh' ELSE t.reason END AS state,
+       r.text, r.parsed, r.model, r.response_id, r.input_tokens, r.output_tokens, r.cost_usd,
+       datetime(r.created_at, 'unixepoch') AS created,
+       CASE WHEN t.reason = 'failed' THEN t.detail END AS error,
+       t.request_hash, a.removed_at IS NOT NULL AS removed
+FROM targets t JOIN artists a ON a.id = t.artist LEFT JOIN responses r ON r.id = t.built_response;
+
+INSERT INTO facts VALUES ('generation', 0), ('results_version', 0);
+"""
+
+
+def migrations() -> Migrations:
+    from sqlite_utils import Migrations
+
+    known = Migrations("bioforge")
+
+    @known(name="0001_foundation")
+    def foundation(db: Database) -> None:
+        for statement in _statements(_FOUNDATION):
+            db.execute(statement)
+        db.execute(f"PRAGMA application_id = {APPLICATION_ID}")
+
+    return known
+
+
+def _statements(script: str) -> list[str]:
+    """One statement at a time: `executescript` would commit the migration's transaction."""
+    lines = [line for line in script.splitlines() if not line.lstrip().startswith("--")]
+    return [statement for statement in (part.strip() for part in "\n".join(lines).split(";")) if statement]

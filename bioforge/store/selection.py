@@ -1,0 +1,87 @@
+"""Which targets a command is about, as data that can be kept with a run, and as SQL."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict, dataclass, replace
+from typing import Any, Self
+
+from bioforge.errors import UsageError, nearest
+from bioforge.plan import REASONS
+
+
+@dataclass(frozen=True, slots=True)
+class Selection:
+    """Empty tuples mean everything. `ids` are artist ids or globs. `limit` is the most targets to build.
+
+    `run`: only the targets listed for that run (`run --plan`).
+    """
+
+    recipes: tuple[str, ...] = ()
+    ids: tuple[str, ...] = ()
+    reasons: tuple[str, ...] = ()
+    limit: int | None = None
+    run: int | None = None
+
+    @classmethod
+    def parse(cls, recipes: tuple[str, ...], select: tuple[str, ...], limit: int | None = None) -> Self:
+        """From `--select` values: an artist id, a glob, or `reason:WORD`. Raises `UsageError`."""
+        ids, reasons = [], []
+        for item in select:
+            if item.startswith("reason:"):
+                reason = item.removeprefix("reason:").replace("-", " ")
+                if reason not in REASONS:
+                    raise UsageError(
+                        f"--select {item}: no such reason",
+                        nearest(reason, REASONS)
+                        or "reasons are: " + ", ".join(REASONS).replace("maybe paid", "maybe-paid"),
+                    )
+                reasons.append(reason)
+            elif item:
+                ids.append(item)
+        return cls(recipes, tuple(ids), tuple(reasons), limit)
+
+    @property
+    def everything(self) -> bool:
+        return not self.ids and not self.reasons and self.limit is None and self.run is None
+
+    def as_json(self) -> str:
+        return json.dumps(asdict(self), ensure_ascii=False)
+
+    @classmethod
+    def from_json(cls, text: str | None) -> Self:
+        data: dict[str, Any] = json.loads(text or "{}")
+        for name in ("recipes", "ids", "reasons"):
+            data[name] = tuple(data.get(name, ()))
+        return cls(**data)
+
+    def without_reasons(self) -> Selection:
+        return replace(self, reasons=())
+
+    def where(self, target: str = "t", artist: str = "a") -> tuple[str, list[object]]:
+        """A condition over the aliases of `targets` and `artists`, and its parameters."""
+        parts, values = ["1"], list[object]()
+        if self.recipes:
+            parts.append(f"{target}.recipe IN ({', '.join('?' * len(self.recipes))})")
+            values += self.recipes
+        if self.ids:
+            exact = [item for item in self.ids if not _is_glob(item)]
+            either = []
+            if exact:
+                either.append(f"{artist}.artist_id IN (SELECT value FROM json_each(?))")
+                values.append(json.dumps(exact))
+            for glob in (item for item in self.ids if _is_glob(item)):
+                either.append(f"({artist}.artist_id GLOB ? OR {artist}.artist_id = ?)")
+                values += [glob, glob]
+            parts.append(f"({' OR '.join(either)})")
+        if self.reasons:
+            parts.append(f"{target}.reason IN ({', '.join('?' * len(self.reasons))})")
+            values += self.reasons
+        if self.run is not None:
+            parts.append(f"EXISTS (SELECT 1 FROM run_targets WHERE run = ? AND target = {target}.id)")
+            values.append(self.run)
+        return " AND ".join(parts), values
+
+
+def _is_glob(item: str) -> bool:
+    return any(character in item for character in "*?[")

@@ -1,0 +1,304 @@
+"""Targets: planning them in sets, finding what is stale, and handing it out in order."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from bioforge.fingerprint import canonical, definition_hash
+from bioforge.model import Artist, Target
+from bioforge.plan import FORCED, MAYBE_PAID, REMOVED, Decision, KnownRequest, KnownTarget
+from bioforge.store.database import Store, bump_results
+from bioforge.store.selection import Selection
+
+_PAGE = 2_000
+_WORK_PAGE = 512
+STALE = f"t.reason IS NOT NULL AND t.reason <> '{REMOVED}'"
+
+
+@dataclass(frozen=True, slots=True)
+class Planned:
+    """A target as it is wanted now. `request_hash` None: it could not be rendered, and `decision` says why."""
+
+    artist: int
+    request_hash: str | None
+    row_hash: str
+    input_tokens: int
+    decision: Decision
+
+
+@dataclass(frozen=True, slots=True)
+class PlannedArtist:
+    """An artist with the state's own number and the hash of its row."""
+
+    id: int
+    row_hash: str
+    artist: Artist
+
+
+@dataclass(frozen=True, slots=True)
+class Pending:
+    """A stale target to be built, with what is needed to render it again."""
+
+    target: int
+    recipe: str
+    variant: str
+    request_hash: str
+    reason: str
+    detail: str | None
+    input_tokens: int
+    attempts: int
+    artist: Artist
+
+
+# ------------------------------------------------------------------------------------------------------ definitions
+
+
+def definition_id(store: Store, recipe: str, variant: str, definition: dict[str, object]) -> int:
+    """The number of this definition, remembering it when it is seen for the first time."""
+    digest = definition_hash(definition)
+    where = (recipe, variant, digest)
+    found = store.value("SELECT id FROM definitions WHERE recipe = ? AND variant = ? AND definition_hash = ?", where)
+    if found is None:
+        with store.transaction() as connection:
+            connection.execute(
+                "INSERT INTO definitions (recipe, variant, definition_hash, definition, first_seen) VALUES (?, ?, ?, ?, ?)",
+                (*where, canonical(definition).decode("utf-8", "surrogatepass"), time.time()),
+            )
+        return definition_id(store, recipe, variant, definition)
+    return int(found)
+
+
+def definition(store: Store, identity: int) -> dict[str, Any]:
+    found: dict[str, Any] = json.loads(store.value("SELECT definition FROM definitions WHERE id = ?", (identity,)))
+    return found
+
+
+def planned_up_to(store: Store, recipe: str, variant: str) -> tuple[int, int] | None:
+    """(definition, generation) up to which all targets of a recipe are planned; None before the first plan."""
+    row = store.row("SELECT definition, generation FROM planned WHERE recipe = ? AND variant = ?", (recipe, variant))
+    return None if row is None else (int(row[0]), int(row[1]))
+
+
+def set_planned(store: Store, recipe: str, variant: str, definition: int, generation: int) -> None:
+    with store.transaction() as connection:
+        connection.execute(
+            "INSERT OR REPLACE INTO planned VALUES (?, ?, ?, ?)", (recipe, variant, definition, generation)
+        )
+
+
+# --------------------------------------------------------------------------------------------------------- planning
+
+
+def artists(store: Store, since_generation: int) -> Iterator[list[PlannedArtist]]:
+    """Artists of the input whose rows changed after a generation (-1: all), in pages."""
+    after = 0
+    while True:
+        rows = store.rows(
+            "SELECT id, row_hash, artist_id, artist_name, artist_data, columns FROM artists"
+            f" WHERE id > ? {'AND generation > ?' if since_generation >= 0 else 'AND ? < 0'}"
+            f" AND removed_at IS NULL ORDER BY id LIMIT {_PAGE}",
+            (after, since_generation),
+        )
+        if not rows:
+            return
+        yield [PlannedArtist(row[0], row[1], _artist(row[2:])) for row in rows]
+        after = rows[-1][0]
+
+
+def _artist(row: Sequence[Any]) -> Artist:
+    artist_id, name, data, columns = row
+    return Artist(artist_id, name, data, json.loads(columns) if columns else {})
+
+
+def known_targets(store: Store, recipe: str, variant: str, artists: Sequence[int]) -> dict[int, KnownTarget]:
+    rows = store.rows(
+        "SELECT artist, request_hash, reason, built_response, built_definition, built_row, accepted_hash FROM targets"
+        " WHERE artist IN (SELECT value FROM json_each(?)) AND recipe = ? AND variant = ?",
+        (json.dumps(artists), recipe, variant),
+    )
+    return {row[0]: KnownTarget(*row[1:]) for row in rows}
+
+
+def known_requests(store: Store, hashes: Sequence[str]) -> dict[str, KnownRequest]:
+    rows = store.rows(
+        "SELECT request_hash, state, response, error_class, error_message FROM requests"
+        " WHERE request_hash IN (SELECT value FROM json_each(?))",
+        (json.dumps(hashes),),
+    )
+    return {row[0]: KnownRequest(row[1], row[2], failure_text(row[3], row[4])) for row in rows}
+
+
+def failure_text(error_class: str | None, message: str | None) -> str | None:
+    """`class: message`: how a failure is kept with a target."""
+    return None if error_class is None else f"{error_class}: {message}" if message else error_class
+
+
+def old_columns(store: Store, artist: int, row_hash: str) -> dict[str, object] | None:
+    """What an artist's row said when it had this hash; None when that is not known."""
+    row = store.row(
+        "SELECT artist_name, artist_data, columns FROM artist_history WHERE artist = ? AND row_hash = ?",
+        (artist, row_hash),
+    ) or store.row(
+        "SELECT artist_name, artist_data, columns FROM artists WHERE id = ? AND row_hash = ?", (artist, row_hash)
+    )
+    if row is None:
+        return None
+    return {"artist_name": row[0], "artist_data": row[1], **(json.loads(row[2]) if row[2] else {})}
+
+
+def save(store: Store, recipe: str, variant: str, definition: int, planned: Sequence[Planned]) -> None:
+    """Write one set of planned targets. What was built stays; a fresh target's answer becomes what it is built from."""
+    with store.transaction() as connection:
+        connection.executemany(
+            """
+            INSERT INTO targets (artist, recipe, variant, request_hash, definition, row_hash, reason, detail, held,
+                                 input_tokens, built_response, built_definition, built_row)
+            VALUES (:artist, :recipe, :variant, :hash, :definition, :row, :reason, :detail, :held, :tokens,
+                    :response, CASE WHEN :response IS NULL THEN NULL ELSE :definition END,
+                    CASE WHEN :response IS NULL THEN NULL ELSE :row END)
+            ON CONFLICT (artist, recipe, variant) DO UPDATE SET
+              request_hash = excluded.request_hash, definition = excluded.definition, row_hash = excluded.row_hash,
+              reason = excluded.reason, detail = excluded.detail, held = excluded.held,
+              input_tokens = excluded.input_tokens,
+              built_response = coalesce(excluded.built_response, built_response),
+              built_definition = coalesce(excluded.built_definition, built_definition),
+              built_row = coalesce(excluded.built_row, built_row)
+            """,
+            [
+                {
+                    "artist": item.artist,
+                    "recipe": recipe,
+                    "variant": variant,
+                    "hash": item.request_hash,
+                    "definition": definition,
+                    "row": item.row_hash,
+                    "reason": item.decision.reason,
+                    "detail": item.decision.detail,
+                    "held": item.decision.held,
+                    "tokens": item.input_tokens,
+                    "response": item.decision.response,
+                }
+                for item in planned
+            ],
+        )
+        bump_results(connection)
+
+
+def force(store: Store, selection: Selection) -> None:
+    """Make every selected target stale, with the reason `forced`; kept until it is answered."""
+    where, values = selection.where()
+    with store.transaction() as connection:
+        connection.execute(
+            f"UPDATE targets SET reason = '{FORCED}', detail = NULL, held = 0 WHERE request_hash IS NOT NULL AND id IN"
+            f" (SELECT t.id FROM targets t JOIN artists a ON a.id = t.artist"
+            f"  WHERE a.removed_at IS NULL AND {where})",
+            values,
+        )
+
+
+# ---------------------------------------------------------------------------------------------------- what is stale
+
+
+@dataclass(frozen=True, slots=True)
+class StaleGroup:
+    """Stale targets of one recipe with the same reason. `requests` counts different requests, sent once each;
+    `held` ones are not asked again unless forced; `unrenderable` ones cannot be sent."""
+
+    recipe: str
+    reason: str
+    detail: str | None
+    targets: int
+    requests: int
+    input_tokens: int
+    held: int
+    unrenderable: int
+    example: str
+
+
+def stale_groups(store: Store, selection: Selection) -> list[StaleGroup]:
+    where, values = selection.where()
+    rows = store.rows(
+        "SELECT t.recipe, t.reason, t.detail, count(*), count(DISTINCT CASE WHEN t.held = 0 THEN t.request_hash END),"
+        " sum(CASE WHEN t.held = 0 THEN t.input_tokens ELSE 0 END), sum(t.held), sum(t.request_hash IS NULL),"
+        " min(a.artist_id)"
+        f" FROM targets t JOIN artists a ON a.id = t.artist WHERE {STALE} AND {where}"
+        " GROUP BY t.recipe, t.reason, t.detail ORDER BY t.recipe, count(*) DESC, t.reason, t.detail",
+        values,
+    )
+    return [StaleGroup(*row) for row in rows]
+
+
+def counts(store: Store, recipes: Sequence[str]) -> dict[str, dict[str, int]]:
+    """For each recipe: `total`, and how many targets per reason. Cheap when nothing is stale."""
+    found: dict[str, dict[str, int]] = {}
+    for recipe in recipes:
+        stale = store.rows(
+            f"SELECT t.reason, count(*) FROM targets t WHERE {STALE} AND t.recipe = ? GROUP BY t.reason", (recipe,)
+        )
+        found[recipe] = {reason: count for reason, count in stale}
+    return found
+
+
+def any_stale(store: Store, recipes: Sequence[str]) -> bool:
+    return any(
+        store.value(f"SELECT 1 FROM targets t WHERE {STALE} AND t.recipe = ? LIMIT 1", (recipe,)) for recipe in recipes
+    )
+
+
+def total_artists(store: Store) -> int:
+    return int(store.value("SELECT count(*) FROM artists WHERE removed_at IS NULL"))
+
+
+def listed(store: Store, selection: Selection, *, stale: bool = True) -> Iterator[Target]:
+    """The selected targets in order, in pages."""
+    where, values = selection.where()
+    after = 0
+    while True:
+        rows = store.rows(
+            "SELECT t.id, a.artist_id, a.artist_name, t.recipe, t.variant, t.request_hash, t.reason, t.detail"
+            " FROM targets t JOIN artists a ON a.id = t.artist"
+            f" WHERE t.id > ? AND a.removed_at IS NULL AND {STALE if stale else '1'} AND {where}"
+            f" ORDER BY t.id LIMIT {_PAGE}",
+            (after, *values),
+        )
+        if not rows:
+            return
+        for row in rows:
+            yield Target(*row)
+        after = rows[-1][0]
+
+
+def pending(store: Store, selection: Selection, *, ask_again_maybe_paid: bool) -> Iterator[Pending]:
+    """Stale targets to build, each different request once, in the order of the targets.
+
+    Pages are read while earlier ones are being built: whatever was answered meanwhile is no longer stale.
+    """
+    where, values = selection.where()
+    other, other_values = selection.where("o", "b")
+    sendable = "AND {0}.held = 0 AND {0}.request_hash IS NOT NULL"
+    if not ask_again_maybe_paid:
+        sendable += f" AND {{0}}.reason <> '{MAYBE_PAID}'"
+    sql = f"""
+        SELECT t.id, t.recipe, t.variant, t.request_hash, t.reason, t.detail, t.input_tokens,
+               coalesce(q.attempts, 0), a.artist_id, a.artist_name, a.artist_data, a.columns
+        FROM targets t JOIN artists a ON a.id = t.artist
+        LEFT JOIN requests q ON q.request_hash = t.request_hash
+        WHERE t.id > ? AND {STALE} {sendable.format("t")} AND {where}
+          AND NOT EXISTS (
+            SELECT 1 FROM targets o JOIN artists b ON b.id = o.artist
+            WHERE o.request_hash = t.request_hash AND o.id < t.id
+              AND o.reason IS NOT NULL AND o.reason <> '{REMOVED}' {sendable.format("o")} AND {other})
+        ORDER BY t.id LIMIT {_WORK_PAGE}
+    """
+    after = 0
+    while True:
+        rows = store.rows(sql, (after, *values, *other_values))
+        if not rows:
+            return
+        for row in rows:
+            yield Pending(*row[:8], _artist(row[8:]))
+        after = rows[-1][0]

@@ -1,0 +1,155 @@
+"""What people do to the state on purpose: accept, forget, collect garbage; and what is remembered of outputs."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass
+
+from bioforge.plan import FORGOTTEN
+from bioforge.store.database import Store, bump_results
+from bioforge.store.selection import Selection
+from bioforge.store.targets import STALE
+
+Signature = str
+
+
+def acceptable(store: Store, selection: Selection) -> int:
+    """How many stale targets have an older answer that could be declared current."""
+    where, values = selection.where()
+    return int(
+        store.value(
+            "SELECT count(*) FROM targets t JOIN artists a ON a.id = t.artist"
+            f" WHERE {STALE} AND t.built_response IS NOT NULL AND t.request_hash IS NOT NULL AND {where}",
+            values,
+        )
+    )
+
+
+def accept(store: Store, selection: Selection, run: int) -> int:
+    """Declare the existing answers of stale targets current for today's definition. Returns how many."""
+    where, values = selection.where()
+    chosen = (
+        "SELECT t.id FROM targets t JOIN artists a ON a.id = t.artist"
+        f" WHERE {STALE} AND t.built_response IS NOT NULL AND t.request_hash IS NOT NULL AND {where}"
+    )
+    with store.transaction() as connection:
+        connection.execute(
+            "INSERT INTO accepted SELECT id, request_hash, built_response, reason, detail, ?, ? FROM targets"
+            f" WHERE id IN ({chosen})",
+            (time.time(), run, *values),
+        )
+        count = connection.execute(
+            "UPDATE targets SET reason = NULL, detail = NULL, held = 0, accepted_hash = request_hash,"
+            f" built_definition = definition, built_row = row_hash WHERE id IN ({chosen})",
+            values,
+        ).rowcount
+        bump_results(connection)
+    return count
+
+
+@dataclass(frozen=True, slots=True)
+class Dropped:
+    """`cost_usd`: what the dropped answers had cost, as far as known."""
+
+    answers: int
+    cost_usd: float
+
+
+def _answers_of(selection: Selection) -> tuple[str, list[object]]:
+    where, values = selection.where()
+    sql = (
+        "SELECT r.id FROM responses r WHERE r.request_hash IN (SELECT t.request_hash FROM targets t"
+        f" JOIN artists a ON a.id = t.artist WHERE {where})"
+        f" OR r.id IN (SELECT t.built_response FROM targets t JOIN artists a ON a.id = t.artist WHERE {where})"
+    )
+    return sql, [*values, *values]
+
+
+_UNREACHED = """
+    SELECT r.id FROM responses r
+    WHERE NOT EXISTS (SELECT 1 FROM targets t JOIN artists a ON a.id = t.artist
+                      WHERE a.removed_at IS NULL AND t.recipe IN (SELECT value FROM json_each(?))
+                        AND (t.request_hash = r.request_hash OR t.built_response = r.id))
+"""
+
+
+def would_forget(store: Store, selection: Selection) -> Dropped:
+    return _weigh(store, *_answers_of(selection))
+
+
+def forget(store: Store, selection: Selection, run: int) -> Dropped:
+    """Drop the selected targets' answers; a record of what they had cost stays."""
+    return _drop(store, *_answers_of(selection), run)
+
+
+def would_collect(store: Store, recipes: str) -> Dropped:
+    """What `gc` would drop; `recipes` is a JSON list of the recipes in the project file."""
+    return _weigh(store, _UNREACHED, [recipes])
+
+
+def collect(store: Store, recipes: str, run: int) -> Dropped:
+    """Drop answers no target uses or wants, then give the space back to the disk."""
+    dropped = _drop(store, _UNREACHED, [recipes], run)
+    with store.transaction() as connection:
+        connection.execute(
+            "DELETE FROM targets WHERE recipe NOT IN (SELECT value FROM json_each(?))"
+            " OR artist IN (SELECT id FROM artists WHERE removed_at IS NOT NULL)",
+            (recipes,),
+        )
+        connection.execute("DELETE FROM planned WHERE recipe NOT IN (SELECT value FROM json_each(?))", (recipes,))
+        connection.execute(
+            "DELETE FROM artists WHERE removed_at IS NOT NULL AND id NOT IN (SELECT artist FROM targets)"
+        )
+        connection.execute("DELETE FROM artist_history WHERE artist NOT IN (SELECT id FROM artists)")
+    store.connection.execute("VACUUM")
+    return dropped
+
+
+def _weigh(store: Store, chosen: str, values: list[object]) -> Dropped:
+    row = store.row(f"SELECT count(*), coalesce(sum(cost_usd), 0) FROM responses WHERE id IN ({chosen})", values)
+    return Dropped(*row)
+
+
+def _drop(store: Store, chosen: str, values: list[object], run: int) -> Dropped:
+    dropped = _weigh(store, chosen, values)
+    with store.transaction() as connection:
+        connection.execute("CREATE TEMP TABLE doomed (id INTEGER PRIMARY KEY)")
+        connection.execute(f"INSERT INTO doomed {chosen}", values)
+        connection.execute(
+            "INSERT OR IGNORE INTO forgotten SELECT id, request_hash, attempt, cost_usd, ?, ? FROM responses"
+            " WHERE id IN (SELECT id FROM doomed)",
+            (time.time(), run),
+        )
+        connection.execute(
+            f"UPDATE requests SET state = '{FORGOTTEN}', response = NULL WHERE response IN (SELECT id FROM doomed)"
+        )
+        connection.execute(
+            f"UPDATE targets SET reason = CASE WHEN reason = 'removed' THEN reason ELSE '{FORGOTTEN}' END,"
+            " detail = NULL, held = 0 WHERE request_hash IN"
+            f" (SELECT request_hash FROM requests WHERE state = '{FORGOTTEN}')"
+            " OR built_response IN (SELECT id FROM doomed)"
+        )
+        connection.execute(
+            "UPDATE targets SET built_response = NULL, built_definition = NULL, built_row = NULL, accepted_hash = NULL"
+            " WHERE built_response IN (SELECT id FROM doomed)"
+        )
+        connection.execute("DELETE FROM responses WHERE id IN (SELECT id FROM doomed)")
+        connection.execute("DROP TABLE doomed")
+        bump_results(connection)
+    return dropped
+
+
+# ---------------------------------------------------------------------------------------------------------- outputs
+
+
+def output_written(store: Store, path: str) -> tuple[str, int, str, str | None] | None:
+    """(options, results version, signature, files) of an output as it was last written."""
+    row = store.row("SELECT options, results_version, signature, files FROM outputs WHERE path = ?", (path,))
+    return None if row is None else (row[0], row[1], row[2], row[3])
+
+
+def remember_output(store: Store, path: str, options: str, version: int, signature: str, files: str | None) -> None:
+    with store.transaction() as connection:
+        connection.execute(
+            "INSERT OR REPLACE INTO outputs VALUES (?, ?, ?, ?, ?)", (path, options, version, signature, files)
+        )
