@@ -219,7 +219,8 @@ def recover(store: Store) -> tuple[int, int]:
             (IN_FLIGHT,),
         ).rowcount
         rows = connection.execute(
-            f"SELECT request_hash, CASE WHEN state = 'started' OR {unclear} THEN '{MAYBE_PAID}' ELSE '{INTERRUPTED}' END,"
+            "SELECT request_hash,"
+            f" CASE WHEN state = 'started' OR {unclear} THEN '{MAYBE_PAID}' ELSE '{INTERRUPTED}' END,"
             " error_class, error_message FROM requests WHERE state IN ('started', 'waiting')"
         ).fetchall()
         settled = [

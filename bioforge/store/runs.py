@@ -63,7 +63,8 @@ def end(
     with store.transaction() as connection:
         connection.execute(
             "UPDATE runs SET state = ?, exit_code = ?, stopped_by = ?, ended_at = ?, succeeded = ?, failed = ?,"
-            " cost_usd = (SELECT sum(r.cost_usd) FROM attempts x JOIN responses r ON r.attempt = x.id WHERE x.run = runs.id)"
+            " cost_usd = (SELECT sum(r.cost_usd) FROM attempts x JOIN responses r ON r.attempt = x.id"
+            "             WHERE x.run = runs.id)"
             " WHERE id = ?",
             (state, exit_code, stopped_by, time.time(), succeeded, failed, run),
         )

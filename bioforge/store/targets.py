@@ -65,7 +65,8 @@ def definition_id(store: Store, recipe: str, variant: str, definition: dict[str,
     if found is None:
         with store.transaction() as connection:
             connection.execute(
-                "INSERT INTO definitions (recipe, variant, definition_hash, definition, first_seen) VALUES (?, ?, ?, ?, ?)",
+                "INSERT INTO definitions (recipe, variant, definition_hash, definition, first_seen)"
+                " VALUES (?, ?, ?, ?, ?)",
                 (*where, canonical(definition).decode("utf-8", "surrogatepass"), time.time()),
             )
         return definition_id(store, recipe, variant, definition)
@@ -239,7 +240,7 @@ def counts(store: Store, recipes: Sequence[str]) -> dict[str, dict[str, int]]:
         stale = store.rows(
             f"SELECT t.reason, count(*) FROM targets t WHERE {STALE} AND t.recipe = ? GROUP BY t.reason", (recipe,)
         )
-        found[recipe] = {reason: count for reason, count in stale}
+        found[recipe] = dict(stale)
     return found
 
 
@@ -300,5 +301,5 @@ def pending(store: Store, selection: Selection, *, ask_again_maybe_paid: bool) -
         if not rows:
             return
         for row in rows:
-            yield Pending(*row[:8], _artist(row[8:]))
+            yield Pending(*row[:8], artist=_artist(row[8:]))
         after = rows[-1][0]
