@@ -1,0 +1,5 @@
+"""`python -m bioforge`."""
+
+from bioforge.cli import main
+
+main()

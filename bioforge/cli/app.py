@@ -1,0 +1,85 @@
+"""Building the application out of its commands."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from bioforge import __version__
+
+app = typer.Typer(
+    name="bioforge",
+    help="Make for LLM generations: asks only for what is new, changed or failed, keeps every answer that was paid for,"
+    " and never pays for one twice.",
+    epilog="Start with: bioforge init my-project && cd my-project && bioforge run",
+    no_args_is_help=True,
+    rich_markup_mode=None,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+
+
+def _version(wanted: bool) -> None:
+    if wanted:
+        print(f"bioforge {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def _root(
+    version: Annotated[
+        bool, typer.Option("--version", help="Show the version and exit.", is_eager=True, callback=_version)
+    ] = False,
+) -> None:
+    pass
+
+
+def _register() -> None:
+    from bioforge.cli import export, plan, run, setup, state, upkeep
+
+    for name, function in (
+        ("init", setup.init),
+        ("run", run.run),
+        ("resume", run.resume),
+        ("plan", plan.plan),
+        ("why", plan.why),
+        ("status", state.status),
+        ("export", export.export),
+        ("audit", state.audit),
+        ("accept", upkeep.accept),
+        ("forget", upkeep.forget),
+        ("gc", upkeep.gc),
+        ("simulate", setup.simulate),
+        ("plugins", setup.plugins),
+    ):
+        app.command(name, epilog=EXAMPLES[name])(function)
+
+
+EXAMPLES = {
+    "init": "Examples: bioforge init | bioforge init my-project",
+    "run": "Examples: bioforge run | bioforge run bio -n | bioforge run --max-cost 5 --select '10*'"
+    " | bioforge run -B --select 1034 --limit 1",
+    "resume": "Examples: bioforge resume | bioforge resume -j 16",
+    "plan": "Examples: bioforge plan | bioforge plan -q || bioforge run | bioforge plan -W artist_data"
+    " | bioforge plan --out today.plan && bioforge run --plan today.plan",
+    "why": "Examples: bioforge why 1034 | bioforge why 1034 --format json",
+    "status": "Examples: bioforge status | bioforge status --watch | bioforge status --format json",
+    "export": "Examples: bioforge export --format jsonl > bios.jsonl | bioforge export -F csv -o bios.csv --escape-formulas"
+    " | bioforge export --failed",
+    "audit": "Examples: bioforge audit | bioforge audit --format json",
+    "accept": "Examples: bioforge accept | bioforge accept reason:changed | bioforge accept 1034 --yes",
+    "forget": "Examples: bioforge forget 1034 | bioforge forget '10*' --recipe bio --yes",
+    "gc": "Examples: bioforge gc | bioforge gc --yes",
+    "simulate": "Examples: bioforge simulate --port 8080 | bioforge simulate --latency 0.5 --fault rate_limit=0.05"
+    " | OPENAI_BASE_URL=http://127.0.0.1:8080/v1 bioforge run",
+    "plugins": "Examples: bioforge plugins | bioforge plugins --format json",
+}
+
+
+def main() -> None:
+    """The entry point of `bioforge` and `python -m bioforge`."""
+    app()
+
+
+_register()

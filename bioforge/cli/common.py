@@ -1,0 +1,83 @@
+"""Options that several commands share, and opening the project they name."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from bioforge.cli.edge import say
+
+if TYPE_CHECKING:
+    from bioforge.config import ProjectConfig
+    from bioforge.project import OpenProject
+
+FileOption = Annotated[
+    Path | None,
+    typer.Option("-f", "--file", help="The project file.", show_default="bioforge.toml", metavar="PATH"),
+]
+SelectOption = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--select",
+        metavar="ID|GLOB|reason:WORD",
+        help="Only these artists, or only targets stale for this reason. May be repeated.",
+    ),
+]
+
+
+class Formats:
+    TEXT = "text"
+    JSON = "json"
+
+
+def complete_recipes(incomplete: str) -> list[str]:
+    """Shell completion of recipe names; silent when there is no project."""
+    try:
+        return [name for name in load(None).recipes if name.startswith(incomplete)]
+    except Exception:  # completion must never disturb the shell
+        return []
+
+
+RecipesArgument = Annotated[
+    list[str] | None,
+    typer.Argument(metavar="[RECIPE]...", help="Recipes to build; all when none is named.", autocompletion=complete_recipes),
+]
+
+
+def load(file: Path | None) -> ProjectConfig:
+    from bioforge import config
+
+    return config.load(file, os.environ)
+
+
+def open_project(
+    file: Path | None,
+    *,
+    backend: str | None = None,
+    concurrency: int | None = None,
+    max_cost: float | None = None,
+    strict: bool | None = None,
+) -> OpenProject:
+    """The project with what flags say instead of the file; says what the environment overrides."""
+    from bioforge.config import with_overrides
+    from bioforge.plugins import build_manager
+    from bioforge.project import OpenProject
+
+    config = with_overrides(
+        load(file), backend=backend, concurrency=concurrency, max_cost=max_cost, strict=strict or None
+    )
+    for line in (*config.overrides, *config.notes):
+        say(f"note: {line}")
+    plugins = build_manager(os.environ.get("BIOFORGE_LOAD_PLUGINS"))
+    return OpenProject(config, plugins)
+
+
+def check_format(value: str, known: tuple[str, ...]) -> str:
+    from bioforge.errors import UsageError, nearest
+
+    if value not in known:
+        raise UsageError(f"--format {value}: no such format", nearest(value, known) or f"formats are: {', '.join(known)}")
+    return value

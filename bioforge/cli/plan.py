@@ -1,0 +1,238 @@
+"""`plan` and `why`: what would be built, what it would cost, and the reason."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from bioforge.cli.common import FileOption, RecipesArgument, SelectOption, check_format, load, open_project
+from bioforge.cli.edge import command, say
+from bioforge.errors import EXIT_FAILED, EXIT_OK, UsageError, nearest
+
+if TYPE_CHECKING:
+    from bioforge.estimate import Priced
+    from bioforge.project import OpenProject
+    from bioforge.store import Selection, Store
+    from bioforge.store.why import TargetStory
+
+
+@command
+def plan(
+    recipes: RecipesArgument = None,
+    file: FileOption = None,
+    quiet: Annotated[
+        bool, typer.Option("-q", "--quiet", help="Say nothing: exit 0 everything is fresh, 1 something is stale, 2 error.")
+    ] = False,
+    what_if: Annotated[
+        str | None, typer.Option("-W", "--what-if", metavar="COLUMN", help="What would be stale if this column changed.")
+    ] = None,
+    select: SelectOption = None,
+    limit: Annotated[int | None, typer.Option("--limit", metavar="N", min=1, help="Plan at most N targets.")] = None,
+    backend: Annotated[str | None, typer.Option("--backend", metavar="NAME", help="Plan for this backend.")] = None,
+    out: Annotated[Path | None, typer.Option("--out", metavar="FILE", help="Write the plan, for run --plan.")] = None,
+    strict: Annotated[bool, typer.Option("--strict", help="A bad row in the input is an error.")] = False,
+    format: Annotated[str, typer.Option("--format", metavar="text|json", help="How to print it.")] = "text",
+) -> int:
+    """Show what a run would do: how many targets for which reason, and the price. Sends nothing."""
+    from bioforge import planfile
+    from bioforge.cli.show import plan_lines
+    from bioforge.estimate import total
+    from bioforge.store import Store
+
+    check_format(format, ("text", "json"))
+    project = open_project(file, backend=backend, strict=strict)
+    selection = project.selection(recipes or (), select or (), limit)
+    with Store.open(project.config.state_path) as store:
+        refreshed, priced = project.plan(store, selection)
+        if what_if is not None:
+            return _what_if(store, project, selection, what_if, format)
+        if out is not None:
+            number = planfile.write(out, store, project.config.project.name, selection, total(priced))
+            say(f"plan of {number:,} targets written to {out}; `bioforge run --plan {out}` does exactly this")
+        if quiet:
+            pass
+        elif format == "json":
+            print(json.dumps(_as_json(project, priced), ensure_ascii=False, indent=2))
+        else:
+            for line in plan_lines(store, project, refreshed, priced, selection):
+                print(line)
+    return EXIT_FAILED if priced and quiet else EXIT_OK
+
+
+def _as_json(project: OpenProject, priced: list[Priced]) -> dict[str, object]:
+    from bioforge.estimate import total
+
+    return {
+        "project": project.config.project.name,
+        "fresh": not priced,
+        "requests": sum(item.group.requests for item in priced),
+        "cost_usd": total(priced),
+        "estimated": True,
+        "simulated": project.config.simulated,
+        "groups": [
+            {
+                "recipe": item.group.recipe,
+                "reason": item.group.reason,
+                "detail": item.group.detail,
+                "targets": item.group.targets,
+                "requests": item.group.requests,
+                "held": item.group.held,
+                "unrenderable": item.group.unrenderable,
+                "model": item.model,
+                "input_tokens": item.input_tokens,
+                "output_tokens": item.output_tokens,
+                "cost_usd": item.cost_usd,
+                "example": item.group.example,
+            }
+            for item in priced
+        ],
+    }
+
+
+def _what_if(store: Store, project: OpenProject, selection: Selection, column: str, format: str) -> int:
+    """The hypothetical: every target of the recipes whose templates read the column."""
+    from bioforge.cli.show import count, money, table
+    from bioforge.prompts import OWN_NAMES
+    from bioforge.store import inputs, targets
+
+    known = {*inputs.columns(store), *OWN_NAMES}
+    if column not in known:
+        raise UsageError(
+            f"-W {column}: the input has no such column", nearest(column, known) or f"columns are: {', '.join(sorted(known))}"
+        )
+    estimator, rows, groups = project.estimator(store), [], []
+    for prompts in project.prompts:
+        recipe = prompts.definition.recipe
+        if recipe not in selection.recipes:
+            continue
+        used = prompts.used_columns is None or column in prompts.used_columns
+        group = targets.as_if_changed(store, selection, recipe, column) if used else None
+        priced = None if group is None else estimator.price([group])[0]
+        number = 0 if priced is None else priced.group.targets
+        cost = 0.0 if priced is None else priced.cost_usd
+        groups.append({"recipe": recipe, "targets": number, "cost_usd": cost})
+        rows.append([recipe, f"{number:,}", money(cost) if number else "-", "" if used else "does not read this column"])
+    if format == "json":
+        print(json.dumps({"column": column, "groups": groups}, ensure_ascii=False, indent=2))
+    else:
+        print(f"if {column} changed for all {count(targets.total_artists(store), 'artist')}:")
+        for line in table([["recipe", "stale", "price", ""], *rows], right=(1, 2)):
+            print(line)
+    return EXIT_OK
+
+
+@command
+def why(
+    artist_id: Annotated[str, typer.Argument(metavar="ID", help="The artist's id.")],
+    file: FileOption = None,
+    format: Annotated[str, typer.Option("--format", metavar="text|json", help="How to print it.")] = "text",
+) -> int:
+    """Show, for each target of an artist, whether it is fresh or why not, with old and new values and its attempts."""
+    from dataclasses import asdict
+
+    from bioforge.store import Store
+    from bioforge.store.why import ids_like, story
+
+    check_format(format, ("text", "json"))
+    config = load(file)
+    with Store.read(config.state_path) as store:
+        found = story(store, artist_id)
+        if found is None:
+            near = [f"{identity} ({name})" for identity, name in ids_like(store, artist_id)]
+            raise UsageError(
+                f"no artist with the id {artist_id!r}",
+                f"did you mean {', '.join(near)}?" if near else "ids are in the first column of `bioforge export -F csv`",
+            )
+    name, source, line, removed, stories = found
+    if format == "json":
+        print(
+            json.dumps(
+                {
+                    "artist_id": artist_id,
+                    "artist_name": name,
+                    "source": source,
+                    "line": line,
+                    "removed": removed is not None,
+                    "targets": [asdict(target) for target in stories],
+                },
+                ensure_ascii=False,
+                indent=2,
+            )
+        )
+        return EXIT_OK
+    from bioforge.cli.show import when
+
+    gone = f"; removed from the input {when(removed)}" if removed is not None else ""
+    print(f"{artist_id}  {name}  ({source}:{line}{gone})")
+    used = _used_columns(file)
+    for target in stories:
+        for text in _target_lines(target, used.get(target.recipe)):
+            print(text)
+    if not stories:
+        print("  no targets yet: `bioforge plan` or `bioforge run` plans them")
+    sys.stdout.flush()
+    return EXIT_OK
+
+
+def _used_columns(file: Path | None) -> dict[str, frozenset[str] | None]:
+    """The columns each recipe's templates read, so that a change in others is not blamed."""
+    project = open_project(file)
+    return {prompts.definition.recipe: prompts.used_columns for prompts in project.prompts}
+
+
+def _target_lines(target: TargetStory, used: frozenset[str] | None) -> Iterator[str]:
+    from bioforge.cli.show import table, value, when
+    from bioforge.plan import CHANGED, REMOVED, column_changes, definition_changes
+    from bioforge.report import money
+
+    state = "fresh" if target.reason is None else target.reason
+    notes = []
+    if target.reason is None and target.accepted:
+        notes.append("accepted by hand")
+    if target.built_at is not None:
+        notes.append(f"answered {when(target.built_at)}")
+    if target.held:
+        notes.append("held back: paid for and not usable, -B asks again")
+    print_state = state if target.reason in (None, CHANGED) or not target.detail else f"{state}: {target.detail}"
+    yield f"  {target.recipe}{'/' + target.variant if target.variant else ''}: {print_state}" + (
+        f"  ({'; '.join(notes)})" if notes else ""
+    )
+    if target.reason not in (None, REMOVED) and target.built_definition is not None:
+        changes = list(definition_changes(target.built_definition, target.wanted_definition))
+        if target.built_row is not None:
+            changes += column_changes(target.built_row, target.wanted_row, used)
+        for change in changes:
+            yield f"    {change.part}"
+            yield from _indented("old", value(change.old))
+            yield from _indented("new", value(change.new))
+    if target.attempts:
+        rows = [["    attempt", "run", "started", "seconds", "worker", "outcome", "paid", "cost", "reason", ""]]
+        for attempt in target.attempts:
+            problem = attempt.error_class or ""
+            rows.append(
+                [
+                    f"    {attempt.number}",
+                    str(attempt.run),
+                    when(attempt.started_at),
+                    "-" if attempt.seconds is None else f"{attempt.seconds:.2f}",
+                    attempt.worker or "-",
+                    f"{attempt.outcome}: {problem}" if problem and problem != attempt.outcome else attempt.outcome,
+                    attempt.paid,
+                    "-" if attempt.cost_usd is None else money(attempt.cost_usd),
+                    attempt.reason or "-",
+                    attempt.request_id or "",
+                ]
+            )
+        yield from table(rows, right=(3, 7))
+
+
+def _indented(label: str, text: str) -> Iterator[str]:
+    first, *rest = text.splitlines() or [""]
+    yield f"      {label}: {first}"
+    for line in rest:
+        yield f"           {line}"

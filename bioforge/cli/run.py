@@ -1,0 +1,215 @@
+"""`run` and `resume`: building what is stale."""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from types import FrameType
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from bioforge.cli.common import FileOption, RecipesArgument, SelectOption, check_format, open_project
+from bioforge.cli.edge import command, say
+from bioforge.errors import EXIT_INTERRUPTED, EXIT_OK, UsageError
+from bioforge.interfaces import Stop
+
+if TYPE_CHECKING:
+    from bioforge.project import OpenProject, Order, Result
+
+BodyCount = 5
+
+Concurrency = Annotated[
+    int | None, typer.Option("-j", "--concurrency", metavar="N", help="Requests in flight at once.", show_default="64")
+]
+KeepGoing = Annotated[int | None, typer.Option("-k", "--keep-going", metavar="N", help="Stop after N failures.", min=1)]
+BackendOption = Annotated[str | None, typer.Option("--backend", metavar="NAME", help="threads, async or a plugin's.")]
+MaxCost = Annotated[float | None, typer.Option("--max-cost", metavar="USD", help="Spend at most this much.")]
+PrintText = Annotated[bool, typer.Option("--print", help="Write each text to stdout as it arrives.")]
+Verbose = Annotated[bool, typer.Option("-v", "--verbose", help="Say why each target is built, and log every attempt.")]
+LogFormat = Annotated[str, typer.Option("--log-format", metavar="console|json", help="How log lines look.")]
+LogFile = Annotated[Path | None, typer.Option("--log-file", metavar="PATH", help="Also append JSON log lines here.")]
+
+
+@command
+def run(
+    recipes: RecipesArgument = None,
+    file: FileOption = None,
+    dry_run: Annotated[
+        bool, typer.Option("-n", "--dry-run", help="Show what would be sent, with the first 5 bodies; send nothing.")
+    ] = False,
+    always_make: Annotated[
+        bool, typer.Option("-B", "--always-make", help="Build selected targets even when they are fresh (this pays again).")
+    ] = False,
+    concurrency: Concurrency = None,
+    keep_going: KeepGoing = None,
+    select: SelectOption = None,
+    limit: Annotated[int | None, typer.Option("--limit", metavar="N", min=1, help="Build at most N targets.")] = None,
+    backend: BackendOption = None,
+    max_cost: MaxCost = None,
+    plan: Annotated[
+        Path | None, typer.Option("--plan", metavar="FILE", help="Do exactly this plan (from plan --out), or refuse.")
+    ] = None,
+    print_text: PrintText = False,
+    strict: Annotated[bool, typer.Option("--strict", help="One bad row stops the run before anything is sent.")] = False,
+    verbose: Verbose = False,
+    log_format: LogFormat = "console",
+    log_file: LogFile = None,
+) -> int:
+    """Ask for what is new, changed or failed, keep every answer, and write the outputs."""
+    from bioforge.project import Order
+
+    if plan is not None and (recipes or select or limit or always_make):
+        raise UsageError("--plan takes no recipes, --select, --limit or -B", "a plan already says what to do")
+    project = open_project(file, backend=backend, concurrency=concurrency, max_cost=max_cost, strict=strict)
+    order = Order(
+        command=_command_line("run"),
+        selection=project.selection(recipes or (), select or (), limit),
+        always_make=always_make,
+        max_failures=keep_going,
+        plan=plan,
+    )
+    if dry_run:
+        return _dry_run(project, order)
+    return _build(project, order, print_text=print_text, verbose=verbose, log_format=log_format, log_file=log_file)
+
+
+@command
+def resume(
+    file: FileOption = None,
+    concurrency: Concurrency = None,
+    keep_going: KeepGoing = None,
+    backend: BackendOption = None,
+    max_cost: MaxCost = None,
+    print_text: PrintText = False,
+    verbose: Verbose = False,
+    log_format: LogFormat = "console",
+    log_file: LogFile = None,
+) -> int:
+    """Continue the run that was interrupted, with its selection."""
+    from bioforge.project import Order
+    from bioforge.store import Selection, Store, runs
+
+    project = open_project(file, backend=backend, concurrency=concurrency, max_cost=max_cost)
+    with Store.read(project.config.state_path) as store:
+        last = runs.unfinished(store)
+    if last is None:
+        say("nothing to resume: the last run came to its end; `bioforge run` builds what is stale")
+        return EXIT_OK
+    if backend is None and last.backend and last.backend != project.backend_name:
+        project = open_project(file, backend=last.backend, concurrency=concurrency, max_cost=max_cost)
+    selection = Selection.from_json(last.selection)
+    gone = [name for name in selection.recipes if name not in project.recipes]
+    if gone:
+        raise UsageError(
+            f"run {last.id} built recipe {', '.join(gone)}, which the project no longer has",
+            "start afresh with `bioforge run`; what was answered is kept",
+        )
+    say(f"resuming run {last.id} (`bioforge {last.command}`, {last.state})")
+    order = Order(
+        command=_command_line("resume"),
+        selection=selection,
+        always_make=bool(last.always_make),
+        max_failures=keep_going,
+        run=last.id,
+    )
+    return _build(project, order, print_text=print_text, verbose=verbose, log_format=log_format, log_file=log_file)
+
+
+def _command_line(name: str) -> str:
+    """The command as it was typed, for `status`, the lock's refusal and the record of runs."""
+    from shlex import join
+
+    arguments = sys.argv[1:]
+    return join(arguments) if arguments[:1] == [name] else name
+
+
+def _dry_run(project: OpenProject, order: Order) -> int:
+    from bioforge import engine
+    from bioforge.cli.show import plan_lines
+    from bioforge.store import Store
+
+    with Store.open(project.config.state_path) as store:
+        if order.plan is not None:
+            raise UsageError("--plan and --dry-run exclude each other", "the plan file itself lists what would be sent")
+        refreshed, priced = project.plan(store, order.selection)
+        for line in plan_lines(store, project, refreshed, priced, order.selection):
+            say(line)
+        if order.always_make:
+            say("with -B, fresh targets of the selection would be built too")
+        shown = 0
+        for request in engine.requests(
+            store,
+            {(p.definition.recipe, p.definition.variant): p for p in project.prompts},
+            project.backend,
+            project.estimator(store),
+            order.selection,
+            ask_again_maybe_paid=project.config.retry.maybe_paid,
+        ):
+            if shown == min(BodyCount, order.selection.limit or BodyCount):
+                break
+            shown += 1
+            print(_readable(request.endpoint, request.body))
+        say(f"dry run: {shown} {'body' if shown == 1 else 'bodies'} shown, nothing was sent")
+    return EXIT_OK
+
+
+def _readable(endpoint: str, body: bytes) -> str:
+    import json
+
+    return json.dumps({"url": endpoint, "body": json.loads(body)}, ensure_ascii=False, indent=2)
+
+
+def _build(
+    project: OpenProject, order: Order, *, print_text: bool, verbose: bool, log_format: str, log_file: Path | None
+) -> int:
+    from bioforge.cli.watch import RunWatcher
+    from bioforge.logs import configure
+
+    check_format(log_format, ("console", "json"))
+    configure(log_format, verbose=verbose, log_file=log_file)
+    watcher = RunWatcher(project, order, print_text=print_text, verbose=verbose, log_format=log_format)
+    stop = Stop()
+    with _signals(stop, watcher):
+        result = project.run(order, watcher, stop)
+    watcher.summarise(result)
+    if stop.level > 1:
+        _leave(result)
+    return result.exit_code
+
+
+@contextmanager
+def _signals(stop: Stop, watcher: object) -> Iterator[None]:
+    """Ctrl-C and SIGTERM: first drain, then leave. Before anything is in flight they simply end the command."""
+
+    def handle(number: int, frame: FrameType | None) -> None:
+        if not getattr(watcher, "in_flight", False):
+            raise KeyboardInterrupt
+        level = stop.raise_level()
+        if level == 1:
+            say("stopping: no new requests; waiting for those in flight (they are paid for). Ctrl-C again leaves now")
+        elif level == 2:
+            say("leaving now: requests in flight are recorded as maybe paid")
+        else:
+            os._exit(EXIT_INTERRUPTED)
+
+    before = {number: signal.signal(number, handle) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+def _leave(result: Result) -> None:
+    """Threads may still wait for the provider; everything is recorded, so nothing is gained by waiting for them."""
+    for stream in (sys.stdout, sys.stderr):
+        with suppress(OSError, ValueError):
+            stream.flush()
+    os._exit(result.exit_code)
+
+

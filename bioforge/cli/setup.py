@@ -1,0 +1,120 @@
+"""`init`, `simulate` and `plugins`: what stands around a project."""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from bioforge.cli.common import check_format
+from bioforge.cli.edge import command, say
+from bioforge.errors import EXIT_FAILED, EXIT_OK, UsageError
+
+if TYPE_CHECKING:
+    from bioforge.simulator import Simulator
+
+
+@command
+def init(
+    folder: Annotated[Path, typer.Argument(metavar="[DIR]", help="Where to write the project.")] = Path(),
+) -> int:
+    """Write a commented project that runs as it is, without a key and at no cost."""
+    from bioforge import scaffold
+
+    written = scaffold.write(folder)
+    for path in written:
+        print(path)
+    here = "" if folder == Path() else f"cd {folder} && "
+    say(f"next: {here}bioforge run")
+    return EXIT_OK
+
+
+@command
+def simulate(
+    host: Annotated[str, typer.Option("--host", help="The address to listen on.")] = "127.0.0.1",
+    port: Annotated[int, typer.Option("--port", min=0, max=65535, help="The port; 0 takes a free one.")] = 8080,
+    latency: Annotated[float, typer.Option("--latency", metavar="SECONDS", help="Median time to an answer.")] = 0.0,
+    latency_sigma: Annotated[float, typer.Option("--latency-sigma", help="Spread of a log-normal latency.")] = 0.0,
+    requests_per_minute: Annotated[int | None, typer.Option("--requests-per-minute", metavar="N", help="Rate limit.")] = None,
+    tokens_per_minute: Annotated[int | None, typer.Option("--tokens-per-minute", metavar="N", help="Rate limit.")] = None,
+    fault: Annotated[
+        list[str] | None,
+        typer.Option("--fault", metavar="NAME=SHARE", help="A fault and how often, like rate_limit=0.05. May be repeated."),
+    ] = None,
+    quota_after: Annotated[int | None, typer.Option("--quota-after", metavar="N", help="Quota ends after N answers.")] = None,
+    seed: Annotated[int, typer.Option("--seed", help="Which faults are drawn.")] = 0,
+    ledger: Annotated[
+        Path | None, typer.Option("--ledger", metavar="FILE", help="Append every charged answer here, as JSON lines.")
+    ] = None,
+) -> int:
+    """Serve the embedded OpenAI-compatible server alone, until Ctrl-C. Answers say that they are simulated."""
+    from bioforge.simulator import SimulatorOptions, serve
+
+    try:
+        options = SimulatorOptions(
+            latency=latency,
+            latency_sigma=latency_sigma,
+            requests_per_minute=requests_per_minute,
+            tokens_per_minute=tokens_per_minute,
+            faults=dict(_fault(item) for item in fault or ()),
+            quota_after=quota_after,
+            seed=seed,
+            ledger=None if ledger is None else str(ledger),
+        )
+    except ValueError as error:
+        raise UsageError(str(error)) from None
+
+    def ready(server: Simulator) -> None:
+        say(f"serving {server.base_url} (Ctrl-C ends it)")
+        say(f"try: OPENAI_BASE_URL={server.base_url} OPENAI_API_KEY=any bioforge run")
+
+    total = serve(options, host=host, port=port, ready=ready).totals()
+    say(f"served {total.charges:,} answers; {total.charges - total.bodies:,} of them to a request answered before")
+    return EXIT_OK
+
+
+def _fault(item: str) -> tuple[str, float]:
+    name, _, share = item.partition("=")
+    try:
+        return name, float(share)
+    except ValueError:
+        raise UsageError(f"--fault {item}: expected NAME=SHARE with a share from 0 to 1", "like rate_limit=0.05") from None
+
+
+@command
+def plugins(
+    format: Annotated[str, typer.Option("--format", metavar="text|json", help="How to print it.")] = "text",
+) -> int:
+    """List what is loaded: built-in and installed plugins with versions, and the formats and backends they bring."""
+    from dataclasses import asdict
+
+    from bioforge.cli.show import table
+    from bioforge.plugins import build_manager
+
+    check_format(format, ("text", "json"))
+    loaded = build_manager(os.environ.get("BIOFORGE_LOAD_PLUGINS"))
+    described = loaded.describe()
+    problems = [str(problem) for problem in loaded.problems]
+    if format == "json":
+        found = {"plugins": [asdict(info) for info in described], "problems": problems}
+        print(json.dumps(found, ensure_ascii=False, indent=2))
+    else:
+        rows = [
+            [
+                info.name,
+                info.version or "-",
+                info.source,
+                "; ".join(
+                    f"{hook.removeprefix('bioforge_')}: {', '.join(names)}" for hook, names in info.provides.items() if names
+                ),
+            ]
+            for info in described
+        ]
+        for line in table([["plugin", "version", "source", "provides"], *rows]):
+            print(line)
+        for problem in problems:
+            say(f"error: {problem}")
+    return EXIT_FAILED if problems else EXIT_OK

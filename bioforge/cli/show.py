@@ -1,0 +1,121 @@
+"""Turning what is known into lines: plans, reasons, states."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Iterable, Iterator, Sequence
+from datetime import datetime
+from typing import TYPE_CHECKING
+
+from bioforge.report import money
+
+if TYPE_CHECKING:
+    from bioforge.estimate import Priced
+    from bioforge.project import OpenProject
+    from bioforge.refresh import Refreshed
+    from bioforge.store import Selection, Store
+
+CUT = 100
+
+
+def table(rows: Sequence[Sequence[str]], right: Iterable[int] = (), indent: str = "") -> Iterator[str]:
+    """Columns aligned with two spaces between them; `right` are the numbers of right-aligned columns."""
+    from rich.cells import cell_len
+
+    rows = [list(map(str, row)) for row in rows]
+    widths = [max((cell_len(row[i]) for row in rows if i < len(row)), default=0) for i in range(max(map(len, rows), default=0))]
+    aligned = set(right)
+    for row in rows:
+        cells = []
+        for i, cell in enumerate(row):
+            space = " " * (widths[i] - cell_len(cell))
+            cells.append(space + cell if i in aligned else cell + space)
+        yield (indent + "  ".join(cells)).rstrip()
+
+
+def count(number: int, word: str, words: str | None = None) -> str:
+    return f"{number:,} {word if number == 1 else words or word + 's'}"
+
+
+def reading_lines(refreshed: Refreshed) -> Iterator[str]:
+    """What reading the input found; nothing when it was untouched."""
+    for note in refreshed.notes:
+        yield f"warning: {note}"
+    reading = refreshed.reading
+    if reading is None:
+        return
+    parts = [
+        f"{number:,} {word}"
+        for number, word in ((reading.new, "new"), (reading.changed, "changed"), (reading.removed, "removed"))
+        if number
+    ]
+    yield f"input: {count(reading.artists, 'artist')}" + (f" ({', '.join(parts)})" if parts else "")
+    if reading.bad:
+        yield f"input: {count(reading.bad, 'bad row')} left out:"
+        for row in reading.examples[:5]:
+            yield f"  {row.source}:{row.line}: {row.message}"
+        if reading.bad > 5:
+            yield f"  … and {reading.bad - 5:,} more (table bad_rows in the state)"
+
+
+def plan_lines(
+    store: Store, project: OpenProject, refreshed: Refreshed, priced: Sequence[Priced], selection: Selection
+) -> Iterator[str]:
+    """A plan for people: reading, groups with reasons and prices, and one line that sums up."""
+    from bioforge.estimate import total
+    from bioforge.store import targets
+
+    yield from reading_lines(refreshed)
+    artists = targets.total_artists(store)
+    if not priced:
+        yield f"{project.config.project.name}: everything is up to date ({count(artists, 'artist')}); nothing to send"
+        return
+    rows = []
+    for item in priced:
+        group = item.group
+        price = money(item.cost_usd) if group.requests else "-"
+        rows.append([group.recipe, group.reason, f"{group.targets:,}", price, _detail(group.detail)])
+    yield from table([["recipe", "reason", "targets", "price", "what"], *rows], right=(2, 3))
+    held = sum(item.group.held for item in priced)
+    broken = sum(item.group.unrenderable for item in priced)
+    requests = sum(item.group.requests for item in priced)
+    if selection.limit is not None:
+        yield f"limited to {selection.limit:,} by --limit"
+    if held:
+        yield f"{count(held, 'target')} held back: the answer was paid for and cannot be used; asking again pays again (-B does)"
+    if broken:
+        yield f"{count(broken, 'target')} cannot be rendered; mend the template or the row"
+    cost = total(priced)
+    price = "at an unknown price" if cost is None else f"for about {money(cost)}"
+    tokens = f"{sum(p.input_tokens for p in priced):,} + {sum(p.output_tokens for p in priced):,} tokens"
+    simulated = ", simulated: nothing is charged" if project.config.simulated else ""
+    yield f"{count(requests, 'request')} to send {price} ({tokens}, estimated{simulated})"
+
+
+def _detail(detail: str | None) -> str:
+    if not detail:
+        return ""
+    line = " ".join(detail.split())
+    return line if len(line) <= CUT else line[: CUT - 1] + "…"
+
+
+def value(item: object, cut: int = 400) -> str:
+    """An old or new value in one readable piece."""
+    text = "(nothing)" if item is None else item if isinstance(item, str) else json.dumps(item, ensure_ascii=False)
+    return text if len(text) <= cut else f"{text[: cut - 1]}…"
+
+
+def when(seconds: float | None) -> str:
+    """Local time to the second."""
+    return "-" if seconds is None else datetime.fromtimestamp(seconds).strftime("%Y-%m-%d %H:%M:%S")
+
+
+def ago(seconds: float | None) -> str:
+    if seconds is None:
+        return "-"
+    gone = max(0, int(time.time() - seconds))
+    for size, unit in ((86400, "d"), (3600, "h"), (60, "min")):
+        if gone >= size:
+            return f"{gone // size} {unit} ago"
+    return f"{gone} s ago"

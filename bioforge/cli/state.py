@@ -1,0 +1,179 @@
+"""`status` and `audit`: where everything stands, and the money."""
+
+from __future__ import annotations
+
+import json
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from bioforge.cli.common import FileOption, check_format, load
+from bioforge.cli.edge import command
+from bioforge.errors import EXIT_FAILED, EXIT_OK
+
+if TYPE_CHECKING:
+    from bioforge.config import ProjectConfig
+    from bioforge.store import Store
+
+FormatOption = Annotated[str, typer.Option("--format", metavar="text|json", help="How to print it.")]
+
+
+@command
+def status(
+    file: FileOption = None,
+    watch: Annotated[bool, typer.Option("--watch", help="Show it again every 2 seconds until Ctrl-C.")] = False,
+    format: FormatOption = "text",
+) -> int:
+    """Show counts by recipe and state, runs and money, as of the last plan or run. Works while a run goes on."""
+    from bioforge.store import Store
+
+    check_format(format, ("text", "json"))
+    config = load(file)
+    while True:
+        with Store.read(config.state_path) as store:
+            found = _gather(store, config)
+        if format == "json":
+            print(json.dumps(found, ensure_ascii=False, indent=None if watch else 2))
+        else:
+            if watch and sys.stdout.isatty():
+                print("\x1b[H\x1b[2J", end="")
+            for line in _status_lines(found):
+                print(line)
+        if not watch:
+            return EXIT_OK
+        sys.stdout.flush()
+        time.sleep(2)
+
+
+def _gather(store: Store, config: ProjectConfig) -> dict[str, object]:
+    from dataclasses import asdict
+
+    from bioforge.store import inputs, runs, targets
+    from bioforge.store.ledger import money_of
+
+    artists = targets.total_artists(store)
+    names = sorted({*config.recipes, *targets.recipes(store)})
+    bad, _ = inputs.bad_rows(store)
+    recipes = []
+    for name, stale in targets.counts(store, names).items():
+        planned = targets.planned_targets(store, name)
+        recipes.append(
+            {
+                "recipe": name,
+                "in_project": name in config.recipes,
+                "fresh": planned - sum(stale.values()),
+                "stale": stale,
+                "held": targets.held(store, name),
+                "unplanned": max(0, artists - planned) if name in config.recipes else 0,
+            }
+        )
+    return {
+        "project": config.project.name,
+        "state": str(config.state_path),
+        "artists": artists,
+        "removed": targets.removed_artists(store),
+        "bad_rows": bad,
+        "recipes": recipes,
+        "money": asdict(money_of(store)),
+        "simulated": config.simulated,
+        "runs": [asdict(run) for run in runs.newest(store)],
+    }
+
+
+def _status_lines(found: dict[str, object]) -> Iterator[str]:
+    from bioforge.cli.show import ago, count, money, table
+
+    artists, removed, bad = found["artists"], found["removed"], found["bad_rows"]
+    assert isinstance(artists, int)
+    extra = "".join(f", {number:,} {word}" for number, word in ((removed, "removed"), (bad, "bad rows")) if number)
+    yield f"{found['project']}: {count(artists, 'artist')}{extra}"
+    rows = []
+    recipes = found["recipes"]
+    assert isinstance(recipes, list)
+    for recipe in recipes:
+        stale = ", ".join(f"{number:,} {reason}" for reason, number in sorted(recipe["stale"].items())) or "-"
+        notes = []
+        if recipe["held"]:
+            notes.append(f"{recipe['held']:,} held back (paid, not usable)")
+        if recipe["unplanned"]:
+            notes.append(f"{recipe['unplanned']:,} not planned yet")
+        if not recipe["in_project"]:
+            notes.append("not in the project file")
+        rows.append([recipe["recipe"], f"{recipe['fresh']:,}", stale, "; ".join(notes)])
+    yield from table([["recipe", "fresh", "stale", ""], *rows], right=(1,))
+    spent = found["money"]
+    assert isinstance(spent, dict)
+    note = ", simulated: nothing was charged" if found["simulated"] else ""
+    unpriced = f", {spent['unpriced']:,} answers of unknown price" if spent["unpriced"] else ""
+    yield f"spent: {money(spent['cost_usd'])} for {count(spent['paid'], 'answer')}{unpriced}{note}"
+    if spent["maybe_paid"]:
+        yield f"maybe paid: {count(spent['maybe_paid'], 'attempt')} (`bioforge audit` says more)"
+    runs = found["runs"]
+    assert isinstance(runs, list)
+    rows = [
+        [
+            str(run["id"]),
+            run["state"] + (f" ({run['stopped_by']})" if run["stopped_by"] else ""),
+            ago(run["started_at"]),
+            run["backend"] or "-",
+            "-" if run["succeeded"] is None else f"{run['succeeded']:,}",
+            "-" if run["failed"] is None else f"{run['failed']:,}",
+            "-" if run["cost_usd"] is None else money(run["cost_usd"]),
+            f"bioforge {run['command']}",
+        ]
+        for run in runs
+    ]
+    if rows:
+        heads = ["run", "state", "started", "backend", "answers", "failed", "cost", "command"]
+        yield from table([heads, *rows], right=(0, 4, 5, 6))
+
+
+@command
+def audit(file: FileOption = None, format: FormatOption = "text") -> int:
+    """Show the money ledger: every attempt by outcome, what was paid, maybe paid, paid twice or lost."""
+    from dataclasses import asdict
+
+    from bioforge.store import Store
+    from bioforge.store.ledger import ledger
+
+    check_format(format, ("text", "json"))
+    config = load(file)
+    with Store.read(config.state_path) as store:
+        found = ledger(store)
+    if format == "json":
+        print(json.dumps(asdict(found), ensure_ascii=False, indent=2))
+    else:
+        for line in _audit_lines(found, config.state_path, config.simulated):
+            print(line)
+    return EXIT_FAILED if found.paid_twice or found.lost else EXIT_OK
+
+
+def _audit_lines(found: object, path: Path, simulated: bool) -> Iterator[str]:
+    from bioforge.cli.show import count, money, table
+    from bioforge.store.ledger import Ledger
+
+    assert isinstance(found, Ledger)
+    rows = [
+        [o.outcome, o.error_class or "-", o.paid, f"{o.attempts:,}", "-" if o.cost_usd is None else money(o.cost_usd)]
+        for o in found.outcomes
+    ]
+    yield from table([["outcome", "class", "paid", "attempts", "cost"], *rows], right=(3, 4))
+    unpriced = f" and {count(found.unpriced, 'answer')} of unknown price" if found.unpriced else ""
+    note = " (simulated: nothing was charged)" if simulated else ""
+    yield f"paid: {count(found.paid, 'answer')}, {money(found.cost_usd)}{unpriced}{note}"
+    if found.in_flight:
+        yield f"in flight or cut off: {count(found.in_flight, 'attempt')}; the next run settles those that were cut off"
+    if found.maybe_paid:
+        most = "" if found.maybe_cost_usd is None else f", about {money(found.maybe_cost_usd)} if all were"
+        yield f"maybe paid: {count(found.maybe_paid, 'attempt')} whose fate cannot be known{most}"
+        if found.asked_again:
+            yield f"  of these, asked again: {found.asked_again:,} (`maybe_paid = false` in [retry] never asks again)"
+    if found.forced_again:
+        yield f"paid again on purpose: {count(found.forced_again, 'answer')} (-B or after forget)"
+    if found.forgotten:
+        yield f"forgotten on purpose: {count(found.forgotten, 'answer')}, had cost {money(found.forgotten_cost_usd)}"
+    yield f"rows paid twice: {found.paid_twice:,}, paid answers lost: {found.lost:,}"

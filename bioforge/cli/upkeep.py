@@ -1,0 +1,121 @@
+"""`accept`, `forget` and `gc`: changing what the state holds, on purpose and with a record of it."""
+
+from __future__ import annotations
+
+import json
+import sys
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from bioforge.cli.common import FileOption, open_project
+from bioforge.cli.edge import command, say
+from bioforge.errors import EXIT_OK, UsageError
+
+if TYPE_CHECKING:
+    from bioforge.store import Store
+
+Yes = Annotated[bool, typer.Option("-y", "--yes", help="Do not ask.")]
+RecipeOption = Annotated[list[str] | None, typer.Option("--recipe", metavar="NAME", help="Only this recipe.")]
+
+
+def _confirmed(question: str, yes: bool) -> bool:
+    """Asks on a terminal; elsewhere nothing irreversible happens without --yes."""
+    if yes:
+        return True
+    if not sys.stdin.isatty():
+        raise UsageError(f"{question} not without being asked", "add --yes")
+    return typer.confirm(question, err=True)
+
+
+def _begin(store: Store, words: str) -> int:
+    from bioforge.store import Selection, runs
+    from bioforge.store.record import settle
+
+    runs.close_dead(store)
+    settle(store)
+    return runs.begin(store, words, None, Selection())
+
+
+def _end(store: Store, run: int) -> None:
+    from bioforge.store import runs
+
+    runs.end(store, run, "finished", EXIT_OK)
+
+
+@command
+def accept(
+    select: Annotated[list[str] | None, typer.Argument(metavar="[SELECT]...", help="Ids, globs or reason:WORD.")] = None,
+    recipe: RecipeOption = None,
+    yes: Yes = False,
+    file: FileOption = None,
+) -> int:
+    """Declare existing answers current for today's definition, without asking for them again (make's touch)."""
+    from bioforge.cli.show import count
+    from bioforge.store import Store, upkeep
+
+    project = open_project(file)
+    selection = project.selection(recipe or (), select or ())
+    with Store.open(project.config.state_path) as store:
+        run = _begin(store, "accept")
+        project.refresh(store)
+        number = upkeep.acceptable(store, selection)
+        if not number:
+            say("nothing to accept: no stale target of the selection has an answer")
+        elif _confirmed(f"accept {count(number, 'existing answer')} as current?", yes):
+            say(f"{count(upkeep.accept(store, selection, run), 'target')} accepted (recorded in the table `accepted`)")
+        _end(store, run)
+    return EXIT_OK
+
+
+@command
+def forget(
+    select: Annotated[list[str], typer.Argument(metavar="SELECT...", help="Ids, globs or reason:WORD.")],
+    recipe: RecipeOption = None,
+    yes: Yes = False,
+    file: FileOption = None,
+) -> int:
+    """Drop answers on purpose; says what they had cost. The next run asks for them again, and pays again."""
+    from bioforge.cli.show import count, money
+    from bioforge.store import Store, upkeep
+
+    project = open_project(file)
+    selection = project.selection(recipe or (), select)
+    with Store.open(project.config.state_path) as store:
+        run = _begin(store, "forget")
+        weighed = upkeep.would_forget(store, selection)
+        if not weighed.answers:
+            say("nothing to forget: the selection has no answers")
+        elif _confirmed(
+            f"forget {count(weighed.answers, 'answer')} that had cost {money(weighed.cost_usd)}?", yes
+        ):
+            dropped = upkeep.forget(store, selection, run)
+            say(f"{count(dropped.answers, 'answer')} forgotten; they had cost {money(dropped.cost_usd)}")
+        _end(store, run)
+    return EXIT_OK
+
+
+@command
+def gc(yes: Yes = False, file: FileOption = None) -> int:
+    """Drop answers that no artist and recipe of today use, and give the space back."""
+    from bioforge.cli.show import count, money
+    from bioforge.store import Store, upkeep
+
+    project = open_project(file)
+    recipes = json.dumps(project.recipes)
+    with Store.open(project.config.state_path) as store:
+        run = _begin(store, "gc")
+        project.refresh(store)
+        weighed = upkeep.would_collect(store, recipes)
+        if _confirmed(
+            f"drop {count(weighed.answers, 'unused answer')} that had cost {money(weighed.cost_usd)}?", yes
+        ):
+            before = project.config.state_path.stat().st_size
+            dropped = upkeep.collect(store, recipes, run)
+            freed = max(0, before - project.config.state_path.stat().st_size)
+            say(
+                f"{count(dropped.answers, 'answer')} dropped; they had cost {money(dropped.cost_usd)};"
+                f" {freed / 1e6:.1f} MB freed"
+            )
+        _end(store, run)
+    return EXIT_OK

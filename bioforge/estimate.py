@@ -1,0 +1,86 @@
+"""What a build will cost, before anything is spent."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+
+from bioforge.interfaces import Backend
+from bioforge.model import Usage
+from bioforge.prompts import Definition
+from bioforge.store import Store
+from bioforge.store.ledger import average_usage
+from bioforge.store.targets import StaleGroup
+
+GUESSED_OUTPUT = 300
+"""Tokens of an answer to a model that has not answered yet and has no limit set."""
+
+
+@dataclass(frozen=True, slots=True)
+class Priced:
+    """A group of stale targets with its price in US dollars; None where the model's price is unknown."""
+
+    group: StaleGroup
+    model: str
+    input_tokens: int
+    output_tokens: int
+    cost_usd: float | None
+
+
+def output_limit(parameters: Mapping[str, object]) -> int | None:
+    """The most tokens an answer can have, by whichever name the endpoint gives it."""
+    for name in ("max_output_tokens", "max_completion_tokens", "max_tokens"):
+        value = parameters.get(name)
+        if isinstance(value, int):
+            return value
+    return None
+
+
+class Estimator:
+    """Token and price estimates; knows how long a model's answers have been so far."""
+
+    def __init__(self, store: Store, backend: Backend, definitions: Iterable[Definition]) -> None:
+        self._backend = backend
+        self._definitions = {definition.recipe: definition for definition in definitions}
+        self._observed = {
+            definition.recipe: average_usage(store, definition.model) for definition in self._definitions.values()
+        }
+
+    def output_tokens(self, recipe: str) -> int:
+        """How long an answer is likely to be: as so far, else as long as it may be, else a guess."""
+        observed = self._observed[recipe]
+        if observed is not None:
+            return max(1, round(observed[1]))
+        return output_limit(self._definitions[recipe].parameters) or GUESSED_OUTPUT
+
+    def model(self, recipe: str) -> str:
+        return self._definitions[recipe].model or ""
+
+    def price(self, groups: Sequence[StaleGroup]) -> list[Priced]:
+        return [self._price(group) for group in groups]
+
+    def _price(self, group: StaleGroup) -> Priced:
+        sendable = group.targets - group.held - group.unrenderable
+        each = group.input_tokens / sendable if sendable else 0.0
+        output, model = self.output_tokens(group.recipe), self.model(group.recipe)
+        one = self._backend.price(model, Usage(input_tokens=round(each), output_tokens=output)) if sendable else 0.0
+        return Priced(
+            group=group,
+            model=model,
+            input_tokens=round(each * group.requests),
+            output_tokens=output * group.requests,
+            cost_usd=None if one is None else one * group.requests,
+        )
+
+    def known(self, recipes: Iterable[str]) -> str | None:
+        """The first model without a known price among these recipes, or None when all are known."""
+        for recipe in recipes:
+            if self._backend.price(self.model(recipe), Usage(input_tokens=1000, output_tokens=100)) is None:
+                return self.model(recipe) or "(the prompt's own model)"
+        return None
+
+
+def total(priced: Iterable[Priced]) -> float | None:
+    """The whole price, or None when any part of it is unknown."""
+    costs = [item.cost_usd for item in priced if item.group.requests]
+    return None if any(cost is None for cost in costs) else sum(cost for cost in costs if cost is not None)

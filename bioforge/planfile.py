@@ -1,0 +1,95 @@
+"""A plan as a file: what `plan --out` writes and `run --plan` does exactly, or refuses.
+
+JSON lines: a header `{"bioforge_plan": 1, "project": …, "targets": N, …}`, then one line for each target with
+`artist_id, recipe, variant, request_hash, reason`.
+"""
+
+from __future__ import annotations
+
+import json
+import time
+from pathlib import Path
+from typing import Any
+
+from bioforge import __version__
+from bioforge.errors import InputError, PlanMismatch
+from bioforge.files import atomic_write
+from bioforge.store import Selection, Store, targets
+
+FORMAT = 1
+_SET = 1_000
+
+
+def write(path: Path, store: Store, project: str, selection: Selection, cost_usd: float | None) -> int:
+    """Write the selected stale targets that a run would send; returns how many."""
+    chosen = [
+        (target.artist_id, target.recipe, target.variant, target.request_hash, target.reason)
+        for target in targets.listed(store, selection, sendable=True)
+    ]
+    if selection.limit is not None:
+        chosen = chosen[: selection.limit]
+    header = {
+        "bioforge_plan": FORMAT,
+        "project": project,
+        "targets": len(chosen),
+        "cost_usd": cost_usd,
+        "created": time.time(),
+        "version": __version__,
+    }
+    with atomic_write(path) as stream:
+        stream.write(json.dumps(header).encode() + b"\n")
+        for row in chosen:
+            stream.write(json.dumps(row, ensure_ascii=False).encode("utf-8", "surrogatepass") + b"\n")
+    return len(chosen)
+
+
+def read(path: Path, store: Store, project: str) -> list[int]:
+    """The numbers of the plan's targets. Raises `PlanMismatch` when any of them would not be what was planned."""
+    try:
+        with path.open("rb") as stream:
+            header = _line(path, 1, stream.readline())
+            if not isinstance(header, dict) or header.get("bioforge_plan") != FORMAT:
+                raise PlanMismatch(f"{path}: this is no bioforge plan", "`bioforge plan --out FILE` writes one")
+            if header.get("project") != project:
+                raise PlanMismatch(
+                    f"{path}: planned for project {header.get('project')!r}, this is {project!r}",
+                    "use -f to name the project it was made for",
+                )
+            rows = [_line(path, number, line) for number, line in enumerate(stream, start=2)]
+    except OSError as error:
+        raise InputError(f"{path}: cannot be read: {error.strerror}", "`bioforge plan --out FILE` writes a plan") from None
+    if header.get("targets") != len(rows):
+        raise PlanMismatch(f"{path}: cut off: {len(rows)} of {header.get('targets')} targets", "make the plan again")
+    found: list[int] = []
+    for start in range(0, len(rows), _SET):
+        group = rows[start : start + _SET]
+        now = targets.by_names(store, [(row[0], row[1], row[2]) for row in group])
+        for row in group:
+            target = now.get((row[0], row[1], row[2]))
+            found.append(_same(path, row, target))
+    return found
+
+
+def _same(path: Path, row: list[Any], target: tuple[int, str | None, str | None] | None) -> int:
+    artist_id, recipe, _, digest, reason = row
+    if target is None:
+        what = "is no longer in the input"
+    elif target[1] != digest:
+        what = "would be asked something else now"
+    elif target[2] is None:
+        what = "has been answered since"
+    elif target[2] != reason:
+        what = f"was {reason} when it was planned and is {target[2]} now"
+    else:
+        return target[0]
+    raise PlanMismatch(
+        f"{path}: the plan is out of date: artist {artist_id} ({recipe}) {what}",
+        "nothing was sent; make the plan again with `bioforge plan --out`",
+    )
+
+
+def _line(path: Path, number: int, line: bytes) -> Any:
+    try:
+        return json.loads(line)
+    except ValueError:
+        raise PlanMismatch(f"{path}, line {number}: this is no plan", "`bioforge plan --out FILE` writes one") from None

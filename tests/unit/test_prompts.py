@@ -1,0 +1,113 @@
+"""Rendering: what a template sees, what it may not do, and which columns it depends on."""
+
+from __future__ import annotations
+
+import pytest
+
+from bioforge.errors import TemplateError
+from bioforge.model import Artist
+from bioforge.prompts import Definition, Prompts, RenderError, estimate_tokens
+
+DVORAK = Artist("7", "Antonín Dvořák", "composer", {"born": "1841", "place of birth": "Nelahozeves"})
+
+
+def prompts(**changes: object) -> Prompts:
+    values: dict[str, object] = {
+        "recipe": "bio",
+        "endpoint": "/v1/responses",
+        "model": "m",
+        "instructions": None,
+        "input": "{{ artist_name }}",
+        "prompt": None,
+        "parameters": {},
+    }
+    return Prompts(Definition(**{**values, **changes}))  # type: ignore[arg-type]
+
+
+def test_a_template_sees_the_artist_and_every_column() -> None:
+    made = prompts(instructions="Id {{ artist_id }}", input="{{ artist_name }}, {{ born }}, {{ columns['place of birth'] }}")
+    rendered = made.render(DVORAK)
+    assert rendered.instructions == "Id 7"
+    assert rendered.input == "Antonín Dvořák, 1841, Nelahozeves"
+
+
+def test_text_is_not_escaped_as_html() -> None:
+    assert prompts(input="{{ artist_data }}").render(Artist("1", "X", "<b> & 'q'")).input == "<b> & 'q'"
+
+
+def test_a_name_that_no_column_has_is_named_with_the_nearest() -> None:
+    with pytest.raises(TemplateError) as error:
+        prompts(input="{{ artist_nam }}").check_names(["born"])
+    assert "'artist_nam'" in error.value.message
+    assert error.value.hint == "did you mean 'artist_name'?"
+
+
+def test_a_key_that_only_some_rows_have_fails_just_those() -> None:
+    made = prompts(input="{{ born }}")
+    assert made.render(DVORAK).input == "1841"
+    with pytest.raises(RenderError, match="input: 'born' is undefined"):
+        made.render(Artist("8", "Absalon"))
+
+
+def test_a_default_serves_rows_without_the_key() -> None:
+    assert prompts(input="{{ born | default('?') }}").render(Artist("8", "Absalon")).input == "?"
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["{{ ''.__class__.__mro__ }}", "{{ columns.update({}) }}", "{{ columns.__init__.__globals__ }}"],
+)
+def test_the_sandbox_lets_nothing_out(text: str) -> None:
+    with pytest.raises(RenderError):
+        prompts(input=text).render(DVORAK)
+
+
+def test_a_syntax_error_names_file_and_line() -> None:
+    with pytest.raises(TemplateError) as error:
+        prompts(instructions="one\n{% if %}", sources={"instructions": "prompts/bio.md"})
+    assert error.value.message.startswith("prompts/bio.md, line 2: ")
+
+
+def test_includes_are_refused_because_the_plan_could_not_see_them() -> None:
+    with pytest.raises(TemplateError, match="cannot include"):
+        prompts(input="{% include 'other.md' %}")
+
+
+@pytest.mark.parametrize(
+    ("text", "used"),
+    [
+        ("{{ artist_name }} {{ born }}", {"artist_name", "born"}),
+        ("{{ columns['place of birth'] }}", {"place of birth"}),
+        ("{{ columns.born }}", {"born"}),
+        ("{% for name in columns %}{{ name }}{% endfor %}", None),
+        ("{% set born = 1 %}{{ born }}", set()),
+    ],
+)
+def test_used_columns_are_read_off_the_template(text: str, used: set[str] | None) -> None:
+    assert prompts(input=text).used_columns == used
+
+
+def test_a_reusable_prompt_takes_artist_data_only_when_there_is_some() -> None:
+    made = prompts(input=None, prompt={"id": "pmpt_1", "version": "3"})
+    assert made.render(DVORAK).prompt == {
+        "id": "pmpt_1",
+        "version": "3",
+        "variables": {"artist_name": "Antonín Dvořák", "artist_data": "composer"},
+    }
+    assert made.render(Artist("8", "Absalon")).prompt == {
+        "id": "pmpt_1",
+        "version": "3",
+        "variables": {"artist_name": "Absalon"},
+    }
+
+
+def test_variables_of_a_reusable_prompt_are_templates() -> None:
+    made = prompts(input=None, prompt={"id": "p", "variables": {"who": "{{ artist_name | upper }}"}})
+    rendered = made.render(Artist("8", "Absalon")).prompt
+    assert rendered == {"id": "p", "variables": {"who": "ABSALON"}}
+    assert made.used_columns == {"artist_name"}
+
+
+@pytest.mark.parametrize(("text", "tokens"), [("", 0), ("abc", 1), ("a" * 300, 100), ("久石譲", 3)])
+def test_estimates_follow_characters_and_bytes(text: str, tokens: int) -> None:
+    assert estimate_tokens(text) == tokens
