@@ -1,0 +1,1 @@
+"""How requests are carried: one loop, and lanes of threads or coroutines. No vendor's words in here."""

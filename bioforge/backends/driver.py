@@ -1,0 +1,145 @@
+"""The one loop that drives the scheduler: harvest, decide, report, and only then send."""
+
+from __future__ import annotations
+
+import time
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterator, Sequence
+from queue import Empty, SimpleQueue
+
+from bioforge.events import Event, Launch, Started, Stopped
+from bioforge.interfaces import Outcome, Work
+from bioforge.model import Failure, Paid, Request
+from bioforge.window import Window
+
+Clock = Callable[[], float]
+Finished = tuple[Launch, Outcome]
+
+HEARTBEAT = 1.0
+"""Seconds after which the loop looks around even if nothing happened: waiting without end would keep Ctrl-C from
+being handled on Windows."""
+
+
+class Lanes(ABC):
+    """Where attempts are sent side by side. Everything but `put` and `wake` is called from one thread."""
+
+    def __init__(self) -> None:
+        self._finished: SimpleQueue[Finished | None] = SimpleQueue()
+
+    @abstractmethod
+    def submit(self, launches: Sequence[Launch]) -> None:
+        """Sends these attempts; returns at once."""
+
+    @abstractmethod
+    def close(self, abandon: bool) -> None:
+        """Ends the lanes. `abandon`: without waiting for what is still in flight; its outcomes are lost."""
+
+    def put(self, launch: Launch, outcome: Outcome) -> None:
+        """Called when an attempt has ended, from any thread."""
+        self._finished.put((launch, outcome))
+
+    def wake(self) -> None:
+        """Ends a `wait`. Safe in a signal handler, also when the handler interrupts `wait` itself."""
+        self._finished.put(None)
+
+    def wait(self, timeout: float) -> list[Finished]:
+        """Everything that has ended by now, waiting for the first of it at most `timeout` seconds.
+
+        While a group is being stored the lanes go on, so what piled up is the next group: groups grow exactly as
+        large as the store is slow.
+        """
+        finished: list[Finished] = []
+        try:
+            entry = self._finished.get(timeout=timeout) if timeout > 0 else self._finished.get_nowait()
+            while True:
+                if entry is not None:
+                    finished.append(entry)
+                entry = self._finished.get_nowait()
+        except Empty:
+            return finished
+
+
+def drive(
+    work: Work, window: Window, lanes: Lanes, clock: Clock = time.monotonic, wall: Clock = time.time
+) -> Iterator[Sequence[Event]]:
+    """Executes `work`, yielding groups of events; a group is consumed before what it announces is sent.
+
+    After the first rise of the stop level nothing new is sent and what is in flight is awaited; after the second,
+    or when the consumer closes this generator, it returns at once and what is in flight stays without an outcome.
+    An exception of the source of requests is raised when the attempts in flight have been settled.
+    """
+    source = _Source(work.requests)
+    stop = work.stop
+    abandon = True
+    finished: list[Finished] = []
+    try:
+        stop.subscribe(lanes.wake)
+        while True:
+            now = clock()
+            events: list[Event] = []
+            for launch, outcome in finished:
+                events += window.settle(launch, outcome, now)
+            if stop.level or source.error:
+                window.drain()
+            launches = window.take(source, now, wall())
+            if events or launches:
+                work.gauges = window.gauges(now)
+                yield [*events, *map(Started, launches)]
+            if launches and stop.level:
+                # Announced, but the stop came while that was being stored.
+                yield window.withdraw(launches)
+                launches = []
+            if stop.level > 1:
+                # What has come back by now was paid for: it is kept even in a hurry.
+                if events := [e for one, end in lanes.wait(0.0) for e in window.settle(one, end, clock())]:
+                    yield events
+                break
+            if launches:
+                lanes.submit(launches)
+            if window.done():
+                break
+            work.gauges = window.gauges(now)
+            timeout = window.timeout(clock())
+            finished = lanes.wait(HEARTBEAT if timeout is None else min(timeout, HEARTBEAT))
+        abandon = stop.level > 1
+        lanes.close(abandon)
+        if source.error:
+            raise source.error
+        if window.stopped:
+            yield [window.stopped]
+        elif abandon or (stop.level and window.unfinished):
+            yield [_interrupted(abandon)]
+    finally:
+        work.gauges = window.gauges(clock())
+        lanes.close(abandon)
+
+
+def broken(error: BaseException) -> Outcome:
+    """The outcome of an attempt whose sender raised, which it must not: nobody knows what became of it."""
+    message = f"{type(error).__name__}: {error}"
+    return Outcome(failure=Failure("internal", message), paid=Paid.MAYBE, retryable=False)
+
+
+def _interrupted(abandoned: bool) -> Stopped:
+    done = "left at once; calls in flight may have been paid for" if abandoned else "calls in flight were kept"
+    return Stopped("interrupted", f"interrupted: {done}", "run again to go on")
+
+
+class _Source:
+    """Requests until their iterator ends or fails; the error is kept, so that what is in flight is not lost to it."""
+
+    def __init__(self, requests: Iterator[Request]) -> None:
+        self.error: Exception | None = None
+        self._requests = requests
+
+    def __iter__(self) -> _Source:
+        return self
+
+    def __next__(self) -> Request:
+        try:
+            return next(self._requests)
+        except StopIteration:
+            raise
+        except Exception as error:
+            self.error = error
+            raise StopIteration from error

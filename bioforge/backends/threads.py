@@ -1,0 +1,43 @@
+"""Lanes of threads: one synchronous call each."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+
+from bioforge.backends.driver import Lanes, broken
+from bioforge.events import Launch
+from bioforge.interfaces import Sender
+
+
+class ThreadLanes(Lanes):
+    """As many threads as attempts may be in flight, all on one sender."""
+
+    def __init__(self, sender: Sender, concurrency: int) -> None:
+        super().__init__()
+        self._sender = sender
+        self._executor = ThreadPoolExecutor(max(1, concurrency), thread_name_prefix="bioforge-call")
+        self._closed = False
+
+    def submit(self, launches: Sequence[Launch]) -> None:
+        for launch in launches:
+            self._executor.submit(self._send, launch)
+
+    def close(self, abandon: bool) -> None:
+        if self._closed:
+            return
+        self._closed = True
+        # Closing the sender ends the calls that are still waiting, so that their threads end, and the process can.
+        if abandon:
+            self._executor.shutdown(wait=False, cancel_futures=True)
+            self._sender.close()
+        else:
+            self._executor.shutdown()
+            self._sender.close()
+
+    def _send(self, launch: Launch) -> None:
+        try:
+            outcome = self._sender.send(launch.request, launch.client_request_id)
+        except Exception as error:
+            outcome = broken(error)
+        self.put(launch, outcome)

@@ -1,0 +1,59 @@
+"""The budget of a run: money is reserved before a request is sent, and settled when its price is known."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from bioforge.model import Paid, Request
+
+Price = Callable[[Request], float | None]
+"""The most a request is expected to cost, in US dollars; None where that is unknown."""
+
+ROUNDING = 1e-9
+
+
+@dataclass(frozen=True, slots=True)
+class Reservation:
+    """Money set aside for one attempt: `estimate` is the price as expected, `amount` what is kept back for it."""
+
+    estimate: float
+    amount: float
+
+
+FREE = Reservation(0.0, 0.0)
+
+
+class Budget:
+    """Amounts in US dollars. `limit` None is no limit, and nothing is reserved; unknown prices are taken as 0."""
+
+    def __init__(self, limit: float | None, price: Price) -> None:
+        self.limit = limit
+        self.spent = 0.0
+        self.reserved = 0.0
+        self._price = price
+        self._margin = 1.0
+
+    def quote(self, request: Request) -> Reservation:
+        """What a request would need: its estimate, raised by the worst miss of an estimate so far."""
+        if self.limit is None:
+            return FREE
+        estimate = self._price(request) or 0.0
+        return Reservation(estimate, estimate * self._margin)
+
+    def allows(self, quote: Reservation) -> bool:
+        if self.limit is None:
+            return True
+        return self.spent + self.reserved + quote.amount <= self.limit * (1.0 + ROUNDING)
+
+    def reserve(self, quote: Reservation) -> None:
+        self.reserved += quote.amount
+
+    def settle(self, held: Reservation, cost: float | None, paid: Paid) -> None:
+        """Turns a reservation into money spent, or frees it. What may have been paid counts as spent."""
+        self.reserved = max(0.0, self.reserved - held.amount)
+        if paid is Paid.NO:
+            return
+        self.spent += held.amount if cost is None else cost
+        if cost is not None and held.estimate > 0.0:
+            self._margin = max(self._margin, cost / held.estimate)

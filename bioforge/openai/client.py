@@ -1,0 +1,239 @@
+"""Two clients that send a request byte for byte, once, and report what came back as an `Outcome`.
+
+The SDK says who is calling: key, organisation, project, its own headers, from arguments and environment. The bytes
+then go out through `httpx2` (threads) and `aiohttp` (async) without it: its calls retry, parse and raise after an
+answer was paid for, and cost four times as much as the transport itself.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Mapping
+from functools import lru_cache
+from typing import TYPE_CHECKING, Any
+
+from bioforge.errors import UsageError
+from bioforge.interfaces import BackendContext, Outcome
+from bioforge.model import Request
+from bioforge.openai.outcomes import broken_off, interpret
+from bioforge.openai.wire import Price
+
+if TYPE_CHECKING:
+    import socket
+
+    import aiohttp
+    import httpx2
+
+CONNECT_SECONDS = 15.0
+"""Longest time for a connection; the time for an answer is the project's `timeout`."""
+
+KEEP_ALIVE_SECONDS = 15.0
+"""How long an idle connection is used again. Servers close theirs silently, and a request sent into a closed one is
+one whose fate nobody knows."""
+
+PLACEHOLDER_KEY = "no-key-needed"
+
+
+def check_key(context: BackendContext) -> None:
+    """Raises `UsageError` when a key is needed and there is none."""
+    if context.api_key is None and not _is_loopback(context.base_url):
+        name = context.api_key_env
+        raise UsageError(
+            f"no API key for {context.base_url}: {name} is not set",
+            f'export {name}=…, or write it into .env, or set base_url = "simulator" to try without one',
+        )
+
+
+@lru_cache(maxsize=16)
+def endpoint_url(base_url: str, endpoint: str) -> str:
+    """Where an endpoint is: `/v1/responses` under a base URL that ends in `/v1` or in anything else."""
+    return base_url.rstrip("/") + endpoint.removeprefix("/v1")
+
+
+def call_headers(context: BackendContext) -> dict[str, str]:
+    """The headers that the SDK sends with each call."""
+    from openai import OpenAI
+
+    key = context.api_key or PLACEHOLDER_KEY
+    with OpenAI(api_key=key, base_url=context.base_url, max_retries=0) as client:
+        headers = {**client.default_headers, **client.auth_headers}
+    headers.pop("X-Stainless-Async", None)
+    # An `Omit` stands where there is nothing to send.
+    return {name: value for name, value in headers.items() if isinstance(value, str)}
+
+
+class SyncSender:
+    """One `httpx2` client for all threads."""
+
+    def __init__(self, context: BackendContext, concurrency: int, price: Price) -> None:
+        import httpx2
+
+        self._context = context
+        self._price = price
+        # A connection for each call and none to wait for: how many there are is the scheduler's business.
+        limits = httpx2.Limits(
+            max_connections=None,
+            max_keepalive_connections=max(1, concurrency),
+            keepalive_expiry=KEEP_ALIVE_SECONDS,
+        )
+        timeout = httpx2.Timeout(context.timeout, connect=min(CONNECT_SECONDS, context.timeout))
+        self._client = httpx2.Client(
+            headers=call_headers(context), limits=limits, timeout=timeout, follow_redirects=False
+        )
+        self._sockets: set[socket.socket] = set()
+        self._lock = threading.Lock()
+        self._extensions = {"trace": self._trace}
+
+    def send(self, request: Request, client_request_id: str) -> Outcome:
+        started = time.perf_counter()
+        received: list[bytes] = []
+        response: httpx2.Response | None = None
+        try:
+            url = endpoint_url(self._context.base_url, request.endpoint)
+            outgoing = self._client.build_request(
+                "POST",
+                url,
+                content=request.body,
+                headers={"X-Client-Request-Id": client_request_id},
+                extensions=self._extensions,
+            )
+            response = self._client.send(outgoing, stream=True)
+            try:
+                # Read in pieces: those that arrived before a connection broke are kept.
+                received.extend(response.iter_bytes())
+            finally:
+                response.close()
+            return interpret(
+                request,
+                response.status_code,
+                _lowered(response.headers),
+                b"".join(received),
+                time.perf_counter() - started,
+                self._price,
+            )
+        except Exception as error:
+            return broken_off(
+                error,
+                time.perf_counter() - started,
+                None if response is None else response.status_code,
+                {} if response is None else response.headers,
+                b"".join(received),
+            )
+
+    def close(self) -> None:
+        """Closes every connection; a call that waits for its answer in another thread ends at once."""
+        import socket
+
+        with self._lock:
+            sockets = tuple(self._sockets)
+        for connection in sockets:
+            try:
+                connection.shutdown(socket.SHUT_RDWR)
+            except OSError:
+                # Closed already, by either side.
+                continue
+        self._client.close()
+
+    def _trace(self, event: str, info: Mapping[str, Any]) -> None:
+        """Keeps the sockets that are opened: closing one does not wake a thread that reads it, shutting down does."""
+        if event.endswith((".connect_tcp.complete", ".start_tls.complete")):
+            opened = info["return_value"].get_extra_info("socket")
+            with self._lock:
+                self._sockets = {known for known in self._sockets if known.fileno() >= 0}
+                self._sockets.add(opened)
+
+
+class AsyncSender:
+    """One `aiohttp` session; to be made and used on one event loop."""
+
+    def __init__(self, context: BackendContext, price: Price) -> None:
+        self._context = context
+        self._price = price
+        self._session: aiohttp.ClientSession | None = None
+
+    async def send(self, request: Request, client_request_id: str) -> Outcome:
+        started = time.perf_counter()
+        received: list[bytes] = []
+        response: aiohttp.ClientResponse | None = None
+        try:
+            if self._session is None:
+                self._session = self._open()
+            url = endpoint_url(self._context.base_url, request.endpoint)
+            async with self._session.post(
+                url,
+                data=request.body,
+                headers={"X-Client-Request-Id": client_request_id},
+                allow_redirects=False,
+            ) as response:
+                async for piece in response.content.iter_any():
+                    received.append(piece)
+            return interpret(
+                request,
+                response.status,
+                response.headers,
+                b"".join(received),
+                time.perf_counter() - started,
+                self._price,
+            )
+        except Exception as error:
+            return broken_off(
+                error,
+                time.perf_counter() - started,
+                None if response is None else response.status,
+                {} if response is None else response.headers,
+                b"".join(received),
+            )
+
+    async def close(self) -> None:
+        if self._session is not None:
+            await self._session.close()
+
+    def _open(self) -> aiohttp.ClientSession:
+        import aiohttp
+        import httpx2
+
+        context = self._context
+        secure = context.base_url.startswith("https:")
+        # httpx2's certificates and environment rules, so that both clients trust the same servers.
+        connector = aiohttp.TCPConnector(
+            limit=0,
+            keepalive_timeout=KEEP_ALIVE_SECONDS,
+            ttl_dns_cache=60,
+            ssl=httpx2.create_ssl_context() if secure else True,
+        )
+        timeout = aiohttp.ClientTimeout(total=context.timeout, sock_connect=min(CONNECT_SECONDS, context.timeout))
+        return aiohttp.ClientSession(
+            connector=connector,
+            timeout=timeout,
+            headers=call_headers(context),
+            proxy=_proxy(context.base_url),
+        )
+
+
+def _is_loopback(base_url: str) -> bool:
+    from urllib.parse import urlsplit
+
+    host = (urlsplit(base_url).hostname or "").lower()
+    return host in ("localhost", "::1", "0.0.0.0") or host.startswith("127.")
+
+
+def _lowered(headers: httpx2.Headers) -> dict[str, str]:
+    """Headers by lower-case name; looking up one in httpx2's own object walks through all of them."""
+    return {name.decode("latin-1").lower(): value.decode("latin-1") for name, value in headers.raw}
+
+
+def _proxy(base_url: str) -> str | None:
+    """The proxy that the environment names for this address, as `httpx2` finds it by itself.
+
+    `aiohttp` would too, but asks a thread for each request, which costs more than the request.
+    """
+    from urllib.parse import urlsplit
+    from urllib.request import getproxies, proxy_bypass
+
+    address = urlsplit(base_url)
+    if _is_loopback(base_url) or proxy_bypass(address.netloc):
+        return None
+    proxies = getproxies()
+    found = proxies.get(address.scheme) or proxies.get("all")
+    return f"http://{found}" if found and "://" not in found else found

@@ -1,0 +1,205 @@
+"""Bodies and answers of the two endpoints. Pure: bytes in, values out, and never an exception for what came back."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any
+
+from bioforge.errors import ConfigError
+from bioforge.model import Answer, Failure, Rendered, Usage
+from bioforge.openai.failures import readable
+
+Price = Callable[[str, Usage, str | None], float | None]
+"""US dollars for a model's usage at a service tier; None where unknown."""
+
+RESPONSES = "/v1/responses"
+CHAT = "/v1/chat/completions"
+
+_ENDED_EARLY = {
+    "max_output_tokens": "truncated",
+    "length": "truncated",
+    "max_tokens": "truncated",
+    "content_filter": "content_filter",
+}
+"""Why an answer ended before its end, in the words of both endpoints, to our error classes."""
+
+_ENDING = {
+    "truncated": "the answer was cut off at its token limit; raise max_output_tokens",
+    "content_filter": "the answer was cut off by the content filter",
+}
+
+
+_MOST = 2**53
+"""More tokens than this are no number of tokens, and no number that every program can keep."""
+
+_STATUSES = ("completed", "incomplete", "failed", "cancelled", "queued", "in_progress")
+
+
+def body(rendered: Rendered) -> dict[str, object]:
+    """The request body for a recipe's endpoint; `ConfigError` where that endpoint cannot express it."""
+    if rendered.endpoint == CHAT:
+        return _chat_body(rendered)
+    parts = {
+        "model": rendered.model,
+        "instructions": rendered.instructions,
+        "input": rendered.input,
+        "prompt": None if rendered.prompt is None else dict(rendered.prompt),
+    }
+    return {**rendered.parameters, **{name: value for name, value in parts.items() if value is not None}}
+
+
+def _chat_body(rendered: Rendered) -> dict[str, object]:
+    if rendered.prompt is not None:
+        raise ConfigError(
+            f"a reusable prompt cannot be used with {CHAT}",
+            f'set endpoint = "{RESPONSES}", or write the prompt as instructions and input',
+        )
+    body: dict[str, object] = dict(rendered.parameters)
+    if "max_output_tokens" in body:
+        body["max_completion_tokens"] = body.pop("max_output_tokens")
+    messages = [("system", rendered.instructions), ("user", rendered.input)]
+    if any(content is not None for _, content in messages):
+        body["messages"] = [{"role": role, "content": text} for role, text in messages if text is not None]
+    if rendered.model is not None:
+        body["model"] = rendered.model
+    return body
+
+
+def read_answer(endpoint: str, content: bytes, asked: str = "", price: Price | None = None) -> Answer:
+    """Reads a complete 200. What cannot be used has a `problem`, with as much of the rest as could be read.
+
+    `problem.error_class` is `malformed` for a body in which nothing of an answer can be recognised. The cost is
+    that of the model that answered, or of the one that was `asked` where that one has no known price.
+    """
+    try:
+        body = json.loads(content)
+    except (ValueError, RecursionError) as error:
+        return _malformed(content, f"the answer is not JSON: {error}")
+    if not isinstance(body, dict):
+        return _malformed(content, f"the answer is JSON without an object: {type(body).__name__}")
+    parts = body.get("choices") if endpoint == CHAT else body.get("output")
+    if not isinstance(parts, list) and (endpoint == CHAT or body.get("status") not in _STATUSES):
+        return _malformed(content, "the answer has not the shape of one", body)
+    text, refusal = (_chat_texts if endpoint == CHAT else _response_texts)(body)
+    usage = read_usage(body)
+    model = _text(body.get("model"))
+    tier = _text(body.get("service_tier"))
+    cost = None
+    if price is not None and usage is not None:
+        cost = price(model or asked, usage, tier)
+        if cost is None and asked:
+            cost = price(asked, usage, tier)
+    return Answer(
+        body=content,
+        text=text,
+        usage=usage,
+        model=model,
+        response_id=_text(body.get("id")),
+        service_tier=tier,
+        cost_usd=cost,
+        problem=_problem(endpoint, body, text, refusal),
+    )
+
+
+def read_usage(body: Mapping[str, Any]) -> Usage | None:
+    """Tokens in the words of either endpoint; None where none are told."""
+    usage = body.get("usage")
+    if not isinstance(usage, dict):
+        return None
+    taken = _count(usage, "input_tokens", "prompt_tokens")
+    given = _count(usage, "output_tokens", "completion_tokens")
+    if taken is None and given is None:
+        return None
+    details = _dict(usage, "input_tokens_details", "prompt_tokens_details")
+    return Usage(
+        input_tokens=taken or 0,
+        output_tokens=given or 0,
+        cached_tokens=_count(details, "cached_tokens") or 0,
+        cache_write_tokens=_count(details, "cache_write_tokens") or 0,
+        reasoning_tokens=_count(_dict(usage, "output_tokens_details", "completion_tokens_details"), "reasoning_tokens")
+        or 0,
+    )
+
+
+def _response_texts(body: Mapping[str, Any]) -> tuple[str | None, str | None]:
+    """Text and refusal: every `output_text` part of every message; `output[0]` may well be a reasoning item."""
+    texts: list[str] = []
+    refusals: list[str] = []
+    for item in _dicts(body.get("output")):
+        if item.get("type") == "message":
+            for part in _dicts(item.get("content")):
+                if part.get("type") == "output_text" and isinstance(part.get("text"), str):
+                    texts.append(part["text"])
+                elif part.get("type") == "refusal":
+                    refusals.append(_text(part.get("refusal")) or "refused without words")
+    return _text("".join(texts)), _text(" ".join(refusals))
+
+
+def _chat_texts(body: Mapping[str, Any]) -> tuple[str | None, str | None]:
+    choice = next(_dicts(body.get("choices")), {})
+    message = _dict(choice, "message")
+    content = message.get("content")
+    if isinstance(content, list):
+        content = "".join(part["text"] for part in _dicts(content) if isinstance(part.get("text"), str))
+    return _text(content), _text(message.get("refusal"))
+
+
+def _problem(endpoint: str, body: Mapping[str, Any], text: str | None, refusal: str | None) -> Failure | None:
+    if refusal is not None:
+        return Failure("refusal", refusal)
+    if endpoint == CHAT:
+        reason = _text(next(_dicts(body.get("choices")), {}).get("finish_reason"))
+        if reason in _ENDED_EARLY:
+            return _early(reason)
+    else:
+        status = _text(body.get("status")) or "completed"
+        if status == "incomplete":
+            return _early(_text(_dict(body, "incomplete_details").get("reason")))
+        if status != "completed":
+            error = _dict(body, "error")
+            message = _text(error.get("message")) or f"the answer's status is {status!r}"
+            error_class = status if status in _STATUSES else "failed"
+            return Failure(error_class, message, _text(error.get("code")))
+    if text is None or not text.strip():
+        return Failure("empty", "the answer has no text")
+    return None
+
+
+def _early(reason: str | None) -> Failure:
+    error_class = _ENDED_EARLY.get(reason or "", "incomplete")
+    return Failure(error_class, _ENDING.get(error_class, f"the answer is incomplete: {reason}"), reason)
+
+
+def _malformed(content: bytes, message: str, body: Mapping[str, Any] | None = None) -> Answer:
+    known = body or {}
+    return Answer(
+        body=content,
+        usage=read_usage(known),
+        model=_text(known.get("model")),
+        response_id=_text(known.get("id")),
+        problem=Failure("malformed", message, http_status=200),
+    )
+
+
+def _dicts(value: object) -> Iterator[dict[str, Any]]:
+    return (entry for entry in value if isinstance(entry, dict)) if isinstance(value, list) else iter(())
+
+
+def _dict(body: Mapping[str, Any], *names: str) -> dict[str, Any]:
+    """The first of these members that is an object, or an empty one."""
+    return next((value for name in names if isinstance(value := body.get(name), dict)), {})
+
+
+def _count(body: Mapping[str, Any], *names: str) -> int | None:
+    """The first of these members that is a number of tokens."""
+    for name in names:
+        value = body.get(name)
+        if isinstance(value, int) and not isinstance(value, bool) and 0 <= value <= _MOST:
+            return value
+    return None
+
+
+def _text(value: object) -> str | None:
+    """A text that is not empty, or None."""
+    return readable(value) if isinstance(value, str) and value else None
