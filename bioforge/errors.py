@@ -1,15 +1,15 @@
 """Every error a person can see: one tree, each class with its exit code; printed in one place, the CLI's edge.
 
-    BioforgeError (1)
-      UsageError (2)        a command that cannot be meant
-        ConfigError         bioforge.toml, with file and key
-        TemplateError       a prompt that does not compile or names what is not there
-        InputError          the input as a whole: missing, unreadable, empty
-        PluginError         a plugin that cannot be used
-        PlanMismatch        `run --plan` when the world has moved on
-      StateError (2)        the state file: locked, newer, not ours, not writable
-      OutputError (1)       an output could not be written; the state is intact
-      StoppedError (75)     stopped on purpose; running again goes on
+BioforgeError (1)
+  UsageError (2)        a command that cannot be meant
+    ConfigError         bioforge.toml, with file and key
+    TemplateError       a prompt that does not compile or names what is not there
+    InputError          the input as a whole: missing, unreadable, empty
+    PluginError         a plugin that cannot be used
+    PlanMismatch        `run --plan` when the world has moved on
+  StateError (2)        the state file: locked, newer, not ours, not writable
+  OutputError (1)       an output could not be written; the state is intact
+  StoppedError (75)     stopped on purpose; running again goes on
 """
 
 from __future__ import annotations

@@ -13,11 +13,13 @@ from collections.abc import Mapping
 from bioforge.model import Artist
 
 
+_canonical = json.JSONEncoder(sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False).encode
+_compact = json.JSONEncoder(separators=(",", ":"), ensure_ascii=False).encode
+
+
 def canonical(value: object) -> bytes:
     """JSON in UTF-8 with sorted keys and no spaces. Raises ValueError for NaN, TypeError for what JSON cannot hold."""
-    return json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False).encode(
-        "utf-8", "surrogatepass"
-    )
+    return _canonical(value).encode("utf-8", "surrogatepass")
 
 
 def request_hash(endpoint: str, body: bytes) -> str:
@@ -31,9 +33,7 @@ def request_hash(endpoint: str, body: bytes) -> str:
 def row_hash(artist: Artist) -> str:
     """What an input row says, whatever file and line it stands on: 32 hex digits."""
     row = (artist.artist_id, artist.artist_name, artist.artist_data, dict(artist.columns))
-    return hashlib.sha256(
-        json.dumps(row, separators=(",", ":"), ensure_ascii=False).encode("utf-8", "surrogatepass")
-    ).hexdigest()[:32]
+    return hashlib.sha256(_compact(row).encode("utf-8", "surrogatepass")).hexdigest()[:32]
 
 
 def definition_hash(definition: Mapping[str, object]) -> str:

@@ -22,9 +22,7 @@ class Reader(Protocol):
     table of the project file without `path` and `reader`.
     """
 
-    def __call__(
-        self, stream: IO[bytes], source: str, options: Mapping[str, object]
-    ) -> Iterable[Artist | BadRow]: ...
+    def __call__(self, stream: IO[bytes], source: str, options: Mapping[str, object]) -> Iterable[Artist | BadRow]: ...
 
 
 # ---------------------------------------------------------------------------------------------------------- writers
@@ -40,9 +38,7 @@ class Writer(Protocol):
     `options` is the `[[output]]` table without `path` and `writer`.
     """
 
-    def __call__(
-        self, records: Iterable[Record], stream: IO[bytes], options: Mapping[str, object]
-    ) -> None: ...
+    def __call__(self, records: Iterable[Record], stream: IO[bytes], options: Mapping[str, object]) -> None: ...
 
 
 class FolderWriter(Protocol):
@@ -54,9 +50,7 @@ class FolderWriter(Protocol):
 
     writes_folder: bool
 
-    def __call__(
-        self, records: Iterable[Record], options: Mapping[str, object]
-    ) -> Iterator[tuple[str, bytes]]: ...
+    def __call__(self, records: Iterable[Record], options: Mapping[str, object]) -> Iterator[tuple[str, bytes]]: ...
 
 
 # --------------------------------------------------------------------------------------------------------- backends
@@ -129,14 +123,19 @@ class Work:
 
 
 class Backend(ABC):
-    """Executes requests. Only `execute` must be written; a backend never sees the state."""
+    """Executes requests. Only `execute` must be written; a backend never sees the state.
+
+    `dialect` names the form of its bodies: backends with the same dialect share answers.
+    """
+
+    dialect: str = "openai-compatible"
 
     @abstractmethod
     def execute(self, work: Work) -> Iterator[Sequence[Event]]:
         """Yield groups of events. When `yield` returns, that group is durable: so yield `Started` before sending,
         and only then send. Failed requests are events; an exception means the backend itself is broken."""
 
-    def check(self) -> None:
+    def check(self) -> None:  # noqa: B027 - most backends have nothing to check
         """Raise `UsageError` when nothing could be sent (no key, …). Called before anything is sent."""
 
     def body(self, rendered: Rendered) -> dict[str, object]:

@@ -40,6 +40,12 @@ def write_outputs(store: Store, config: ProjectConfig, plugins: Plugins) -> tupl
     return written, errors
 
 
+def check_outputs(config: ProjectConfig, plugins: Plugins) -> None:
+    """Raise `PluginError` for an output nobody can write: better before anything is paid for than after."""
+    for output in config.outputs:
+        plugins.writer(writer_name(output.path, output.writer))
+
+
 def writer_name(path: str, given: str | None) -> str:
     """By option, else by suffix; a path that ends with a slash is a folder of files."""
     if given:

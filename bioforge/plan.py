@@ -104,7 +104,7 @@ def _brief(value: object) -> str | None:
 
 def definition_changes(old: Mapping[str, object], new: Mapping[str, object]) -> Iterator[Change]:
     """What differs between two definitions (`Definition.as_dict`), part by part."""
-    for part in ("endpoint", "model", "instructions", "input", "prompt"):
+    for part in ("endpoint", "model", "instructions", "input", "prompt", "dialect"):
         if old.get(part) != new.get(part):
             yield Change(part, old.get(part), new.get(part))
     before, after = old.get("parameters"), new.get("parameters")

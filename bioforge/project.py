@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from itertools import islice
@@ -14,12 +14,13 @@ from bioforge.config import ProjectConfig
 from bioforge.errors import EXIT_FAILED, EXIT_INTERRUPTED, EXIT_OK, EXIT_STOPPED, EXIT_USAGE, InputError, UsageError, nearest
 from bioforge.estimate import Estimator, Priced
 from bioforge.events import Stopped
-from bioforge.interfaces import Backend, BackendContext, Stop, Work
-from bioforge.outputs import Written, write_outputs
+from bioforge.interfaces import Backend, BackendContext, Gauges, Stop, Work
+from bioforge.outputs import Written, check_outputs, write_outputs
 from bioforge.plugins import Plugins
 from bioforge.prompts import Definition, Prompts
 from bioforge.refresh import InputSpec, Refreshed, refresh
 from bioforge.store import Selection, Store, inputs, runs, targets
+from bioforge.store.ledger import average_cost
 from bioforge.store.record import Settled, settle
 from bioforge.store.targets import StaleGroup
 
@@ -29,8 +30,10 @@ class Watcher(engine.Watcher, Protocol):
     """Told what a run is about to do, and then of every group of events."""
 
     def recovered(self, settled: Settled, dead: Sequence[runs.Run]) -> None: ...
-    def planned(self, refreshed: Refreshed, priced: Sequence[Priced], store: Store) -> None: ...
-    def start(self, total: int) -> None: ...
+    def planned(
+        self, refreshed: Refreshed, priced: Sequence[Priced], store: Store, selection: Selection
+    ) -> None: ...
+    def start(self, requests: int, backend: str, gauges: Callable[[], Gauges]) -> None: ...
     def finish(self) -> None: ...
 
 
@@ -59,6 +62,8 @@ class Result:
     written: list[Written] = field(default_factory=list)
     output_errors: list[str] = field(default_factory=list)
     fresh: int = 0
+    fresh_before: int = 0
+    saved_usd: float | None = None
     paid: bool = False
 
     @property
@@ -155,6 +160,7 @@ class OpenProject:
 
     def run(self, order: Order, watcher: Watcher, stop: Stop) -> Result:
         """Plan, build what is stale, write the outputs. Raises `BioforgeError` before anything is sent, never after."""
+        check_outputs(self.config, self.plugins)
         with Store.open(self.config.state_path) as store:
             dead = runs.close_dead(store)
             settled = settle(store)
@@ -182,7 +188,8 @@ class OpenProject:
         selection = self._freeze(store, run, order)
         estimator = self.estimator(store)
         priced = estimator.price(targets.stale_groups(store, selection))
-        watcher.planned(refreshed, priced, store)
+        watcher.planned(refreshed, priced, store, selection)
+        fresh_before = self._fresh(store, selection)
         retry, limits = self.config.retry, replace(self.config.limits, max_failures=order.max_failures)
         count = sum(item.group.requests for item in priced if retry.maybe_paid or item.group.reason != "maybe paid")
         stopped: Stopped | None = None
@@ -207,7 +214,7 @@ class OpenProject:
             )
             with self._sending() as backend:
                 runs.set_running(store, run)
-                watcher.start(count)
+                watcher.start(count, self.backend_name, lambda: work.gauges)
                 try:
                     stopped = engine.build(store, run, backend, self.backend_name, work, watcher)
                 finally:
@@ -216,13 +223,19 @@ class OpenProject:
         result = Result(run if count else None, refreshed, targets.stale_groups(store, selection), stopped)
         result.paid = runs.may_have_paid(store, run)
         result.interrupted = stop.level > 0
-        result.fresh = targets.total_artists(store) * len(selection.recipes) - sum(
-            sum(reasons.values()) for reasons in targets.counts(store, selection.recipes).values()
-        )
+        result.fresh_before = fresh_before
+        result.fresh = self._fresh(store, selection)
+        average = average_cost(store)
+        result.saved_usd = None if average is None else average * (fresh_before + refreshed.reused)
         if stop.level < 2:
             result.written, result.output_errors = write_outputs(store, self.config, self.plugins)
         self._end(store, run, result)
         return result
+
+    def _fresh(self, store: Store, selection: Selection) -> int:
+        """Targets that are up to date, over the whole input, of the selected recipes."""
+        stale = targets.counts(store, selection.recipes).values()
+        return targets.total_artists(store) * len(selection.recipes) - sum(sum(reasons.values()) for reasons in stale)
 
     def _end(self, store: Store, run: int, result: Result) -> None:
         if result.run is None:

@@ -33,6 +33,7 @@ class Definition:
     prompt: Mapping[str, object] | None
     parameters: Mapping[str, object]
     variant: str = ""
+    dialect: str = "openai-compatible"
     sources: Mapping[str, str] | None = None
 
     def as_dict(self) -> dict[str, object]:
@@ -43,6 +44,7 @@ class Definition:
             "input": self.input,
             "prompt": None if self.prompt is None else dict(self.prompt),
             "parameters": dict(self.parameters),
+            "dialect": self.dialect,
         }
 
 
@@ -91,7 +93,9 @@ class Prompts:
                     "put the text into one file; every text a recipe depends on must be known to the plan",
                 )
             self._note_names(tree)
-            return environment.from_string(text).render
+            render = environment.from_string(text).render
+            # instructions are often the same for every artist: rendered once, not a million times
+            return _constant(render()) if _is_constant(tree) else render
         except jinja2.TemplateSyntaxError as error:
             raise TemplateError(
                 f"{source}, line {error.lineno}: {error.message}", "see the Jinja2 template syntax; {{ artist_name }}"
@@ -160,6 +164,14 @@ class Prompts:
             variables = {name: _call(name, render, context) for name, render in self._variables.items()}
         prompt["variables"] = variables
         return prompt
+
+
+def _is_constant(tree: jinja2.nodes.Template) -> bool:
+    return all(isinstance(node, jinja2.nodes.Output | jinja2.nodes.TemplateData) for node in tree.find_all(jinja2.nodes.Node))
+
+
+def _constant(text: str) -> Callable[..., str]:
+    return lambda context: text
 
 
 def _call(part: str, render: Callable[..., str], context: dict[str, Any]) -> str:

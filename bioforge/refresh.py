@@ -13,7 +13,7 @@ from bioforge.interfaces import Backend, Reader
 from bioforge.model import Artist, BadRow, Rendered
 from bioforge.plan import FAILED, Decision, column_changes, decide, definition_changes
 from bioforge.prompts import Prompts, RenderError, estimate_tokens
-from bioforge.sources import Source, Validators, fetch, find, is_url
+from bioforge.sources import Signature, Source, find, is_url
 from bioforge.store import Store, inputs, targets
 from bioforge.store.inputs import Reading
 from bioforge.store.targets import Planned, PlannedArtist
@@ -66,13 +66,15 @@ def read_input(store: Store, spec: InputSpec, find_reader: FindReader) -> Readin
     found: list[Source]
     seen: dict[str, dict[str, Any]] = {}
     if is_url(spec.path):
+        from bioforge.downloads import Validators, fetch
+
         before = known.get(spec.path) if same_reader else None
         validators = Validators(before["etag"], before["last_modified"]) if before else None
         fetched = fetch(spec.path, spec.cache, validators)
         if fetched.unchanged and before is not None:
             return None
-        found = [fetched.source]
-        seen[fetched.source.name] = {
+        found = [Source(spec.path, fetched.path)]
+        seen[spec.path] = {
             "etag": fetched.validators.etag,
             "last_modified": fetched.validators.last_modified,
             "cached_as": str(fetched.path),
@@ -81,7 +83,7 @@ def read_input(store: Store, spec: InputSpec, find_reader: FindReader) -> Readin
         found = find(spec.path, spec.root)
         for source in found:
             signature = source.signature()
-            seen[source.name] = {"signature": None if signature is None else signature.as_text()}
+            seen[source.name] = {"signature": _signature_text(signature)}
         if same_reader and seen.keys() == known.keys() and all(
             entry["signature"] and entry["signature"] == known[name]["signature"] for name, entry in seen.items()
         ):
@@ -92,6 +94,13 @@ def read_input(store: Store, spec: InputSpec, find_reader: FindReader) -> Readin
     # Only now: a reading that was cut off is read again.
     inputs.remember_sources(store, seen, reader)
     return reading
+
+
+def _signature_text(signature: Signature | None) -> str | None:
+    """None for what has to be read each time: streams, and files too young for their clock to be trusted."""
+    if signature is None or not signature.trusted:
+        return None
+    return f"{signature.size}:{signature.mtime_ns}:{signature.inode}"
 
 
 def _rows(sources: Iterable[Source], spec: InputSpec, find_reader: FindReader) -> Iterator[Artist | BadRow]:

@@ -122,7 +122,7 @@ def broken(error: BaseException) -> Outcome:
 
 def _interrupted(abandoned: bool) -> Stopped:
     done = "left at once; calls in flight may have been paid for" if abandoned else "calls in flight were kept"
-    return Stopped("interrupted", f"interrupted: {done}", "run again to go on")
+    return Stopped("interrupted", f"interrupted: {done}", "`bioforge resume` goes on where this stopped")
 
 
 class _Source:

@@ -28,11 +28,6 @@ SelectOption = Annotated[
 ]
 
 
-class Formats:
-    TEXT = "text"
-    JSON = "json"
-
-
 def complete_recipes(incomplete: str) -> list[str]:
     """Shell completion of recipe names; silent when there is no project."""
     try:

@@ -96,9 +96,10 @@ def _as_json(project: OpenProject, priced: list[Priced]) -> dict[str, object]:
 
 def _what_if(store: Store, project: OpenProject, selection: Selection, column: str, format: str) -> int:
     """The hypothetical: every target of the recipes whose templates read the column."""
-    from bioforge.cli.show import count, money, table
+    from bioforge.cli.show import count, table
     from bioforge.prompts import OWN_NAMES
     from bioforge.store import inputs, targets
+    from bioforge.tally import money
 
     known = {*inputs.columns(store), *OWN_NAMES}
     if column not in known:
@@ -188,7 +189,7 @@ def _used_columns(file: Path | None) -> dict[str, frozenset[str] | None]:
 def _target_lines(target: TargetStory, used: frozenset[str] | None) -> Iterator[str]:
     from bioforge.cli.show import table, value, when
     from bioforge.plan import CHANGED, REMOVED, column_changes, definition_changes
-    from bioforge.report import money
+    from bioforge.tally import money
 
     state = "fresh" if target.reason is None else target.reason
     notes = []

@@ -19,6 +19,7 @@ from bioforge.errors import EXIT_INTERRUPTED, EXIT_OK, UsageError
 from bioforge.interfaces import Stop
 
 if TYPE_CHECKING:
+    from bioforge.cli.watch import RunWatcher
     from bioforge.project import OpenProject, Order, Result
 
 BodyCount = 5
@@ -169,10 +170,12 @@ def _build(
 ) -> int:
     from bioforge.cli.watch import RunWatcher
     from bioforge.logs import configure
+    from bioforge.report import make_reporter
 
     check_format(log_format, ("console", "json"))
-    configure(log_format, verbose=verbose, log_file=log_file)
-    watcher = RunWatcher(project, order, print_text=print_text, verbose=verbose, log_format=log_format)
+    key = project.config.api_key()
+    logs = configure(log_format, verbose=verbose, log_file=log_file, secrets=(key,) if key else ())
+    watcher = RunWatcher(project, order, make_reporter(logs, print_text=print_text), explain=verbose)
     stop = Stop()
     with _signals(stop, watcher):
         result = project.run(order, watcher, stop)
@@ -183,11 +186,11 @@ def _build(
 
 
 @contextmanager
-def _signals(stop: Stop, watcher: object) -> Iterator[None]:
+def _signals(stop: Stop, watcher: RunWatcher) -> Iterator[None]:
     """Ctrl-C and SIGTERM: first drain, then leave. Before anything is in flight they simply end the command."""
 
     def handle(number: int, frame: FrameType | None) -> None:
-        if not getattr(watcher, "in_flight", False):
+        if not watcher.in_flight:
             raise KeyboardInterrupt
         level = stop.raise_level()
         if level == 1:

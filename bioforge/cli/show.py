@@ -8,7 +8,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from datetime import datetime
 from typing import TYPE_CHECKING
 
-from bioforge.report import money
+from bioforge.tally import money
 
 if TYPE_CHECKING:
     from bioforge.estimate import Priced

@@ -76,8 +76,9 @@ def forget(
     file: FileOption = None,
 ) -> int:
     """Drop answers on purpose; says what they had cost. The next run asks for them again, and pays again."""
-    from bioforge.cli.show import count, money
+    from bioforge.cli.show import count
     from bioforge.store import Store, upkeep
+    from bioforge.tally import money
 
     project = open_project(file)
     selection = project.selection(recipe or (), select)
@@ -98,8 +99,9 @@ def forget(
 @command
 def gc(yes: Yes = False, file: FileOption = None) -> int:
     """Drop answers that no artist and recipe of today use, and give the space back."""
-    from bioforge.cli.show import count, money
+    from bioforge.cli.show import count
     from bioforge.store import Store, upkeep
+    from bioforge.tally import money
 
     project = open_project(file)
     recipes = json.dumps(project.recipes)

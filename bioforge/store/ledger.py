@@ -89,7 +89,30 @@ def ledger(store: Store) -> Ledger:
     )
 
 
-def average_cost(store: Store, model: str | None) -> tuple[float, float] | None:
+@dataclass(frozen=True, slots=True)
+class Money:
+    """What was spent, in US dollars; `unpriced` answers have no known price."""
+
+    paid: int
+    cost_usd: float
+    unpriced: int
+    maybe_paid: int
+
+
+def money_of(store: Store) -> Money:
+    row = store.row("SELECT count(*), coalesce(sum(cost_usd), 0), coalesce(sum(cost_usd IS NULL), 0) FROM responses")
+    gone = store.row("SELECT count(*), coalesce(sum(cost_usd), 0) FROM forgotten")
+    maybe = store.value("SELECT count(*) FROM attempts WHERE paid = 'maybe' AND outcome <> 'started'")
+    return Money(row[0] + gone[0], row[1] + gone[1], row[2], maybe)
+
+
+def average_cost(store: Store) -> float | None:
+    """US dollars of an average answer, of the newest thousand; None before the first one with a price."""
+    value = store.value("SELECT avg(cost_usd) FROM (SELECT cost_usd FROM responses ORDER BY id DESC LIMIT 1000)")
+    return None if value is None else float(value)
+
+
+def average_usage(store: Store, model: str | None) -> tuple[float, float] | None:
     """(input, output) tokens of an average answer to requests for a model; None before the first one."""
     row = store.row(
         "SELECT avg(r.input_tokens), avg(r.output_tokens) FROM (SELECT request_hash FROM requests WHERE model IS ?"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 from bioforge.events import Event, Failed, Launch, Started, Succeeded, Unusable
 from bioforge.model import Answer, Paid
@@ -198,15 +199,18 @@ _FAIL_TARGETS = f"""
 IN_FLIGHT = "bioforge ended while this request was in flight"
 
 
-def recover(store: Store) -> tuple[int, int]:
-    """Settle what earlier runs left open, once it is certain that they are over (the caller holds the lock).
+@dataclass(frozen=True, slots=True)
+class Settled:
+    """`maybe_paid`: attempts nobody can know the fate of; `interrupted`: requests that waited for another try."""
 
-    Returns how many attempts nobody can know the fate of, and how many targets waited for another try.
-    """
-    if not store.value("SELECT 1 FROM requests WHERE state IN ('started', 'waiting') LIMIT 1") and not store.value(
-        "SELECT 1 FROM runs WHERE ended_at IS NULL LIMIT 1"
-    ):
-        return 0, 0
+    maybe_paid: int = 0
+    interrupted: int = 0
+
+
+def settle(store: Store) -> Settled:
+    """Say what is known of requests that were left open, once nobody can be working on them any more."""
+    if not store.value("SELECT 1 FROM requests WHERE state IN ('started', 'waiting') LIMIT 1"):
+        return Settled()
     unclear = (
         "EXISTS (SELECT 1 FROM attempts x WHERE x.request_hash = requests.request_hash AND x.paid = 'maybe'"
         " AND x.id > coalesce((SELECT max(y.id) FROM attempts y WHERE y.request_hash = requests.request_hash"
@@ -221,12 +225,12 @@ def recover(store: Store) -> tuple[int, int]:
         rows = connection.execute(
             "SELECT request_hash,"
             f" CASE WHEN state = 'started' OR {unclear} THEN '{MAYBE_PAID}' ELSE '{INTERRUPTED}' END,"
-            " error_class, error_message FROM requests WHERE state IN ('started', 'waiting')"
+            " CASE WHEN state = 'started' THEN 'interrupted' ELSE error_class END,"
+            " CASE WHEN state = 'started' THEN ? ELSE error_message END"
+            " FROM requests WHERE state IN ('started', 'waiting')",
+            (IN_FLIGHT,),
         ).fetchall()
-        settled = [
-            (state, "interrupted", IN_FLIGHT, digest) if state == MAYBE_PAID else (state, error_class, message, digest)
-            for digest, state, error_class, message in rows
-        ]
+        settled = [(state, error_class, message, digest) for digest, state, error_class, message in rows]
         connection.executemany(
             "UPDATE requests SET state = ?, error_class = ?, error_message = ? WHERE request_hash = ?", settled
         )
@@ -234,10 +238,5 @@ def recover(store: Store) -> tuple[int, int]:
             _FAIL_TARGETS,
             [(state, failure_text(error_class, message), 0, digest) for state, error_class, message, digest in settled],
         )
-        connection.execute(
-            "UPDATE runs SET state = 'crashed', ended_at = (SELECT coalesce(max(started_at), runs.started_at) FROM"
-            " attempts WHERE run = runs.id) WHERE ended_at IS NULL"
-        )
-        if rows:
-            bump_results(connection)
-    return attempts, sum(1 for _, state, _, _ in rows if state == INTERRUPTED)
+        bump_results(connection)
+    return Settled(attempts, sum(1 for _, state, _, _ in rows if state == INTERRUPTED))

@@ -12,7 +12,10 @@ from bioforge.store.selection import Selection
 
 @dataclass(frozen=True, slots=True)
 class Run:
-    """`state`: planning, running, finished, stopped, interrupted or crashed. Times in seconds since 1970."""
+    """`state`: planning, running, finished, stopped, interrupted or crashed. Times in seconds since 1970.
+
+    `always_make`: asked to build fresh targets too, and came to its end before it had marked them.
+    """
 
     id: int
     command: str
@@ -23,26 +26,40 @@ class Run:
     stopped_by: str | None
     backend: str | None
     selection: str | None
+    always_make: int
     succeeded: int | None
     failed: int | None
     cost_usd: float | None
 
 
 _COLUMNS = (
-    "id, command, state, started_at, ended_at, exit_code, stopped_by, backend, selection, succeeded, failed, cost_usd"
+    "id, command, state, started_at, ended_at, exit_code, stopped_by, backend, selection,"
+    " always_make, succeeded, failed, cost_usd"
 )
 
 
-def begin(store: Store, command: str, backend: str | None, selection: Selection) -> int:
+def begin(store: Store, command: str, backend: str | None, selection: Selection, *, always_make: bool = False) -> int:
     """A run from its first moment, so that a second process can be told who is at work."""
     pid, host = identity()
     with store.transaction() as connection:
         cursor = connection.execute(
-            "INSERT INTO runs (command, state, started_at, backend, selection, pid, host, version)"
-            " VALUES (?, 'planning', ?, ?, ?, ?, ?, ?)",
-            (command, time.time(), backend, selection.as_json(), pid, host, __version__),
+            "INSERT INTO runs (command, state, started_at, backend, selection, always_make, pid, host, version)"
+            " VALUES (?, 'planning', ?, ?, ?, ?, ?, ?, ?)",
+            (command, time.time(), backend, selection.as_json(), always_make, pid, host, __version__),
         )
         return int(cursor.lastrowid or 0)
+
+
+def close_dead(store: Store) -> list[Run]:
+    """Runs that ended without saying so: the caller holds the lock, so none of them can be alive."""
+    dead = [Run(*row) for row in store.rows(f"SELECT {_COLUMNS} FROM runs WHERE ended_at IS NULL ORDER BY id")]
+    if dead:
+        with store.transaction() as connection:
+            connection.execute(
+                "UPDATE runs SET state = 'crashed', ended_at = (SELECT coalesce(max(started_at), runs.started_at) FROM"
+                " attempts WHERE run = runs.id) WHERE ended_at IS NULL"
+            )
+    return dead
 
 
 def set_running(store: Store, run: int) -> None:
@@ -55,19 +72,29 @@ def end(
     run: int,
     state: str,
     exit_code: int,
-    *,
     stopped_by: str | None = None,
-    succeeded: int = 0,
-    failed: int = 0,
 ) -> None:
+    """Close a run with what it came to: its answers, its requests that stayed without one, and its money."""
     with store.transaction() as connection:
         connection.execute(
-            "UPDATE runs SET state = ?, exit_code = ?, stopped_by = ?, ended_at = ?, succeeded = ?, failed = ?,"
+            "UPDATE runs SET state = ?, exit_code = ?, stopped_by = ?, ended_at = ?,"
+            " succeeded = (SELECT count(*) FROM attempts WHERE run = runs.id AND outcome = 'succeeded'),"
+            " failed = (SELECT count(DISTINCT x.request_hash) FROM attempts x JOIN requests q"
+            "           ON q.request_hash = x.request_hash WHERE x.run = runs.id AND q.state <> 'answered'),"
             " cost_usd = (SELECT sum(r.cost_usd) FROM attempts x JOIN responses r ON r.attempt = x.id"
             "             WHERE x.run = runs.id)"
             " WHERE id = ?",
-            (state, exit_code, stopped_by, time.time(), succeeded, failed, run),
+            (state, exit_code, stopped_by, time.time(), run),
         )
+
+
+def still_planning(store: Store, run: int) -> bool:
+    return bool(store.value("SELECT state = 'planning' FROM runs WHERE id = ?", (run,)))
+
+
+def may_have_paid(store: Store, run: int) -> bool:
+    """Whether any attempt of a run was answered, or may have been."""
+    return store.value("SELECT 1 FROM attempts WHERE run = ? AND paid <> 'no' LIMIT 1", (run,)) is not None
 
 
 def discard(store: Store, run: int) -> None:
@@ -96,6 +123,14 @@ def set_targets(store: Store, run: int, targets: list[int]) -> None:
     """Bind a run to exactly these targets."""
     with store.transaction() as connection:
         connection.executemany("INSERT OR IGNORE INTO run_targets VALUES (?, ?)", [(run, target) for target in targets])
+
+
+def take_over_targets(store: Store, earlier: int, run: int) -> None:
+    """Bind a run to the targets of an earlier one."""
+    with store.transaction() as connection:
+        connection.execute(
+            "INSERT OR IGNORE INTO run_targets SELECT ?, target FROM run_targets WHERE run = ?", (run, earlier)
+        )
 
 
 def update_selection(store: Store, run: int, selection: Selection) -> None:

@@ -122,7 +122,7 @@ CREATE TABLE attempts (
   body BLOB
 );
 CREATE INDEX attempts_by_request ON attempts (request_hash);
-CREATE INDEX attempts_started ON attempts (run) WHERE outcome = 'started';
+CREATE INDEX attempts_by_run ON attempts (run, outcome);
 
 -- Every answer that was received, as it was received. Never deleted by itself.
 CREATE TABLE responses (
@@ -158,6 +158,7 @@ CREATE TABLE runs (
   stopped_by TEXT,
   backend TEXT,
   selection TEXT,
+  always_make INTEGER NOT NULL DEFAULT 0,
   succeeded INTEGER,
   failed INTEGER,
   cost_usd REAL,

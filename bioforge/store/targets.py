@@ -10,7 +10,7 @@ from typing import Any
 
 from bioforge.fingerprint import canonical, definition_hash
 from bioforge.model import Artist, Target
-from bioforge.plan import FORCED, MAYBE_PAID, REMOVED, Decision, KnownRequest, KnownTarget
+from bioforge.plan import CHANGED, FORCED, MAYBE_PAID, REMOVED, Decision, KnownRequest, KnownTarget
 from bioforge.store.database import Store, bump_results
 from bioforge.store.selection import Selection
 
@@ -189,7 +189,7 @@ def save(store: Store, recipe: str, variant: str, definition: int, planned: Sequ
         bump_results(connection)
 
 
-def force(store: Store, selection: Selection) -> None:
+def force(store: Store, run: int, selection: Selection) -> None:
     """Make every selected target stale, with the reason `forced`; kept until it is answered."""
     where, values = selection.where()
     with store.transaction() as connection:
@@ -199,6 +199,7 @@ def force(store: Store, selection: Selection) -> None:
             f"  WHERE a.removed_at IS NULL AND {where})",
             values,
         )
+        connection.execute("UPDATE runs SET always_make = 0 WHERE id = ?", (run,))
 
 
 # ---------------------------------------------------------------------------------------------------- what is stale
@@ -233,6 +234,17 @@ def stale_groups(store: Store, selection: Selection) -> list[StaleGroup]:
     return [StaleGroup(*row) for row in rows]
 
 
+def as_if_changed(store: Store, selection: Selection, recipe: str, column: str) -> StaleGroup:
+    """The group that a change of one column would make stale, for every selected artist."""
+    where, values = selection.without_reasons().where()
+    row = store.row(
+        "SELECT count(*), coalesce(sum(t.input_tokens), 0), coalesce(min(a.artist_id), '')"
+        f" FROM targets t JOIN artists a ON a.id = t.artist WHERE a.removed_at IS NULL AND t.recipe = ? AND {where}",
+        (recipe, *values),
+    )
+    return StaleGroup(recipe, CHANGED, f"column {column}", row[0], row[0], row[1], 0, 0, row[2])
+
+
 def counts(store: Store, recipes: Sequence[str]) -> dict[str, dict[str, int]]:
     """For each recipe: `total`, and how many targets per reason. Cheap when nothing is stale."""
     found: dict[str, dict[str, int]] = {}
@@ -242,6 +254,28 @@ def counts(store: Store, recipes: Sequence[str]) -> dict[str, dict[str, int]]:
         )
         found[recipe] = dict(stale)
     return found
+
+
+def recipes(store: Store) -> list[str]:
+    """Every recipe that has targets, also those the project no longer has."""
+    return [row[0] for row in store.rows("SELECT DISTINCT recipe FROM planned ORDER BY recipe")]
+
+
+def planned_targets(store: Store, recipe: str) -> int:
+    """How many artists of the input a recipe has targets for."""
+    return int(
+        store.value(
+            f"SELECT count(*) FROM targets WHERE recipe = ? AND (reason IS NULL OR reason <> '{REMOVED}')", (recipe,)
+        )
+    )
+
+
+def held(store: Store, recipe: str) -> int:
+    return int(store.value(f"SELECT coalesce(sum(t.held), 0) FROM targets t WHERE {STALE} AND t.recipe = ?", (recipe,)))
+
+
+def removed_artists(store: Store) -> int:
+    return int(store.value("SELECT count(*) FROM artists WHERE removed_at IS NOT NULL"))
 
 
 def any_stale(store: Store, recipes: Sequence[str]) -> bool:
@@ -254,15 +288,18 @@ def total_artists(store: Store) -> int:
     return int(store.value("SELECT count(*) FROM artists WHERE removed_at IS NULL"))
 
 
-def listed(store: Store, selection: Selection, *, stale: bool = True) -> Iterator[Target]:
-    """The selected targets in order, in pages."""
+def listed(
+    store: Store, selection: Selection, *, stale: bool = True, sendable: bool = False
+) -> Iterator[Target]:
+    """The selected targets in order, in pages; `sendable`: without those that a run would not ask for."""
+    send = "t.request_hash IS NOT NULL" + (" AND t.held = 0" if stale else "") if sendable else "1"
     where, values = selection.where()
     after = 0
     while True:
         rows = store.rows(
             "SELECT t.id, a.artist_id, a.artist_name, t.recipe, t.variant, t.request_hash, t.reason, t.detail"
             " FROM targets t JOIN artists a ON a.id = t.artist"
-            f" WHERE t.id > ? AND a.removed_at IS NULL AND {STALE if stale else '1'} AND {where}"
+            f" WHERE t.id > ? AND a.removed_at IS NULL AND {STALE if stale else '1'} AND {send} AND {where}"
             f" ORDER BY t.id LIMIT {_PAGE}",
             (after, *values),
         )
@@ -271,6 +308,19 @@ def listed(store: Store, selection: Selection, *, stale: bool = True) -> Iterato
         for row in rows:
             yield Target(*row)
         after = rows[-1][0]
+
+
+def by_names(
+    store: Store, names: Sequence[tuple[str, str, str]]
+) -> dict[tuple[str, str, str], tuple[int, str | None, str | None]]:
+    """(number, request hash, reason) of targets by (artist_id, recipe, variant); artists not in the input are absent."""
+    rows = store.rows(
+        "SELECT a.artist_id, t.recipe, t.variant, t.id, t.request_hash, t.reason FROM artists a"
+        " JOIN targets t ON t.artist = a.id"
+        " WHERE a.artist_id IN (SELECT value FROM json_each(?)) AND a.removed_at IS NULL",
+        (json.dumps([name[0] for name in names]),),
+    )
+    return {(row[0], row[1], row[2]): (row[3], row[4], row[5]) for row in rows}
 
 
 def pending(store: Store, selection: Selection, *, ask_again_maybe_paid: bool) -> Iterator[Pending]:
@@ -301,5 +351,6 @@ def pending(store: Store, selection: Selection, *, ask_again_maybe_paid: bool) -
         if not rows:
             return
         for row in rows:
-            yield Pending(*row[:8], artist=_artist(row[8:]))
+            target, recipe, variant, digest, reason, detail, tokens, attempts, *artist = row
+            yield Pending(target, recipe, variant, digest, reason, detail, tokens, attempts, _artist(artist))
         after = rows[-1][0]

@@ -285,7 +285,8 @@ def test_a_mistake_is_one_sentence(folder, more, message):
         ),
         (
             "endpoint = '/v1/response'",
-            "endpoint: expected '/v1/responses' or '/v1/chat/completions', found '/v1/response'; did you mean '/v1/responses'?",
+            "endpoint: expected '/v1/responses' or '/v1/chat/completions', found '/v1/response';"
+            " did you mean '/v1/responses'?",
         ),
         ("instructions = ''", "instructions: the template is empty"),
         ("instructions = 3", "instructions: expected a template file or text, found 3"),

@@ -1,0 +1,110 @@
+"""What a person is shown of a run, from what was recovered to the closing summary."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING
+
+from bioforge.cli.edge import say
+from bioforge.cli.show import count, plan_lines, reading_lines
+from bioforge.events import Event
+from bioforge.interfaces import Gauges
+from bioforge.tally import Closing, summary
+
+if TYPE_CHECKING:
+    from bioforge.estimate import Priced
+    from bioforge.project import OpenProject, Order, Result
+    from bioforge.refresh import Refreshed
+    from bioforge.report import Reporter
+    from bioforge.store import Selection, Store, runs
+    from bioforge.store.record import Settled
+
+
+class RunWatcher:
+    """Prints what `Project.run` tells it; the reporter shows the events."""
+
+    def __init__(self, project: OpenProject, order: Order, reporter: Reporter, *, explain: bool) -> None:
+        self._project = project
+        self._order = order
+        self._reporter = reporter
+        self._explain = explain
+        self.in_flight = False
+        """Whether requests may be in flight, so that Ctrl-C must drain rather than end the command."""
+
+    def recovered(self, settled: Settled, dead: Sequence[runs.Run]) -> None:
+        for run in dead:
+            say(f"run {run.id} (`bioforge {run.command}`) ended without a word; every answer it recorded is kept")
+        if settled.maybe_paid:
+            again = "are asked again" if self._project.config.retry.maybe_paid else "are not asked again (maybe_paid = false)"
+            say(f"  {count(settled.maybe_paid, 'request')} in flight then may have been paid for; they {again}")
+
+    def planned(self, refreshed: Refreshed, priced: Sequence[Priced], store: Store, selection: Selection) -> None:
+        from bioforge.estimate import total
+
+        if not priced:
+            for line in reading_lines(refreshed):
+                say(line)
+            return
+        for line in plan_lines(store, self._project, refreshed, priced, selection):
+            say(line)
+        budget, cost = self._project.config.limits.max_cost_usd, total(priced)
+        if budget is not None and cost is not None and cost > budget:
+            say(f"warning: that is more than the budget of ${budget:g}; the run stops before exceeding it")
+        if self._explain:
+            from bioforge.store import targets
+
+            for target in targets.listed(store, selection):
+                why = f" ({target.detail})" if target.detail else ""
+                say(f"explain: {target.recipe} {target.artist_id} {target.artist_name}: {target.reason}{why}")
+
+    def start(self, requests: int, backend: str, gauges: Callable[[], Gauges]) -> None:
+        config = self._project.config
+        self.in_flight = True
+        self._reporter.start(
+            requests,
+            backend=backend,
+            provider=config.provider.base_url,
+            concurrency=config.backend.concurrency,
+            watch=gauges,
+        )
+
+    def show(self, events: Sequence[Event], gauges: Gauges) -> None:
+        self._reporter.show(events, gauges)
+
+    def finish(self) -> None:
+        self._reporter.finish()
+
+    def summarise(self, result: Result) -> None:
+        """The closing lines: what was done, what it cost, what is left and what to do about it."""
+        name = self._project.config.project.name
+        if result.run is None:
+            if not result.left:
+                say(f"{name}: everything is up to date ({count(result.fresh, 'target')}); nothing was sent")
+            else:
+                say(f"{name}: nothing was sent, {count(sum(g.targets for g in result.left), 'target')} cannot be built:")
+        else:
+            closing = Closing(
+                fresh=result.fresh_before,
+                cached=result.refreshed.reused,
+                saved_usd=result.saved_usd,
+                simulated=self._project.config.simulated,
+            )
+            for line in summary(self._reporter.tally, closing, time.monotonic()):
+                say(line)
+        held = sum(group.held for group in result.left)
+        if held:
+            say(
+                f"held back: {count(held, 'target')} with an answer that was paid for and cannot be used;"
+                " `bioforge run -B --select ID` asks again and pays again"
+            )
+        for group in result.left:
+            if group.unrenderable:
+                say(f"cannot be rendered: {count(group.unrenderable, 'target')} of {group.recipe}: {group.detail}")
+            elif result.run is None and not group.held:
+                say(f"not asked: {count(group.targets, 'target')} of {group.recipe}: {group.reason}")
+        for output in result.written:
+            if output.changed:
+                say(f"wrote {output.path} ({count(output.records, 'record')})")
+        for error in result.output_errors:
+            say(f"error: {error}")

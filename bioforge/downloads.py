@@ -1,0 +1,192 @@
+"""Input from the web: fetched once, kept in a folder, and fetched again only when it changed."""
+
+from __future__ import annotations
+
+import filecmp
+import hashlib
+import os
+import re
+import secrets
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+from typing import TYPE_CHECKING
+from urllib.parse import unquote, urlsplit
+
+from bioforge import __version__
+from bioforge.errors import InputError
+from bioforge.sources import Source
+
+if TYPE_CHECKING:
+    from requests import RequestException, Response
+
+_CHUNK = 1 << 18
+_HINTS = {
+    401: "it wants a login: put one for this host into ~/.netrc",
+    403: "it wants a login, or does not let programs in: put a login for this host into ~/.netrc",
+    404: "check the address in [input] path",
+    410: "it is gone for good: check the address in [input] path",
+    429: "it asks for fewer calls: run again later",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Validators:
+    """What a server gave to ask with whether its content changed."""
+
+    etag: str | None = None
+    last_modified: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Fetched:
+    """A URL's content as a file. `unchanged`: byte for byte what the file held before."""
+
+    url: str
+    path: Path
+    validators: Validators
+    unchanged: bool
+
+    @property
+    def source(self) -> Source:
+        return Source(shown(self.url), self.path)
+
+
+def shown(url: str) -> str:
+    """The address without user, password and query, which may hold secrets."""
+    try:
+        parts = urlsplit(url)
+        port = f":{parts.port}" if parts.port else ""
+    except ValueError as error:
+        raise InputError(f"input {url!r} is no address: {error}", "check [input] path in the project file") from error
+    return f"{parts.scheme}://{parts.hostname or ''}{port}{parts.path}"
+
+
+def fetch(url: str, cache_dir: Path, known: Validators | None = None, timeout: float = 60.0) -> Fetched:
+    """Bring `url` into `cache_dir`, asking only for a change where `known` and the kept file allow it.
+
+    The file is replaced when the content has arrived in full, and left alone when it is the same. `timeout` is
+    seconds without any sign of the server. Raises `InputError` with status and hint.
+    """
+    import requests
+
+    name = shown(url)
+    path = cache_dir / _file_name(url)
+    try:
+        with requests.Session() as session:
+            session.headers["User-Agent"] = f"bioforge/{__version__}"
+            response = session.get(url, headers=_conditions(known, path), timeout=timeout, stream=True)
+            if response.status_code == 304 and not _is_kept(path):
+                response.close()
+                response = session.get(url, timeout=timeout, stream=True)
+            with response:
+                if response.status_code == 304 and _is_kept(path):
+                    return Fetched(url, path, _validators(response, known or Validators()), unchanged=True)
+                if response.status_code != 200:
+                    raise _refusal(name, response)
+                changed = _keep(name, response, path)
+                return Fetched(url, path, _validators(response, Validators()), unchanged=not changed)
+    except requests.RequestException as error:
+        raise _failure(name, error, timeout) from error
+    except OSError as error:
+        reason = error.strerror or str(error)
+        raise InputError(
+            f"cannot keep {name} in {cache_dir}: {reason}", "make room, or check who may write there"
+        ) from error
+
+
+def _file_name(url: str) -> str:
+    """Unlike for unlike URLs, and with the suffix of the URL's own file name."""
+    name = PurePosixPath(unquote(urlsplit(url).path)).name
+    safe = re.sub(r"[^A-Za-z0-9._-]+", "-", name)[-60:].lstrip(".-")
+    return f"{hashlib.sha256(url.encode()).hexdigest()[:16]}-{safe or 'input'}"
+
+
+def _is_kept(path: Path) -> bool:
+    return path.is_file() and path.stat().st_size > 0
+
+
+def _conditions(known: Validators | None, path: Path) -> dict[str, str]:
+    if known is None or not _is_kept(path):
+        return {}
+    given = {"If-None-Match": known.etag, "If-Modified-Since": known.last_modified}
+    return {name: value for name, value in given.items() if value}
+
+
+def _validators(response: Response, before: Validators) -> Validators:
+    headers = response.headers
+    return Validators(headers.get("ETag", before.etag), headers.get("Last-Modified", before.last_modified))
+
+
+def _keep(name: str, response: Response, path: Path) -> bool:
+    """Write the body beside `path` and put it there; whether that changed anything."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    part = path.with_name(f".{path.name}.{secrets.token_hex(4)}.part")
+    try:
+        with part.open("wb") as stream:
+            for chunk in response.iter_content(_CHUNK):
+                stream.write(chunk)
+            stream.flush()
+            os.fsync(stream.fileno())  # an address is trusted from now on to be unchanged: so must be the file
+        _check_complete(name, response, part)
+        if path.is_file() and filecmp.cmp(part, path, shallow=False):
+            return False
+        os.replace(part, path)
+        return True
+    finally:
+        part.unlink(missing_ok=True)
+
+
+def _check_complete(name: str, response: Response, part: Path) -> None:
+    expected = response.headers.get("Content-Length", "")
+    received = response.raw.tell()  # as sent, before any Content-Encoding is undone
+    if expected.isdigit() and received != int(expected):
+        raise _truncated(name, f"{received:,} of {int(expected):,} bytes arrived")
+    if part.stat().st_size == 0:
+        raise InputError(f"{name} is empty", "the server sent no content: check the address in [input] path")
+    if "text/html" in response.headers.get("Content-Type", "").lower():
+        with part.open("rb") as stream:
+            if stream.read(1000).lstrip(b"\xef\xbb\xbf \t\r\n").startswith(b"<"):
+                raise InputError(
+                    f"{name} is a web page, not data", "use the address of the file itself (on GitHub: its Raw link)"
+                )
+
+
+def _truncated(name: str, detail: str) -> InputError:
+    return InputError(f"{name} arrived incomplete: {detail}", "run again; what was fetched before is kept as it was")
+
+
+def _refusal(name: str, response: Response) -> InputError:
+    status = response.status_code
+    hint = _HINTS.get(status, "check the address in [input] path")
+    if status >= 500:
+        hint = "the server has a problem: run again later"
+    return InputError(f"{name} answered {status} {response.reason or ''}".rstrip(), hint)
+
+
+def _failure(name: str, error: RequestException, timeout: float) -> InputError:
+    from requests import exceptions
+
+    again = "check the address in [input] path and the network, then run again"
+    match error:
+        case exceptions.Timeout():
+            return InputError(f"{name} did not answer within {timeout:g} s", "run again later")
+        case exceptions.SSLError():
+            return InputError(f"{name} has no certificate this machine trusts", again)
+        case exceptions.TooManyRedirects():
+            return InputError(f"{name} redirects without end", again)
+        case exceptions.ChunkedEncodingError() | exceptions.ContentDecodingError():
+            return _truncated(name, _root_reason(error))
+        case exceptions.ConnectionError():
+            return InputError(f"{name} cannot be reached: {_root_reason(error)}", again)
+        case _:
+            return InputError(f"{name} cannot be fetched: {type(error).__name__}", again)
+
+
+def _root_reason(error: BaseException) -> str:
+    """What the operating system said; the errors around it repeat the address, with its secrets."""
+    inner: BaseException | None = error
+    while inner is not None:
+        if isinstance(inner, OSError) and inner.strerror:
+            return inner.strerror
+        inner = inner.__cause__ or inner.__context__
+    return "the connection broke off"

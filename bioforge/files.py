@@ -1,0 +1,86 @@
+"""Files that are replaced as a whole: a reader sees the old content or the new, and never half of it."""
+
+from __future__ import annotations
+
+import errno
+import os
+import secrets
+import stat
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import IO
+
+from bioforge.errors import OutputError
+
+_HINTS = {
+    errno.ENOSPC: "free space on the disk",
+    errno.EDQUOT: "free space: your quota is used up",
+    errno.EACCES: "check who may write there",
+    errno.EPERM: "check who may write there",
+    errno.EROFS: "choose a place that is not read-only",
+    errno.EISDIR: "give the name of a file",
+    errno.ENOTDIR: "a part of the path is a file: choose another",
+}
+
+
+@contextmanager
+def atomic_write(path: Path) -> Iterator[IO[bytes]]:
+    """A binary stream whose content becomes `path` when the block ends, and nothing when it fails.
+
+    The new file keeps the permissions of the old one; a link keeps pointing where it did; missing folders are made.
+    Devices and pipes, which cannot be replaced, are written to directly. Raises `OutputError` for whatever the
+    operating system refuses.
+    """
+    try:
+        with _replacing(path) as stream:
+            yield stream
+    except OSError as error:
+        remedy = _HINTS.get(error.errno or 0, "solve that")
+        raise OutputError(
+            f"cannot write {path}: {error.strerror or error}",
+            f"the state is intact: {remedy}, then `bioforge export` writes it again",
+        ) from error
+
+
+@contextmanager
+def _replacing(path: Path) -> Iterator[IO[bytes]]:
+    """As `atomic_write`, with the operating system's own errors."""
+    path = Path(os.path.realpath(path))
+    try:
+        mode: int | None = path.stat().st_mode
+    except FileNotFoundError:
+        mode = None
+    if mode is not None and stat.S_ISDIR(mode):
+        raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), str(path))
+    if mode is not None and not stat.S_ISREG(mode):
+        with path.open("wb") as stream:
+            yield stream
+        return
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.parent / f".bioforge-{secrets.token_hex(8)}.tmp"
+    stream = os.fdopen(os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o666), "wb")
+    try:
+        if mode is not None:
+            os.chmod(temporary, stat.S_IMODE(mode))
+        yield stream
+        stream.flush()
+        os.fsync(stream.fileno())
+        stream.close()
+        os.replace(temporary, path)
+    except BaseException:
+        with suppress(OSError):  # closing flushes, which fails again on a full disk
+            stream.close()
+        temporary.unlink(missing_ok=True)
+        raise
+    _sync_folder(path.parent)
+
+
+def _sync_folder(folder: Path) -> None:
+    """Make the new name durable, where the system knows how."""
+    with suppress(OSError):
+        descriptor = os.open(folder, os.O_RDONLY)
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)

@@ -1,0 +1,152 @@
+"""The live display on a terminal: a bar with the numbers below it, and log lines above it."""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Callable, Mapping, Sequence
+from threading import RLock
+from typing import TYPE_CHECKING
+from urllib.parse import urlsplit
+
+from bioforge.events import Event
+from bioforge.interfaces import Gauges
+from bioforge.logs import Logs
+from bioforge.printing import Printer
+from bioforge.report import Clock, Reporter
+from bioforge.tally import Tally, compact, duration
+
+if TYPE_CHECKING:
+    from rich.console import Console, RenderableType
+    from rich.live import Live
+
+REFRESHES_PER_SECOND = 5
+
+
+class LiveReporter(Reporter):
+    """Redrawn by time from a thread of its own: a group of events costs the counting and nothing else, and the clock
+    goes on while nothing arrives."""
+
+    def __init__(
+        self,
+        logs: Logs,
+        printer: Printer | None = None,
+        console: Console | None = None,
+        clock: Clock = time.monotonic,
+    ) -> None:
+        super().__init__(logs, printer, clock)
+        self._console = console
+        self._live: Live | None = None
+        # Reentrant: a signal handler that prints while events are counted draws the display in the same thread.
+        self._lock = RLock()
+        self._gauges = Gauges()
+        self._watch: Callable[[], Gauges] = lambda: self._gauges
+        self._title = ""
+        self._lines: list[str] | None = None
+
+    def _begin(self, fields: Mapping[str, object], watch: Callable[[], Gauges] | None) -> None:
+        from rich.console import Console
+        from rich.live import Live
+
+        self._watch = watch or (lambda: self._gauges)
+        provider = str(fields["provider"])
+        self._title = " · ".join(filter(None, (str(fields["backend"]), urlsplit(provider).hostname or provider)))
+        console = self._console = self._console or Console(stderr=True)
+        # stdout may be a pipe that somebody reads answers from: it is not the display's to redirect.
+        self._live = Live(
+            console=console,
+            get_renderable=self._render,
+            refresh_per_second=REFRESHES_PER_SECOND,
+            transient=True,
+            redirect_stdout=False,
+            redirect_stderr=console.file is sys.stderr,
+        )
+        self.logs.redirect(self._above)
+        self._live.start()
+
+    def _count(self, events: Sequence[Event], now: float) -> None:
+        self._lines = []
+        with self._lock:
+            super()._count(events, now)
+
+    def _advance(self, gauges: Gauges, now: float) -> None:
+        self._gauges = gauges
+        lines, self._lines = self._lines, None
+        if lines:
+            self._above("\n".join(lines))
+
+    def _end(self) -> None:
+        live, self._live = self._live, None
+        if live is None:
+            return
+        self.logs.redirect(None)
+        for line in self._lines or ():
+            self._print(line)
+        self._lines = None
+        try:
+            live.stop()
+        except OSError:
+            return  # the terminal is gone
+
+    def _above(self, text: str) -> None:
+        """One print for all lines of a group: each print draws the bar anew."""
+        if self._lines is not None:
+            self._lines.append(text)
+        else:
+            self._print(text)
+
+    def _print(self, text: str) -> None:
+        from rich.text import Text
+
+        if self._console is not None:
+            try:
+                self._console.print(Text.from_ansi(text), soft_wrap=True)
+            except OSError:
+                return  # the terminal is gone; the run is not
+
+    def _render(self) -> RenderableType:
+        from rich.console import Group
+        from rich.progress_bar import ProgressBar
+        from rich.table import Table
+        from rich.text import Text
+
+        with self._lock:
+            now = self._clock()
+            head, numbers = headline(self.tally, now), status(self.tally, self._watch(), now)
+            total, done = self.tally.total, self.tally.done
+        bar = Table.grid(padding=(0, 1))
+        bar.add_row(
+            Text(self._title, style="bold", no_wrap=True),
+            ProgressBar(total=total, completed=done, width=self._bar_width(), pulse=total is None),
+            Text(head, no_wrap=True),
+        )
+        return Group(bar, Text(numbers, style="dim", no_wrap=True, overflow="ellipsis"))
+
+    def _bar_width(self) -> int:
+        """A narrow terminal keeps its room for the numbers."""
+        return 30 if self._console is None or self._console.width >= 100 else 10
+
+
+def headline(tally: Tally, now: float) -> str:
+    """`62% 6,204/10,000 in 2 min 3 s, 1 min 20 s left`."""
+    past = duration(tally.elapsed(now))
+    if tally.total is None:
+        return f"{tally.done:,} in {past}"
+    percent = 100 * tally.done // tally.total if tally.total else 100
+    left = tally.seconds_left(now)
+    ahead = f", {duration(left)} left" if left else ""
+    return f"{percent}% {tally.done:,}/{tally.total:,} in {past}{ahead}"
+
+
+def status(tally: Tally, gauges: Gauges, now: float) -> str:
+    """`24 failed  3 retrying  82.1/s  1.2M in 402.1k out  $12.30  48/64 in flight  waiting: …`; zeros are left out."""
+    parts = [
+        f"{tally.failures:,} failed" if tally.failures else "",
+        f"{gauges.retrying:,} retrying" if gauges.retrying else "",
+        f"{tally.calls_per_second(now):.1f}/s",
+        f"{compact(tally.input_tokens)} in {compact(tally.output_tokens)} out" if tally.input_tokens else "",
+        tally.cost() if tally.priced or tally.unpriced else "",
+        f"{gauges.in_flight}/{gauges.concurrency} in flight" if gauges.concurrency else "",
+        f"waiting: {gauges.waiting}" if gauges.waiting else "",
+    ]
+    return "  ".join(part for part in parts if part)

@@ -1,0 +1,212 @@
+"""What people see of a run: progress, log lines and answers as they arrive. Nothing here can stop paid work."""
+
+from __future__ import annotations
+
+import os
+import sys
+import time
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Mapping, Sequence
+from types import TracebackType
+from typing import IO, Self
+
+from bioforge.events import Event, Failed, Launch, Noticed, Stopped, Succeeded, Unusable
+from bioforge.interfaces import Gauges
+from bioforge.logs import Logs, is_terminal
+from bioforge.model import Failure, Usage
+from bioforge.printing import Printer
+from bioforge.tally import Tally, duration, error_class
+
+SHOWN_FAILURES = 20
+"""Final failures that get a line of their own; the rest are counted."""
+
+Clock = Callable[[], float]
+
+
+class Reporter(ABC):
+    """Shown every durable group of events. `start`, then `show` for each group, then `finish`, which may be called
+    more than once; as a context manager it finishes by itself."""
+
+    def __init__(self, logs: Logs, printer: Printer | None = None, clock: Clock = time.monotonic) -> None:
+        self.logs = logs
+        self.tally = Tally(started=clock())
+        self._printer = printer
+        self._clock = clock
+        self._failures_shown = 0
+
+    def start(
+        self,
+        total: int | None,
+        *,
+        backend: str = "",
+        provider: str = "",
+        concurrency: int = 0,
+        watch: Callable[[], Gauges] | None = None,
+    ) -> None:
+        """`total`: requests to send, None while unknown. `watch` gives the live gauges between two groups."""
+        self.tally = Tally(total, self._clock())
+        self._failures_shown = 0
+        self._begin({"requests": total, "backend": backend, "provider": provider, "concurrency": concurrency}, watch)
+
+    def show(self, events: Sequence[Event], gauges: Gauges) -> None:
+        now = self._clock()
+        self._count(events, now)
+        for event in events:
+            self._tell(event)
+        self._advance(gauges, now)
+
+    def finish(self) -> None:
+        self._end()
+        if self._printer is not None and (problem := self._printer.problem()):
+            self.logs.logger.warning("answers are no longer printed", reason=problem)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.finish()
+
+    @abstractmethod
+    def _begin(self, fields: Mapping[str, object], watch: Callable[[], Gauges] | None) -> None: ...
+
+    @abstractmethod
+    def _advance(self, gauges: Gauges, now: float) -> None: ...
+
+    @abstractmethod
+    def _end(self) -> None: ...
+
+    def _count(self, events: Sequence[Event], now: float) -> None:
+        self.tally.add(events, now)
+
+    def _tell(self, event: Event) -> None:
+        match event:
+            case Succeeded(launch, answer, seconds):
+                if self.logs.every_attempt:
+                    self.logs.logger.debug("attempt", **_attempt(launch, "succeeded", seconds, answer.usage))
+                if self._printer is not None and answer.text is not None:
+                    self._printer.print(launch.request, answer.text)
+            case Unusable(launch, answer, seconds):
+                problem = answer.problem or Failure(error_class(None), "the answer has no usable text")
+                self._final(problem, _attempt(launch, "unusable", seconds, answer.usage))
+            case Failed(launch, failure, _, seconds):
+                fields = _attempt(launch, "failed", seconds, None)
+                if event.final:
+                    self._final(failure, fields)
+                elif self.logs.every_attempt:
+                    retry = {} if event.retry_in is None else {"retry_in": round(event.retry_in, 3)}
+                    self.logs.logger.debug("attempt", **fields, **_reason(failure), **retry)
+            case Noticed(kind, message, fields):
+                self.logs.logger.info(message, **_free({"kind": kind, **fields}))
+            case Stopped(kind, message, hint):
+                self.logs.logger.warning(f"stopped: {message}", kind=kind, **({"hint": hint} if hint else {}))
+
+    def _final(self, failure: Failure, fields: Mapping[str, object]) -> None:
+        logger = self.logs.logger
+        self._failures_shown += 1
+        if self._failures_shown <= SHOWN_FAILURES:
+            logger.warning("failed", **fields, **_reason(failure))
+            return
+        if self._failures_shown == SHOWN_FAILURES + 1:
+            logger.warning("more failures: from here on they are only counted", shown=SHOWN_FAILURES)
+        if self.logs.every_attempt:
+            logger.debug("failed", **fields, **_reason(failure))
+
+
+class PlainReporter(Reporter):
+    """Lines for a file, a pipe or CI: one at the start, then progress at each tenth, but no closer together than
+    `CLOSEST` seconds, and at the latest after `FARTHEST`."""
+
+    CLOSEST = 1.0
+    FARTHEST = 10.0
+
+    def _begin(self, fields: Mapping[str, object], watch: Callable[[], Gauges] | None) -> None:
+        self._shown_at = self._clock()
+        self._step = 0
+        self._running = True
+        self.logs.logger.info("run", **{name: value for name, value in fields.items() if value})
+
+    def _advance(self, gauges: Gauges, now: float) -> None:
+        tally = self.tally
+        step = 10 * tally.done // tally.total if tally.total else 0
+        since = now - self._shown_at
+        due = since >= self.FARTHEST or (step > self._step and since >= self.CLOSEST)
+        if due and tally.left != 0:  # nothing left: the summary follows
+            self._shown_at, self._step = now, step
+            self.logs.logger.info("progress", **self._fields(gauges, now))
+
+    def _fields(self, gauges: Gauges, now: float) -> dict[str, object]:
+        if self.logs.format == "json":
+            return {**self.tally.fields(now), "in_flight": gauges.in_flight, "waiting": gauges.waiting or None}
+        tally = self.tally
+        left = tally.seconds_left(now)
+        shown = {
+            "done": tally.done if tally.total is None else f"{tally.done}/{tally.total}",
+            "failed": tally.failures,
+            "retrying": gauges.retrying,
+            "rate": f"{tally.calls_per_second(now):.1f}/s",
+            "cost": tally.cost(),
+            "left": "" if left is None else duration(left),
+            "waiting": gauges.waiting,
+        }
+        return {name: value for name, value in shown.items() if value}
+
+    def _end(self) -> None:
+        if getattr(self, "_running", False):
+            self._running = False
+            if self.logs.format == "json":
+                self.logs.logger.info("finished", **self.tally.fields(self._clock()))
+
+
+def make_reporter(
+    logs: Logs,
+    *,
+    print_text: bool = False,
+    stdout: IO[str] | None = None,
+    stderr: IO[str] | None = None,
+    environ: Mapping[str, str] | None = None,
+) -> Reporter:
+    """A live display where stderr is a terminal that can show one, else lines.
+
+    Lines as well with JSON logs, and when texts are printed on a terminal, where a display would be in their way.
+    TERM=dumb, of `environ` or `os.environ`, is a terminal that cannot move its cursor.
+    """
+    dumb = (os.environ if environ is None else environ).get("TERM") == "dumb"
+    stdout, stderr = stdout or sys.stdout, stderr or sys.stderr
+    printer = Printer(stdout) if print_text else None
+    if not is_terminal(stderr) or dumb or logs.format == "json" or (print_text and is_terminal(stdout)):
+        return PlainReporter(logs, printer)
+    from bioforge.live import LiveReporter
+
+    return LiveReporter(logs, printer)
+
+
+def _attempt(launch: Launch, outcome: str, seconds: float, usage: Usage | None) -> dict[str, object]:
+    fields: dict[str, object] = {
+        "worker": launch.worker,
+        "artist": launch.request.artist_id,
+        "recipe": launch.request.recipe,
+        "attempt": launch.number,
+        "seconds": round(seconds, 3),
+        "outcome": outcome,
+    }
+    if launch.request.variant:
+        fields["variant"] = launch.request.variant
+    if usage is not None:
+        fields |= {"input_tokens": usage.input_tokens, "output_tokens": usage.output_tokens}
+    return fields
+
+
+def _reason(failure: Failure) -> dict[str, object]:
+    fields: dict[str, object] = {"error": failure.error_class, "message": failure.message}
+    for name, value in (("code", failure.code), ("status", failure.http_status)):
+        if value is not None:
+            fields[name] = value
+    return fields
+
+
+def _free(fields: Mapping[str, object]) -> dict[str, object]:
+    """Fields under names that the log does not use itself."""
+    taken = ("event", "level", "timestamp", "exc_info", "stack_info")
+    return {f"{name}_" if name in taken else name: value for name, value in fields.items()}

@@ -1,0 +1,248 @@
+"""From an input row to an artist: the rules that every input format shares."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from bioforge.decoding import encoding_name
+from bioforge.errors import InputError, nearest
+from bioforge.model import Artist
+from bioforge.names import derived_id
+
+OWN_COLUMNS = ("artist_id", "artist_name", "artist_data")
+_SHOWN_COLUMNS = 20
+
+
+class RowError(ValueError):
+    """This row has to be kept out; the message says why in one short sentence."""
+
+
+# ---------------------------------------------------------------------------------------------------------- options
+
+
+def check_options(options: Mapping[str, object], known: Sequence[str]) -> None:
+    """Raise `InputError` for an option that is not `known`. `strict` is not a reader's business and let through."""
+    for name in options:
+        if name not in known and name != "strict":
+            raise InputError(
+                f"[input] {name}: this reader has no such option",
+                nearest(name, known) or f"its options are {', '.join(known)}",
+            )
+
+
+def text_option(options: Mapping[str, object], name: str, default: str) -> str:
+    value = options.get(name, default)
+    if not isinstance(value, str) or "\n" in value or "\r" in value:
+        raise InputError(f"[input] {name}: found {value!r}, expected a text of one line", f'default: "{default}"')
+    return value
+
+
+def encoding_option(options: Mapping[str, object]) -> str:
+    return encoding_name(text_option(options, "encoding", "utf-8"))
+
+
+def flag_option(options: Mapping[str, object], name: str, default: bool) -> bool:
+    value = options.get(name, default)
+    if not isinstance(value, bool):
+        raise InputError(f"[input] {name}: found {value!r}, expected true or false")
+    return value
+
+
+# ---------------------------------------------------------------------------------------------------------- columns
+
+
+@dataclass(frozen=True, slots=True)
+class RowTemplate:
+    """A column made from others: `artist_data = "{{ dates }} {{ placeOfBirth }}"`."""
+
+    column: str
+    text: str
+    names: frozenset[str]
+    render: Callable[[Mapping[str, object]], str]
+
+    @classmethod
+    def compile(cls, column: str, text: str) -> RowTemplate:
+        from jinja2 import StrictUndefined, TemplateSyntaxError, meta
+        from jinja2.sandbox import ImmutableSandboxedEnvironment
+
+        environment = ImmutableSandboxedEnvironment(undefined=StrictUndefined, autoescape=False)
+        try:
+            names = meta.find_undeclared_variables(environment.parse(text))
+            template = environment.from_string(text)
+        except TemplateSyntaxError as error:
+            raise InputError(
+                f"[input] columns.{column}: {error.message} in {text!r}",
+                'a template looks like "{{ dates }}, {{ country }}"',
+            ) from None
+        return cls(column, text, frozenset(names - {"columns"}), template.render)
+
+
+@dataclass(frozen=True, slots=True)
+class ColumnMap:
+    """The option `columns`: our name on the left; on the right an input column, or a template over the row.
+
+    Renaming moves a column; a second use of the same one copies it. Templates leave the columns they read.
+    """
+
+    renames: Mapping[str, str] = field(default_factory=dict)
+    """Input column to our name."""
+    copies: Mapping[str, str] = field(default_factory=dict)
+    """Our name to input column."""
+    templates: tuple[RowTemplate, ...] = ()
+
+    @classmethod
+    def of(cls, option: object) -> ColumnMap:
+        """From the option's value; raises `InputError`."""
+        if not isinstance(option, Mapping):
+            raise InputError(
+                f"[input] columns: found {option!r}, expected a table", 'columns = { artist_name = "name" }'
+            )
+        renames: dict[str, str] = {}
+        copies: dict[str, str] = {}
+        templates: list[RowTemplate] = []
+        for ours, theirs in option.items():
+            if not isinstance(theirs, str) or not theirs.strip():
+                raise InputError(
+                    f"[input] columns.{ours}: found {theirs!r}, expected the name of an input column or a template"
+                )
+            if "{{" in theirs or "{%" in theirs:
+                templates.append(RowTemplate.compile(ours, theirs))
+            elif theirs.strip() in renames:
+                copies[ours] = theirs.strip()
+            else:
+                renames[theirs.strip()] = ours
+        return cls(renames, copies, tuple(templates))
+
+    @property
+    def computes(self) -> bool:
+        """Whether rows need `compute` after their columns were renamed."""
+        return bool(self.copies or self.templates)
+
+    def header(self, found: Sequence[str], source: str) -> list[str]:
+        """Our names for an input's columns, in order. Raises `InputError` when they cannot make artists."""
+        for theirs, ours in self.renames.items():
+            if theirs not in found:
+                raise InputError(
+                    f"{source} has no column {theirs!r}, which [input] columns.{ours} names",
+                    nearest(theirs, found) or f"found: {_listed(found)}",
+                )
+        names = [self.renames.get(name, name) for name in found]
+        for name, original in zip(names, found, strict=True):
+            if names.count(name) > 1:
+                if name == original and found.count(name) > 1:
+                    raise InputError(
+                        f"{source} has more than one column {name!r}", "give each column a name of its own"
+                    )
+                raise InputError(
+                    f"{source} has a column {name!r}, and [input] columns gives another one the same name",
+                    f'name the old one too: columns = {{ {name}_old = "{name}" }}',
+                )
+        if "artist_name" not in names and "artist_name" not in self._added:
+            raise no_name_column(found, source)
+        return names
+
+    @property
+    def _added(self) -> set[str]:
+        return {*self.copies, *(template.column for template in self.templates)}
+
+    def rename(self, row: Mapping[str, Any]) -> dict[str, Any]:
+        """A row of any shape under our names. Raises `RowError` when two keys come to have the same."""
+        renamed = {self.renames.get(name, name): value for name, value in row.items()}
+        if len(renamed) != len(row):
+            twice = next(ours for theirs, ours in self.renames.items() if theirs in row and ours in row)
+            raise RowError(f"{twice} stands in the row twice: under this name, and as the column renamed to it")
+        return renamed
+
+    def compute(self, row: dict[str, Any], original: Mapping[str, Any]) -> None:
+        """Add copies and rendered columns to a renamed `row`; raises `RowError` when a template fails on it."""
+        for ours, theirs in self.copies.items():
+            if theirs in original:
+                row[ours] = original[theirs]
+        if not self.templates:
+            return
+        names = {**row, **original}
+        names["columns"] = dict(names)
+        rendered: dict[str, str] = {}
+        for template in self.templates:
+            try:
+                rendered[template.column] = template.render(names).strip()
+            except Exception as error:  # a template can do anything a sandbox allows: it fails its row
+                raise RowError(f"the template for {template.column} failed: {error}") from None
+        row.update(rendered)
+
+    def check_templates(self, found: Sequence[str], source: str) -> None:
+        """Raise `InputError` when a template names what is no column at all, so that it can hardly be the row."""
+        known = {*found, *self.renames.values(), *self.copies}
+        for template in self.templates:
+            for name in sorted(template.names - known):
+                raise InputError(
+                    f"{source} has no column {name!r}, which the template in [input] columns.{template.column} names",
+                    nearest(name, known) or f"found: {_listed(found)}",
+                )
+
+
+def no_name_column(found: Sequence[str], source: str) -> InputError:
+    likely = [name for name in found if name.lower() in ("name", "artist", "artist name", "full_name")]
+    likely += [name for name in found if "name" in name.lower()] or list(found)
+    example = likely[0] if likely else "name"
+    return InputError(
+        f"{source} has no column artist_name; found: {_listed(found)}",
+        f'write under [input] in the project file: columns = {{ artist_name = "{example}" }}'
+        " (or header = false, when the first row is an artist already)",
+    )
+
+
+def _listed(names: Sequence[str]) -> str:
+    shown = [name if len(name) <= 40 else f"{name[:40]}…" for name in names[:_SHOWN_COLUMNS]]
+    more = len(names) - len(shown)
+    return ", ".join(shown) + (f" and {more} more" if more else "") or "none"
+
+
+# ------------------------------------------------------------------------------------------------------------- rows
+
+
+def artist(row: dict[str, Any], source: str, line: int) -> Artist:
+    """The artist of a row under our names, with JSON values; takes its own columns out of `row`.
+
+    Name and id are text or numbers; data may be any value, and is JSON text where it is not text. Raises `RowError`.
+    """
+    keys = list(row)
+    name = _text("artist_name", row.pop("artist_name", None))
+    artist_id = _text("artist_id", row.pop("artist_id", None))
+    data = row.pop("artist_data", None)
+    if not name:
+        raise RowError(f"no artist_name (found: {_listed(keys)})" if "artist_name" not in keys else "no artist_name")
+    if data is None:
+        data = ""
+    elif not isinstance(data, str):
+        data = json.dumps(data, ensure_ascii=False)
+    return Artist(artist_id or derived_id(name), name, data.strip(), row, source, line)
+
+
+def _text(column: str, value: object) -> str:
+    if value is None:
+        return ""
+    if isinstance(value, str):
+        return value.strip()
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        kind = {bool: "true or false", list: "a list", dict: "an object"}.get(type(value), "something else")
+        raise RowError(f"{column} is {kind}, expected text or a number")
+    if isinstance(value, float) and value.is_integer():
+        value = int(value)  # 12.0 is how spreadsheets and data frames write the id 12
+    return str(value)
+
+
+def texts(value: object) -> Iterable[str]:
+    """Every text inside a JSON value, keys included."""
+    if isinstance(value, str):
+        yield value
+    elif isinstance(value, dict):
+        for key, inner in value.items():
+            yield key
+            yield from texts(inner)
+    elif isinstance(value, list):
+        for inner in value:
+            yield from texts(inner)

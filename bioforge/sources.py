@@ -1,0 +1,189 @@
+"""Where input comes from: from the path in the project file to opened byte streams."""
+
+from __future__ import annotations
+
+import errno
+import glob
+import gzip
+import io
+import os
+import re
+import stat
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path, PurePosixPath
+from typing import IO, Any, cast
+
+from bioforge.errors import InputError, nearest
+
+STDIN = "-"
+_RACY_NS = 100_000_000
+_GZIP = b"\x1f\x8b"
+
+
+@dataclass(frozen=True, slots=True)
+class Signature:
+    """What one look at a file says about its content without reading it.
+
+    Times are nanoseconds since 1970. Two signatures are equal when size, time of change and inode are.
+    """
+
+    size: int
+    mtime_ns: int
+    inode: int
+    looked_ns: int = field(compare=False)
+
+    @property
+    def trusted(self) -> bool:
+        """Whether an equal signature later on means unchanged content.
+
+        Clocks of file systems tick coarsely: a file changed less than 0.1 s before this look (or in the future) can
+        change again under the same time and size.
+        """
+        return self.looked_ns - self.mtime_ns >= _RACY_NS
+
+
+@dataclass(frozen=True, slots=True)
+class Source:
+    """One opened-to-be stream of input. `name` is for messages; `path` is None for standard input."""
+
+    name: str
+    path: Path | None
+
+    @property
+    def suffix(self) -> str:
+        """`csv` for `artists.csv` and `artists.csv.gz`, in lower case; empty where the name has none."""
+        name = PurePosixPath(self.name).name.lower().removesuffix(".gz")
+        return PurePosixPath(name).suffix[1:]
+
+    def signature(self) -> Signature | None:
+        """By one `stat`; None for standard input, pipes and other streams that are gone once they were read."""
+        if self.path is None:
+            return None
+        now = time.time_ns()  # before the look: a change in between makes it less trusted, not more
+        try:
+            found = self.path.stat()
+        except (OSError, ValueError) as error:
+            raise _refused(self.name, error) from error
+        if not stat.S_ISREG(found.st_mode):
+            return None
+        return Signature(found.st_size, found.st_mtime_ns, found.st_ino, now)
+
+    @contextmanager
+    def open(self) -> Iterator[IO[bytes]]:
+        """The content from its start, unpacked where it is gzip. Raises `InputError`; standard input stays open."""
+        with _opened(self.name, self.path) as raw:
+            try:
+                head = raw.peek(2)[:2]
+            except OSError as error:
+                raise _refused(self.name, error) from error
+            if not head:
+                raise _empty(self.name)
+            if head != _GZIP:
+                yield raw
+                return
+            with gzip.open(raw) as unpacked:
+                yield cast(IO[bytes], unpacked)
+
+
+@contextmanager
+def _opened(name: str, path: Path | None) -> Iterator[io.BufferedReader[Any]]:
+    if path is not None:
+        try:
+            stream = path.open("rb")
+        except (OSError, ValueError) as error:
+            raise _refused(name, error) from error
+        with stream:
+            yield stream
+        return
+    if sys.stdin is None:
+        raise InputError("the input is standard input, and there is none", "name a file under [input] path")
+    raw = sys.stdin.buffer
+    if isinstance(raw, io.BufferedReader):
+        yield raw
+        return
+    wrapped = io.BufferedReader(cast(io.RawIOBase, raw))
+    try:
+        yield wrapped
+    finally:
+        wrapped.detach()
+
+
+def is_url(path: str) -> bool:
+    """Whether `[input] path` has to be fetched (`bioforge.downloads`) before there is a `Source`."""
+    return path.lower().startswith(("http://", "https://"))
+
+
+def find(path: str, root: Path) -> list[Source]:
+    """The sources that `[input] path` means: a file, a glob (in sorted order), or `-` for standard input.
+
+    Relative to `root`, the folder of the project file; `~` is the home folder. URLs are for
+    `bioforge.downloads.fetch`. Nothing is read. Raises `InputError` where something is missing, empty or no file.
+    """
+    if is_url(path):
+        raise ValueError(f"{path} has to be fetched first")
+    if path == STDIN:
+        return [Source("standard input", None)]
+    if not path.strip():
+        raise InputError("[input] path is empty", 'path = "artists.csv"')
+    expanded = os.path.expanduser(path)
+    if glob.has_magic(expanded) and not os.path.lexists(root / expanded):
+        found = [_checked(name, root) for name in _matches(expanded, root)]
+        if not found:
+            raise InputError(
+                f"no file matches the input {path!r} in {root.resolve()}",
+                _neighbour(root / re.split(r"[*?[]", expanded)[0], root) or "check [input] path in the project file",
+            )
+        return found
+    return [_checked(expanded, root)]
+
+
+def _matches(pattern: str, root: Path) -> list[str]:
+    names = set(glob.glob(pattern, root_dir=root, recursive=True))
+    return sorted(name for name in names if not os.path.isdir(root / name))
+
+
+def _checked(name: str, root: Path) -> Source:
+    path = root / name
+    try:
+        found = path.stat()
+    except FileNotFoundError as error:
+        raise InputError(
+            f"input {name!r} does not exist in {root.resolve()}",
+            _neighbour(path, root) or "check [input] path in the project file",
+        ) from error
+    except (OSError, ValueError) as error:
+        raise _refused(name, error) from error
+    if stat.S_ISDIR(found.st_mode):
+        raise InputError(
+            f"input {name!r} is a folder, not a file", f'for all CSV files in it: path = "{name.rstrip("/")}/*.csv"'
+        )
+    if stat.S_ISREG(found.st_mode) and found.st_size == 0:
+        raise _empty(name)
+    return Source(name, path)
+
+
+def _neighbour(path: Path, root: Path) -> str:
+    """Which existing name comes closest to a missing one, or which folder is missing."""
+    folder = path.parent
+    if not folder.is_dir():
+        return f"there is no folder {os.path.relpath(folder, root)!r}"
+    try:
+        return nearest(path.name, sorted(os.listdir(folder)))
+    except OSError:
+        return ""
+
+
+def _empty(name: str) -> InputError:
+    return InputError(f"input {name!r} is empty", "was it written to its end? It needs at least a header row")
+
+
+def _refused(name: str, error: Exception) -> InputError:
+    code = error.errno if isinstance(error, OSError) else None
+    reason = (error.strerror if isinstance(error, OSError) else None) or str(error)
+    allowed = code in (errno.EACCES, errno.EPERM)
+    hint = "check who may read it (ls -l)" if allowed else "check [input] path in the project file"
+    return InputError(f"cannot read input {name!r}: {reason}", hint)

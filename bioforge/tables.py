@@ -1,0 +1,173 @@
+"""The tables of bioforge.toml as frozen models. A field's description says what is expected, in error messages too."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Annotated, Any, Literal
+from urllib.parse import urlsplit
+
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, PlainValidator
+
+from bioforge.interfaces import RetryPolicy
+from bioforge.templates import TemplateText, read_template
+
+SIMULATOR = "simulator"
+ENDPOINTS = ("/v1/responses", "/v1/chat/completions")
+ARTIST_FIELDS = ("artist_id", "artist_name", "artist_data")
+
+_RETRY = RetryPolicy()
+
+
+class Table(BaseModel):
+    """No conversions (`"64"` is not a number), no unknown keys, no inf and nan."""
+
+    model_config = ConfigDict(frozen=True, strict=True, extra="forbid", allow_inf_nan=False)
+
+
+class OpenTable(Table):
+    """A table whose further keys belong to somebody else: a reader, a writer, the provider."""
+
+    model_config = ConfigDict(extra="allow")
+
+
+Text = Annotated[str, Field(min_length=1)]
+Positive = Annotated[float, Field(gt=0)]
+NotNegative = Annotated[float, Field(ge=0)]
+
+
+class Project(Table):
+    name: Text = Field(description="the project's name")
+    state: Text = Field("bioforge.db", description="the path of the state file")
+
+
+def _base_url(value: str) -> str:
+    if value == SIMULATOR:
+        return value
+    try:
+        parts = urlsplit(value)
+        valid = parts.scheme in ("http", "https") and bool(parts.hostname)
+    except ValueError:
+        valid = False
+    if not valid:
+        raise ValueError(f"expected {SIMULATOR!r} or an http(s) URL, found {value[:60]!r}")
+    if "@" in parts.netloc:
+        raise ValueError("the URL must not contain a name or password; put the key under api_key_env")
+    if parts.query or parts.fragment:
+        raise ValueError("the URL must end with its path, without '?' or '#'")
+    return value.rstrip("/")
+
+
+def _variable_name(value: str) -> str:
+    if not re.fullmatch(r"[A-Za-z_][A-Za-z0-9_]*", value):
+        # The likeliest wrong value is the key itself: not shown.
+        raise ValueError("expected the name of an environment variable, like OPENAI_API_KEY, never the key itself")
+    return value
+
+
+class Provider(Table):
+    base_url: Annotated[Text, AfterValidator(_base_url)] = Field(SIMULATOR, description="'simulator' or an http(s) URL")
+    api_key_env: Annotated[str, AfterValidator(_variable_name)] = Field(
+        "OPENAI_API_KEY", description="the name of an environment variable"
+    )
+    timeout: Positive = Field(600.0, description="seconds, above 0")
+
+
+class Input(OpenTable):
+    path: Text = Field(description="a file, a glob, '-' for stdin or an http(s) URL")
+    reader: Text | None = Field(None, description="the name of a reader, like 'csv'")
+    columns: dict[str, Text] = Field({}, description='a table of names and column names, like { artist_id = "id" }')
+    strict: bool = Field(False, description="true or false")
+
+    @property
+    def options(self) -> dict[str, Any]:
+        """What a reader is given: this table as it was written, without `path` and `reader`."""
+        return self.model_dump(exclude_unset=True, exclude={"path", "reader"})
+
+
+class Prompt(Table):
+    """A reusable prompt. `variables`: templates by name; None means `artist_name` and `artist_data`."""
+
+    id: Text = Field(description="the id of a prompt, here or as PROMPT_ID in the environment")
+    version: Annotated[
+        Text | None,
+        BeforeValidator(lambda value: str(value) if type(value) is int else value),
+    ] = Field(None, description='a version as text, like "3"')
+    variables: dict[str, Any] | None = Field(None, description="a table of variables")
+
+
+Template = Annotated[TemplateText, PlainValidator(read_template)]
+
+
+class Recipe(OpenTable):
+    endpoint: Literal["/v1/responses", "/v1/chat/completions"] = Field(
+        "/v1/responses", description="'/v1/responses' or '/v1/chat/completions'"
+    )
+    model: Text | None = Field(None, description="the name of a model")
+    instructions: Template | None = Field(None, description="a template file or text")
+    input: Template | None = Field(None, description="a template file or text")
+    prompt: Prompt | None = Field(None, description='a table, like { id = "pmpt_…", version = "3" }')
+
+    @property
+    def parameters(self) -> dict[str, Any]:
+        """Every further key, passed to the provider by its API name; JSON values only."""
+        return dict(self.model_extra or {})
+
+
+class Backend(Table):
+    """`options` holds the sub-tables `[backend.X]` by backend, as they were written."""
+
+    name: Text = Field("async", description="the name of a backend, like 'async'")
+    concurrency: Annotated[int, Field(ge=1, le=4096)] = Field(64, description="a whole number from 1 to 4096")
+    options: dict[str, dict[str, Any]] = Field({}, description="tables of options")
+
+
+class Limit(Table):
+    requests_per_minute: Positive | None = Field(None, description="a number above 0")
+    tokens_per_minute: Positive | None = Field(None, description="a number above 0")
+    max_cost_usd: Positive | None = Field(None, description="US dollars, above 0")
+
+
+class Retry(Table):
+    max_attempts: Annotated[int, Field(ge=1)] = Field(_RETRY.max_attempts, description="a whole number from 1")
+    first_delay: NotNegative = Field(_RETRY.first_delay, description="seconds, from 0")
+    max_delay: NotNegative = Field(_RETRY.max_delay, description="seconds, from 0")
+    maybe_paid: bool = Field(_RETRY.maybe_paid, description="true or false")
+    outage_seconds: NotNegative = Field(_RETRY.outage_seconds, description="seconds, from 0")
+
+
+class Output(OpenTable):
+    path: Text = Field(description="a file or folder to write")
+    writer: Text | None = Field(None, description="the name of a writer, like 'jsonl'")
+    recipe: Text | None = Field(None, description="the name of a recipe")
+
+    @property
+    def options(self) -> dict[str, Any]:
+        """What a writer is given: every further key."""
+        return dict(self.model_extra or {})
+
+
+class Simulator(Table):
+    """The types of the simulator's options; their bounds and defaults are its own."""
+
+    latency: float = Field(0, description="seconds, from 0")
+    latency_sigma: float = Field(0, description="a number from 0")
+    requests_per_minute: int = Field(0, description="a whole number from 1")
+    tokens_per_minute: int = Field(0, description="a whole number from 1")
+    seed: int = Field(0, description="a whole number")
+    quota_after: int = Field(0, description="a whole number from 0")
+    faults: dict[str, Any] = Field({}, description="a table of faults and probabilities, like { rate_limit = 0.05 }")
+    retry_after: float = Field(0, description="seconds, from 0")
+    hang_seconds: float = Field(0, description="seconds, from 0")
+    several_parts: Annotated[
+        float, BeforeValidator(lambda value: float(value) if isinstance(value, bool) else value)
+    ] = Field(0, description="true, false or a share from 0 to 1")
+    ledger: Text | None = Field(None, description="the path of a file")
+
+    def given(self, root: Path) -> Mapping[str, Any]:
+        """The options that the file names, ready for `SimulatorOptions(**given)`; the ledger below `root`."""
+        given = self.model_dump(exclude_unset=True)
+        if self.ledger is not None:
+            given["ledger"] = str(root / self.ledger)
+        return given

@@ -1,0 +1,280 @@
+"""The numbers of a run, counted from its events, and how numbers are written for people. Pure: time comes in."""
+
+from __future__ import annotations
+
+import math
+import shlex
+from collections import Counter, deque
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+
+from bioforge.events import Event, Failed, Started, Stopped, Succeeded, Unusable
+from bioforge.model import Answer, Failure, Paid
+
+WINDOW = 30.0
+"""Seconds over which the current rate is measured."""
+
+
+@dataclass(slots=True)
+class Tally:
+    """Counts of one run. `total`: requests it is to send, None while unknown. `started`, and every `now`, are seconds
+    of one monotonic clock. `failed` and `unusable` count targets given up for good, by error class."""
+
+    total: int | None = None
+    started: float = 0.0
+    sent: int = 0
+    succeeded: int = 0
+    failed: Counter[str] = field(default_factory=Counter)
+    unusable: Counter[str] = field(default_factory=Counter)
+    retries: int = 0
+    maybe_paid: int = 0
+    paid_for_nothing: int = 0
+    """Answers that were charged for without a usable text."""
+    input_tokens: int = 0
+    output_tokens: int = 0
+    cost_usd: float = 0.0
+    """Of the answers whose price is known."""
+    priced: int = 0
+    unpriced: int = 0
+    """Answers with and without a known price."""
+    finished: int = 0
+    """Attempts that ended, however."""
+    first_failed: str | None = None
+    """The first artist that failed for good."""
+    stopped: Stopped | None = None
+    _seconds: deque[tuple[int, int, int]] = field(default_factory=deque, repr=False)
+    """Attempts finished and requests done, by whole second, of the window."""
+
+    @property
+    def done(self) -> int:
+        """Requests that will not be sent again in this run."""
+        return self.succeeded + self.failures
+
+    @property
+    def failures(self) -> int:
+        return self.failed.total() + self.unusable.total()
+
+    @property
+    def left(self) -> int | None:
+        return None if self.total is None else max(0, self.total - self.done)
+
+    def add(self, events: Iterable[Event], now: float) -> None:
+        finished, done = self.finished, self.done
+        for event in events:
+            match event:
+                case Started():
+                    self.sent += 1
+                case Succeeded():
+                    self.finished += 1
+                    self.succeeded += 1
+                    self._answer(event.answer)
+                case Unusable():
+                    self.finished += 1
+                    self.paid_for_nothing += 1
+                    self.unusable[error_class(event.answer.problem)] += 1
+                    self.first_failed = self.first_failed or event.launch.request.artist_id
+                    self._answer(event.answer)
+                case Failed():
+                    self.finished += 1
+                    self._failure(event)
+                case Stopped():
+                    self.stopped = event
+        if self.finished > finished:
+            self._note(int(now), self.finished - finished, self.done - done)
+
+    def _answer(self, answer: Answer) -> None:
+        if answer.usage is not None:
+            self.input_tokens += answer.usage.input_tokens
+            self.output_tokens += answer.usage.output_tokens
+        if answer.cost_usd is None:
+            self.unpriced += 1
+        else:
+            self.priced += 1
+            self.cost_usd += answer.cost_usd
+
+    def _failure(self, event: Failed) -> None:
+        if event.paid is Paid.MAYBE:
+            self.maybe_paid += 1
+        elif event.paid is Paid.YES:
+            self.paid_for_nothing += 1
+            self.unpriced += 1
+        if event.final:
+            self.failed[event.failure.error_class] += 1
+            self.first_failed = self.first_failed or event.launch.request.artist_id
+        else:
+            self.retries += 1
+
+    def _note(self, second: int, finished: int, done: int) -> None:
+        if self._seconds and self._seconds[-1][0] == second:
+            _, before, done_before = self._seconds.pop()
+            finished, done = finished + before, done + done_before
+        self._seconds.append((second, finished, done))
+        while self._seconds[0][0] <= second - WINDOW:
+            self._seconds.popleft()
+
+    def elapsed(self, now: float) -> float:
+        return max(0.0, now - self.started)
+
+    def calls_per_second(self, now: float) -> float:
+        """Attempts finished a second, over the last 30 seconds."""
+        return self._rate(now, 1)
+
+    def seconds_left(self, now: float) -> float | None:
+        """Estimate from the requests done in the last 30 seconds, or in the whole run when there were none lately;
+        None while nothing tells."""
+        if self.left is None:
+            return None
+        if self.left == 0:
+            return 0.0
+        rate = self._rate(now, 2) or (self.done / self.elapsed(now) if self.elapsed(now) else 0.0)
+        return self.left / rate if rate else None
+
+    def _rate(self, now: float, column: int) -> float:
+        count = sum(entry[column] for entry in self._seconds if entry[0] > now - WINDOW)
+        span = min(WINDOW, self.elapsed(now))
+        return count / span if span else 0.0
+
+    def cost(self) -> str:
+        """`$1.20`, `unknown price`, or both where some answers have no known price."""
+        if not self.unpriced:
+            return money(self.cost_usd)
+        if not self.priced:
+            return "unknown price"
+        return f"{money(self.cost_usd)} and {counted(self.unpriced, 'answer')} of unknown price"
+
+    def fields(self, now: float) -> dict[str, object]:
+        """The numbers as log fields; seconds and US dollars."""
+        left = self.seconds_left(now)
+        return {
+            "done": self.done,
+            "total": self.total,
+            "succeeded": self.succeeded,
+            "failed": self.failures,
+            "sent": self.sent,
+            "retries": self.retries,
+            "maybe_paid": self.maybe_paid,
+            "calls_per_second": round(self.calls_per_second(now), 1),
+            "input_tokens": self.input_tokens,
+            "output_tokens": self.output_tokens,
+            "cost_usd": round(self.cost_usd, 6),
+            "unknown_price": self.unpriced,
+            "seconds": round(self.elapsed(now), 1),
+            "seconds_left": None if left is None else round(left),
+        }
+
+
+@dataclass(frozen=True, slots=True)
+class Closing:
+    """What the end of a run knows beside its tally.
+
+    `fresh`: targets that were up to date; `cached`: targets that got a stored answer without a call; `saved_usd`: what
+    the fresh and cached ones cost when they were bought, None when unknown.
+    """
+
+    fresh: int = 0
+    cached: int = 0
+    saved_usd: float | None = None
+    simulated: bool = False
+
+
+def summary(tally: Tally, closing: Closing, now: float) -> list[str]:
+    """The lines people read when a run is over: what happened, what it cost, what to do next."""
+    seconds = tally.elapsed(now)
+    of = "" if tally.total is None else f" of {tally.total:,}"
+    rows = [("done", f"{tally.succeeded:,}{of} in {duration(seconds)}{_speed(tally, seconds)}")]
+    if tally.failures:
+        rows.append(("failed", f"{tally.failures:,}: {by_class(tally.failed + tally.unusable)}"))
+    if tally.left:
+        rows.append(("left", f"{tally.left:,} not sent or not finished"))
+    if tally.retries:
+        rows.append(("retries", f"{tally.retries:,}"))
+    if closing.fresh or closing.cached:
+        cached = f", {closing.cached:,} answered from what was bought before" if closing.cached else ""
+        rows.append(("skipped", f"{closing.fresh:,} up to date{cached}"))
+    if tally.input_tokens or tally.output_tokens:
+        rows.append(("tokens", f"{tally.input_tokens:,} in, {tally.output_tokens:,} out"))
+    rows.append(("cost", _cost(tally, closing)))
+    if tally.paid_for_nothing:
+        rows.append(("unusable", f"{counted(tally.paid_for_nothing, 'answer')} paid for without a usable text, kept"))
+    if tally.maybe_paid:
+        rows.append(("maybe paid", f"{counted(tally.maybe_paid, 'call')}: sent, and whether charged nobody can know"))
+    if tally.stopped:
+        rows.append(("stopped", tally.stopped.message))
+    width = max(len(name) for name, _ in rows)
+    return [f"{name:<{width}}  {text}" for name, text in rows] + [f"→ {hint}" for hint in _hints(tally)]
+
+
+def _speed(tally: Tally, seconds: float) -> str:
+    return f" ({tally.finished / seconds:,.1f} calls/s)" if tally.finished and seconds > 0 else ""
+
+
+def _cost(tally: Tally, closing: Closing) -> str:
+    cost = f"{tally.cost()} (simulated: nothing was charged)" if closing.simulated else tally.cost()
+    return f"{cost}, saved {money(closing.saved_usd)}" if closing.saved_usd else cost
+
+
+def _hints(tally: Tally) -> list[str]:
+    hints = []
+    if tally.first_failed is not None:
+        artist = shlex.quote(printable_id(tally.first_failed))
+        # Unusable answers were paid for: those are not asked again without being told to.
+        again = "; `bioforge run` tries again what failed" if tally.failed else ""
+        hints.append(f"`bioforge why {artist}` shows what went wrong{again}")
+    if tally.maybe_paid:
+        hints.append("`bioforge audit` lists the calls that may have been paid for")
+    if tally.stopped:
+        hints.append(tally.stopped.hint or "`bioforge resume` goes on where this stopped")
+    elif tally.left:
+        hints.append("`bioforge resume` goes on where this stopped")
+    return hints
+
+
+def printable_id(text: str) -> str:
+    return "".join(letter if letter.isprintable() else "?" for letter in text)
+
+
+def error_class(problem: Failure | None) -> str:
+    return "unusable" if problem is None else problem.error_class
+
+
+def by_class(counts: Counter[str], most: int = 6) -> str:
+    """`21 truncated, 9 timeout`, the most frequent first."""
+    ranked = sorted(counts.items(), key=lambda item: (-item[1], item[0]))
+    shown = [f"{count:,} {name}" for name, count in ranked[:most]]
+    rest = sum(count for _, count in ranked[most:])
+    return ", ".join([*shown, *([f"{rest:,} of other kinds"] if rest else [])])
+
+
+def money(usd: float | None) -> str:
+    """`$12.30`, `$0.0042` (two digits that say something below ten cents), `unknown price`."""
+    if usd is None:
+        return "unknown price"
+    if usd == 0 or abs(usd) >= 0.1:
+        return f"${usd:,.2f}"
+    rounded = float(f"{usd:.1e}")
+    return f"${rounded:.{1 - math.floor(math.log10(abs(rounded)))}f}"
+
+
+def duration(seconds: float) -> str:
+    """`0.4 s`, `12 s`, `2 min 3 s`, `1 h 2 min`, `3 d 4 h`."""
+    if seconds < 9.95:
+        return f"{seconds:.1f} s"
+    whole = round(seconds)
+    for size, name, part, part_name in ((86400, "d", 3600, "h"), (3600, "h", 60, "min"), (60, "min", 1, "s")):
+        if whole >= size:
+            rest = whole % size // part
+            return f"{whole // size} {name}" + (f" {rest} {part_name}" if rest else "")
+    return f"{whole} s"
+
+
+def compact(number: float) -> str:
+    """`950`, `12.3k`, `1.2M`."""
+    for size, name in ((1e9, "G"), (1e6, "M"), (1e3, "k")):
+        # From 999.95 on, rounding to one digit would show a thousand of the smaller unit.
+        if number >= size * 0.99995:
+            return f"{number / size:.1f}{name}"
+    return f"{number:.0f}"
+
+
+def counted(number: int, what: str) -> str:
+    return f"{number:,} {what}" if number == 1 else f"{number:,} {what}s"

@@ -1,0 +1,123 @@
+"""kill -9 at any moment: what was committed is there, nothing committed is asked again, the rest is said to be unclear."""
+
+from __future__ import annotations
+
+import json
+import os
+import random
+import signal
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from bioforge.simulator import Simulator, SimulatorOptions
+from projects import ProjectFolder, Ran
+
+ROWS = 150
+
+
+@pytest.fixture
+def server() -> Iterator[Simulator]:
+    with Simulator(SimulatorOptions(latency=0.03, latency_sigma=0.5, seed=7)) as running:
+        yield running
+
+
+@pytest.fixture
+def project(tmp_path: Path, server: Simulator) -> ProjectFolder:
+    folder = ProjectFolder(tmp_path, server)
+    rows = "".join(f"{number},Artist {number},painter\n" for number in range(ROWS))
+    folder.write("artists.csv", "artist_id,artist_name,artist_data\n" + rows)
+    folder.configure(more="[[output]]\npath = 'out.jsonl'\n")
+    return folder
+
+
+def _killed_run(project: ProjectFolder, backend: str, answers: int) -> None:
+    """Kill a run once the server has charged for so many answers in all; also a run that has just ended is fine."""
+    with project.start("run", "--backend", backend) as process:
+        deadline = time.monotonic() + 60
+        while project.charged() < answers and process.poll() is None and time.monotonic() < deadline:
+            select_briefly()
+        process.send_signal(signal.SIGKILL)
+        process.communicate(timeout=30)
+
+
+def select_briefly() -> None:
+    """Give the other process the processor; polling a counter needs no longer wait."""
+    os.sched_yield()
+
+
+@pytest.mark.parametrize("backend", ["async", "threads"])
+def test_killed_at_random_moments_and_resumed(project: ProjectFolder, backend: str) -> None:
+    draw = random.Random(backend)
+    kept: dict[str, tuple[str, str]] = {}
+    for _ in range(6):
+        _killed_run(project, backend, project.charged() + draw.randrange(1, 25))
+        answers = {row[0]: row[1:] for row in project.rows("SELECT request_hash, response_id, text FROM responses")}
+        for digest, answer in kept.items():
+            assert answers[digest] == answer, "a committed answer changed or went away"
+        kept = answers
+        assert project.value("PRAGMA integrity_check") == "ok"
+    charged_before = {charge.client_request_id for charge in project.server.ledger.entries()}
+
+    resumed = project.process("resume", "--backend", backend)
+    assert resumed.code == 0, resumed.err
+
+    project.assert_ledger_equals_state()
+    asked_again = [
+        digest
+        for (digest,) in project.rows(
+            "SELECT request_hash FROM attempts GROUP BY request_hash HAVING sum(paid = 'yes') > 1"
+        )
+    ]
+    assert asked_again == [], "a committed answer was bought twice"
+    new = {charge.client_request_id for charge in project.server.ledger.entries()} - charged_before
+    answered_anew = {row[0] for row in project.rows("SELECT client_request_id FROM attempts WHERE run = 7")}
+    assert new <= answered_anew
+    assert project.value("SELECT count(*) FROM results WHERE state = 'fresh'") == ROWS
+    audit = json.loads(project.run("audit", "--format", "json").ok().out)
+    assert audit["paid_twice"] == 0
+    assert audit["lost"] == 0
+    # what was in flight when it was killed: at most the concurrency for each kill, and every double charge is among it
+    twice = project.charged() - len({charge.body_sha256 for charge in project.server.ledger.entries()})
+    assert twice <= audit["maybe_paid"] <= 6 * 4
+    assert len(project.read("out.jsonl").splitlines()) == ROWS
+
+
+def test_after_kill_an_unclear_request_is_not_asked_again_when_the_project_says_so(project: ProjectFolder) -> None:
+    project.configure(**{"first_delay = 0.001": "first_delay = 0.001\nmaybe_paid = false"})
+    _killed_run(project, "async", 20)
+    resumed = project.process("resume")
+    unclear = project.value("SELECT count(*) FROM results WHERE state = 'maybe paid'")
+    assert unclear == project.value("SELECT count(*) FROM attempts WHERE paid = 'maybe'")
+    assert resumed.code == (1 if unclear else 0), resumed.err
+    bodies = {charge.body_sha256 for charge in project.server.ledger.entries()}
+    assert project.charged() == len(bodies), "something was bought twice"
+
+
+def test_resume_keeps_the_selection(project: ProjectFolder) -> None:
+    with project.start("run", "--select", "1*", "--limit", "40") as process:
+        while project.charged() < 5 and process.poll() is None:
+            select_briefly()
+        process.send_signal(signal.SIGKILL)
+        process.communicate(timeout=30)
+    ran = project.process("resume")
+    assert ran.code == 0, ran.err
+    fresh = {row[0] for row in project.rows("SELECT artist_id FROM results WHERE state = 'fresh'")}
+    assert len(fresh) == 40
+    assert all(artist.startswith("1") for artist in fresh)
+    assert project.run("resume").ok().err.startswith("nothing to resume")
+
+
+def test_a_second_run_is_refused_by_name_and_readers_go_on(project: ProjectFolder) -> None:
+    with project.start("run") as process:
+        while project.charged() < 1 and process.poll() is None:
+            select_briefly()
+        second = project.process("run")
+        reading: Ran = project.process("status")
+        process.communicate(timeout=60)
+    assert second.code == 2
+    assert f"in use by `bioforge run`, process {process.pid}" in second.err
+    assert reading.code == 0, reading.err
+    assert "running" in reading.out

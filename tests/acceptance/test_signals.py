@@ -1,0 +1,66 @@
+"""Ctrl-C and SIGTERM: the first drains, the second leaves; both keep what was paid for."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from bioforge.simulator import Simulator, SimulatorOptions
+from projects import ProjectFolder
+
+
+@pytest.fixture
+def server() -> Iterator[Simulator]:
+    with Simulator(SimulatorOptions(latency=0.2)) as running:
+        yield running
+
+
+@pytest.fixture
+def project(tmp_path: Path, server: Simulator) -> ProjectFolder:
+    folder = ProjectFolder(tmp_path, server)
+    rows = "".join(f"{number},Artist {number},\n" for number in range(400))
+    folder.write("artists.csv", "artist_id,artist_name,artist_data\n" + rows)
+    return folder
+
+
+def _when_charged(project: ProjectFolder, process: subprocess.Popen[str], answers: int) -> None:
+    while project.charged() < answers and process.poll() is None:
+        os.sched_yield()
+
+
+@pytest.mark.parametrize("backend", ["async", "threads"])
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_the_first_signal_drains(project: ProjectFolder, backend: str, number: signal.Signals) -> None:
+    with project.start("run", "--backend", backend) as process:
+        _when_charged(project, process, 8)
+        process.send_signal(number)
+        _, err = process.communicate(timeout=60)
+    assert process.returncode == 130, err
+    assert "waiting for those in flight" in err
+    assert "bioforge resume" in err
+    project.assert_ledger_equals_state()
+    assert project.value("SELECT count(*) FROM attempts WHERE paid = 'maybe'") == 0, "drained means nothing is unclear"
+    assert project.value("SELECT count(*) FROM responses") == project.charged()
+    assert project.value("SELECT state FROM runs") == "interrupted"
+
+
+@pytest.mark.parametrize("backend", ["async", "threads"])
+def test_the_second_signal_leaves_and_says_what_is_unclear(project: ProjectFolder, backend: str) -> None:
+    project.configure(**{"[provider]": "[provider]\ntimeout = 60"})
+    with project.start("run", "--backend", backend) as process:
+        _when_charged(project, process, 8)
+        process.send_signal(signal.SIGINT)
+        assert process.stderr is not None
+        for line in process.stderr:
+            if "waiting for those in flight" in line:
+                break
+        process.send_signal(signal.SIGINT)
+        process.communicate(timeout=60)
+    assert process.returncode == 130
+    project.assert_ledger_equals_state()
+    assert project.value("SELECT count(*) FROM attempts WHERE outcome = 'started'") == 0
