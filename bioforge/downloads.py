@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import filecmp
 import hashlib
 import os
 import re
@@ -39,7 +38,7 @@ class Validators:
 
 @dataclass(frozen=True, slots=True)
 class Fetched:
-    """A URL's content as a file. `unchanged`: byte for byte what the file held before."""
+    """A URL's content as a file. `unchanged`: the server says that it is still what `known` was given with."""
 
     url: str
     path: Path
@@ -64,8 +63,8 @@ def shown(url: str) -> str:
 def fetch(url: str, cache_dir: Path, known: Validators | None = None, timeout: float = 60.0) -> Fetched:
     """Bring `url` into `cache_dir`, asking only for a change where `known` and the kept file allow it.
 
-    The file is replaced when the content has arrived in full, and left alone when it is the same. `timeout` is
-    seconds without any sign of the server. Raises `InputError` with status and hint.
+    The file is replaced only when the content has arrived in full. `timeout` is seconds without any sign of the
+    server. Raises `InputError` with status and hint.
     """
     import requests
 
@@ -83,8 +82,8 @@ def fetch(url: str, cache_dir: Path, known: Validators | None = None, timeout: f
                     return Fetched(url, path, _validators(response, known or Validators()), unchanged=True)
                 if response.status_code != 200:
                     raise _refusal(name, response)
-                changed = _keep(name, response, path)
-                return Fetched(url, path, _validators(response, Validators()), unchanged=not changed)
+                _keep(name, response, path)
+                return Fetched(url, path, _validators(response, Validators()), unchanged=False)
     except requests.RequestException as error:
         raise _failure(name, error, timeout) from error
     except OSError as error:
@@ -117,8 +116,8 @@ def _validators(response: Response, before: Validators) -> Validators:
     return Validators(headers.get("ETag", before.etag), headers.get("Last-Modified", before.last_modified))
 
 
-def _keep(name: str, response: Response, path: Path) -> bool:
-    """Write the body beside `path` and put it there; whether that changed anything."""
+def _keep(name: str, response: Response, path: Path) -> None:
+    """Write the body beside `path`, and put it there when it is complete."""
     path.parent.mkdir(parents=True, exist_ok=True)
     part = path.with_name(f".{path.name}.{secrets.token_hex(4)}.part")
     try:
@@ -128,10 +127,7 @@ def _keep(name: str, response: Response, path: Path) -> bool:
             stream.flush()
             os.fsync(stream.fileno())  # an address is trusted from now on to be unchanged: so must be the file
         _check_complete(name, response, part)
-        if path.is_file() and filecmp.cmp(part, path, shallow=False):
-            return False
         os.replace(part, path)
-        return True
     finally:
         part.unlink(missing_ok=True)
 

@@ -25,15 +25,16 @@ _HINTS = {
 
 
 @contextmanager
-def atomic_write(path: Path) -> Iterator[IO[bytes]]:
+def atomic_write(path: Path, durable: bool = True) -> Iterator[IO[bytes]]:
     """A binary stream whose content becomes `path` when the block ends, and nothing when it fails.
 
     The new file keeps the permissions of the old one; a link keeps pointing where it did; missing folders are made.
     Devices and pipes, which cannot be replaced, are written to directly. Raises `OutputError` for whatever the
-    operating system refuses.
+    operating system refuses. Not `durable` leaves it to the system when the content reaches the disk: for many small
+    files, each of which can be written again.
     """
     try:
-        with _replacing(path) as stream:
+        with _replacing(path, durable) as stream:
             yield stream
     except OSError as error:
         remedy = _HINTS.get(error.errno or 0, "solve that")
@@ -44,7 +45,7 @@ def atomic_write(path: Path) -> Iterator[IO[bytes]]:
 
 
 @contextmanager
-def _replacing(path: Path) -> Iterator[IO[bytes]]:
+def _replacing(path: Path, durable: bool) -> Iterator[IO[bytes]]:
     """As `atomic_write`, with the operating system's own errors."""
     path = Path(os.path.realpath(path))
     try:
@@ -65,7 +66,8 @@ def _replacing(path: Path) -> Iterator[IO[bytes]]:
             os.chmod(temporary, stat.S_IMODE(mode))
         yield stream
         stream.flush()
-        os.fsync(stream.fileno())
+        if durable:
+            os.fsync(stream.fileno())
         stream.close()
         os.replace(temporary, path)
     except BaseException:
@@ -73,7 +75,8 @@ def _replacing(path: Path) -> Iterator[IO[bytes]]:
             stream.close()
         temporary.unlink(missing_ok=True)
         raise
-    _sync_folder(path.parent)
+    if durable:
+        _sync_folder(path.parent)
 
 
 def _sync_folder(folder: Path) -> None:

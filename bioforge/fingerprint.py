@@ -12,7 +12,6 @@ from collections.abc import Mapping
 
 from bioforge.model import Artist
 
-
 _canonical = json.JSONEncoder(sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False).encode
 _compact = json.JSONEncoder(separators=(",", ":"), ensure_ascii=False).encode
 

@@ -162,7 +162,7 @@ class BackendContext:
     `options` is the table `[backend.NAME]` of the project file; `timeout` is seconds for one call."""
 
     base_url: str
-    api_key: str | None
+    api_key: str | None = field(repr=False)
     api_key_env: str = "OPENAI_API_KEY"
     timeout: float = 600.0
     options: Mapping[str, object] = field(default_factory=dict)

@@ -57,7 +57,9 @@ def read(path: Path, store: Store, project: str) -> list[int]:
                 )
             rows = [_line(path, number, line) for number, line in enumerate(stream, start=2)]
     except OSError as error:
-        raise InputError(f"{path}: cannot be read: {error.strerror}", "`bioforge plan --out FILE` writes a plan") from None
+        raise InputError(
+            f"{path}: cannot be read: {error.strerror}", "`bioforge plan --out FILE` writes a plan"
+        ) from None
     if header.get("targets") != len(rows):
         raise PlanMismatch(f"{path}: cut off: {len(rows)} of {header.get('targets')} targets", "make the plan again")
     found: list[int] = []

@@ -11,7 +11,16 @@ from typing import Protocol
 
 from bioforge import engine, planfile
 from bioforge.config import ProjectConfig
-from bioforge.errors import EXIT_FAILED, EXIT_INTERRUPTED, EXIT_OK, EXIT_STOPPED, EXIT_USAGE, InputError, UsageError, nearest
+from bioforge.errors import (
+    EXIT_FAILED,
+    EXIT_INTERRUPTED,
+    EXIT_OK,
+    EXIT_STOPPED,
+    EXIT_USAGE,
+    InputError,
+    UsageError,
+    nearest,
+)
 from bioforge.estimate import Estimator, Priced
 from bioforge.events import Stopped
 from bioforge.interfaces import Backend, BackendContext, Gauges, Stop, Work
@@ -26,13 +35,12 @@ from bioforge.store.targets import StaleGroup
 
 PROMPT_OBJECTS_END = "2026-11-30"
 
+
 class Watcher(engine.Watcher, Protocol):
     """Told what a run is about to do, and then of every group of events."""
 
     def recovered(self, settled: Settled, dead: Sequence[runs.Run]) -> None: ...
-    def planned(
-        self, refreshed: Refreshed, priced: Sequence[Priced], store: Store, selection: Selection
-    ) -> None: ...
+    def planned(self, refreshed: Refreshed, priced: Sequence[Priced], store: Store, selection: Selection) -> None: ...
     def start(self, requests: int, backend: str, gauges: Callable[[], Gauges]) -> None: ...
     def finish(self) -> None: ...
 
@@ -166,9 +174,7 @@ class OpenProject:
             settled = settle(store)
             if settled.maybe_paid or settled.interrupted:
                 watcher.recovered(settled, dead)
-            run = runs.begin(
-                store, order.command, self.backend_name, order.selection, always_make=order.always_make
-            )
+            run = runs.begin(store, order.command, self.backend_name, order.selection, always_make=order.always_make)
             try:
                 return self._run(store, run, order, watcher, stop)
             except KeyboardInterrupt:

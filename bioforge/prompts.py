@@ -167,7 +167,9 @@ class Prompts:
 
 
 def _is_constant(tree: jinja2.nodes.Template) -> bool:
-    return all(isinstance(node, jinja2.nodes.Output | jinja2.nodes.TemplateData) for node in tree.find_all(jinja2.nodes.Node))
+    return all(
+        isinstance(node, jinja2.nodes.Output | jinja2.nodes.TemplateData) for node in tree.find_all(jinja2.nodes.Node)
+    )
 
 
 def _constant(text: str) -> Callable[..., str]:

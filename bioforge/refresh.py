@@ -84,8 +84,12 @@ def read_input(store: Store, spec: InputSpec, find_reader: FindReader) -> Readin
         for source in found:
             signature = source.signature()
             seen[source.name] = {"signature": _signature_text(signature)}
-        if same_reader and seen.keys() == known.keys() and all(
-            entry["signature"] and entry["signature"] == known[name]["signature"] for name, entry in seen.items()
+        if (
+            same_reader
+            and seen.keys() == known.keys()
+            and all(
+                entry["signature"] and entry["signature"] == known[name]["signature"] for name, entry in seen.items()
+            )
         ):
             return None
     reading = inputs.read_into(store, _rows(found, spec, find_reader))

@@ -16,6 +16,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 from typing import IO, Any, cast
+from urllib.parse import urlsplit
 
 from bioforge.errors import InputError, nearest
 
@@ -56,7 +57,8 @@ class Source:
     @property
     def suffix(self) -> str:
         """`csv` for `artists.csv` and `artists.csv.gz`, in lower case; empty where the name has none."""
-        name = PurePosixPath(self.name).name.lower().removesuffix(".gz")
+        name = urlsplit(self.name).path if is_url(self.name) else self.name
+        name = PurePosixPath(name).name.lower().removesuffix(".gz")
         return PurePosixPath(name).suffix[1:]
 
     def signature(self) -> Signature | None:

@@ -8,7 +8,6 @@ import json
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from itertools import groupby
-from pathlib import PurePosixPath
 from typing import IO, Any
 
 from bioforge.errors import ConfigError, nearest
@@ -29,11 +28,6 @@ def bioforge_writers() -> Mapping[str, Writer | FolderWriter]:
         "markdown": markdown_writer,
         "markdown-folder": folder,
     }
-
-
-def name_by_path(path: str) -> str:
-    """The writer an output path asks for: `out/bios/` is a Markdown folder, else the suffix names it (or nothing)."""
-    return "markdown-folder" if path.endswith(("/", "\\")) else PurePosixPath(path).suffix[1:].lower()
 
 
 def _check_options(options: Mapping[str, object], known: Sequence[str]) -> None:

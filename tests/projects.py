@@ -160,13 +160,6 @@ class ProjectFolder:
         assert self.value("PRAGMA integrity_check") == "ok"
 
 
-ENVIRONMENT = {
-    name: ""
-    for name in (
-        "OPENAI_BASE_URL",
-        "OPENAI_MODEL",
-        "OPENAI_PROMPT_ID",
-        "PROMPT_ID",
-        "PROMPT_VERSION",
-    )
-} | {"OPENAI_API_KEY": "test-key", "NO_COLOR": "1"}
+ENVIRONMENT = dict.fromkeys(
+    ("OPENAI_BASE_URL", "OPENAI_MODEL", "OPENAI_PROMPT_ID", "PROMPT_ID", "PROMPT_VERSION"), ""
+) | {"OPENAI_API_KEY": "test-key", "NO_COLOR": "1"}

@@ -38,7 +38,9 @@ def complete_recipes(incomplete: str) -> list[str]:
 
 RecipesArgument = Annotated[
     list[str] | None,
-    typer.Argument(metavar="[RECIPE]...", help="Recipes to build; all when none is named.", autocompletion=complete_recipes),
+    typer.Argument(
+        metavar="[RECIPE]...", help="Recipes to build; all when none is named.", autocompletion=complete_recipes
+    ),
 ]
 
 
@@ -74,5 +76,7 @@ def check_format(value: str, known: tuple[str, ...]) -> str:
     from bioforge.errors import UsageError, nearest
 
     if value not in known:
-        raise UsageError(f"--format {value}: no such format", nearest(value, known) or f"formats are: {', '.join(known)}")
+        raise UsageError(
+            f"--format {value}: no such format", nearest(value, known) or f"formats are: {', '.join(known)}"
+        )
     return value

@@ -17,10 +17,13 @@ from bioforge.errors import EXIT_OK, UsageError
 def export(
     format: Annotated[
         str | None,
-        typer.Option("-F", "--format", metavar="NAME", help="jsonl, csv, markdown or a plugin's.", show_default="by suffix"),
+        typer.Option(
+            "-F", "--format", metavar="NAME", help="jsonl, csv, markdown or a plugin's.", show_default="by suffix"
+        ),
     ] = None,
     output: Annotated[
-        Path | None, typer.Option("-o", "--output", metavar="FILE", help="Write here, atomically.", show_default="stdout")
+        Path | None,
+        typer.Option("-o", "--output", metavar="FILE", help="Write here, atomically.", show_default="stdout"),
     ] = None,
     recipe: Annotated[list[str] | None, typer.Option("--recipe", metavar="NAME", help="Only this recipe.")] = None,
     select: SelectOption = None,

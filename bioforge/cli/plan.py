@@ -26,10 +26,12 @@ def plan(
     recipes: RecipesArgument = None,
     file: FileOption = None,
     quiet: Annotated[
-        bool, typer.Option("-q", "--quiet", help="Say nothing: exit 0 everything is fresh, 1 something is stale, 2 error.")
+        bool,
+        typer.Option("-q", "--quiet", help="Say nothing: exit 0 everything is fresh, 1 something is stale, 2 error."),
     ] = False,
     what_if: Annotated[
-        str | None, typer.Option("-W", "--what-if", metavar="COLUMN", help="What would be stale if this column changed.")
+        str | None,
+        typer.Option("-W", "--what-if", metavar="COLUMN", help="What would be stale if this column changed."),
     ] = None,
     select: SelectOption = None,
     limit: Annotated[int | None, typer.Option("--limit", metavar="N", min=1, help="Plan at most N targets.")] = None,
@@ -98,13 +100,14 @@ def _what_if(store: Store, project: OpenProject, selection: Selection, column: s
     """The hypothetical: every target of the recipes whose templates read the column."""
     from bioforge.cli.show import count, table
     from bioforge.prompts import OWN_NAMES
+    from bioforge.report.tally import money
     from bioforge.store import inputs, targets
-    from bioforge.tally import money
 
     known = {*inputs.columns(store), *OWN_NAMES}
     if column not in known:
         raise UsageError(
-            f"-W {column}: the input has no such column", nearest(column, known) or f"columns are: {', '.join(sorted(known))}"
+            f"-W {column}: the input has no such column",
+            nearest(column, known) or f"columns are: {', '.join(sorted(known))}",
         )
     estimator, rows, groups = project.estimator(store), [], []
     for prompts in project.prompts:
@@ -117,7 +120,9 @@ def _what_if(store: Store, project: OpenProject, selection: Selection, column: s
         number = 0 if priced is None else priced.group.targets
         cost = 0.0 if priced is None else priced.cost_usd
         groups.append({"recipe": recipe, "targets": number, "cost_usd": cost})
-        rows.append([recipe, f"{number:,}", money(cost) if number else "-", "" if used else "does not read this column"])
+        rows.append(
+            [recipe, f"{number:,}", money(cost) if number else "-", "" if used else "does not read this column"]
+        )
     if format == "json":
         print(json.dumps({"column": column, "groups": groups}, ensure_ascii=False, indent=2))
     else:
@@ -147,7 +152,9 @@ def why(
             near = [f"{identity} ({name})" for identity, name in ids_like(store, artist_id)]
             raise UsageError(
                 f"no artist with the id {artist_id!r}",
-                f"did you mean {', '.join(near)}?" if near else "ids are in the first column of `bioforge export -F csv`",
+                f"did you mean {', '.join(near)}?"
+                if near
+                else "ids are in the first column of `bioforge export -F csv`",
             )
     name, source, line, removed, stories = found
     if format == "json":
@@ -189,7 +196,7 @@ def _used_columns(file: Path | None) -> dict[str, frozenset[str] | None]:
 def _target_lines(target: TargetStory, used: frozenset[str] | None) -> Iterator[str]:
     from bioforge.cli.show import table, value, when
     from bioforge.plan import CHANGED, REMOVED, column_changes, definition_changes
-    from bioforge.tally import money
+    from bioforge.report.tally import money
 
     state = "fresh" if target.reason is None else target.reason
     notes = []

@@ -44,7 +44,8 @@ def run(
         bool, typer.Option("-n", "--dry-run", help="Show what would be sent, with the first 5 bodies; send nothing.")
     ] = False,
     always_make: Annotated[
-        bool, typer.Option("-B", "--always-make", help="Build selected targets even when they are fresh (this pays again).")
+        bool,
+        typer.Option("-B", "--always-make", help="Build selected targets even when they are fresh (this pays again)."),
     ] = False,
     concurrency: Concurrency = None,
     keep_going: KeepGoing = None,
@@ -56,7 +57,9 @@ def run(
         Path | None, typer.Option("--plan", metavar="FILE", help="Do exactly this plan (from plan --out), or refuse.")
     ] = None,
     print_text: PrintText = False,
-    strict: Annotated[bool, typer.Option("--strict", help="One bad row stops the run before anything is sent.")] = False,
+    strict: Annotated[
+        bool, typer.Option("--strict", help="One bad row stops the run before anything is sent.")
+    ] = False,
     verbose: Verbose = False,
     log_format: LogFormat = "console",
     log_file: LogFile = None,
@@ -169,8 +172,8 @@ def _build(
     project: OpenProject, order: Order, *, print_text: bool, verbose: bool, log_format: str, log_file: Path | None
 ) -> int:
     from bioforge.cli.watch import RunWatcher
-    from bioforge.logs import configure
     from bioforge.report import make_reporter
+    from bioforge.report.logs import configure
 
     check_format(log_format, ("console", "json"))
     key = project.config.api_key()
@@ -214,5 +217,3 @@ def _leave(result: Result) -> None:
         with suppress(OSError, ValueError):
             stream.flush()
     os._exit(result.exit_code)
-
-

@@ -38,13 +38,21 @@ def simulate(
     port: Annotated[int, typer.Option("--port", min=0, max=65535, help="The port; 0 takes a free one.")] = 8080,
     latency: Annotated[float, typer.Option("--latency", metavar="SECONDS", help="Median time to an answer.")] = 0.0,
     latency_sigma: Annotated[float, typer.Option("--latency-sigma", help="Spread of a log-normal latency.")] = 0.0,
-    requests_per_minute: Annotated[int | None, typer.Option("--requests-per-minute", metavar="N", help="Rate limit.")] = None,
-    tokens_per_minute: Annotated[int | None, typer.Option("--tokens-per-minute", metavar="N", help="Rate limit.")] = None,
+    requests_per_minute: Annotated[
+        int | None, typer.Option("--requests-per-minute", metavar="N", help="Rate limit.")
+    ] = None,
+    tokens_per_minute: Annotated[
+        int | None, typer.Option("--tokens-per-minute", metavar="N", help="Rate limit.")
+    ] = None,
     fault: Annotated[
         list[str] | None,
-        typer.Option("--fault", metavar="NAME=SHARE", help="A fault and how often, like rate_limit=0.05. May be repeated."),
+        typer.Option(
+            "--fault", metavar="NAME=SHARE", help="A fault and how often, like rate_limit=0.05. May be repeated."
+        ),
     ] = None,
-    quota_after: Annotated[int | None, typer.Option("--quota-after", metavar="N", help="Quota ends after N answers.")] = None,
+    quota_after: Annotated[
+        int | None, typer.Option("--quota-after", metavar="N", help="Quota ends after N answers.")
+    ] = None,
     seed: Annotated[int, typer.Option("--seed", help="Which faults are drawn.")] = 0,
     ledger: Annotated[
         Path | None, typer.Option("--ledger", metavar="FILE", help="Append every charged answer here, as JSON lines.")
@@ -81,7 +89,9 @@ def _fault(item: str) -> tuple[str, float]:
     try:
         return name, float(share)
     except ValueError:
-        raise UsageError(f"--fault {item}: expected NAME=SHARE with a share from 0 to 1", "like rate_limit=0.05") from None
+        raise UsageError(
+            f"--fault {item}: expected NAME=SHARE with a share from 0 to 1", "like rate_limit=0.05"
+        ) from None
 
 
 @command
@@ -108,7 +118,9 @@ def plugins(
                 info.version or "-",
                 info.source,
                 "; ".join(
-                    f"{hook.removeprefix('bioforge_')}: {', '.join(names)}" for hook, names in info.provides.items() if names
+                    f"{hook.removeprefix('bioforge_')}: {', '.join(names)}"
+                    for hook, names in info.provides.items()
+                    if names
                 ),
             ]
             for info in described

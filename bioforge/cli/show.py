@@ -8,7 +8,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from datetime import datetime
 from typing import TYPE_CHECKING
 
-from bioforge.tally import money
+from bioforge.report.tally import money
 
 if TYPE_CHECKING:
     from bioforge.estimate import Priced
@@ -24,7 +24,10 @@ def table(rows: Sequence[Sequence[str]], right: Iterable[int] = (), indent: str 
     from rich.cells import cell_len
 
     rows = [list(map(str, row)) for row in rows]
-    widths = [max((cell_len(row[i]) for row in rows if i < len(row)), default=0) for i in range(max(map(len, rows), default=0))]
+    widths = [
+        max((cell_len(row[i]) for row in rows if i < len(row)), default=0)
+        for i in range(max(map(len, rows), default=0))
+    ]
     aligned = set(right)
     for row in rows:
         cells = []

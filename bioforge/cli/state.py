@@ -86,7 +86,7 @@ def _gather(store: Store, config: ProjectConfig) -> dict[str, object]:
 
 def _status_lines(found: dict[str, object]) -> Iterator[str]:
     from bioforge.cli.show import ago, count, table
-    from bioforge.tally import money
+    from bioforge.report.tally import money
 
     artists, removed, bad = found["artists"], found["removed"], found["bad_rows"]
     assert isinstance(artists, int)
@@ -155,8 +155,8 @@ def audit(file: FileOption = None, format: FormatOption = "text") -> int:
 
 def _audit_lines(found: object, path: Path, simulated: bool) -> Iterator[str]:
     from bioforge.cli.show import count, table
+    from bioforge.report.tally import money
     from bioforge.store.ledger import Ledger
-    from bioforge.tally import money
 
     assert isinstance(found, Ledger)
     rows = [

@@ -45,7 +45,9 @@ def _end(store: Store, run: int) -> None:
 
 @command
 def accept(
-    select: Annotated[list[str] | None, typer.Argument(metavar="[SELECT]...", help="Ids, globs or reason:WORD.")] = None,
+    select: Annotated[
+        list[str] | None, typer.Argument(metavar="[SELECT]...", help="Ids, globs or reason:WORD.")
+    ] = None,
     recipe: RecipeOption = None,
     yes: Yes = False,
     file: FileOption = None,
@@ -77,8 +79,8 @@ def forget(
 ) -> int:
     """Drop answers on purpose; says what they had cost. The next run asks for them again, and pays again."""
     from bioforge.cli.show import count
+    from bioforge.report.tally import money
     from bioforge.store import Store, upkeep
-    from bioforge.tally import money
 
     project = open_project(file)
     selection = project.selection(recipe or (), select)
@@ -87,9 +89,7 @@ def forget(
         weighed = upkeep.would_forget(store, selection)
         if not weighed.answers:
             say("nothing to forget: the selection has no answers")
-        elif _confirmed(
-            f"forget {count(weighed.answers, 'answer')} that had cost {money(weighed.cost_usd)}?", yes
-        ):
+        elif _confirmed(f"forget {count(weighed.answers, 'answer')} that had cost {money(weighed.cost_usd)}?", yes):
             dropped = upkeep.forget(store, selection, run)
             say(f"{count(dropped.answers, 'answer')} forgotten; they had cost {money(dropped.cost_usd)}")
         _end(store, run)
@@ -100,8 +100,8 @@ def forget(
 def gc(yes: Yes = False, file: FileOption = None) -> int:
     """Drop answers that no artist and recipe of today use, and give the space back."""
     from bioforge.cli.show import count
+    from bioforge.report.tally import money
     from bioforge.store import Store, upkeep
-    from bioforge.tally import money
 
     project = open_project(file)
     recipes = json.dumps(project.recipes)
@@ -109,9 +109,7 @@ def gc(yes: Yes = False, file: FileOption = None) -> int:
         run = _begin(store, "gc")
         project.refresh(store)
         weighed = upkeep.would_collect(store, recipes)
-        if _confirmed(
-            f"drop {count(weighed.answers, 'unused answer')} that had cost {money(weighed.cost_usd)}?", yes
-        ):
+        if _confirmed(f"drop {count(weighed.answers, 'unused answer')} that had cost {money(weighed.cost_usd)}?", yes):
             before = project.config.state_path.stat().st_size
             dropped = upkeep.collect(store, recipes, run)
             freed = max(0, before - project.config.state_path.stat().st_size)

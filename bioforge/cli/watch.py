@@ -10,7 +10,7 @@ from bioforge.cli.edge import say
 from bioforge.cli.show import count, plan_lines, reading_lines
 from bioforge.events import Event
 from bioforge.interfaces import Gauges
-from bioforge.tally import Closing, summary
+from bioforge.report.tally import Closing, summary
 
 if TYPE_CHECKING:
     from bioforge.estimate import Priced
@@ -36,7 +36,11 @@ class RunWatcher:
         for run in dead:
             say(f"run {run.id} (`bioforge {run.command}`) ended without a word; every answer it recorded is kept")
         if settled.maybe_paid:
-            again = "are asked again" if self._project.config.retry.maybe_paid else "are not asked again (maybe_paid = false)"
+            again = (
+                "are asked again"
+                if self._project.config.retry.maybe_paid
+                else "are not asked again (maybe_paid = false)"
+            )
             say(f"  {count(settled.maybe_paid, 'request')} in flight then may have been paid for; they {again}")
 
     def planned(self, refreshed: Refreshed, priced: Sequence[Priced], store: Store, selection: Selection) -> None:
@@ -82,7 +86,9 @@ class RunWatcher:
             if not result.left:
                 say(f"{name}: everything is up to date ({count(result.fresh, 'target')}); nothing was sent")
             else:
-                say(f"{name}: nothing was sent, {count(sum(g.targets for g in result.left), 'target')} cannot be built:")
+                say(
+                    f"{name}: nothing was sent, {count(sum(g.targets for g in result.left), 'target')} cannot be built:"
+                )
         else:
             closing = Closing(
                 fresh=result.fresh_before,

@@ -99,9 +99,7 @@ class App:
         digest = digest_of(text)
         occurrence = self._occurrences.get(digest, 0) + 1
         self._occurrences[digest] = occurrence
-        reply = answer(
-            endpoint, body, options, occurrence, created=int(time.time()), text=text, digest=digest
-        )
+        reply = answer(endpoint, body, options, occurrence, created=int(time.time()), text=text, digest=digest)
         if reply.fault == "drop_before":
             return exchange.drop(reply.fault)
         if reply.bill is None:
@@ -115,9 +113,7 @@ class App:
         self._settle(exchange, reply, payload)
         return await self._deliver(exchange, reply.fault, payload, digest)
 
-    def _admit(
-        self, exchange: _Exchange, endpoint: str, body: Mapping[str, Any], number: int
-    ) -> web.Response | None:
+    def _admit(self, exchange: _Exchange, endpoint: str, body: Mapping[str, Any], number: int) -> web.Response | None:
         """The refusal of a request that is not worked on, or None; `number` is its place, from 1."""
         options = self.options
         if options.outage is not None and options.outage.covers(number):
@@ -229,9 +225,7 @@ class _Exchange:
         self.started = time.perf_counter()
         self.headers: dict[str, str] = {}
 
-    def send(
-        self, status: int, payload: bytes, *, content_type: str = _JSON, fault: str | None = None
-    ) -> web.Response:
+    def send(self, status: int, payload: bytes, *, content_type: str = _JSON, fault: str | None = None) -> web.Response:
         self.app.ledger.count(status, fault)
         return self.respond(status, payload, content_type)
 

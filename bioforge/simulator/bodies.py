@@ -88,9 +88,7 @@ def _check_prompt(prompt: object) -> None:
     if not isinstance(identifier, str):
         raise wrong_type("prompt.id", "a string", identifier)
     if identifier.startswith("pmpt_missing"):
-        raise Problem(
-            404, f"Prompt with id '{identifier}' not found.", param="prompt", code="prompt_not_found"
-        )
+        raise Problem(404, f"Prompt with id '{identifier}' not found.", param="prompt", code="prompt_not_found")
     if not isinstance(prompt.get("version", ""), (str, type(None))):
         raise wrong_type("prompt.version", "a string", prompt["version"])
     if not isinstance(prompt.get("variables", {}), (dict, type(None))):

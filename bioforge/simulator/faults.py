@@ -128,9 +128,7 @@ def refusal(fault: str, retry_after: float) -> Problem | None:
             message = "This request is refused for what it says. (simulated fault: bad_request)"
             return Problem(400, message, code="invalid_prompt")
         case "rate_limit":
-            message = (
-                f"Rate limit reached. Please try again in {retry_after:g}s. (simulated fault: rate_limit)"
-            )
+            message = f"Rate limit reached. Please try again in {retry_after:g}s. (simulated fault: rate_limit)"
             return Problem(
                 429, message, type="requests", code="rate_limit_exceeded", headers=retry_headers(retry_after)
             )

@@ -96,9 +96,7 @@ class Ledger:
         """The `x-request-id` of the request with this number."""
         return f"{self._prefix}{number:016x}"
 
-    def charge(
-        self, time: float, number: int, client_request_id: str | None, bill: Bill, delivered: Delivered
-    ) -> None:
+    def charge(self, time: float, number: int, client_request_id: str | None, bill: Bill, delivered: Delivered) -> None:
         """Adds an entry, to the file first. `number` is the request's."""
         kind = (bill.endpoint, bill.model, bill.service_tier, delivered)
         row = (

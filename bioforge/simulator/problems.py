@@ -37,9 +37,7 @@ class Problem(Exception):
 
 
 def missing(param: str) -> Problem:
-    return Problem(
-        400, f"Missing required parameter: '{param}'.", param=param, code="missing_required_parameter"
-    )
+    return Problem(400, f"Missing required parameter: '{param}'.", param=param, code="missing_required_parameter")
 
 
 def wrong_type(param: str, expected: str, found: object) -> Problem:

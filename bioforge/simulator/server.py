@@ -32,9 +32,7 @@ class Simulator:
     It answers when the block begins. The ledger stays readable after it. OSError if the port cannot be had.
     """
 
-    def __init__(
-        self, options: SimulatorOptions | None = None, *, host: str = "127.0.0.1", port: int = 0
-    ) -> None:
+    def __init__(self, options: SimulatorOptions | None = None, *, host: str = "127.0.0.1", port: int = 0) -> None:
         self.options = options or SimulatorOptions()
         self.host = host
         self.port = port
@@ -111,9 +109,7 @@ class Simulator:
             listener = socket.create_server((self.host, self.port), family=found[0][0], backlog=BACKLOG)
         except OSError as error:
             if error.errno == errno.EADDRINUSE:
-                text = (
-                    f"port {self.port} on {self.host} is already in use: choose another, or 0 for a free one"
-                )
+                text = f"port {self.port} on {self.host} is already in use: choose another, or 0 for a free one"
             else:
                 text = f"cannot listen on {self.host}:{self.port}: {error.strerror or error}"
             raise OSError(error.errno, text) from error

@@ -288,9 +288,7 @@ def total_artists(store: Store) -> int:
     return int(store.value("SELECT count(*) FROM artists WHERE removed_at IS NULL"))
 
 
-def listed(
-    store: Store, selection: Selection, *, stale: bool = True, sendable: bool = False
-) -> Iterator[Target]:
+def listed(store: Store, selection: Selection, *, stale: bool = True, sendable: bool = False) -> Iterator[Target]:
     """The selected targets in order, in pages; `sendable`: without those that a run would not ask for."""
     send = "t.request_hash IS NOT NULL" + (" AND t.held = 0" if stale else "") if sendable else "1"
     where, values = selection.where()

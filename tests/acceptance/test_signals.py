@@ -9,9 +9,9 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from projects import ProjectFolder
 
 from bioforge.simulator import Simulator, SimulatorOptions
-from projects import ProjectFolder
 
 
 @pytest.fixture

@@ -6,7 +6,6 @@ import json
 from pathlib import Path
 
 import pytest
-
 from projects import ARTISTS, ProjectFolder
 
 
@@ -271,7 +270,9 @@ def test_the_state_of_a_newer_bioforge_is_left_alone(project: ProjectFolder) -> 
     from contextlib import closing
 
     with closing(sqlite3.connect(project.root / "bioforge.db")) as connection:
-        connection.execute("INSERT INTO _sqlite_migrations (migration_set, name, applied_at) VALUES ('bioforge', '9999', '')")
+        connection.execute(
+            "INSERT INTO _sqlite_migrations (migration_set, name, applied_at) VALUES ('bioforge', '9999', '')"
+        )
         connection.commit()
     refused = project.run("run")
     assert refused.code == 2

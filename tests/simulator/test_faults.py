@@ -133,20 +133,14 @@ def test_a_refusal_is_charged_and_has_no_text(start, connect):
     assert response.status == "completed"
     assert response.output_text == ""
     assert [part.type for part in response.output[0].content] == ["refusal"]
-    message = (
-        client.chat.completions.create(model="m", messages=[{"role": "user", "content": "A"}])
-        .choices[0]
-        .message
-    )
+    message = client.chat.completions.create(model="m", messages=[{"role": "user", "content": "A"}]).choices[0].message
     assert message.content is None
     assert message.refusal
     assert charged(server) == ["yes", "yes"]
 
 
 def test_a_script_names_the_faults_of_one_request_in_order(start, connect):
-    server = start(
-        script={"Absalon": ["rate_limit", "drop_before", "ok", "server_error"]}, faults={"slow_down": 1}
-    )
+    server = start(script={"Absalon": ["rate_limit", "drop_before", "ok", "server_error"]}, faults={"slow_down": 1})
     client = connect(server)
     for error in (openai.RateLimitError, openai.APIConnectionError):
         with pytest.raises(error):

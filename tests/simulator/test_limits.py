@@ -114,9 +114,7 @@ def test_a_request_larger_than_the_limit_is_never_admitted(clock):
 def test_six_headers_describe_both_limits(start):
     server = start(requests_per_minute=60, tokens_per_minute=150_000)
     body = {"model": "m", "input": "x" * 40, "max_output_tokens": 100}
-    headers = requests.post(
-        f"{server.base_url}/responses", json=body, headers={"Authorization": "Bearer key"}
-    ).headers
+    headers = requests.post(f"{server.base_url}/responses", json=body, headers={"Authorization": "Bearer key"}).headers
     assert {name: headers[name] for name in headers if name.startswith("x-ratelimit")} == {
         "x-ratelimit-limit-requests": "60",
         "x-ratelimit-limit-tokens": "150000",

@@ -23,10 +23,7 @@ from bioforge.simulator import Simulator, SimulatorOptions, serve
 ROOT = Path(__file__).parents[2]
 ASK = {"model": "m", "input": "Kobro"}
 KEY = {"Authorization": "Bearer key"}
-HALF = (
-    b"POST /v1/responses HTTP/1.1\r\nHost: localhost\r\nAuthorization: Bearer key\r\n"
-    b"Content-Length: 100\r\n\r\n{"
-)
+HALF = b"POST /v1/responses HTTP/1.1\r\nHost: localhost\r\nAuthorization: Bearer key\r\nContent-Length: 100\r\n\r\n{"
 """A request that announces more than it sends."""
 
 
@@ -93,9 +90,7 @@ def test_stopping_does_not_wait_for_requests_that_hang():
     async def hang_then_stop(server, number):
         async with aiohttp.ClientSession(headers=KEY) as session:
             waiting = [
-                asyncio.ensure_future(
-                    session.post(f"{server.base_url}/responses", json={**ASK, "user": str(n)})
-                )
+                asyncio.ensure_future(session.post(f"{server.base_url}/responses", json={**ASK, "user": str(n)}))
                 for n in range(number)
             ]
             while server.ledger.counts.faults.get("hang", 0) < number:
@@ -189,7 +184,5 @@ def test_serving_in_the_foreground_ends_cleanly_on_a_signal(number):
 def test_importing_it_imports_neither_asyncio_nor_aiohttp():
     code = "import bioforge.simulator, json, sys; print(json.dumps(sorted(sys.modules)))"
     environment = {**os.environ, "PYTHONPATH": str(ROOT)}
-    run = subprocess.run(
-        [sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=True
-    )
+    run = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=True)
     assert {"aiohttp", "asyncio", "openai"}.isdisjoint(json.loads(run.stdout))

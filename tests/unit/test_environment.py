@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from bioforge.config import load
-from bioforge.environment import Environment
+from bioforge.config.environment import Environment
 from bioforge.errors import ConfigError
 
 PLAIN = """

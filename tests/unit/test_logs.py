@@ -13,7 +13,7 @@ import pytest
 import structlog
 
 from bioforge.errors import UsageError
-from bioforge.logs import as_line, colourful, configure, mask
+from bioforge.report.logs import as_line, colourful, configure, mask
 
 AT = datetime(2026, 11, 21, 7, 41, 2, 123456, UTC)
 

@@ -25,7 +25,9 @@ def prompts(**changes: object) -> Prompts:
 
 
 def test_a_template_sees_the_artist_and_every_column() -> None:
-    made = prompts(instructions="Id {{ artist_id }}", input="{{ artist_name }}, {{ born }}, {{ columns['place of birth'] }}")
+    made = prompts(
+        instructions="Id {{ artist_id }}", input="{{ artist_name }}, {{ born }}, {{ columns['place of birth'] }}"
+    )
     rendered = made.render(DVORAK)
     assert rendered.instructions == "Id 7"
     assert rendered.input == "Antonín Dvořák, 1841, Nelahozeves"

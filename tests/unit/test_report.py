@@ -16,12 +16,12 @@ from rich.console import Console
 
 from bioforge.events import Failed, Launch, Noticed, Started, Stopped, Succeeded, Unusable
 from bioforge.interfaces import Gauges
-from bioforge.live import LiveReporter, headline, status
-from bioforge.logs import configure
 from bioforge.model import Answer, Failure, Paid, Request, Usage
-from bioforge.printing import Printer
 from bioforge.report import PlainReporter, make_reporter
-from bioforge.tally import Tally
+from bioforge.report.live import LiveReporter, headline, status
+from bioforge.report.logs import configure
+from bioforge.report.printing import Printer
+from bioforge.report.tally import Tally
 
 GAUGES = Gauges(in_flight=3, concurrency=4, retrying=1, waiting="rate limit, 12 s")
 
@@ -342,7 +342,7 @@ class TestPrinting:
     def test_a_closed_pipe_stops_the_printing_and_nothing_else(self):
         code = """
 import sys, time
-from bioforge.printing import Printer
+from bioforge.report.printing import Printer
 from bioforge.model import Request
 printer = Printer(sys.stdout)
 for number in range(3000):

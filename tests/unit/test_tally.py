@@ -8,7 +8,7 @@ import pytest
 
 from bioforge.events import Failed, Launch, Noticed, Started, Stopped, Succeeded, Unusable
 from bioforge.model import Answer, Failure, Paid, Request, Usage
-from bioforge.tally import Closing, Tally, by_class, compact, duration, money, summary
+from bioforge.report.tally import Closing, Tally, by_class, compact, duration, money, summary
 
 
 def launch(artist="1"):

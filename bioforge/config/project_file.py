@@ -7,9 +7,9 @@ import tomllib
 from pathlib import Path
 from typing import Any
 
+from bioforge.config.mistakes import short
+from bioforge.config.templates import decode
 from bioforge.errors import ConfigError
-from bioforge.mistakes import short
-from bioforge.templates import decode
 
 FILE = "bioforge.toml"
 

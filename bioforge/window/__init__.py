@@ -12,14 +12,14 @@ from dataclasses import dataclass
 from random import Random
 from typing import NamedTuple
 
-from bioforge.breaker import Breaker
-from bioforge.buckets import Mark, Pace
-from bioforge.budget import Budget, Price, Reservation
 from bioforge.events import Event, Failed, Launch, Noticed, Stopped, Succeeded, Unusable
 from bioforge.interfaces import Gauges, Limits, Outcome, RetryPolicy
 from bioforge.model import Failure, Paid, Request
 from bioforge.retry import LONG, Backoff
-from bioforge.throttle import Throttle
+from bioforge.window.breaker import Breaker
+from bioforge.window.buckets import Mark, Pace
+from bioforge.window.budget import Budget, Price, Reservation
+from bioforge.window.throttle import Throttle
 
 UNCOUNTED = 5
 """In a storm of 429s an attempt says nothing about its request and does not count; but after this many times the

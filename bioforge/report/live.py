@@ -11,10 +11,10 @@ from urllib.parse import urlsplit
 
 from bioforge.events import Event
 from bioforge.interfaces import Gauges
-from bioforge.logs import Logs
-from bioforge.printing import Printer
 from bioforge.report import Clock, Reporter
-from bioforge.tally import Tally, compact, duration
+from bioforge.report.logs import Logs
+from bioforge.report.printing import Printer
+from bioforge.report.tally import Tally, compact, duration
 
 if TYPE_CHECKING:
     from rich.console import Console, RenderableType

@@ -12,10 +12,10 @@ from typing import IO, Self
 
 from bioforge.events import Event, Failed, Launch, Noticed, Stopped, Succeeded, Unusable
 from bioforge.interfaces import Gauges
-from bioforge.logs import Logs, is_terminal
 from bioforge.model import Failure, Usage
-from bioforge.printing import Printer
-from bioforge.tally import Tally, duration, error_class
+from bioforge.report.logs import Logs, is_terminal
+from bioforge.report.printing import Printer
+from bioforge.report.tally import Tally, duration, error_class
 
 SHOWN_FAILURES = 20
 """Final failures that get a line of their own; the rest are counted."""
@@ -177,7 +177,7 @@ def make_reporter(
     printer = Printer(stdout) if print_text else None
     if not is_terminal(stderr) or dumb or logs.format == "json" or (print_text and is_terminal(stdout)):
         return PlainReporter(logs, printer)
-    from bioforge.live import LiveReporter
+    from bioforge.report.live import LiveReporter
 
     return LiveReporter(logs, printer)
 

@@ -12,12 +12,10 @@ from typing import Any, TypeVar
 
 from pydantic import ValidationError
 
-from bioforge.environment import Applied, Environment, apply
-from bioforge.errors import UsageError, nearest
-from bioforge.interfaces import Limits, RetryPolicy
-from bioforge.mistakes import Mistake, error, missing, not_json, of_validation, short, unknown
-from bioforge.project_file import FILE, find, parse
-from bioforge.tables import (
+from bioforge.config.environment import Applied, Environment, apply
+from bioforge.config.mistakes import Mistake, error, missing, not_json, of_validation, short, unknown
+from bioforge.config.project_file import FILE, find, parse
+from bioforge.config.tables import (
     ARTIST_FIELDS,
     SIMULATOR,
     Backend,
@@ -32,7 +30,9 @@ from bioforge.tables import (
     Simulator,
     Table,
 )
-from bioforge.templates import TemplateText
+from bioforge.config.templates import TemplateText
+from bioforge.errors import UsageError, nearest
+from bioforge.interfaces import Limits, RetryPolicy
 
 __all__ = ["FILE", "Backend", "Input", "Output", "ProjectConfig", "Recipe", "TemplateText", "load", "with_overrides"]
 

@@ -10,8 +10,8 @@ from urllib.parse import urlsplit
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, PlainValidator
 
+from bioforge.config.templates import TemplateText, read_template
 from bioforge.interfaces import RetryPolicy
-from bioforge.templates import TemplateText, read_template
 
 SIMULATOR = "simulator"
 ENDPOINTS = ("/v1/responses", "/v1/chat/completions")

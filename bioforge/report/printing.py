@@ -6,9 +6,9 @@ import os
 import re
 from typing import IO
 
-from bioforge.logs import is_terminal
 from bioforge.model import Request
-from bioforge.tally import printable_id
+from bioforge.report.logs import is_terminal
+from bioforge.report.tally import printable_id
 
 _TERMINAL_CODES = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")
 

@@ -7,8 +7,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from bioforge.config.templates import decode
 from bioforge.errors import ConfigError
-from bioforge.templates import decode
 
 PROMPT_IDS = ("OPENAI_PROMPT_ID", "PROMPT_ID")
 
