@@ -47,7 +47,6 @@ def atomic_write(path: Path, durable: bool = True) -> Iterator[IO[bytes]]:
 @contextmanager
 def _replacing(path: Path, durable: bool) -> Iterator[IO[bytes]]:
     """As `atomic_write`, with the operating system's own errors."""
-    path = Path(os.path.realpath(path))
     try:
         mode: int | None = path.stat().st_mode
     except FileNotFoundError:
@@ -58,6 +57,7 @@ def _replacing(path: Path, durable: bool) -> Iterator[IO[bytes]]:
         with path.open("wb") as stream:
             yield stream
         return
+    path = Path(os.path.realpath(path))
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.parent / f".bioforge-{secrets.token_hex(8)}.tmp"
     stream = os.fdopen(os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o666), "wb")

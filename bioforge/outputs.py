@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 from collections.abc import Iterator
 from contextlib import suppress
@@ -37,13 +38,25 @@ def write_outputs(store: Store, config: ProjectConfig, plugins: Plugins) -> tupl
             written.append(_write(store, config, plugins, output))
         except BioforgeError as error:
             errors.append(error.message + (f" ({error.hint})" if error.hint else ""))
+        except Exception as error:  # whatever a plugin's writer does, the answers are kept and shown as done
+            errors.append(f"{output.path}: the writer failed: {type(error).__name__}: {error} (the state is intact)")
     return written, errors
 
 
 def check_outputs(config: ProjectConfig, plugins: Plugins) -> None:
-    """Raise `PluginError` for an output nobody can write: better before anything is paid for than after."""
+    """Raise `PluginError` or `ConfigError` for an output nobody can write: better before anything is paid for than
+    after. Options are checked by the writer itself, which is given no records and a place that is thrown away."""
     for output in config.outputs:
-        plugins.writer(writer_name(output.path, output.writer))
+        writer = plugins.writer(writer_name(output.path, output.writer))
+        try:
+            if getattr(writer, "writes_folder", False):
+                list(cast("FolderWriter", writer)((), output.options))
+            else:
+                cast("Writer", writer)((), io.BytesIO(), output.options)
+        except BioforgeError:
+            raise
+        except Exception:  # a plugin's writer that cannot do without records: that says nothing about its options
+            continue
 
 
 def writer_name(path: str, given: str | None) -> str:

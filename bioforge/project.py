@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field, replace
 from itertools import islice
 from pathlib import Path
@@ -18,6 +18,7 @@ from bioforge.errors import (
     EXIT_STOPPED,
     EXIT_USAGE,
     InputError,
+    StateError,
     UsageError,
     nearest,
 )
@@ -182,11 +183,12 @@ class OpenProject:
                 runs.end(store, run, "interrupted", EXIT_INTERRUPTED, "interrupted")
                 raise
             except Exception as error:
-                settle(store)
-                if runs.still_planning(store, run):
-                    runs.discard(store, run)
-                else:
-                    runs.end(store, run, "stopped", EXIT_FAILED, f"error: {error}")
+                with suppress(StateError):  # where the state itself is the trouble, the next run settles this one
+                    settle(store)
+                    if runs.still_planning(store, run):
+                        runs.discard(store, run)
+                    else:
+                        runs.end(store, run, "stopped", EXIT_FAILED, f"error: {error}")
                 raise
 
     def _run(self, store: Store, run: int, order: Order, watcher: Watcher, stop: Stop) -> Result:

@@ -135,9 +135,10 @@ def find(path: str, root: Path) -> list[Source]:
     if glob.has_magic(expanded) and not os.path.lexists(root / expanded):
         found = [_checked(name, root) for name in _matches(expanded, root)]
         if not found:
+            fixed = os.path.dirname(re.split(r"[*?[]", expanded)[0])
             raise InputError(
                 f"no file matches the input {path!r} in {root.resolve()}",
-                _neighbour(root / re.split(r"[*?[]", expanded)[0], root) or "check [input] path in the project file",
+                _neighbour(root / fixed / os.path.basename(expanded), root) or "check [input] path in the project file",
             )
         return found
     return [_checked(expanded, root)]

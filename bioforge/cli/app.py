@@ -7,9 +7,11 @@ from typing import Annotated
 import typer
 
 from bioforge import __version__
+from bioforge.cli.edge import Commands
 
 app = typer.Typer(
     name="bioforge",
+    cls=Commands,
     help="Make for LLM generations: asks only for what is new, changed or failed, keeps every answer that was paid for,"
     " and never pays for one twice.",
     epilog="Start with: bioforge init my-project && cd my-project && bioforge run",
@@ -53,28 +55,48 @@ def _register() -> None:
         ("simulate", setup.simulate),
         ("plugins", setup.plugins),
     ):
-        app.command(name, epilog=EXAMPLES[name])(function)
+        app.command(name, epilog=_epilog(name))(function)
 
 
 EXAMPLES = {
-    "init": "Examples: bioforge init | bioforge init my-project",
-    "run": "Examples: bioforge run | bioforge run bio -n | bioforge run --max-cost 5 --select '10*'"
-    " | bioforge run -B --select 1034 --limit 1",
-    "resume": "Examples: bioforge resume | bioforge resume -j 16",
-    "plan": "Examples: bioforge plan | bioforge plan -q || bioforge run | bioforge plan -W artist_data"
-    " | bioforge plan --out today.plan && bioforge run --plan today.plan",
-    "why": "Examples: bioforge why 1034 | bioforge why 1034 --format json",
-    "status": "Examples: bioforge status | bioforge status --watch | bioforge status --format json",
-    "export": "Examples: bioforge export --format jsonl > bios.jsonl | bioforge export -F csv -o bios.csv --escape-formulas"
-    " | bioforge export --failed",
-    "audit": "Examples: bioforge audit | bioforge audit --format json",
-    "accept": "Examples: bioforge accept | bioforge accept reason:changed | bioforge accept 1034 --yes",
-    "forget": "Examples: bioforge forget 1034 | bioforge forget '10*' --recipe bio --yes",
-    "gc": "Examples: bioforge gc | bioforge gc --yes",
-    "simulate": "Examples: bioforge simulate --port 8080 | bioforge simulate --latency 0.5 --fault rate_limit=0.05"
-    " | OPENAI_BASE_URL=http://127.0.0.1:8080/v1 bioforge run",
-    "plugins": "Examples: bioforge plugins | bioforge plugins --format json",
+    "init": ("bioforge init", "bioforge init my-project"),
+    "run": (
+        "bioforge run",
+        "bioforge run bio --dry-run",
+        "bioforge run --max-cost 5 --select '10*'",
+        "bioforge run -B --select 1034 --limit 1",
+        "bioforge run --print --log-format json 2> run.log > texts.txt",
+    ),
+    "resume": ("bioforge resume", "bioforge resume -j 16"),
+    "plan": (
+        "bioforge plan",
+        "bioforge plan -q || bioforge run",
+        "bioforge plan -W artist_data",
+        "bioforge plan --out today.plan && bioforge run --plan today.plan",
+    ),
+    "why": ("bioforge why 1034", "bioforge why 1034 --format json"),
+    "status": ("bioforge status", "bioforge status --watch", "bioforge status --format json"),
+    "export": (
+        "bioforge export --format jsonl > bios.jsonl",
+        "bioforge export -o bios.csv --escape-formulas",
+        "bioforge export --failed",
+    ),
+    "audit": ("bioforge audit", "bioforge audit --format json"),
+    "accept": ("bioforge accept", "bioforge accept reason:changed", "bioforge accept 1034 --yes"),
+    "forget": ("bioforge forget 1034", "bioforge forget '10*' --recipe bio --yes"),
+    "gc": ("bioforge gc", "bioforge gc --yes"),
+    "simulate": (
+        "bioforge simulate --port 8080",
+        "bioforge simulate --latency 0.5 --fault rate_limit=0.05 --fault server_error=0.01",
+        "OPENAI_BASE_URL=http://127.0.0.1:8080/v1 bioforge run",
+    ),
+    "plugins": ("bioforge plugins", "bioforge plugins --format json"),
 }
+
+
+def _epilog(name: str) -> str:
+    """Examples on lines of their own: `\\b` keeps them from being wrapped."""
+    return "\n".join(["\b", "Examples:", *(f"  {line}" for line in EXAMPLES[name])])
 
 
 def main() -> None:

@@ -36,11 +36,13 @@ def complete_recipes(incomplete: str) -> list[str]:
         return []
 
 
+RecipeOption = Annotated[
+    list[str] | None,
+    typer.Option("--recipe", metavar="NAME", help="Only this recipe.", autocompletion=complete_recipes),
+]
 RecipesArgument = Annotated[
     list[str] | None,
-    typer.Argument(
-        metavar="[RECIPE]...", help="Recipes to build; all when none is named.", autocompletion=complete_recipes
-    ),
+    typer.Argument(metavar="RECIPE", help="Recipes to build; all when none is named.", autocompletion=complete_recipes),
 ]
 
 
@@ -72,11 +74,9 @@ def open_project(
     return OpenProject(config, plugins)
 
 
-def check_format(value: str, known: tuple[str, ...]) -> str:
+def check_format(value: str, known: tuple[str, ...], flag: str = "--format") -> str:
     from bioforge.errors import UsageError, nearest
 
     if value not in known:
-        raise UsageError(
-            f"--format {value}: no such format", nearest(value, known) or f"formats are: {', '.join(known)}"
-        )
+        raise UsageError(f"{flag} {value}: no such format", nearest(value, known) or f"formats are: {', '.join(known)}")
     return value

@@ -8,12 +8,14 @@ import signal
 import sys
 from collections.abc import Callable
 from contextlib import suppress
+from contextvars import ContextVar
 from types import FrameType
-from typing import ParamSpec
+from typing import Any, ParamSpec
 
 import typer
+from typer.core import TyperGroup
 
-from bioforge.errors import EXIT_FAILED, EXIT_INTERRUPTED, BioforgeError
+from bioforge.errors import EXIT_FAILED, EXIT_INTERRUPTED, BioforgeError, UsageError
 
 Parameters = ParamSpec("Parameters")
 
@@ -21,16 +23,63 @@ DEBUG = "BIOFORGE_DEBUG"
 """Set to anything, it lets errors through with their traceback."""
 
 
+_json_lines = ContextVar("json_lines", default=False)
+"""Whether stderr is read by a program (`--log-format json`): then everything on it is a JSON object a line."""
+
+
 def say(text: str) -> None:
     """A line for people, on stderr; a closed stderr is no reason to fail."""
+    _write(" ".join(text.split()) if _json_lines.get() else text)
+
+
+def show_error(error: BioforgeError) -> None:
+    if _json_lines.get():
+        _write(error.message, "error", hint=error.hint)
+        return
+    say(f"error: {error.message}")
+    if error.hint:
+        say(f"hint: {error.hint}")
+
+
+def _write(text: str, level: str = "info", **fields: str) -> None:
+    if _json_lines.get():
+        from datetime import UTC, datetime
+
+        from bioforge.report.logs import as_json
+
+        text = as_json(datetime.now(UTC), level, text, {name: value for name, value in fields.items() if value})
     with suppress(OSError, ValueError):
         print(text, file=sys.stderr, flush=True)
 
 
-def show_error(error: BioforgeError) -> None:
-    say(f"error: {error.message}")
-    if error.hint:
-        say(f"hint: {error.hint}")
+class Commands(TyperGroup):
+    """The application as typer knows it, with its own complaints about a command line in the form of all others."""
+
+    def main(self, *args: Any, **extra: Any) -> Any:
+        if not extra.get("standalone_mode", True):
+            return super().main(*args, **extra)
+        try:
+            code = super().main(*args, **{**extra, "standalone_mode": False})
+        except typer.Abort:
+            say("stopped; nothing is lost")
+            code = EXIT_INTERRUPTED
+        except Exception as error:
+            if not hasattr(error, "format_message"):  # its base class has no public name
+                raise
+            code = _show_usage(error)
+        sys.exit(code if isinstance(code, int) else 0)
+
+
+def _show_usage(error: Any) -> int:
+    message = str(error.format_message())
+    if message.startswith("Usage:"):  # no command at all: this is the help
+        say(message)
+        return UsageError.exit_code
+    message, _, near = message.removesuffix(".").partition(". Did you mean ")
+    context = getattr(error, "ctx", None)
+    hint = f"did you mean {near}" if near else f"see `{context.command_path} --help`" if context else ""
+    show_error(UsageError(message[:1].lower() + message[1:], hint))
+    return UsageError.exit_code
 
 
 def command(function: Callable[Parameters, int | None]) -> Callable[Parameters, None]:
@@ -38,6 +87,7 @@ def command(function: Callable[Parameters, int | None]) -> Callable[Parameters, 
 
     @functools.wraps(function)
     def edged(*args: Parameters.args, **kwargs: Parameters.kwargs) -> None:
+        as_json = _json_lines.set(kwargs.get("log_format") == "json")
         # SIGTERM is Ctrl-C sent by a machine; while requests are in flight a run handles both itself
         before = signal.signal(signal.SIGTERM, _interrupt)
         try:
@@ -64,6 +114,7 @@ def command(function: Callable[Parameters, int | None]) -> Callable[Parameters, 
             code = EXIT_FAILED
         finally:
             signal.signal(signal.SIGTERM, before)
+            _json_lines.reset(as_json)
         raise typer.Exit(code)
 
     return edged

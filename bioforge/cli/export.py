@@ -8,7 +8,7 @@ from typing import Annotated, cast
 
 import typer
 
-from bioforge.cli.common import FileOption, SelectOption, open_project
+from bioforge.cli.common import FileOption, RecipeOption, SelectOption, open_project
 from bioforge.cli.edge import command, say
 from bioforge.errors import EXIT_OK, UsageError
 
@@ -25,7 +25,7 @@ def export(
         Path | None,
         typer.Option("-o", "--output", metavar="FILE", help="Write here, atomically.", show_default="stdout"),
     ] = None,
-    recipe: Annotated[list[str] | None, typer.Option("--recipe", metavar="NAME", help="Only this recipe.")] = None,
+    recipe: RecipeOption = None,
     select: SelectOption = None,
     failed: Annotated[bool, typer.Option("--failed", help="Only failures, with whatever was received.")] = False,
     everything: Annotated[bool, typer.Option("--all", help="All variants and recipes, also former ones.")] = False,

@@ -12,7 +12,7 @@ import typer
 
 from bioforge.cli.common import FileOption, RecipesArgument, SelectOption, check_format, load, open_project
 from bioforge.cli.edge import command, say
-from bioforge.errors import EXIT_FAILED, EXIT_OK, UsageError, nearest
+from bioforge.errors import EXIT_FAILED, EXIT_OK, OutputError, UsageError, nearest
 
 if TYPE_CHECKING:
     from bioforge.estimate import Priced
@@ -54,7 +54,10 @@ def plan(
         if what_if is not None:
             return _what_if(store, project, selection, what_if, format)
         if out is not None:
-            number = planfile.write(out, store, project.config.project.name, selection, total(priced))
+            try:
+                number = planfile.write(out, store, project.config.project.name, selection, total(priced))
+            except OutputError as error:
+                raise OutputError(error.message, "name another file with --out") from None
             say(f"plan of {number:,} targets written to {out}; `bioforge run --plan {out}` does exactly this")
         if quiet:
             pass

@@ -175,7 +175,7 @@ def _build(
     from bioforge.report import make_reporter
     from bioforge.report.logs import configure
 
-    check_format(log_format, ("console", "json"))
+    check_format(log_format, ("console", "json"), "--log-format")
     key = project.config.api_key()
     logs = configure(log_format, verbose=verbose, log_file=log_file, secrets=(key,) if key else ())
     watcher = RunWatcher(project, order, make_reporter(logs, print_text=print_text), explain=verbose)

@@ -19,11 +19,13 @@ if TYPE_CHECKING:
 
 @command
 def init(
-    folder: Annotated[Path, typer.Argument(metavar="[DIR]", help="Where to write the project.")] = Path(),
+    folder: Annotated[Path, typer.Argument(metavar="DIR", help="Where to write the project.")] = Path(),
 ) -> int:
     """Write a commented project that runs as it is, without a key and at no cost."""
     from bioforge import scaffold
 
+    if folder.exists() and not folder.is_dir():
+        raise UsageError(f"{folder} is a file, not a folder", "`bioforge init DIR` makes the folder it is given")
     written = scaffold.write(folder)
     for path in written:
         print(path)
@@ -79,7 +81,11 @@ def simulate(
         say(f"serving {server.base_url} (Ctrl-C ends it)")
         say(f"try: OPENAI_BASE_URL={server.base_url} OPENAI_API_KEY=any bioforge run")
 
-    total = serve(options, host=host, port=port, ready=ready).totals()
+    try:
+        total = serve(options, host=host, port=port, ready=ready).totals()
+    except OSError as error:
+        where = f"{error.filename}: " if error.filename else ""
+        raise UsageError(f"{where}{error.strerror or error}") from None
     say(f"served {total.charges:,} answers; {total.charges - total.bodies:,} of them to a request answered before")
     return EXIT_OK
 

@@ -62,6 +62,18 @@ def reading_lines(refreshed: Refreshed) -> Iterator[str]:
             yield f"  … and {reading.bad - 5:,} more (table bad_rows in the state)"
 
 
+def unmatched_lines(store: Store, selection: Selection) -> Iterator[str]:
+    """A warning for each `--select` that no artist of the input answers to: most likely it is mistyped."""
+    from dataclasses import replace
+
+    from bioforge.store import targets
+
+    for item in selection.ids:
+        only = replace(selection, ids=(item,), reasons=(), limit=None, run=None)
+        if next(targets.listed(store, only, stale=False), None) is None:
+            yield f"warning: no artist of the input matches --select {item}"
+
+
 def plan_lines(
     store: Store, project: OpenProject, refreshed: Refreshed, priced: Sequence[Priced], selection: Selection
 ) -> Iterator[str]:
@@ -70,9 +82,13 @@ def plan_lines(
     from bioforge.store import targets
 
     yield from reading_lines(refreshed)
-    artists = targets.total_artists(store)
+    yield from unmatched_lines(store, selection)
     if not priced:
-        yield f"{project.config.project.name}: everything is up to date ({count(artists, 'artist')}); nothing to send"
+        name = project.config.project.name
+        if selection.everything:
+            yield f"{name}: everything is up to date ({count(targets.total_artists(store), 'artist')}); nothing to send"
+        else:
+            yield f"{name}: nothing that was selected is stale; nothing to send"
         return
     rows = []
     for item in priced:

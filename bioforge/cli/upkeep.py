@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from bioforge.cli.common import FileOption, open_project
+from bioforge.cli.common import FileOption, RecipeOption, open_project
 from bioforge.cli.edge import command, say
 from bioforge.errors import EXIT_OK, UsageError
 
@@ -16,7 +16,6 @@ if TYPE_CHECKING:
     from bioforge.store import Store
 
 Yes = Annotated[bool, typer.Option("-y", "--yes", help="Do not ask.")]
-RecipeOption = Annotated[list[str] | None, typer.Option("--recipe", metavar="NAME", help="Only this recipe.")]
 
 
 def _confirmed(question: str, yes: bool) -> bool:
@@ -46,7 +45,7 @@ def _end(store: Store, run: int) -> None:
 @command
 def accept(
     select: Annotated[
-        list[str] | None, typer.Argument(metavar="[SELECT]...", help="Ids, globs or reason:WORD.")
+        list[str] | None, typer.Argument(metavar="SELECT", help="Ids, globs or reason:WORD; all when none is given.")
     ] = None,
     recipe: RecipeOption = None,
     yes: Yes = False,
@@ -72,7 +71,7 @@ def accept(
 
 @command
 def forget(
-    select: Annotated[list[str], typer.Argument(metavar="SELECT...", help="Ids, globs or reason:WORD.")],
+    select: Annotated[list[str], typer.Argument(metavar="SELECT", help="Ids, globs or reason:WORD.")],
     recipe: RecipeOption = None,
     yes: Yes = False,
     file: FileOption = None,

@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
 from bioforge.cli.edge import say
-from bioforge.cli.show import count, plan_lines, reading_lines
+from bioforge.cli.show import count, plan_lines, reading_lines, unmatched_lines
 from bioforge.events import Event
 from bioforge.interfaces import Gauges
 from bioforge.report.tally import Closing, summary
@@ -47,7 +47,7 @@ class RunWatcher:
         from bioforge.estimate import total
 
         if not priced:
-            for line in reading_lines(refreshed):
+            for line in (*reading_lines(refreshed), *unmatched_lines(store, selection)):
                 say(line)
             return
         for line in plan_lines(store, self._project, refreshed, priced, selection):
@@ -83,7 +83,9 @@ class RunWatcher:
         """The closing lines: what was done, what it cost, what is left and what to do about it."""
         name = self._project.config.project.name
         if result.run is None:
-            if not result.left:
+            if not result.left and not self._order.selection.everything:
+                say(f"{name}: nothing that was selected is stale; nothing was sent")
+            elif not result.left:
                 say(f"{name}: everything is up to date ({count(result.fresh, 'target')}); nothing was sent")
             else:
                 say(
