@@ -95,7 +95,7 @@ def _write_folder(
     """Files that an earlier run wrote and this one does not are removed; files of others are left alone."""
     names: list[str] = []
     for name, content in writer(rows, output.options):
-        with atomic_write(folder / name) as stream:
+        with atomic_write(folder / name, durable=False) as stream:
             stream.write(content)
         names.append(name)
     for name in set(json.loads(before or "[]")) - set(names):

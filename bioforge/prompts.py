@@ -52,7 +52,8 @@ class RenderError(Exception):
     """This artist cannot be rendered; the message says which text and why."""
 
 
-def _environment() -> jinja2.Environment:
+def environment() -> jinja2.Environment:
+    """For every template of a project: sandboxed, no HTML escaping, undefined names are errors."""
     return ImmutableSandboxedEnvironment(undefined=jinja2.StrictUndefined, autoescape=False)
 
 
@@ -62,38 +63,38 @@ class Prompts:
     def __init__(self, definition: Definition) -> None:
         """Raises `TemplateError` when a text does not compile."""
         self.definition = definition
-        environment = _environment()
+        compiler = environment()
         self._names: set[str] = set()
         self._columns: set[str] = set()
         self._any_column = False
-        self._instructions = self._compile(environment, "instructions", definition.instructions)
-        self._input = self._compile(environment, "input", definition.input)
+        self._instructions = self._compile(compiler, "instructions", definition.instructions)
+        self._input = self._compile(compiler, "input", definition.input)
         self._variables: dict[str, Callable[..., str]] | None = None
         prompt = definition.prompt
         if prompt is not None and prompt.get("variables") is not None:
             given = prompt["variables"]
             assert isinstance(given, Mapping)
             self._variables = {
-                str(name): self._compile_text(environment, f"prompt.variables.{name}", str(text))
+                str(name): self._compile_text(compiler, f"prompt.variables.{name}", str(text))
                 for name, text in given.items()
             }
         elif prompt is not None:
             self._names |= {"artist_name", "artist_data"}
 
-    def _compile(self, environment: jinja2.Environment, part: str, text: str | None) -> Callable[..., str] | None:
-        return None if text is None else self._compile_text(environment, part, text)
+    def _compile(self, compiler: jinja2.Environment, part: str, text: str | None) -> Callable[..., str] | None:
+        return None if text is None else self._compile_text(compiler, part, text)
 
-    def _compile_text(self, environment: jinja2.Environment, part: str, text: str) -> Callable[..., str]:
+    def _compile_text(self, compiler: jinja2.Environment, part: str, text: str) -> Callable[..., str]:
         source = (self.definition.sources or {}).get(part, f"recipe.{self.definition.recipe}.{part}")
         try:
-            tree = environment.parse(text)
+            tree = compiler.parse(text)
             if any(jinja2.meta.find_referenced_templates(tree)):
                 raise TemplateError(
                     f"{source}: templates cannot include or extend others",
                     "put the text into one file; every text a recipe depends on must be known to the plan",
                 )
             self._note_names(tree)
-            render = environment.from_string(text).render
+            render = compiler.from_string(text).render
             # instructions are often the same for every artist: rendered once, not a million times
             return _constant(render()) if _is_constant(tree) else render
         except jinja2.TemplateSyntaxError as error:

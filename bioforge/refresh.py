@@ -8,12 +8,12 @@ from pathlib import Path
 from typing import Any
 
 from bioforge.errors import InputError
-from bioforge.fingerprint import canonical, request_hash
+from bioforge.fingerprint import canonical, definition_hash, request_hash
 from bioforge.interfaces import Backend, Reader
 from bioforge.model import Artist, BadRow, Rendered
 from bioforge.plan import FAILED, Decision, column_changes, decide, definition_changes
 from bioforge.prompts import Prompts, RenderError, estimate_tokens
-from bioforge.sources import Signature, Source, find, is_url
+from bioforge.readers.sources import Signature, Source, find, is_url
 from bioforge.store import Store, inputs, targets
 from bioforge.store.inputs import Reading
 from bioforge.store.targets import Planned, PlannedArtist
@@ -61,20 +61,22 @@ def refresh(
 def read_input(store: Store, spec: InputSpec, find_reader: FindReader) -> Reading | None:
     """Read the input into the state, unless every source is known to be untouched."""
     known = inputs.sources(store)
-    reader = canonical({"reader": spec.reader, "options": spec.options, "path": spec.path}).decode()
+    # a hash, because a path may be a URL that carries a token
+    reader = definition_hash({"reader": spec.reader, "options": spec.options, "path": spec.path})
     same_reader = inputs.remembered_reader(store) == reader
     found: list[Source]
     seen: dict[str, dict[str, Any]] = {}
     if is_url(spec.path):
-        from bioforge.downloads import Validators, fetch
+        from bioforge.readers.downloads import Validators, fetch, shown
 
-        before = known.get(spec.path) if same_reader else None
+        name = shown(spec.path)
+        before = known.get(name) if same_reader else None
         validators = Validators(before["etag"], before["last_modified"]) if before else None
         fetched = fetch(spec.path, spec.cache, validators)
         if fetched.unchanged and before is not None:
             return None
-        found = [Source(spec.path, fetched.path)]
-        seen[spec.path] = {
+        found = [fetched.source]
+        seen[name] = {
             "etag": fetched.validators.etag,
             "last_modified": fetched.validators.last_modified,
             "cached_as": str(fetched.path),

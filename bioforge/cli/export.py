@@ -58,7 +58,7 @@ def export(
 
             number = 0
             for path, content in cast("FolderWriter", writer)(rows, options):
-                with atomic_write(output / path) as stream:
+                with atomic_write(output / path, durable=False) as stream:
                     stream.write(content)
                 number += 1
             say(f"{number:,} files written to {output}")

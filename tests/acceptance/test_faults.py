@@ -60,4 +60,6 @@ def test_a_fifth_of_all_calls_goes_wrong(project: ProjectFolder, backend: str) -
     assert again.code == 1
     held = project.value("SELECT sum(held) FROM targets")
     assert held > 0
-    assert project.charged() - charged <= states["failed"] - held, "what was paid for and is unusable is not bought again"
+    assert project.charged() - charged <= states["failed"] - held, (
+        "what was paid for and is unusable is not bought again"
+    )

@@ -16,10 +16,10 @@ import pytest
 import requests
 import responses
 
-from bioforge.downloads import Fetched, Validators, fetch, shown
 from bioforge.errors import InputError
 from bioforge.readers import csv_reader
-from bioforge.sources import Signature, Source, find, is_url
+from bioforge.readers.downloads import Fetched, Validators, fetch, shown
+from bioforge.readers.sources import Signature, Source, find, is_url
 
 CSV = b"artist_name\nBj\xc3\xb6rk\n"
 URL = "https://museum.example/data/artists.csv"

@@ -11,14 +11,14 @@ from dataclasses import dataclass
 from itertools import chain
 from typing import IO, Any
 
-from bioforge import rows
-from bioforge.decoding import MARK, CsvLines, open_text
 from bioforge.errors import InputError
 from bioforge.hookspecs import hookimpl
 from bioforge.interfaces import Reader
 from bioforge.model import Artist, BadRow
 from bioforge.names import derived_id
-from bioforge.rows import ColumnMap, RowError
+from bioforge.readers import rows
+from bioforge.readers.decoding import MARK, CsvLines, open_text
+from bioforge.readers.rows import ColumnMap, RowError
 
 LONGEST_VALUE = 1 << 24
 """Characters of one CSV value. A quote that is never closed takes no more than this much of the file with it."""

@@ -7,10 +7,10 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from bioforge.decoding import encoding_name
 from bioforge.errors import InputError, nearest
 from bioforge.model import Artist
 from bioforge.names import derived_id
+from bioforge.readers.decoding import encoding_name
 
 OWN_COLUMNS = ("artist_id", "artist_name", "artist_data")
 _SHOWN_COLUMNS = 20
@@ -65,13 +65,14 @@ class RowTemplate:
 
     @classmethod
     def compile(cls, column: str, text: str) -> RowTemplate:
-        from jinja2 import StrictUndefined, TemplateSyntaxError, meta
-        from jinja2.sandbox import ImmutableSandboxedEnvironment
+        from jinja2 import TemplateSyntaxError, meta
 
-        environment = ImmutableSandboxedEnvironment(undefined=StrictUndefined, autoescape=False)
+        from bioforge.prompts import environment
+
+        compiler = environment()
         try:
-            names = meta.find_undeclared_variables(environment.parse(text))
-            template = environment.from_string(text)
+            names = meta.find_undeclared_variables(compiler.parse(text))
+            template = compiler.from_string(text)
         except TemplateSyntaxError as error:
             raise InputError(
                 f"[input] columns.{column}: {error.message} in {text!r}",

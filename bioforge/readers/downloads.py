@@ -13,7 +13,7 @@ from urllib.parse import unquote, urlsplit
 
 from bioforge import __version__
 from bioforge.errors import InputError
-from bioforge.sources import Source
+from bioforge.readers.sources import Source
 
 if TYPE_CHECKING:
     from requests import RequestException, Response
