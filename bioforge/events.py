@@ -77,7 +77,7 @@ class Noticed:
 @dataclass(frozen=True, slots=True)
 class Stopped:
     """The backend stops before its work is done: `kind` is one of
-    `budget, quota, key, failures, outage, interrupted`; `message` says what happened, `hint` what to do."""
+    `budget, quota, key, failures, outage, interrupted, deadline`; `message` says what happened, `hint` what to do."""
 
     kind: str
     message: str

@@ -81,14 +81,19 @@ class RetryPolicy:
 
 
 class Stop:
-    """Carries Ctrl-C to the backend: level 1 asks to drain, level 2 to leave now. Safe to call in a signal handler."""
+    """Carries Ctrl-C to the backend: level 1 asks to drain, level 2 to leave now. Safe to call in a signal handler.
+
+    `reason` is what asked first: `interrupted` (a person or a signal) or `deadline`.
+    """
 
     def __init__(self) -> None:
         self.level = 0
+        self.reason = ""
         self._wake: list[Callable[[], None]] = []
 
-    def raise_level(self) -> int:
+    def raise_level(self, reason: str = "interrupted") -> int:
         self.level += 1
+        self.reason = self.reason or reason
         for wake in tuple(self._wake):
             wake()
         return self.level

@@ -116,7 +116,7 @@ def drive(
         if window.stopped:
             yield [window.stopped]
         elif abandon or (stop.level and window.unfinished):
-            yield [_interrupted(abandon)]
+            yield [_asked_to_stop(stop.reason, abandon)]
     finally:
         sys.setswitchinterval(turn)
         work.gauges = window.gauges(clock())
@@ -129,9 +129,10 @@ def broken(error: BaseException) -> Outcome:
     return Outcome(failure=Failure("internal", message), paid=Paid.MAYBE, retryable=False)
 
 
-def _interrupted(abandoned: bool) -> Stopped:
+def _asked_to_stop(reason: str, abandoned: bool) -> Stopped:
     done = "left at once; calls in flight may have been paid for" if abandoned else "calls in flight were kept"
-    return Stopped("interrupted", f"interrupted: {done}", "`bioforge resume` goes on where this stopped")
+    why = "the deadline has passed" if reason == "deadline" else "interrupted"
+    return Stopped(reason, f"{why}: {done}", "`bioforge resume` goes on where this stopped")
 
 
 class _Source:

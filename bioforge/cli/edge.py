@@ -29,7 +29,11 @@ _json_lines = ContextVar("json_lines", default=False)
 
 def say(text: str) -> None:
     """A line for people, on stderr; a closed stderr is no reason to fail."""
-    _write(" ".join(text.split()) if _json_lines.get() else text)
+    level, _, rest = text.partition(": ")
+    if _json_lines.get() and level in ("warning", "error"):
+        _write(rest, level)
+    else:
+        _write(" ".join(text.split()) if _json_lines.get() else text)
 
 
 def show_error(error: BioforgeError) -> None:

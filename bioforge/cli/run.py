@@ -30,6 +30,12 @@ Concurrency = Annotated[
 KeepGoing = Annotated[int | None, typer.Option("-k", "--keep-going", metavar="N", help="Stop after N failures.", min=1)]
 BackendOption = Annotated[str | None, typer.Option("--backend", metavar="NAME", help="threads, async or a plugin's.")]
 MaxCost = Annotated[float | None, typer.Option("--max-cost", metavar="USD", help="Spend at most this much.")]
+Deadline = Annotated[
+    str | None,
+    typer.Option(
+        "--deadline", metavar="TIME", help="Stop sending after this long, like 90s, 30m or 2h (exit code 75)."
+    ),
+]
 PrintText = Annotated[bool, typer.Option("--print", help="Write each text to stdout as it arrives.")]
 Verbose = Annotated[bool, typer.Option("-v", "--verbose", help="Say why each target is built, and log every attempt.")]
 LogFormat = Annotated[str, typer.Option("--log-format", metavar="console|json", help="How log lines look.")]
@@ -53,6 +59,7 @@ def run(
     limit: Annotated[int | None, typer.Option("--limit", metavar="N", min=1, help="Build at most N targets.")] = None,
     backend: BackendOption = None,
     max_cost: MaxCost = None,
+    deadline: Deadline = None,
     plan: Annotated[
         Path | None, typer.Option("--plan", metavar="FILE", help="Do exactly this plan (from plan --out), or refuse.")
     ] = None,
@@ -69,6 +76,7 @@ def run(
 
     if plan is not None and (recipes or select or limit or always_make):
         raise UsageError("--plan takes no recipes, --select, --limit or -B", "a plan already says what to do")
+    seconds = _seconds(deadline)
     project = open_project(file, backend=backend, concurrency=concurrency, max_cost=max_cost, strict=strict)
     order = Order(
         command=_command_line("run"),
@@ -79,7 +87,15 @@ def run(
     )
     if dry_run:
         return _dry_run(project, order)
-    return _build(project, order, print_text=print_text, verbose=verbose, log_format=log_format, log_file=log_file)
+    return _build(
+        project,
+        order,
+        deadline=seconds,
+        print_text=print_text,
+        verbose=verbose,
+        log_format=log_format,
+        log_file=log_file,
+    )
 
 
 @command
@@ -89,6 +105,7 @@ def resume(
     keep_going: KeepGoing = None,
     backend: BackendOption = None,
     max_cost: MaxCost = None,
+    deadline: Deadline = None,
     print_text: PrintText = False,
     verbose: Verbose = False,
     log_format: LogFormat = "console",
@@ -98,6 +115,7 @@ def resume(
     from bioforge.project import Order
     from bioforge.store import Selection, Store, runs
 
+    seconds = _seconds(deadline)
     project = open_project(file, backend=backend, concurrency=concurrency, max_cost=max_cost)
     with Store.read(project.config.state_path) as store:
         last = runs.unfinished(store)
@@ -121,7 +139,15 @@ def resume(
         max_failures=keep_going,
         run=last.id,
     )
-    return _build(project, order, print_text=print_text, verbose=verbose, log_format=log_format, log_file=log_file)
+    return _build(
+        project,
+        order,
+        deadline=seconds,
+        print_text=print_text,
+        verbose=verbose,
+        log_format=log_format,
+        log_file=log_file,
+    )
 
 
 def _command_line(name: str) -> str:
@@ -169,7 +195,14 @@ def _readable(endpoint: str, body: bytes) -> str:
 
 
 def _build(
-    project: OpenProject, order: Order, *, print_text: bool, verbose: bool, log_format: str, log_file: Path | None
+    project: OpenProject,
+    order: Order,
+    *,
+    deadline: float | None,
+    print_text: bool,
+    verbose: bool,
+    log_format: str,
+    log_file: Path | None,
 ) -> int:
     from bioforge.cli.watch import RunWatcher
     from bioforge.report import make_reporter
@@ -180,12 +213,44 @@ def _build(
     logs = configure(log_format, verbose=verbose, log_file=log_file, secrets=(key,) if key else ())
     watcher = RunWatcher(project, order, make_reporter(logs, print_text=print_text), explain=verbose)
     stop = Stop()
-    with _signals(stop, watcher):
+    with _signals(stop, watcher), _alarm(stop, deadline):
         result = project.run(order, watcher, stop)
     watcher.summarise(result)
     if stop.level > 1:
         _leave(result)
     return result.exit_code
+
+
+def _seconds(text: str | None) -> float | None:
+    """`90`, `90s`, `30m`, `2h` or `1d` in seconds. Raises `UsageError`."""
+    if text is None:
+        return None
+    units = {"s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
+    number, unit = (text[:-1], text[-1:]) if text[-1:] in units else (text, "s")
+    try:
+        seconds = float(number) * units[unit]
+    except ValueError:
+        seconds = 0.0
+    if not 0 < seconds < float("inf"):
+        raise UsageError(f"--deadline {text}: expected a time above 0", "like 90s, 30m, 2h or 1d")
+    return seconds
+
+
+@contextmanager
+def _alarm(stop: Stop, seconds: float | None) -> Iterator[None]:
+    """Drain when the time is up: nothing new is sent, what is in flight is awaited."""
+    if seconds is None:
+        yield
+        return
+    from threading import Timer
+
+    timer = Timer(seconds, stop.raise_level, ("deadline",))
+    timer.daemon = True
+    timer.start()
+    try:
+        yield
+    finally:
+        timer.cancel()
 
 
 @contextmanager

@@ -64,3 +64,13 @@ def test_the_second_signal_leaves_and_says_what_is_unclear(project: ProjectFolde
     assert process.returncode == 130
     project.assert_ledger_equals_state()
     assert project.value("SELECT count(*) FROM attempts WHERE outcome = 'started'") == 0
+
+
+def test_a_deadline_drains_and_says_to_run_again(project: ProjectFolder) -> None:
+    ran = project.process("run", "--deadline", "0.5s")
+    assert ran.code == 75, ran.err
+    assert "the deadline has passed" in ran.err
+    project.assert_ledger_equals_state()
+    assert project.value("SELECT count(*) FROM attempts WHERE paid = 'maybe'") == 0
+    assert 0 < project.charged() < 400
+    assert project.run("run", "--deadline", "soon").code == 2
