@@ -231,10 +231,6 @@ class OpenProject:
         result = Result(run if count else None, refreshed, targets.stale_groups(store, selection), stopped)
         result.paid = runs.may_have_paid(store, run)
         result.interrupted = stop.reason == "interrupted"
-        if stop.reason == "deadline":
-            result.stopped = Stopped(
-                "deadline", "the deadline has passed", "`bioforge resume` goes on where this stopped"
-            )
         result.fresh_before = fresh_before
         result.fresh = self._fresh(store, selection)
         average = average_cost(store)

@@ -6,7 +6,7 @@ import os
 import signal
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import closing, contextmanager, suppress
 from pathlib import Path
 from types import FrameType
 from typing import TYPE_CHECKING, Annotated
@@ -213,7 +213,7 @@ def _build(
     logs = configure(log_format, verbose=verbose, log_file=log_file, secrets=(key,) if key else ())
     watcher = RunWatcher(project, order, make_reporter(logs, print_text=print_text), explain=verbose)
     stop = Stop()
-    with _signals(stop, watcher), _alarm(stop, deadline):
+    with closing(logs), _signals(stop, watcher), _alarm(stop, deadline):
         result = project.run(order, watcher, stop)
     watcher.summarise(result)
     if stop.level > 1:

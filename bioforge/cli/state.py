@@ -90,7 +90,8 @@ def _status_lines(found: dict[str, object]) -> Iterator[str]:
 
     artists, removed, bad = found["artists"], found["removed"], found["bad_rows"]
     assert isinstance(artists, int)
-    extra = "".join(f", {number:,} {word}" for number, word in ((removed, "removed"), (bad, "bad rows")) if number)
+    assert isinstance(bad, int)
+    extra = (f", {removed:,} removed" if removed else "") + (f", {count(bad, 'bad row')}" if bad else "")
     yield f"{found['project']}: {count(artists, 'artist')}{extra}"
     rows = []
     recipes = found["recipes"]
@@ -118,7 +119,7 @@ def _status_lines(found: dict[str, object]) -> Iterator[str]:
     rows = [
         [
             str(run["id"]),
-            run["state"] + (f" ({run['stopped_by']})" if run["stopped_by"] else ""),
+            run["state"] + (f" ({run['stopped_by']})" if run["stopped_by"] not in (None, run["state"]) else ""),
             ago(run["started_at"]),
             run["backend"] or "-",
             "-" if run["succeeded"] is None else f"{run['succeeded']:,}",
