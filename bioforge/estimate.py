@@ -10,7 +10,7 @@ from bioforge.model import Usage
 from bioforge.prompts import Definition
 from bioforge.store import Store
 from bioforge.store.ledger import average_usage
-from bioforge.store.targets import StaleGroup
+from bioforge.store.stale import StaleGroup
 
 GUESSED_OUTPUT = 300
 """Tokens of an answer to a model that has not answered yet and has no limit set."""

@@ -29,10 +29,10 @@ from bioforge.outputs import Written, check_outputs, write_outputs
 from bioforge.plugins import Plugins
 from bioforge.prompts import Definition, Prompts
 from bioforge.refresh import InputSpec, Refreshed, refresh
-from bioforge.store import Selection, Store, inputs, runs, targets
+from bioforge.store import Selection, Store, inputs, runs, stale, targets
 from bioforge.store.ledger import average_cost
 from bioforge.store.record import Settled, settle
-from bioforge.store.targets import StaleGroup
+from bioforge.store.stale import StaleGroup
 
 PROMPT_OBJECTS_END = "2026-11-30"
 
@@ -165,7 +165,7 @@ class OpenProject:
     def plan(self, store: Store, selection: Selection) -> tuple[Refreshed, list[Priced]]:
         """What a run would do now, priced."""
         refreshed = self.refresh(store)
-        return refreshed, self.estimator(store).price(targets.stale_groups(store, selection))
+        return refreshed, self.estimator(store).price(stale.stale_groups(store, selection))
 
     def run(self, order: Order, watcher: Watcher, stop: Stop) -> Result:
         """Plan, build what is stale, write the outputs. Raises `BioforgeError` before anything is sent, never after."""
@@ -195,7 +195,7 @@ class OpenProject:
         refreshed = self.refresh(store)
         selection = self._freeze(store, run, order)
         estimator = self.estimator(store)
-        priced = estimator.price(targets.stale_groups(store, selection))
+        priced = estimator.price(stale.stale_groups(store, selection))
         watcher.planned(refreshed, priced, store, selection)
         fresh_before = self._fresh(store, selection)
         retry, limits = self.config.retry, replace(self.config.limits, max_failures=order.max_failures)
@@ -228,7 +228,7 @@ class OpenProject:
                 finally:
                     watcher.finish()
             settle(store)
-        result = Result(run if count else None, refreshed, targets.stale_groups(store, selection), stopped)
+        result = Result(run if count else None, refreshed, stale.stale_groups(store, selection), stopped)
         result.paid = runs.may_have_paid(store, run)
         result.interrupted = stop.reason == "interrupted"
         result.fresh_before = fresh_before
@@ -242,8 +242,8 @@ class OpenProject:
 
     def _fresh(self, store: Store, selection: Selection) -> int:
         """Targets that are up to date, over the whole input, of the selected recipes."""
-        stale = targets.counts(store, selection.recipes).values()
-        return targets.total_artists(store) * len(selection.recipes) - sum(sum(reasons.values()) for reasons in stale)
+        reasons = stale.counts(store, selection.recipes).values()
+        return stale.total_artists(store) * len(selection.recipes) - sum(sum(counts.values()) for counts in reasons)
 
     def _end(self, store: Store, run: int, result: Result) -> None:
         if result.run is None:

@@ -104,7 +104,7 @@ def _what_if(store: Store, project: OpenProject, selection: Selection, column: s
     from bioforge.cli.show import count, table
     from bioforge.prompts import OWN_NAMES
     from bioforge.report.tally import money
-    from bioforge.store import inputs, targets
+    from bioforge.store import inputs, stale
 
     known = {*inputs.columns(store), *OWN_NAMES}
     if column not in known:
@@ -118,7 +118,7 @@ def _what_if(store: Store, project: OpenProject, selection: Selection, column: s
         if recipe not in selection.recipes:
             continue
         used = prompts.used_columns is None or column in prompts.used_columns
-        group = targets.as_if_changed(store, selection, recipe, column) if used else None
+        group = stale.as_if_changed(store, selection, recipe, column) if used else None
         priced = None if group is None else estimator.price([group])[0]
         number = 0 if priced is None else priced.group.targets
         cost = 0.0 if priced is None else priced.cost_usd
@@ -129,7 +129,7 @@ def _what_if(store: Store, project: OpenProject, selection: Selection, column: s
     if format == "json":
         print(json.dumps({"column": column, "groups": groups}, ensure_ascii=False, indent=2))
     else:
-        print(f"if {column} changed for all {count(targets.total_artists(store), 'artist')}:")
+        print(f"if {column} changed for all {count(stale.total_artists(store), 'artist')}:")
         for line in table([["recipe", "stale", "price", ""], *rows], right=(1, 2)):
             print(line)
     return EXIT_OK

@@ -79,14 +79,14 @@ def plan_lines(
 ) -> Iterator[str]:
     """A plan for people: reading, groups with reasons and prices, and one line that sums up."""
     from bioforge.estimate import total
-    from bioforge.store import targets
+    from bioforge.store import stale
 
     yield from reading_lines(refreshed)
     yield from unmatched_lines(store, selection)
     if not priced:
         name = project.config.project.name
         if selection.everything:
-            yield f"{name}: everything is up to date ({count(targets.total_artists(store), 'artist')}); nothing to send"
+            yield f"{name}: everything is up to date ({count(stale.total_artists(store), 'artist')}); nothing to send"
         else:
             yield f"{name}: nothing that was selected is stale; nothing to send"
         return

@@ -52,22 +52,22 @@ def status(
 def _gather(store: Store, config: ProjectConfig) -> dict[str, object]:
     from dataclasses import asdict
 
-    from bioforge.store import inputs, runs, targets
+    from bioforge.store import inputs, runs, stale
     from bioforge.store.ledger import money_of
 
-    artists = targets.total_artists(store)
-    names = sorted({*config.recipes, *targets.recipes(store)})
+    artists = stale.total_artists(store)
+    names = sorted({*config.recipes, *stale.recipes(store)})
     bad, _ = inputs.bad_rows(store)
     recipes = []
-    for name, stale in targets.counts(store, names).items():
-        planned = targets.planned_targets(store, name)
+    for name, reasons in stale.counts(store, names).items():
+        planned = stale.planned_targets(store, name)
         recipes.append(
             {
                 "recipe": name,
                 "in_project": name in config.recipes,
-                "fresh": planned - sum(stale.values()),
-                "stale": stale,
-                "held": targets.held(store, name),
+                "fresh": planned - sum(reasons.values()),
+                "stale": reasons,
+                "held": stale.held(store, name),
                 "unplanned": max(0, artists - planned) if name in config.recipes else 0,
             }
         )
@@ -75,7 +75,7 @@ def _gather(store: Store, config: ProjectConfig) -> dict[str, object]:
         "project": config.project.name,
         "state": str(config.state_path),
         "artists": artists,
-        "removed": targets.removed_artists(store),
+        "removed": stale.removed_artists(store),
         "bad_rows": bad,
         "recipes": recipes,
         "money": asdict(money_of(store)),
