@@ -12,7 +12,8 @@ from bioforge.estimate import Estimator, output_limit
 from bioforge.events import Event, Stopped
 from bioforge.interfaces import Backend, Gauges, Work
 from bioforge.model import Request
-from bioforge.prompts import Prompts
+from bioforge.plan import FORCED
+from bioforge.prompts import Prompts, RenderError
 from bioforge.refresh import render
 from bioforge.store import Selection, Store, targets
 from bioforge.store.record import Recorder
@@ -32,11 +33,15 @@ def requests(
     selection: Selection,
     *,
     ask_again_maybe_paid: bool,
+    fresh_too: bool = False,
 ) -> Iterator[Request]:
     """The requests of the selected stale targets, each different one once, rendered as they are asked for."""
-    for item in targets.pending(store, selection, ask_again_maybe_paid=ask_again_maybe_paid):
+    for item in targets.pending(store, selection, ask_again_maybe_paid=ask_again_maybe_paid, fresh_too=fresh_too):
         prompts = recipes[item.recipe, item.variant]
-        digest, body, _ = render(prompts, backend, item.artist)
+        try:
+            digest, body, _ = render(prompts, backend, item.artist)
+        except RenderError:
+            digest, body = "", b""
         if digest != item.request_hash:
             raise BioforgeError(
                 f"artist {item.artist.artist_id}: recipe {item.recipe!r} renders differently from what was planned",
@@ -52,7 +57,7 @@ def requests(
             recipe=item.recipe,
             variant=item.variant,
             target=item.target,
-            reason=item.reason,
+            reason=item.reason or FORCED,
             input_tokens=item.input_tokens,
             output_tokens=estimator.output_tokens(item.recipe),
             max_output_tokens=output_limit(definition.parameters),

@@ -72,7 +72,7 @@ class Estimator:
             cost_usd=None if one is None else one * group.requests,
         )
 
-    def known(self, recipes: Iterable[str]) -> str | None:
+    def unknown_price(self, recipes: Iterable[str]) -> str | None:
         """The first model without a known price among these recipes, or None when all are known."""
         for recipe in recipes:
             if self._backend.price(self.model(recipe), Usage(input_tokens=1000, output_tokens=100)) is None:
@@ -80,7 +80,11 @@ class Estimator:
         return None
 
 
-def total(priced: Iterable[Priced]) -> float | None:
-    """The whole price, or None when any part of it is unknown."""
+def total(priced: Sequence[Priced], requests: int) -> float | None:
+    """The whole price, or None when any part of it is unknown. `requests` are the different ones over all groups:
+    what several groups ask for alike is paid once."""
     costs = [item.cost_usd for item in priced if item.group.requests]
-    return None if any(cost is None for cost in costs) else sum(cost for cost in costs if cost is not None)
+    if any(cost is None for cost in costs):
+        return None
+    counted = sum(item.group.requests for item in priced)
+    return sum(cost for cost in costs if cost is not None) * (requests / counted if counted else 1.0)

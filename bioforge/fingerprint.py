@@ -21,9 +21,15 @@ def canonical(value: object) -> bytes:
     return _canonical(value).encode("utf-8", "surrogatepass")
 
 
-def request_hash(endpoint: str, body: bytes) -> str:
-    """The identity of a request: `v1:` and the sha256 (hex) of endpoint, a newline, and the canonical body."""
-    digest = hashlib.sha256(endpoint.encode())
+PLAIN_DIALECT = "openai-compatible"
+
+
+def request_hash(endpoint: str, body: bytes, dialect: str = PLAIN_DIALECT) -> str:
+    """The identity of a request: `v1:` and the sha256 (hex) of endpoint, a newline, and the canonical body.
+
+    Another dialect than the plain one stands before the endpoint with a colon: its answers are not shared.
+    """
+    digest = hashlib.sha256((endpoint if dialect == PLAIN_DIALECT else f"{dialect}:{endpoint}").encode())
     digest.update(b"\n")
     digest.update(body)
     return f"v1:{digest.hexdigest()}"

@@ -43,6 +43,7 @@ class KnownTarget:
     built_definition: int | None
     built_row: str | None
     accepted_hash: str | None
+    accepted_response: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,22 +61,22 @@ def decide(wanted_hash: str, target: KnownTarget | None, request: KnownRequest |
     """Whether the target is fresh, and if not, why. `changes` names what differs from its last build."""
     if target is not None and target.reason == FORCED and target.request_hash == wanted_hash:
         return Decision(FORCED)
+    state = None if request is None else request.state
+    if request is not None and state == ANSWERED:
+        return Decision(None, response=request.response)
     if target is not None and target.accepted_hash == wanted_hash:
-        return Decision(None, response=target.built_response)
+        return Decision(None, response=target.accepted_response)
     if request is not None:
-        match request.state:
-            case "answered":
-                return Decision(None, response=request.response)
-            case "unusable":
-                return Decision(FAILED, request.detail, held=True)
-            case "failed":
-                return Decision(FAILED, request.detail)
-            case "maybe paid" | "started":
-                return Decision(MAYBE_PAID, request.detail)
-            case "interrupted" | "waiting":
-                return Decision(INTERRUPTED, request.detail)
-            case "forgotten":
-                return Decision(FORGOTTEN)
+        if state == UNUSABLE:
+            return Decision(FAILED, request.detail, held=True)
+        if state == FAILED:
+            return Decision(FAILED, request.detail)
+        if state in (MAYBE_PAID, STARTED):
+            return Decision(MAYBE_PAID, request.detail)
+        if state in (INTERRUPTED, WAITING):
+            return Decision(INTERRUPTED, request.detail)
+        if state == FORGOTTEN:
+            return Decision(FORGOTTEN)
     if target is None or target.built_response is None:
         return Decision(NEW)
     return Decision(CHANGED, changes or "rendering")

@@ -8,13 +8,15 @@ from __future__ import annotations
 
 import json
 import time
+from collections.abc import Iterator
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
 from bioforge import __version__
 from bioforge.errors import InputError, PlanMismatch
 from bioforge.files import atomic_write
-from bioforge.store import Selection, Store, targets
+from bioforge.store import Selection, Store, stale, targets
 
 FORMAT = 1
 _SET = 1_000
@@ -22,28 +24,24 @@ _SET = 1_000
 
 def write(path: Path, store: Store, project: str, selection: Selection, cost_usd: float | None) -> int:
     """Write the selected stale targets that a run would send; returns how many."""
-    chosen = [
-        (target.artist_id, target.recipe, target.variant, target.request_hash, target.reason)
-        for target in targets.listed(store, selection, sendable=True)
-    ]
-    if selection.limit is not None:
-        chosen = chosen[: selection.limit]
+    number = stale.sendable_targets(store, selection)
     header = {
         "bioforge_plan": FORMAT,
         "project": project,
-        "targets": len(chosen),
+        "targets": number,
         "cost_usd": cost_usd,
         "created": time.time(),
         "version": __version__,
     }
     with atomic_write(path) as stream:
         stream.write(json.dumps(header).encode() + b"\n")
-        for row in chosen:
+        for target in targets.listed(store, selection, sendable=True):
+            row = (target.artist_id, target.recipe, target.variant, target.request_hash, target.reason)
             stream.write(json.dumps(row, ensure_ascii=False).encode("utf-8", "surrogatepass") + b"\n")
-    return len(chosen)
+    return number
 
 
-def read(path: Path, store: Store, project: str) -> list[int]:
+def read(path: Path, store: Store, project: str) -> Iterator[int]:
     """The numbers of the plan's targets. Raises `PlanMismatch` when any of them would not be what was planned."""
     try:
         with path.open("rb") as stream:
@@ -55,21 +53,27 @@ def read(path: Path, store: Store, project: str) -> list[int]:
                     f"{path}: planned for project {header.get('project')!r}, this is {project!r}",
                     "use -f to name the project it was made for",
                 )
-            rows = [_line(path, number, line) for number, line in enumerate(stream, start=2)]
+            seen = 0
+            numbered = enumerate(stream, start=2)
+            while lines := list(islice(numbered, _SET)):
+                rows = [_row(path, number, line) for number, line in lines]
+                now = targets.by_names(store, [(row[0], row[1], row[2]) for row in rows])
+                for row in rows:
+                    yield _same(path, row, now.get((row[0], row[1], row[2])))
+                seen += len(rows)
     except OSError as error:
         raise InputError(
             f"{path}: cannot be read: {error.strerror}", "`bioforge plan --out FILE` writes a plan"
         ) from None
-    if header.get("targets") != len(rows):
-        raise PlanMismatch(f"{path}: cut off: {len(rows)} of {header.get('targets')} targets", "make the plan again")
-    found: list[int] = []
-    for start in range(0, len(rows), _SET):
-        group = rows[start : start + _SET]
-        now = targets.by_names(store, [(row[0], row[1], row[2]) for row in group])
-        for row in group:
-            target = now.get((row[0], row[1], row[2]))
-            found.append(_same(path, row, target))
-    return found
+    if header.get("targets") != seen:
+        raise PlanMismatch(f"{path}: cut off: {seen} of {header.get('targets')} targets", "make the plan again")
+
+
+def _row(path: Path, number: int, line: bytes) -> list[Any]:
+    row = _line(path, number, line)
+    if not (isinstance(row, list) and len(row) == 5 and all(isinstance(word, str) for word in row)):
+        raise PlanMismatch(f"{path}, line {number}: this is no plan", "`bioforge plan --out FILE` writes one")
+    return row
 
 
 def _same(path: Path, row: list[Any], target: tuple[int, str | None, str | None] | None) -> int:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager, nullcontext, suppress
 from dataclasses import dataclass, field, replace
 from itertools import islice
 from pathlib import Path
@@ -19,12 +19,14 @@ from bioforge.errors import (
     EXIT_USAGE,
     InputError,
     StateError,
+    StoppedError,
     UsageError,
     nearest,
 )
-from bioforge.estimate import Estimator, Priced
+from bioforge.estimate import Estimator, Priced, total
 from bioforge.events import Stopped
 from bioforge.interfaces import Backend, BackendContext, Gauges, Stop, Work
+from bioforge.model import Request
 from bioforge.outputs import Written, check_outputs, write_outputs
 from bioforge.plugins import Plugins
 from bioforge.prompts import Definition, Prompts
@@ -36,12 +38,18 @@ from bioforge.store.stale import StaleGroup
 
 PROMPT_OBJECTS_END = "2026-11-30"
 
+NO_RUN = 0
+"""Lists of targets are kept by run; this one is for plans, and is overwritten by the next."""
+
+SIMULATOR = "simulator"
+"""The dialect of simulated answers, which must never pass for real ones."""
+
 
 class Watcher(engine.Watcher, Protocol):
     """Told what a run is about to do, and then of every group of events."""
 
     def recovered(self, settled: Settled, dead: Sequence[runs.Run]) -> None: ...
-    def planned(self, refreshed: Refreshed, priced: Sequence[Priced], store: Store, selection: Selection) -> None: ...
+    def planned(self, plan: Plan, store: Store) -> None: ...
     def start(self, requests: int, backend: str, gauges: Callable[[], Gauges]) -> None: ...
     def finish(self) -> None: ...
 
@@ -54,9 +62,20 @@ class Order:
     selection: Selection = field(default_factory=Selection)
     always_make: bool = False
     max_failures: int | None = None
-    plan: Path | None = None
     run: int | None = None
     """The run that is resumed: its list of targets is taken over."""
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """What a run would do. `requests` are the different ones it would send, `cost_usd` their price (None: unknown);
+    `selection` is as it stays during the run."""
+
+    refreshed: Refreshed
+    selection: Selection
+    priced: list[Priced]
+    requests: int
+    cost_usd: float | None
 
 
 @dataclass(slots=True)
@@ -94,7 +113,8 @@ class OpenProject:
         self.plugins = plugins
         self.backend_name = config.backend.name
         self.backend = self._backend(config.provider.base_url)
-        self.prompts = [Prompts(definition) for definition in _definitions(config, self.backend.dialect)]
+        dialect = SIMULATOR if config.simulated else self.backend.dialect
+        self.prompts = [Prompts(definition) for definition in _definitions(config, dialect)]
 
     def _backend(self, base_url: str) -> Backend:
         config = self.config
@@ -112,7 +132,6 @@ class OpenProject:
     @contextmanager
     def _sending(self) -> Iterator[Backend]:
         """The backend to send with; the embedded server runs just for as long as it is needed."""
-        self.backend.check()
         if not self.config.simulated:
             yield self.backend
             return
@@ -162,83 +181,121 @@ class OpenProject:
                 )
         return done
 
-    def plan(self, store: Store, selection: Selection) -> tuple[Refreshed, list[Priced]]:
-        """What a run would do now, priced."""
+    def plan(self, store: Store, selection: Selection) -> Plan:
+        """What a run would do now, priced. Sends nothing."""
+        recover(store)
         refreshed = self.refresh(store)
-        return refreshed, self.estimator(store).price(stale.stale_groups(store, selection))
+        if selection.limit is not None:
+            chosen = targets.listed(store, selection, sendable=True)
+            runs.set_targets(store, NO_RUN, (target.id for target in islice(chosen, selection.limit)))
+            selection = replace(selection, reasons=(), limit=None, run=NO_RUN)
+        return self._priced(store, refreshed, selection)
+
+    def _priced(self, store: Store, refreshed: Refreshed, selection: Selection) -> Plan:
+        again = self.config.retry.maybe_paid
+        groups = stale.stale_groups(store, selection, ask_again_maybe_paid=again)
+        priced = self.estimator(store).price(groups)
+        requests = stale.requests_to_send(store, selection, ask_again_maybe_paid=again) if groups else 0
+        return Plan(refreshed, selection, priced, requests, total(priced, requests))
+
+    def requests(self, store: Store, selection: Selection, *, fresh_too: bool = False) -> Iterator[Request]:
+        """The requests of the selected stale targets in order; `fresh_too`: as if everything were forced."""
+        return engine.requests(
+            store,
+            {(prompts.definition.recipe, prompts.definition.variant): prompts for prompts in self.prompts},
+            self.backend,
+            self.estimator(store),
+            selection,
+            ask_again_maybe_paid=self.config.retry.maybe_paid,
+            fresh_too=fresh_too,
+        )
 
     def run(self, order: Order, watcher: Watcher, stop: Stop) -> Result:
-        """Plan, build what is stale, write the outputs. Raises `BioforgeError` before anything is sent, never after."""
+        """Plan, build what is stale, write the outputs.
+
+        Raises `UsageError` and `StateError` only as long as nothing was sent, `StoppedError` afterwards.
+        """
         check_outputs(self.config, self.plugins)
         with Store.open(self.config.state_path) as store:
-            dead = runs.close_dead(store)
-            settled = settle(store)
+            settled, dead = recover(store)
             if settled.maybe_paid or settled.interrupted:
                 watcher.recovered(settled, dead)
-            run = runs.begin(store, order.command, self.backend_name, order.selection, always_make=order.always_make)
+            run = runs.begin(
+                store,
+                order.command,
+                self.backend_name,
+                order.selection,
+                always_make=order.always_make,
+                max_cost_usd=self.config.limits.max_cost_usd,
+            )
             try:
                 return self._run(store, run, order, watcher, stop)
-            except KeyboardInterrupt:
-                settle(store)
-                runs.end(store, run, "interrupted", EXIT_INTERRUPTED, "interrupted")
-                raise
-            except Exception as error:
+            except BaseException as error:
                 with suppress(StateError):  # where the state itself is the trouble, the next run settles this one
-                    settle(store)
-                    if runs.still_planning(store, run):
-                        runs.discard(store, run)
-                    else:
-                        runs.end(store, run, "stopped", EXIT_FAILED, f"error: {error}")
+                    self._break_off(store, run, error)
                 raise
+
+    def _break_off(self, store: Store, run: int, error: BaseException) -> None:
+        settle(store)
+        if runs.still_planning(store, run):
+            runs.discard(store, run)
+        elif isinstance(error, KeyboardInterrupt):
+            runs.end(store, run, "interrupted", EXIT_INTERRUPTED, "interrupted")
+        else:
+            runs.end(store, run, "stopped", EXIT_STOPPED, f"error: {error}")
 
     def _run(self, store: Store, run: int, order: Order, watcher: Watcher, stop: Stop) -> Result:
         refreshed = self.refresh(store)
+        self._check_can_send(store, order)
         selection = self._freeze(store, run, order)
-        estimator = self.estimator(store)
-        priced = estimator.price(stale.stale_groups(store, selection))
-        watcher.planned(refreshed, priced, store, selection)
+        plan = self._priced(store, refreshed, selection)
+        watcher.planned(plan, store)
         fresh_before = self._fresh(store, selection)
-        retry, limits = self.config.retry, replace(self.config.limits, max_failures=order.max_failures)
-        count = sum(item.group.requests for item in priced if retry.maybe_paid or item.group.reason != "maybe paid")
-        stopped: Stopped | None = None
-        if count:
-            if limits.max_cost_usd is not None and (model := estimator.known({item.group.recipe for item in priced})):
-                raise UsageError(
-                    f"the price of model {model!r} is unknown, so a budget of ${limits.max_cost_usd:g} cannot be kept",
-                    "leave out --max-cost and max_cost_usd, or use a model whose price is known",
-                )
-            work = Work(
-                requests=engine.requests(
-                    store,
-                    {(p.definition.recipe, p.definition.variant): p for p in self.prompts},
-                    self.backend,
-                    estimator,
-                    selection,
-                    ask_again_maybe_paid=retry.maybe_paid,
-                ),
-                limits=limits,
-                retry=retry,
-                stop=stop,
-            )
-            with self._sending() as backend:
-                runs.set_running(store, run)
-                watcher.start(count, self.backend_name, lambda: work.gauges)
-                try:
-                    stopped = engine.build(store, run, backend, self.backend_name, work, watcher)
-                finally:
-                    watcher.finish()
-            settle(store)
-        result = Result(run if count else None, refreshed, stale.stale_groups(store, selection), stopped)
-        result.paid = runs.may_have_paid(store, run)
-        result.interrupted = stop.reason == "interrupted"
-        result.fresh_before = fresh_before
-        result.fresh = self._fresh(store, selection)
-        average = average_cost(store)
-        result.saved_usd = None if average is None else average * (fresh_before + refreshed.reused)
-        if stop.level < 2:
-            result.written, result.output_errors = write_outputs(store, self.config, self.plugins)
-        self._end(store, run, result)
+        with _no_usage_error_from_here() if plan.requests else nullcontext():
+            stopped = self._send(store, run, plan, order, watcher, stop) if plan.requests else None
+            result = Result(run if plan.requests else None, refreshed, stale.stale_groups(store, selection), stopped)
+            result.paid = runs.may_have_paid(store, run)
+            result.interrupted = stop.reason == "interrupted" and (stop.level > 1 or bool(result.left))
+            result.fresh_before = fresh_before
+            result.fresh = self._fresh(store, selection)
+            average = average_cost(store)
+            result.saved_usd = None if average is None else average * (fresh_before + refreshed.reused)
+            if stop.level < 2:
+                result.written, result.output_errors = write_outputs(store, self.config, self.plugins)
+            self._end(store, run, result)
         return result
+
+    def _check_can_send(self, store: Store, order: Order) -> None:
+        """Refuse what could not be sent or not be kept within its budget, before anything is marked or sent."""
+        selection, again = order.selection, self.config.retry.maybe_paid
+        if not (order.always_make or selection.plan is not None) and not stale.requests_to_send(
+            store, selection, ask_again_maybe_paid=again
+        ):
+            return
+        budget = self.config.limits.max_cost_usd
+        if budget is not None and (model := self.estimator(store).unknown_price(selection.recipes)) is not None:
+            raise UsageError(
+                f"the price of model {model!r} is unknown, so a budget of ${budget:g} cannot be kept",
+                "leave out --max-cost and max_cost_usd, or use a model whose price is known",
+            )
+        self.backend.check()
+
+    def _send(self, store: Store, run: int, plan: Plan, order: Order, watcher: Watcher, stop: Stop) -> Stopped | None:
+        work = Work(
+            requests=self.requests(store, plan.selection),
+            limits=replace(self.config.limits, max_failures=order.max_failures),
+            retry=self.config.retry,
+            stop=stop,
+        )
+        with self._sending() as backend:
+            runs.set_running(store, run)
+            watcher.start(plan.requests, self.backend_name, lambda: work.gauges)
+            try:
+                stopped = engine.build(store, run, backend, self.backend_name, work, watcher)
+            finally:
+                watcher.finish()
+        settle(store)
+        return stopped
 
     def _fresh(self, store: Store, selection: Selection) -> int:
         """Targets that are up to date, over the whole input, of the selected recipes."""
@@ -261,17 +318,35 @@ class OpenProject:
         if order.run is not None and selection.run is not None:
             runs.take_over_targets(store, order.run, run)
             selection = replace(selection, run=run)
-        elif order.plan is not None:
-            runs.set_targets(store, run, planfile.read(order.plan, store, self.config.project.name))
-            selection = replace(selection, recipes=tuple(self.recipes), run=run)
+        elif selection.plan is not None:
+            runs.set_targets(store, run, planfile.read(Path(selection.plan), store, self.config.project.name))
+            selection = replace(selection, plan=None, run=run)
         if selection.reasons or selection.limit is not None:
-            chosen = targets.listed(store, selection, stale=not order.always_make, sendable=True)
-            runs.set_targets(store, run, [target.id for target in islice(chosen, selection.limit)])
+            chosen = targets.listed(store, selection, stale=not order.always_make, sendable=selection.limit is not None)
+            runs.set_targets(store, run, (target.id for target in islice(chosen, selection.limit)))
             selection = replace(selection, reasons=(), limit=None, run=run)
         if order.always_make:
             targets.force(store, run, selection)
         runs.update_selection(store, run, selection)
         return selection
+
+
+def recover(store: Store) -> tuple[Settled, list[runs.Run]]:
+    """Close runs that ended without a word, and say what is known of what they left open."""
+    dead = runs.close_dead(store)
+    return settle(store), dead
+
+
+@contextmanager
+def _no_usage_error_from_here() -> Iterator[None]:
+    """Once something may have been sent, a state that fails stops the run; it no longer refuses it."""
+    try:
+        yield
+    except StateError as error:
+        raise StoppedError(
+            f"stopped while answers were being kept: {error.message}",
+            error.hint or "what was recorded is kept; `bioforge resume` goes on and says what is unclear",
+        ) from error
 
 
 def _definitions(config: ProjectConfig, dialect: str) -> Iterator[Definition]:

@@ -54,7 +54,11 @@ class RenderError(Exception):
 
 def environment() -> jinja2.Environment:
     """For every template of a project: sandboxed, no HTML escaping, undefined names are errors."""
-    return ImmutableSandboxedEnvironment(undefined=jinja2.StrictUndefined, autoescape=False)
+    made = ImmutableSandboxedEnvironment(undefined=jinja2.StrictUndefined, autoescape=False)
+    # what gives another text each time would make a request that was never planned
+    del made.filters["random"]
+    del made.globals["lipsum"]
+    return made
 
 
 class Prompts:
@@ -97,6 +101,10 @@ class Prompts:
             render = compiler.from_string(text).render
             # instructions are often the same for every artist: rendered once, not a million times
             return _constant(render()) if _is_constant(tree) else render
+        except jinja2.TemplateAssertionError as error:
+            raise TemplateError(
+                f"{source}, line {error.lineno}: {error.message}", "a template must give the same text each time"
+            ) from None
         except jinja2.TemplateSyntaxError as error:
             raise TemplateError(
                 f"{source}, line {error.lineno}: {error.message}", "see the Jinja2 template syntax; {{ artist_name }}"

@@ -7,7 +7,6 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from bioforge.errors import InputError
 from bioforge.fingerprint import canonical, definition_hash, request_hash
 from bioforge.interfaces import Backend, Reader
 from bioforge.model import Artist, BadRow, Rendered
@@ -95,8 +94,6 @@ def read_input(store: Store, spec: InputSpec, find_reader: FindReader) -> Readin
         ):
             return None
     reading = inputs.read_into(store, _rows(found, spec, find_reader))
-    if not reading.artists and not reading.bad:
-        raise InputError(f"{spec.path}: there are no artists in it", "a header alone is no input; add rows")
     # Only now: a reading that was cut off is read again.
     inputs.remember_sources(store, seen, reader)
     return reading
@@ -123,7 +120,7 @@ def render(prompts: Prompts, backend: Backend, artist: Artist) -> tuple[str, byt
     """(request hash, body, estimated input tokens). Raises `RenderError`."""
     rendered = prompts.render(artist)
     body = canonical(backend.body(rendered))
-    return request_hash(rendered.endpoint, body), body, _tokens(rendered)
+    return request_hash(rendered.endpoint, body, prompts.definition.dialect), body, _tokens(rendered)
 
 
 def _tokens(rendered: Rendered) -> int:

@@ -74,6 +74,19 @@ def open_project(
     return OpenProject(config, plugins)
 
 
+def check_destination(config: ProjectConfig, path: Path, flag: str) -> None:
+    """Raise `UsageError` where a flag would write over what the project is made of: the state above all."""
+    from bioforge.errors import UsageError
+
+    state = str(config.state_path)
+    taken = dict.fromkeys((state, f"{state}-wal", f"{state}-shm", f"{state}.lock"), "the state")
+    taken |= {str(config.path): "the project file", str(config.root / config.input.path): "the input"}
+    place = os.path.realpath(path)
+    for file, what in taken.items():
+        if place == os.path.realpath(file):
+            raise UsageError(f"{flag} {path}: this is {what}", "name another file; nothing was written")
+
+
 def check_format(value: str, known: tuple[str, ...], flag: str = "--format") -> str:
     from bioforge.errors import UsageError, nearest
 

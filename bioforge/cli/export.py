@@ -8,7 +8,7 @@ from typing import Annotated, cast
 
 import typer
 
-from bioforge.cli.common import FileOption, RecipeOption, SelectOption, open_project
+from bioforge.cli.common import FileOption, RecipeOption, SelectOption, check_destination, open_project
 from bioforge.cli.edge import command, say
 from bioforge.errors import EXIT_OK, UsageError
 
@@ -44,6 +44,8 @@ def export(
 
     project = open_project(file)
     selection = project.selection(recipe or (), select or ())
+    if output is not None:
+        check_destination(project.config, output, "-o")
     if everything and not recipe:
         selection = replace(selection, recipes=())
     name = writer_name(str(output or ""), format)

@@ -10,13 +10,20 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from bioforge.cli.common import FileOption, RecipesArgument, SelectOption, check_format, load, open_project
+from bioforge.cli.common import (
+    FileOption,
+    RecipesArgument,
+    SelectOption,
+    check_destination,
+    check_format,
+    load,
+    open_project,
+)
 from bioforge.cli.edge import command, say
 from bioforge.errors import EXIT_FAILED, EXIT_OK, OutputError, UsageError, nearest
 
 if TYPE_CHECKING:
-    from bioforge.estimate import Priced
-    from bioforge.project import OpenProject
+    from bioforge.project import OpenProject, Plan
     from bioforge.store import Selection, Store
     from bioforge.store.why import TargetStory
 
@@ -43,40 +50,39 @@ def plan(
     """Show what a run would do: how many targets for which reason, and the price. Sends nothing."""
     from bioforge import planfile
     from bioforge.cli.show import plan_lines
-    from bioforge.estimate import total
     from bioforge.store import Store
 
     check_format(format, ("text", "json"))
     project = open_project(file, backend=backend, strict=strict)
     selection = project.selection(recipes or (), select or (), limit)
+    if out is not None:
+        check_destination(project.config, out, "--out")
     with Store.open(project.config.state_path) as store:
-        refreshed, priced = project.plan(store, selection)
+        planned = project.plan(store, selection)
         if what_if is not None:
             return _what_if(store, project, selection, what_if, format)
         if out is not None:
             try:
-                number = planfile.write(out, store, project.config.project.name, selection, total(priced))
+                number = planfile.write(out, store, project.config.project.name, planned.selection, planned.cost_usd)
             except OutputError as error:
                 raise OutputError(error.message, "name another file with --out") from None
             say(f"plan of {number:,} targets written to {out}; `bioforge run --plan {out}` does exactly this")
         if quiet:
             pass
         elif format == "json":
-            print(json.dumps(_as_json(project, priced), ensure_ascii=False, indent=2))
+            print(json.dumps(_as_json(project, planned), ensure_ascii=False, indent=2))
         else:
-            for line in plan_lines(store, project, refreshed, priced, selection):
+            for line in plan_lines(store, project, planned):
                 print(line)
-    return EXIT_FAILED if priced and quiet else EXIT_OK
+    return EXIT_FAILED if planned.priced and quiet else EXIT_OK
 
 
-def _as_json(project: OpenProject, priced: list[Priced]) -> dict[str, object]:
-    from bioforge.estimate import total
-
+def _as_json(project: OpenProject, planned: Plan) -> dict[str, object]:
     return {
         "project": project.config.project.name,
-        "fresh": not priced,
-        "requests": sum(item.group.requests for item in priced),
-        "cost_usd": total(priced),
+        "fresh": not planned.priced,
+        "requests": planned.requests,
+        "cost_usd": planned.cost_usd,
         "estimated": True,
         "simulated": project.config.simulated,
         "groups": [
@@ -94,7 +100,7 @@ def _as_json(project: OpenProject, priced: list[Priced]) -> dict[str, object]:
                 "cost_usd": item.cost_usd,
                 "example": item.group.example,
             }
-            for item in priced
+            for item in planned.priced
         ],
     }
 

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from bioforge.cli.common import FileOption, RecipesArgument, SelectOption, check_format, open_project
+from bioforge.cli.common import FileOption, RecipesArgument, SelectOption, check_destination, check_format, open_project
 from bioforge.cli.edge import command, say
 from bioforge.errors import EXIT_INTERRUPTED, EXIT_OK, UsageError
 from bioforge.interfaces import Stop
@@ -21,8 +21,9 @@ from bioforge.interfaces import Stop
 if TYPE_CHECKING:
     from bioforge.cli.watch import RunWatcher
     from bioforge.project import OpenProject, Order, Result
+    from bioforge.store.runs import Run
 
-BodyCount = 5
+BODY_COUNT = 5
 
 Concurrency = Annotated[
     int | None, typer.Option("-j", "--concurrency", metavar="N", help="Requests in flight at once.", show_default="64")
@@ -72,18 +73,20 @@ def run(
     log_file: LogFile = None,
 ) -> int:
     """Ask for what is new, changed or failed, keep every answer, and write the outputs."""
+    from dataclasses import replace
+
     from bioforge.project import Order
 
     if plan is not None and (recipes or select or limit or always_make):
         raise UsageError("--plan takes no recipes, --select, --limit or -B", "a plan already says what to do")
     seconds = _seconds(deadline)
     project = open_project(file, backend=backend, concurrency=concurrency, max_cost=max_cost, strict=strict)
+    selection = project.selection(recipes or (), select or (), limit)
     order = Order(
         command=_command_line("run"),
-        selection=project.selection(recipes or (), select or (), limit),
+        selection=selection if plan is None else replace(selection, plan=str(plan.absolute())),
         always_make=always_make,
         max_failures=keep_going,
-        plan=plan,
     )
     if dry_run:
         return _dry_run(project, order)
@@ -116,14 +119,15 @@ def resume(
     from bioforge.store import Selection, Store, runs
 
     seconds = _seconds(deadline)
-    project = open_project(file, backend=backend, concurrency=concurrency, max_cost=max_cost)
+    project = open_project(file)
     with Store.read(project.config.state_path) as store:
         last = runs.unfinished(store)
     if last is None:
         say("nothing to resume: the last run came to its end; `bioforge run` builds what is stale")
         return EXIT_OK
-    if backend is None and last.backend and last.backend != project.backend_name:
-        project = open_project(file, backend=last.backend, concurrency=concurrency, max_cost=max_cost)
+    project = open_project(
+        file, backend=backend or last.backend, concurrency=concurrency, max_cost=_budget_left(last, max_cost)
+    )
     selection = Selection.from_json(last.selection)
     gone = [name for name in selection.recipes if name not in project.recipes]
     if gone:
@@ -150,6 +154,18 @@ def resume(
     )
 
 
+def _budget_left(last: Run, given: float | None) -> float | None:
+    """The budget of a resumed run: as given now, else what is left of the earlier one."""
+    if given is not None or last.max_cost_usd is None:
+        return given
+    left = last.max_cost_usd - (last.cost_usd or 0.0)
+    if last.stopped_by == "budget" or left <= 0:
+        raise UsageError(
+            f"run {last.id} stopped at its budget of ${last.max_cost_usd:g}", "give this one a budget: --max-cost USD"
+        )
+    return left
+
+
 def _command_line(name: str) -> str:
     """The command as it was typed, for `status`, the lock's refusal and the record of runs."""
     from shlex import join
@@ -159,28 +175,20 @@ def _command_line(name: str) -> str:
 
 
 def _dry_run(project: OpenProject, order: Order) -> int:
-    from bioforge import engine
     from bioforge.cli.show import plan_lines
     from bioforge.store import Store
 
+    if order.selection.plan is not None:
+        raise UsageError("--plan and --dry-run exclude each other", "the plan file itself lists what would be sent")
     with Store.open(project.config.state_path) as store:
-        if order.plan is not None:
-            raise UsageError("--plan and --dry-run exclude each other", "the plan file itself lists what would be sent")
-        refreshed, priced = project.plan(store, order.selection)
-        for line in plan_lines(store, project, refreshed, priced, order.selection):
+        plan = project.plan(store, order.selection)
+        for line in plan_lines(store, project, plan):
             say(line)
         if order.always_make:
-            say("with -B, fresh targets of the selection would be built too")
+            say("with -B, every target of the selection is built, fresh ones too")
         shown = 0
-        for request in engine.requests(
-            store,
-            {(p.definition.recipe, p.definition.variant): p for p in project.prompts},
-            project.backend,
-            project.estimator(store),
-            order.selection,
-            ask_again_maybe_paid=project.config.retry.maybe_paid,
-        ):
-            if shown == min(BodyCount, order.selection.limit or BodyCount):
+        for request in project.requests(store, plan.selection, fresh_too=order.always_make):
+            if shown == min(BODY_COUNT, order.selection.limit or BODY_COUNT):
                 break
             shown += 1
             print(_readable(request.endpoint, request.body))
@@ -209,6 +217,8 @@ def _build(
     from bioforge.report.logs import configure
 
     check_format(log_format, ("console", "json"), "--log-format")
+    if log_file is not None:
+        check_destination(project.config, log_file, "--log-file")
     key = project.config.api_key()
     logs = configure(log_format, verbose=verbose, log_file=log_file, secrets=(key,) if key else ())
     watcher = RunWatcher(project, order, make_reporter(logs, print_text=print_text), explain=verbose)

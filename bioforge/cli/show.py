@@ -8,11 +8,11 @@ from collections.abc import Iterable, Iterator, Sequence
 from datetime import datetime
 from typing import TYPE_CHECKING
 
+from bioforge.plan import MAYBE_PAID
 from bioforge.report.tally import money
 
 if TYPE_CHECKING:
-    from bioforge.estimate import Priced
-    from bioforge.project import OpenProject
+    from bioforge.project import OpenProject, Plan
     from bioforge.refresh import Refreshed
     from bioforge.store import Selection, Store
 
@@ -74,18 +74,16 @@ def unmatched_lines(store: Store, selection: Selection) -> Iterator[str]:
             yield f"warning: no artist of the input matches --select {item}"
 
 
-def plan_lines(
-    store: Store, project: OpenProject, refreshed: Refreshed, priced: Sequence[Priced], selection: Selection
-) -> Iterator[str]:
+def plan_lines(store: Store, project: OpenProject, plan: Plan) -> Iterator[str]:
     """A plan for people: reading, groups with reasons and prices, and one line that sums up."""
-    from bioforge.estimate import total
     from bioforge.store import stale
 
-    yield from reading_lines(refreshed)
-    yield from unmatched_lines(store, selection)
+    priced = plan.priced
+    yield from reading_lines(plan.refreshed)
+    yield from unmatched_lines(store, plan.selection)
     if not priced:
         name = project.config.project.name
-        if selection.everything:
+        if plan.selection.everything:
             yield f"{name}: everything is up to date ({count(stale.total_artists(store), 'artist')}); nothing to send"
         else:
             yield f"{name}: nothing that was selected is stale; nothing to send"
@@ -96,20 +94,19 @@ def plan_lines(
         price = money(item.cost_usd) if group.requests else "-"
         rows.append([group.recipe, group.reason, f"{group.targets:,}", price, _detail(group.detail)])
     yield from table([["recipe", "reason", "targets", "price", "what"], *rows], right=(2, 3))
-    held = sum(item.group.held for item in priced)
+    unclear = sum(item.group.held for item in priced if item.group.reason == MAYBE_PAID)
+    held = sum(item.group.held for item in priced) - unclear
     broken = sum(item.group.unrenderable for item in priced)
-    requests = sum(item.group.requests for item in priced)
-    if selection.limit is not None:
-        yield f"limited to {selection.limit:,} by --limit"
     if held:
-        yield f"{count(held, 'target')} held back: the answer was paid for and cannot be used; asking again pays again (-B does)"
+        yield f"{count(held, 'target')} held back: paid for and not usable; asking again pays again (-B does)"
+    if unclear:
+        yield f"{count(unclear, 'target')} not asked again: maybe paid already (`maybe_paid = false` in [retry])"
     if broken:
         yield f"{count(broken, 'target')} cannot be rendered; mend the template or the row"
-    cost = total(priced)
-    price = "at an unknown price" if cost is None else f"for about {money(cost)}"
+    price = "at an unknown price" if plan.cost_usd is None else f"for about {money(plan.cost_usd)}"
     tokens = f"{sum(p.input_tokens for p in priced):,} + {sum(p.output_tokens for p in priced):,} tokens"
     simulated = ", simulated: nothing is charged" if project.config.simulated else ""
-    yield f"{count(requests, 'request')} to send {price} ({tokens}, estimated{simulated})"
+    yield f"{count(plan.requests, 'request')} to send {price} ({tokens}, estimated{simulated})"
 
 
 def _detail(detail: str | None) -> str:

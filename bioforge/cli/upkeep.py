@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -23,22 +25,17 @@ def _confirmed(question: str, yes: bool) -> bool:
     if yes:
         return True
     if not sys.stdin.isatty():
-        raise UsageError(f"{question} not without being asked", "add --yes")
+        raise UsageError(f"{question} There is no terminal to ask on", "add --yes; nothing was changed")
     return typer.confirm(question, err=True)
 
 
-def _begin(store: Store, words: str) -> int:
+@contextmanager
+def _recorded(store: Store, words: str) -> Iterator[int]:
+    """A run for what changes the state, so that `status` shows who did it."""
     from bioforge.store import Selection, runs
-    from bioforge.store.record import settle
 
-    runs.close_dead(store)
-    settle(store)
-    return runs.begin(store, words, None, Selection())
-
-
-def _end(store: Store, run: int) -> None:
-    from bioforge.store import runs
-
+    run = runs.begin(store, words, None, Selection())
+    yield run
     runs.end(store, run, "finished", EXIT_OK)
 
 
@@ -53,19 +50,21 @@ def accept(
 ) -> int:
     """Declare existing answers current for today's definition, without asking for them again (make's touch)."""
     from bioforge.cli.show import count
+    from bioforge.project import recover
     from bioforge.store import Store, upkeep
 
     project = open_project(file)
     selection = project.selection(recipe or (), select or ())
     with Store.open(project.config.state_path) as store:
-        run = _begin(store, "accept")
+        recover(store)
         project.refresh(store)
         number = upkeep.acceptable(store, selection)
         if not number:
             say("nothing to accept: no stale target of the selection has an answer")
         elif _confirmed(f"accept {count(number, 'existing answer')} as current?", yes):
-            say(f"{count(upkeep.accept(store, selection, run), 'target')} accepted (recorded in the table `accepted`)")
-        _end(store, run)
+            with _recorded(store, "accept") as run:
+                accepted = upkeep.accept(store, selection, run)
+            say(f"{count(accepted, 'target')} accepted (recorded in the table `accepted`)")
     return EXIT_OK
 
 
@@ -78,20 +77,21 @@ def forget(
 ) -> int:
     """Drop answers on purpose; says what they had cost. The next run asks for them again, and pays again."""
     from bioforge.cli.show import count
+    from bioforge.project import recover
     from bioforge.report.tally import money
     from bioforge.store import Store, upkeep
 
     project = open_project(file)
     selection = project.selection(recipe or (), select)
     with Store.open(project.config.state_path) as store:
-        run = _begin(store, "forget")
+        recover(store)
         weighed = upkeep.would_forget(store, selection)
         if not weighed.answers:
             say("nothing to forget: the selection has no answers")
         elif _confirmed(f"forget {count(weighed.answers, 'answer')} that had cost {money(weighed.cost_usd)}?", yes):
-            dropped = upkeep.forget(store, selection, run)
+            with _recorded(store, "forget") as run:
+                dropped = upkeep.forget(store, selection, run)
             say(f"{count(dropped.answers, 'answer')} forgotten; they had cost {money(dropped.cost_usd)}")
-        _end(store, run)
     return EXIT_OK
 
 
@@ -99,22 +99,27 @@ def forget(
 def gc(yes: Yes = False, file: FileOption = None) -> int:
     """Drop answers that no artist and recipe of today use, and give the space back."""
     from bioforge.cli.show import count
+    from bioforge.project import recover
     from bioforge.report.tally import money
     from bioforge.store import Store, upkeep
 
     project = open_project(file)
     recipes = json.dumps(project.recipes)
     with Store.open(project.config.state_path) as store:
-        run = _begin(store, "gc")
+        recover(store)
         project.refresh(store)
         weighed = upkeep.would_collect(store, recipes)
-        if _confirmed(f"drop {count(weighed.answers, 'unused answer')} that had cost {money(weighed.cost_usd)}?", yes):
+        if not weighed.answers:
+            say("nothing to drop: every answer is used")
+        elif _confirmed(
+            f"drop {count(weighed.answers, 'unused answer')} that had cost {money(weighed.cost_usd)}?", yes
+        ):
             before = project.config.state_path.stat().st_size
-            dropped = upkeep.collect(store, recipes, run)
+            with _recorded(store, "gc") as run:
+                dropped = upkeep.collect(store, recipes, run)
             freed = max(0, before - project.config.state_path.stat().st_size)
             say(
                 f"{count(dropped.answers, 'answer')} dropped; they had cost {money(dropped.cost_usd)};"
                 f" {freed / 1e6:.1f} MB freed"
             )
-        _end(store, run)
     return EXIT_OK

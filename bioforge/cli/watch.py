@@ -13,11 +13,9 @@ from bioforge.interfaces import Gauges
 from bioforge.report.tally import Closing, summary
 
 if TYPE_CHECKING:
-    from bioforge.estimate import Priced
-    from bioforge.project import OpenProject, Order, Result
-    from bioforge.refresh import Refreshed
+    from bioforge.project import OpenProject, Order, Plan, Result
     from bioforge.report import Reporter
-    from bioforge.store import Selection, Store, runs
+    from bioforge.store import Store, runs
     from bioforge.store.record import Settled
 
 
@@ -43,22 +41,20 @@ class RunWatcher:
             )
             say(f"  {count(settled.maybe_paid, 'request')} in flight then may have been paid for; they {again}")
 
-    def planned(self, refreshed: Refreshed, priced: Sequence[Priced], store: Store, selection: Selection) -> None:
-        from bioforge.estimate import total
-
-        if not priced:
-            for line in (*reading_lines(refreshed), *unmatched_lines(store, selection)):
+    def planned(self, plan: Plan, store: Store) -> None:
+        if not plan.priced:
+            for line in (*reading_lines(plan.refreshed), *unmatched_lines(store, plan.selection)):
                 say(line)
             return
-        for line in plan_lines(store, self._project, refreshed, priced, selection):
+        for line in plan_lines(store, self._project, plan):
             say(line)
-        budget, cost = self._project.config.limits.max_cost_usd, total(priced)
+        budget, cost = self._project.config.limits.max_cost_usd, plan.cost_usd
         if budget is not None and cost is not None and cost > budget:
             say(f"warning: that is more than the budget of ${budget:g}; the run stops before exceeding it")
         if self._explain:
             from bioforge.store import targets
 
-            for target in targets.listed(store, selection):
+            for target in targets.listed(store, plan.selection):
                 why = f" ({target.detail})" if target.detail else ""
                 say(f"explain: {target.recipe} {target.artist_id} {target.artist_name}: {target.reason}{why}")
 
@@ -77,6 +73,7 @@ class RunWatcher:
         self._reporter.show(events, gauges)
 
     def finish(self) -> None:
+        self.in_flight = False
         self._reporter.finish()
 
     def summarise(self, result: Result) -> None:

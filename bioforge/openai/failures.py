@@ -79,7 +79,7 @@ def read_failure(status: int, headers: Mapping[str, str], content: bytes) -> Out
         outage=outage,
         retry_after=read_retry_after(headers) if retryable else None,
         rate_limits=read_rate_limits(headers),
-        request_id=headers.get("x-request-id"),
+        request_id=request_id_of(headers),
         body=content,
         hint=_HINTS.get(error_class, ""),
     )
@@ -151,6 +151,12 @@ def _error(content: bytes) -> dict[str, Any]:
     if isinstance(error, dict):
         return error
     return {"message": error} if isinstance(error, str) else {}
+
+
+def request_id_of(headers: Mapping[str, str]) -> str | None:
+    """The provider's id of an answer, fit to be stored."""
+    found = headers.get("x-request-id")
+    return None if found is None else readable(found)
 
 
 def readable(text: str) -> str:

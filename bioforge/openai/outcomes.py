@@ -15,7 +15,7 @@ from dataclasses import dataclass, replace
 
 from bioforge.interfaces import Outcome
 from bioforge.model import Failure, Paid, Request
-from bioforge.openai.failures import read_failure, read_rate_limits
+from bioforge.openai.failures import read_failure, read_rate_limits, request_id_of
 from bioforge.openai.wire import Price, read_answer
 
 
@@ -91,7 +91,7 @@ def broken_off(
         paid=found.paid,
         retryable=found.retryable,
         outage=found.outage,
-        request_id=headers.get("x-request-id"),
+        request_id=request_id_of(headers),
         seconds=seconds,
         body=received or None,
     )
@@ -104,7 +104,7 @@ def interpret(
     if not 200 <= status < 300:
         return replace(read_failure(status, headers, content), seconds=seconds)
     answer = read_answer(request.endpoint, content, request.model, price)
-    request_id = headers.get("x-request-id")
+    request_id = request_id_of(headers)
     limits = read_rate_limits(headers)
     if answer.problem is not None and answer.problem.error_class == "malformed":
         # Something was delivered, and whether it was charged for nobody can tell from here.

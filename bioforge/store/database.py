@@ -106,13 +106,18 @@ class Store:
         row = self.row(sql, parameters)
         return None if row is None else row[0]
 
+    def vacuum(self) -> None:
+        """Give the space of deleted rows back to the disk."""
+        with _explained(self.path):
+            self.connection.execute("VACUUM")
+
     def fact(self, name: str) -> int:
         return int(self.value("SELECT value FROM facts WHERE name = ?", (name,)) or 0)
 
     def next_id(self, table: str) -> int:
         """The next free id. Ids are given here rather than by SQLite so that whole groups are inserted at once;
         the one writer makes that safe."""
-        return int(self.value(f"SELECT coalesce(max(id), 0) FROM {table}")) + 1
+        return int(self.value("SELECT seq FROM sqlite_sequence WHERE name = ?", (table,)) or 0) + 1
 
 
 def bump_results(connection: sqlite3.Connection) -> None:
@@ -149,7 +154,7 @@ def _explained(path: Path) -> Iterator[None]:
 def _connect(path: Path, *, read_only: bool) -> sqlite3.Connection:
     uri = path.resolve().as_uri() + ("?mode=ro" if read_only else "")
     with _explained(path):
-        connection = sqlite3.connect(uri, uri=True, isolation_level=None, timeout=10.0, cached_statements=256)
+        connection = sqlite3.connect(uri, uri=True, isolation_level=None, timeout=60.0, cached_statements=256)
     try:
         with _explained(path):
             connection.execute("PRAGMA cache_size = -32000")
@@ -221,7 +226,7 @@ def _acquire(path: Path) -> BaseFileLock:
 
     if path.is_dir():
         raise StateError(f"{path}: is a folder, not a state file", "name a file as `state` in [project]")
-    lock = FileLock(f"{path}.lock")
+    lock = FileLock(f"{path.resolve()}.lock")  # two names of one file are one file
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         lock.acquire(timeout=0)

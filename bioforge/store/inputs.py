@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from itertools import islice
 from typing import Any
 
+from bioforge.errors import InputError
 from bioforge.fingerprint import row_hash
 from bioforge.model import Artist, BadRow
 from bioforge.plan import REMOVED
@@ -99,11 +100,24 @@ def read_into(store: Store, rows: Iterable[Artist | BadRow]) -> Reading:
                 )
             if updates or inserts:
                 bump_results(connection)
+    if not reading.artists:
+        raise _nothing_read(reading)
     reading.removed = _remove_unseen(store, seen)
     reading.columns = tuple(columns)
     with store.transaction() as connection:
         connection.execute("INSERT OR REPLACE INTO facts VALUES ('columns', ?)", (json.dumps(reading.columns),))
     return reading
+
+
+def _nothing_read(reading: Reading) -> InputError:
+    """An input without a single good row is a mistake, not the wish to remove every artist."""
+    if not reading.bad:
+        return InputError("the input has no artists", "a header alone is no input; add rows")
+    shown = "".join(f"\n  {row.source}:{row.line}: {row.message}" for row in reading.examples[:5])
+    return InputError(
+        f"not one row of the input can be used; {reading.bad:,} bad:{shown}",
+        "mend the rows; the artists, answers and outputs of before were left as they are",
+    )
 
 
 def _sets(rows: Iterable[Artist | BadRow]) -> Iterator[list[Artist | BadRow]]:

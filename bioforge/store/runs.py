@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 from bioforge import __version__
@@ -27,6 +28,7 @@ class Run:
     backend: str | None
     selection: str | None
     always_make: int
+    max_cost_usd: float | None
     succeeded: int | None
     failed: int | None
     cost_usd: float | None
@@ -34,18 +36,34 @@ class Run:
 
 _COLUMNS = (
     "id, command, state, started_at, ended_at, exit_code, stopped_by, backend, selection,"
-    " always_make, succeeded, failed, cost_usd"
+    " always_make, max_cost_usd, succeeded, failed, cost_usd"
 )
 
+_SUMS = """
+    succeeded = (SELECT count(*) FROM attempts WHERE run = runs.id AND outcome = 'succeeded'),
+    failed = (SELECT count(DISTINCT x.request_hash) FROM attempts x JOIN requests q
+              ON q.request_hash = x.request_hash WHERE x.run = runs.id AND q.state <> 'answered'),
+    cost_usd = (SELECT sum(r.cost_usd) FROM attempts x JOIN responses r ON r.attempt = x.id WHERE x.run = runs.id)
+"""
+"""What a run came to: its answers, its requests that stayed without one, and its money."""
 
-def begin(store: Store, command: str, backend: str | None, selection: Selection, *, always_make: bool = False) -> int:
+
+def begin(
+    store: Store,
+    command: str,
+    backend: str | None,
+    selection: Selection,
+    *,
+    always_make: bool = False,
+    max_cost_usd: float | None = None,
+) -> int:
     """A run from its first moment, so that a second process can be told who is at work."""
     pid, host = identity()
     with store.transaction() as connection:
         cursor = connection.execute(
-            "INSERT INTO runs (command, state, started_at, backend, selection, always_make, pid, host, version)"
-            " VALUES (?, 'planning', ?, ?, ?, ?, ?, ?, ?)",
-            (command, time.time(), backend, selection.as_json(), always_make, pid, host, __version__),
+            "INSERT INTO runs (command, state, started_at, backend, selection, always_make, max_cost_usd, pid,"
+            " host, version) VALUES (?, 'planning', ?, ?, ?, ?, ?, ?, ?, ?)",
+            (command, time.time(), backend, selection.as_json(), always_make, max_cost_usd, pid, host, __version__),
         )
         return int(cursor.lastrowid or 0)
 
@@ -57,7 +75,7 @@ def close_dead(store: Store) -> list[Run]:
         with store.transaction() as connection:
             connection.execute(
                 "UPDATE runs SET state = 'crashed', ended_at = (SELECT coalesce(max(started_at), runs.started_at) FROM"
-                " attempts WHERE run = runs.id) WHERE ended_at IS NULL"
+                f" attempts WHERE run = runs.id), {_SUMS} WHERE ended_at IS NULL"
             )
     return dead
 
@@ -77,13 +95,7 @@ def end(
     """Close a run with what it came to: its answers, its requests that stayed without one, and its money."""
     with store.transaction() as connection:
         connection.execute(
-            "UPDATE runs SET state = ?, exit_code = ?, stopped_by = ?, ended_at = ?,"
-            " succeeded = (SELECT count(*) FROM attempts WHERE run = runs.id AND outcome = 'succeeded'),"
-            " failed = (SELECT count(DISTINCT x.request_hash) FROM attempts x JOIN requests q"
-            "           ON q.request_hash = x.request_hash WHERE x.run = runs.id AND q.state <> 'answered'),"
-            " cost_usd = (SELECT sum(r.cost_usd) FROM attempts x JOIN responses r ON r.attempt = x.id"
-            "             WHERE x.run = runs.id)"
-            " WHERE id = ?",
+            f"UPDATE runs SET state = ?, exit_code = ?, stopped_by = ?, ended_at = ?, {_SUMS} WHERE id = ?",
             (state, exit_code, stopped_by, time.time(), run),
         )
 
@@ -101,6 +113,7 @@ def discard(store: Store, run: int) -> None:
     """A run that found nothing to do leaves no row: a run is an invocation that did work."""
     with store.transaction() as connection:
         connection.execute("DELETE FROM runs WHERE id = ?", (run,))
+        connection.execute("DELETE FROM run_targets WHERE run = ?", (run,))
 
 
 def newest(store: Store, limit: int = 5) -> list[Run]:
@@ -119,10 +132,11 @@ def unfinished(store: Store) -> Run | None:
     return None if run.state == "finished" else run
 
 
-def set_targets(store: Store, run: int, targets: list[int]) -> None:
-    """Bind a run to exactly these targets."""
+def set_targets(store: Store, run: int, targets: Iterable[int]) -> None:
+    """Bind a run to exactly these targets; all of them or, where the iterable raises, none."""
     with store.transaction() as connection:
-        connection.executemany("INSERT OR IGNORE INTO run_targets VALUES (?, ?)", [(run, target) for target in targets])
+        connection.execute("DELETE FROM run_targets WHERE run = ?", (run,))
+        connection.executemany("INSERT OR IGNORE INTO run_targets VALUES (?, ?)", ((run, target) for target in targets))
 
 
 def take_over_targets(store: Store, earlier: int, run: int) -> None:

@@ -11,6 +11,7 @@ APPLICATION_ID = 0x62696F66
 """`biof` in SQLite's header: tells a bioforge state from any other SQLite file."""
 
 _FOUNDATION = """
+-- Ids are never used twice (AUTOINCREMENT): records of what was forgotten go on pointing at it and at nothing else.
 -- Counters and small facts of the state itself.
 CREATE TABLE facts (name TEXT PRIMARY KEY, value) WITHOUT ROWID;
 
@@ -25,7 +26,7 @@ CREATE TABLE bad_rows (source TEXT NOT NULL, line INTEGER NOT NULL, message TEXT
 -- The input as it is now. `columns` is a JSON object of all further columns; `generation` the reading that last
 -- changed the row; `removed_at` is set while the artist is not in the input.
 CREATE TABLE artists (
-  id INTEGER PRIMARY KEY,
+  id INTEGER PRIMARY KEY AUTOINCREMENT,
   artist_id TEXT NOT NULL UNIQUE,
   artist_name TEXT NOT NULL,
   artist_data TEXT NOT NULL DEFAULT '',
@@ -62,7 +63,7 @@ CREATE TABLE planned (
 -- One recipe for one artist. `reason` is NULL when it is fresh. `request_hash` is what it wants now, `built_*` what
 -- its answer was built from. `held`: paid for and not usable, asked again only when forced.
 CREATE TABLE targets (
-  id INTEGER PRIMARY KEY,
+  id INTEGER PRIMARY KEY AUTOINCREMENT,
   artist INTEGER NOT NULL REFERENCES artists (id),
   recipe TEXT NOT NULL,
   variant TEXT NOT NULL DEFAULT '',
@@ -76,10 +77,12 @@ CREATE TABLE targets (
   built_response INTEGER,
   built_definition INTEGER,
   built_row TEXT,
-  accepted_hash TEXT
+  accepted_hash TEXT,
+  accepted_response INTEGER
 );
 CREATE UNIQUE INDEX targets_by_artist ON targets (artist, recipe, variant);
 CREATE INDEX targets_by_request ON targets (request_hash);
+CREATE INDEX targets_open ON targets (id) WHERE reason IS NOT NULL;
 CREATE INDEX targets_stale ON targets (recipe, reason) WHERE reason IS NOT NULL;
 
 -- The exact bodies that were sent, and what became of each: started, waiting, answered, unusable, failed,
@@ -101,7 +104,7 @@ CREATE INDEX requests_open ON requests (state) WHERE state IN ('started', 'waiti
 
 -- Every try. A row is written before anything is sent (`started`, paid `maybe`) and completed afterwards.
 CREATE TABLE attempts (
-  id INTEGER PRIMARY KEY,
+  id INTEGER PRIMARY KEY AUTOINCREMENT,
   request_hash TEXT NOT NULL,
   target INTEGER,
   run INTEGER,
@@ -126,7 +129,7 @@ CREATE INDEX attempts_by_run ON attempts (run, outcome);
 
 -- Every answer that was received, as it was received. Never deleted by itself.
 CREATE TABLE responses (
-  id INTEGER PRIMARY KEY,
+  id INTEGER PRIMARY KEY AUTOINCREMENT,
   request_hash TEXT NOT NULL,
   attempt INTEGER,
   created_at REAL NOT NULL,
@@ -149,7 +152,7 @@ CREATE TABLE responses (
 CREATE INDEX responses_by_request ON responses (request_hash);
 
 CREATE TABLE runs (
-  id INTEGER PRIMARY KEY,
+  id INTEGER PRIMARY KEY AUTOINCREMENT,
   command TEXT NOT NULL,
   state TEXT NOT NULL,
   started_at REAL NOT NULL,
@@ -159,6 +162,7 @@ CREATE TABLE runs (
   backend TEXT,
   selection TEXT,
   always_make INTEGER NOT NULL DEFAULT 0,
+  max_cost_usd REAL,
   succeeded INTEGER,
   failed INTEGER,
   cost_usd REAL,

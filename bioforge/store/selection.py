@@ -14,7 +14,7 @@ from bioforge.plan import REASONS
 class Selection:
     """Empty tuples mean everything. `ids` are artist ids or globs. `limit` is the most targets to build.
 
-    `run`: only the targets listed for that run (`run --plan`).
+    `run`: only the targets listed for that run. `plan`: the file of a plan that is to become such a list.
     """
 
     recipes: tuple[str, ...] = ()
@@ -22,6 +22,7 @@ class Selection:
     reasons: tuple[str, ...] = ()
     limit: int | None = None
     run: int | None = None
+    plan: str | None = None
 
     @classmethod
     def parse(cls, recipes: tuple[str, ...], select: tuple[str, ...], limit: int | None = None) -> Self:
@@ -43,7 +44,7 @@ class Selection:
 
     @property
     def everything(self) -> bool:
-        return not self.ids and not self.reasons and self.limit is None and self.run is None
+        return not self.ids and not self.reasons and self.limit is None and self.run is None and self.plan is None
 
     def as_json(self) -> str:
         return json.dumps(asdict(self), ensure_ascii=False)

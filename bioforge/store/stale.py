@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from bioforge.plan import CHANGED, REMOVED
+from bioforge.plan import CHANGED, FAILED, INTERRUPTED, MAYBE_PAID, REMOVED
 from bioforge.store.database import Store
 from bioforge.store.selection import Selection
 from bioforge.store.targets import STALE
@@ -14,7 +14,8 @@ from bioforge.store.targets import STALE
 @dataclass(frozen=True, slots=True)
 class StaleGroup:
     """Stale targets of one recipe with the same reason. `requests` counts different requests, sent once each;
-    `held` ones are not asked again unless forced; `unrenderable` ones cannot be sent."""
+    `held` ones are not asked again unless forced, or unless `maybe_paid` says so; `unrenderable` ones cannot be sent.
+    `detail` is what changed, or the class of the failure."""
 
     recipe: str
     reason: str
@@ -27,17 +28,51 @@ class StaleGroup:
     example: str
 
 
-def stale_groups(store: Store, selection: Selection) -> list[StaleGroup]:
+def _held(ask_again_maybe_paid: bool) -> str:
+    """The condition under which a run does not ask for a stale target."""
+    return "t.held = 1" if ask_again_maybe_paid else f"(t.held = 1 OR t.reason = '{MAYBE_PAID}')"
+
+
+def stale_groups(store: Store, selection: Selection, *, ask_again_maybe_paid: bool = True) -> list[StaleGroup]:
+    """The selected stale targets by recipe, reason and detail, largest first within a recipe."""
     where, values = selection.where()
+    held = _held(ask_again_maybe_paid)
     rows = store.rows(
-        "SELECT t.recipe, t.reason, t.detail, count(*), count(DISTINCT CASE WHEN t.held = 0 THEN t.request_hash END),"
-        " sum(CASE WHEN t.held = 0 THEN t.input_tokens ELSE 0 END), sum(t.held), sum(t.request_hash IS NULL),"
+        "SELECT t.recipe, t.reason,"
+        f" CASE WHEN t.reason IN ('{FAILED}', '{INTERRUPTED}', '{MAYBE_PAID}')"
+        " THEN substr(t.detail, 1, instr(t.detail || ': ', ': ') - 1) ELSE t.detail END AS detail,"
+        f" count(*), count(DISTINCT CASE WHEN NOT {held} THEN t.request_hash END),"
+        f" sum(CASE WHEN {held} THEN 0 ELSE t.input_tokens END), sum({held}), sum(t.request_hash IS NULL),"
         " min(a.artist_id)"
         f" FROM targets t JOIN artists a ON a.id = t.artist WHERE {STALE} AND {where}"
-        " GROUP BY t.recipe, t.reason, t.detail ORDER BY t.recipe, count(*) DESC, t.reason, t.detail",
+        " GROUP BY t.recipe, t.reason, 3 ORDER BY t.recipe, count(*) DESC, t.reason, 3",
         values,
     )
     return [StaleGroup(*row) for row in rows]
+
+
+def requests_to_send(store: Store, selection: Selection, *, ask_again_maybe_paid: bool) -> int:
+    """Different requests that a run would send, each counted once over all recipes and reasons."""
+    where, values = selection.where()
+    return int(
+        store.value(
+            "SELECT count(DISTINCT t.request_hash) FROM targets t JOIN artists a ON a.id = t.artist"
+            f" WHERE {STALE} AND NOT {_held(ask_again_maybe_paid)} AND {where}",
+            values,
+        )
+    )
+
+
+def sendable_targets(store: Store, selection: Selection) -> int:
+    """Stale targets that can be asked for: rendered, and not held back."""
+    where, values = selection.where()
+    return int(
+        store.value(
+            "SELECT count(*) FROM targets t JOIN artists a ON a.id = t.artist"
+            f" WHERE {STALE} AND t.held = 0 AND t.request_hash IS NOT NULL AND a.removed_at IS NULL AND {where}",
+            values,
+        )
+    )
 
 
 def as_if_changed(store: Store, selection: Selection, recipe: str, column: str) -> StaleGroup:

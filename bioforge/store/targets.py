@@ -47,7 +47,7 @@ class Pending:
     recipe: str
     variant: str
     request_hash: str
-    reason: str
+    reason: str | None
     detail: str | None
     input_tokens: int
     attempts: int
@@ -117,7 +117,8 @@ def _artist(row: Sequence[Any]) -> Artist:
 
 def known_targets(store: Store, recipe: str, variant: str, artists: Sequence[int]) -> dict[int, KnownTarget]:
     rows = store.rows(
-        "SELECT artist, request_hash, reason, built_response, built_definition, built_row, accepted_hash FROM targets"
+        "SELECT artist, request_hash, reason, built_response, built_definition, built_row, accepted_hash,"
+        " accepted_response FROM targets"
         " WHERE artist IN (SELECT value FROM json_each(?)) AND recipe = ? AND variant = ?",
         (json.dumps(artists), recipe, variant),
     )
@@ -213,7 +214,7 @@ def listed(store: Store, selection: Selection, *, stale: bool = True, sendable: 
     while True:
         rows = store.rows(
             "SELECT t.id, a.artist_id, a.artist_name, t.recipe, t.variant, t.request_hash, t.reason, t.detail"
-            " FROM targets t JOIN artists a ON a.id = t.artist"
+            f" FROM targets t {'INDEXED BY targets_open' if stale else ''} JOIN artists a ON a.id = t.artist"
             f" WHERE t.id > ? AND a.removed_at IS NULL AND {STALE if stale else '1'} AND {send} AND {where}"
             f" ORDER BY t.id LIMIT {_PAGE}",
             (after, *values),
@@ -238,26 +239,31 @@ def by_names(
     return {(row[0], row[1], row[2]): (row[3], row[4], row[5]) for row in rows}
 
 
-def pending(store: Store, selection: Selection, *, ask_again_maybe_paid: bool) -> Iterator[Pending]:
+def pending(
+    store: Store, selection: Selection, *, ask_again_maybe_paid: bool, fresh_too: bool = False
+) -> Iterator[Pending]:
     """Stale targets to build, each different request once, in the order of the targets.
 
     Pages are read while earlier ones are being built: whatever was answered meanwhile is no longer stale.
+    `fresh_too`: as if everything were forced.
     """
     where, values = selection.where()
     other, other_values = selection.where("o", "b")
-    sendable = "AND {0}.held = 0 AND {0}.request_hash IS NOT NULL"
-    if not ask_again_maybe_paid:
-        sendable += f" AND {{0}}.reason <> '{MAYBE_PAID}'"
+    wanted = "{0}.request_hash IS NOT NULL"
+    if not fresh_too:
+        wanted += f" AND {{0}}.reason IS NOT NULL AND {{0}}.reason <> '{REMOVED}' AND {{0}}.held = 0"
+        if not ask_again_maybe_paid:
+            wanted += f" AND {{0}}.reason <> '{MAYBE_PAID}'"
     sql = f"""
         SELECT t.id, t.recipe, t.variant, t.request_hash, t.reason, t.detail, t.input_tokens,
                coalesce(q.attempts, 0), a.artist_id, a.artist_name, a.artist_data, a.columns
-        FROM targets t JOIN artists a ON a.id = t.artist
+        FROM targets t {"" if fresh_too else "INDEXED BY targets_open"} JOIN artists a ON a.id = t.artist
         LEFT JOIN requests q ON q.request_hash = t.request_hash
-        WHERE t.id > ? AND {STALE} {sendable.format("t")} AND {where}
+        WHERE t.id > ? AND a.removed_at IS NULL AND {wanted.format("t")} AND {where}
           AND NOT EXISTS (
             SELECT 1 FROM targets o JOIN artists b ON b.id = o.artist
-            WHERE o.request_hash = t.request_hash AND o.id < t.id
-              AND o.reason IS NOT NULL AND o.reason <> '{REMOVED}' {sendable.format("o")} AND {other})
+            WHERE o.request_hash = t.request_hash AND o.id < t.id AND b.removed_at IS NULL
+              AND {wanted.format("o")} AND {other})
         ORDER BY t.id LIMIT {_WORK_PAGE}
     """
     after = 0

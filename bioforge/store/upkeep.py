@@ -10,8 +10,6 @@ from bioforge.store.database import Store, bump_results
 from bioforge.store.selection import Selection
 from bioforge.store.targets import STALE
 
-Signature = str
-
 
 def acceptable(store: Store, selection: Selection) -> int:
     """How many stale targets have an older answer that could be declared current."""
@@ -40,6 +38,7 @@ def accept(store: Store, selection: Selection, run: int) -> int:
         )
         count = connection.execute(
             "UPDATE targets SET reason = NULL, detail = NULL, held = 0, accepted_hash = request_hash,"
+            " accepted_response = built_response,"
             f" built_definition = definition, built_row = row_hash WHERE id IN ({chosen})",
             values,
         ).rowcount
@@ -66,10 +65,13 @@ def _answers_of(selection: Selection) -> tuple[str, list[object]]:
 
 
 _UNREACHED = """
+    WITH live AS (SELECT t.request_hash, t.built_response, t.accepted_response FROM targets t
+                  JOIN artists a ON a.id = t.artist
+                  WHERE a.removed_at IS NULL AND t.recipe IN (SELECT value FROM json_each(?)))
     SELECT r.id FROM responses r
-    WHERE NOT EXISTS (SELECT 1 FROM targets t JOIN artists a ON a.id = t.artist
-                      WHERE a.removed_at IS NULL AND t.recipe IN (SELECT value FROM json_each(?))
-                        AND (t.request_hash = r.request_hash OR t.built_response = r.id))
+    WHERE r.id NOT IN (SELECT built_response FROM live WHERE built_response IS NOT NULL)
+      AND r.id NOT IN (SELECT accepted_response FROM live WHERE accepted_response IS NOT NULL)
+      AND r.request_hash NOT IN (SELECT request_hash FROM live WHERE request_hash IS NOT NULL)
 """
 
 
@@ -101,7 +103,7 @@ def collect(store: Store, recipes: str, run: int) -> Dropped:
             "DELETE FROM artists WHERE removed_at IS NOT NULL AND id NOT IN (SELECT artist FROM targets)"
         )
         connection.execute("DELETE FROM artist_history WHERE artist NOT IN (SELECT id FROM artists)")
-    store.connection.execute("VACUUM")
+    store.vacuum()
     return dropped
 
 
@@ -116,7 +118,11 @@ def _drop(store: Store, chosen: str, values: list[object], run: int) -> Dropped:
         connection.execute("CREATE TEMP TABLE doomed (id INTEGER PRIMARY KEY)")
         connection.execute(f"INSERT INTO doomed {chosen}", values)
         connection.execute(
-            "INSERT OR IGNORE INTO forgotten SELECT id, request_hash, attempt, cost_usd, ?, ? FROM responses"
+            "CREATE TEMP TABLE doomed_requests AS SELECT request_hash FROM requests"
+            " WHERE response IN (SELECT id FROM doomed)"
+        )
+        connection.execute(
+            "INSERT INTO forgotten SELECT id, request_hash, attempt, cost_usd, ?, ? FROM responses"
             " WHERE id IN (SELECT id FROM doomed)",
             (time.time(), run),
         )
@@ -125,16 +131,21 @@ def _drop(store: Store, chosen: str, values: list[object], run: int) -> Dropped:
         )
         connection.execute(
             f"UPDATE targets SET reason = CASE WHEN reason = 'removed' THEN reason ELSE '{FORGOTTEN}' END,"
-            " detail = NULL, held = 0 WHERE request_hash IN"
-            f" (SELECT request_hash FROM requests WHERE state = '{FORGOTTEN}')"
-            " OR built_response IN (SELECT id FROM doomed)"
+            " detail = NULL, held = 0 WHERE built_response IN (SELECT id FROM doomed)"
+            " OR (request_hash IN (SELECT request_hash FROM doomed_requests)"
+            "     AND coalesce(accepted_hash, '') <> request_hash)"
         )
         connection.execute(
-            "UPDATE targets SET built_response = NULL, built_definition = NULL, built_row = NULL, accepted_hash = NULL"
+            "UPDATE targets SET built_response = NULL, built_definition = NULL, built_row = NULL"
             " WHERE built_response IN (SELECT id FROM doomed)"
+        )
+        connection.execute(
+            "UPDATE targets SET accepted_hash = NULL, accepted_response = NULL"
+            " WHERE accepted_response IN (SELECT id FROM doomed)"
         )
         connection.execute("DELETE FROM responses WHERE id IN (SELECT id FROM doomed)")
         connection.execute("DROP TABLE doomed")
+        connection.execute("DROP TABLE doomed_requests")
         bump_results(connection)
     return dropped
 

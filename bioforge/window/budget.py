@@ -33,12 +33,16 @@ class Budget:
         self.reserved = 0.0
         self._price = price
         self._margin = 1.0
+        self._seen = False
 
     def quote(self, request: Request) -> Reservation:
         """What a request would need: its estimate, raised by the worst miss of an estimate so far."""
         if self.limit is None:
             return FREE
         estimate = self._price(request) or 0.0
+        if request.max_output_tokens is None and not self._seen:
+            # nothing bounds the answer and none has been seen: the first one goes alone, and teaches the margin
+            return Reservation(estimate, max(estimate, self.limit - self.spent))
         return Reservation(estimate, estimate * self._margin)
 
     def allows(self, quote: Reservation) -> bool:
@@ -54,6 +58,7 @@ class Budget:
         self.reserved = max(0.0, self.reserved - held.amount)
         if paid is Paid.NO:
             return
-        self.spent += held.amount if cost is None else cost
+        self.spent += max(held.estimate, min(held.amount, held.estimate * self._margin)) if cost is None else cost
+        self._seen = self._seen or cost is not None
         if cost is not None and held.estimate > 0.0:
             self._margin = max(self._margin, cost / held.estimate)

@@ -63,7 +63,7 @@ def test_forced_stays_until_it_is_answered_or_changes() -> None:
 
 
 def test_an_accepted_answer_stays_fresh_for_what_it_was_accepted_for() -> None:
-    accepted = KnownTarget("v1:b", None, 5, 1, "row", "v1:b")
+    accepted = KnownTarget("v1:b", None, 7, 1, "row", "v1:b", 5)
     assert decide("v1:b", accepted, None, "model") == Decision(None, response=5)
     assert decide("v1:c", accepted, None, "model").reason == "changed"
 
