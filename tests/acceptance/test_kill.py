@@ -110,13 +110,13 @@ def test_resume_keeps_the_selection(project: ProjectFolder) -> None:
 
 
 def test_a_second_run_is_refused_by_name_and_readers_go_on(project: ProjectFolder) -> None:
-    with project.start("run") as process:
+    with project.start("run", "-j", "1") as process:
         while project.charged() < 1 and process.poll() is None:
             select_briefly()
-        second = project.process("run")
-        reading: Ran = project.process("status")
+        second = project.run("run")
+        reading: Ran = project.run("status")
         process.communicate(timeout=60)
     assert second.code == 2
-    assert f"in use by `bioforge run`, process {process.pid}" in second.err
+    assert f"in use by `bioforge run -j 1`, process {process.pid}" in second.err
     assert reading.code == 0, reading.err
     assert "running" in reading.out

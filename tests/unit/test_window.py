@@ -486,7 +486,7 @@ class TestStopping:
         assert world.window.timeout(world.now) is None
 
     def test_what_was_announced_and_not_sent_is_taken_back(self) -> None:
-        world = World(requests(4), concurrency=4, price=0.1, max_cost_usd=1.0)
+        world = World(requests(4, max_output_tokens=50), concurrency=4, price=0.1, max_cost_usd=1.0)
         launches = world.take()
         world.window.drain()
         events = world.window.withdraw(launches)
