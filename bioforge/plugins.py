@@ -66,7 +66,7 @@ def _installed(load: str | None) -> list[tuple[EntryPoint, str, str]]:
             near = nearest(word, [name for _, name, _ in found])
             raise PluginError(
                 f"BIOFORGE_LOAD_PLUGINS names {word!r}, which is not installed{near and '; ' + near}",
-                f"`bioforge install {word}` installs it",
+                f"`pip install {word}` installs it",
             )
     chosen = {_same(word) for word in wanted}
     return [(entry, name, version) for entry, name, version in found if chosen & {_same(entry.name), _same(name)}]

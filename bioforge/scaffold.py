@@ -54,7 +54,7 @@ max_cost_usd = 5.0                 # checked before each call; the run stops the
 #tokens_per_minute = 2000000
 
 [retry]
-max_attempts = 6                   # for one request, over all runs
+max_attempts = 6                   # for one request, in one run
 #first_delay = 0.5                 # seconds: 0.5, 1, 2, 4 … with jitter; what the provider asks for wins
 #max_delay = 60                    # seconds
 #maybe_paid = false                # never send again what may have been charged for already (default: true)

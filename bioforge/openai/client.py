@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
@@ -27,6 +27,9 @@ if TYPE_CHECKING:
 
 CONNECT_SECONDS = 15.0
 """Longest time for a connection; the time for an answer is the project's `timeout`."""
+
+SHORTEST_SECRET = 8
+"""Characters below which a key is a placeholder that may stand in any text (`any`, `test`)."""
 
 KEEP_ALIVE_SECONDS = 15.0
 """How long an idle connection is used again. Servers close theirs silently, and a request sent into a closed one is
@@ -61,6 +64,14 @@ def call_headers(context: BackendContext) -> dict[str, str]:
     headers.pop("X-Stainless-Async", None)
     # An `Omit` stands where there is nothing to send.
     return {name: value for name, value in headers.items() if isinstance(value, str)}
+
+
+def _without_key(received: Sequence[bytes], context: BackendContext) -> bytes:
+    """What was received as one piece; a provider that repeats the key in a refusal does not get it stored or shown."""
+    content = b"".join(received)
+    if context.api_key and len(context.api_key) >= SHORTEST_SECRET:
+        return content.replace(context.api_key.encode(), b"[key]")
+    return content
 
 
 class SyncSender:
@@ -108,7 +119,7 @@ class SyncSender:
                 request,
                 response.status_code,
                 _lowered(response.headers),
-                b"".join(received),
+                _without_key(received, self._context),
                 time.perf_counter() - started,
                 self._price,
             )
@@ -118,7 +129,7 @@ class SyncSender:
                 time.perf_counter() - started,
                 None if response is None else response.status_code,
                 {} if response is None else response.headers,
-                b"".join(received),
+                _without_key(received, self._context),
             )
 
     def close(self) -> None:
@@ -172,7 +183,7 @@ class AsyncSender:
                 request,
                 response.status,
                 response.headers,
-                b"".join(received),
+                _without_key(received, self._context),
                 time.perf_counter() - started,
                 self._price,
             )
@@ -182,7 +193,7 @@ class AsyncSender:
                 time.perf_counter() - started,
                 None if response is None else response.status,
                 {} if response is None else response.headers,
-                b"".join(received),
+                _without_key(received, self._context),
             )
 
     async def close(self) -> None:

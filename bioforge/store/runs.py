@@ -42,7 +42,7 @@ _COLUMNS = (
 _SUMS = """
     succeeded = (SELECT count(*) FROM attempts WHERE run = runs.id AND outcome = 'succeeded'),
     failed = (SELECT count(DISTINCT x.request_hash) FROM attempts x JOIN requests q
-              ON q.request_hash = x.request_hash WHERE x.run = runs.id AND q.state <> 'answered'),
+              ON q.request_hash = x.request_hash WHERE x.run = runs.id AND q.state IN ('failed', 'unusable', 'maybe paid')),
     cost_usd = (SELECT sum(r.cost_usd) FROM attempts x JOIN responses r ON r.attempt = x.id WHERE x.run = runs.id)
 """
 """What a run came to: its answers, its requests that stayed without one, and its money."""

@@ -206,3 +206,34 @@ def test_dry_run_of_always_make_shows_what_is_fresh_too(project: ProjectFolder) 
     ran = project.run("run", "-n", "-B", "--select", "1").ok()
     assert ran.out.count('"url"') == 1
     assert project.run("plan", "-q").code == 0
+
+
+def test_a_key_that_the_provider_repeats_is_neither_shown_nor_kept(project: ProjectFolder) -> None:
+    from http.server import BaseHTTPRequestHandler, HTTPServer
+    from threading import Thread
+
+    class Telltale(BaseHTTPRequestHandler):
+        def do_POST(self) -> None:
+            self.rfile.read(int(self.headers["Content-Length"]))
+            body = json.dumps({"error": {"message": f"wrong key: {self.headers['Authorization']}"}}).encode()
+            self.send_response(401)
+            self.send_header("Content-Length", str(len(body)))
+            self.end_headers()
+            self.wfile.write(body)
+
+        def log_message(self, *arguments: object) -> None:
+            pass
+
+    with HTTPServer(("127.0.0.1", 0), Telltale) as server:
+        thread = Thread(target=server.serve_forever)
+        thread.start()
+        try:
+            project.edit("bioforge.toml", project.server.base_url, f"http://127.0.0.1:{server.server_port}/v1")
+            ran = project.run("run", "-v", env={"OPENAI_API_KEY": "my-very-secret-key"})
+        finally:
+            server.shutdown()
+            thread.join()
+    assert ran.code == 2, ran.err
+    assert "wrong key" in ran.err
+    assert "my-very-secret-key" not in ran.err
+    assert b"my-very-secret-key" not in (project.root / "bioforge.db").read_bytes()
