@@ -29,14 +29,13 @@ from bioforge.interfaces import Backend, BackendContext, Gauges, Stop, Work
 from bioforge.model import Request
 from bioforge.outputs import Written, check_outputs, write_outputs
 from bioforge.plugins import Plugins
-from bioforge.prompts import Definition, Prompts
+from bioforge.prompts import Prompts
+from bioforge.recipes import definitions, prompt_notes
 from bioforge.refresh import InputSpec, Refreshed, refresh
 from bioforge.store import Selection, Store, inputs, runs, stale, targets
 from bioforge.store.ledger import average_cost
 from bioforge.store.record import Settled, settle
 from bioforge.store.stale import StaleGroup
-
-PROMPT_OBJECTS_END = "2026-11-30"
 
 NO_RUN = 0
 """Lists of targets are kept by run; this one is for plans, and is overwritten by the next."""
@@ -114,7 +113,7 @@ class OpenProject:
         self.backend_name = config.backend.name
         self.backend = self._backend(config.provider.base_url)
         dialect = SIMULATOR if config.simulated else self.backend.dialect
-        self.prompts = [Prompts(definition) for definition in _definitions(config, dialect)]
+        self.prompts = [Prompts(definition) for definition in definitions(config, dialect)]
 
     def _backend(self, base_url: str) -> Backend:
         config = self.config
@@ -169,7 +168,7 @@ class OpenProject:
     def refresh(self, store: Store) -> Refreshed:
         """Bring the state up to date with input and recipes. Raises `InputError` for bad rows when strict."""
         done = refresh(store, self.input_spec, self.plugins.reader, self.prompts, self.backend)
-        done.notes += _prompt_notes(self.prompts)
+        done.notes += prompt_notes(self.prompts)
         if self.config.input.strict:
             count, examples = inputs.bad_rows(store, limit=5)
             if count:
@@ -347,36 +346,3 @@ def _no_usage_error_from_here() -> Iterator[None]:
             f"stopped while answers were being kept: {error.message}",
             error.hint or "what was recorded is kept; `bioforge resume` goes on and says what is unclear",
         ) from error
-
-
-def _definitions(config: ProjectConfig, dialect: str) -> Iterator[Definition]:
-    for name, recipe in config.recipes.items():
-        texts: dict[str, str] = {}
-        for part, template in (("instructions", recipe.instructions), ("input", recipe.input)):
-            if template is not None and template.path is not None:
-                texts[part] = _shown(template.path, config.root)
-        yield Definition(
-            recipe=name,
-            endpoint=recipe.endpoint,
-            model=recipe.model,
-            instructions=None if recipe.instructions is None else recipe.instructions.text,
-            input=None if recipe.input is None else recipe.input.text,
-            prompt=None if recipe.prompt is None else recipe.prompt.model_dump(exclude_none=True),
-            parameters=recipe.parameters,
-            dialect=dialect,
-            sources=texts,
-        )
-
-
-def _shown(path: Path, root: Path) -> str:
-    return path.relative_to(root).as_posix() if path.is_relative_to(root) else str(path)
-
-
-def _prompt_notes(recipes: Sequence[Prompts]) -> list[str]:
-    names = [prompts.definition.recipe for prompts in recipes if prompts.definition.prompt is not None]
-    if not names:
-        return []
-    return [
-        f"recipe {', '.join(names)}: reusable prompts (`prompt = {{ id = … }}`) end at OpenAI on {PROMPT_OBJECTS_END};"
-        " write the text into `instructions` and `input` before then"
-    ]
