@@ -30,7 +30,7 @@ from bioforge.model import Request
 from bioforge.outputs import Written, check_outputs, write_outputs
 from bioforge.plugins import Plugins
 from bioforge.prompts import Prompts
-from bioforge.recipes import definitions, prompt_notes
+from bioforge.recipes import definitions, no_data_notes, prompt_notes
 from bioforge.refresh import InputSpec, Refreshed, refresh
 from bioforge.store import Selection, Store, inputs, runs, stale, targets
 from bioforge.store.ledger import average_cost
@@ -90,6 +90,8 @@ class Result:
     output_errors: list[str] = field(default_factory=list)
     fresh: int = 0
     fresh_before: int = 0
+    left_out: int = 0
+    """Stale targets that this run was not asked to build."""
     saved_usd: float | None = None
     paid: bool = False
 
@@ -169,6 +171,8 @@ class OpenProject:
         """Bring the state up to date with input and recipes. Raises `InputError` for bad rows when strict."""
         done = refresh(store, self.input_spec, self.plugins.reader, self.prompts, self.backend)
         done.notes += prompt_notes(self.prompts)
+        if done.reading is not None and not done.reading.any_data:
+            done.notes += no_data_notes(self.prompts)
         if self.config.input.strict:
             count, examples = inputs.bad_rows(store, limit=5)
             if count:
@@ -257,6 +261,8 @@ class OpenProject:
             result.interrupted = stop.reason == "interrupted" and (stop.level > 1 or bool(result.left))
             result.fresh_before = fresh_before
             result.fresh = self._fresh(store, selection)
+            everywhere = stale.counts(store, self.recipes).values()
+            result.left_out = sum(sum(counts.values()) for counts in everywhere) - sum(g.targets for g in result.left)
             average = average_cost(store)
             result.saved_usd = None if average is None else average * (fresh_before + refreshed.reused)
             if stop.level < 2:

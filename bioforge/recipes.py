@@ -45,3 +45,20 @@ def prompt_notes(recipes: Sequence[Prompts]) -> list[str]:
         f"recipe {', '.join(names)}: reusable prompts (`prompt = {{ id = … }}`) end at OpenAI on {PROMPT_OBJECTS_END};"
         " write the text into `instructions` and `input` before then"
     ]
+
+
+def no_data_notes(recipes: Sequence[Prompts]) -> list[str]:
+    """A warning for recipes that read `artist_data` when no artist has any: most likely a column is not mapped."""
+    names = [
+        prompts.definition.recipe
+        for prompts in recipes
+        if prompts.used_columns is not None
+        and "artist_data" in prompts.used_columns
+        and prompts.definition.prompt is None
+    ]
+    if not names:
+        return []
+    return [
+        f"recipe {', '.join(names)} reads artist_data, and no artist has any; is a column to be mapped?"
+        ' columns = { artist_data = "…" } under [input]'
+    ]

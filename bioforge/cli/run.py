@@ -135,7 +135,7 @@ def resume(
             f"run {last.id} built recipe {', '.join(gone)}, which the project no longer has",
             "start afresh with `bioforge run`; what was answered is kept",
         )
-    say(f"resuming run {last.id} (`bioforge {last.command}`, {last.state})")
+    say(f"resuming run {last.id} (`bioforge {last.command}`, {'cut off' if last.ended_at is None else last.state})")
     order = Order(
         command=_command_line("resume"),
         selection=selection,

@@ -80,7 +80,10 @@ def _gather(store: Store, config: ProjectConfig) -> dict[str, object]:
         "recipes": recipes,
         "money": asdict(money_of(store)),
         "simulated": config.simulated,
-        "runs": [asdict(run) for run in runs.newest(store)],
+        "runs": [
+            asdict(run) | ({} if run.alive or run.ended_at is not None else {"state": "crashed"})
+            for run in runs.newest(store)
+        ],
     }
 
 
@@ -179,4 +182,5 @@ def _audit_lines(found: object, path: Path, simulated: bool) -> Iterator[str]:
         yield f"paid again on purpose: {count(found.forced_again, 'answer')} (-B or after forget)"
     if found.forgotten:
         yield f"forgotten on purpose: {count(found.forgotten, 'answer')}, had cost {money(found.forgotten_cost_usd)}"
-    yield f"rows paid twice: {found.paid_twice:,}, paid answers lost: {found.lost:,}"
+    unknown = f", fate unknown: {count(found.maybe_paid, 'attempt')}" if found.maybe_paid else ""
+    yield f"rows paid twice: {found.paid_twice:,}, paid answers lost: {found.lost:,}{unknown}"

@@ -112,7 +112,9 @@ def gc(yes: Yes = False, file: FileOption = None) -> int:
         if not weighed.answers:
             say("nothing to drop: every answer is used")
         elif _confirmed(
-            f"drop {count(weighed.answers, 'unused answer')} that had cost {money(weighed.cost_usd)}?", yes
+            f"drop {count(weighed.answers, 'unused answer')} that had cost {money(weighed.cost_usd)}, and pay again"
+            " should one be wanted again?",
+            yes,
         ):
             before = project.config.state_path.stat().st_size
             with _recorded(store, "gc") as run:

@@ -39,9 +39,17 @@ __all__ = ["FILE", "Backend", "Input", "Output", "ProjectConfig", "Recipe", "Tem
 LATER = ("schema", "fallback", "needs", "matrix", "samples", "repair", "score", "for")
 """Keys of a recipe that have a meaning to come: passed through, they would silently get another one."""
 
+PARAMETERS = (
+    "frequency_penalty", "logit_bias", "logprobs", "max_completion_tokens", "max_output_tokens", "max_tokens",
+    "max_tool_calls", "metadata", "modalities", "parallel_tool_calls", "presence_penalty", "prompt_cache_key",
+    "reasoning", "reasoning_effort", "response_format", "safety_identifier", "seed", "service_tier", "stop", "store",
+    "temperature", "text", "tool_choice", "tools", "top_logprobs", "top_p", "truncation", "user", "verbosity",
+)  # fmt: skip
+"""Request parameters people use; others pass as well, and one that is almost one of these gets a note."""
+
 IMPOSSIBLE = {
     "stream": "answers are kept whole, never streamed; leave it out",
-    "background": "answers are awaited; for work in the background use the backend 'batch'",
+    "background": "every answer is awaited and kept; leave it out",
     "api_key": "a key does not belong in this file; put it into the environment or .env",
     "messages": "write 'instructions' and 'input'; messages are built from them",
 }
@@ -149,6 +157,7 @@ class _Check:
         self.root = path.parent
         self.tables = tables
         self.mistakes: list[Mistake] = []
+        self.notes: list[str] = []
 
     def config(self, name: str, environment: Environment, applied: Applied) -> ProjectConfig:
         for key in self.tables:
@@ -177,7 +186,7 @@ class _Check:
             outputs=outputs,
             simulator=simulator,
             overrides=tuple(applied.overrides),
-            notes=tuple(applied.notes),
+            notes=(*applied.notes, *self.notes),
             environment=environment,
         )
 
@@ -256,6 +265,8 @@ class _Check:
             elif near := get_close_matches(name, ("endpoint", "instructions", "prompt"), n=1, cutoff=0.85):
                 self.add(f"{key}.{name}", f"unknown key; did you mean {near[0]!r}?")
             else:
+                if name not in PARAMETERS and (near := get_close_matches(name, PARAMETERS, n=1, cutoff=0.85)):
+                    self.notes.append(f"{key}.{name} is sent as it is; did you mean {near[0]!r}?")
                 self.mistakes.extend(not_json(raw[name], f"{key}.{name}"))
                 continue
             del raw[name]

@@ -206,7 +206,7 @@ def _flaw(row: Sequence[str], names: Sequence[str], start: int, end: int, is_ope
         return ""
     for name, value in zip(names, row):  # noqa: B905 - the lengths may differ: that is the next flaw
         if MARK in value:
-            return f"{name} has bytes that are no text in this encoding: {_shown(value)}"
+            return f'{name} has bytes that are no text in this encoding: {_shown(value)} (encoding = "cp1252"?)'
         if "\0" in value:
             return f"{name} has a NUL character: {_shown(value)}"
     if len(row) != len(names):

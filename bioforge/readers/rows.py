@@ -186,14 +186,28 @@ class ColumnMap:
 
 
 def no_name_column(found: Sequence[str], source: str) -> InputError:
-    likely = [name for name in found if name.lower() in ("name", "artist", "artist name", "full_name")]
-    likely += [name for name in found if "name" in name.lower()] or list(found)
-    example = likely[0] if likely else "name"
+    problem = f"{source} has no column artist_name; found: {_listed(found)}"
+    if len(found) == 1 and found[0].lstrip().startswith("{"):
+        return InputError(problem, 'these are JSON lines: write reader = "jsonl" under [input]')
+    if len(found) == 1 and (other := next((mark for mark in ";\t|" if mark in found[0]), None)):
+        shown = "tab" if other == "\t" else other
+        return InputError(problem, f'another delimiter? Write delimiter = "{shown}" under [input]')
+    guesses = {
+        "artist_id": _first_like(found, ("id", "artist id", "artistid", "key", "number")),
+        "artist_name": _first_like(found, ("name", "artist", "artist name", "full_name"))
+        or next((name for name in found if "name" in name.lower()), found[0] if found else "name"),
+        "artist_data": _first_like(found, ("bio", "data", "description", "dates", "notes", "text")),
+    }
+    columns = ", ".join(f'{ours} = "{theirs}"' for ours, theirs in guesses.items() if theirs)
     return InputError(
-        f"{source} has no column artist_name; found: {_listed(found)}",
-        f'write under [input] in the project file: columns = {{ artist_name = "{example}" }}'
+        problem,
+        f"write under [input] in the project file: columns = {{ {columns} }}"
         " (or header = false, when the first row is an artist already)",
     )
+
+
+def _first_like(found: Sequence[str], words: Sequence[str]) -> str | None:
+    return next((name for word in words for name in found if name.lower() == word), None)
 
 
 def _listed(names: Sequence[str]) -> str:

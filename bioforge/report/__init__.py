@@ -99,12 +99,15 @@ class Reporter(ABC):
                     self.logs.logger.debug("attempt", **fields, **_reason(failure), **retry)
             case Noticed(kind, message, fields):
                 self.logs.logger.info(message, **_free({"kind": kind, **fields}))
-            case Stopped(kind, message, hint):
+            # on a screen the closing summary says it, with what to do
+            case Stopped(kind, message, hint) if self.logs.every_attempt:
                 self.logs.logger.warning(f"stopped: {message}", kind=kind, **({"hint": hint} if hint else {}))
 
     def _final(self, failure: Failure, fields: Mapping[str, object]) -> None:
         logger = self.logs.logger
         self._failures_shown += 1
+        if not self.logs.every_attempt:  # one short line for a person; the log of every attempt has the rest
+            fields = {name: fields[name] for name in ("artist", "recipe", "variant") if name in fields}
         if self._failures_shown <= SHOWN_FAILURES:
             logger.warning("failed", **fields, **_reason(failure))
             return

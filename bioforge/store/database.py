@@ -132,6 +132,8 @@ def _explained(path: Path) -> Iterator[None]:
         yield
     except sqlite3.OperationalError as error:
         text = str(error)
+        if text == "interrupted":  # Ctrl-C came in the middle of a statement
+            raise KeyboardInterrupt from None
         if "disk is full" in text or "disk I/O error" in text:
             raise StateError(
                 f"{path}: {text}", "free some space and run again; everything committed so far is kept"
@@ -157,6 +159,8 @@ def _connect(path: Path, *, read_only: bool) -> sqlite3.Connection:
         connection = sqlite3.connect(uri, uri=True, isolation_level=None, timeout=60.0, cached_statements=256)
     try:
         with _explained(path):
+            # lets Python look at signals while a long statement runs
+            connection.set_progress_handler(lambda: 0, 1_000_000)
             connection.execute("PRAGMA cache_size = -32000")
             connection.execute("PRAGMA temp_store = FILE")
             if not read_only:
@@ -232,7 +236,8 @@ def _acquire(path: Path) -> BaseFileLock:
         lock.acquire(timeout=0)
     except Timeout:
         raise StateError(
-            f"{path}: in use by {_holder(path)}", "wait for it to end, or stop it; readers may go on"
+            f"{path}: in use by {_holder(path)}",
+            "wait for it to end; `status`, `why`, `export` and `audit` work meanwhile",
         ) from None
     except OSError as error:
         raise StateError(

@@ -30,6 +30,7 @@ class Reading:
     bad: int = 0
     examples: list[BadRow] = field(default_factory=list)
     columns: tuple[str, ...] = ()
+    any_data: bool = False
 
 
 def read_into(store: Store, rows: Iterable[Artist | BadRow]) -> Reading:
@@ -61,6 +62,7 @@ def read_into(store: Store, rows: Iterable[Artist | BadRow]) -> Reading:
                 continue
             seen[identity >> 3] |= 1 << (identity & 7)
             reading.artists += 1
+            reading.any_data = reading.any_data or bool(artist.artist_data)
             if artist.columns.keys() - columns.keys():
                 columns.update(dict.fromkeys(artist.columns))
             if found is None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import time
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -32,11 +33,29 @@ class Run:
     succeeded: int | None
     failed: int | None
     cost_usd: float | None
+    pid: int | None = None
+    host: str | None = None
+
+    @property
+    def alive(self) -> bool:
+        """Whether its process may still be at work: one of another host cannot be looked at."""
+        if self.ended_at is not None or self.pid is None:
+            return False
+        pid, host = identity()
+        if self.host != host or self.pid == pid:
+            return True
+        try:
+            os.kill(self.pid, 0)
+        except ProcessLookupError:
+            return False
+        except OSError:
+            return True
+        return True
 
 
 _COLUMNS = (
     "id, command, state, started_at, ended_at, exit_code, stopped_by, backend, selection,"
-    " always_make, max_cost_usd, succeeded, failed, cost_usd"
+    " always_make, max_cost_usd, succeeded, failed, cost_usd, pid, host"
 )
 
 _SUMS = """

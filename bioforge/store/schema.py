@@ -150,6 +150,7 @@ CREATE TABLE responses (
   body BLOB NOT NULL
 );
 CREATE INDEX responses_by_request ON responses (request_hash);
+CREATE INDEX responses_by_attempt ON responses (attempt);
 
 CREATE TABLE runs (
   id INTEGER PRIMARY KEY AUTOINCREMENT,
@@ -181,6 +182,7 @@ CREATE TABLE accepted (
 CREATE TABLE forgotten (
   response INTEGER PRIMARY KEY, request_hash TEXT, attempt INTEGER, cost_usd REAL, forgotten_at REAL, run INTEGER
 );
+CREATE INDEX forgotten_by_attempt ON forgotten (attempt);
 
 -- The outputs as they were last written, so that an unchanged one is not written again.
 CREATE TABLE outputs (

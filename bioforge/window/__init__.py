@@ -208,8 +208,8 @@ class Window:
         budget = self._budget
         self.stopped = Stopped(
             "budget",
-            f"the budget of ${budget.limit:,.2f} is used up: ${budget.spent:,.4f} spent, and the next request may "
-            f"cost ${quote.amount:,.4f}",
+            f"the budget of {_usd(budget.limit)} is used up: {_usd(budget.spent)} spent, and the next request may "
+            f"cost {_usd(quote.amount)}",
             "raise [limits] max_cost_usd or --max-cost and run again: it goes on where this run stopped",
         )
 
@@ -342,3 +342,8 @@ class Window:
 def _tokens(request: Request) -> float:
     """Tokens a request is counted with: what goes in, and the most or the likely number that comes out."""
     return float(request.input_tokens + (request.max_output_tokens or request.output_tokens))
+
+
+def _usd(amount: float | None) -> str:
+    """Without rounding a small amount to nothing."""
+    return f"${amount or 0.0:.4g}"

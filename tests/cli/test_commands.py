@@ -169,7 +169,7 @@ def test_audit_names_what_nobody_can_know(tmp_path: Path) -> None:
         text = project.run("audit").ok().out
     assert "maybe paid: 1 attempt whose fate cannot be known, about $" in text
     assert "of these, asked again: 1 (`maybe_paid = false` in [retry] never asks again)" in text
-    assert text.endswith("rows paid twice: 0, paid answers lost: 0\n")
+    assert text.endswith("rows paid twice: 0, paid answers lost: 0, fate unknown: 1 attempt\n")
 
 
 # ----------------------------------------------------------------------------------------------------------- export
@@ -533,6 +533,7 @@ def test_a_selection_that_matches_nobody_is_said(project: ProjectFolder) -> None
         "warning: no artist of the input matches --select 77",
         "warning: no artist of the input matches --select 9*",
         "test: nothing that was selected is stale; nothing was sent",
+        "4 more stale targets outside this run; `bioforge plan` lists them",
     ]
     planned = project.run("plan", "--select", "77").ok()
     assert planned.out.splitlines() == [

@@ -157,7 +157,7 @@ def test_one_bad_row_does_not_take_its_neighbours_with_it():
         (3, "no artist_name"),
         (4, "found 2 fields, expected 3"),
         (5, "found 4 fields, expected 3"),
-        (6, "artist_name has bytes that are no text in this encoding: 'Bj\ufffdrk'"),
+        (6, "artist_name has bytes that are no text in this encoding: 'Bj\ufffdrk' (encoding = \"cp1252\"?)"),
         (7, "artist_name has a NUL character: 'F\\x00F'"),
     ]
 
@@ -201,7 +201,14 @@ def test_ids_that_repeat_are_left_to_the_state():
 @pytest.mark.parametrize(
     ("content", "options", "message", "hint"),
     [
-        ("id,name,bio\n", {}, "no column artist_name; found: id, name, bio", 'columns = { artist_name = "name" }'),
+        (
+            "id,name,bio\n",
+            {},
+            "no column artist_name; found: id, name, bio",
+            'columns = { artist_id = "id", artist_name = "name", artist_data = "bio" }',
+        ),
+        ("id;name\n1;X\n", {}, "no column artist_name", 'delimiter = ";"'),
+        ('{"artist_name": "X"}\n', {}, "no column artist_name", 'reader = "jsonl"'),
         ("", {}, "has no header row", "name the columns"),
         ("# only\n\n", {}, "has no header row", "name the columns"),
         ('artist_name,"x\n', {}, "a quote in the header row is never closed", "quote"),
