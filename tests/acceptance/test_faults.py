@@ -28,7 +28,7 @@ def project(tmp_path: Path, server: Simulator) -> ProjectFolder:
     folder = ProjectFolder(tmp_path, server)
     rows = "".join(f"{number},Artist {number},painter\n" for number in range(ROWS))
     folder.write("artists.csv", "artist_id,artist_name,artist_data\n" + rows)
-    folder.configure(**{"[provider]": "[provider]\ntimeout = 1.0", "concurrency = 4": "concurrency = 32"})
+    folder.configure(**{"[provider]": "[provider]\ntimeout = 2.5", "concurrency = 4": "concurrency = 32"})
     return folder
 
 

@@ -67,7 +67,7 @@ def test_the_second_signal_leaves_and_says_what_is_unclear(project: ProjectFolde
 
 
 def test_a_deadline_drains_and_says_to_run_again(project: ProjectFolder) -> None:
-    ran = project.process("run", "--deadline", "0.5s")
+    ran = project.process("run", "--deadline", "2.5s")
     assert ran.code == 75, ran.err
     assert "the deadline has passed" in ran.err
     project.assert_ledger_equals_state()
