@@ -70,7 +70,7 @@ def build(store: Store, run: int, backend: Backend, name: str, work: Work, watch
     recorder = Recorder(store, run, name)
     stopped: Stopped | None = None
     # closed at once when recording fails: nothing more may be sent that could not be kept
-    with closing(_as_generator(backend, work)) as groups:
+    with closing(_Groups(backend.execute(work))) as groups:
         for events in groups:
             recorder.record(events)
             watcher.show(events, work.gauges)
@@ -78,7 +78,7 @@ def build(store: Store, run: int, backend: Backend, name: str, work: Work, watch
     return stopped
 
 
-class _Closing(Iterator[Sequence[Event]]):
+class _Groups(Iterator[Sequence[Event]]):
     """Any iterator of groups with a `close`, so that plain iterators of plugins work too."""
 
     def __init__(self, groups: Iterator[Sequence[Event]]) -> None:
@@ -91,7 +91,3 @@ class _Closing(Iterator[Sequence[Event]]):
         close = getattr(self._groups, "close", None)
         if close is not None:
             close()
-
-
-def _as_generator(backend: Backend, work: Work) -> _Closing:
-    return _Closing(iter(backend.execute(work)))

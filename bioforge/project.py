@@ -2,32 +2,29 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, nullcontext, suppress
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from itertools import islice
 from pathlib import Path
-from typing import Protocol
 
 from bioforge import engine, planfile
 from bioforge.config import ProjectConfig
 from bioforge.errors import (
-    EXIT_FAILED,
     EXIT_INTERRUPTED,
-    EXIT_OK,
     EXIT_STOPPED,
-    EXIT_USAGE,
     InputError,
     StateError,
     StoppedError,
     UsageError,
     nearest,
 )
-from bioforge.estimate import Estimator, Priced, total
+from bioforge.estimate import Estimator, total
 from bioforge.events import Stopped
-from bioforge.interfaces import Backend, BackendContext, Gauges, Stop, Work
+from bioforge.interfaces import Backend, BackendContext, Stop, Work
 from bioforge.model import Request
-from bioforge.outputs import Written, check_outputs, write_outputs
+from bioforge.orders import Order, Plan, Result, Watcher
+from bioforge.outputs import check_outputs, write_outputs
 from bioforge.plugins import Plugins
 from bioforge.prompts import Prompts
 from bioforge.recipes import definitions, no_data_notes, prompt_notes
@@ -35,75 +32,12 @@ from bioforge.refresh import InputSpec, Refreshed, refresh
 from bioforge.store import Selection, Store, inputs, runs, stale, targets
 from bioforge.store.ledger import average_cost
 from bioforge.store.record import Settled, settle
-from bioforge.store.stale import StaleGroup
 
 NO_RUN = 0
 """Lists of targets are kept by run; this one is for plans, and is overwritten by the next."""
 
 SIMULATOR = "simulator"
 """The dialect of simulated answers, which must never pass for real ones."""
-
-
-class Watcher(engine.Watcher, Protocol):
-    """Told what a run is about to do, and then of every group of events."""
-
-    def recovered(self, settled: Settled, dead: Sequence[runs.Run]) -> None: ...
-    def planned(self, plan: Plan, store: Store) -> None: ...
-    def start(self, requests: int, backend: str, gauges: Callable[[], Gauges]) -> None: ...
-    def finish(self) -> None: ...
-
-
-@dataclass(frozen=True, slots=True)
-class Order:
-    """What a run is asked to do, beyond the configuration."""
-
-    command: str = "run"
-    selection: Selection = field(default_factory=Selection)
-    always_make: bool = False
-    max_failures: int | None = None
-    run: int | None = None
-    """The run that is resumed: its list of targets is taken over."""
-
-
-@dataclass(frozen=True, slots=True)
-class Plan:
-    """What a run would do. `requests` are the different ones it would send, `cost_usd` their price (None: unknown);
-    `selection` is as it stays during the run."""
-
-    refreshed: Refreshed
-    selection: Selection
-    priced: list[Priced]
-    requests: int
-    cost_usd: float | None
-
-
-@dataclass(slots=True)
-class Result:
-    """What a run came to. `left` are the selected targets that are still stale afterwards."""
-
-    run: int | None
-    refreshed: Refreshed
-    left: list[StaleGroup]
-    stopped: Stopped | None = None
-    interrupted: bool = False
-    written: list[Written] = field(default_factory=list)
-    output_errors: list[str] = field(default_factory=list)
-    fresh: int = 0
-    fresh_before: int = 0
-    left_out: int = 0
-    """Stale targets that this run was not asked to build."""
-    saved_usd: float | None = None
-    paid: bool = False
-
-    @property
-    def exit_code(self) -> int:
-        if self.interrupted:
-            return EXIT_INTERRUPTED
-        if self.stopped is not None and self.stopped.kind == "key" and not self.paid:
-            return EXIT_USAGE
-        if self.stopped is not None and self.stopped.kind != "failures":
-            return EXIT_STOPPED
-        return EXIT_FAILED if self.left or self.output_errors else EXIT_OK
 
 
 class OpenProject:

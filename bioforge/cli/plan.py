@@ -23,7 +23,8 @@ from bioforge.cli.edge import command, say
 from bioforge.errors import EXIT_FAILED, EXIT_OK, OutputError, UsageError, nearest
 
 if TYPE_CHECKING:
-    from bioforge.project import OpenProject, Plan
+    from bioforge.orders import Plan
+    from bioforge.project import OpenProject
     from bioforge.store import Selection, Store
     from bioforge.store.why import TargetStory
 

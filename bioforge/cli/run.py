@@ -20,7 +20,8 @@ from bioforge.interfaces import Stop
 
 if TYPE_CHECKING:
     from bioforge.cli.watch import RunWatcher
-    from bioforge.project import OpenProject, Order, Result
+    from bioforge.orders import Order, Result
+    from bioforge.project import OpenProject
     from bioforge.store.runs import Run
 
 BODY_COUNT = 5
@@ -75,7 +76,7 @@ def run(
     """Ask for what is new, changed or failed, keep every answer, and write the outputs."""
     from dataclasses import replace
 
-    from bioforge.project import Order
+    from bioforge.orders import Order
 
     if plan is not None and (recipes or select or limit or always_make):
         raise UsageError("--plan takes no recipes, --select, --limit or -B", "a plan already says what to do")
@@ -115,7 +116,7 @@ def resume(
     log_file: LogFile = None,
 ) -> int:
     """Continue the run that was interrupted, with its selection."""
-    from bioforge.project import Order
+    from bioforge.orders import Order
     from bioforge.store import Selection, Store, runs
 
     seconds = _seconds(deadline)

@@ -12,7 +12,8 @@ from bioforge.plan import MAYBE_PAID
 from bioforge.report.tally import money
 
 if TYPE_CHECKING:
-    from bioforge.project import OpenProject, Plan
+    from bioforge.orders import Plan
+    from bioforge.project import OpenProject
     from bioforge.refresh import Refreshed
     from bioforge.store import Selection, Store
 

@@ -13,7 +13,8 @@ from bioforge.interfaces import Gauges
 from bioforge.report.tally import Closing, summary
 
 if TYPE_CHECKING:
-    from bioforge.project import OpenProject, Order, Plan, Result
+    from bioforge.orders import Order, Plan, Result
+    from bioforge.project import OpenProject
     from bioforge.report import Reporter
     from bioforge.store import Store, runs
     from bioforge.store.record import Settled

@@ -1,0 +1,80 @@
+"""What a run is asked to do, what it would do, what it came to, and who is told."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Protocol
+
+from bioforge import engine
+from bioforge.errors import EXIT_FAILED, EXIT_INTERRUPTED, EXIT_OK, EXIT_STOPPED, EXIT_USAGE
+from bioforge.estimate import Priced
+from bioforge.events import Stopped
+from bioforge.interfaces import Gauges
+from bioforge.outputs import Written
+from bioforge.refresh import Refreshed
+from bioforge.store import Selection, Store, runs
+from bioforge.store.record import Settled
+from bioforge.store.stale import StaleGroup
+
+
+class Watcher(engine.Watcher, Protocol):
+    """Told what a run is about to do, and then of every group of events."""
+
+    def recovered(self, settled: Settled, dead: Sequence[runs.Run]) -> None: ...
+    def planned(self, plan: Plan, store: Store) -> None: ...
+    def start(self, requests: int, backend: str, gauges: Callable[[], Gauges]) -> None: ...
+    def finish(self) -> None: ...
+
+
+@dataclass(frozen=True, slots=True)
+class Order:
+    """What a run is asked to do, beyond the configuration."""
+
+    command: str = "run"
+    selection: Selection = field(default_factory=Selection)
+    always_make: bool = False
+    max_failures: int | None = None
+    run: int | None = None
+    """The run that is resumed: its list of targets is taken over."""
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """What a run would do. `requests` are the different ones it would send, `cost_usd` their price (None: unknown);
+    `selection` is as it stays during the run."""
+
+    refreshed: Refreshed
+    selection: Selection
+    priced: list[Priced]
+    requests: int
+    cost_usd: float | None
+
+
+@dataclass(slots=True)
+class Result:
+    """What a run came to. `left` are the selected targets that are still stale afterwards."""
+
+    run: int | None
+    refreshed: Refreshed
+    left: list[StaleGroup]
+    stopped: Stopped | None = None
+    interrupted: bool = False
+    written: list[Written] = field(default_factory=list)
+    output_errors: list[str] = field(default_factory=list)
+    fresh: int = 0
+    fresh_before: int = 0
+    left_out: int = 0
+    """Stale targets that this run was not asked to build."""
+    saved_usd: float | None = None
+    paid: bool = False
+
+    @property
+    def exit_code(self) -> int:
+        if self.interrupted:
+            return EXIT_INTERRUPTED
+        if self.stopped is not None and self.stopped.kind == "key" and not self.paid:
+            return EXIT_USAGE
+        if self.stopped is not None and self.stopped.kind != "failures":
+            return EXIT_STOPPED
+        return EXIT_FAILED if self.left or self.output_errors else EXIT_OK
