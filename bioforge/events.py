@@ -5,18 +5,24 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-from bioforge.model import Answer, Failure, Paid, Request
+from bioforge.model import Answer, Batch, Failure, Paid, Request, Usage
 
 
 @dataclass(frozen=True, slots=True)
 class Launch:
-    """One attempt as it was admitted: its number over all runs, its worker (`W01` …), wall-clock time in seconds."""
+    """One attempt as it was admitted: its number over all runs, its worker (`W01` …), wall-clock time in seconds.
+
+    In a batch (`batch` is its key) `client_request_id` is the line's `custom_id`. `attempt` is its row in the state,
+    0 until it has been recorded and read back.
+    """
 
     request: Request
     number: int
     worker: str
     client_request_id: str
     at: float
+    batch: str | None = None
+    attempt: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,6 +72,45 @@ class Failed:
 
 
 @dataclass(frozen=True, slots=True)
+class BatchChanged:
+    """A batch as it is now. `note` says in a few words what happened where that is not plain from its state."""
+
+    batch: Batch
+    note: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class BatchCollected:
+    """Every member of a batch has its outcome. `counts` by class: answered, unusable, failed, rejected, expired,
+    cancelled, missing, duplicated, unknown, unreadable; zeros are left out. `usage` is the sum over its answers."""
+
+    batch: Batch
+    counts: Mapping[str, int]
+    usage: Usage
+
+
+@dataclass(frozen=True, slots=True)
+class StrayLine:
+    """A line of a result file that belongs to no open member: kept, since it may have been paid for.
+
+    `kind` is duplicated, unknown or unreadable.
+    """
+
+    batch: str
+    kind: str
+    custom_id: str | None
+    line: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class LimitLearned:
+    """The provider said how many tokens of a model may be enqueued in batches."""
+
+    model: str
+    tokens: int
+
+
+@dataclass(frozen=True, slots=True)
 class Noticed:
     """Something people want to see in the log that belongs to no single request: breaker, pause, concurrency."""
 
@@ -77,11 +122,23 @@ class Noticed:
 @dataclass(frozen=True, slots=True)
 class Stopped:
     """The backend stops before its work is done: `kind` is one of
-    `budget, quota, key, failures, outage, interrupted, deadline`; `message` says what happened, `hint` what to do."""
+    `budget, quota, key, failures, outage, interrupted, deadline, waiting`; `message` says what happened, `hint` what to
+    do."""
 
     kind: str
     message: str
     hint: str = ""
 
 
-Event = Started | Succeeded | Unusable | Failed | Noticed | Stopped
+Event = (
+    Started
+    | Succeeded
+    | Unusable
+    | Failed
+    | BatchChanged
+    | BatchCollected
+    | StrayLine
+    | LimitLearned
+    | Noticed
+    | Stopped
+)

@@ -8,8 +8,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import IO, Protocol
 
-from bioforge.events import Event
-from bioforge.model import Answer, Artist, BadRow, Failure, Paid, Rendered, Request, Usage
+from bioforge.events import Event, Launch
+from bioforge.model import Answer, Artist, BadRow, Batch, Failure, Paid, Rendered, Request, Usage
 
 # ---------------------------------------------------------------------------------------------------------- readers
 
@@ -105,19 +105,112 @@ class Stop:
 
 @dataclass(frozen=True, slots=True)
 class Gauges:
-    """Live numbers of a backend at work, for the progress display. `waiting` says why nothing is being sent."""
+    """Live numbers of a backend at work, for the progress display. `waiting` says why nothing is being sent.
+
+    `batches` are those that are open, `look_at` when they are looked at next (seconds since 1970).
+    """
 
     in_flight: int = 0
     concurrency: int = 0
     retrying: int = 0
     waiting: str = ""
+    batches: tuple[Batch, ...] = ()
+    look_at: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Member:
+    """A request in a batch, as it was prepared. `open` until it has its outcome."""
+
+    launch: Launch
+    open: bool
+
+
+class Members(Protocol):
+    """The requests in batches as the state keeps them, read in pages and never all at once."""
+
+    def launches(self, batch: str, *, open_only: bool = False) -> Iterator[Launch]:
+        """In the order in which they were prepared, which is that of the lines of the batch's file."""
+
+    def find(self, batch: str, custom_ids: Sequence[str]) -> Mapping[str, Member]:
+        """Those of a batch that exist, by `custom_id`."""
+
+
+class NoMembers:
+    """Where there never was a batch."""
+
+    def launches(self, batch: str, *, open_only: bool = False) -> Iterator[Launch]:
+        return iter(())
+
+    def find(self, batch: str, custom_ids: Sequence[str]) -> Mapping[str, Member]:
+        return {}
+
+
+@dataclass(frozen=True, slots=True)
+class Load:
+    """What is to be asked of one model: different requests, and their tokens, estimated."""
+
+    model: str
+    requests: int
+    input_tokens: int
+    output_tokens: int
+
+
+@dataclass(frozen=True, slots=True)
+class Job:
+    """What a backend that can buy in several ways chooses by. Times in seconds.
+
+    `call_seconds` is how long a call has taken so far, on average, by service tier (`standard`, `flex`);
+    `batch_seconds` how long batches have taken; `deadline` how long the run may take.
+    """
+
+    loads: tuple[Load, ...]
+    limits: Limits = field(default_factory=Limits)
+    deadline: float | None = None
+    call_seconds: Mapping[str, float] = field(default_factory=dict)
+    batch_seconds: float | None = None
+
+    @property
+    def requests(self) -> int:
+        return sum(load.requests for load in self.loads)
+
+
+@dataclass(frozen=True, slots=True)
+class Way:
+    """One way to buy: its price in US dollars (None: unknown) and how long it is expected to take, in seconds.
+
+    `note` says why it is out of the question, or what its time is worth.
+    """
+
+    name: str
+    cost_usd: float | None
+    seconds: float
+    note: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Choice:
+    """The way that was chosen out of `ways`, with the reason in one sentence.
+
+    `tier` is the price tier of the chosen way (None: standard); `then` the way for what the first one leaves over.
+    """
+
+    way: str
+    reason: str
+    ways: tuple[Way, ...]
+    tier: str | None = None
+    then: str | None = None
 
 
 @dataclass(slots=True)
 class Work:
     """What a backend is given: requests to pull lazily and in order, the limits, and the stop signal.
 
-    A backend pulls from `requests` only when it can send; it assigns `gauges` whenever they change.
+    A backend pulls from `requests` only when it can send; it assigns `gauges` whenever they change. The rest is for
+    backends whose work outlives a run: `batches` are those that earlier runs left open and `members` what is in them;
+    `retries` reads anew the requests that failed in this run and are to be tried again; `enqueued_tokens` are the
+    limits learned so far by model; not `wait` means to submit, collect what is ready, and leave. `folder` is for
+    files that are in the way of nobody; `project` names the project in what is stored with the provider.
     """
 
     requests: Iterator[Request]
@@ -125,6 +218,14 @@ class Work:
     retry: RetryPolicy = field(default_factory=RetryPolicy)
     stop: Stop = field(default_factory=Stop)
     gauges: Gauges = field(default_factory=Gauges)
+    batches: Sequence[Batch] = ()
+    members: Members = field(default_factory=NoMembers)
+    retries: Callable[[], Iterator[Request]] = lambda: iter(())
+    enqueued_tokens: Mapping[str, int] = field(default_factory=dict)
+    wait: bool = True
+    choice: Choice | None = None
+    folder: Path | None = None
+    project: str = ""
 
 
 class Backend(ABC):
@@ -134,6 +235,8 @@ class Backend(ABC):
     """
 
     dialect: str = "openai-compatible"
+    batches: bool = False
+    """Whether what it sends may outlive the run, so that `--no-wait` has a meaning."""
 
     @abstractmethod
     def execute(self, work: Work) -> Iterator[Sequence[Event]]:
@@ -157,7 +260,11 @@ class Backend(ABC):
         return body
 
     def price(self, model: str, usage: Usage, service_tier: str | None = None) -> float | None:
-        """US dollars for `usage` of `model`; None where the price is unknown."""
+        """US dollars for `usage` of `model`; None where the price is unknown. Without a tier: as this backend buys."""
+        return None
+
+    def choose(self, job: Job) -> Choice | None:
+        """How to buy, for a backend that has several ways: shown by `plan`, and given back in `Work.choice`."""
         return None
 
 

@@ -100,6 +100,8 @@ class Request:
     output_tokens: int = 0
     max_output_tokens: int | None = None
     attempts: int = 0
+    service_tier: str | None = None
+    """Sent along and no part of the identity: an answer is the same answer, however it was bought."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -131,3 +133,84 @@ class Target:
     request_hash: str | None
     reason: str | None
     detail: str | None
+
+
+class BatchState(StrEnum):
+    """How far a batch has come. Each is durable before the step that follows it is taken."""
+
+    PREPARING = "preparing"
+    """Its members are being recorded; nothing was sent."""
+    PREPARED = "prepared"
+    """Its members are complete; its file may or may not have arrived."""
+    UPLOADED = "uploaded"
+    """Its file has arrived; the batch may or may not have been created."""
+    SUBMITTED = "submitted"
+    """Created, and not yet begun."""
+    IN_PROGRESS = "in progress"
+    COMPLETED = "completed"
+    FAILED = "failed"
+    """Refused after its creation, or broken off by the provider."""
+    EXPIRED = "expired"
+    CANCELLED = "cancelled"
+    COLLECTED = "collected"
+    """Every member has its outcome."""
+    RELEASED = "released"
+    """It never came to be: its members were given back."""
+
+
+ENDED = frozenset({BatchState.COMPLETED, BatchState.FAILED, BatchState.EXPIRED, BatchState.CANCELLED})
+"""States in which the provider will do nothing more, and results wait to be collected."""
+
+CLOSED = frozenset({BatchState.COLLECTED, BatchState.RELEASED})
+"""States in which nothing is left to do."""
+
+
+@dataclass(frozen=True, slots=True)
+class BatchProblem:
+    """Why a batch was refused: `line` of its file (from 1) where the provider names one."""
+
+    code: str
+    message: str
+    line: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Batch:
+    """One Batch API job. `key` is ours, known before anything is sent, and stands in the job's metadata.
+
+    `requests`, `bytes`, `input_tokens` (estimated) and `estimated_usd` are of its file; `completed` and `failed` what the
+    provider counts, which is not to be trusted; `status` its own word. Times in seconds since 1970.
+    """
+
+    key: str
+    endpoint: str
+    model: str
+    state: BatchState = BatchState.PREPARING
+    requests: int = 0
+    bytes: int = 0
+    input_tokens: int = 0
+    estimated_usd: float | None = None
+    prepared_at: float = 0.0
+    file_id: str | None = None
+    batch_id: str | None = None
+    status: str | None = None
+    output_file_id: str | None = None
+    error_file_id: str | None = None
+    completed: int = 0
+    failed: int = 0
+    submitted_at: float | None = None
+    expires_at: float | None = None
+    ended_at: float | None = None
+    usage: Usage | None = None
+    problems: tuple[BatchProblem, ...] = ()
+    awaited: bool = True
+    """Whether this run waits for it; others are collected when they happen to be ready."""
+
+    @property
+    def name(self) -> str:
+        """As people find it: the provider's id once there is one."""
+        return self.batch_id or self.key
+
+    @property
+    def ended(self) -> bool:
+        return self.state in ENDED

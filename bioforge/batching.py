@@ -1,0 +1,134 @@
+"""What a vendor's Batch API is to the driver, and to programs that use it without a project.
+
+A service is a handful of calls with normalised results; the driver in `backends/batch.py` has the order, the retries
+and the bookkeeping. Nothing in here knows a vendor's words.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol
+
+from bioforge.events import Launch
+from bioforge.interfaces import Outcome
+from bioforge.model import Answer, Batch, BatchState, Failure, Paid
+
+STATUSES: Mapping[BatchState, str] = {
+    BatchState.PREPARING: "submitted",
+    BatchState.PREPARED: "submitted",
+    BatchState.UPLOADED: "submitted",
+    BatchState.SUBMITTED: "submitted",
+    BatchState.IN_PROGRESS: "in_progress",
+    BatchState.COMPLETED: "completed",
+    BatchState.COLLECTED: "completed",
+    BatchState.FAILED: "failed",
+    BatchState.EXPIRED: "failed",
+    BatchState.CANCELLED: "cancelled",
+    BatchState.RELEASED: "cancelled",
+}
+"""Five words that every provider's statuses come down to. An expired batch counts as failed, and has rows all the same."""
+
+
+def status(batch: Batch) -> str:
+    """`submitted`, `in_progress`, `completed`, `failed` or `cancelled`."""
+    return STATUSES[batch.state]
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """One line of a result file: either an answer or a failure.
+
+    `transient`: the same request may succeed in the next batch; `stops_run`: no request can (quota, key);
+    `retry_after` in seconds, where the provider names a time.
+    """
+
+    custom_id: str | None
+    answer: Answer | None = None
+    failure: Failure | None = None
+    paid: Paid = Paid.NO
+    transient: bool = False
+    stops_run: bool = False
+    retry_after: float | None = None
+    request_id: str | None = None
+    body: bytes | None = None
+    """What came with a failure."""
+
+    @property
+    def success(self) -> bool:
+        """Whether there is a text that can be used."""
+        return self.answer is not None and self.answer.problem is None
+
+    @property
+    def text(self) -> str | None:
+        return None if self.answer is None else self.answer.text
+
+    @property
+    def data(self) -> Any:
+        """The body of the answer, parsed; None for a failure."""
+        import json
+
+        return None if self.answer is None else json.loads(self.answer.body)
+
+    @property
+    def metadata(self) -> Mapping[str, Any]:
+        """The request's own metadata, as the answer echoes it."""
+        data = self.data
+        found = data.get("metadata") if isinstance(data, dict) else None
+        return found if isinstance(found, dict) else {}
+
+    @property
+    def error(self) -> Failure | None:
+        """Why there is no usable text."""
+        return self.failure if self.answer is None else self.answer.problem
+
+
+class CallError(Exception):
+    """A call to the service that came to nothing. `outcome` says what that means, in the words of every attempt:
+    `paid` MAYBE is a call nobody knows the end of, and may have done its work."""
+
+    def __init__(self, outcome: Outcome) -> None:
+        super().__init__(outcome.failure.message if outcome.failure else "the call failed")
+        self.outcome = outcome
+
+    @property
+    def failure(self) -> Failure:
+        return self.outcome.failure or Failure("internal", "the call failed without a word")
+
+
+class BatchService(Protocol):
+    """A vendor's Batch API. Calls are made once, block, and raise `CallError`; they are safe to call from a thread."""
+
+    def line(self, launch: Launch) -> bytes:
+        """The line of the file that asks for this request, with its line feed. Pure."""
+
+    def upload(self, batch: Batch, path: Path) -> str:
+        """The id of the uploaded file, under the name `<key>.jsonl`."""
+
+    def find_file(self, batch: Batch) -> str | None:
+        """The id of the file that an earlier upload of this batch has left, looked for by its name and size."""
+
+    def create(self, batch: Batch, project: str) -> Batch:
+        """Create the job for the uploaded file, with the batch's key in its metadata."""
+
+    def find(self, batch: Batch) -> Batch | None:
+        """The job that an earlier creation has left, looked for by its key and its input file in all jobs."""
+
+    def look(self, batch: Batch) -> Batch:
+        """The batch as it is now: state, counts, files, usage, problems."""
+
+    def cancel(self, batch: Batch) -> Batch:
+        """Ask for its end; what has finished by then is charged for and can be collected."""
+
+    def delete_file(self, file_id: str) -> None:
+        """Remove an uploaded file that nothing refers to."""
+
+    def download(self, file_id: str, path: Path) -> int:
+        """Stream a result file into `path`, which is there only when it is whole. Returns its bytes."""
+
+    def read(self, batch: Batch, line: bytes) -> Row:
+        """What a line of a result file says. Pure; never raises for what came back."""
+
+    def enqueued_limit(self, text: str) -> int | None:
+        """The limit of enqueued tokens that a refusal names; 0 where it refuses for it without a number."""
