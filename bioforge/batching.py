@@ -13,7 +13,7 @@ from typing import Any, Protocol
 
 from bioforge.events import Launch
 from bioforge.interfaces import Outcome
-from bioforge.model import Answer, Batch, BatchState, Failure, Paid
+from bioforge.model import Answer, Batch, BatchState, Failure, Paid, Request
 
 STATUSES: Mapping[BatchState, str] = {
     BatchState.PREPARING: "submitted",
@@ -99,6 +99,10 @@ class CallError(Exception):
 
 class BatchService(Protocol):
     """A vendor's Batch API. Calls are made once, block, and raise `CallError`; they are safe to call from a thread."""
+
+    def custom_id(self, request: Request, number: int) -> str:
+        """The name of a request within a file: of the form the vendor allows, different for each request and number
+        of its attempt, and traceable to its target. Pure."""
 
     def line(self, launch: Launch) -> bytes:
         """The line of the file that asks for this request, with its line feed. Pure."""

@@ -34,9 +34,16 @@ def requests(
     *,
     ask_again_maybe_paid: bool,
     fresh_too: bool = False,
+    waiting_only: bool = False,
 ) -> Iterator[Request]:
     """The requests of the selected stale targets, each different one once, rendered as they are asked for."""
-    for item in targets.pending(store, selection, ask_again_maybe_paid=ask_again_maybe_paid, fresh_too=fresh_too):
+    for item in targets.pending(
+        store,
+        selection,
+        ask_again_maybe_paid=ask_again_maybe_paid,
+        fresh_too=fresh_too,
+        waiting_only=waiting_only,
+    ):
         prompts = recipes[item.recipe, item.variant]
         try:
             digest, body, _ = render(prompts, backend, item.artist)
@@ -65,14 +72,17 @@ def requests(
         )
 
 
-def build(store: Store, run: int, backend: Backend, name: str, work: Work, watcher: Watcher) -> Stopped | None:
+def build(
+    store: Store, run: int, backend: Backend, name: str, provider: str, work: Work, watcher: Watcher
+) -> Stopped | None:
     """Execute the work and keep everything that comes back. Returns why it stopped early, or None."""
-    recorder = Recorder(store, run, name)
+    recorder = Recorder(store, run, name, provider)
     stopped: Stopped | None = None
     # closed at once when recording fails: nothing more may be sent that could not be kept
     with closing(_Groups(backend.execute(work))) as groups:
         for events in groups:
-            recorder.record(events)
+            if events:
+                recorder.record(events)
             watcher.show(events, work.gauges)
             stopped = next((event for event in events if isinstance(event, Stopped)), stopped)
     return stopped

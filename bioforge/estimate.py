@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
-from bioforge.interfaces import Backend
+from bioforge.interfaces import Backend, Load
 from bioforge.model import Usage
 from bioforge.prompts import Definition
 from bioforge.store import Store
@@ -39,7 +39,11 @@ def output_limit(parameters: Mapping[str, object]) -> int | None:
 class Estimator:
     """Token and price estimates; knows how long a model's answers have been so far."""
 
-    def __init__(self, store: Store, backend: Backend, definitions: Iterable[Definition]) -> None:
+    def __init__(
+        self, store: Store, backend: Backend, definitions: Iterable[Definition], tier: str | None = None
+    ) -> None:
+        """`tier`: at which prices are told; None: as the backend buys."""
+        self.tier = tier
         self._backend = backend
         self._definitions = {definition.recipe: definition for definition in definitions}
         self._observed = {
@@ -63,7 +67,8 @@ class Estimator:
         sendable = group.targets - group.held - group.unrenderable
         each = group.input_tokens / sendable if sendable else 0.0
         output, model = self.output_tokens(group.recipe), self.model(group.recipe)
-        one = self._backend.price(model, Usage(input_tokens=round(each), output_tokens=output)) if sendable else 0.0
+        usage = Usage(input_tokens=round(each), output_tokens=output)
+        one = self._backend.price(model, usage, self.tier) if sendable else 0.0
         return Priced(
             group=group,
             model=model,
@@ -78,6 +83,17 @@ class Estimator:
             if self._backend.price(self.model(recipe), Usage(input_tokens=1000, output_tokens=100)) is None:
                 return self.model(recipe) or "(the prompt's own model)"
         return None
+
+
+def loads(priced: Sequence[Priced], requests: int) -> tuple[Load, ...]:
+    """What is to be asked, by model. `requests` are the different ones over all groups, as in `total`."""
+    counted = sum(item.group.requests for item in priced)
+    share = requests / counted if counted else 0.0
+    found: dict[str, tuple[int, int, int]] = {}
+    for item in priced:
+        asked, given, taken = found.get(item.model, (0, 0, 0))
+        found[item.model] = (asked + item.group.requests, given + item.input_tokens, taken + item.output_tokens)
+    return tuple(Load(model, *(round(part * share) for part in parts)) for model, parts in found.items() if parts[0])
 
 
 def total(priced: Sequence[Priced], requests: int) -> float | None:

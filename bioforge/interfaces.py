@@ -271,7 +271,8 @@ class Backend(ABC):
 @dataclass(frozen=True, slots=True)
 class BackendContext:
     """What a backend is built from. `base_url` ends without a slash; `api_key` is None when none is set;
-    `options` is the table `[backend.NAME]` of the project file; `timeout` is seconds for one call."""
+    `options` is the table `[backend.NAME]` of the project file, `siblings` all such tables by name; `timeout` is seconds
+    for one call."""
 
     base_url: str
     api_key: str | None = field(repr=False)
@@ -279,6 +280,7 @@ class BackendContext:
     timeout: float = 600.0
     options: Mapping[str, object] = field(default_factory=dict)
     root: Path = Path()
+    siblings: Mapping[str, Mapping[str, object]] = field(default_factory=dict)
 
 
 BackendFactory = Callable[[BackendContext], Backend]

@@ -10,10 +10,12 @@ from bioforge import engine
 from bioforge.errors import EXIT_FAILED, EXIT_INTERRUPTED, EXIT_OK, EXIT_STOPPED, EXIT_USAGE
 from bioforge.estimate import Priced
 from bioforge.events import Stopped
-from bioforge.interfaces import Gauges
+from bioforge.interfaces import Choice, Gauges
 from bioforge.outputs import Written
+from bioforge.plan import IN_BATCH
 from bioforge.refresh import Refreshed
 from bioforge.store import Selection, Store, runs
+from bioforge.store.batches import Open
 from bioforge.store.record import Settled
 from bioforge.store.stale import StaleGroup
 
@@ -37,18 +39,26 @@ class Order:
     max_failures: int | None = None
     run: int | None = None
     """The run that is resumed: its list of targets is taken over."""
+    wait: bool = True
+    """Whether to stay until batches have ended."""
+    deadline: float | None = None
+    """Seconds that the run may take."""
 
 
 @dataclass(frozen=True, slots=True)
 class Plan:
     """What a run would do. `requests` are the different ones it would send, `cost_usd` their price (None: unknown);
-    `selection` is as it stays during the run."""
+    `selection` is as it stays during the run. `choice` is how a backend with several ways would buy; `batches` are
+    those that earlier runs left open, `elsewhere` how many of them another provider has."""
 
     refreshed: Refreshed
     selection: Selection
     priced: list[Priced]
     requests: int
     cost_usd: float | None
+    choice: Choice | None = None
+    batches: tuple[Open, ...] = ()
+    elsewhere: int = 0
 
 
 @dataclass(slots=True)
@@ -70,11 +80,18 @@ class Result:
     paid: bool = False
 
     @property
+    def in_batches(self) -> int:
+        """Selected targets whose answers are still to come, in open batches."""
+        return sum(group.targets for group in self.left if group.reason == IN_BATCH)
+
+    @property
     def exit_code(self) -> int:
         if self.interrupted:
             return EXIT_INTERRUPTED
-        if self.stopped is not None and self.stopped.kind == "key" and not self.paid:
+        if self.stopped is not None and self.stopped.kind in ("key", "refused") and not self.paid:
             return EXIT_USAGE
         if self.stopped is not None and self.stopped.kind != "failures":
+            return EXIT_STOPPED
+        if self.in_batches:
             return EXIT_STOPPED
         return EXIT_FAILED if self.left or self.output_errors else EXIT_OK

@@ -14,8 +14,10 @@ MAYBE_PAID = "maybe paid"
 FORCED = "forced"
 FORGOTTEN = "forgotten"
 REMOVED = "removed"
+IN_BATCH = "in batch"
+"""Asked for, in a batch whose results are still to come."""
 
-REASONS = (NEW, CHANGED, FAILED, INTERRUPTED, MAYBE_PAID, FORCED, FORGOTTEN)
+REASONS = (NEW, CHANGED, FAILED, INTERRUPTED, MAYBE_PAID, FORCED, FORGOTTEN, IN_BATCH)
 
 # What a request has come to; kept with the request, so that identical requests share it.
 STARTED = "started"
@@ -26,7 +28,7 @@ UNUSABLE = "unusable"
 
 @dataclass(frozen=True, slots=True)
 class KnownRequest:
-    """What became of a request that was sent before. `detail` is the failure's class and message."""
+    """What became of a request that was sent before. `detail` is the failure's class and message, or its batch."""
 
     state: str
     response: int | None
@@ -59,9 +61,11 @@ class Decision:
 
 def decide(wanted_hash: str, target: KnownTarget | None, request: KnownRequest | None, changes: str | None) -> Decision:
     """Whether the target is fresh, and if not, why. `changes` names what differs from its last build."""
+    state = None if request is None else request.state
+    if request is not None and state == IN_BATCH:
+        return Decision(IN_BATCH, request.detail)
     if target is not None and target.reason == FORCED and target.request_hash == wanted_hash:
         return Decision(FORCED)
-    state = None if request is None else request.state
     if request is not None and state == ANSWERED:
         return Decision(None, response=request.response)
     if target is not None and target.accepted_hash == wanted_hash:

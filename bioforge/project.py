@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext, suppress
 from dataclasses import replace
 from itertools import islice
 from pathlib import Path
+from typing import Any
 
 from bioforge import engine, planfile
 from bioforge.config import ProjectConfig
@@ -19,22 +20,24 @@ from bioforge.errors import (
     UsageError,
     nearest,
 )
-from bioforge.estimate import Estimator, total
+from bioforge.estimate import Estimator, loads, total
 from bioforge.events import Stopped
-from bioforge.interfaces import Backend, BackendContext, Stop, Work
-from bioforge.model import Request
+from bioforge.interfaces import Backend, BackendContext, Job, Stop, Work
+from bioforge.model import Batch, Request
 from bioforge.orders import Order, Plan, Result, Watcher
 from bioforge.outputs import check_outputs, write_outputs
 from bioforge.plugins import Plugins
 from bioforge.prompts import Prompts
 from bioforge.recipes import definitions, no_data_notes, prompt_notes
 from bioforge.refresh import InputSpec, Refreshed, refresh
-from bioforge.store import Selection, Store, inputs, runs, stale, targets
-from bioforge.store.ledger import average_cost
+from bioforge.store import Selection, Store, batches, inputs, runs, stale, targets
+from bioforge.store.ledger import average_cost, average_seconds
 from bioforge.store.record import Settled, settle
 
 NO_RUN = 0
 """Lists of targets are kept by run; this one is for plans, and is overwritten by the next."""
+
+SIMULATED_POLLING = {"poll_seconds": 0.5, "poll_max_seconds": 2.0}
 
 SIMULATOR = "simulator"
 """The dialect of simulated answers, which must never pass for real ones."""
@@ -51,29 +54,38 @@ class OpenProject:
         dialect = SIMULATOR if config.simulated else self.backend.dialect
         self.prompts = [Prompts(definition) for definition in definitions(config, dialect)]
 
-    def _backend(self, base_url: str) -> Backend:
-        config = self.config
-        return self.plugins.backend(self.backend_name)(
+    def _backend(self, base_url: str, name: str | None = None) -> Backend:
+        config, name = self.config, name or self.backend_name
+        tables = dict(config.backend.options)
+        if config.simulated:  # nobody wants to wait for a batch of the embedded server as for a real one
+            tables["batch"] = {**SIMULATED_POLLING, **tables.get("batch", {})}
+        return self.plugins.backend(name)(
             BackendContext(
                 base_url=base_url,
                 api_key="simulator" if config.simulated else config.api_key(),
                 api_key_env=config.provider.api_key_env,
                 timeout=config.provider.timeout,
-                options=config.backend.options.get(self.backend_name, {}),
+                options=tables.get(name, {}),
                 root=config.root,
+                siblings=tables,
             )
         )
 
     @contextmanager
-    def _sending(self) -> Iterator[Backend]:
-        """The backend to send with; the embedded server runs just for as long as it is needed."""
+    def _sending(self) -> Iterator[Callable[[str], Backend]]:
+        """Backends to send with, by name; the embedded server runs just for as long as it is needed."""
         if not self.config.simulated:
-            yield self.backend
+            yield lambda name: self.backend if name == self.backend_name else self._backend(self.provider, name)
             return
         from bioforge.simulator import Simulator, SimulatorOptions
 
-        with Simulator(SimulatorOptions(**self.config.simulator)) as server:
-            yield self._backend(server.base_url)
+        with Simulator(SimulatorOptions(**simulator_options(self.config))) as server:
+            yield lambda name: self._backend(server.base_url, name)
+
+    @property
+    def provider(self) -> str:
+        """Where requests go, as the state remembers it: open batches are at home there."""
+        return self.config.provider.base_url
 
     @property
     def recipes(self) -> list[str]:
@@ -99,7 +111,10 @@ class OpenProject:
         return Selection.parse(tuple(recipes) or tuple(self.recipes), tuple(select), limit)
 
     def estimator(self, store: Store) -> Estimator:
-        return Estimator(store, self.backend, [prompts.definition for prompts in self.prompts])
+        return self._estimator(store, None)
+
+    def _estimator(self, store: Store, tier: str | None) -> Estimator:
+        return Estimator(store, self.backend, [prompts.definition for prompts in self.prompts], tier)
 
     def refresh(self, store: Store) -> Refreshed:
         """Bring the state up to date with input and recipes. Raises `InputError` for bad rows when strict."""
@@ -118,25 +133,41 @@ class OpenProject:
                 )
         return done
 
-    def plan(self, store: Store, selection: Selection) -> Plan:
-        """What a run would do now, priced. Sends nothing."""
+    def plan(self, store: Store, selection: Selection, deadline: float | None = None) -> Plan:
+        """What a run would do now, priced; `deadline` in seconds. Sends nothing."""
         recover(store)
         refreshed = self.refresh(store)
         if selection.limit is not None:
             chosen = targets.listed(store, selection, sendable=True)
             runs.set_targets(store, NO_RUN, (target.id for target in islice(chosen, selection.limit)))
             selection = replace(selection, reasons=(), limit=None, run=NO_RUN)
-        return self._priced(store, refreshed, selection)
+        return self._priced(store, refreshed, selection, deadline)
 
-    def _priced(self, store: Store, refreshed: Refreshed, selection: Selection) -> Plan:
+    def _priced(self, store: Store, refreshed: Refreshed, selection: Selection, deadline: float | None) -> Plan:
         again = self.config.retry.maybe_paid
         groups = stale.stale_groups(store, selection, ask_again_maybe_paid=again)
-        priced = self.estimator(store).price(groups)
         requests = stale.requests_to_send(store, selection, ask_again_maybe_paid=again) if groups else 0
-        return Plan(refreshed, selection, priced, requests, total(priced, requests))
+        priced = self.estimator(store).price(groups)
+        job = Job(
+            loads(priced, requests),
+            self.config.limits,
+            deadline,
+            average_seconds(store),
+            batches.average_seconds(store),
+        )
+        choice = self.backend.choose(job)
+        if choice is not None:
+            priced = self._estimator(store, choice.tier).price(groups)
+        found = batches.open_batches(store, selection)
+        ours = tuple(item for item in found if item.provider == self.provider)
+        cost = total(priced, requests)
+        return Plan(refreshed, selection, priced, requests, cost, choice, ours, len(found) - len(ours))
 
-    def requests(self, store: Store, selection: Selection, *, fresh_too: bool = False) -> Iterator[Request]:
-        """The requests of the selected stale targets in order; `fresh_too`: as if everything were forced."""
+    def requests(
+        self, store: Store, selection: Selection, *, fresh_too: bool = False, waiting_only: bool = False
+    ) -> Iterator[Request]:
+        """The requests of the selected stale targets in order; `fresh_too`: as if everything were forced;
+        `waiting_only`: only those that failed in this run and wait for another try."""
         return engine.requests(
             store,
             {(prompts.definition.recipe, prompts.definition.variant): prompts for prompts in self.prompts},
@@ -145,6 +176,7 @@ class OpenProject:
             selection,
             ask_again_maybe_paid=self.config.retry.maybe_paid,
             fresh_too=fresh_too,
+            waiting_only=waiting_only,
         )
 
     def run(self, order: Order, watcher: Watcher, stop: Stop) -> Result:
@@ -153,6 +185,11 @@ class OpenProject:
         Raises `UsageError` and `StateError` only as long as nothing was sent, `StoppedError` afterwards.
         """
         check_outputs(self.config, self.plugins)
+        if not order.wait and not self.backend.batches:
+            raise UsageError(
+                f"--no-wait: backend {self.backend_name!r} has nothing that goes on without it",
+                "use it with --backend batch or --backend auto",
+            )
         with Store.open(self.config.state_path) as store:
             settled, dead = recover(store)
             if settled.maybe_paid or settled.interrupted:
@@ -185,12 +222,13 @@ class OpenProject:
         refreshed = self.refresh(store)
         self._check_can_send(store, order)
         selection = self._freeze(store, run, order)
-        plan = self._priced(store, refreshed, selection)
+        plan = self._priced(store, refreshed, selection, order.deadline)
         watcher.planned(plan, store)
         fresh_before = self._fresh(store, selection)
-        with _no_usage_error_from_here() if plan.requests else nullcontext():
-            stopped = self._send(store, run, plan, order, watcher, stop) if plan.requests else None
-            result = Result(run if plan.requests else None, refreshed, stale.stale_groups(store, selection), stopped)
+        work = bool(plan.requests or plan.batches)
+        with _no_usage_error_from_here() if work else nullcontext():
+            stopped = self._send(store, run, plan, order, watcher, stop) if work else None
+            result = Result(run if work else None, refreshed, stale.stale_groups(store, selection), stopped)
             result.paid = runs.may_have_paid(store, run)
             result.interrupted = stop.reason == "interrupted" and (stop.level > 1 or bool(result.left))
             result.fresh_before = fresh_before
@@ -210,6 +248,8 @@ class OpenProject:
         if not (order.always_make or selection.plan is not None) and not stale.requests_to_send(
             store, selection, ask_again_maybe_paid=again
         ):
+            if any(item.provider == self.provider for item in batches.open_batches(store)):
+                self.backend.check()
             return
         budget = self.config.limits.max_cost_usd
         if budget is not None and (model := self.estimator(store).unknown_price(selection.recipes)) is not None:
@@ -225,16 +265,38 @@ class OpenProject:
             limits=replace(self.config.limits, max_failures=order.max_failures),
             retry=self.config.retry,
             stop=stop,
+            batches=[item.batch for item in plan.batches if item.backend == self.backend_name],
+            members=batches.StoredMembers(store),
+            retries=lambda: self.requests(store, plan.selection, waiting_only=True),
+            enqueued_tokens=batches.enqueued_tokens(store, self.provider),
+            wait=order.wait,
+            choice=plan.choice,
+            folder=self.config.state_path.with_name(self.config.state_path.name + ".batches"),
+            project=self.config.project.name,
         )
+        awaited = sum(batch.requests for batch in work.batches if batch.awaited)
+        stopped = None
         with self._sending() as backend:
             runs.set_running(store, run)
-            watcher.start(plan.requests, self.backend_name, lambda: work.gauges)
+            watcher.start(plan.requests + awaited, self.backend_name, lambda: work.gauges)
             try:
-                stopped = engine.build(store, run, backend, self.backend_name, work, watcher)
+                for name, others in self._of_others(plan.batches):
+                    # collected if they are ready, and not waited for: this run was told to use another backend
+                    part = replace(work, requests=iter(()), retries=lambda: iter(()), batches=others, choice=None)
+                    stopped = engine.build(store, run, backend(name), name, self.provider, part, watcher)
+                if plan.requests or work.batches:
+                    stopped = engine.build(
+                        store, run, backend(self.backend_name), self.backend_name, self.provider, work, watcher
+                    )
             finally:
                 watcher.finish()
         settle(store)
         return stopped
+
+    def _of_others(self, found: Sequence[batches.Open]) -> Iterator[tuple[str, list[Batch]]]:
+        """Open batches that other backends prepared, by backend."""
+        for name in sorted({item.backend for item in found} - {self.backend_name}):
+            yield name, [replace(item.batch, awaited=False) for item in found if item.backend == name]
 
     def _fresh(self, store: Store, selection: Selection) -> int:
         """Targets that are up to date, over the whole input, of the selected recipes."""
@@ -245,8 +307,9 @@ class OpenProject:
         if result.run is None:
             runs.discard(store, run)
             return
-        state = "interrupted" if result.interrupted else "stopped" if result.stopped else "finished"
-        runs.end(store, run, state, result.exit_code, result.stopped.kind if result.stopped else None)
+        by = result.stopped.kind if result.stopped else "waiting" if result.in_batches else None
+        state = "interrupted" if result.interrupted else "stopped" if by else "finished"
+        runs.end(store, run, state, result.exit_code, by)
 
     def _freeze(self, store: Store, run: int, order: Order) -> Selection:
         """The selection as it stays for this run and for resuming it.
@@ -268,6 +331,12 @@ class OpenProject:
             targets.force(store, run, selection)
         runs.update_selection(store, run, selection)
         return selection
+
+
+def simulator_options(config: ProjectConfig) -> dict[str, Any]:
+    """The embedded server's options; files and batches outlive it in a folder beside the state, as they would at a
+    provider."""
+    return {"data": str(config.state_path.with_name(config.state_path.name + ".simulator")), **config.simulator}
 
 
 def recover(store: Store) -> tuple[Settled, list[runs.Run]]:

@@ -93,3 +93,20 @@ def check_format(value: str, known: tuple[str, ...], flag: str = "--format") -> 
     if value not in known:
         raise UsageError(f"{flag} {value}: no such format", nearest(value, known) or f"formats are: {', '.join(known)}")
     return value
+
+
+def parse_seconds(text: str | None) -> float | None:
+    """`90`, `90s`, `30m`, `2h` or `1d` in seconds. Raises `UsageError`."""
+    if text is None:
+        return None
+    from bioforge.errors import UsageError
+
+    units = {"s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
+    number, unit = (text[:-1], text[-1:]) if text[-1:] in units else (text, "s")
+    try:
+        seconds = float(number) * units[unit]
+    except ValueError:
+        seconds = 0.0
+    if not 0 < seconds < float("inf"):
+        raise UsageError(f"--deadline {text}: expected a time above 0", "like 90s, 30m, 2h or 1d")
+    return seconds

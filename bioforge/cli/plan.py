@@ -18,6 +18,7 @@ from bioforge.cli.common import (
     check_format,
     load,
     open_project,
+    parse_seconds,
 )
 from bioforge.cli.edge import command, say
 from bioforge.errors import EXIT_FAILED, EXIT_OK, OutputError, UsageError, nearest
@@ -44,6 +45,13 @@ def plan(
     select: SelectOption = None,
     limit: Annotated[int | None, typer.Option("--limit", metavar="N", min=1, help="Plan at most N targets.")] = None,
     backend: Annotated[str | None, typer.Option("--backend", metavar="NAME", help="Plan for this backend.")] = None,
+    concurrency: Annotated[
+        int | None, typer.Option("-j", "--concurrency", metavar="N", help="Plan for this many requests at once.")
+    ] = None,
+    max_cost: Annotated[float | None, typer.Option("--max-cost", metavar="USD", help="Plan for this budget.")] = None,
+    deadline: Annotated[
+        str | None, typer.Option("--deadline", metavar="TIME", help="Plan for a run that may take this long, like 2h.")
+    ] = None,
     out: Annotated[Path | None, typer.Option("--out", metavar="FILE", help="Write the plan, for run --plan.")] = None,
     strict: Annotated[bool, typer.Option("--strict", help="A bad row in the input is an error.")] = False,
     format: Annotated[str, typer.Option("--format", metavar="text|json", help="How to print it.")] = "text",
@@ -54,12 +62,13 @@ def plan(
     from bioforge.store import Store
 
     check_format(format, ("text", "json"))
-    project = open_project(file, backend=backend, strict=strict)
+    seconds = parse_seconds(deadline)
+    project = open_project(file, backend=backend, concurrency=concurrency, max_cost=max_cost, strict=strict)
     selection = project.selection(recipes or (), select or (), limit)
     if out is not None:
         check_destination(project.config, out, "--out")
     with Store.open(project.config.state_path) as store:
-        planned = project.plan(store, selection)
+        planned = project.plan(store, selection, seconds)
         if what_if is not None:
             return _what_if(store, project, selection, what_if, format)
         if out is not None:
@@ -79,6 +88,8 @@ def plan(
 
 
 def _as_json(project: OpenProject, planned: Plan) -> dict[str, object]:
+    from dataclasses import asdict
+
     return {
         "project": project.config.project.name,
         "fresh": not planned.priced,
@@ -86,6 +97,11 @@ def _as_json(project: OpenProject, planned: Plan) -> dict[str, object]:
         "cost_usd": planned.cost_usd,
         "estimated": True,
         "simulated": project.config.simulated,
+        "choice": None if planned.choice is None else asdict(planned.choice),
+        "open_batches": [
+            {"batch": item.batch.name, "state": str(item.batch.state), "requests": item.batch.requests}
+            for item in planned.batches
+        ],
         "groups": [
             {
                 "recipe": item.group.recipe,

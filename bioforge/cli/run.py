@@ -13,7 +13,15 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from bioforge.cli.common import FileOption, RecipesArgument, SelectOption, check_destination, check_format, open_project
+from bioforge.cli.common import (
+    FileOption,
+    RecipesArgument,
+    SelectOption,
+    check_destination,
+    check_format,
+    open_project,
+    parse_seconds,
+)
 from bioforge.cli.edge import command, say
 from bioforge.errors import EXIT_INTERRUPTED, EXIT_OK, UsageError
 from bioforge.interfaces import Stop
@@ -26,17 +34,25 @@ if TYPE_CHECKING:
 
 BODY_COUNT = 5
 
+SMALLEST_BUDGET = 1e-9
+"""US dollars: what is left when open batches may need it all. They are collected; nothing more is sent."""
+
 Concurrency = Annotated[
     int | None, typer.Option("-j", "--concurrency", metavar="N", help="Requests in flight at once.", show_default="64")
 ]
 KeepGoing = Annotated[int | None, typer.Option("-k", "--keep-going", metavar="N", help="Stop after N failures.", min=1)]
-BackendOption = Annotated[str | None, typer.Option("--backend", metavar="NAME", help="threads, async or a plugin's.")]
+BackendOption = Annotated[
+    str | None, typer.Option("--backend", metavar="NAME", help="threads, async, batch, auto, or of a plugin.")
+]
 MaxCost = Annotated[float | None, typer.Option("--max-cost", metavar="USD", help="Spend at most this much.")]
 Deadline = Annotated[
     str | None,
     typer.Option(
         "--deadline", metavar="TIME", help="Stop sending after this long, like 90s, 30m or 2h (exit code 75)."
     ),
+]
+NoWait = Annotated[
+    bool, typer.Option("--no-wait", help="batch: submit, collect what is ready, and leave (exit code 75).")
 ]
 PrintText = Annotated[bool, typer.Option("--print", help="Write each text to stdout as it arrives.")]
 Verbose = Annotated[bool, typer.Option("-v", "--verbose", help="Say why each target is built, and log every attempt.")]
@@ -61,6 +77,7 @@ def run(
     limit: Annotated[int | None, typer.Option("--limit", metavar="N", min=1, help="Build at most N targets.")] = None,
     backend: BackendOption = None,
     max_cost: MaxCost = None,
+    no_wait: NoWait = False,
     deadline: Deadline = None,
     plan: Annotated[
         Path | None, typer.Option("--plan", metavar="FILE", help="Do exactly this plan (from plan --out), or refuse.")
@@ -80,7 +97,7 @@ def run(
 
     if plan is not None and (recipes or select or limit or always_make):
         raise UsageError("--plan takes no recipes, --select, --limit or -B", "a plan already says what to do")
-    seconds = _seconds(deadline)
+    seconds = parse_seconds(deadline)
     project = open_project(file, backend=backend, concurrency=concurrency, max_cost=max_cost, strict=strict)
     selection = project.selection(recipes or (), select or (), limit)
     order = Order(
@@ -88,13 +105,14 @@ def run(
         selection=selection if plan is None else replace(selection, plan=str(plan.absolute())),
         always_make=always_make,
         max_failures=keep_going,
+        wait=not no_wait,
+        deadline=seconds,
     )
     if dry_run:
         return _dry_run(project, order)
     return _build(
         project,
         order,
-        deadline=seconds,
         print_text=print_text,
         verbose=verbose,
         log_format=log_format,
@@ -109,6 +127,7 @@ def resume(
     keep_going: KeepGoing = None,
     backend: BackendOption = None,
     max_cost: MaxCost = None,
+    no_wait: NoWait = False,
     deadline: Deadline = None,
     print_text: PrintText = False,
     verbose: Verbose = False,
@@ -117,17 +136,18 @@ def resume(
 ) -> int:
     """Continue the run that was interrupted, with its selection."""
     from bioforge.orders import Order
-    from bioforge.store import Selection, Store, runs
+    from bioforge.store import Selection, Store, batches, runs
 
-    seconds = _seconds(deadline)
+    seconds = parse_seconds(deadline)
     project = open_project(file)
     with Store.read(project.config.state_path) as store:
         last = runs.unfinished(store)
+        committed = 0.0 if last is None else batches.committed_usd(store, last.id)
     if last is None:
         say("nothing to resume: the last run came to its end; `bioforge run` builds what is stale")
         return EXIT_OK
     project = open_project(
-        file, backend=backend or last.backend, concurrency=concurrency, max_cost=_budget_left(last, max_cost)
+        file, backend=backend or last.backend, concurrency=concurrency, max_cost=_budget_left(last, committed, max_cost)
     )
     selection = Selection.from_json(last.selection)
     gone = [name for name in selection.recipes if name not in project.recipes]
@@ -143,11 +163,12 @@ def resume(
         always_make=bool(last.always_make),
         max_failures=keep_going,
         run=last.id,
+        wait=not no_wait,
+        deadline=seconds,
     )
     return _build(
         project,
         order,
-        deadline=seconds,
         print_text=print_text,
         verbose=verbose,
         log_format=log_format,
@@ -155,16 +176,16 @@ def resume(
     )
 
 
-def _budget_left(last: Run, given: float | None) -> float | None:
-    """The budget of a resumed run: as given now, else what is left of the earlier one."""
+def _budget_left(last: Run, committed: float, given: float | None) -> float | None:
+    """The budget of a resumed run: as given now, else what the earlier one and its open batches leave."""
     if given is not None or last.max_cost_usd is None:
         return given
-    left = last.max_cost_usd - (last.cost_usd or 0.0)
-    if last.stopped_by == "budget" or left <= 0:
+    left = last.max_cost_usd - (last.cost_usd or 0.0) - committed
+    if last.stopped_by == "budget" or (left <= 0 and not committed):
         raise UsageError(
             f"run {last.id} stopped at its budget of ${last.max_cost_usd:g}", "give this one a budget: --max-cost USD"
         )
-    return left
+    return max(left, SMALLEST_BUDGET)
 
 
 def _command_line(name: str) -> str:
@@ -207,7 +228,6 @@ def _build(
     project: OpenProject,
     order: Order,
     *,
-    deadline: float | None,
     print_text: bool,
     verbose: bool,
     log_format: str,
@@ -224,27 +244,12 @@ def _build(
     logs = configure(log_format, verbose=verbose, log_file=log_file, secrets=(key,) if key else ())
     watcher = RunWatcher(project, order, make_reporter(logs, print_text=print_text), explain=verbose)
     stop = Stop()
-    with closing(logs), _signals(stop, watcher), _alarm(stop, deadline):
+    with closing(logs), _signals(stop, watcher), _alarm(stop, order.deadline):
         result = project.run(order, watcher, stop)
     watcher.summarise(result)
     if stop.level > 1:
         _leave(result)
     return result.exit_code
-
-
-def _seconds(text: str | None) -> float | None:
-    """`90`, `90s`, `30m`, `2h` or `1d` in seconds. Raises `UsageError`."""
-    if text is None:
-        return None
-    units = {"s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
-    number, unit = (text[:-1], text[-1:]) if text[-1:] in units else (text, "s")
-    try:
-        seconds = float(number) * units[unit]
-    except ValueError:
-        seconds = 0.0
-    if not 0 < seconds < float("inf"):
-        raise UsageError(f"--deadline {text}: expected a time above 0", "like 90s, 30m, 2h or 1d")
-    return seconds
 
 
 @contextmanager
@@ -273,7 +278,7 @@ def _signals(stop: Stop, watcher: RunWatcher) -> Iterator[None]:
             raise KeyboardInterrupt
         level = stop.raise_level()
         if level == 1:
-            say("stopping: no new requests; waiting for those in flight (they are paid for). Ctrl-C again leaves now")
+            say(watcher.stopping())
         elif level == 2:
             say("leaving now: requests in flight are recorded as maybe paid")
         else:

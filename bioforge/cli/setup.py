@@ -59,6 +59,30 @@ def simulate(
     ledger: Annotated[
         Path | None, typer.Option("--ledger", metavar="FILE", help="Append every charged answer here, as JSON lines.")
     ] = None,
+    batch_seconds: Annotated[
+        float, typer.Option("--batch-seconds", metavar="SECONDS", help="Time from a batch's creation to completion.")
+    ] = 2.0,
+    batch_window: Annotated[
+        float, typer.Option("--batch-window", metavar="SECONDS", help="What stands for a batch's 24 hours.")
+    ] = 86_400.0,
+    batch_tokens: Annotated[
+        int | None,
+        typer.Option("--batch-tokens", metavar="N", help="Input tokens that a model's open batches may have."),
+    ] = None,
+    batch_script: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--batch-script",
+            metavar="FAULTS",
+            help="Faults of the first batch, like lines_missing=0.1+wrong_counts; repeated, of the next ones.",
+        ),
+    ] = None,
+    batch_faults: Annotated[
+        str, typer.Option("--batch-faults", metavar="FAULTS", help="Faults of every batch beyond the script.")
+    ] = "",
+    data: Annotated[
+        Path | None, typer.Option("--data", metavar="DIR", help="Keep files and batches here, for a later start.")
+    ] = None,
 ) -> int:
     """Serve the embedded OpenAI-compatible server alone, until Ctrl-C. Answers say that they are simulated."""
     from bioforge.simulator import SimulatorOptions, serve
@@ -73,6 +97,12 @@ def simulate(
             quota_after=quota_after,
             seed=seed,
             ledger=None if ledger is None else str(ledger),
+            batch_seconds=batch_seconds,
+            batch_window_seconds=batch_window,
+            batch_enqueued_tokens=batch_tokens,
+            batch_script=batch_script or (),
+            batch_faults=batch_faults,
+            data=None if data is None else str(data),
         )
     except ValueError as error:
         raise UsageError(str(error)) from None

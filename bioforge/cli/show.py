@@ -8,10 +8,11 @@ from collections.abc import Iterable, Iterator, Sequence
 from datetime import datetime
 from typing import TYPE_CHECKING
 
-from bioforge.plan import MAYBE_PAID
-from bioforge.report.tally import money
+from bioforge.plan import IN_BATCH, MAYBE_PAID
+from bioforge.report.tally import duration, money
 
 if TYPE_CHECKING:
+    from bioforge.interfaces import Choice
     from bioforge.orders import Plan
     from bioforge.project import OpenProject
     from bioforge.refresh import Refreshed
@@ -96,7 +97,7 @@ def plan_lines(store: Store, project: OpenProject, plan: Plan) -> Iterator[str]:
         rows.append([group.recipe, group.reason, f"{group.targets:,}", price, _detail(group.detail)])
     yield from table([["recipe", "reason", "targets", "price", "what"], *rows], right=(2, 3))
     unclear = sum(item.group.held for item in priced if item.group.reason == MAYBE_PAID)
-    held = sum(item.group.held for item in priced) - unclear
+    held = sum(item.group.held for item in priced if item.group.reason not in (MAYBE_PAID, IN_BATCH))
     broken = sum(item.group.unrenderable for item in priced)
     if held:
         yield f"{count(held, 'target')} held back: paid for and not usable; asking again pays again (-B does)"
@@ -104,10 +105,45 @@ def plan_lines(store: Store, project: OpenProject, plan: Plan) -> Iterator[str]:
         yield f"{count(unclear, 'target')} not asked again: maybe paid already (`maybe_paid = false` in [retry])"
     if broken:
         yield f"{count(broken, 'target')} cannot be rendered; mend the template or the row"
+    yield from batch_lines(plan)
+    if plan.choice is not None and plan.requests:
+        yield from choice_lines(plan.choice, plan.requests)
     price = "at an unknown price" if plan.cost_usd is None else f"for about {money(plan.cost_usd)}"
     tokens = f"{sum(p.input_tokens for p in priced):,} + {sum(p.output_tokens for p in priced):,} tokens"
     simulated = ", simulated: nothing is charged" if project.config.simulated else ""
     yield f"{count(plan.requests, 'request')} to send {price} ({tokens}, estimated{simulated})"
+
+
+def batch_lines(plan: Plan) -> Iterator[str]:
+    """What is open at the provider: asked for, and not asked again."""
+    if plan.batches:
+        requests = sum(item.batch.requests for item in plan.batches)
+        yield (
+            f"{count(len(plan.batches), 'open batch', 'open batches')} with {count(requests, 'request')}, not asked again;"
+            " `bioforge run` collects what is ready"
+        )
+    if plan.elsewhere:
+        yield (
+            f"warning: {count(plan.elsewhere, 'open batch', 'open batches')} at another provider than this one; name it"
+            " in base_url to collect them"
+        )
+
+
+def choice_lines(choice: Choice, requests: int) -> Iterator[str]:
+    """How a backend with several ways would buy, each with its price and time, and why."""
+    rows = [
+        [
+            "→" if way.name == choice.way else "",
+            way.name,
+            money(way.cost_usd),
+            "up to 24 h" if way.name == "batch" and way.seconds >= 86_400 else f"about {duration(way.seconds)}",
+            way.note,
+        ]
+        for way in choice.ways
+    ]
+    yield from table([["", "way", "price", "time", ""], *rows], right=(2,))
+    then = f"; what is left over: {choice.then}" if choice.then else ""
+    yield f"{choice.way} for {count(requests, 'request')}: {choice.reason}{then}"
 
 
 def _detail(detail: str | None) -> str:

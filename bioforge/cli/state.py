@@ -52,7 +52,7 @@ def status(
 def _gather(store: Store, config: ProjectConfig) -> dict[str, object]:
     from dataclasses import asdict
 
-    from bioforge.store import inputs, runs, stale
+    from bioforge.store import batches, inputs, runs, stale
     from bioforge.store.ledger import money_of
 
     artists = stale.total_artists(store)
@@ -80,6 +80,10 @@ def _gather(store: Store, config: ProjectConfig) -> dict[str, object]:
         "recipes": recipes,
         "money": asdict(money_of(store)),
         "simulated": config.simulated,
+        "batches": [
+            asdict(shown.batch) | {"run": shown.run, "backend": shown.backend, "provider": shown.provider}
+            for shown in batches.newest(store, open_only=True)
+        ],
         "runs": [
             asdict(run) | ({} if run.alive or run.ended_at is not None else {"state": "crashed"})
             for run in runs.newest(store)
@@ -88,7 +92,7 @@ def _gather(store: Store, config: ProjectConfig) -> dict[str, object]:
 
 
 def _status_lines(found: dict[str, object]) -> Iterator[str]:
-    from bioforge.cli.show import ago, count, table
+    from bioforge.cli.show import ago, count, table, when
     from bioforge.report.tally import money
 
     artists, removed, bad = found["artists"], found["removed"], found["bad_rows"]
@@ -119,6 +123,21 @@ def _status_lines(found: dict[str, object]) -> Iterator[str]:
         yield f"maybe paid: {count(spent['maybe_paid'], 'attempt')} (`bioforge audit` says more)"
     runs = found["runs"]
     assert isinstance(runs, list)
+    open_batches = found["batches"]
+    assert isinstance(open_batches, list)
+    rows = [
+        [
+            batch["batch_id"] or batch["key"],
+            batch["state"] if batch["status"] in (None, batch["state"]) else f"{batch['state']} ({batch['status']})",
+            f"{batch['completed'] + batch['failed']:,}/{batch['requests']:,}",
+            batch["model"],
+            ago(batch["submitted_at"] or batch["prepared_at"]),
+            when(batch["expires_at"]),
+        ]
+        for batch in open_batches
+    ]
+    if rows:
+        yield from table([["open batch", "state", "done", "model", "submitted", "expires"], *rows], right=(2,))
     rows = [
         [
             str(run["id"]),
@@ -157,6 +176,28 @@ def audit(file: FileOption = None, format: FormatOption = "text") -> int:
     return EXIT_FAILED if found.paid_twice or found.lost else EXIT_OK
 
 
+def _batch_lines(found: object) -> Iterator[str]:
+    """What providers billed for batches against what was collected: equal, or by how much not."""
+    from bioforge.cli.show import count
+    from bioforge.store.ledger import Ledger
+
+    assert isinstance(found, Ledger)
+    told = [batch for batch in found.batches if batch.billed is not None]
+    if told:
+        differing = [batch for batch in told if batch.differs]
+        same = "as billed" if not differing else f"{len(differing)} of them not as billed:"
+        billed = sum(batch.billed.input_tokens + batch.billed.output_tokens for batch in told if batch.billed)
+        yield f"batches: {count(len(told), 'batch', 'batches')} collected, {billed:,} tokens billed, answers add up {same}"
+        for batch in differing[:10]:
+            assert batch.billed is not None
+            yield (
+                f"  {batch.batch}: billed {batch.billed.input_tokens:,} in + {batch.billed.output_tokens:,} out, collected"
+                f" {batch.collected.input_tokens:,} + {batch.collected.output_tokens:,}"
+            )
+    if silent := len(found.batches) - len(told):
+        yield f"batches without a bill from the provider: {silent:,}"
+
+
 def _audit_lines(found: object, path: Path, simulated: bool) -> Iterator[str]:
     from bioforge.cli.show import count, table
     from bioforge.report.tally import money
@@ -171,6 +212,11 @@ def _audit_lines(found: object, path: Path, simulated: bool) -> Iterator[str]:
     unpriced = f" and {count(found.unpriced, 'answer')} of unknown price" if found.unpriced else ""
     note = " (simulated: nothing was charged)" if simulated else ""
     yield f"paid: {count(found.paid, 'answer')}, {money(found.cost_usd)}{unpriced}{note}"
+    if found.imported:
+        yield f"imported: {count(found.imported, 'answer')} bought elsewhere for {money(found.imported_cost_usd)}"
+    if found.in_batches:
+        yield f"in open batches: {count(found.in_batches, 'attempt')}; `bioforge run` collects them"
+    yield from _batch_lines(found)
     if found.in_flight:
         yield f"in flight or cut off: {count(found.in_flight, 'attempt')}; the next run settles those that were cut off"
     if found.maybe_paid:

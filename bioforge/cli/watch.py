@@ -7,9 +7,10 @@ from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
 from bioforge.cli.edge import say
-from bioforge.cli.show import count, plan_lines, reading_lines, unmatched_lines
+from bioforge.cli.show import batch_lines, count, plan_lines, reading_lines, unmatched_lines
 from bioforge.events import Event
 from bioforge.interfaces import Gauges
+from bioforge.plan import IN_BATCH
 from bioforge.report.tally import Closing, summary
 
 if TYPE_CHECKING:
@@ -30,6 +31,7 @@ class RunWatcher:
         self._explain = explain
         self.in_flight = False
         """Whether requests may be in flight, so that Ctrl-C must drain rather than end the command."""
+        self._gauges: Callable[[], Gauges] = Gauges
 
     def recovered(self, settled: Settled, dead: Sequence[runs.Run]) -> None:
         for run in dead:
@@ -44,7 +46,7 @@ class RunWatcher:
 
     def planned(self, plan: Plan, store: Store) -> None:
         if not plan.priced:
-            for line in (*reading_lines(plan.refreshed), *unmatched_lines(store, plan.selection)):
+            for line in (*reading_lines(plan.refreshed), *unmatched_lines(store, plan.selection), *batch_lines(plan)):
                 say(line)
             return
         for line in plan_lines(store, self._project, plan):
@@ -62,6 +64,7 @@ class RunWatcher:
     def start(self, requests: int, backend: str, gauges: Callable[[], Gauges]) -> None:
         config = self._project.config
         self.in_flight = True
+        self._gauges = gauges
         self._reporter.start(
             requests,
             backend=backend,
@@ -69,6 +72,13 @@ class RunWatcher:
             concurrency=config.backend.concurrency,
             watch=gauges,
         )
+
+    def stopping(self) -> str:
+        """What Ctrl-C does from here, in words."""
+        gauges = self._gauges()
+        if gauges.batches:
+            return "stopping: nothing new is sent; open batches go on at the provider. Ctrl-C again leaves now"
+        return "stopping: no new requests; waiting for those in flight (they are paid for). Ctrl-C again leaves now"
 
     def show(self, events: Sequence[Event], gauges: Gauges) -> None:
         self._reporter.show(events, gauges)
@@ -98,7 +108,7 @@ class RunWatcher:
             )
             for line in summary(self._reporter.tally, closing, time.monotonic()):
                 say(line)
-        held = sum(group.held for group in result.left)
+        held = sum(group.held for group in result.left if group.reason != IN_BATCH)
         if held:
             say(
                 f"held back: {count(held, 'target')} with an answer that was paid for and cannot be used;"
@@ -107,8 +117,13 @@ class RunWatcher:
         for group in result.left:
             if group.unrenderable:
                 say(f"cannot be rendered: {count(group.unrenderable, 'target')} of {group.recipe}: {group.detail}")
-            elif result.run is None and not group.held:
+            elif result.run is None and not group.held and group.reason != IN_BATCH:
                 say(f"not asked: {count(group.targets, 'target')} of {group.recipe}: {group.reason}")
+        if result.in_batches and result.stopped is None:
+            say(
+                f"in batches: {count(result.in_batches, 'target')} whose answers are still to come;"
+                " `bioforge run` collects them"
+            )
         for output in result.written:
             if output.changed:
                 say(f"wrote {output.path} ({count(output.records, 'record')})")

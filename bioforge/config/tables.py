@@ -164,10 +164,20 @@ class Simulator(Table):
         float, BeforeValidator(lambda value: float(value) if isinstance(value, bool) else value)
     ] = Field(0, description="true, false or a share from 0 to 1")
     ledger: Text | None = Field(None, description="the path of a file")
+    batch_seconds: float = Field(0, description="seconds, from 0")
+    batch_window_seconds: float = Field(0, description="seconds, from 0")
+    batch_cancel_seconds: float = Field(0, description="seconds, from 0")
+    batch_creations_per_hour: int = Field(0, description="a whole number from 0")
+    batch_enqueued_tokens: int = Field(0, description="a whole number from 1")
+    batch_token_refusal: Text = Field("failed", description="'failed' or 'create'")
+    batch_script: list[Text] = Field([], description='a list of faults, like ["lines_missing=0.1+wrong_counts", "ok"]')
+    batch_faults: str = Field("", description="faults, like 'lines_missing=0.1+wrong_counts'")
+    data: Text | None = Field(None, description="the path of a folder")
 
     def given(self, root: Path) -> Mapping[str, Any]:
-        """The options that the file names, ready for `SimulatorOptions(**given)`; the ledger below `root`."""
+        """The options that the file names, ready for `SimulatorOptions(**given)`; the paths below `root`."""
         given = self.model_dump(exclude_unset=True)
-        if self.ledger is not None:
-            given["ledger"] = str(root / self.ledger)
+        for name, path in (("ledger", self.ledger), ("data", self.data)):
+            if path is not None:
+                given[name] = str(root / path)
         return given

@@ -17,7 +17,7 @@ from bioforge.errors import UsageError
 from bioforge.interfaces import BackendContext, Outcome
 from bioforge.model import Request
 from bioforge.openai.outcomes import broken_off, interpret
-from bioforge.openai.wire import Price
+from bioforge.openai.wire import Price, sent
 
 if TYPE_CHECKING:
     import socket
@@ -66,12 +66,17 @@ def call_headers(context: BackendContext) -> dict[str, str]:
     return {name: value for name, value in headers.items() if isinstance(value, str)}
 
 
-def _without_key(received: Sequence[bytes], context: BackendContext) -> bytes:
+def without_key(received: Sequence[bytes], context: BackendContext) -> bytes:
     """What was received as one piece; a provider that repeats the key in a refusal does not get it stored or shown."""
     content = b"".join(received)
     if context.api_key and len(context.api_key) >= SHORTEST_SECRET:
         return content.replace(context.api_key.encode(), b"[key]")
     return content
+
+
+def words_without_key(words: str, context: BackendContext) -> str:
+    """The words of an exception: those about an illegal header quote it."""
+    return without_key([words.encode("utf-8", "replace")], context).decode()
 
 
 class SyncSender:
@@ -105,7 +110,7 @@ class SyncSender:
             outgoing = self._client.build_request(
                 "POST",
                 url,
-                content=request.body,
+                content=sent(request),
                 headers={"X-Client-Request-Id": client_request_id},
                 extensions=self._extensions,
             )
@@ -118,8 +123,8 @@ class SyncSender:
             return interpret(
                 request,
                 response.status_code,
-                _lowered(response.headers),
-                _without_key(received, self._context),
+                lowered(response.headers),
+                without_key(received, self._context),
                 time.perf_counter() - started,
                 self._price,
             )
@@ -129,7 +134,7 @@ class SyncSender:
                 time.perf_counter() - started,
                 None if response is None else response.status_code,
                 {} if response is None else response.headers,
-                _without_key(received, self._context),
+                without_key(received, self._context),
             )
 
     def close(self) -> None:
@@ -173,7 +178,7 @@ class AsyncSender:
             url = endpoint_url(self._context.base_url, request.endpoint)
             async with self._session.post(
                 url,
-                data=request.body,
+                data=sent(request),
                 headers={"X-Client-Request-Id": client_request_id},
                 allow_redirects=False,
             ) as response:
@@ -183,7 +188,7 @@ class AsyncSender:
                 request,
                 response.status,
                 response.headers,
-                _without_key(received, self._context),
+                without_key(received, self._context),
                 time.perf_counter() - started,
                 self._price,
             )
@@ -193,7 +198,7 @@ class AsyncSender:
                 time.perf_counter() - started,
                 None if response is None else response.status,
                 {} if response is None else response.headers,
-                _without_key(received, self._context),
+                without_key(received, self._context),
             )
 
     async def close(self) -> None:
@@ -229,7 +234,7 @@ def _is_loopback(base_url: str) -> bool:
     return host in ("localhost", "::1", "0.0.0.0") or host.startswith("127.")
 
 
-def _lowered(headers: httpx2.Headers) -> dict[str, str]:
+def lowered(headers: httpx2.Headers) -> dict[str, str]:
     """Headers by lower-case name; looking up one in httpx2's own object walks through all of them."""
     return {name.decode("latin-1").lower(): value.decode("latin-1") for name, value in headers.raw}
 

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 from bioforge.errors import ConfigError
-from bioforge.model import Answer, Failure, Rendered, Usage
+from bioforge.model import Answer, Failure, Rendered, Request, Usage
 from bioforge.openai.failures import readable
 
 Price = Callable[[str, Usage, str | None], float | None]
@@ -47,6 +47,15 @@ def body(rendered: Rendered) -> dict[str, object]:
         "prompt": None if rendered.prompt is None else dict(rendered.prompt),
     }
     return {**rendered.parameters, **{name: value for name, value in parts.items() if value is not None}}
+
+
+def sent(request: Request) -> bytes:
+    """The bytes that go out: the request's own body, with the tier it is bought at unless it names one itself."""
+    if request.service_tier is None:
+        return request.body
+    body = json.loads(request.body)
+    body.setdefault("service_tier", request.service_tier)
+    return json.dumps(body, ensure_ascii=False, separators=(",", ":"), sort_keys=True).encode("utf-8", "surrogatepass")
 
 
 def _chat_body(rendered: Rendered) -> dict[str, object]:

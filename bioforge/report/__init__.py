@@ -10,9 +10,22 @@ from collections.abc import Callable, Mapping, Sequence
 from types import TracebackType
 from typing import IO, Self
 
-from bioforge.events import Event, Failed, Launch, Noticed, Stopped, Succeeded, Unusable
+from bioforge.events import (
+    BatchChanged,
+    BatchCollected,
+    Event,
+    Failed,
+    Launch,
+    LimitLearned,
+    Noticed,
+    Stopped,
+    StrayLine,
+    Succeeded,
+    Unusable,
+)
 from bioforge.interfaces import Gauges
-from bioforge.model import Failure, Usage
+from bioforge.model import CLOSED, Batch, BatchState, Failure, Usage
+from bioforge.report import batches
 from bioforge.report.logs import Logs, is_terminal
 from bioforge.report.printing import Printer
 from bioforge.report.tally import Tally, duration, error_class
@@ -33,6 +46,7 @@ class Reporter(ABC):
         self._printer = printer
         self._clock = clock
         self._failures_shown = 0
+        self._batches_told: dict[str, tuple[BatchState, str]] = {}
 
     def start(
         self,
@@ -43,14 +57,16 @@ class Reporter(ABC):
         concurrency: int = 0,
         watch: Callable[[], Gauges] | None = None,
     ) -> None:
-        """`total`: requests to send, None while unknown. `watch` gives the live gauges between two groups."""
+        """`total`: requests to send, None while unknown; those in batches of earlier runs are none of them, and are
+        added as they become known. `watch` gives the live gauges between two groups."""
         self.tally = Tally(total, self._clock())
         self._failures_shown = 0
+        self._batches_told = {}
         self._begin({"requests": total, "backend": backend, "provider": provider, "concurrency": concurrency}, watch)
 
     def show(self, events: Sequence[Event], gauges: Gauges) -> None:
         now = self._clock()
-        self._count(events, now)
+        self._count(events, gauges, now)
         for event in events:
             self._tell(event)
         self._advance(gauges, now)
@@ -77,8 +93,8 @@ class Reporter(ABC):
     @abstractmethod
     def _end(self) -> None: ...
 
-    def _count(self, events: Sequence[Event], now: float) -> None:
-        self.tally.add(events, now)
+    def _count(self, events: Sequence[Event], gauges: Gauges, now: float) -> None:
+        self.tally.add(events, now, gauges.batches)
 
     def _tell(self, event: Event) -> None:
         match event:
@@ -99,9 +115,41 @@ class Reporter(ABC):
                     self.logs.logger.debug("attempt", **fields, **_reason(failure), **retry)
             case Noticed(kind, message, fields):
                 self.logs.logger.info(message, **_free({"kind": kind, **fields}))
+            case BatchChanged(batch, note):
+                self._batch(batch, note)
+            case BatchCollected(batch):
+                self._batches_told.pop(batch.key, None)
+                fields = batches.collected_in_full(event) if self.logs.every_attempt else batches.collected(event)
+                self.logs.logger.info("batch collected", **fields)
+            case LimitLearned(model, tokens):
+                fields = {"model": model, "tokens": tokens} if self.logs.every_attempt else {}
+                self.logs.logger.info(f"the provider enqueues at most {tokens:,} tokens of {model}", **fields)
+            case StrayLine(key, kind, custom_id, line) if self.logs.every_attempt:
+                self.logs.logger.debug("stray line", batch=key, kind=kind, custom_id=custom_id, bytes=len(line))
             # on a screen the closing summary says it, with what to do
             case Stopped(kind, message, hint) if self.logs.every_attempt:
-                self.logs.logger.warning(f"stopped: {message}", kind=kind, **({"hint": hint} if hint else {}))
+                advice = {"hint": hint} if hint else {}
+                if kind == "waiting":  # on purpose
+                    self.logs.logger.info(f"waiting: {message}", kind=kind, **advice)
+                else:
+                    self.logs.logger.warning(f"stopped: {message}", kind=kind, **advice)
+
+    def _batch(self, batch: Batch, note: str) -> None:
+        """Tell of a batch that came into another state, or of which there is something new to say."""
+        state, said = self._batches_told.get(batch.key, (None, ""))
+        if batch.state in CLOSED:
+            self._batches_told.pop(batch.key, None)
+        else:
+            self._batches_told[batch.key] = batch.state, note or said
+        title = batches.title(batch)
+        if not title or (batch.state is state and note in ("", said)):
+            return
+        logger, full = self.logs.logger, self.logs.every_attempt
+        tell = logger.debug if batch.state is BatchState.UPLOADED else logger.info
+        tell(title, **(batches.changed_in_full if full else batches.changed)(batch, note))
+        if batch.state is BatchState.FAILED and batch.state is not state:
+            for problem in batch.problems[: batches.SHOWN_PROBLEMS]:
+                logger.warning("batch refused", **(batches.refused_in_full if full else batches.refused)(batch, problem))
 
     def _final(self, failure: Failure, fields: Mapping[str, object]) -> None:
         logger = self.logs.logger
@@ -132,23 +180,26 @@ class PlainReporter(Reporter):
 
     def _advance(self, gauges: Gauges, now: float) -> None:
         tally = self.tally
-        step = 10 * tally.done // tally.total if tally.total else 0
+        step = 10 * tally.done // tally.expected if tally.expected else 0
         since = now - self._shown_at
         due = since >= self.FARTHEST or (step > self._step and since >= self.CLOSEST)
-        if due and tally.left != 0:  # nothing left: the summary follows
+        if due and (tally.left != 0 or gauges.batches):  # nothing left: the summary follows
             self._shown_at, self._step = now, step
             self.logs.logger.info("progress", **self._fields(gauges, now))
 
     def _fields(self, gauges: Gauges, now: float) -> dict[str, object]:
+        open_batches = batches.open_batches(gauges)
         if self.logs.format == "json":
-            return {**self.tally.fields(now), "in_flight": gauges.in_flight, "waiting": gauges.waiting or None}
+            fields = {**self.tally.fields(now), "in_flight": gauges.in_flight, "waiting": gauges.waiting or None}
+            return fields | ({"batches": batches.progress_fields(open_batches)} if open_batches else {})
         tally = self.tally
         left = tally.seconds_left(now)
         shown = {
-            "done": tally.done if tally.total is None else f"{tally.done}/{tally.total}",
+            "done": tally.done if tally.expected is None else f"{tally.done}/{tally.expected}",
             "failed": tally.failures,
             "retrying": gauges.retrying,
-            "rate": f"{tally.calls_per_second(now):.1f}/s",
+            "rate": f"{tally.calls_per_second(now):.1f}/s" if tally.calls or not tally.batches else "",
+            "batches": batches.sums(open_batches),
             "cost": tally.cost(),
             "left": "" if left is None else duration(left),
             "waiting": gauges.waiting,
@@ -196,6 +247,8 @@ def _attempt(launch: Launch, outcome: str, seconds: float, usage: Usage | None) 
     }
     if launch.request.variant:
         fields["variant"] = launch.request.variant
+    if launch.batch is not None:
+        fields["batch"] = launch.batch
     if usage is not None:
         fields |= {"input_tokens": usage.input_tokens, "output_tokens": usage.output_tokens}
     return fields

@@ -1,4 +1,4 @@
-"""The live display on a terminal: a bar with the numbers below it, and log lines above it."""
+"""The live display on a terminal: a bar with the numbers and the open batches below it, and log lines above it."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from urllib.parse import urlsplit
 from bioforge.events import Event
 from bioforge.interfaces import Gauges
 from bioforge.report import Clock, Reporter
+from bioforge.report.batches import screen_lines
 from bioforge.report.logs import Logs
 from bioforge.report.printing import Printer
 from bioforge.report.tally import Tally, compact, duration
@@ -33,8 +34,10 @@ class LiveReporter(Reporter):
         printer: Printer | None = None,
         console: Console | None = None,
         clock: Clock = time.monotonic,
+        wall: Clock = time.time,
     ) -> None:
         super().__init__(logs, printer, clock)
+        self._wall = wall
         self._console = console
         self._live: Live | None = None
         # Reentrant: a signal handler that prints while events are counted draws the display in the same thread.
@@ -64,10 +67,10 @@ class LiveReporter(Reporter):
         self.logs.redirect(self._above)
         self._live.start()
 
-    def _count(self, events: Sequence[Event], now: float) -> None:
+    def _count(self, events: Sequence[Event], gauges: Gauges, now: float) -> None:
         self._lines = []
         with self._lock:
-            super()._count(events, now)
+            super()._count(events, gauges, now)
 
     def _advance(self, gauges: Gauges, now: float) -> None:
         self._gauges = gauges
@@ -110,17 +113,19 @@ class LiveReporter(Reporter):
         from rich.table import Table
         from rich.text import Text
 
+        gauges = self._watch()
         with self._lock:
             now = self._clock()
-            head, numbers = headline(self.tally, now), status(self.tally, self._watch(), now)
-            total, done = self.tally.total, self.tally.done
+            head, numbers = headline(self.tally, now), status(self.tally, gauges, now)
+            total, done = self.tally.expected, self.tally.done
+        below = "\n".join(filter(None, (numbers, *screen_lines(gauges, self._wall()))))
         bar = Table.grid(padding=(0, 1))
         bar.add_row(
             Text(self._title, style="bold", no_wrap=True),
             ProgressBar(total=total, completed=done, width=self._bar_width(), pulse=total is None),
             Text(head, no_wrap=True),
         )
-        return Group(bar, Text(numbers, style="dim", no_wrap=True, overflow="ellipsis"))
+        return Group(bar, Text(below, style="dim", no_wrap=True, overflow="ellipsis"))
 
     def _bar_width(self) -> int:
         """A narrow terminal keeps its room for the numbers."""
@@ -130,12 +135,13 @@ class LiveReporter(Reporter):
 def headline(tally: Tally, now: float) -> str:
     """`62% 6,204/10,000 in 2 min 3 s, 1 min 20 s left`."""
     past = duration(tally.elapsed(now))
-    if tally.total is None:
+    total = tally.expected
+    if total is None:
         return f"{tally.done:,} in {past}"
-    percent = 100 * tally.done // tally.total if tally.total else 100
+    percent = 100 * tally.done // total if total else 100
     left = tally.seconds_left(now)
     ahead = f", {duration(left)} left" if left else ""
-    return f"{percent}% {tally.done:,}/{tally.total:,} in {past}{ahead}"
+    return f"{percent}% {tally.done:,}/{total:,} in {past}{ahead}"
 
 
 def status(tally: Tally, gauges: Gauges, now: float) -> str:
@@ -143,7 +149,7 @@ def status(tally: Tally, gauges: Gauges, now: float) -> str:
     parts = [
         f"{tally.failures:,} failed" if tally.failures else "",
         f"{gauges.retrying:,} retrying" if gauges.retrying else "",
-        f"{tally.calls_per_second(now):.1f}/s",
+        f"{tally.calls_per_second(now):.1f}/s" if tally.calls or not (tally.batches or gauges.batches) else "",
         f"{compact(tally.input_tokens)} in {compact(tally.output_tokens)} out" if tally.input_tokens else "",
         tally.cost() if tally.priced or tally.unpriced else "",
         f"{gauges.in_flight}/{gauges.concurrency} in flight" if gauges.concurrency else "",

@@ -8,8 +8,19 @@ from collections import Counter, deque
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 
-from bioforge.events import Event, Failed, Started, Stopped, Succeeded, Unusable
-from bioforge.model import Answer, Failure, Paid
+from bioforge.events import (
+    BatchChanged,
+    BatchCollected,
+    Event,
+    Failed,
+    Launch,
+    Started,
+    Stopped,
+    Succeeded,
+    Unusable,
+)
+from bioforge.model import Answer, Batch, Failure, Paid
+from bioforge.report.batch_tally import BatchTally
 
 WINDOW = 30.0
 """Seconds over which the current rate is measured."""
@@ -18,7 +29,10 @@ WINDOW = 30.0
 @dataclass(slots=True)
 class Tally:
     """Counts of one run. `total`: requests it is to send, None while unknown. `started`, and every `now`, are seconds
-    of one monotonic clock. `failed` and `unusable` count targets given up for good, by error class."""
+    of one monotonic clock. `failed` and `unusable` count targets given up for good, by error class.
+
+    Attempts in batches count like all others, but not in the rate: thousands of them end in the second in which they
+    are collected, days after they were sent perhaps, and by another run."""
 
     total: int | None = None
     started: float = 0.0
@@ -39,11 +53,15 @@ class Tally:
     """Answers with and without a known price."""
     finished: int = 0
     """Attempts that ended, however."""
+    calls: int = 0
+    """Those of them that were no members of a batch."""
     first_failed: str | None = None
     """The first artist that failed for good."""
     stopped: Stopped | None = None
+    batches: BatchTally = field(default_factory=BatchTally)
+    _calls_done: int = 0
     _seconds: deque[tuple[int, int, int]] = field(default_factory=deque, repr=False)
-    """Attempts finished and requests done, by whole second, of the window."""
+    """Calls finished and requests done by them, by whole second, of the window."""
 
     @property
     def done(self) -> int:
@@ -55,32 +73,54 @@ class Tally:
         return self.failed.total() + self.unusable.total()
 
     @property
-    def left(self) -> int | None:
-        return None if self.total is None else max(0, self.total - self.done)
+    def expected(self) -> int | None:
+        """Requests that are done when the run is: `total`, and the members of the batches of earlier runs that it
+        waits for or has collected."""
+        return None if self.total is None else self.total + self.batches.adopted
 
-    def add(self, events: Iterable[Event], now: float) -> None:
-        finished, done = self.finished, self.done
+    @property
+    def left(self) -> int | None:
+        return None if (expected := self.expected) is None else max(self.batches.waiting, expected - self.done)
+
+    def add(self, events: Iterable[Event], now: float, batches: Iterable[Batch] = ()) -> None:
+        """Count a group of events. `batches` are the open ones as the gauges show them after it."""
+        calls, done = self.calls, self._calls_done
         for event in events:
             match event:
-                case Started():
+                case Started(launch):
                     self.sent += 1
+                    if launch.batch is not None:
+                        self.batches.start(launch.batch)
                 case Succeeded():
-                    self.finished += 1
+                    self._ended(event.launch, True)
                     self.succeeded += 1
                     self._answer(event.answer)
                 case Unusable():
-                    self.finished += 1
+                    self._ended(event.launch, True)
                     self.paid_for_nothing += 1
                     self.unusable[error_class(event.answer.problem)] += 1
                     self.first_failed = self.first_failed or event.launch.request.artist_id
                     self._answer(event.answer)
                 case Failed():
-                    self.finished += 1
+                    self._ended(event.launch, event.final)
                     self._failure(event)
+                case BatchChanged(batch):
+                    self.batches.see((batch,))
+                case BatchCollected():
+                    self.batches.collect(event)
                 case Stopped():
                     self.stopped = event
-        if self.finished > finished:
-            self._note(int(now), self.finished - finished, self.done - done)
+        self.batches.see(batches)
+        if self.calls > calls:
+            self._note(int(now), self.calls - calls, self._calls_done - done)
+
+    def _ended(self, launch: Launch, done: bool) -> None:
+        self.finished += 1
+        if launch.batch is None:
+            self.calls += 1
+            self._calls_done += done
+        elif not self.batches.end(launch.batch):
+            self.sent += 1  # by an earlier run; what is done was sent
 
     def _answer(self, answer: Answer) -> None:
         if answer.usage is not None:
@@ -116,18 +156,19 @@ class Tally:
         return max(0.0, now - self.started)
 
     def calls_per_second(self, now: float) -> float:
-        """Attempts finished a second, over the last 30 seconds."""
+        """Calls finished a second, over the last 30 seconds; members of batches are none."""
         return self._rate(now, 1)
 
     def seconds_left(self, now: float) -> float | None:
         """Estimate from the requests done in the last 30 seconds, or in the whole run when there were none lately;
-        None while nothing tells."""
-        if self.left is None:
+        None while nothing tells, as while a batch is waited for."""
+        left = self.left
+        if left is None or self.batches.waiting:
             return None
-        if self.left == 0:
+        if left == 0:
             return 0.0
-        rate = self._rate(now, 2) or (self.done / self.elapsed(now) if self.elapsed(now) else 0.0)
-        return self.left / rate if rate else None
+        rate = self._rate(now, 2) or (self._calls_done / self.elapsed(now) if self.elapsed(now) else 0.0)
+        return left / rate if rate else None
 
     def _rate(self, now: float, column: int) -> float:
         count = sum(entry[column] for entry in self._seconds if entry[0] > now - WINDOW)
@@ -145,9 +186,9 @@ class Tally:
     def fields(self, now: float) -> dict[str, object]:
         """The numbers as log fields; seconds and US dollars."""
         left = self.seconds_left(now)
-        return {
+        fields: dict[str, object] = {
             "done": self.done,
-            "total": self.total,
+            "total": self.expected,
             "succeeded": self.succeeded,
             "failed": self.failures,
             "sent": self.sent,
@@ -161,6 +202,14 @@ class Tally:
             "seconds": round(self.elapsed(now), 1),
             "seconds_left": None if left is None else round(left),
         }
+        if self.batches:
+            fields |= {
+                "in_batches": self.batches.waiting,
+                "batches_open": self.batches.open,
+                "batches_collected": self.batches.collected,
+                "missing": self.batches.missing,
+            }
+        return fields
 
 
 @dataclass(frozen=True, slots=True)
@@ -180,12 +229,14 @@ class Closing:
 def summary(tally: Tally, closing: Closing, now: float) -> list[str]:
     """The lines people read when a run is over: what happened, what it cost, what to do next."""
     seconds = tally.elapsed(now)
-    of = "" if tally.total is None else f" of {tally.total:,}"
+    of = "" if tally.expected is None else f" of {tally.expected:,}"
     rows = [("done", f"{tally.succeeded:,}{of} in {duration(seconds)}{_speed(tally, seconds)}")]
     if tally.failures:
         rows.append(("failed", f"{tally.failures:,}: {by_class(tally.failed + tally.unusable)}"))
-    if tally.left:
-        rows.append(("left", f"{tally.left:,} not sent or not finished"))
+    if left := _left(tally):
+        rows.append(("left", left))
+    if tally.batches:
+        rows.append(("batches", str(tally.batches)))
     if tally.retries:
         rows.append(("retries", f"{tally.retries:,}"))
     if closing.fresh or closing.cached:
@@ -199,13 +250,23 @@ def summary(tally: Tally, closing: Closing, now: float) -> list[str]:
     if tally.maybe_paid:
         rows.append(("maybe paid", f"{counted(tally.maybe_paid, 'call')}: sent, and whether charged nobody can know"))
     if tally.stopped:
-        rows.append(("stopped", tally.stopped.message))
+        rows.append(("waiting" if tally.stopped.kind == "waiting" else "stopped", tally.stopped.message))
     width = max(len(name) for name, _ in rows)
     return [f"{name:<{width}}  {text}" for name, text in rows] + [f"→ {hint}" for hint in _hints(tally)]
 
 
 def _speed(tally: Tally, seconds: float) -> str:
-    return f" ({tally.finished / seconds:,.1f} calls/s)" if tally.finished and seconds > 0 else ""
+    """Nothing where answers came from batches: most of the time was spent waiting for them."""
+    if not tally.calls or tally.calls < tally.finished or seconds <= 0:
+        return ""
+    return f" ({tally.calls / seconds:,.1f} calls/s)"
+
+
+def _left(tally: Tally) -> str:
+    waiting = tally.batches.waiting
+    rest = (tally.left or 0) - waiting
+    shown = (f"{waiting:,} in open batches" if waiting else "", f"{rest:,} not sent or not finished" if rest > 0 else "")
+    return ", ".join(filter(None, shown))
 
 
 def _cost(tally: Tally, closing: Closing) -> str:

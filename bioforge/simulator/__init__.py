@@ -1,4 +1,4 @@
-"""The simulator: an OpenAI-compatible server on loopback, with latency, limits, faults and its own ledger.
+"""The simulator: an OpenAI-compatible server on loopback, with batches, latency, limits, faults and its own ledger.
 
 ```python
 with Simulator(SimulatorOptions(latency=0.1, faults={"rate_limit": 0.05})) as server:
@@ -7,13 +7,16 @@ with Simulator(SimulatorOptions(latency=0.1, faults={"rate_limit": 0.05})) as se
 ```
 """
 
+from bioforge.simulator.batch_faults import BATCH_FAULTS
 from bioforge.simulator.faults import FAULTS
-from bioforge.simulator.ledger import Charge, Counts, Ledger, Totals
+from bioforge.simulator.ledger import BatchCounts, Charge, Counts, Ledger, Totals
 from bioforge.simulator.options import Outage, SimulatorOptions
 from bioforge.simulator.server import Simulator, serve
 
 __all__ = [
+    "BATCH_FAULTS",
     "FAULTS",
+    "BatchCounts",
     "Charge",
     "Counts",
     "Ledger",

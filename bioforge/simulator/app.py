@@ -7,7 +7,6 @@ middlewares would cost as much as the answers themselves.
 from __future__ import annotations
 
 import asyncio
-import json
 import time
 from collections import OrderedDict
 from collections.abc import Mapping
@@ -18,9 +17,11 @@ from aiohttp import web
 from bioforge.simulator import problems, shapes
 from bioforge.simulator.answers import ENDPOINTS, Reply, answer, output_limit
 from bioforge.simulator.bodies import RESPONSES, canonical, check, digest_of, parse
+from bioforge.simulator.depot import Depot
+from bioforge.simulator.exchange import JSON, Exchange, dump, json_response
 from bioforge.simulator.faults import delay, malformed
-from bioforge.simulator.ledger import NO_ANSWER, Delivered, Ledger
-from bioforge.simulator.limits import Limits
+from bioforge.simulator.ledger import Delivered, Ledger
+from bioforge.simulator.limits import Limits, Quota
 from bioforge.simulator.options import SimulatorOptions
 from bioforge.simulator.problems import Problem
 from bioforge.simulator.texts import input_tokens
@@ -31,7 +32,7 @@ MAX_BODY = 10 * 1024 * 1024
 KEPT = 1000
 """Answers that `GET /v1/responses/{id}` still finds; older ones are gone."""
 
-_JSON = "application/json"
+_PAGES = ("/simulator/ledger", "/simulator/ledger/entries", "/simulator/batches", "/simulator/health")
 _DELIVERED: dict[str | None, Delivered] = {
     "drop_after": "dropped",
     "truncated": "truncated",
@@ -47,12 +48,19 @@ class App:
         self.options = options
         self.ledger = ledger
         self._limits = Limits(options.requests_per_minute, options.tokens_per_minute, time.monotonic)
-        self._requests = 0
         self._asked = 0
-        self._billed = 0
+        self._quota = Quota(options.quota_after)
         self._occurrences: dict[bytes, int] = {}
         self._kept: OrderedDict[str, bytes] = OrderedDict()
         self._pausing: set[asyncio.Task[Any]] = set()
+        self._depot = Depot(options, ledger, self._quota, self._occurrences)
+
+    def start(self) -> None:
+        """Begins what goes on without being asked: the work on batches."""
+        self._depot.start()
+
+    async def stop(self) -> None:
+        await self._depot.stop()
 
     def request(self, message: Any, payload: Any, protocol: Any, writer: Any, task: Any) -> web.BaseRequest:
         """aiohttp's request factory; sets the limit for bodies, which it has no other option for."""
@@ -68,12 +76,13 @@ class App:
         path = request.path
         if path.startswith("/simulator/"):
             return await self._inspect(request, path)
-        exchange = _Exchange(self, request)
+        exchange = Exchange(request, self.ledger)
         try:
             if path in ENDPOINTS:
-                _require_method(request, "POST")
-                _require_key(request)
+                exchange.require("POST")
                 return await self._generate(exchange, path)
+            if answered := await self._depot.handle(exchange, path):
+                return answered
             return self._look_up(exchange, path)
         except Problem as problem:
             return exchange.refuse(problem)
@@ -86,7 +95,7 @@ class App:
             # A script passed as a function may raise anything: the test that wrote it should see what.
             return exchange.refuse(Problem(500, f"The simulator failed: {error!r}", type="server_error"))
 
-    async def _generate(self, exchange: _Exchange, endpoint: str) -> web.StreamResponse:
+    async def _generate(self, exchange: Exchange, endpoint: str) -> web.StreamResponse:
         options, request = self.options, exchange.request
         self._asked += 1
         number = self._asked
@@ -104,22 +113,22 @@ class App:
             return exchange.drop(reply.fault)
         if reply.bill is None:
             exchange.headers.update(reply.headers)
-            return exchange.send(reply.status, _dump(reply.body), fault=reply.fault)
+            return exchange.send(reply.status, dump(reply.body), fault=reply.fault)
         # Counted before the first wait: with many in flight, exactly as many are charged as the quota allows.
-        self._billed += 1
+        self._quota.take()
         if options.latency:
             await self._pause(delay(options.seed, options.latency, options.latency_sigma, digest, occurrence))
-        payload = _dump(reply.body)
+        payload = dump(reply.body)
         self._settle(exchange, reply, payload)
         return await self._deliver(exchange, reply.fault, payload, digest)
 
-    def _admit(self, exchange: _Exchange, endpoint: str, body: Mapping[str, Any], number: int) -> web.Response | None:
+    def _admit(self, exchange: Exchange, endpoint: str, body: Mapping[str, Any], number: int) -> web.Response | None:
         """The refusal of a request that is not worked on, or None; `number` is its place, from 1."""
         options = self.options
         if options.outage is not None and options.outage.covers(number):
             return exchange.refuse(problems.overloaded(), "outage")
-        if options.quota_after is not None and self._billed >= options.quota_after:
-            return exchange.refuse(problems.quota(), "quota")
+        if spent := self._quota.refusal():
+            return exchange.refuse(spent, "quota")
         if not self._limits:
             return None
         # Checked first: a wrong body takes nothing from the limits.
@@ -129,7 +138,7 @@ class App:
         return exchange.refuse(refused, "limit") if refused else None
 
     async def _deliver(
-        self, exchange: _Exchange, fault: str | None, payload: bytes, digest: bytes
+        self, exchange: Exchange, fault: str | None, payload: bytes, digest: bytes
     ) -> web.StreamResponse:
         """Sends a charged answer the way its fault says."""
         match fault:
@@ -143,7 +152,7 @@ class App:
             case "hang":
                 self.ledger.count(200, fault)
                 await self._pause(self.options.hang_seconds)
-                return exchange.respond(200, payload, _JSON)
+                return exchange.respond(200, payload, JSON)
             case _:
                 return exchange.send(200, payload, fault=fault)
 
@@ -156,7 +165,7 @@ class App:
         finally:
             self._pausing.discard(task)
 
-    def _settle(self, exchange: _Exchange, reply: Reply, payload: bytes) -> None:
+    def _settle(self, exchange: Exchange, reply: Reply, payload: bytes) -> None:
         """Charges an answer and keeps it, before anything of it is sent."""
         bill = reply.bill
         assert bill is not None
@@ -173,22 +182,20 @@ class App:
             if len(self._kept) > KEPT:
                 self._kept.popitem(last=False)
 
-    def _look_up(self, exchange: _Exchange, path: str) -> web.StreamResponse:
+    def _look_up(self, exchange: Exchange, path: str) -> web.StreamResponse:
         """The reading endpoints: models and stored responses."""
         request = exchange.request
         collection, _, name = path.removeprefix("/v1/").partition("/")
         if path.startswith("/v1/") and collection == "models" and (name or path == "/v1/models"):
-            _require_method(request, "GET")
-            _require_key(request)
+            exchange.require("GET")
             if name.startswith("missing-"):
                 raise problems.no_model(name)
             if name:
-                return exchange.send(200, _dump(shapes.model(name)))
+                return exchange.send(200, dump(shapes.model(name)))
             names = [name for model in shapes.MODELS for name in (model, shapes.snapshot(model))]
-            return exchange.send(200, _dump({"object": "list", "data": [*map(shapes.model, names)]}))
+            return exchange.send(200, dump({"object": "list", "data": [*map(shapes.model, names)]}))
         if path.startswith("/v1/") and collection == "responses" and name and "/" not in name:
-            _require_method(request, "GET")
-            _require_key(request)
+            exchange.require("GET")
             if (payload := self._kept.get(name)) is None:
                 raise Problem(404, f"Response with id '{name}' not found.", param="id")
             return exchange.send(200, payload)
@@ -196,98 +203,19 @@ class App:
 
     async def _inspect(self, request: web.BaseRequest, path: str) -> web.StreamResponse:
         """The simulator's own pages: no key needed, not counted."""
-        if path not in ("/simulator/ledger", "/simulator/ledger/entries", "/simulator/health"):
-            return _json(404, problems.no_such_path(request.method, path).body())
+        if path not in _PAGES:
+            return json_response(404, problems.no_such_path(request.method, path).body())
         if request.method != "GET":
             problem = problems.wrong_method(request.method, path, "GET")
-            return _json(405, problem.body(), problem.headers)
+            return json_response(405, problem.body(), problem.headers)
         if path == "/simulator/health":
-            return _json(200, {"status": "ok"})
+            return json_response(200, {"status": "ok"})
         if path == "/simulator/ledger":
-            return _json(200, self.ledger.summary())
+            return json_response(200, self.ledger.summary())
+        if path == "/simulator/batches":
+            return json_response(200, await self._depot.describe())
         response = web.StreamResponse(headers={"content-type": "application/x-ndjson"})
         await response.prepare(request)
         for line in self.ledger.lines():
             await response.write(line.encode())
         return response
-
-
-class _Exchange:
-    """One request under `/v1/` and the ways to answer it, each of which counts it."""
-
-    __slots__ = ("app", "headers", "number", "request", "started")
-
-    def __init__(self, app: App, request: web.BaseRequest) -> None:
-        app._requests += 1
-        self.app = app
-        self.request = request
-        self.number = app._requests
-        self.started = time.perf_counter()
-        self.headers: dict[str, str] = {}
-
-    def send(self, status: int, payload: bytes, *, content_type: str = _JSON, fault: str | None = None) -> web.Response:
-        self.app.ledger.count(status, fault)
-        return self.respond(status, payload, content_type)
-
-    def respond(self, status: int, payload: bytes, content_type: str) -> web.Response:
-        """As `send`, for an answer that was counted before."""
-        return web.Response(body=payload, status=status, headers=self._headers(content_type))
-
-    def refuse(self, problem: Problem, fault: str | None = None) -> web.Response:
-        self.headers.update(problem.headers)
-        return self.send(problem.status, _dump(problem.body()), fault=fault)
-
-    def drop(self, fault: str | None) -> web.Response:
-        """Closes the connection without an answer."""
-        self.app.ledger.count(NO_ANSWER, fault)
-        if self.request.transport is not None:
-            self.request.transport.abort()
-        # aiohttp wants a response from every handler; with the connection closed it goes nowhere.
-        return web.Response()
-
-    async def truncate(self, payload: bytes) -> web.StreamResponse:
-        """Announces the whole body, sends half of it and closes the connection."""
-        self.app.ledger.count(200, "truncated")
-        response = web.StreamResponse(headers=self._headers(_JSON))
-        response.content_length = len(payload)
-        await response.prepare(self.request)
-        await response.write(payload[: len(payload) // 2])
-        if self.request.transport is not None:
-            self.request.transport.close()
-        return response
-
-    def _headers(self, content_type: str) -> dict[str, str]:
-        elapsed = time.perf_counter() - self.started
-        self.headers["content-type"] = content_type
-        self.headers["x-request-id"] = self.app.ledger.request_id(self.number)
-        self.headers["openai-processing-ms"] = str(int(elapsed * 1000))
-        return self.headers
-
-
-def _require_key(request: web.BaseRequest) -> None:
-    scheme, _, key = request.headers.get("authorization", "").partition(" ")
-    key = key.strip()
-    if scheme.lower() != "bearer" or not key:
-        raise problems.bad_key(
-            "You didn't provide an API key. You need to provide your API key in an Authorization header "
-            "using Bearer auth (i.e. Authorization: Bearer YOUR_KEY)."
-        )
-    if key.startswith("sk-invalid"):
-        raise problems.bad_key(f"Incorrect API key provided: {key[:10]}***.")
-
-
-def _require_method(request: web.BaseRequest, method: str) -> None:
-    if request.method != method:
-        raise problems.wrong_method(request.method, request.path, method)
-
-
-def _json(status: int, body: Mapping[str, Any], headers: Mapping[str, str] | None = None) -> web.Response:
-    return web.Response(body=_dump(body), status=status, headers={**(headers or {}), "content-type": _JSON})
-
-
-def _dump(body: Mapping[str, Any]) -> bytes:
-    return _encode(body).encode()
-
-
-# One encoder for all: `json.dumps` with separators would make one for each answer.
-_encode = json.JSONEncoder(separators=(",", ":")).encode

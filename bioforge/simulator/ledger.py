@@ -15,14 +15,17 @@ from bioforge.simulator.answers import Bill, answer_id
 
 Delivered = Literal["yes", "dropped", "truncated", "malformed", "hang"]
 
+BATCH_TIER = "batch"
+
 NO_ANSWER = 0
 """Status under which requests are counted whose connection was closed without one."""
 
-_Kind = tuple[str, str, str, Delivered]
-"""Endpoint, model, service tier and delivery."""
+_Kind = tuple[str, str, str, Delivered, str | None]
+"""Endpoint, model, service tier, delivery and batch."""
 
 _Row = tuple[float, int, str | None, bytes, int, int, int, _Kind]
-"""Time, number of the request, the client's id for it, digest, occurrence, input and output tokens, kind."""
+"""Time, number of the request, the client's id for it or the `custom_id` of a batch's line, digest, occurrence,
+input and output tokens, kind."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,6 +50,10 @@ class Charge:
     delivered: Delivered
     """How the answer left: whole, not at all, cut off, as nonsense, or whole but too late."""
     service_tier: str
+    """`batch` for the lines of batches."""
+    batch_id: str | None = None
+    custom_id: str | None = None
+    """Of the batch's line that was answered; None, as the batch, for an answer to a request of its own."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,6 +79,16 @@ class Totals:
     delivered: Mapping[str, int]
 
 
+@dataclass(frozen=True, slots=True)
+class BatchCounts:
+    """What this server was given for batches."""
+
+    created: int = 0
+    """Batches that exist, whether or not their creator was told so."""
+    uploads: int = 0
+    """Files of any purpose that were stored."""
+
+
 class Ledger:
     """Written by the server's thread alone; may be read from any."""
 
@@ -81,6 +98,9 @@ class Ledger:
         self._rows: list[_Row] = []
         self._kinds: dict[_Kind, _Kind] = {}
         self._prefix = f"req_{token_hex(8)}"
+        self._numbers = 0
+        self._created = 0
+        self._uploads = 0
         self._statuses: Counter[int] = Counter()
         self._faults: Counter[str] = Counter()
         self._path = path
@@ -92,17 +112,35 @@ class Ledger:
             # Line-buffered: a line is with the operating system before its answer is sent.
             self._file = Path(self._path).open("a", buffering=1, encoding="utf-8")  # noqa: SIM115
 
+    def next_number(self) -> int:
+        """A number for a request or a batch's line, from 1."""
+        self._numbers += 1
+        return self._numbers
+
     def request_id(self, number: int) -> str:
         """The `x-request-id` of the request with this number."""
         return f"{self._prefix}{number:016x}"
 
-    def charge(self, time: float, number: int, client_request_id: str | None, bill: Bill, delivered: Delivered) -> None:
-        """Adds an entry, to the file first. `number` is the request's."""
-        kind = (bill.endpoint, bill.model, bill.service_tier, delivered)
+    def charge(
+        self,
+        time: float,
+        number: int,
+        name: str | None,
+        bill: Bill,
+        delivered: Delivered = "yes",
+        *,
+        batch_id: str | None = None,
+    ) -> None:
+        """Adds an entry, to the file first. `number` is the request's.
+
+        `name` is the client's own id for the request, or the line's `custom_id` where there is a batch.
+        """
+        tier = bill.service_tier if batch_id is None else BATCH_TIER
+        kind = (bill.endpoint, bill.model, tier, delivered, batch_id)
         row = (
             time,
             number,
-            client_request_id,
+            name,
             bill.digest,
             bill.occurrence,
             bill.input_tokens,
@@ -117,6 +155,12 @@ class Ledger:
         self._statuses[status] += 1
         if fault is not None:
             self._faults[fault] += 1
+
+    def count_batch(self) -> None:
+        self._created += 1
+
+    def count_upload(self) -> None:
+        self._uploads += 1
 
     def close(self) -> None:
         if self._file is not None:
@@ -143,6 +187,10 @@ class Ledger:
         statuses = dict(self._statuses)
         return Counts(sum(statuses.values()), statuses, dict(self._faults))
 
+    @property
+    def batches(self) -> BatchCounts:
+        return BatchCounts(self._created, self._uploads)
+
     def totals(self) -> Totals:
         rows = self._rows[:]
         return Totals(
@@ -155,16 +203,20 @@ class Ledger:
 
     def summary(self) -> dict[str, Any]:
         """Counts and totals, ready for JSON."""
-        return {"counts": asdict(self.counts), "totals": asdict(self.totals())}
+        return {
+            "counts": asdict(self.counts),
+            "totals": asdict(self.totals()),
+            "batches": asdict(self.batches),
+        }
 
     def _charge(self, sequence: int, row: _Row) -> Charge:
-        time, number, client_id, digest, occurrence, given, taken, kind = row
-        endpoint, model, tier, delivered = kind
+        time, number, name, digest, occurrence, given, taken, kind = row
+        endpoint, model, tier, delivered, batch_id = kind
         return Charge(
             sequence=sequence,
             time=time,
             request_id=self.request_id(number),
-            client_request_id=client_id,
+            client_request_id=name if batch_id is None else None,
             endpoint=endpoint,
             model=model,
             body_sha256=digest.hex(),
@@ -173,6 +225,8 @@ class Ledger:
             response_id=answer_id(endpoint, digest, occurrence),
             delivered=delivered,
             service_tier=tier,
+            batch_id=batch_id,
+            custom_id=None if batch_id is None else name,
         )
 
 

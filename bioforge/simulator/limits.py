@@ -1,4 +1,4 @@
-"""Rate limits: one token bucket for requests, one for tokens, and the headers that tell their state.
+"""Rate limits: one token bucket for requests, one for tokens, and the headers that tell their state; the quota.
 
 A bucket holds a minute's allowance, starts full and refills evenly. Only an admitted request takes from it.
 The clock is passed in and gives seconds.
@@ -10,7 +10,7 @@ import math
 from collections.abc import Callable
 
 from bioforge.simulator.faults import retry_headers
-from bioforge.simulator.problems import Problem
+from bioforge.simulator.problems import Problem, quota
 
 Clock = Callable[[], float]
 
@@ -97,6 +97,20 @@ class Limits:
             described[f"x-ratelimit-remaining-{kind}"] = str(bucket.remaining)
             described[f"x-ratelimit-reset-{kind}"] = duration(bucket.reset)
         return described
+
+
+class Quota:
+    """How many answers may be charged until every request is refused; None: as many as are asked for."""
+
+    def __init__(self, answers: int | None) -> None:
+        self._left = answers
+
+    def refusal(self) -> Problem | None:
+        return quota() if self._left is not None and self._left <= 0 else None
+
+    def take(self) -> None:
+        if self._left is not None:
+            self._left -= 1
 
 
 def duration(seconds: float) -> str:

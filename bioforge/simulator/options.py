@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Literal
 
+from bioforge.simulator.batch_faults import check_batch_faults
 from bioforge.simulator.faults import Script, check_faults, check_script
 
 
@@ -74,9 +76,43 @@ class SimulatorOptions:
     ledger: str | Path | None = None
     """JSON Lines file that gets each charge before its answer is sent. None: the ledger is in memory only."""
 
+    batch_seconds: float = 2.0
+    """Seconds from a batch's creation to its completion; its lines are answered at an even pace between. 0: as
+    fast as they can be."""
+
+    batch_window_seconds: float = 86_400.0
+    """Seconds that stand for the completion window of 24 hours."""
+
+    batch_cancel_seconds: float = 0.0
+    """How long a batch is `cancelling`."""
+
+    batch_creations_per_hour: int = 2000
+    """Batches that may be created within an hour."""
+
+    batch_enqueued_tokens: int | None = None
+    """Estimated input tokens that a model's batches may have together until they are over. None: no limit."""
+
+    batch_token_refusal: Literal["failed", "create"] = "failed"
+    """What becomes of a batch over that limit: it is created and fails, or its creation is refused."""
+
+    batch_script: Sequence[str] = ()
+    """The faults of the 1st, 2nd … batch, each a text as in `"lines_missing=0.1+wrong_counts"`, or `"ok"`."""
+
+    batch_faults: str = ""
+    """The faults of every batch beyond the script. Names: `bioforge.simulator.BATCH_FAULTS`."""
+
+    data: str | Path | None = None
+    """Folder for files and batches, in which a later server finds them. None: a temporary one."""
+
     def __post_init__(self) -> None:
-        for name in ("latency", "latency_sigma", "retry_after", "hang_seconds"):
+        for name in ("latency", "latency_sigma", "retry_after", "hang_seconds", "batch_seconds"):
             _at_least(name, getattr(self, name), 0)
+        for name in ("batch_window_seconds", "batch_cancel_seconds", "batch_creations_per_hour"):
+            _at_least(name, getattr(self, name), 0)
+        _at_least("batch_enqueued_tokens", self.batch_enqueued_tokens, 1)
+        if self.batch_token_refusal not in ("failed", "create"):
+            raise ValueError(f"batch_token_refusal must be 'failed' or 'create', not {self.batch_token_refusal!r}")
+        check_batch_faults(self.batch_script, self.batch_faults)
         for name in ("requests_per_minute", "tokens_per_minute"):
             _at_least(name, getattr(self, name), 1)
         _at_least("quota_after", self.quota_after, 0)

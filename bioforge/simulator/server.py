@@ -143,6 +143,7 @@ class Simulator:
         if signals:
             self._stop_on_signals()
         try:
+            app.start()
             ready()
             await self._stopping.wait()
         finally:
@@ -155,6 +156,7 @@ class Simulator:
                 # A client that does not read would keep its connection, and a warning about it, alive.
                 if isinstance(transport, asyncio.Transport):
                     transport.abort()
+            await app.stop()
 
     def _stop_on_signals(self) -> None:
         assert self._loop is not None

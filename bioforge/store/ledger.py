@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from bioforge.model import Usage
+from bioforge.store import batches
 from bioforge.store.database import Store
 
 
@@ -17,12 +19,29 @@ class Outcomes:
 
 
 @dataclass(frozen=True, slots=True)
+class BatchUsage:
+    """What a provider billed for a collected batch (None where it did not say), and what its answers add up to."""
+
+    batch: str
+    billed: Usage | None
+    collected: Usage
+
+    @property
+    def differs(self) -> bool:
+        return self.billed is not None and (self.billed.input_tokens, self.billed.output_tokens) != (
+            self.collected.input_tokens,
+            self.collected.output_tokens,
+        )
+
+
+@dataclass(frozen=True, slots=True)
 class Ledger:
     """Money in US dollars. `cost_usd` is what is known; `unpriced` answers have no known price.
 
     `paid_twice`: answers bought for a request that already had one, without anybody asking for it.
     `forced_again`: the same, asked for with `--always-make` or after `forget`. `lost`: paid attempts without their
     answer. `maybe_paid`: attempts nobody can know the fate of; of these, `asked_again` were sent once more.
+    `imported`: answers bought elsewhere and adopted, in no other number. `in_batches`: members of open batches.
     """
 
     outcomes: list[Outcomes]
@@ -38,6 +57,10 @@ class Ledger:
     forgotten: int
     forgotten_cost_usd: float
     in_flight: int
+    imported: int
+    imported_cost_usd: float
+    in_batches: int
+    batches: list[BatchUsage]
 
 
 _EARLIER = "SELECT 1 FROM attempts y WHERE y.request_hash = x.request_hash AND y.id < x.id AND y.paid = 'yes'"
@@ -58,7 +81,9 @@ def ledger(store: Store) -> Ledger:
     ]
     paid, cost, unpriced = store.row(
         "SELECT count(*), coalesce(sum(cost_usd), 0), coalesce(sum(cost_usd IS NULL), 0) FROM responses"
+        " WHERE imported = 0"
     )
+    imported = store.row("SELECT count(*), coalesce(sum(cost_usd), 0) FROM responses WHERE imported = 1")
     maybe, again = store.row(
         "SELECT count(*), coalesce(sum(EXISTS (SELECT 1 FROM attempts y WHERE y.request_hash = x.request_hash"
         " AND y.id > x.id)), 0) FROM attempts x WHERE x.paid = 'maybe' AND x.outcome <> 'started'"
@@ -89,7 +114,15 @@ def ledger(store: Store) -> Ledger:
         lost=lost,
         forgotten=forgotten,
         forgotten_cost_usd=forgotten_cost,
-        in_flight=store.value("SELECT count(*) FROM attempts WHERE outcome = 'started'"),
+        in_flight=store.value("SELECT count(*) FROM attempts WHERE outcome = 'started' AND batch IS NULL"),
+        imported=imported[0],
+        imported_cost_usd=imported[1],
+        in_batches=store.value("SELECT count(*) FROM attempts WHERE outcome = 'started' AND batch IS NOT NULL"),
+        batches=[
+            BatchUsage(shown.batch.name, shown.batch.usage, shown.collected_usage)
+            for shown in batches.newest(store)
+            if shown.collected_usage is not None
+        ],
     )
 
 
@@ -104,7 +137,10 @@ class Money:
 
 
 def money_of(store: Store) -> Money:
-    row = store.row("SELECT count(*), coalesce(sum(cost_usd), 0), coalesce(sum(cost_usd IS NULL), 0) FROM responses")
+    row = store.row(
+        "SELECT count(*), coalesce(sum(cost_usd), 0), coalesce(sum(cost_usd IS NULL), 0) FROM responses"
+        " WHERE imported = 0"
+    )
     gone = store.row("SELECT count(*), coalesce(sum(cost_usd), 0) FROM forgotten")
     maybe = store.value("SELECT count(*) FROM attempts WHERE paid = 'maybe' AND outcome <> 'started'")
     return Money(row[0] + gone[0], row[1] + gone[1], row[2], maybe)
@@ -124,3 +160,16 @@ def average_usage(store: Store, model: str | None) -> tuple[float, float] | None
         (model,),
     )
     return None if row is None or row[1] is None else (float(row[0] or 0), float(row[1]))
+
+
+def average_seconds(store: Store) -> dict[str, float]:
+    """Seconds of an average call by service tier (`standard`, `flex`), of the newest thousand answers of each."""
+    found = {}
+    for tier, like in (("standard", "NOT LIKE"), ("flex", "LIKE")):
+        value = store.value(
+            "SELECT avg(seconds) FROM (SELECT seconds FROM attempts WHERE outcome = 'succeeded' AND batch IS NULL"
+            f" AND seconds IS NOT NULL AND coalesce(backend, '') {like} '%(flex)' ORDER BY id DESC LIMIT 1000)"
+        )
+        if value is not None:
+            found[tier] = float(value)
+    return found

@@ -2,12 +2,25 @@
 
 from __future__ import annotations
 
+import sqlite3
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from bioforge.events import Event, Failed, Launch, Started, Succeeded, Unusable
-from bioforge.model import Answer, Paid
-from bioforge.plan import ANSWERED, FAILED, INTERRUPTED, MAYBE_PAID, REMOVED, UNUSABLE, WAITING
+from bioforge.events import (
+    BatchChanged,
+    BatchCollected,
+    Event,
+    Failed,
+    Launch,
+    LimitLearned,
+    Started,
+    StrayLine,
+    Succeeded,
+    Unusable,
+)
+from bioforge.model import Answer, BatchState, Paid
+from bioforge.plan import ANSWERED, FAILED, IN_BATCH, INTERRUPTED, MAYBE_PAID, NEW, REMOVED, STARTED, UNUSABLE, WAITING
+from bioforge.store import batches, runs
 from bioforge.store.database import Store, bump_results
 from bioforge.store.targets import failure_text
 
@@ -15,10 +28,11 @@ from bioforge.store.targets import failure_text
 class Recorder:
     """Writes the events of one run. Knows the attempts in flight, so that their end finds their row."""
 
-    def __init__(self, store: Store, run: int, backend: str) -> None:
+    def __init__(self, store: Store, run: int, backend: str, provider: str = "") -> None:
         self._store = store
         self._run = run
         self._backend = backend
+        self._provider = provider
         self._next_attempt = store.next_id("attempts")
         self._next_response = store.next_id("responses")
         self._open: dict[str, int] = {}
@@ -37,6 +51,12 @@ class Recorder:
                     case Failed():
                         self._failed(ended, event)
                         changed = changed or event.final
+                    case BatchChanged(batch):
+                        batches.save(connection, batch, self._run, self._backend, self._provider)
+                    case StrayLine(batch, kind, custom_id, line):
+                        batches.save_stray(connection, batch, kind, custom_id, line)
+                    case LimitLearned(model, tokens):
+                        batches.save_limit(connection, self._provider, model, tokens)
                     case _:
                         pass
             # outcomes first: a group may hold the end of one attempt and the start of the next of the same request
@@ -45,21 +65,31 @@ class Recorder:
             connection.executemany(_END_REQUEST, ended.requests)
             connection.executemany(_BUILD_TARGETS, ended.built)
             connection.executemany(_FAIL_TARGETS, ended.failed)
+            connection.executemany(_GIVE_BACK_TARGETS, ended.given_back)
             connection.executemany(_START_REQUEST, started.requests)
             connection.executemany(_START_ATTEMPT, started.attempts)
+            connection.executemany(_BATCH_TARGETS, started.batched)
+            for event in events:
+                if isinstance(event, BatchCollected):
+                    self._collected(connection, event)
             if changed:
                 bump_results(connection)
 
     def _started(self, started: _Started, launch: Launch) -> None:
         request = launch.request
-        self._open[launch.client_request_id] = self._next_attempt
+        if launch.batch is None:  # the members of a batch are looked up when their results come, perhaps in days
+            self._open[launch.client_request_id] = self._next_attempt
+        else:
+            started.batched.append((launch.batch, request.request_hash))
         started.requests.append(
             (
                 request.request_hash,
                 request.endpoint,
                 request.model,
                 request.body.decode("utf-8", "surrogatepass"),
+                STARTED if launch.batch is None else IN_BATCH,
                 launch.at,
+                launch.batch,
             )
         )
         started.attempts.append(
@@ -70,16 +100,17 @@ class Recorder:
                 self._run,
                 launch.number,
                 request.reason,
-                self._backend,
+                self._backend if request.service_tier is None else f"{self._backend} ({request.service_tier})",
                 launch.worker,
                 launch.at,
                 launch.client_request_id,
+                launch.batch,
             )
         )
         self._next_attempt += 1
 
     def _answered(self, ended: _Ended, launch: Launch, answer: Answer, seconds: float, request_id: str | None) -> None:
-        attempt = self._open.pop(launch.client_request_id)
+        attempt = launch.attempt or self._open.pop(launch.client_request_id)
         response, self._next_response = self._next_response, self._next_response + 1
         digest, usage, problem = launch.request.request_hash, answer.usage, answer.problem
         why = (None, None, None) if problem is None else (problem.error_class, problem.code, problem.message)
@@ -112,7 +143,7 @@ class Recorder:
             ended.failed.append((FAILED, failure_text(why[0], why[2]), 1, digest))
 
     def _failed(self, ended: _Ended, event: Failed) -> None:
-        attempt = self._open.pop(event.launch.client_request_id)
+        attempt = event.launch.attempt or self._open.pop(event.launch.client_request_id)
         failure, digest = event.failure, event.launch.request.request_hash
         why = (failure.error_class, failure.code, failure.message)
         unclear = event.paid is Paid.MAYBE
@@ -134,6 +165,13 @@ class Recorder:
             ended.requests.append((reason, None, *why, digest))
         else:
             ended.requests.append((WAITING, None, *why, digest))
+            if event.launch.batch is not None:
+                ended.given_back.append((digest,))
+
+    def _collected(self, connection: sqlite3.Connection, event: BatchCollected) -> None:
+        """A batch closed: the run that paid for it shows what it came to."""
+        batches.save_collected(connection, event.batch.key, event.counts, event.usage)
+        runs.sum_up(connection, event.batch.key)
 
 
 class _Started:
@@ -142,6 +180,7 @@ class _Started:
     def __init__(self) -> None:
         self.requests: list[tuple[object, ...]] = []
         self.attempts: list[tuple[object, ...]] = []
+        self.batched: list[tuple[object, ...]] = []
 
 
 class _Ended:
@@ -153,6 +192,7 @@ class _Ended:
         self.requests: list[tuple[object, ...]] = []
         self.built: list[tuple[object, ...]] = []
         self.failed: list[tuple[object, ...]] = []
+        self.given_back: list[tuple[object, ...]] = []
 
 
 def _text_or_bytes(body: bytes) -> str | bytes:
@@ -164,13 +204,14 @@ def _text_or_bytes(body: bytes) -> str | bytes:
 
 
 _START_REQUEST = """
-    INSERT INTO requests (request_hash, endpoint, model, body, state, attempts, created_at)
-    VALUES (?, ?, ?, ?, 'started', 1, ?)
-    ON CONFLICT (request_hash) DO UPDATE SET state = 'started', attempts = attempts + 1
+    INSERT INTO requests (request_hash, endpoint, model, body, state, attempts, created_at, batch)
+    VALUES (?, ?, ?, ?, ?, 1, ?, ?)
+    ON CONFLICT (request_hash) DO UPDATE SET state = excluded.state, attempts = attempts + 1, batch = excluded.batch
 """
 _START_ATTEMPT = """
-    INSERT INTO attempts (id, request_hash, target, run, number, reason, backend, worker, started_at, client_request_id)
-    VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
+    INSERT INTO attempts (id, request_hash, target, run, number, reason, backend, worker, started_at, client_request_id,
+                          batch)
+    VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
 """
 _END_ATTEMPT = """
     UPDATE attempts SET seconds = ?, outcome = ?, paid = ?, error_class = ?, error_code = ?, error_message = ?,
@@ -178,7 +219,7 @@ _END_ATTEMPT = """
 """
 _END_REQUEST = """
     UPDATE requests SET state = ?, response = coalesce(?, response), error_class = ?, error_code = ?,
-                        error_message = ? WHERE request_hash = ?
+                        error_message = ?, batch = NULL WHERE request_hash = ?
 """
 _INSERT_RESPONSE = """
     INSERT INTO responses (id, request_hash, attempt, created_at, usable, response_id, model, service_tier, text,
@@ -188,15 +229,26 @@ _INSERT_RESPONSE = """
 """
 _BUILD_TARGETS = f"""
     UPDATE targets SET built_response = ?, built_definition = definition, built_row = row_hash, held = 0, detail = NULL,
+                       reason_before = NULL, detail_before = NULL,
                        reason = CASE WHEN reason = '{REMOVED}' THEN reason END
     WHERE request_hash = ?
 """
 _FAIL_TARGETS = f"""
-    UPDATE targets SET reason = ?, detail = ?, held = ? WHERE request_hash = ? AND reason IS NOT NULL
-                       AND reason <> '{REMOVED}'
+    UPDATE targets SET reason = ?, detail = ?, held = ?, reason_before = NULL, detail_before = NULL
+    WHERE request_hash = ? AND reason IS NOT NULL AND reason <> '{REMOVED}'
+"""
+_BATCH_TARGETS = f"""
+    UPDATE targets SET reason_before = reason, detail_before = detail, reason = '{IN_BATCH}', detail = ?
+    WHERE request_hash = ? AND reason IS NOT NULL AND reason NOT IN ('{REMOVED}', '{IN_BATCH}')
+"""
+_GIVE_BACK_TARGETS = f"""
+    UPDATE targets SET reason = coalesce(reason_before, '{NEW}'), detail = detail_before, reason_before = NULL,
+                       detail_before = NULL
+    WHERE request_hash = ? AND reason = '{IN_BATCH}'
 """
 
 IN_FLIGHT = "bioforge ended while this request was in flight"
+UNSENT = "bioforge ended before this request was sent"
 
 
 @dataclass(frozen=True, slots=True)
@@ -208,7 +260,11 @@ class Settled:
 
 
 def settle(store: Store) -> Settled:
-    """Say what is known of requests that were left open, once nobody can be working on them any more."""
+    """Say what is known of requests that were left open, once nobody can be working on them any more.
+
+    Those in batches go on without anybody, except where nothing of a batch was sent yet.
+    """
+    _release_unsent(store)
     if not store.value("SELECT 1 FROM requests WHERE state IN ('started', 'waiting') LIMIT 1"):
         return Settled()
     unclear = (
@@ -219,7 +275,7 @@ def settle(store: Store) -> Settled:
     with store.transaction() as connection:
         attempts = connection.execute(
             f"UPDATE attempts SET outcome = '{MAYBE_PAID}', error_class = 'interrupted', error_message = ?"
-            " WHERE outcome = 'started'",
+            " WHERE outcome = 'started' AND batch IS NULL",
             (IN_FLIGHT,),
         ).rowcount
         rows = connection.execute(
@@ -240,3 +296,23 @@ def settle(store: Store) -> Settled:
         )
         bump_results(connection)
     return Settled(attempts, sum(1 for _, state, _, _ in rows if state == INTERRUPTED))
+
+
+def _release_unsent(store: Store) -> None:
+    """Give back the members of batches that were still being prepared: nothing of them can have been sent."""
+    unsent = [row[0] for row in store.rows(f"SELECT key FROM batches WHERE state = '{BatchState.PREPARING}'")]
+    for key in unsent:
+        with store.transaction() as connection:
+            digests = connection.execute(
+                "SELECT request_hash FROM attempts WHERE batch = ? AND outcome = 'started'", (key,)
+            ).fetchall()
+            connection.execute(
+                "UPDATE attempts SET outcome = 'failed', paid = 'no', error_class = 'interrupted', error_message = ?"
+                " WHERE batch = ? AND outcome = 'started'",
+                (UNSENT, key),
+            )
+            connection.executemany(_GIVE_BACK_TARGETS, digests)
+            connection.executemany(
+                _END_REQUEST, ((WAITING, None, "interrupted", None, UNSENT, digest) for (digest,) in digests)
+            )
+            connection.execute("UPDATE batches SET state = ? WHERE key = ?", (str(BatchState.RELEASED), key))

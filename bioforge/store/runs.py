@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import sqlite3
 import time
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -102,6 +103,11 @@ def close_dead(store: Store) -> list[Run]:
 def set_running(store: Store, run: int) -> None:
     with store.transaction() as connection:
         connection.execute("UPDATE runs SET state = 'running' WHERE id = ?", (run,))
+
+
+def sum_up(connection: sqlite3.Connection, batch: str) -> None:
+    """Bring the sums of the run that prepared a batch up to date."""
+    connection.execute(f"UPDATE runs SET {_SUMS} WHERE id = (SELECT run FROM batches WHERE key = ?)", (batch,))
 
 
 def end(

@@ -203,6 +203,65 @@ INSERT INTO facts VALUES ('generation', 0), ('results_version', 0);
 """
 
 
+_BATCHES = """
+-- Batch API jobs, known from before they are created. `key` is ours and stands in the job's metadata; `batch_id`,
+-- `file_id`, `status`, `completed` and `failed` are the provider's. `usage` is what it billed, `collected_usage` the sum
+-- over the answers; `counts` says what became of each member. Both JSON.
+CREATE TABLE batches (
+  key TEXT PRIMARY KEY,
+  run INTEGER,
+  backend TEXT,
+  provider TEXT,
+  endpoint TEXT NOT NULL,
+  model TEXT NOT NULL,
+  state TEXT NOT NULL,
+  requests INTEGER NOT NULL DEFAULT 0,
+  bytes INTEGER NOT NULL DEFAULT 0,
+  input_tokens INTEGER NOT NULL DEFAULT 0,
+  estimated_usd REAL,
+  prepared_at REAL NOT NULL,
+  file_id TEXT,
+  batch_id TEXT,
+  status TEXT,
+  output_file_id TEXT,
+  error_file_id TEXT,
+  completed INTEGER NOT NULL DEFAULT 0,
+  failed INTEGER NOT NULL DEFAULT 0,
+  submitted_at REAL,
+  expires_at REAL,
+  ended_at REAL,
+  collected_at REAL,
+  usage TEXT,
+  problems TEXT,
+  counts TEXT,
+  collected_usage TEXT
+) WITHOUT ROWID;
+CREATE INDEX batches_open ON batches (state) WHERE state NOT IN ('collected', 'released');
+
+-- Lines of result files that belonged to no open member: kept as they came, since they may have been paid for.
+CREATE TABLE stray_lines (batch TEXT NOT NULL, kind TEXT NOT NULL, custom_id TEXT, line BLOB NOT NULL, seen_at REAL);
+
+-- How many tokens a provider lets wait in batches, as its refusals have told.
+CREATE TABLE enqueued_tokens (
+  provider TEXT NOT NULL, model TEXT NOT NULL, tokens INTEGER NOT NULL, learned_at REAL,
+  PRIMARY KEY (provider, model)
+) WITHOUT ROWID;
+
+-- A batch's members are its attempts, in the order of their ids; their `client_request_id` is the `custom_id`.
+ALTER TABLE attempts ADD COLUMN batch TEXT;
+CREATE INDEX attempts_in_batch ON attempts (batch) WHERE batch IS NOT NULL;
+CREATE INDEX attempts_by_custom_id ON attempts (client_request_id, batch) WHERE batch IS NOT NULL;
+
+-- The open batch a request is in, while its state is `in batch`; and what its targets were stale for before that.
+ALTER TABLE requests ADD COLUMN batch TEXT;
+ALTER TABLE targets ADD COLUMN reason_before TEXT;
+ALTER TABLE targets ADD COLUMN detail_before TEXT;
+
+-- Answers that were bought elsewhere and adopted by `import`.
+ALTER TABLE responses ADD COLUMN imported INTEGER NOT NULL DEFAULT 0;
+"""
+
+
 def migrations() -> Migrations:
     from sqlite_utils import Migrations
 
@@ -213,6 +272,11 @@ def migrations() -> Migrations:
         for statement in _statements(_FOUNDATION):
             db.execute(statement)
         db.execute(f"PRAGMA application_id = {APPLICATION_ID}")
+
+    @known(name="0002_batches")
+    def batches(db: Database) -> None:
+        for statement in _statements(_BATCHES):
+            db.execute(statement)
 
     return known
 

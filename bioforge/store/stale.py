@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from bioforge.plan import CHANGED, FAILED, INTERRUPTED, MAYBE_PAID, REMOVED
+from bioforge.plan import CHANGED, FAILED, IN_BATCH, INTERRUPTED, MAYBE_PAID, REMOVED
 from bioforge.store.database import Store
 from bioforge.store.selection import Selection
 from bioforge.store.targets import STALE
@@ -15,7 +15,7 @@ from bioforge.store.targets import STALE
 class StaleGroup:
     """Stale targets of one recipe with the same reason. `requests` counts different requests, sent once each;
     `held` ones are not asked again unless forced, or unless `maybe_paid` says so; `unrenderable` ones cannot be sent.
-    `detail` is what changed, or the class of the failure."""
+    `detail` is what changed, the class of the failure, or the batch whose results are still to come."""
 
     recipe: str
     reason: str
@@ -28,15 +28,16 @@ class StaleGroup:
     example: str
 
 
-def _held(ask_again_maybe_paid: bool) -> str:
+def _not_asked(ask_again_maybe_paid: bool) -> str:
     """The condition under which a run does not ask for a stale target."""
-    return "t.held = 1" if ask_again_maybe_paid else f"(t.held = 1 OR t.reason = '{MAYBE_PAID}')"
+    reasons = [IN_BATCH] if ask_again_maybe_paid else [IN_BATCH, MAYBE_PAID]
+    return f"(t.held = 1 OR t.reason IN ({', '.join(map(repr, reasons))}))"
 
 
 def stale_groups(store: Store, selection: Selection, *, ask_again_maybe_paid: bool = True) -> list[StaleGroup]:
     """The selected stale targets by recipe, reason and detail, largest first within a recipe."""
     where, values = selection.where()
-    held = _held(ask_again_maybe_paid)
+    held = _not_asked(ask_again_maybe_paid)
     rows = store.rows(
         "SELECT t.recipe, t.reason,"
         f" CASE WHEN t.reason IN ('{FAILED}', '{INTERRUPTED}', '{MAYBE_PAID}')"
@@ -57,7 +58,7 @@ def requests_to_send(store: Store, selection: Selection, *, ask_again_maybe_paid
     return int(
         store.value(
             "SELECT count(DISTINCT t.request_hash) FROM targets t JOIN artists a ON a.id = t.artist"
-            f" WHERE {STALE} AND NOT {_held(ask_again_maybe_paid)} AND {where}",
+            f" WHERE {STALE} AND NOT {_not_asked(ask_again_maybe_paid)} AND {where}",
             values,
         )
     )
@@ -69,7 +70,8 @@ def sendable_targets(store: Store, selection: Selection) -> int:
     return int(
         store.value(
             "SELECT count(*) FROM targets t JOIN artists a ON a.id = t.artist"
-            f" WHERE {STALE} AND t.held = 0 AND t.request_hash IS NOT NULL AND a.removed_at IS NULL AND {where}",
+            f" WHERE {STALE} AND t.held = 0 AND t.reason <> '{IN_BATCH}' AND t.request_hash IS NOT NULL"
+            f" AND a.removed_at IS NULL AND {where}",
             values,
         )
     )

@@ -10,7 +10,7 @@ from typing import Any
 
 from bioforge.fingerprint import canonical, definition_hash
 from bioforge.model import Artist, Target
-from bioforge.plan import FORCED, MAYBE_PAID, REMOVED, Decision, KnownRequest, KnownTarget
+from bioforge.plan import FORCED, IN_BATCH, MAYBE_PAID, REMOVED, WAITING, Decision, KnownRequest, KnownTarget
 from bioforge.store.database import Store, bump_results
 from bioforge.store.selection import Selection
 
@@ -127,11 +127,11 @@ def known_targets(store: Store, recipe: str, variant: str, artists: Sequence[int
 
 def known_requests(store: Store, hashes: Sequence[str]) -> dict[str, KnownRequest]:
     rows = store.rows(
-        "SELECT request_hash, state, response, error_class, error_message FROM requests"
+        "SELECT request_hash, state, response, error_class, error_message, batch FROM requests"
         " WHERE request_hash IN (SELECT value FROM json_each(?))",
         (json.dumps(hashes),),
     )
-    return {row[0]: KnownRequest(row[1], row[2], failure_text(row[3], row[4])) for row in rows}
+    return {row[0]: KnownRequest(row[1], row[2], row[5] or failure_text(row[3], row[4])) for row in rows}
 
 
 def failure_text(error_class: str | None, message: str | None) -> str | None:
@@ -191,13 +191,14 @@ def save(store: Store, recipe: str, variant: str, definition: int, planned: Sequ
 
 
 def force(store: Store, run: int, selection: Selection) -> None:
-    """Make every selected target stale, with the reason `forced`; kept until it is answered."""
+    """Make every selected target stale, with the reason `forced`; kept until it is answered. What is in a batch is
+    being asked already."""
     where, values = selection.where()
     with store.transaction() as connection:
         connection.execute(
             f"UPDATE targets SET reason = '{FORCED}', detail = NULL, held = 0 WHERE request_hash IS NOT NULL AND id IN"
             f" (SELECT t.id FROM targets t JOIN artists a ON a.id = t.artist"
-            f"  WHERE a.removed_at IS NULL AND {where})",
+            f"  WHERE a.removed_at IS NULL AND t.reason IS NOT '{IN_BATCH}' AND {where})",
             values,
         )
         connection.execute("UPDATE runs SET always_make = 0 WHERE id = ?", (run,))
@@ -208,7 +209,9 @@ def force(store: Store, run: int, selection: Selection) -> None:
 
 def listed(store: Store, selection: Selection, *, stale: bool = True, sendable: bool = False) -> Iterator[Target]:
     """The selected targets in order, in pages; `sendable`: without those that a run would not ask for."""
-    send = "t.request_hash IS NOT NULL" + (" AND t.held = 0" if stale else "") if sendable else "1"
+    send = "1"
+    if sendable:
+        send = f"t.request_hash IS NOT NULL AND t.reason IS NOT '{IN_BATCH}'" + (" AND t.held = 0" if stale else "")
     where, values = selection.where()
     after = 0
     while True:
@@ -240,16 +243,21 @@ def by_names(
 
 
 def pending(
-    store: Store, selection: Selection, *, ask_again_maybe_paid: bool, fresh_too: bool = False
+    store: Store,
+    selection: Selection,
+    *,
+    ask_again_maybe_paid: bool,
+    fresh_too: bool = False,
+    waiting_only: bool = False,
 ) -> Iterator[Pending]:
     """Stale targets to build, each different request once, in the order of the targets.
 
     Pages are read while earlier ones are being built: whatever was answered meanwhile is no longer stale.
-    `fresh_too`: as if everything were forced.
+    `fresh_too`: as if everything were forced. `waiting_only`: only requests that failed and wait for another try.
     """
     where, values = selection.where()
     other, other_values = selection.where("o", "b")
-    wanted = "{0}.request_hash IS NOT NULL"
+    wanted = f"{{0}}.request_hash IS NOT NULL AND {{0}}.reason IS NOT '{IN_BATCH}'"
     if not fresh_too:
         wanted += f" AND {{0}}.reason IS NOT NULL AND {{0}}.reason <> '{REMOVED}' AND {{0}}.held = 0"
         if not ask_again_maybe_paid:
@@ -260,6 +268,7 @@ def pending(
         FROM targets t {"" if fresh_too else "INDEXED BY targets_open"} JOIN artists a ON a.id = t.artist
         LEFT JOIN requests q ON q.request_hash = t.request_hash
         WHERE t.id > ? AND a.removed_at IS NULL AND {wanted.format("t")} AND {where}
+          {f"AND q.state = '{WAITING}'" if waiting_only else ""}
           AND NOT EXISTS (
             SELECT 1 FROM targets o JOIN artists b ON b.id = o.artist
             WHERE o.request_hash = t.request_hash AND o.id < t.id AND b.removed_at IS NULL

@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from dataclasses import dataclass
 
-from bioforge.plan import FORGOTTEN
+from bioforge.plan import FORGOTTEN, IN_BATCH, REMOVED
 from bioforge.store.database import Store, bump_results
 from bioforge.store.selection import Selection
 from bioforge.store.targets import STALE
@@ -127,11 +127,12 @@ def _drop(store: Store, chosen: str, values: list[object], run: int) -> Dropped:
             (time.time(), run),
         )
         connection.execute(
-            f"UPDATE requests SET state = '{FORGOTTEN}', response = NULL WHERE response IN (SELECT id FROM doomed)"
+            f"UPDATE requests SET state = CASE WHEN state = '{IN_BATCH}' THEN state ELSE '{FORGOTTEN}' END, response = NULL"
+            " WHERE response IN (SELECT id FROM doomed)"
         )
         connection.execute(
-            f"UPDATE targets SET reason = CASE WHEN reason = 'removed' THEN reason ELSE '{FORGOTTEN}' END,"
-            " detail = NULL, held = 0 WHERE built_response IN (SELECT id FROM doomed)"
+            f"UPDATE targets SET reason = CASE WHEN reason IN ('{REMOVED}', '{IN_BATCH}') THEN reason ELSE '{FORGOTTEN}' END,"
+            f" detail = CASE WHEN reason = '{IN_BATCH}' THEN detail END, held = 0 WHERE built_response IN (SELECT id FROM doomed)"
             " OR (request_hash IN (SELECT request_hash FROM doomed_requests)"
             "     AND coalesce(accepted_hash, '') <> request_hash)"
         )

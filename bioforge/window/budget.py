@@ -27,13 +27,14 @@ FREE = Reservation(0.0, 0.0)
 class Budget:
     """Amounts in US dollars. `limit` None is no limit, and nothing is reserved; unknown prices are taken as 0."""
 
-    def __init__(self, limit: float | None, price: Price) -> None:
+    def __init__(self, limit: float | None, price: Price, *, calibrate: bool = True) -> None:
+        """`calibrate`: where nothing bounds an answer, the first request goes alone to show how long answers are."""
         self.limit = limit
         self.spent = 0.0
         self.reserved = 0.0
         self._price = price
         self._margin = 1.0
-        self._seen = False
+        self._seen = not calibrate
 
     def quote(self, request: Request) -> Reservation:
         """What a request would need: its estimate, raised by the worst miss of an estimate so far."""

@@ -263,7 +263,7 @@ class TestLive:
                     done.set()
                     return iter(())
 
-            thread = threading.Thread(target=lambda: reporter._count(Interrupted(), 0.0), daemon=True)
+            thread = threading.Thread(target=lambda: reporter._count(Interrupted(), GAUGES, 0.0), daemon=True)
             thread.start()
             assert done.wait(5)
             thread.join()

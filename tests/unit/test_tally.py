@@ -3,25 +3,36 @@
 from __future__ import annotations
 
 from collections import Counter
+from dataclasses import replace
 
 import pytest
 
-from bioforge.events import Failed, Launch, Noticed, Started, Stopped, Succeeded, Unusable
-from bioforge.model import Answer, Failure, Paid, Request, Usage
+from bioforge.events import (
+    BatchChanged,
+    BatchCollected,
+    Failed,
+    Launch,
+    Noticed,
+    Started,
+    Stopped,
+    Succeeded,
+    Unusable,
+)
+from bioforge.model import Answer, Batch, BatchState, Failure, Paid, Request, Usage
 from bioforge.report.tally import Closing, Tally, by_class, compact, duration, money, summary
 
 
-def launch(artist="1"):
+def launch(artist="1", batch=None):
     request = Request("hash", "/v1/responses", "m", b"{}", artist, "bio")
-    return Launch(request, 1, "W01", "c", 0.0)
+    return Launch(request, 1, "W01", "c", 0.0, batch)
 
 
-def good(cost=0.5, artist="1"):
-    return Succeeded(launch(artist), Answer(b"", "text", Usage(100, 20), cost_usd=cost), 1.0)
+def good(cost=0.5, artist="1", batch=None):
+    return Succeeded(launch(artist, batch), Answer(b"", "text", Usage(100, 20), cost_usd=cost), 1.0)
 
 
-def bad(error_class, *, final=True, paid=Paid.NO, artist="1"):
-    return Failed(launch(artist), Failure(error_class, "a sentence"), paid, 1.0, final)
+def bad(error_class, *, final=True, paid=Paid.NO, artist="1", batch=None):
+    return Failed(launch(artist, batch), Failure(error_class, "a sentence"), paid, 1.0, final)
 
 
 def unusable(error_class, cost=0.5, artist="1"):
@@ -204,6 +215,141 @@ class TestSummary:
         tally = Tally()
         tally.add([bad("timeout", artist="\x1b[2J")], 1.0)
         assert "\x1b" not in "".join(summary(tally, Closing(), 1.0))
+
+
+def job(key="b", requests=0, state=BatchState.IN_PROGRESS, **changes):
+    return Batch(key, "/v1/responses", "m", state, requests, **changes)
+
+
+def closed(key="b", **counts):
+    return BatchCollected(job(key), counts, Usage())
+
+
+class TestBatches:
+    """Answers that come thousands at a time, and some of them to questions of an earlier run."""
+
+    def test_members_count_like_all_others_and_make_no_rate(self):
+        tally = Tally(total=10_000)
+        tally.add([BatchChanged(job(state=BatchState.PREPARING))], 0.0)
+        tally.add([Started(launch(batch="b"))] * 10_000, 1.0)
+        tally.add([BatchChanged(job(requests=10_000))], 2.0)
+        assert (tally.sent, tally.left, tally.batches.waiting, tally.seconds_left(2.0)) == (10_000, 10_000, 10_000, None)
+        tally.add([good(0.001, batch="b")] * 9_000, 5000.0)
+        assert (tally.done, tally.left, tally.batches.waiting) == (9_000, 1_000, 1_000)
+        assert (tally.calls_per_second(5000.0), tally.seconds_left(5000.0)) == (0, None)
+        tally.add([bad("invalid", batch="b")] * 1_000 + [closed(answered=9_000, failed=1_000)], 5001.0)
+        assert (tally.succeeded, tally.failures, tally.left, tally.seconds_left(5001.0)) == (9_000, 1_000, 0, 0)
+        assert (tally.finished, tally.calls, tally.cost()) == (10_000, 0, "$9.00")
+
+    def test_calls_after_the_batches_have_a_rate_of_their_own(self):
+        tally = Tally(total=1_100)
+        tally.add([Started(launch(batch="b"))] * 1_000, 0.0)
+        tally.add([good(batch="b")] * 1_000 + [closed()], 1000.0)
+        tally.add([good()] * 30, 1010.0)
+        assert tally.calls_per_second(1010.0) == 1
+        assert tally.seconds_left(1010.0) == 70
+
+    def test_while_one_is_open_nobody_knows_how_long_it_takes(self):
+        tally = Tally(total=100)
+        tally.add([Started(launch(batch="b")), *[good()] * 50], 10.0)
+        assert (tally.calls_per_second(10.0), tally.seconds_left(10.0)) == (5, None)
+
+    def test_a_batch_of_an_earlier_run_was_sent_by_it(self):
+        tally = Tally(total=5)
+        tally.add([good(batch="old")] * 20, 1.0)
+        assert (tally.sent, tally.done, tally.expected, tally.left) == (20, 20, 25, 5)
+
+    def test_a_batch_of_an_earlier_run_is_waited_for_from_the_start(self):
+        tally = Tally(total=5)
+        tally.add([], 0.0, [job("old", 100)])
+        assert (tally.expected, tally.left, tally.batches.waiting) == (105, 105, 100)
+        tally.add([good(batch="old")] * 60, 1.0, [job("old", 100)])
+        assert (tally.expected, tally.left, tally.batches.waiting) == (105, 45, 40)
+
+    def test_what_another_run_had_collected_of_it_is_known_at_the_end(self):
+        tally = Tally(total=5)
+        tally.add([BatchChanged(job("old", 100))], 0.0)
+        tally.add([good(batch="old")] * 60, 1.0)
+        # gauges may still show what is closed
+        tally.add([closed("old", answered=100)], 2.0, [job("old", 100)])
+        assert (tally.expected, tally.left, tally.batches.waiting, tally.batches.open) == (65, 5, 0, 0)
+
+    def test_one_that_nobody_waits_for_counts_as_far_as_it_is_collected(self):
+        tally = Tally(total=5)
+        tally.add([], 0.0, [job("other", 100, awaited=False)])
+        assert (tally.expected, tally.left, tally.batches.open) == (5, 5, 1)
+        tally.add([good(batch="other")] * 100 + [closed("other")], 1.0)
+        assert (tally.expected, tally.left, tally.done) == (105, 5, 100)
+
+    def test_what_expired_in_a_batch_of_an_earlier_run_is_still_to_do(self):
+        tally = Tally(total=0)
+        tally.add([BatchChanged(job("old", 3))], 0.0)
+        tally.add([good(batch="old"), *[bad("batch_expired", final=False, batch="old")] * 2, closed("old")], 1.0)
+        assert (tally.sent, tally.done, tally.left, tally.retries) == (3, 1, 2, 2)
+        tally.add([Started(launch(batch="new"))] * 2, 2.0)
+        tally.add([BatchChanged(job("new", 2)), *[good(batch="new")] * 2, closed("new")], 3.0)
+        assert (tally.sent, tally.done, tally.expected, tally.left) == (5, 3, 3, 0)
+
+    def test_the_order_in_a_group_does_not_matter(self):
+        tally = Tally(total=2)
+        prepared = BatchChanged(job(requests=2, state=BatchState.PREPARED))
+        tally.add([prepared, Started(launch(batch="b")), Started(launch(batch="b"))], 0.0)
+        assert (tally.expected, tally.left, tally.batches.waiting) == (2, 2, 2)
+        tally.add([closed(), good(batch="b"), good(batch="b")], 1.0)
+        assert (tally.expected, tally.left, tally.batches.waiting) == (2, 0, 0)
+
+    def test_members_that_are_given_back_wait_in_no_batch(self):
+        tally = Tally(total=2)
+        tally.add([Started(launch(batch="b"))] * 2, 0.0)
+        tally.add([BatchChanged(job(state=BatchState.RELEASED))], 1.0)
+        assert (tally.left, tally.batches.waiting, str(tally.batches)) == (2, 0, "1 never created")
+
+    def test_a_total_that_is_not_known(self):
+        tally = Tally()
+        tally.add([good(batch="old")], 0.0, [job("old", 100)])
+        assert (tally.expected, tally.left, tally.seconds_left(1.0)) == (None, None, None)
+        assert any(line.startswith("left     99 in open batches") for line in summary(tally, Closing(), 1.0))
+
+    def test_a_run_that_was_left_on_purpose(self):
+        tally = Tally(total=30, started=10.0)
+        for key in ("a", "b", "c"):
+            tally.add([Started(launch(batch=key))] * 10, 11.0)
+        tally.add([good(0.01, batch="a")] * 10 + [BatchChanged(job("b", 10)), closed("a")], 12.0)
+        tally.add([Stopped("waiting", "2 batches are in progress", "`bioforge resume` collects them")], 12.0)
+        assert summary(tally, Closing(), 12.0) == [
+            "done     10 of 30 in 2.0 s",
+            "left     20 in open batches",
+            "batches  1 collected, 2 open",
+            "tokens   1,000 in, 200 out",
+            "cost     $0.10",
+            "waiting  2 batches are in progress",
+            "→ `bioforge resume` collects them",
+        ]
+
+    def test_what_is_left_beside_the_batches(self):
+        tally = Tally(total=3_000)
+        tally.add([Started(launch(batch="b"))] * 1_000, 1.0)
+        tally.add([Stopped("budget", "the budget is used up")], 1.0)
+        lines = summary(tally, Closing(), 1.0)
+        assert "left     1,000 in open batches, 2,000 not sent or not finished" in lines
+        assert "stopped  the budget is used up" in lines
+
+    def test_answers_that_never_came_back_are_counted(self):
+        tally = Tally(total=4)
+        tally.add([Started(launch(batch="b"))] * 4, 1.0)
+        lost = [bad("missing", paid=Paid.MAYBE, batch="b")] * 2
+        tally.add([*[good(batch="b")] * 2, *lost, closed(answered=2, missing=2)], 2.0)
+        assert str(tally.batches) == "1 collected, 2 answers missing"
+        assert str(replace(tally.batches, missing=1)) == "1 collected, 1 answer missing"
+
+    def test_in_logs(self):
+        tally = Tally(total=4)
+        tally.add([Started(launch(batch="b"))] * 3, 1.0)
+        tally.add([good(batch="a"), closed("a", answered=1, missing=1)], 2.0)
+        fields = tally.fields(2.0)
+        assert (fields["total"], fields["sent"], fields["calls_per_second"], fields["seconds_left"]) == (5, 4, 0, None)
+        names = ("in_batches", "batches_open", "batches_collected", "missing")
+        assert [fields[name] for name in names] == [3, 1, 1, 1]
 
 
 def test_fields_for_logs():

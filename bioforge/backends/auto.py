@@ -1,0 +1,115 @@
+"""Buying in several ways within one run: batches, and calls at a cheaper tier or the standard one.
+
+The way was chosen before (`choice.py`) and stands in the work. Open batches of earlier runs are collected whatever the
+way; what one way leaves over is bought by the next, and nothing is ever in two ways at once: a request in a batch is not
+among those that are handed out.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
+
+from bioforge.backends.batches import BatchDriver
+from bioforge.backends.choice import BATCH, FLEX, STANDARD
+from bioforge.events import Event, Failed, Noticed, Stopped, Succeeded, Unusable
+from bioforge.interfaces import Limits, Work
+from bioforge.model import Paid, Request
+
+Calls = Callable[[Work], Iterator[Sequence[Event]]]
+"""Executes work by calls that are answered at once."""
+
+FLEX_ATTEMPTS = 3
+"""Attempts at the cheaper tier before a refusal for lack of capacity is taken for an answer."""
+
+
+class AutoDriver:
+    """Executes one `Work` by the way it names, and what is left over by the way after that."""
+
+    def __init__(self, work: Work, batches: BatchDriver, calls: Calls) -> None:
+        self._work = work
+        self._batches = batches
+        self._calls = calls
+        self._spent = 0.0
+        self._stopped = False
+        self._left_over = False
+
+    def run(self) -> Iterator[Sequence[Event]]:
+        yield from self._run()
+        if not self._stopped:
+            yield self._batches.left_waiting()
+
+    def _run(self) -> Iterator[Sequence[Event]]:
+        work, choice = self._work, self._work.choice
+        way = choice.way if choice else STANDARD
+        if way == BATCH:
+            yield from self._watched(self._batches.run(wait=work.wait))
+            if not self._stopped and self._batches.waiting:
+                yield from self._rest((choice.then if choice else None) or STANDARD)
+            return
+        if self._batches.awaited:
+            # what is ready is kept before anything is sent; the rest is awaited at the end
+            yield from self._watched(self._batches.run(wait=False))
+            if self._stopped:
+                return
+        yield from self._by_calls(work.requests, way)
+        if self._left_over and not self._stopped and choice and choice.then:
+            yield from self._rest(choice.then)
+        if not self._stopped and self._batches.awaited:
+            yield from self._watched(self._batches.run(wait=work.wait))
+        if not self._stopped and self._batches.waiting:
+            yield from self._rest(STANDARD)
+
+    def _rest(self, way: str) -> Iterator[Sequence[Event]]:
+        """Requests that failed in a way that another one may mend, by calls."""
+        yield [Noticed("auto", f"what is left over is bought by {way}")]
+        self._left_over = False
+        yield from self._by_calls(self._work.retries(), way)
+        if way == FLEX and self._left_over and not self._stopped:
+            yield from self._rest(STANDARD)
+
+    def _by_calls(self, requests: Iterator[Request], way: str) -> Iterator[Sequence[Event]]:
+        tier = FLEX if way == FLEX else None
+        part = replace(
+            self._work,
+            requests=(replace(request, service_tier=tier) for request in requests),
+            limits=self._limits(),
+            retry=replace(self._work.retry, max_attempts=min(FLEX_ATTEMPTS, self._work.retry.max_attempts))
+            if tier
+            else self._work.retry,
+        )
+        if part.limits.max_cost_usd is not None and part.limits.max_cost_usd <= 0:
+            yield [Stopped("budget", "the budget is used up", "raise --max-cost and run again")]
+            self._stopped = True
+            return
+        for events in self._watched(self._calls(part)):
+            self._work.gauges = replace(part.gauges, batches=self._work.gauges.batches)
+            yield [self._left(event) if tier else event for event in events]
+
+    def _limits(self) -> Limits:
+        """The budget without what batches have spent and have reserved."""
+        limits, budget = self._work.limits, self._batches.budget
+        if limits.max_cost_usd is None:
+            return limits
+        return replace(limits, max_cost_usd=limits.max_cost_usd - budget.spent - budget.reserved - self._spent)
+
+    def _left(self, event: Event) -> Event:
+        """A refusal of the cheaper tier for lack of capacity is not the last word where there is another way."""
+        lacking = isinstance(event, Failed) and event.failure.error_class in ("overloaded", "rate_limit")
+        if not (lacking and self._work.choice and self._work.choice.then) or not isinstance(event, Failed):
+            return event
+        if event.final and event.paid is Paid.NO:
+            self._left_over = True
+            return replace(event, final=False)
+        return event
+
+    def _watched(self, groups: Iterator[Sequence[Event]]) -> Iterator[Sequence[Event]]:
+        """Notes what was spent by calls, and whether the way ended before its time."""
+        for events in groups:
+            for event in events:
+                match event:
+                    case Stopped():
+                        self._stopped = True
+                    case Succeeded() | Unusable() if event.launch.batch is None:
+                        self._spent += event.answer.cost_usd or 0.0
+            yield events

@@ -1,0 +1,127 @@
+"""Calls to a batch service: made in a thread, so that Ctrl-C is heard, and repeated while that is safe."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Generator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from queue import Empty, SimpleQueue
+from typing import TypeVar
+
+from bioforge.batching import CallError
+from bioforge.events import Event, Noticed, Stopped
+from bioforge.interfaces import RetryPolicy, Stop
+from bioforge.model import Paid
+from bioforge.retry import Backoff
+
+Result = TypeVar("Result")
+Clock = Callable[[], float]
+Groups = Generator[Sequence[Event], None, Result]
+"""Yields groups of events on its way to a result."""
+
+HEARTBEAT = 1.0
+"""Seconds after which a wait looks at the clock on the wall: a machine that slept must notice that the time has come."""
+
+
+class Left(Exception):
+    """Somebody asked to stop; what was under way stays as it is."""
+
+
+class Halted(Exception):
+    """Nothing more can be done in this run, for the reason it carries."""
+
+    def __init__(self, stopped: Stopped) -> None:
+        super().__init__(stopped.message)
+        self.stopped = stopped
+
+
+class Calls:
+    """One call at a time. Waits by the clock on the wall, which goes on while the machine sleeps."""
+
+    def __init__(self, stop: Stop, retry: RetryPolicy, random: Callable[[], float], wall: Clock) -> None:
+        self._stop = stop
+        self._retry = retry
+        self._backoff = Backoff(retry, random)
+        self._wall = wall
+        self._executor = ThreadPoolExecutor(1, thread_name_prefix="bioforge-batch")
+        # safe in a signal handler, which may interrupt the very wait it wakes
+        self._bell: SimpleQueue[None] = SimpleQueue()
+        stop.subscribe(self._wake)
+
+    def close(self) -> None:
+        self._executor.shutdown(wait=self._stop.level < 2, cancel_futures=True)
+
+    def once(self, call: Callable[[], Result]) -> Result:
+        """The result of a call, or its `CallError`. Raises `Left` only when somebody asked to leave at once."""
+        future = self._executor.submit(call)
+        future.add_done_callback(lambda _: self._wake())
+        while not future.done():
+            if self._stop.level > 1:
+                raise Left
+            self._ring(HEARTBEAT)
+        return future.result()
+
+    def patiently(self, call: Callable[[], Result], what: str) -> Groups[Result]:
+        """The result of a call that may be made any number of times, through outages as long as they are allowed to be.
+
+        Raises `CallError` where repeating does not help, `Halted` when the account or an outage ends the run.
+        """
+        tries, since = 0, self._wall()
+        while True:
+            try:
+                return self.once(call)
+            except CallError as error:
+                outcome = error.outcome
+                if outcome.stops_run:
+                    raise Halted(of_account(error)) from None
+                if not outcome.retryable and outcome.paid is not Paid.MAYBE:
+                    raise
+                if self._wall() - since > self._retry.outage_seconds:
+                    raise Halted(of_outage(error, self._retry)) from None
+                tries += 1
+                delay = self.delay(tries, outcome.retry_after)
+                if tries == 1:
+                    yield [Noticed("batch", f"{what}: {error.failure.message}; trying again", {"seconds": delay})]
+                self.sleep(self._wall() + delay)
+
+    def delay(self, tries: int, retry_after: float | None = None) -> float:
+        """Seconds to wait after this many tries."""
+        return self._backoff.delay(tries, retry_after)
+
+    def sleep(self, until: float) -> None:
+        """Wait for a moment (seconds since 1970). Raises `Left` when somebody asks to stop."""
+        longest = until - self._wall()
+        started = self._wall()
+        while True:
+            if self._stop.level:
+                raise Left
+            now = self._wall()
+            # a clock that was set back must not turn a minute into a day
+            if now >= until or now < started - HEARTBEAT or longest <= 0:
+                return
+            self._ring(min(HEARTBEAT, until - now))
+
+    def _wake(self) -> None:
+        self._bell.put(None)
+
+    def _ring(self, timeout: float) -> None:
+        try:
+            self._bell.get(timeout=timeout)
+        except Empty:
+            return
+
+
+def of_account(error: CallError) -> Stopped:
+    failure = error.failure
+    return Stopped(
+        "key" if failure.http_status in (401, 403) else "quota",
+        failure.message,
+        error.outcome.hint or "solve that with the provider, then `bioforge resume`: open batches go on meanwhile",
+    )
+
+
+def of_outage(error: CallError, retry: RetryPolicy) -> Stopped:
+    return Stopped(
+        "outage",
+        f"nothing but outages for {retry.outage_seconds:.0f} s; the last: {error.failure.message}",
+        "open batches go on meanwhile; `bioforge resume` collects them when the provider answers again",
+    )

@@ -1,0 +1,167 @@
+"""Reading the result files of a batch, and accounting for every request that was in it.
+
+in a result file, once        its answer or its failure
+in a result file, again       the first one counts; the line is kept
+in a result file, not ours    the line is kept
+in none                       rejected, expired, cancelled or missing, by the state of the batch
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import fields, replace
+from itertools import islice
+from pathlib import Path
+
+from bioforge.batching import BatchService, Row
+from bioforge.events import Event, Failed, Launch, StrayLine, Succeeded, Unusable
+from bioforge.interfaces import Members
+from bioforge.model import Batch, BatchProblem, BatchState, Failure, Paid, Usage
+
+GROUP = 500
+"""Lines that become durable together."""
+
+Judge = Callable[[Launch, Row], bool]
+"""Whether a failure is the last word on its request."""
+
+_ABSENT = {
+    BatchState.EXPIRED: ("expired", "the batch expired before this request was answered"),
+    BatchState.CANCELLED: ("cancelled", "the batch was cancelled before this request was answered"),
+    BatchState.FAILED: ("batch_failed", "the provider broke the batch off"),
+}
+_MISSING = ("missing", "the batch ended without a word about this request")
+
+
+class Account:
+    """What becomes of the members of one batch."""
+
+    def __init__(
+        self, batch: Batch, service: BatchService, members: Members, judge: Judge, now: float, maybe_paid: bool
+    ) -> None:
+        self.counts: Counter[str] = Counter()
+        self.usage = Usage()
+        self.cost_usd = 0.0
+        self._batch = batch
+        self._service = service
+        self._members = members
+        self._judge = judge
+        self._ended = batch.ended_at or now
+        self._maybe_paid = maybe_paid
+        self._seen: set[str] = set()
+
+    def read(self, path: Path) -> Iterator[list[Event]]:
+        """The events of one result file, in groups; a group must be recorded before the next is asked for."""
+        with path.open("rb") as stream:
+            lines = (line for line in stream if line.strip())
+            while page := list(islice(lines, GROUP)):
+                yield self._page(page)
+
+    def _page(self, lines: Sequence[bytes]) -> list[Event]:
+        rows = [self._service.read(self._batch, line) for line in lines]
+        known = self._members.find(self._batch.key, [row.custom_id for row in rows if row.custom_id is not None])
+        events: list[Event] = []
+        for row, line in zip(rows, lines, strict=True):
+            kind = self._stray(row, known)
+            if kind is not None:
+                self.counts[kind] += 1
+                events.append(StrayLine(self._batch.key, kind, row.custom_id, line))
+                continue
+            assert row.custom_id is not None
+            self._seen.add(row.custom_id)
+            member = known[row.custom_id]
+            # counted in any case: a collection that was cut off begins again with members that have their outcome
+            self._count(row)
+            if member.open:
+                events.append(self._event(member.launch, row))
+        return events
+
+    def _stray(self, row: Row, known: Mapping[str, object]) -> str | None:
+        if row.custom_id is None:
+            return "unreadable"
+        if row.custom_id in self._seen:
+            return "duplicated"
+        return None if row.custom_id in known else "unknown"
+
+    def _count(self, row: Row) -> None:
+        if row.answer is None:
+            kind = row.failure.error_class if row.failure else "failed"
+            self.counts[kind if kind in ("expired", "cancelled") else "failed"] += 1
+            return
+        self.counts["answered" if row.answer.problem is None else "unusable"] += 1
+        self.cost_usd += row.answer.cost_usd or 0.0
+        if row.answer.usage is not None:
+            self.usage = _sum(self.usage, row.answer.usage)
+
+    def _event(self, launch: Launch, row: Row) -> Event:
+        seconds = max(0.0, self._ended - launch.at)
+        if row.answer is not None:
+            kind = Succeeded if row.answer.problem is None else Unusable
+            return kind(launch, row.answer, seconds, row.request_id)
+        failure = row.failure or Failure("batch_error", "the line has neither an answer nor an error")
+        return Failed(
+            launch,
+            failure,
+            row.paid,
+            seconds,
+            final=self._judge(launch, row),
+            counted=failure.error_class not in ("expired", "quota"),
+            retry_in=row.retry_after,
+            request_id=row.request_id,
+            body=row.body,
+        )
+
+    # -------------------------------------------------------------------------------------------- those without a line
+
+    def absent(self) -> Iterator[list[Event]]:
+        """The events of every member that no result file names."""
+        rejected = self._rejected()
+        # one pass over what is open; a group is recorded before the next page of it is read
+        launches = self._members.launches(self._batch.key, open_only=True)
+        while page := list(islice(launches, GROUP)):
+            yield [self._absent(launch, rejected) for launch in page]
+
+    def _absent(self, launch: Launch, rejected: Mapping[str, BatchProblem]) -> Event:
+        seconds = max(0.0, self._ended - launch.at)
+        if (problem := rejected.get(launch.client_request_id)) is not None:
+            self.counts["rejected"] += 1
+            failure = Failure("bad_request", f"line {problem.line} of the batch: {problem.message}", problem.code)
+            return Failed(launch, failure, Paid.NO, seconds, final=True)
+        if rejected:
+            self.counts["given back"] += 1
+            failure = Failure("batch_rejected", "other requests of its batch were rejected; it was not begun")
+            return Failed(launch, failure, Paid.NO, seconds, final=False, counted=False)
+        error_class, message = _ABSENT.get(self._batch.state, _MISSING)
+        self.counts[error_class if error_class != "batch_failed" else "failed"] += 1
+        row = Row(launch.client_request_id, failure=Failure(error_class, message), paid=self._fate(), transient=True)
+        return self._event(launch, row)
+
+    def _fate(self) -> Paid:
+        """Whether requests without a line were paid for: not where the bill adds up without them."""
+        billed = self._batch.usage
+        if self._batch.state is BatchState.FAILED:
+            return Paid.NO
+        if billed is None:
+            return Paid.MAYBE
+        same = (billed.input_tokens, billed.output_tokens) == (self.usage.input_tokens, self.usage.output_tokens)
+        return Paid.NO if same else Paid.MAYBE
+
+    def _rejected(self) -> dict[str, BatchProblem]:
+        """The members that a refusal names by their lines, by custom_id."""
+        by_line = {problem.line: problem for problem in self._batch.problems if problem.line is not None}
+        if not by_line:
+            return {}
+        numbered = enumerate(self._members.launches(self._batch.key), start=1)
+        return {launch.client_request_id: by_line[line] for line, launch in numbered if line in by_line}
+
+
+def _sum(one: Usage, other: Usage) -> Usage:
+    return replace(
+        one, **{field.name: getattr(one, field.name) + getattr(other, field.name) for field in fields(Usage)}
+    )
+
+
+def told(counts: Mapping[str, int]) -> str:
+    """`3,530 answered, 2 failed`."""
+    shown: Iterable[str] = (f"{number:,} {kind}" for kind, number in counts.items() if number)
+    return ", ".join(shown) or "nothing"

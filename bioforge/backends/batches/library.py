@@ -1,0 +1,91 @@
+"""The Batch API for programs that want neither a project nor a run: prepare, submit, poll, fetch.
+
+    prepared = backend.prepare(requests, Path("work"))
+    batches = [backend.submit(one) for one in prepared]
+    ...
+    for batch in map(backend.poll, batches):
+        if status(batch) in ("completed", "failed", "cancelled"):
+            for row in backend.fetch(batch):
+                print(row.custom_id, row.text if row.success else row.error)
+
+Nothing is kept by itself: the caller keeps the batches (they are plain values) and the rows. A call that fails raises
+`CallError`, whose outcome says whether it may be made again, and after how many seconds.
+"""
+
+from __future__ import annotations
+
+import secrets
+import time
+from collections.abc import Iterable, Iterator
+from contextlib import ExitStack
+from dataclasses import dataclass, replace
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import IO
+
+from bioforge.backends.batches.options import BatchOptions
+from bioforge.backends.batches.packing import Parcel
+from bioforge.batching import BatchService, Row
+from bioforge.events import Launch
+from bioforge.model import Batch, BatchState, Request
+
+
+@dataclass(frozen=True, slots=True)
+class Prepared:
+    """A batch that was not sent yet, and the file that asks for it."""
+
+    batch: Batch
+    path: Path
+
+
+def prepare(requests: Iterable[Request], folder: Path, service: BatchService, options: BatchOptions) -> list[Prepared]:
+    """Write requests into as many files as their models, endpoints and sizes need. Streams: holds no request."""
+    folder.mkdir(parents=True, exist_ok=True)
+    open_parcels: dict[tuple[str, str], tuple[Parcel, IO[bytes]]] = {}
+    done: list[Prepared] = []
+    with ExitStack() as stack:
+
+        def seal(place: tuple[str, str]) -> None:
+            parcel, stream = open_parcels.pop(place)
+            stream.close()
+            done.append(Prepared(parcel.sealed(), Path(stream.name)))
+
+        for request in requests:
+            place = (request.endpoint, request.model)
+            number = request.attempts + 1
+            launch = Launch(request, number, "", service.custom_id(request, number), time.time())
+            line = service.line(launch)
+            if place in open_parcels and not open_parcels[place][0].fits(len(line), options):
+                seal(place)
+            if place not in open_parcels:
+                key = f"bf-{secrets.token_hex(8)}"
+                opened = stack.enter_context((folder / f"{key}.jsonl").open("wb"))
+                open_parcels[place] = (Parcel(Batch(key, *place, prepared_at=time.time())), opened)
+            parcel, stream = open_parcels[place]
+            stream.write(line)
+            parcel.add(request, len(line), None)
+        for place in list(open_parcels):
+            seal(place)
+    return done
+
+
+def submit(prepared: Prepared, service: BatchService, project: str = "") -> Batch:
+    """Upload and create, each exactly once. After an unclear end of either, `service.find` knows whether it happened;
+    submitting the same `prepared` again looks there first."""
+    batch = prepared.batch
+    if (found := service.find(batch)) is not None:
+        return found
+    file_id = service.find_file(batch) or service.upload(batch, prepared.path)
+    return service.create(replace(batch, state=BatchState.UPLOADED, file_id=file_id), project)
+
+
+def fetch(batch: Batch, service: BatchService) -> Iterator[Row]:
+    """The rows of both result files, streamed, in no particular order. Requests without a row are the caller's to find."""
+    with TemporaryDirectory(prefix="bioforge-") as folder:
+        for number, file_id in enumerate((batch.output_file_id, batch.error_file_id)):
+            if file_id is None:
+                continue
+            path = Path(folder) / f"{number}.jsonl"
+            service.download(file_id, path)
+            with path.open("rb") as stream:
+                yield from (service.read(batch, line) for line in stream if line.strip())

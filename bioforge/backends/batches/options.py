@@ -1,0 +1,42 @@
+"""The table `[backend.batch]`: how large batches may be, and how often they are looked at."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, fields
+from typing import Any, Self
+
+from bioforge.errors import ConfigError, nearest
+
+
+@dataclass(frozen=True, slots=True)
+class BatchOptions:
+    """Sizes in requests, bytes and estimated input tokens; times in seconds."""
+
+    max_requests: int = 50_000
+    max_bytes: int = 200_000_000
+    max_enqueued_tokens: int | None = None
+    """For each model; None: as the provider's refusals teach."""
+    poll_seconds: float = 15.0
+    """Until the first look at a batch; then longer each time, up to `poll_max_seconds`."""
+    poll_max_seconds: float = 300.0
+
+    @classmethod
+    def from_options(cls, options: Mapping[str, Any], table: str = "backend.batch") -> Self:
+        """Raises `ConfigError` for a key that is not known and a value that cannot be meant."""
+        known = {field.name for field in fields(cls)}
+        for key, value in options.items():
+            if key not in known:
+                near = nearest(key, known) or f"keys are: {', '.join(sorted(known))}"
+                raise ConfigError(f"{table}.{key}: unknown key", near)
+            whole = key.startswith("max_")
+            kinds = (int,) if whole else (int, float)
+            if isinstance(value, bool) or not isinstance(value, kinds) or not value > 0:
+                raise ConfigError(
+                    f"{table}.{key}: expected a {'whole ' if whole else ''}number above 0, found {value!r}"
+                )
+        made = cls(**options)
+        for key, most in (("max_requests", 50_000), ("max_bytes", 209_715_200)):
+            if getattr(made, key) > most:
+                raise ConfigError(f"{table}.{key}: at most {most:,} are allowed, found {getattr(made, key):,}")
+        return made

@@ -1,0 +1,73 @@
+"""Which requests share a batch: one model and endpoint, within the sizes a batch may have. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, replace
+
+from bioforge.backends.batches.options import BatchOptions
+from bioforge.model import Batch, BatchState, Request
+
+SHRINK = 0.8
+"""A refusal says that the provider counts more tokens than were estimated, or that others use the same limit; the next
+batch is smaller by this factor."""
+
+
+@dataclass(slots=True)
+class Parcel:
+    """A batch that is being filled."""
+
+    batch: Batch
+
+    def fits(self, size: int, options: BatchOptions) -> bool:
+        """Whether a line of `size` bytes can still go in. A first line always can: the provider has the last word."""
+        if not self.batch.requests:
+            return True
+        return self.batch.requests < options.max_requests and self.batch.bytes + size <= options.max_bytes
+
+    def add(self, request: Request, size: int, cost_usd: float | None) -> None:
+        batch = self.batch
+        self.batch = replace(
+            batch,
+            requests=batch.requests + 1,
+            bytes=batch.bytes + size,
+            input_tokens=batch.input_tokens + request.input_tokens,
+            estimated_usd=None if cost_usd is None or batch.estimated_usd is None else batch.estimated_usd + cost_usd,
+        )
+
+    def sealed(self) -> Batch:
+        return replace(self.batch, state=BatchState.PREPARED)
+
+
+class Queue:
+    """How many tokens of each model may be enqueued: as configured, and as the provider's refusals have taught."""
+
+    def __init__(self, configured: int | None, learned: Mapping[str, int]) -> None:
+        self._configured = configured
+        self._limits = dict(learned)
+
+    def limit(self, model: str) -> int | None:
+        known = [limit for limit in (self._configured, self._limits.get(model)) if limit is not None]
+        return min(known) if known else None
+
+    def has_room(self, model: str, tokens: int, enqueued: int) -> bool:
+        """A request alone is always tried: the provider counts its tokens, and these are estimates."""
+        limit = self.limit(model)
+        return limit is None or enqueued == 0 or enqueued + tokens <= limit
+
+    def refused(self, model: str, named: int, attempted: int) -> int:
+        """Learn from a refusal with `attempted` tokens enqueued in all; `named` is the limit it tells, or 0.
+
+        Returns the limit to remember. What is used in this run is less where the estimate was below it already.
+        """
+        told = named or max(1, attempted // 2)
+        self._limits[model] = max(1, min(told, int(attempted * SHRINK)))
+        return told
+
+
+def enqueued(open_batches: Iterator[Batch], model: str) -> int:
+    """Estimated tokens of a model in these batches."""
+    return sum(batch.input_tokens for batch in open_batches if batch.model == model and not batch.ended)
+
+
+Price = Callable[[Request], float | None]

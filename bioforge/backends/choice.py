@@ -1,0 +1,348 @@
+"""How to buy: which of batch, flex and standard a job takes, with the numbers that decided.
+
+Pure: prices come in as a function, times as numbers. `batch` has half the price and a day to take; `flex` is a call at
+that same price, slower, and may be refused for lack of capacity; `standard` is the call everybody knows.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Self
+
+from bioforge.errors import ConfigError, nearest
+from bioforge.interfaces import Choice, Job, Load, Way
+
+BATCH = "batch"
+FLEX = "flex"
+STANDARD = "standard"
+
+TIERS: Mapping[str, str | None] = {BATCH: "batch", FLEX: "flex", STANDARD: None}
+"""The price tier of each way, in the order in which ways are listed."""
+
+STANDARD_CALL_SECONDS = 5.0
+"""A guess: how long a call takes while none has been seen. A few hundred tokens of answer take about that."""
+
+FLEX_CALL_SECONDS = 15.0
+"""A guess as well: flex waits for spare capacity, and nobody says how long."""
+
+EQUAL = 1e-9
+"""Relative difference up to which two prices are the same: they are sums of products."""
+
+Price = Callable[[Load, str | None], float | None]
+"""US dollars for a whole load at a tier of `TIERS`; None where that is unknown."""
+
+
+@dataclass(frozen=True, slots=True)
+class ChoiceOptions:
+    """The table `[backend.auto]`: US dollars and seconds.
+
+    `min_saving_usd`: what a slower way must save at least. `flex_seconds`: how long flex may take before a batch, at
+    the same price, is preferred. `batch_seconds`: what a batch is taken to need where it must be sure. `flex` and
+    `batch`: whether these ways may be used at all.
+    """
+
+    min_saving_usd: float = 0.10
+    flex_seconds: float = 3600.0
+    batch_seconds: float = 86_400.0
+    flex: bool = True
+    batch: bool = True
+
+    @classmethod
+    def from_options(cls, options: Mapping[str, object]) -> Self:
+        """ConfigError names the key, what was found, and what is expected or the nearest key there is."""
+        given: dict[str, Any] = {}
+        for name, value in options.items():
+            if name not in _EXPECTED:
+                hint = nearest(name, _EXPECTED) or f"known keys: {', '.join(_EXPECTED)}"
+                raise ConfigError(f"backend.auto.{name}: unknown key", hint)
+            if not _valid(name, value):
+                found = str(value).lower() if isinstance(value, bool) else repr(value)
+                raise ConfigError(f"backend.auto.{name}: expected {_EXPECTED[name]}, found {found:.60}")
+            given[name] = value
+        return cls(**given)
+
+
+_EXPECTED: Mapping[str, str] = {
+    "min_saving_usd": "US dollars, from 0",
+    "flex_seconds": "seconds, from 0",
+    "batch_seconds": "seconds, above 0",
+    "flex": "true or false",
+    "batch": "true or false",
+}
+
+
+def _valid(name: str, value: object) -> bool:
+    if name in (FLEX, BATCH):
+        return isinstance(value, bool)
+    if isinstance(value, bool) or not isinstance(value, (int, float)) or not math.isfinite(value):
+        return False
+    return value > 0 if name == "batch_seconds" else value >= 0
+
+
+# ----------------------------------------------------------------------------------------------------- the decision
+
+
+@dataclass(frozen=True, slots=True)
+class _Offer:
+    """A way as it is weighed. `sure` is the time to count on for a deadline; `offered`: the models have a price for it
+    and the options allow it."""
+
+    way: Way
+    sure: float
+    offered: bool
+    affordable: bool
+    punctual: bool
+
+    @property
+    def name(self) -> str:
+        return self.way.name
+
+    @property
+    def cost(self) -> float:
+        """Unknown is infinite here; only standard, where it is the only offer, can be unknown."""
+        return math.inf if self.way.cost_usd is None else self.way.cost_usd
+
+    @property
+    def possible(self) -> bool:
+        return self.offered and self.affordable and self.punctual
+
+
+def choose(job: Job, price: Price, options: ChoiceOptions) -> Choice:
+    """The cheapest way that keeps budget and deadline, if its saving is worth the wait.
+
+    One way for the whole job: a way that one of several models does not have is out for all of them.
+    """
+    if not job.requests:
+        return Choice(STANDARD, "nothing to ask", tuple(Way(name, 0.0, 0.0) for name in TIERS))
+    offers = [_offer(name, job, price, options) for name in TIERS]
+    if any(offer.possible for offer in offers):
+        pick, reason = _worthwhile(offers, job, options)
+    elif any(offer.offered and offer.affordable for offer in offers):
+        pick, reason = _late(offers, job)
+    else:
+        pick, reason = _overspending(offers, job, options)
+    ways = tuple(offer.way for offer in offers)
+    return Choice(pick.name, reason, ways, TIERS[pick.name], _then(pick, offers, job, options))
+
+
+def _worthwhile(offers: Sequence[_Offer], job: Job, options: ChoiceOptions) -> tuple[_Offer, str]:
+    """The cheapest possible way, unless a faster one costs next to nothing more."""
+    possible = [offer for offer in offers if offer.possible]
+    pick = _cheapest(possible, options)
+    refused = ""
+    while faster := _little_more(pick, possible, options):
+        refused = (
+            f"{pick.name} would save only {_usd(faster.cost - pick.cost)} of {_usd(faster.cost)}, "
+            f"less than the {_usd(options.min_saving_usd)} worth waiting for"
+        )
+        pick = faster
+    return pick, refused or "; ".join([_merit(pick, offers), *_others(pick, offers, job, options)])
+
+
+def _little_more(pick: _Offer, possible: Sequence[_Offer], options: ChoiceOptions) -> _Offer | None:
+    """The fastest of the ways that are faster than `pick`, dearer, and by less than a slower way must save."""
+    faster = [
+        offer
+        for offer in possible
+        if offer.way.seconds < pick.way.seconds
+        and _less(pick.cost, offer.cost)
+        and _less(offer.cost - pick.cost, options.min_saving_usd)
+    ]
+    return min(faster, key=lambda offer: offer.way.seconds, default=None)
+
+
+def _late(offers: Sequence[_Offer], job: Job) -> tuple[_Offer, str]:
+    """The fastest way within the budget, where none keeps the deadline."""
+    offered = [offer for offer in offers if offer.offered]
+    affordable = [offer for offer in offered if offer.affordable]
+    pick = min(affordable, key=lambda offer: (offer.sure, offer.cost))
+    budget = job.limits.max_cost_usd
+    within = f" within the budget of {_usd(budget)}" if budget is not None and affordable != offered else ""
+    return pick, f"{pick.name} is the fastest way{within}, and {_miss(pick, pick.sure, job)}"
+
+
+def _overspending(offers: Sequence[_Offer], job: Job, options: ChoiceOptions) -> tuple[_Offer, str]:
+    """The cheapest way, where the budget suffices for none; of those in time for what it does pay for, if any is."""
+    budget, deadline = job.limits.max_cost_usd or 0.0, job.deadline
+    offered = [offer for offer in offers if offer.offered]
+    shares = {offer.name: budget / offer.cost if offer.way.cost_usd else 1.0 for offer in offered}
+    times = {offer.name: offer.sure if offer.name == BATCH else offer.sure * shares[offer.name] for offer in offered}
+    in_time = [offer for offer in offered if deadline is None or times[offer.name] <= deadline]
+    pick = _cheapest(in_time or offered, options)
+    if pick.way.cost_usd is None:
+        reason = f"standard, and nobody can tell what that comes to: {pick.way.note}"
+    else:
+        cheapest = "the cheapest way in time" if 0 < len(in_time) < len(offered) else "the cheapest way"
+        reason = (
+            f"{pick.name} is {cheapest} at {_usd(pick.cost)}, and the budget of {_usd(budget)} will stop it: "
+            f"it pays for about {math.floor(job.requests * shares[pick.name]):,} of {_requests(job)}"
+        )
+    return pick, reason if in_time else f"{reason}; it {_miss(pick, times[pick.name], job)}"
+
+
+def _then(pick: _Offer, offers: Sequence[_Offer], job: Job, options: ChoiceOptions) -> str | None:
+    """How what the first way leaves over is bought. A batch can leave all of it, and only when its window is over."""
+    _, flex, standard = offers
+    if pick.name == BATCH:
+        # Flex is asked for no price here: it always costs less than standard, the only other way to go on.
+        in_time = job.deadline is None or flex.sure <= job.deadline - options.batch_seconds
+        return FLEX if flex.offered and in_time else STANDARD
+    return STANDARD if pick.name == FLEX and standard.affordable else None
+
+
+def _cheapest(offers: Sequence[_Offer], options: ChoiceOptions) -> _Offer:
+    """Batch and flex at the same price: flex as long as it does not take too long."""
+    lowest = min(offer.cost for offer in offers)
+    equal = {offer.name: offer for offer in offers if not _less(lowest, offer.cost)}
+    if BATCH in equal and FLEX in equal:
+        return equal[FLEX] if equal[FLEX].way.seconds <= options.flex_seconds else equal[BATCH]
+    return next(iter(equal.values()))
+
+
+# --------------------------------------------------------------------------------------------------------- the ways
+
+
+def _offer(name: str, job: Job, price: Price, options: ChoiceOptions) -> _Offer:
+    cost, missing = _cost(name, job, price)
+    seconds, worth = _time(name, job, options)
+    sure = options.batch_seconds if name == BATCH else seconds
+    budget, deadline = job.limits.max_cost_usd, job.deadline
+    barred = ""
+    if (name == FLEX and not options.flex) or (name == BATCH and not options.batch):
+        barred = f"{name} = false in [backend.auto]"
+    elif missing and name != STANDARD:
+        barred = f"no {name} price for {missing}"
+    affordable = budget is None or (cost is not None and not _less(budget, cost))
+    punctual = deadline is None or sure <= deadline
+    against = []
+    if not affordable and budget is not None:
+        costs = f"unknown price for {missing}" if cost is None else f"costs {_over(_usd(cost), _usd(budget))}"
+        against.append(f"{costs}, the budget is {_usd(budget)}")
+    if not punctual and deadline is not None:
+        up_to = "up to " if name == BATCH else ""
+        against.append(f"needs {up_to}{_over(_span(sure), _span(deadline))}, the deadline is {_span(deadline)}")
+    unknown = f"unknown price for {missing}" if missing else ""
+    note = barred or ", and ".join(against) or "; ".join(filter(None, (unknown, worth)))
+    return _Offer(Way(name, cost, seconds, note), sure, not barred, affordable, punctual)
+
+
+def _cost(name: str, job: Job, price: Price) -> tuple[float | None, str]:
+    """US dollars for the job, or None and the models that have no price this way.
+
+    A price of a tier that is not below the standard one is none: that is how an unknown tier is answered.
+    """
+    total, missing = 0.0, []
+    for load in job.loads:
+        if not load.requests:
+            continue
+        found = standard = price(load, None)
+        if name != STANDARD:
+            found = price(load, TIERS[name])
+            if found is not None and (standard is None or not _less(found, standard)):
+                found = None
+        if found is None:
+            missing.append(load.model or "the prompt's own model")
+        else:
+            total += found
+    return (None if missing else total), ", ".join(dict.fromkeys(missing))
+
+
+def _time(name: str, job: Job, options: ChoiceOptions) -> tuple[float, str]:
+    """The expected seconds of a way, and what this expectation is worth."""
+    if name == BATCH:
+        promise = f"up to {_span(options.batch_seconds)}"
+        if job.batch_seconds is None:
+            return options.batch_seconds, promise
+        return job.batch_seconds, f"as batches took so far, {promise}"
+    limits, tokens = job.limits, sum(load.input_tokens + load.output_tokens for load in job.loads)
+    observed = job.call_seconds.get(name)
+    guess = FLEX_CALL_SECONDS if name == FLEX else STANDARD_CALL_SECONDS
+    call = guess if observed is None else observed
+    # Not more than there are can be in flight, so no job is over before its first call.
+    bounds = [(call * job.requests / max(1, min(limits.concurrency, job.requests)), "")]
+    if observed is None:
+        bounds = [(bounds[0][0], f"a guess: {call:g} s a call")]
+    for amount, rate, unit in (
+        (job.requests, limits.requests_per_minute, "requests"),
+        (tokens, limits.tokens_per_minute, "tokens"),
+    ):
+        if rate is not None:
+            bounds.append((60.0 * amount / rate, f"held to {rate:,.10g} {unit} a minute"))
+    return max(bounds, key=lambda bound: bound[0])
+
+
+# -------------------------------------------------------------------------------------------------------- sentences
+
+
+def _merit(pick: _Offer, offers: Sequence[_Offer]) -> str:
+    standard = offers[-1]
+    if pick is not standard:
+        return f"{pick.name} saves {_usd(standard.cost - pick.cost)} of {_usd(standard.cost)}"
+    return f"standard costs {_usd(pick.cost)}" if pick.way.cost_usd is not None else "standard at an unknown price"
+
+
+def _others(pick: _Offer, offers: Sequence[_Offer], job: Job, options: ChoiceOptions) -> list[str]:
+    """Why none of the other ways."""
+    _, flex, _ = offers
+    found = []
+    for other in offers:
+        if other is pick:
+            continue
+        if not other.possible:
+            found.append(f"{other.name} is out: {other.way.note}")
+        elif other.name == FLEX and pick.name == BATCH and not _less(pick.cost, other.cost):
+            busy, most = _span(flex.way.seconds), _span(options.flex_seconds)
+            found.append(
+                f"{_requests(job)} would keep flex busy for {_over(busy, most)}, more than the {most} it may take"
+            )
+        elif other.name == BATCH and pick.name == FLEX and not _less(pick.cost, other.cost):
+            found.append(f"it needs {_span(flex.way.seconds)} of the {_span(options.flex_seconds)} it may take")
+    return found
+
+
+def _miss(pick: _Offer, seconds: float, job: Job) -> str:
+    """What is to be feared for the deadline when `pick` takes `seconds`."""
+    deadline = job.deadline or 0.0
+    late = _span(seconds - deadline)
+    if pick.name != BATCH:
+        return f"is expected to miss the deadline of {_span(deadline)} by {late}"
+    verb = "is expected to" if pick.way.seconds > deadline else "may"
+    return f"{verb} miss the deadline of {_span(deadline)} by up to {late}"
+
+
+def _requests(job: Job) -> str:
+    return f"{job.requests:,} request" if job.requests == 1 else f"{job.requests:,} requests"
+
+
+def _less(one: float, other: float) -> bool:
+    """Less by more than what adding in another order makes of the same price."""
+    return one < other and not math.isclose(one, other, rel_tol=EQUAL)
+
+
+def _over(number: str, bound: str) -> str:
+    """A number above a bound, where both may read the same."""
+    return f"just over {bound}" if number == bound else number
+
+
+def _usd(usd: float) -> str:
+    """As `money` of the reports, which stand too high to be imported here."""
+    if usd == 0 or abs(usd) >= 0.1:
+        return f"${usd:,.2f}"
+    rounded = float(f"{usd:.1e}")
+    return f"${rounded:.{1 - math.floor(math.log10(abs(rounded)))}f}"
+
+
+def _span(seconds: float) -> str:
+    """As `duration` of the reports, but whole hours stay hours up to three days: `24 h` is what is promised."""
+    if seconds < 9.95:
+        return f"{seconds:.1f} s"
+    whole = round(seconds)
+    if whole % 3600 == 0 and whole <= 3 * 86_400:
+        return f"{whole // 3600} h"
+    for size, name, part, part_name in ((86_400, "d", 3600, "h"), (3600, "h", 60, "min"), (60, "min", 1, "s")):
+        if whole >= size:
+            rest = whole % size // part
+            return f"{whole // size} {name}" + (f" {rest} {part_name}" if rest else "")
+    return f"{whole} s"

@@ -1,0 +1,283 @@
+"""Batch files and batch objects. Pure: bytes in, values out, and never an exception for what came back."""
+
+from __future__ import annotations
+
+import json
+import math
+import re
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import Any
+
+from bioforge.batching import Row
+from bioforge.events import Launch
+from bioforge.model import ENDED, Batch, BatchProblem, BatchState, Failure, Paid, Usage
+from bioforge.openai.failures import read_failure, readable
+from bioforge.openai.wire import Price, read_answer, read_usage
+
+TIER = "batch"
+"""The price tier of everything that is bought in a batch."""
+
+HASH_DIGITS = 40
+"""Hexadecimal digits of a request's hash that stand in a `custom_id`, which may have 64 characters."""
+
+_STATES = {
+    "validating": BatchState.SUBMITTED,
+    "in_progress": BatchState.IN_PROGRESS,
+    "finalizing": BatchState.IN_PROGRESS,
+    "cancelling": BatchState.IN_PROGRESS,
+    "completed": BatchState.COMPLETED,
+    "failed": BatchState.FAILED,
+    "expired": BatchState.EXPIRED,
+    "cancelled": BatchState.CANCELLED,
+}
+
+_ENDINGS = ("completed_at", "failed_at", "expired_at", "cancelled_at")
+
+_CODES = {"batch_expired": "expired", "batch_cancelled": "cancelled", "request_timeout": "timeout"}
+"""Why a request of a batch was never answered, to our error classes."""
+
+_CUSTOM_ID = re.compile(rf"t\d+-\d+-([0-9a-f]{{{HASH_DIGITS}}})")
+
+_BODY = re.compile(rb'"body"\s*:\s*(?=\{)')
+_AFTER_BODY = re.compile(rb'\}\s*(?:,\s*"error"\s*:\s*null\s*)?\}\s*$')
+
+_GROUPS = r"\d{1,3}(?:[,._'\u00a0\u202f ]\d{3})+|\d+"
+_LIMIT = re.compile(
+    rf"\blimit(?:\s+(?:of|is))?\s*[:=]?\s*(?P<first>{_GROUPS})(?![.,_]?\d)(?!\w)"
+    rf"|(?<![\d.,_])(?P<second>{_GROUPS})\s+enqueued\b",
+    re.IGNORECASE,
+)
+_ENQUEUED = re.compile(r"enqueued[\s_-]+token|token_limit_exceeded", re.IGNORECASE)
+
+
+# --------------------------------------------------------------------------------------------------- the file we send
+
+
+def line(launch: Launch) -> bytes:
+    """The line that asks for a request, with its line feed. The body is the request's own, byte for byte."""
+    custom_id = json.dumps(launch.client_request_id).encode()
+    url = json.dumps(launch.request.endpoint).encode()
+    return b'{"custom_id":%b,"method":"POST","url":%b,"body":%b}\n' % (custom_id, url, launch.request.body)
+
+
+def custom_id(target: int, number: int, request_hash: str) -> str:
+    """The name of a line: whose target, which attempt, and the beginning of the request's hash.
+
+    At most 64 characters of `[A-Za-z0-9_-]`, as long as target and number together have no more than 21 digits.
+    """
+    return f"t{target}-{number}-{request_hash.partition(':')[2][:HASH_DIGITS]}"
+
+
+def hash_of(custom_id: str) -> str | None:
+    """The beginning of the request's hash (`v1:` and 40 digits) that `custom_id` put into the name of a line."""
+    found = _CUSTOM_ID.fullmatch(custom_id)
+    return None if found is None else f"v1:{found[1]}"
+
+
+# ----------------------------------------------------------------------------------------------- the files we get back
+
+
+def read_line(batch: Batch, line: bytes, price: Price | None = None) -> Row:
+    """What a line of an output or error file says. Blank lines are for the caller to skip."""
+
+    def at_batch_price(model: str, usage: Usage, tier: str | None) -> float | None:
+        # What the answer calls its tier is that of the machine it ran on, not that of the bill.
+        return None if price is None else price(model, usage, TIER)
+
+    found = _without_body(line)
+    if found is not None:
+        entry, content = found
+        answer = read_answer(batch.endpoint, content, batch.model, at_batch_price)
+        if answer.problem is None or answer.problem.error_class != "malformed":
+            response = entry["response"]
+            return Row(entry["custom_id"], answer, paid=Paid.YES, request_id=_text(response.get("request_id")))
+    try:
+        entry = json.loads(line)
+    except (ValueError, RecursionError) as error:
+        return _unreadable(line, f"the line is not JSON: {error}")
+    if not isinstance(entry, dict):
+        return _unreadable(line, f"the line is JSON without an object: {type(entry).__name__}")
+    name = _text(entry.get("custom_id"))
+    if name is None:
+        return _unreadable(line, "the line has no custom_id")
+    response = entry.get("response")
+    if isinstance(response, dict):
+        return _answered(batch, name, response, at_batch_price)
+    return _not_answered(name, entry.get("error"), line)
+
+
+def _without_body(line: bytes) -> tuple[dict[str, Any], bytes] | None:
+    """The line with null for the body, and the body as it was received; None for any line that is not plainly a 200.
+
+    An answer is parsed once and kept byte for byte. What is left of the line proves that the body was cut out whole:
+    it is JSON with exactly that null where the body belongs.
+    """
+    start, end = _BODY.search(line), _AFTER_BODY.search(line)
+    if start is None or end is None or end.start() <= start.end():
+        return None
+    try:
+        entry = json.loads(line[: start.end()] + b"null" + line[end.start() :])
+        response = entry["response"]
+        plain = response["body"] is None and response["status_code"] == 200
+    except (ValueError, LookupError, TypeError, RecursionError):
+        return None
+    if not plain or not _text(entry.get("custom_id")):
+        return None
+    return {**entry, "custom_id": _text(entry["custom_id"])}, line[start.end() : end.start()]
+
+
+def _answered(batch: Batch, name: str, response: Mapping[str, Any], price: Price) -> Row:
+    content = _bytes(response.get("body"))
+    status = _status(response.get("status_code"))
+    request_id = _text(response.get("request_id"))
+    if not 200 <= status < 300:
+        outcome = read_failure(status, {}, content)
+        return Row(
+            name,
+            failure=outcome.failure,
+            paid=outcome.paid,
+            transient=outcome.retryable,
+            stops_run=outcome.stops_run,
+            request_id=request_id,
+            body=content,
+        )
+    answer = read_answer(batch.endpoint, content, batch.model, price)
+    if answer.problem is not None and answer.problem.error_class == "malformed":
+        # Something was delivered, and whether it was charged for nobody can tell from here.
+        return Row(
+            name, failure=answer.problem, paid=Paid.MAYBE, transient=True, request_id=request_id, body=content or None
+        )
+    return Row(name, answer, paid=Paid.YES, request_id=request_id)
+
+
+def _status(value: object) -> int:
+    """Where no number tells the status, the body has to."""
+    if isinstance(value, str) and len(value) == 3 and value.isdecimal():
+        return int(value)
+    return value if isinstance(value, int) and not isinstance(value, bool) else 200
+
+
+def _not_answered(name: str, error: object, line: bytes) -> Row:
+    if isinstance(error, str):
+        error = {"message": error}
+    if not isinstance(error, dict):
+        failure = Failure("batch_error", "the line has neither an answer nor an error")
+        return Row(name, failure=failure, paid=Paid.MAYBE, transient=True, body=line)
+    code = _text(error.get("code"))
+    message = _text(error.get("message")) or code or "the batch could not ask for this row"
+    failure = Failure(_CODES.get(code or "", "batch_error"), message, code)
+    return Row(name, failure=failure, transient=True, body=_bytes({"error": error}))
+
+
+def _unreadable(line: bytes, message: str) -> Row:
+    return Row(None, failure=Failure("unreadable", message), paid=Paid.MAYBE, body=line)
+
+
+def _bytes(body: object) -> bytes:
+    """A body as bytes again; some servers put it into the line as a text of JSON."""
+    if body is None:
+        return b""
+    try:
+        if isinstance(body, str):
+            return readable(body).encode()
+        try:
+            return json.dumps(body, ensure_ascii=False, separators=(",", ":")).encode()
+        except UnicodeEncodeError:  # half of a surrogate pair, which only escapes can carry
+            return json.dumps(body, separators=(",", ":")).encode()
+    except (ValueError, RecursionError):
+        return b""
+
+
+# ------------------------------------------------------------------------------------------------- the object of the API
+
+
+def key_of(body: Mapping[str, Any]) -> str:
+    """Our own key in a job's metadata; empty where there is none."""
+    return _text(_object(body.get("metadata")).get("bioforge")) or ""
+
+
+def read_batch(batch: Batch, body: Mapping[str, Any]) -> Batch:
+    """The batch with what the API's object says about it; what that does not tell stays as it is."""
+    status = _text(body.get("status"))
+    state = batch.state if status is None else _STATES.get(status, BatchState.IN_PROGRESS)
+    counts = _object(body.get("request_counts"))
+    submitted, expires = _time(body.get("created_at")), _time(body.get("expires_at"))
+    return replace(
+        batch,
+        endpoint=batch.endpoint or _text(body.get("endpoint")) or "",
+        model=batch.model or _text(body.get("model")) or "",
+        state=state,
+        status=status or batch.status,
+        batch_id=_text(body.get("id")) or batch.batch_id,
+        file_id=_text(body.get("input_file_id")) or batch.file_id,
+        output_file_id=_text(body.get("output_file_id")) or batch.output_file_id,
+        error_file_id=_text(body.get("error_file_id")) or batch.error_file_id,
+        requests=batch.requests or _count(counts.get("total")) or 0,
+        completed=_or(_count(counts.get("completed")), batch.completed),
+        failed=_or(_count(counts.get("failed")), batch.failed),
+        submitted_at=batch.submitted_at if submitted is None else submitted,
+        expires_at=batch.expires_at if expires is None else expires,
+        ended_at=_ended_at(body, status, state) or batch.ended_at,
+        usage=read_usage(body) or batch.usage,
+        problems=_problems(body) or batch.problems,
+    )
+
+
+def _ended_at(body: Mapping[str, Any], status: str | None, state: BatchState) -> float | None:
+    if state not in ENDED:
+        return None
+    times = (_time(body.get(name)) for name in (f"{status}_at", *_ENDINGS))
+    return next((time for time in times if time is not None), None)
+
+
+def _problems(body: Mapping[str, Any]) -> tuple[BatchProblem, ...]:
+    errors = body.get("errors")
+    entries = errors if isinstance(errors, list) else _object(errors).get("data")
+    return tuple(
+        BatchProblem(
+            _text(entry.get("code")) or "unknown",
+            _text(entry.get("message")) or "refused without words",
+            _count(entry.get("line")),
+        )
+        for entry in (entries if isinstance(entries, list) else ())
+        if isinstance(entry, dict)
+    )
+
+
+def enqueued_limit(text: str) -> int | None:
+    """The tokens in `Limit: 1,350,000 enqueued tokens`; 0 for a refusal of that kind without a number, else None."""
+    if _ENQUEUED.search(text) is None:
+        return None
+    found = _LIMIT.search(text)
+    digits = "" if found is None else re.sub(r"\D", "", found["first"] or found["second"])
+    # More digits than any limit has are no number of tokens.
+    return int(digits) if 0 < len(digits) <= 15 else 0
+
+
+def _object(value: object) -> Mapping[str, Any]:
+    return value if isinstance(value, dict) else {}
+
+
+def _text(value: object) -> str | None:
+    """A text that is not empty, or None."""
+    return readable(value) if isinstance(value, str) and value else None
+
+
+def _count(value: object) -> int | None:
+    return value if isinstance(value, int) and not isinstance(value, bool) and 0 <= value < 2**53 else None
+
+
+def _time(value: object) -> float | None:
+    """Seconds since 1970; 0 and what is no number say nothing."""
+    if not isinstance(value, int | float) or isinstance(value, bool):
+        return None
+    try:
+        seconds = float(value)
+    except OverflowError:
+        return None
+    return seconds if seconds > 0 and math.isfinite(seconds) else None
+
+
+def _or(value: int | None, otherwise: int) -> int:
+    return otherwise if value is None else value

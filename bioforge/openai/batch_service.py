@@ -1,0 +1,379 @@
+"""OpenAI's Batch API as a `BatchService`: the real SDK, each call once, every ending an `Outcome`.
+
+Batches are few and files are large: here the SDK's comfort costs nothing. Its retries stay off, since a creation that
+is sent twice is paid twice, and bodies are read as bytes, since its parsing raises after the fact.
+"""
+
+from __future__ import annotations
+
+import json
+import threading
+import time
+from collections.abc import Callable, Generator, Iterator, Mapping
+from contextlib import closing
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from bioforge.batching import CallError, Row
+from bioforge.errors import OutputError
+from bioforge.events import Launch
+from bioforge.files import atomic_write
+from bioforge.interfaces import BackendContext, Outcome
+from bioforge.model import Batch, Failure, Paid, Request
+from bioforge.openai import batch_lines
+from bioforge.openai.batch_lines import read_batch
+from bioforge.openai.client import CONNECT_SECONDS, PLACEHOLDER_KEY, check_key, lowered, without_key, words_without_key
+from bioforge.openai.failures import read_failure
+from bioforge.openai.outcomes import broken_off
+from bioforge.openai.wire import Price
+
+if TYPE_CHECKING:
+    import httpx2
+    from openai import OpenAI
+
+CALL_SECONDS = 120.0
+"""Longest time for a call that looks something up or asks for an end."""
+
+TRANSFER_SECONDS = 600.0
+"""Longest time without progress of an upload, a download or a creation."""
+
+FILE_SECONDS = 30 * 86_400
+"""How long an uploaded file is kept: the longest the API allows."""
+
+WINDOW = "24h"
+"""The only time in which the API does a batch."""
+
+PIECE = 1 << 16
+"""Bytes of a download that are written at once."""
+
+PAGE = 100
+"""Entries of a list in one page."""
+
+BEFORE = 86_400.0
+"""Seconds before its preparation in which a batch is still looked for: clocks differ, and a list need not be in order."""
+
+LONGEST_METADATA = 512
+"""Characters of a value in a job's metadata."""
+
+
+Observe = Callable[[str, Mapping[str, str], float, CallError | None], None]
+"""Told of each call when it has ended: the operation, ids by name, seconds, and what went wrong."""
+
+
+class OpenAIBatches:
+    """One client for all threads. Raises `CallError` for whatever comes of a call, `OutputError` for a local disk."""
+
+    def __init__(self, context: BackendContext, price: Price, observe: Observe | None = None) -> None:
+        self._context = context
+        self._price = price
+        self._observe = observe
+        self._lock = threading.Lock()
+        self._clients: dict[bool, OpenAI] = {}
+
+    def check(self) -> None:
+        """Raises `UsageError` when a key is needed and there is none."""
+        check_key(self._context)
+
+    def close(self) -> None:
+        with self._lock:
+            clients, self._clients = self._clients, {}
+        for client in clients.values():
+            client.close()
+
+    # ------------------------------------------------------------------------------------------------- pure
+
+    def custom_id(self, request: Request, number: int) -> str:
+        return batch_lines.custom_id(request.target, number, request.request_hash)
+
+    def line(self, launch: Launch) -> bytes:
+        return batch_lines.line(launch)
+
+    def read(self, batch: Batch, line: bytes) -> Row:
+        return batch_lines.read_line(batch, line, self._price)
+
+    def enqueued_limit(self, text: str) -> int | None:
+        return batch_lines.enqueued_limit(text)
+
+    def seen(self, job: Mapping[str, Any]) -> Batch:
+        """A job as the API's object, of which nothing is known from elsewhere; `key` is empty for one that is not ours."""
+        return read_batch(Batch(batch_lines.key_of(job), "", ""), job)
+
+    def cost(self, batch: Batch) -> float | None:
+        """US dollars for what the API says was used; None where either is unknown."""
+        return None if batch.usage is None else self._price(batch.model, batch.usage, batch_lines.TIER)
+
+    # ------------------------------------------------------------------------------------------------ files
+
+    def upload(self, batch: Batch, path: Path) -> str:
+        try:
+            stream = path.open("rb")
+        except OSError as error:
+            raise OutputError(f"cannot read {path}: {error.strerror or error}") from error
+        with stream:
+            uploaded = self._call(
+                "upload",
+                lambda client: client.files.with_raw_response.create(
+                    file=(f"{batch.key}.jsonl", stream, "application/jsonl"),
+                    purpose="batch",
+                    expires_after={"anchor": "created_at", "seconds": FILE_SECONDS},
+                    timeout=self._timeout(TRANSFER_SECONDS),
+                ),
+                key=batch.key,
+            )
+        return _id(uploaded, "file")
+
+    def find_file(self, batch: Batch) -> str | None:
+        name = f"{batch.key}.jsonl"
+        for entry in self._files():
+            if entry.get("filename") == name and batch.bytes in (0, entry.get("bytes")):
+                return _id(entry, "file")
+            if _too_old(entry, batch):
+                break
+        return None
+
+    def file_bytes(self, file_id: str) -> int | None:
+        """The size of a file; None where it is not told."""
+        file = self._call(
+            "describe file",
+            lambda client: client.files.with_raw_response.retrieve(file_id, timeout=self._short()),
+            file_id=file_id,
+        )
+        size = file.get("bytes")
+        return size if isinstance(size, int) else None
+
+    def delete_file(self, file_id: str) -> None:
+        """A file that is gone already is as good as deleted."""
+        try:
+            self._call(
+                "delete file",
+                lambda client: client.files.with_raw_response.delete(file_id, timeout=self._short()),
+                file_id=file_id,
+            )
+        except CallError as error:
+            if error.failure.http_status != 404:
+                raise
+
+    def download(self, file_id: str, path: Path) -> int:
+        size = 0
+        try:
+            with closing(self._pieces(file_id)) as pieces, atomic_write(path) as stream:
+                for piece in pieces:
+                    stream.write(piece)
+                    size += len(piece)
+        except OutputError as error:
+            raise OutputError(error.message, "nothing is lost: the provider keeps the file for 30 days") from error
+        return size
+
+    def _pieces(self, file_id: str) -> Generator[bytes]:
+        """The content of a file, as it arrives; it ends without an exception only when it is whole."""
+        started = time.perf_counter()
+        answer: httpx2.Response | None = None
+        try:
+            # Some servers keep their files elsewhere and answer with a redirect; the key does not go there.
+            content = self._client(redirects=True).files.with_streaming_response.content
+            with content(file_id, timeout=self._timeout(TRANSFER_SECONDS)) as response:
+                answer = response.http_response
+                yield from response.iter_bytes(PIECE)
+            _check_whole(answer)
+        except Exception as error:
+            raise self._ended("download", started, {"file_id": file_id}, answer, error) from error
+        self._ended("download", started, {"file_id": file_id}, answer)
+
+    # ------------------------------------------------------------------------------------------------- jobs
+
+    def create(self, batch: Batch, project: str) -> Batch:
+        metadata = {"bioforge": batch.key, "project": project[:LONGEST_METADATA]}
+        return self.create_job(batch, {name: value for name, value in metadata.items() if value})
+
+    def create_job(self, batch: Batch, metadata: Mapping[str, str], window: str = WINDOW) -> Batch:
+        """As `create`, with metadata and completion window of one's own. Once it may have arrived, `find` knows more."""
+        endpoint: Any = batch.endpoint
+        asked: Any = window
+        body = self._call(
+            "create",
+            lambda client: client.batches.with_raw_response.create(
+                input_file_id=batch.file_id or "",
+                endpoint=endpoint,
+                completion_window=asked,
+                metadata=dict(metadata),
+                timeout=self._timeout(TRANSFER_SECONDS),
+            ),
+            key=batch.key,
+            file_id=batch.file_id or "",
+        )
+        _id(body, "batch")
+        return read_batch(batch, body)
+
+    def find(self, batch: Batch) -> Batch | None:
+        for job in self.jobs():
+            if _is(job, batch):
+                return read_batch(batch, job)
+            if _too_old(job, batch):
+                break
+        return None
+
+    def jobs(self) -> Iterator[Mapping[str, Any]]:
+        """Every job of the account's project as the API's object, newest first, fetched in pages as they are read."""
+        return self._entries("list", lambda page, client: client.batches.with_raw_response.list(**page))
+
+    def job(self, batch_id: str) -> Mapping[str, Any]:
+        """A job as the API's object."""
+        return self._call(
+            "retrieve",
+            lambda client: client.batches.with_raw_response.retrieve(batch_id, timeout=self._short()),
+            batch_id=batch_id,
+        )
+
+    def look(self, batch: Batch) -> Batch:
+        return read_batch(batch, self.job(batch.batch_id or ""))
+
+    def cancel(self, batch: Batch) -> Batch:
+        batch_id = batch.batch_id or ""
+        body = self._call(
+            "cancel",
+            lambda client: client.batches.with_raw_response.cancel(batch_id, timeout=self._short()),
+            batch_id=batch_id,
+        )
+        return read_batch(batch, body)
+
+    # ------------------------------------------------------------------------------------------------ calls
+
+    def _files(self) -> Iterator[Mapping[str, Any]]:
+        return self._entries(
+            "list files",
+            lambda page, client: client.files.with_raw_response.list(purpose="batch", order="desc", **page),
+        )
+
+    def _entries(self, operation: str, ask: Callable[[dict[str, Any], OpenAI], Any]) -> Iterator[Mapping[str, Any]]:
+        """The entries of a list, page by page."""
+        after = ""
+        while True:
+            page: dict[str, Any] = {"limit": PAGE, "timeout": self._short()} | ({"after": after} if after else {})
+            body = self._call(operation, partial(ask, page), after=after)
+            data = body.get("data")
+            entries = [entry for entry in data if isinstance(entry, dict)] if isinstance(data, list) else []
+            yield from entries
+            last = entries[-1].get("id") if entries else None
+            # A server that pays no heed to `after` would give the same page for ever.
+            if not body.get("has_more") or not isinstance(last, str) or last == after:
+                return
+            after = last
+
+    def _call(self, operation: str, ask: Callable[[OpenAI], Any], **ids: str) -> dict[str, Any]:
+        """The object that a call answers with."""
+        started = time.perf_counter()
+        answer: httpx2.Response | None = None
+        try:
+            answer = ask(self._client()).http_response
+            assert answer is not None
+            body = _object(without_key([answer.content], self._context))
+        except Exception as error:
+            raise self._ended(operation, started, ids, answer, error) from error
+        found = body.get("id")
+        if operation in ("upload", "create") and isinstance(found, str):
+            ids["file_id" if operation == "upload" else "batch_id"] = found
+        self._ended(operation, started, ids, answer)
+        return body
+
+    def _ended(
+        self,
+        operation: str,
+        started: float,
+        ids: Mapping[str, str],
+        answer: httpx2.Response | None,
+        error: Exception | None = None,
+    ) -> CallError:
+        """What a call came to, told to the observer; to be raised where there was an `error`."""
+        seconds = time.perf_counter() - started
+        if isinstance(error, CallError):
+            failed = error
+        else:
+            failed = CallError(Outcome() if error is None else self._outcome(error, seconds, answer))
+        if self._observe is not None:
+            request_id = failed.outcome.request_id or (answer.headers.get("x-request-id") if answer else None)
+            known = {**ids, "request_id": request_id or ""}
+            told = {name: value for name, value in known.items() if value}
+            self._observe(operation, told, seconds, None if error is None else failed)
+        return failed
+
+    def _outcome(self, error: Exception, seconds: float, answer: httpx2.Response | None) -> Outcome:
+        import openai
+
+        if isinstance(error, openai.APIStatusError):
+            response = error.response
+            content = without_key([response.content], self._context)
+            return replace(read_failure(response.status_code, lowered(response.headers), content), seconds=seconds)
+        # The SDK hides what happened behind an exception of its own that only says that something did.
+        hidden = error.__cause__ if isinstance(error, openai.APIConnectionError) else None
+        cause = hidden if isinstance(hidden, Exception) else error
+        status, headers = (None, {}) if answer is None else (answer.status_code, lowered(answer.headers))
+        outcome = broken_off(cause, seconds, status, headers, b"")
+        assert outcome.failure is not None
+        words = words_without_key(outcome.failure.message, self._context)
+        return replace(outcome, failure=replace(outcome.failure, message=words))
+
+    def _client(self, redirects: bool = False) -> OpenAI:
+        import httpx2
+        from openai import OpenAI
+
+        with self._lock:
+            found = self._clients.get(redirects)
+            if found is None:
+                found = self._clients[redirects] = OpenAI(
+                    api_key=self._context.api_key or PLACEHOLDER_KEY,
+                    base_url=self._context.base_url,
+                    max_retries=0,
+                    timeout=self._short(),
+                    http_client=httpx2.Client(follow_redirects=redirects),
+                )
+            return found
+
+    def _short(self) -> httpx2.Timeout:
+        return self._timeout(min(CALL_SECONDS, self._context.timeout))
+
+    def _timeout(self, seconds: float) -> httpx2.Timeout:
+        import httpx2
+
+        return httpx2.Timeout(seconds, connect=min(CONNECT_SECONDS, seconds))
+
+
+def _is(job: Mapping[str, Any], batch: Batch) -> bool:
+    same_key = bool(batch.key) and batch_lines.key_of(job) == batch.key
+    return same_key or (bool(batch.file_id) and job.get("input_file_id") == batch.file_id)
+
+
+def _too_old(entry: Mapping[str, Any], batch: Batch) -> bool:
+    created = entry.get("created_at")
+    return isinstance(created, int | float) and 0 < created < batch.prepared_at - BEFORE
+
+
+def _id(body: Mapping[str, Any], what: str) -> str:
+    found = body.get("id")
+    if not isinstance(found, str) or not found:
+        raise _malformed(f"the answer is no {what}: it has no id", json.dumps(body).encode())
+    return found
+
+
+def _object(content: bytes) -> dict[str, Any]:
+    try:
+        body = json.loads(content)
+    except (ValueError, RecursionError) as error:
+        raise _malformed(f"the answer is not JSON: {error}", content) from error
+    if not isinstance(body, dict):
+        raise _malformed(f"the answer is JSON without an object: {type(body).__name__}", content)
+    return body
+
+
+def _check_whole(answer: httpx2.Response) -> None:
+    """The transport notices a body that is too short; this also notices one that another program cut for it."""
+    expected, arrived = answer.headers.get("content-length", ""), answer.num_bytes_downloaded
+    if expected.isdecimal() and int(expected) != arrived:
+        words = f"the file was cut off: {arrived:,} of {int(expected):,} bytes arrived"
+        raise CallError(Outcome(failure=Failure("truncated_body", words), paid=Paid.MAYBE, retryable=True))
+
+
+def _malformed(words: str, content: bytes) -> CallError:
+    """A success that cannot be read: whatever was asked for may have been done."""
+    return CallError(Outcome(failure=Failure("malformed", words), paid=Paid.MAYBE, retryable=True, body=content))

@@ -1,0 +1,108 @@
+"""How many members of batches a run waits for, counted from its events and gauges. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+
+from bioforge.events import BatchCollected
+from bioforge.model import CLOSED, Batch, BatchState
+
+
+@dataclass(slots=True)
+class _Members:
+    """Of one batch. `started` and `ended` are what this run has seen; `requests` what an earlier run has put in,
+    as far as this run waits for it. What of those an earlier run has collected already is not known until the end."""
+
+    requests: int = 0
+    started: int = 0
+    ended: int = 0
+    own: bool = False
+    """Whether this run has prepared it."""
+    state: BatchState = BatchState.PREPARING
+
+    @property
+    def adopted(self) -> int:
+        """Those that this run answers for without having started them."""
+        if self.own:
+            return 0
+        return self.ended if self.state in CLOSED else max(self.ended, self.requests)
+
+    @property
+    def waiting(self) -> int:
+        return 0 if self.state in CLOSED else max(0, (self.started if self.own else self.requests) - self.ended)
+
+
+@dataclass(slots=True)
+class BatchTally:
+    """Every batch that a run has seen, whoever prepared it. True when there was one."""
+
+    missing: int = 0
+    """Requests that a batch was asked and of which nothing came back."""
+    _batches: dict[str, _Members] = field(default_factory=dict, repr=False)
+
+    def __bool__(self) -> bool:
+        return bool(self._batches)
+
+    def see(self, batches: Iterable[Batch]) -> None:
+        """Batches as they are now. One that was closed stays closed, whatever a gauge still shows."""
+        for batch in batches:
+            members = self._members(batch.key)
+            if members.state in CLOSED:
+                continue
+            members.state = batch.state
+            members.requests = batch.requests if batch.awaited else 0
+            members.own = members.own or batch.state is BatchState.PREPARING
+
+    def start(self, key: str) -> None:
+        members = self._members(key)
+        members.started += 1
+        members.own = True
+
+    def end(self, key: str) -> bool:
+        """Count an outcome. Returns whether this run had started it."""
+        members = self._members(key)
+        members.ended += 1
+        return members.own
+
+    def collect(self, event: BatchCollected) -> None:
+        self._members(event.batch.key).state = BatchState.COLLECTED
+        self.missing += event.counts.get("missing", 0)
+
+    @property
+    def waiting(self) -> int:
+        """Members of open batches that have no outcome yet, of the batches that this run waits for."""
+        return sum(members.waiting for members in self._batches.values())
+
+    @property
+    def adopted(self) -> int:
+        """Members of the batches of earlier runs that this run waits for or has collected."""
+        return sum(members.adopted for members in self._batches.values())
+
+    @property
+    def collected(self) -> int:
+        return sum(members.state is BatchState.COLLECTED for members in self._batches.values())
+
+    @property
+    def released(self) -> int:
+        return sum(members.state is BatchState.RELEASED for members in self._batches.values())
+
+    @property
+    def open(self) -> int:
+        return sum(members.state not in CLOSED for members in self._batches.values())
+
+    def _members(self, key: str) -> _Members:
+        members = self._batches.get(key)
+        if members is None:
+            members = self._batches[key] = _Members()
+        return members
+
+    def __str__(self) -> str:
+        """`3 collected, 1 open, 12 answers missing`."""
+        shown = (
+            (self.collected, "collected"),
+            (self.open, "open"),
+            (self.released, "never created"),
+            (self.missing, "answer missing" if self.missing == 1 else "answers missing"),
+        )
+        return ", ".join(f"{count:,} {word}" for count, word in shown if count)

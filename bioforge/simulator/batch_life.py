@@ -1,0 +1,290 @@
+"""The life of one batch, from its creation to its files, as a generator that does a little at a time.
+
+What is due follows from the wall clock and from nothing else, so that a batch goes on where it was when its
+server is started again. A tenth of `batch_seconds` is for validating, a tenth for finalizing; between them the
+lines come due at an even pace.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from random import Random
+
+from bioforge.simulator import batch_lines
+from bioforge.simulator.batch_input import Verdict, judge, read_lines
+from bioforge.simulator.batch_journal import Journal
+from bioforge.simulator.batch_lines import Result, Setting
+from bioforge.simulator.batches import Batch, Batches
+from bioforge.simulator.files import OUTPUT, Files
+from bioforge.simulator.folder import Folder
+from bioforge.simulator.ledger import Ledger
+from bioforge.simulator.limits import Quota
+from bioforge.simulator.options import SimulatorOptions
+
+TOKEN_LIMIT = "token_limit_exceeded"
+
+SLICE = 0.005
+"""Seconds a step may take before it lets requests be answered."""
+
+_PAUSE = 0.01
+"""Seconds between two looks at what came due: not every line is worth one."""
+
+_VALIDATING = 0.1
+_FINALIZING = 0.1
+
+
+class Pace:
+    """Says when a step has taken long enough."""
+
+    def __init__(self) -> None:
+        self._end = 0.0
+
+    def begin(self) -> None:
+        self._end = time.perf_counter() + SLICE
+
+    def __call__(self) -> bool:
+        return time.perf_counter() >= self._end
+
+
+@dataclass(frozen=True, slots=True)
+class Workshop:
+    """What all batches of a server share."""
+
+    options: SimulatorOptions
+    folder: Folder
+    files: Files
+    batches: Batches
+    ledger: Ledger
+    quota: Quota
+    seen: dict[bytes, int]
+    """How often each body was tried, by digest."""
+    clock: Callable[[], float] = time.time
+    pace: Pace = field(default_factory=Pace)
+    refused: set[str] = field(default_factory=set)
+    """Digests of the inputs that the fault `token_limit` has refused: it refuses none twice."""
+
+
+class Life:
+    """One batch, and where it is in its input."""
+
+    def __init__(self, batch: Batch, shop: Workshop) -> None:
+        self.batch = batch
+        self._shop = shop
+        self._setting = Setting.of(batch.endpoint, shop.options, batch.faults)
+        self._journal = Journal(shop.folder.journal(batch.id), batch.tally)
+        self._offset = 0
+
+    def steps(self) -> Iterator[float]:
+        """One step at each `next`; yields the moment (Unix time) before which there is nothing more to do."""
+        batch, options = self.batch, self._shop.options
+        if batch.total is None:
+            yield from self.validate()
+            self._save()
+        else:
+            self._recover()
+        yield from self._until(batch.created + _VALIDATING * options.batch_seconds, "validating")
+        if batch.errors:
+            return self._end("failed")
+        if batch.status == "validating":
+            self._enter("in_progress")
+        yield from self._execute()
+        match batch.status:
+            case "finalizing":
+                yield from self._deliver()
+                yield from self._until(batch.created + options.batch_seconds, "finalizing")
+                self._end("completed")
+            case "cancelling":
+                yield from self._until(batch.moments["cancelling"] + options.batch_cancel_seconds, "cancelling")
+                yield from self._leave("batch_cancelled")
+                yield from self._deliver()
+                self._end("cancelled")
+            case _:
+                yield from self._leave("batch_expired")
+                yield from self._deliver()
+                batch.expires = min(batch.expires, self._shop.clock())
+                self._end("expired")
+        return None
+
+    def validate(self) -> Iterator[float]:
+        """Reads the input and notes what is wrong with it, or how many lines and tokens it has."""
+        shop, batch = self._shop, self.batch
+        broken = int(batch.faults.get("failed_validation", 0)) or None
+        verdict = Verdict()
+        for _ in judge(shop.folder.input(batch.id), batch.endpoint, verdict, shop.pace, broken_line=broken):
+            yield shop.clock()
+        batch.model = verdict.model
+        if not verdict.errors and (message := self._over_limit(verdict)):
+            verdict.add(TOKEN_LIMIT, None, message)
+        batch.errors = verdict.errors
+        batch.total = 0 if verdict.errors else verdict.total
+        batch.tokens = 0 if verdict.errors else verdict.tokens
+
+    def fail(self, error: Exception) -> None:
+        """Ends a batch over which the simulator itself stumbled."""
+        message = f"The simulator failed: {error!r}"
+        self.batch.errors = [{"code": "server_error", "line": None, "message": message, "param": None}]
+        self._end("failed")
+
+    def _over_limit(self, verdict: Verdict) -> str | None:
+        """The refusal of a batch with more tokens than may wait."""
+        shop, batch = self._shop, self.batch
+        limit = shop.options.batch_enqueued_tokens
+        if "token_limit" in batch.faults and batch.input_digest not in shop.refused:
+            shop.refused.add(batch.input_digest)
+            limit = verdict.tokens // 2
+        elif limit is None or shop.batches.enqueued(verdict.model) + verdict.tokens <= limit:
+            return None
+        return (
+            f"Enqueued token limit reached for {verdict.model or 'the model'} in organization org-simulator. "
+            f"Limit: {limit:,} enqueued tokens. Please try again once some in_progress batches have been completed."
+        )
+
+    def _ending(self) -> tuple[float, str, int]:
+        """When the lines end to be executed, what follows, and how many are executed until then."""
+        batch, faults = self.batch, self.batch.faults
+        total = batch.total or 0
+        candidates = [
+            (self._time_of(faults[name]), status, int(faults[name] * total + 1e-9))
+            for name, status in (("expired", "expired"), ("cancelled", "cancelling"))
+            if name in faults
+        ]
+        if "stuck" not in faults:
+            candidates.append((self._time_of(1.0), "finalizing", total))
+        candidates.append((batch.expires, "expired", self._due(batch.expires)))
+        # The first of those that come at the same moment: a fault goes before what would happen without it.
+        return min(candidates, key=lambda candidate: candidate[0])
+
+    def _time_of(self, share: float) -> float:
+        """The moment at which this share of the lines has come due."""
+        seconds = self._shop.options.batch_seconds
+        return self.batch.created + seconds * (_VALIDATING + share * (1 - _VALIDATING - _FINALIZING))
+
+    def _due(self, moment: float) -> int:
+        """Lines that have come due at a moment. A batch that is stuck gets no further than the middle."""
+        total = self.batch.total or 0
+        begin, end = self._time_of(0.0), self._time_of(1.0)
+        share = (moment - begin) / (end - begin) if moment < end else 1.0
+        due = int(max(share, 0.0) * total + 1e-9)
+        return min(due, total // 2) if "stuck" in self.batch.faults else due
+
+    def _execute(self) -> Iterator[float]:
+        """Executes lines as they come due, until all are done, the window ends or the batch is cancelled."""
+        batch = self.batch
+        while batch.status == "in_progress":
+            now = self._shop.clock()
+            moment, status, last = self._ending()
+            due = last if now >= moment else min(self._due(now), last)
+            if batch.tally.entries < due:
+                self._answer(due)
+                yield now
+            elif now < moment:
+                following = (batch.tally.entries + 1) / (batch.total or 1)
+                yield min(moment, max(now + _PAUSE, self._time_of(following))) if due < last else moment
+            else:
+                if status != "expired":
+                    self._enter(status)
+                return
+
+    def _answer(self, due: int) -> None:
+        """Executes lines up to a number, for as long as a step may take, then charges for them."""
+        shop, batch = self._shop, self.batch
+        created = int(shop.clock())
+        answered: list[tuple[Result, int, str]] = []
+        for line, offset in self._lines():
+            self._offset = offset
+            number = shop.ledger.next_number()
+            custom_id, body = batch_lines.task_of(line)
+            names = self._line_id(batch.tally.entries + len(answered)), shop.ledger.request_id(number)
+            task = batch_lines.prepared(custom_id, body, *names, shop.seen)
+            result = batch_lines.execute(self._setting, task, created, shop.quota.refusal())
+            if result.bill is not None:
+                shop.quota.take()
+            answered.append((result, number, custom_id))
+            if batch.tally.entries + len(answered) >= due or shop.pace():
+                break
+        # First the results, then the charges: a crash between them may forget a charge and never makes two.
+        self._journal.append(result for result, _, _ in answered)
+        now = shop.clock()
+        for result, number, custom_id in answered:
+            if result.bill is not None:
+                shop.ledger.charge(now, number, custom_id, result.bill, batch_id=batch.id)
+
+    def _leave(self, code: str) -> Iterator[float]:
+        """Notes of the lines that are left that they were not begun."""
+        batch = self.batch
+        while batch.tally.entries < (batch.total or 0):
+            left: list[Result] = []
+            for line, offset in self._lines():
+                self._offset = offset
+                custom_id, _ = batch_lines.task_of(line)
+                name = self._line_id(batch.tally.entries + len(left))
+                left.append(batch_lines.unfinished(self._setting, custom_id, name, code))
+                if self._shop.pace():
+                    break
+            self._journal.append(left)
+            yield self._shop.clock()
+
+    def _deliver(self) -> Iterator[float]:
+        """Makes the output and the error file; the same ones if a crash makes it begin again."""
+        shop, batch, faults = self._shop, self.batch, self.batch.faults
+        output, error = shop.folder.incoming(), shop.folder.incoming()
+        shuffle = Random(f"{shop.options.seed}:{batch.input_digest}") if "lines_shuffled" in faults else None
+        for _ in self._journal.distribute(output, error, shop.pace, shuffle):
+            yield shop.clock()
+        self._add_unknown(output, int(faults.get("unknown_lines", 0)))
+        if "empty_error_file" in faults:
+            error.write_bytes(b"")
+        batch.output_file_id = self._keep(output, "output", False)
+        batch.error_file_id = self._keep(error, "error", "empty_error_file" in faults)
+
+    def _add_unknown(self, output: Path, count: int) -> None:
+        batch, created = self.batch, int(self._shop.clock())
+        with output.open("ab") as file:
+            for number in range(count):
+                names = f"unknown-{batch.id[-12:]}-{number}", self._line_id((batch.total or 0) + number)
+                line = batch_lines.unknown(self._setting, *names, batch.model, created)
+                file.write(f"{line}\n".encode())
+
+    def _keep(self, content: Path, kind: str, empty: bool) -> str | None:
+        """Puts a file of results among the files, or away where it is empty and is not to be."""
+        batch = self.batch
+        if not empty and content.stat().st_size == 0:
+            content.unlink()
+            return None
+        cut = int(batch.faults.get("download_truncated", 0))
+        file_id = f"file-{kind[0]}{batch.id.removeprefix('batch_')}"
+        name = f"{batch.id}_{kind}.jsonl"
+        self._shop.files.add(content, OUTPUT, name, file_id=file_id, keep=batch.keep_results, cut_downloads=cut)
+        return file_id
+
+    def _recover(self) -> None:
+        """Finds the place in the input where another process left off."""
+        self._journal.recover()
+        lines = self._lines()
+        for _ in range(self.batch.tally.entries):
+            _, self._offset = next(lines)
+
+    def _lines(self) -> Iterator[tuple[bytes, int]]:
+        return read_lines(self._shop.folder.input(self.batch.id), self._offset)
+
+    def _line_id(self, place: int) -> str:
+        return f"batch_req_{self.batch.id.removeprefix('batch_')}{place:06x}"
+
+    def _until(self, moment: float, status: str) -> Iterator[float]:
+        """Waits for a moment, unless the batch leaves the status before."""
+        while self.batch.status == status and self._shop.clock() < moment:
+            yield moment
+
+    def _enter(self, status: str) -> None:
+        self.batch.enter(status, self._shop.clock())
+        self._save()
+
+    def _end(self, status: str) -> None:
+        self._enter(status)
+        self._shop.folder.clear(self.batch.id)
+
+    def _save(self) -> None:
+        self._shop.batches.save(self.batch)

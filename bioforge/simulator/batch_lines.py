@@ -1,0 +1,162 @@
+"""One line of a batch: from a task to its line in the output or the error file. Pure."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from typing import Any, Literal
+
+from bioforge.simulator.answers import Bill, answer
+from bioforge.simulator.batch_faults import BatchFaults, hits
+from bioforge.simulator.bodies import canonical, digest_of
+from bioforge.simulator.options import SimulatorOptions
+from bioforge.simulator.problems import Problem
+
+Fate = Literal["output", "error", "missing", "unfinished"]
+"""Answered 200, answered by an error, answered by nobody, or not begun when the batch ended."""
+
+UNFINISHED = {
+    "batch_expired": "This request could not be executed before the completion window expired.",
+    "batch_cancelled": "This request was cancelled, as its batch was.",
+}
+
+_TIMEOUT = "This request timed out. (simulated fault: drop_before)"
+
+
+@dataclass(frozen=True, slots=True)
+class Result:
+    """What came of a line."""
+
+    fate: Fate
+    line: str = ""
+    """JSON; nothing where nobody answered."""
+    copies: int = 1
+    """How often it stands in its file."""
+    bill: Bill | None = None
+    reasoning_tokens: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Setting:
+    """What all lines of a batch share."""
+
+    endpoint: str
+    options: SimulatorOptions
+    faults: BatchFaults
+
+    @classmethod
+    def of(cls, endpoint: str, options: SimulatorOptions, faults: BatchFaults) -> Setting:
+        return cls(endpoint, replace(options, several_parts=True) if "several_items" in faults else options, faults)
+
+
+@dataclass(frozen=True, slots=True)
+class Try:
+    """One line's own: the task, its names, and which try of its body this is."""
+
+    custom_id: str
+    body: dict[str, Any]
+    line_id: str
+    request_id: str
+    text: str
+    """Canonical JSON of the body, and its SHA-256."""
+    digest: bytes
+    occurrence: int
+
+
+def execute(setting: Setting, task: Try, created: int, refused: Problem | None = None) -> Result:
+    """Answers a line, or refuses it as every line is refused at this moment. `created`: Unix time, seconds."""
+    faults, seed = setting.faults, setting.options.seed
+    if hits("lines_missing", faults, seed, task.digest, task.occurrence):
+        return Result("missing", copies=0)
+    refused = refused or _refusal(faults, seed, task)
+    copies = 2 if hits("lines_duplicated", faults, seed, task.digest, task.occurrence) else 1
+    if refused is not None:
+        return Result("error", _line(setting, task, _response(task, refused.status, refused.body()), None), copies)
+    try:
+        reply = answer(
+            setting.endpoint,
+            task.body,
+            setting.options,
+            task.occurrence,
+            created=created,
+            text=task.text,
+            digest=task.digest,
+        )
+    except Exception as error:
+        # A script passed as a function may raise anything: the test that wrote it should see what.
+        problem = Problem(500, f"The simulator failed: {error!r}", type="server_error")
+        return Result("error", _line(setting, task, _response(task, problem.status, problem.body()), None), copies)
+    if reply.fault == "drop_before":
+        timeout = {"code": "request_timeout", "message": _TIMEOUT}
+        return Result("error", _line(setting, task, None, timeout), copies)
+    if reply.bill is None:
+        return Result("error", _line(setting, task, _response(task, reply.status, reply.body), None), copies)
+    if hits("lines_lost", faults, seed, task.digest, task.occurrence):
+        copies = 0
+    body: object = _encode(reply.body) if "string_bodies" in faults else reply.body
+    line = _line(setting, task, _response(task, reply.status, body), None)
+    return Result("output", line, copies, reply.bill, _reasoning(reply.body))
+
+
+def unfinished(setting: Setting, custom_id: str, line_id: str, code: str) -> Result:
+    """The line of a request that its batch's end left undone: `batch_expired` or `batch_cancelled`."""
+    error = {"code": code, "message": UNFINISHED[code]}
+    return Result("unfinished", _shape(setting.faults, line_id, custom_id, None, error))
+
+
+def unknown(setting: Setting, custom_id: str, line_id: str, model: str | None, created: int) -> str:
+    """A line that answers a request nobody sent."""
+    words = {"input": "Unknown"} if setting.endpoint.endswith("responses") else {"messages": [_UNKNOWN]}
+    body = {"model": model or "gpt-6-luna", **words}
+    options = replace(setting.options, faults={}, script={})
+    reply = answer(setting.endpoint, body, options, created=created)
+    response = {"status_code": 200, "request_id": f"req_{line_id[-16:]}", "body": reply.body}
+    return _shape(setting.faults, line_id, custom_id, response, None)
+
+
+def task_of(line: bytes) -> tuple[str, dict[str, Any]]:
+    """`custom_id` and body of a line that was found valid."""
+    task = json.loads(line)
+    return task["custom_id"], task["body"]
+
+
+def prepared(custom_id: str, body: dict[str, Any], line_id: str, request_id: str, seen: dict[bytes, int]) -> Try:
+    """A line with its digest; `seen` counts how often each body was tried."""
+    text = canonical(body)
+    digest = digest_of(text)
+    seen[digest] = occurrence = seen.get(digest, 0) + 1
+    return Try(custom_id, body, line_id, request_id, text, digest, occurrence)
+
+
+def _refusal(faults: BatchFaults, seed: int, task: Try) -> Problem | None:
+    if "errors_only" in faults:
+        return Problem(400, "This request is refused. (simulated fault: errors_only)", code="invalid_prompt")
+    if hits("row_errors", faults, seed, task.digest, task.occurrence):
+        message = "The server had an error while processing your request. (simulated fault: row_errors)"
+        return Problem(500, message, type="server_error", code="server_error")
+    return None
+
+
+def _response(task: Try, status: int, body: object) -> dict[str, Any]:
+    return {"status_code": status, "request_id": task.request_id, "body": body}
+
+
+def _line(setting: Setting, task: Try, response: object, error: object) -> str:
+    return _shape(setting.faults, task.line_id, task.custom_id, response, error)
+
+
+def _shape(faults: BatchFaults, line_id: str, custom_id: str, response: object, error: object) -> str:
+    if "keys_missing" in faults:
+        return _encode({"custom_id": custom_id, "response": response})
+    return _encode({"id": line_id, "custom_id": custom_id, "response": response, "error": error})
+
+
+def _reasoning(body: Mapping[str, Any]) -> int:
+    usage = body["usage"]
+    details = usage.get("output_tokens_details") or usage.get("completion_tokens_details")
+    return int(details["reasoning_tokens"])
+
+
+_UNKNOWN = {"role": "user", "content": "Unknown"}
+_encode = json.JSONEncoder(separators=(",", ":")).encode

@@ -1,0 +1,107 @@
+"""One request under `/v1/` and the ways to answer it, each of which counts it."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Mapping
+from typing import Any
+
+from aiohttp import web
+
+from bioforge.simulator import problems
+from bioforge.simulator.ledger import NO_ANSWER, Ledger
+from bioforge.simulator.problems import Problem
+
+JSON = "application/json"
+
+
+class Exchange:
+    """A request and its answer's headers."""
+
+    __slots__ = ("headers", "ledger", "number", "request", "started")
+
+    def __init__(self, request: web.BaseRequest, ledger: Ledger) -> None:
+        self.request = request
+        self.ledger = ledger
+        self.number = ledger.next_number()
+        self.started = time.perf_counter()
+        self.headers: dict[str, str] = {}
+
+    def send(self, status: int, payload: bytes, *, content_type: str = JSON, fault: str | None = None) -> web.Response:
+        self.ledger.count(status, fault)
+        return self.respond(status, payload, content_type)
+
+    def tell(self, body: Mapping[str, Any], fault: str | None = None) -> web.Response:
+        """Answers 200 with JSON."""
+        return self.send(200, dump(body), fault=fault)
+
+    def respond(self, status: int, payload: bytes, content_type: str) -> web.Response:
+        """As `send`, for an answer that was counted before."""
+        return web.Response(body=payload, status=status, headers=self._headers(content_type))
+
+    def refuse(self, problem: Problem, fault: str | None = None) -> web.Response:
+        self.headers.update(problem.headers)
+        return self.send(problem.status, dump(problem.body()), fault=fault)
+
+    def drop(self, fault: str | None) -> web.Response:
+        """Closes the connection without an answer."""
+        self.ledger.count(NO_ANSWER, fault)
+        if self.request.transport is not None:
+            self.request.transport.abort()
+        # aiohttp wants a response from every handler; with the connection closed it goes nowhere.
+        return web.Response()
+
+    async def begin(self, size: int, content_type: str = JSON, fault: str | None = None) -> web.StreamResponse:
+        """The start of an answer of `size` bytes that the caller writes itself."""
+        self.ledger.count(200, fault)
+        response = web.StreamResponse(headers=self._headers(content_type))
+        response.content_length = size
+        await response.prepare(self.request)
+        return response
+
+    async def truncate(self, payload: bytes) -> web.StreamResponse:
+        """Announces the whole body, sends half of it and closes the connection."""
+        response = await self.begin(len(payload), fault="truncated")
+        await response.write(payload[: len(payload) // 2])
+        self.hang_up()
+        return response
+
+    def hang_up(self) -> None:
+        """Closes the connection after what was written."""
+        if self.request.transport is not None:
+            self.request.transport.close()
+
+    def require(self, method: str) -> None:
+        """Problem unless the request has this method and a key."""
+        if self.request.method != method:
+            raise problems.wrong_method(self.request.method, self.request.path, method)
+        scheme, _, key = self.request.headers.get("authorization", "").partition(" ")
+        key = key.strip()
+        if scheme.lower() != "bearer" or not key:
+            raise problems.bad_key(
+                "You didn't provide an API key. You need to provide your API key in an Authorization header "
+                "using Bearer auth (i.e. Authorization: Bearer YOUR_KEY)."
+            )
+        if key.startswith("sk-invalid"):
+            raise problems.bad_key(f"Incorrect API key provided: {key[:10]}***.")
+
+    def _headers(self, content_type: str) -> dict[str, str]:
+        elapsed = time.perf_counter() - self.started
+        self.headers["content-type"] = content_type
+        self.headers["x-request-id"] = self.ledger.request_id(self.number)
+        self.headers["openai-processing-ms"] = str(int(elapsed * 1000))
+        return self.headers
+
+
+def json_response(status: int, body: Any, headers: Mapping[str, str] | None = None) -> web.Response:
+    """An answer outside `/v1/`, which is not counted."""
+    return web.Response(body=dump(body), status=status, headers={**(headers or {}), "content-type": JSON})
+
+
+def dump(body: Any) -> bytes:
+    return _encode(body).encode()
+
+
+# One encoder for all: `json.dumps` with separators would make one for each answer.
+_encode = json.JSONEncoder(separators=(",", ":")).encode

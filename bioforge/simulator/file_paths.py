@@ -1,0 +1,98 @@
+"""`/v1/files`: uploads, descriptions, lists and downloads over HTTP."""
+
+from __future__ import annotations
+
+from aiohttp import web
+
+from bioforge.simulator.batch_faults import faults_at, parse_batch_faults
+from bioforge.simulator.counters import Counters
+from bioforge.simulator.exchange import Exchange
+from bioforge.simulator.files import File, Files
+from bioforge.simulator.folder import Folder
+from bioforge.simulator.options import SimulatorOptions
+from bioforge.simulator.paging import limit_of, listed, page
+from bioforge.simulator.problems import no_such_path, wrong_method, wrong_value
+from bioforge.simulator.uploads import receive
+
+PATH = "/v1/files"
+
+_CHUNK = 256 * 1024
+_MOST = 10_000
+
+
+class FilePaths:
+    """Answers every path that begins with `/v1/files`."""
+
+    def __init__(self, options: SimulatorOptions, folder: Folder, files: Files, counters: Counters) -> None:
+        self._options = options
+        self._folder = folder
+        self._files = files
+        self._counters = counters
+
+    async def handle(self, exchange: Exchange, path: str) -> web.StreamResponse:
+        """Problem for what is refused."""
+        method = exchange.request.method
+        name, _, rest = path.removeprefix(PATH).removeprefix("/").partition("/")
+        match name, rest, method:
+            case "", "", "POST":
+                exchange.require("POST")
+                return await self._upload(exchange)
+            case "", "", "GET":
+                exchange.require("GET")
+                return self._list(exchange)
+            case "", "", _:
+                raise wrong_method(method, path, "GET, POST")
+            case _, "", "GET":
+                exchange.require("GET")
+                return exchange.tell(self._files.get(name).view())
+            case _, "", "DELETE":
+                exchange.require("DELETE")
+                self._files.delete(self._files.get(name).id)
+                return exchange.tell({"object": "file", "deleted": True, "id": name})
+            case _, "", _:
+                raise wrong_method(method, path, "GET, DELETE")
+            case _, "content", _:
+                exchange.require("GET")
+                return await self._download(exchange, self._files.get(name))
+        raise no_such_path(method, path)
+
+    async def _upload(self, exchange: Exchange) -> web.StreamResponse:
+        file = await receive(exchange.request, self._folder, self._files)
+        exchange.ledger.count_upload()
+        if file.purpose == "batch":
+            text = faults_at(self._counters.upload(), self._options.batch_script, self._options.batch_faults)
+            if "upload_lost" in parse_batch_faults(text):
+                return exchange.drop("upload_lost")
+        return exchange.tell(file.view())
+
+    def _list(self, exchange: Exchange) -> web.Response:
+        query = exchange.request.query
+        order = query.get("order", "desc")
+        if order not in ("asc", "desc"):
+            raise wrong_value("order", f"value '{order}' is not one of 'asc', 'desc'.")
+        purpose = query.get("purpose")
+        found = {file.id: file for file in self._files.all() if purpose in (None, file.purpose)}
+        names = list(found) if order == "asc" else list(reversed(found))
+        chosen, more = page(names, query, limit_of(query, _MOST, _MOST))
+        return exchange.tell(listed([found[name].view() for name in chosen], more))
+
+    async def _download(self, exchange: Exchange, file: File) -> web.StreamResponse:
+        cut = file.cut_downloads > 0
+        if cut:
+            file.cut_downloads -= 1
+            self._files.save(file)
+        left = file.bytes // 2 if cut else file.bytes
+        with self._files.path(file).open("rb") as content:
+            fault = "download_truncated" if cut else None
+            exchange.headers["content-disposition"] = f'attachment; filename="{file.id}.jsonl"'
+            response = await exchange.begin(file.bytes, "application/octet-stream", fault)
+            try:
+                while left and (chunk := content.read(min(_CHUNK, left))):
+                    await response.write(chunk)
+                    left -= len(chunk)
+            except ConnectionError:
+                # The client has left; what it was sent is its own affair.
+                return response
+        if cut:
+            exchange.hang_up()
+        return response

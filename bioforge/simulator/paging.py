@@ -1,0 +1,44 @@
+"""Lists in pages: what to ask for in the query, and the page as the API writes it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from bioforge.simulator.problems import Problem, wrong_value
+
+
+def limit_of(query: Mapping[str, str], default: int, most: int) -> int:
+    """How many entries a page is to have: `default`, or what `limit` says, from 1 to `most`."""
+    text = query.get("limit")
+    if text is None:
+        return default
+    try:
+        limit = int(text)
+    except ValueError:
+        raise wrong_value("limit", f"expected an integer, but got '{text}' instead.", "invalid_type") from None
+    if not 1 <= limit <= most:
+        raise wrong_value("limit", f"expected a value from 1 to {most}, but got {limit} instead.")
+    return limit
+
+
+def page(names: Sequence[str], query: Mapping[str, str], limit: int) -> tuple[list[str], bool]:
+    """The ids that follow the one named in `after`, at most `limit`, and whether more follow."""
+    start = 0
+    if after := query.get("after"):
+        try:
+            start = names.index(after) + 1
+        except ValueError:
+            raise Problem(404, f"No entry with id '{after}' to list after.", param="after") from None
+    return list(names[start : start + limit]), start + limit < len(names)
+
+
+def listed(data: list[dict[str, Any]], more: bool) -> dict[str, Any]:
+    """A page of objects."""
+    return {
+        "object": "list",
+        "data": data,
+        "first_id": data[0]["id"] if data else None,
+        "last_id": data[-1]["id"] if data else None,
+        "has_more": more,
+    }

@@ -1,0 +1,228 @@
+"""Batches as the state knows them: from before they are created until every member has its outcome."""
+
+from __future__ import annotations
+
+import json
+import sqlite3
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, fields
+from typing import Any
+
+from bioforge.events import Launch
+from bioforge.interfaces import Member
+from bioforge.model import Batch, BatchProblem, BatchState, Request, Usage
+from bioforge.plan import IN_BATCH
+from bioforge.store.database import Store
+from bioforge.store.selection import Selection
+
+_PAGE = 1_000
+
+_NAMES = tuple(field.name for field in fields(Batch) if field.name != "awaited")
+_OPEN = f"state NOT IN ('{BatchState.COLLECTED}', '{BatchState.RELEASED}')"
+
+
+# ------------------------------------------------------------------------------------------------------- recording
+
+
+def save(connection: sqlite3.Connection, batch: Batch, run: int, backend: str, provider: str) -> None:
+    """Write a batch as it is now; who prepared it, and where, stays as it was first written."""
+    values = [_stored(getattr(batch, name)) for name in _NAMES]
+    updates = ", ".join(f"{name} = excluded.{name}" for name in _NAMES if name != "key")
+    connection.execute(
+        f"INSERT INTO batches ({', '.join(_NAMES)}, run, backend, provider)"
+        f" VALUES ({', '.join('?' * (len(_NAMES) + 3))}) ON CONFLICT (key) DO UPDATE SET {updates}",
+        (*values, run, backend, provider),
+    )
+
+
+def save_collected(connection: sqlite3.Connection, key: str, counts: Mapping[str, int], usage: Usage) -> None:
+    connection.execute(
+        "UPDATE batches SET collected_at = ?, counts = ?, collected_usage = ? WHERE key = ?",
+        (time.time(), json.dumps(dict(counts)), _stored(usage), key),
+    )
+
+
+def save_limit(connection: sqlite3.Connection, provider: str, model: str, tokens: int) -> None:
+    connection.execute(
+        "INSERT OR REPLACE INTO enqueued_tokens VALUES (?, ?, ?, ?)", (provider, model, tokens, time.time())
+    )
+
+
+def save_stray(connection: sqlite3.Connection, batch: str, kind: str, custom_id: str | None, line: bytes) -> None:
+    """Once each: a collection that was cut off reads the same lines again."""
+    connection.execute(
+        "INSERT INTO stray_lines SELECT ?1, ?2, ?3, ?4, ?5 WHERE NOT EXISTS"
+        " (SELECT 1 FROM stray_lines WHERE batch = ?1 AND kind = ?2 AND custom_id IS ?3 AND line = ?4)",
+        (batch, kind, custom_id, line, time.time()),
+    )
+
+
+def _stored(value: object) -> object:
+    if isinstance(value, Usage):
+        return json.dumps(asdict(value))
+    if isinstance(value, tuple):
+        return json.dumps([asdict(problem) for problem in value], ensure_ascii=False) if value else None
+    return str(value) if isinstance(value, BatchState) else value
+
+
+# --------------------------------------------------------------------------------------------------------- reading
+
+
+def _batch(row: Sequence[Any], *, awaited: bool = True) -> Batch:
+    values = dict(zip(_NAMES, row, strict=True))
+    values["state"] = BatchState(values["state"])
+    values["usage"] = Usage(**json.loads(values["usage"])) if values["usage"] else None
+    values["problems"] = tuple(BatchProblem(**problem) for problem in json.loads(values["problems"] or "[]"))
+    return Batch(**values, awaited=awaited)
+
+
+@dataclass(frozen=True, slots=True)
+class Open:
+    """An open batch with who prepared it: the run, and the backend that can go on with it."""
+
+    batch: Batch
+    run: int
+    backend: str
+    provider: str
+
+
+def open_batches(store: Store, selection: Selection | None = None) -> list[Open]:
+    """Every batch that is not closed, oldest first. Awaited are those with a member that is selected."""
+    wanted: set[str] | None = None
+    if selection is not None and not selection.everything:
+        where, values = selection.where()
+        wanted = {
+            row[0]
+            for row in store.rows(
+                "SELECT DISTINCT q.batch FROM targets t JOIN artists a ON a.id = t.artist"
+                f" JOIN requests q ON q.request_hash = t.request_hash WHERE t.reason = '{IN_BATCH}' AND {where}",
+                values,
+            )
+        }
+    return [
+        Open(_batch(row[3:], awaited=wanted is None or row[3] in wanted), *row[:3])
+        for row in store.rows(
+            f"SELECT run, backend, provider, {', '.join(_NAMES)} FROM batches WHERE {_OPEN} ORDER BY prepared_at, key"
+        )
+    ]
+
+
+@dataclass(frozen=True, slots=True)
+class Shown:
+    """A batch as `status` and `audit` show it; `counts` by class, once it is collected."""
+
+    batch: Batch
+    run: int
+    backend: str
+    provider: str
+    collected_at: float | None
+    counts: Mapping[str, int]
+    collected_usage: Usage | None
+
+
+def newest(store: Store, limit: int | None = None, *, open_only: bool = False) -> Iterator[Shown]:
+    """Batches, the newest first."""
+    for row in store.rows(
+        f"SELECT run, backend, provider, collected_at, counts, collected_usage, {', '.join(_NAMES)} FROM batches"
+        f" {f'WHERE {_OPEN}' if open_only else ''} ORDER BY prepared_at DESC, key DESC LIMIT ?",
+        (-1 if limit is None else limit,),
+    ):
+        run, backend, provider, collected, counts, usage = row[:6]
+        yield Shown(
+            _batch(row[6:]),
+            run,
+            backend,
+            provider,
+            collected,
+            json.loads(counts or "{}"),
+            Usage(**json.loads(usage)) if usage else None,
+        )
+
+
+def by_key(store: Store, name: str) -> Batch | None:
+    """The batch with this key or this provider's id."""
+    row = store.row(f"SELECT {', '.join(_NAMES)} FROM batches WHERE key = ?1 OR batch_id = ?1", (name,))
+    return None if row is None else _batch(row)
+
+
+def enqueued_tokens(store: Store, provider: str) -> dict[str, int]:
+    """The limits of enqueued tokens learned so far, by model."""
+    return dict(store.rows("SELECT model, tokens FROM enqueued_tokens WHERE provider = ?", (provider,)))
+
+
+def committed_usd(store: Store, run: int) -> float:
+    """What the open batches of a run are estimated to cost: money as good as spent, in US dollars."""
+    return float(
+        store.value(f"SELECT coalesce(sum(estimated_usd), 0) FROM batches WHERE run = ? AND {_OPEN}", (run,)) or 0.0
+    )
+
+
+def average_seconds(store: Store) -> float | None:
+    """How long the newest batches took from creation to end; None before the first."""
+    value = store.value(
+        "SELECT avg(ended_at - submitted_at) FROM (SELECT ended_at, submitted_at FROM batches"
+        f" WHERE state = '{BatchState.COLLECTED}' AND ended_at IS NOT NULL AND submitted_at IS NOT NULL"
+        " ORDER BY prepared_at DESC LIMIT 20)"
+    )
+    return None if value is None else float(value)
+
+
+# --------------------------------------------------------------------------------------------------------- members
+
+
+class StoredMembers:
+    """The members of batches, read from their attempts."""
+
+    def __init__(self, store: Store) -> None:
+        self._store = store
+
+    def launches(self, batch: str, *, open_only: bool = False) -> Iterator[Launch]:
+        after = 0
+        while True:
+            rows = self._store.rows(
+                f"SELECT {_MEMBER}, q.body FROM {_FROM} WHERE x.batch = ? AND x.id > ?"
+                f" {_IS_OPEN if open_only else ''} ORDER BY x.id LIMIT {_PAGE}",
+                (batch, after),
+            )
+            if not rows:
+                return
+            for row in rows:
+                yield _launch(row, row[-1].encode("utf-8", "surrogatepass"))
+            after = rows[-1][0]
+
+    def find(self, batch: str, custom_ids: Sequence[str]) -> Mapping[str, Member]:
+        rows = self._store.rows(
+            f"SELECT {_MEMBER} FROM {_FROM} WHERE x.client_request_id IN (SELECT value FROM json_each(?)) AND x.batch = ?",
+            (json.dumps(custom_ids), batch),
+        )
+        return {row[1]: Member(_launch(row, b""), row[3] == "started") for row in rows}
+
+
+_MEMBER = """x.id, x.client_request_id, x.batch, x.outcome, x.number, x.worker, x.started_at, x.reason, x.target,
+    q.request_hash, q.endpoint, q.model, q.attempts, coalesce(a.artist_id, ''), coalesce(t.recipe, ''),
+    coalesce(t.variant, ''), coalesce(t.input_tokens, 0)"""
+_FROM = """attempts x JOIN requests q ON q.request_hash = x.request_hash
+    LEFT JOIN targets t ON t.id = x.target LEFT JOIN artists a ON a.id = t.artist"""
+_IS_OPEN = "AND x.outcome = 'started'"
+
+
+def _launch(row: Sequence[Any], body: bytes) -> Launch:
+    (
+        attempt, custom_id, batch, _, number, worker, at, reason, target,
+        digest, endpoint, model, attempts, artist_id, recipe, variant, tokens,
+    ) = row[:17]  # fmt: skip
+    request = Request(
+        request_hash=digest,
+        endpoint=endpoint,
+        model=model or "",
+        body=body,
+        artist_id=artist_id,
+        recipe=recipe,
+        variant=variant,
+        target=target or 0,
+        reason=reason or "",
+        input_tokens=tokens,
+        attempts=attempts,
+    )
+    return Launch(request, number, worker or "", custom_id, at, batch, attempt)
