@@ -88,10 +88,10 @@ class AutoDriver:
 
     def _limits(self) -> Limits:
         """The budget without what batches have spent and have reserved."""
-        limits, budget = self._work.limits, self._batches.budget
+        limits = self._work.limits
         if limits.max_cost_usd is None:
             return limits
-        return replace(limits, max_cost_usd=limits.max_cost_usd - budget.spent - budget.reserved - self._spent)
+        return replace(limits, max_cost_usd=limits.max_cost_usd - self._batches.committed_usd - self._spent)
 
     def _left(self, event: Event) -> Event:
         """A refusal of the cheaper tier for lack of capacity is not the last word where there is another way."""

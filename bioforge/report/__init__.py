@@ -57,8 +57,8 @@ class Reporter(ABC):
         concurrency: int = 0,
         watch: Callable[[], Gauges] | None = None,
     ) -> None:
-        """`total`: requests to send, None while unknown; those in batches of earlier runs are none of them, and are
-        added as they become known. `watch` gives the live gauges between two groups."""
+        """`total`: requests to send, and those in batches of earlier runs that this one waits for; None while unknown.
+        `watch` gives the live gauges between two groups."""
         self.tally = Tally(total, self._clock())
         self._failures_shown = 0
         self._batches_told = {}
@@ -149,7 +149,9 @@ class Reporter(ABC):
         tell(title, **(batches.changed_in_full if full else batches.changed)(batch, note))
         if batch.state is BatchState.FAILED and batch.state is not state:
             for problem in batch.problems[: batches.SHOWN_PROBLEMS]:
-                logger.warning("batch refused", **(batches.refused_in_full if full else batches.refused)(batch, problem))
+                logger.warning(
+                    "batch refused", **(batches.refused_in_full if full else batches.refused)(batch, problem)
+                )
 
     def _final(self, failure: Failure, fields: Mapping[str, object]) -> None:
         logger = self.logs.logger
@@ -183,7 +185,8 @@ class PlainReporter(Reporter):
         step = 10 * tally.done // tally.expected if tally.expected else 0
         since = now - self._shown_at
         due = since >= self.FARTHEST or (step > self._step and since >= self.CLOSEST)
-        if due and (tally.left != 0 or gauges.batches):  # nothing left: the summary follows
+        # nothing left: the summary follows
+        if due and (tally.left != 0 or any(not batch.ended for batch in batches.open_batches(gauges))):
             self._shown_at, self._step = now, step
             self.logs.logger.info("progress", **self._fields(gauges, now))
 
@@ -201,7 +204,7 @@ class PlainReporter(Reporter):
             "rate": f"{tally.calls_per_second(now):.1f}/s" if tally.calls or not tally.batches else "",
             "batches": batches.sums(open_batches),
             "cost": tally.cost(),
-            "left": "" if left is None else duration(left),
+            "left": duration(left) if left else "",
             "waiting": gauges.waiting,
         }
         return {name: value for name, value in shown.items() if value}

@@ -11,26 +11,31 @@ from bioforge.model import CLOSED, Batch, BatchState
 
 @dataclass(slots=True)
 class _Members:
-    """Of one batch. `started` and `ended` are what this run has seen; `requests` what an earlier run has put in,
-    as far as this run waits for it. What of those an earlier run has collected already is not known until the end."""
+    """Of one batch. `started` and `ended` are what this run has seen; `requests` of its file, None until known."""
 
-    requests: int = 0
+    requests: int | None = None
     started: int = 0
     ended: int = 0
     own: bool = False
     """Whether this run has prepared it."""
+    awaited: bool = True
     state: BatchState = BatchState.PREPARING
 
     @property
-    def adopted(self) -> int:
-        """Those that this run answers for without having started them."""
-        if self.own:
+    def waiting(self) -> int:
+        if self.state in CLOSED or not (self.own or self.awaited):
             return 0
-        return self.ended if self.state in CLOSED else max(self.ended, self.requests)
+        return max(0, (self.started if self.own else self.requests or 0) - self.ended)
 
     @property
-    def waiting(self) -> int:
-        return 0 if self.state in CLOSED else max(0, (self.started if self.own else self.requests) - self.ended)
+    def unplanned(self) -> int:
+        """What it adds to the requests that the run was to end with. Those of a batch that it waits for are among
+        them from the start; which of them an earlier run had collected is known at the end."""
+        if self.own or self.requests is None:
+            return 0
+        if not self.awaited:
+            return self.ended
+        return self.ended - self.requests if self.state in CLOSED else 0
 
 
 @dataclass(slots=True)
@@ -51,7 +56,7 @@ class BatchTally:
             if members.state in CLOSED:
                 continue
             members.state = batch.state
-            members.requests = batch.requests if batch.awaited else 0
+            members.requests, members.awaited = batch.requests, batch.awaited
             members.own = members.own or batch.state is BatchState.PREPARING
 
     def start(self, key: str) -> None:
@@ -66,6 +71,7 @@ class BatchTally:
         return members.own
 
     def collect(self, event: BatchCollected) -> None:
+        self.see((event.batch,))
         self._members(event.batch.key).state = BatchState.COLLECTED
         self.missing += event.counts.get("missing", 0)
 
@@ -75,9 +81,10 @@ class BatchTally:
         return sum(members.waiting for members in self._batches.values())
 
     @property
-    def adopted(self) -> int:
-        """Members of the batches of earlier runs that this run waits for or has collected."""
-        return sum(members.adopted for members in self._batches.values())
+    def unplanned(self) -> int:
+        """Members of batches that nobody waits for and that were collected all the same, less those of awaited ones
+        that were collected before."""
+        return sum(members.unplanned for members in self._batches.values())
 
     @property
     def collected(self) -> int:
@@ -98,11 +105,11 @@ class BatchTally:
         return members
 
     def __str__(self) -> str:
-        """`3 collected, 1 open, 12 answers missing`."""
+        """`3 collected, 1 open, 1 released, 12 answers missing`."""
         shown = (
             (self.collected, "collected"),
             (self.open, "open"),
-            (self.released, "never created"),
+            (self.released, "released"),
             (self.missing, "answer missing" if self.missing == 1 else "answers missing"),
         )
         return ", ".join(f"{count:,} {word}" for count, word in shown if count)

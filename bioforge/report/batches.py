@@ -43,13 +43,7 @@ Fields = dict[str, object]
 
 def title(batch: Batch) -> str:
     """`batch in progress`; nothing for states that are told otherwise, or not at all."""
-    match batch.state:
-        case BatchState.PREPARING | BatchState.COLLECTED:
-            return ""
-        case BatchState.RELEASED:
-            return "batch never created"
-        case _:
-            return f"batch {batch.state}"
+    return "" if batch.state in (BatchState.PREPARING, BatchState.COLLECTED) else f"batch {batch.state}"
 
 
 def changed(batch: Batch, note: str) -> Fields:
@@ -132,7 +126,7 @@ def collected_in_full(event: BatchCollected) -> Fields:
 def counts(event: BatchCollected) -> dict[str, int]:
     """Counts by class in a fixed order, without zeros."""
     known = {name: event.counts.get(name, 0) for name in CLASSES}
-    return {name: count for name, count in {**known, **event.counts}.items() if count}
+    return {name.replace(" ", "_"): count for name, count in {**known, **event.counts}.items() if count}
 
 
 def _identity(batch: Batch) -> Fields:

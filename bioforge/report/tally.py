@@ -28,7 +28,8 @@ WINDOW = 30.0
 
 @dataclass(slots=True)
 class Tally:
-    """Counts of one run. `total`: requests it is to send, None while unknown. `started`, and every `now`, are seconds
+    """Counts of one run. `total`: requests it is to send or to collect from batches that it waits for, None while
+    unknown. `started`, and every `now`, are seconds
     of one monotonic clock. `failed` and `unusable` count targets given up for good, by error class.
 
     Attempts in batches count like all others, but not in the rate: thousands of them end in the second in which they
@@ -74,9 +75,8 @@ class Tally:
 
     @property
     def expected(self) -> int | None:
-        """Requests that are done when the run is: `total`, and the members of the batches of earlier runs that it
-        waits for or has collected."""
-        return None if self.total is None else self.total + self.batches.adopted
+        """Requests that are done when the run is: `total`, corrected by what turns up in batches of earlier runs."""
+        return None if self.total is None else max(self.done, self.total + self.batches.unplanned)
 
     @property
     def left(self) -> int | None:
@@ -265,7 +265,10 @@ def _speed(tally: Tally, seconds: float) -> str:
 def _left(tally: Tally) -> str:
     waiting = tally.batches.waiting
     rest = (tally.left or 0) - waiting
-    shown = (f"{waiting:,} in open batches" if waiting else "", f"{rest:,} not sent or not finished" if rest > 0 else "")
+    shown = (
+        f"{waiting:,} in open batches" if waiting else "",
+        f"{rest:,} not sent or not finished" if rest > 0 else "",
+    )
     return ", ".join(filter(None, shown))
 
 

@@ -153,13 +153,15 @@ class TestLife:
         assert lines == [
             "info    batch prepared  batch=bf-1 requests=50000 size='0.002 MB' tokens=1250000"
             " estimated_cost='unknown price'",
-            "info    batch never created  batch=bf-1 note='the upload failed'",
+            "info    batch released  batch=bf-1 note='the upload failed'",
         ]
 
-    def test_counts_come_in_one_order_and_strange_ones_last(self, capsys):
-        counts = {"unreadable": 1, "odd": 9, "missing": 2, "answered": 30_000, "expired": 0, "rejected": 7}
+    def test_counts_come_in_one_order_and_further_ones_last(self, capsys):
+        counts = {"unreadable": 1, "given back": 9, "missing": 2, "answered": 30_000, "expired": 0, "rejected": 7}
         lines = self.tell(capsys, BatchCollected(working(), counts, Usage()))
-        assert lines == ["info    batch collected  batch=batch_1 answered=30000 rejected=7 missing=2 unreadable=1 odd=9"]
+        assert lines == [
+            "info    batch collected  batch=batch_1 answered=30000 rejected=7 missing=2 unreadable=1 given_back=9"
+        ]
 
     def test_a_limit_is_said_and_stray_lines_only_to_who_wants_every_detail(self, capsys):
         events = [LimitLearned("gpt-6-luna", 2_000_000), StrayLine("bf-1", "unknown", "r-9", b"{}")]
@@ -195,41 +197,34 @@ class TestLife:
         ]
         for line in lines:
             del line["timestamp"]
-        of = {"batch": "bf-1", "batch_id": "batch_1"}
-        about = {"endpoint": "/v1/responses", "model": "gpt-6-luna"}
-        file = {"bytes": 12_345_678, "input_tokens": 1_250_000, "estimated_usd": 12.5}
+        job = {"batch": "bf-1", "endpoint": "/v1/responses", "model": "gpt-6-luna"}
+        created = job | {"batch_id": "batch_1"}
+        file = {"requests": 50_000, "bytes": 12_345_678, "input_tokens": 1_250_000, "estimated_usd": 12.5}
         times = {"submitted_at": "2026-11-21T05:27:42Z", "expires_at": "2026-11-22T05:27:42Z"}
-        assert lines == [
-            {
-                **{"level": "debug", "event": "batch uploaded", "batch": "bf-1", "state": "uploaded", **about},
-                **{"requests": 50_000, "completed": 0, "failed": 0, **file, "file_id": "file-1"},
-            },
-            {
-                **{"level": "info", "event": "batch in progress", **of, "state": "in progress", **about},
-                **{"status": "finalizing", "requests": 50_000, "completed": 31_180, "failed": 24, **file, **times},
-                "note": "a note",
-            },
-            {
-                **{"level": "info", "event": "batch collected", **of, "state": "collected", **about},
-                **{"requests": 50_000, "answered": 5, "failed": 2, "input_tokens": 100, "output_tokens": 20},
-            },
-            {
-                **{"level": "info", "event": "batch failed", **of, "state": "failed", **about, "status": "failed"},
-                **{"requests": 50_000, "completed": 0, "failed": 0, **file, **times, "problems": 1},
-            },
-            {
-                **{"level": "warning", "event": "batch refused", **of, "state": "failed", **about},
-                **{"code": "x", "line": 3, "message": "y"},
-            },
-            {
-                **{"level": "debug", "event": "attempt", "worker": "", "artist": "1", "recipe": "bio", "attempt": 1},
-                **{"seconds": 8000.0, "outcome": "succeeded", "batch": "bf-1"},
-                **{"input_tokens": 100, "output_tokens": 20},
-            },
-            {
-                **{"level": "info", "event": "waiting: 2 batches are in progress", "kind": "waiting"},
-                "hint": "run again",
-            },
+        none_yet = {"completed": 0, "failed": 0}
+        attempt = {"artist": "1", "recipe": "bio", "attempt": 1, "worker": "", "seconds": 8000, "outcome": "succeeded"}
+        tokens = {"input_tokens": 100, "output_tokens": 20}
+        assert [(line.pop("level"), line.pop("event"), line) for line in lines] == [
+            ("debug", "batch uploaded", {"state": "uploaded", "file_id": "file-1", **job, **file, **none_yet}),
+            (
+                "info",
+                "batch in progress",
+                {"state": "in progress", "status": "finalizing", "note": "a note", **created, **file, **times}
+                | {"completed": 31_180, "failed": 24},
+            ),
+            (
+                "info",
+                "batch collected",
+                {"state": "collected", "requests": 50_000, "answered": 5, "failed": 2, **created, **tokens},
+            ),
+            (
+                "info",
+                "batch failed",
+                {"state": "failed", "status": "failed", "problems": 1, **created, **file, **times, **none_yet},
+            ),
+            ("warning", "batch refused", {"state": "failed", "code": "x", "line": 3, "message": "y", **created}),
+            ("debug", "attempt", {"batch": "bf-1", **attempt, **tokens}),
+            ("info", "waiting: 2 batches are in progress", {"kind": "waiting", "hint": "run again"}),
         ]
 
     def _json(self, capsys, *events):
@@ -259,10 +254,10 @@ class TestProgress:
     def test_a_run_that_only_collects_what_an_earlier_one_sent(self, capsys):
         clock = Clock()
         reporter = PlainReporter(configure(), clock=clock)
-        reporter.start(0)
+        reporter.start(100_000)
         clock.now += 15
         reporter.show([], self.GAUGES)
-        assert told(capsys)[0] == "info    progress  done=0/100000 batches='2 open 31,204/100,000' cost=$0.00"
+        assert told(capsys)[1] == "info    progress  done=0/100000 batches='2 open 31,204/100,000' cost=$0.00"
 
     def test_one_that_nobody_waits_for_is_shown_as_well(self, capsys):
         clock = Clock()
@@ -270,7 +265,15 @@ class TestProgress:
         reporter.start(0)
         clock.now += 15
         reporter.show([], Gauges(batches=(working(awaited=False),)))
-        assert told(capsys) == ["info    progress  done=0/0 batches='1 open 31,204/50,000' cost=$0.00"]
+        assert told(capsys)[1] == "info    progress  done=0/0 batches='1 open 31,204/50,000' cost=$0.00"
+
+    def test_the_summary_follows_the_last_answer_and_no_progress(self, capsys):
+        clock = Clock()
+        reporter = PlainReporter(configure(), clock=clock)
+        reporter.start(1)
+        clock.now += 15
+        reporter.show([good()], Gauges(batches=(working(requests=1, state=BatchState.COMPLETED),)))
+        assert len(told(capsys)) == 1
 
     def test_json_lists_them(self, capsys):
         clock = Clock()
@@ -280,15 +283,10 @@ class TestProgress:
             clock.now += 15
             reporter.show([], gauges)
         found = [json.loads(line) for line in capsys.readouterr().err.splitlines()][1:]
+        known = {"state": "in progress", "requests": 50_000}
         assert found[0]["batches"] == [
-            {
-                **{"batch": "bf-1", "batch_id": "batch_1", "state": "in progress"},
-                **{"requests": 50_000, "completed": 31_180, "failed": 24},
-            },
-            {
-                **{"batch": "bf-2", "batch_id": "batch_2", "state": "in progress"},
-                **{"requests": 50_000, "completed": 0, "failed": 0},
-            },
+            {"batch": "bf-1", "batch_id": "batch_1", "completed": 31_180, "failed": 24, **known},
+            {"batch": "bf-2", "batch_id": "batch_2", "completed": 0, "failed": 0, **known},
         ]
         assert [(batch["batch_id"], batch["state"]) for batch in found[1]["batches"]] == [(None, "preparing")]
         assert "batches" not in found[2]
@@ -371,9 +369,9 @@ class TestScreen:
         tally = Tally(total=2)
         assert status(tally, Gauges(batches=(working(),)), 5.0) == ""
         tally.add([Started(launch()), good()], 5.0)
-        assert status(tally, Gauges(), 5.0) == "100 in 20 out  $0.01"
+        assert status(tally, Gauges(), 5.0) == "100 in 20 out  $0.010"
         tally.add([Started(launch("2", None)), good("2", None)], 5.0)
-        assert status(tally, Gauges(), 5.0) == "0.2/s  200 in 40 out  $0.02"
+        assert status(tally, Gauges(), 5.0) == "0.2/s  200 in 40 out  $0.020"
 
 
 class TestLive:
@@ -413,12 +411,12 @@ class TestLive:
             "next look in 12 s",
         ]
 
-    def test_batches_of_an_earlier_run_belong_to_the_whole(self):
+    def test_answers_that_nobody_waited_for_belong_to_the_whole(self):
         screen = Terminal()
         with self.live(screen) as reporter:
             reporter.start(10, backend="batch", provider="simulator")
-            reporter.show([good()], Gauges(batches=(working(requests=90),)))
-            assert "1% 1/100 in 0.0 s" in "".join(self.drawn(screen, reporter))
+            reporter.show([good()] * 15, Gauges(batches=(working(requests=90, awaited=False),)))
+            assert "60% 15/25 in 0.0 s" in "".join(self.drawn(screen, reporter))
 
     def test_the_same_lines_as_in_a_file_stand_above_the_bar(self):
         screen = Terminal()

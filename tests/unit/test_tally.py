@@ -221,8 +221,8 @@ def job(key="b", requests=0, state=BatchState.IN_PROGRESS, **changes):
     return Batch(key, "/v1/responses", "m", state, requests, **changes)
 
 
-def closed(key="b", **counts):
-    return BatchCollected(job(key), counts, Usage())
+def closed(key="b", requests=0, **counts):
+    return BatchCollected(job(key, requests), counts, Usage())
 
 
 class TestBatches:
@@ -233,7 +233,12 @@ class TestBatches:
         tally.add([BatchChanged(job(state=BatchState.PREPARING))], 0.0)
         tally.add([Started(launch(batch="b"))] * 10_000, 1.0)
         tally.add([BatchChanged(job(requests=10_000))], 2.0)
-        assert (tally.sent, tally.left, tally.batches.waiting, tally.seconds_left(2.0)) == (10_000, 10_000, 10_000, None)
+        assert (tally.sent, tally.left, tally.batches.waiting, tally.seconds_left(2.0)) == (
+            10_000,
+            10_000,
+            10_000,
+            None,
+        )
         tally.add([good(0.001, batch="b")] * 9_000, 5000.0)
         assert (tally.done, tally.left, tally.batches.waiting) == (9_000, 1_000, 1_000)
         assert (tally.calls_per_second(5000.0), tally.seconds_left(5000.0)) == (0, None)
@@ -254,25 +259,32 @@ class TestBatches:
         tally.add([Started(launch(batch="b")), *[good()] * 50], 10.0)
         assert (tally.calls_per_second(10.0), tally.seconds_left(10.0)) == (5, None)
 
-    def test_a_batch_of_an_earlier_run_was_sent_by_it(self):
-        tally = Tally(total=5)
+    def test_what_an_earlier_run_sent_was_sent(self):
+        tally = Tally(total=25)
         tally.add([good(batch="old")] * 20, 1.0)
         assert (tally.sent, tally.done, tally.expected, tally.left) == (20, 20, 25, 5)
 
-    def test_a_batch_of_an_earlier_run_is_waited_for_from_the_start(self):
-        tally = Tally(total=5)
+    def test_a_batch_of_an_earlier_run_is_waited_for(self):
+        tally = Tally(total=105)
         tally.add([], 0.0, [job("old", 100)])
         assert (tally.expected, tally.left, tally.batches.waiting) == (105, 105, 100)
         tally.add([good(batch="old")] * 60, 1.0, [job("old", 100)])
         assert (tally.expected, tally.left, tally.batches.waiting) == (105, 45, 40)
 
     def test_what_another_run_had_collected_of_it_is_known_at_the_end(self):
-        tally = Tally(total=5)
+        tally = Tally(total=105)
         tally.add([BatchChanged(job("old", 100))], 0.0)
         tally.add([good(batch="old")] * 60, 1.0)
         # gauges may still show what is closed
-        tally.add([closed("old", answered=100)], 2.0, [job("old", 100)])
+        tally.add([closed("old", 100, answered=100)], 2.0, [job("old", 100)])
         assert (tally.expected, tally.left, tally.batches.waiting, tally.batches.open) == (65, 5, 0, 0)
+
+    def test_one_that_is_first_heard_of_by_its_answers(self):
+        tally = Tally(total=100)
+        tally.add([good(batch="old")] * 60, 1.0)
+        assert (tally.expected, tally.left) == (100, 40)
+        tally.add([closed("old", 100, answered=100)], 2.0)
+        assert (tally.expected, tally.left) == (60, 0)
 
     def test_one_that_nobody_waits_for_counts_as_far_as_it_is_collected(self):
         tally = Tally(total=5)
@@ -281,10 +293,16 @@ class TestBatches:
         tally.add([good(batch="other")] * 100 + [closed("other")], 1.0)
         assert (tally.expected, tally.left, tally.done) == (105, 5, 100)
 
-    def test_what_expired_in_a_batch_of_an_earlier_run_is_still_to_do(self):
+    def test_more_than_was_expected_is_never_less_than_nothing(self):
         tally = Tally(total=0)
+        tally.add([good(batch="unheard of")], 0.0)
+        assert (tally.sent, tally.done, tally.expected, tally.left) == (1, 1, 1, 0)
+
+    def test_what_expired_in_a_batch_of_an_earlier_run_is_still_to_do(self):
+        tally = Tally(total=3)
         tally.add([BatchChanged(job("old", 3))], 0.0)
-        tally.add([good(batch="old"), *[bad("batch_expired", final=False, batch="old")] * 2, closed("old")], 1.0)
+        expired = [bad("expired", final=False, batch="old")] * 2
+        tally.add([good(batch="old"), *expired, closed("old", 3, answered=1, expired=2)], 1.0)
         assert (tally.sent, tally.done, tally.left, tally.retries) == (3, 1, 2, 2)
         tally.add([Started(launch(batch="new"))] * 2, 2.0)
         tally.add([BatchChanged(job("new", 2)), *[good(batch="new")] * 2, closed("new")], 3.0)
@@ -302,7 +320,7 @@ class TestBatches:
         tally = Tally(total=2)
         tally.add([Started(launch(batch="b"))] * 2, 0.0)
         tally.add([BatchChanged(job(state=BatchState.RELEASED))], 1.0)
-        assert (tally.left, tally.batches.waiting, str(tally.batches)) == (2, 0, "1 never created")
+        assert (tally.left, tally.batches.waiting, str(tally.batches)) == (2, 0, "1 released")
 
     def test_a_total_that_is_not_known(self):
         tally = Tally()
@@ -345,7 +363,7 @@ class TestBatches:
     def test_in_logs(self):
         tally = Tally(total=4)
         tally.add([Started(launch(batch="b"))] * 3, 1.0)
-        tally.add([good(batch="a"), closed("a", answered=1, missing=1)], 2.0)
+        tally.add([good(batch="a"), BatchCollected(job("a", 1, awaited=False), {"missing": 1}, Usage())], 2.0)
         fields = tally.fields(2.0)
         assert (fields["total"], fields["sent"], fields["calls_per_second"], fields["seconds_left"]) == (5, 4, 0, None)
         names = ("in_batches", "batches_open", "batches_collected", "missing")

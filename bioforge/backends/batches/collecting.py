@@ -36,18 +36,15 @@ _MISSING = ("missing", "the batch ended without a word about this request")
 class Account:
     """What becomes of the members of one batch."""
 
-    def __init__(
-        self, batch: Batch, service: BatchService, members: Members, judge: Judge, now: float, maybe_paid: bool
-    ) -> None:
+    def __init__(self, batch: Batch, service: BatchService, members: Members, judge: Judge, now: float) -> None:
+        self.batch = batch
         self.counts: Counter[str] = Counter()
         self.usage = Usage()
         self.cost_usd = 0.0
-        self._batch = batch
         self._service = service
         self._members = members
         self._judge = judge
         self._ended = batch.ended_at or now
-        self._maybe_paid = maybe_paid
         self._seen: set[str] = set()
 
     def read(self, path: Path) -> Iterator[list[Event]]:
@@ -58,14 +55,14 @@ class Account:
                 yield self._page(page)
 
     def _page(self, lines: Sequence[bytes]) -> list[Event]:
-        rows = [self._service.read(self._batch, line) for line in lines]
-        known = self._members.find(self._batch.key, [row.custom_id for row in rows if row.custom_id is not None])
+        rows = [self._service.read(self.batch, line) for line in lines]
+        known = self._members.find(self.batch.key, [row.custom_id for row in rows if row.custom_id is not None])
         events: list[Event] = []
         for row, line in zip(rows, lines, strict=True):
             kind = self._stray(row, known)
             if kind is not None:
                 self.counts[kind] += 1
-                events.append(StrayLine(self._batch.key, kind, row.custom_id, line))
+                events.append(StrayLine(self.batch.key, kind, row.custom_id, line))
                 continue
             assert row.custom_id is not None
             self._seen.add(row.custom_id)
@@ -117,7 +114,7 @@ class Account:
         """The events of every member that no result file names."""
         rejected = self._rejected()
         # one pass over what is open; a group is recorded before the next page of it is read
-        launches = self._members.launches(self._batch.key, open_only=True)
+        launches = self._members.launches(self.batch.key, open_only=True)
         while page := list(islice(launches, GROUP)):
             yield [self._absent(launch, rejected) for launch in page]
 
@@ -131,15 +128,15 @@ class Account:
             self.counts["given back"] += 1
             failure = Failure("batch_rejected", "other requests of its batch were rejected; it was not begun")
             return Failed(launch, failure, Paid.NO, seconds, final=False, counted=False)
-        error_class, message = _ABSENT.get(self._batch.state, _MISSING)
+        error_class, message = _ABSENT.get(self.batch.state, _MISSING)
         self.counts[error_class if error_class != "batch_failed" else "failed"] += 1
         row = Row(launch.client_request_id, failure=Failure(error_class, message), paid=self._fate(), transient=True)
         return self._event(launch, row)
 
     def _fate(self) -> Paid:
         """Whether requests without a line were paid for: not where the bill adds up without them."""
-        billed = self._batch.usage
-        if self._batch.state is BatchState.FAILED:
+        billed = self.batch.usage
+        if self.batch.state is BatchState.FAILED:
             return Paid.NO
         if billed is None:
             return Paid.MAYBE
@@ -148,10 +145,10 @@ class Account:
 
     def _rejected(self) -> dict[str, BatchProblem]:
         """The members that a refusal names by their lines, by custom_id."""
-        by_line = {problem.line: problem for problem in self._batch.problems if problem.line is not None}
+        by_line = {problem.line: problem for problem in self.batch.problems if problem.line is not None}
         if not by_line:
             return {}
-        numbered = enumerate(self._members.launches(self._batch.key), start=1)
+        numbered = enumerate(self._members.launches(self.batch.key), start=1)
         return {launch.client_request_id: by_line[line] for line, launch in numbered if line in by_line}
 
 

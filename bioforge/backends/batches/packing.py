@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 
 from bioforge.backends.batches.options import BatchOptions
@@ -65,9 +65,6 @@ class Queue:
         return told
 
 
-def enqueued(open_batches: Iterator[Batch], model: str) -> int:
+def enqueued(open_batches: Iterable[Batch], model: str) -> int:
     """Estimated tokens of a model in these batches."""
     return sum(batch.input_tokens for batch in open_batches if batch.model == model and not batch.ended)
-
-
-Price = Callable[[Request], float | None]

@@ -1,0 +1,164 @@
+"""Packing requests into batches as far as sizes, enqueued tokens and the budget allow."""
+
+from __future__ import annotations
+
+import secrets
+import time
+from collections.abc import Callable, Collection, Iterator
+from dataclasses import replace
+
+from bioforge.backends.batches.calls import Clock, Groups, Halted, Left
+from bioforge.backends.batches.options import BatchOptions
+from bioforge.backends.batches.packing import Parcel, Queue, enqueued
+from bioforge.batching import BatchService
+from bioforge.events import BatchChanged, Event, Failed, Launch, Started, Stopped
+from bioforge.interfaces import Work
+from bioforge.model import Batch, BatchState, Failure, Paid, Request
+from bioforge.window.budget import Budget, Price, Reservation
+
+GROUP = 500
+"""Members that become durable together."""
+
+WORKER = "batch"
+NOTHING = Reservation(0.0, 0.0)
+
+
+class Filling:
+    """The requests still to be sent, and the batches they go into. Everything a budget or a limit says is in here.
+
+    `requeue`: whether requests that may be tried again are pulled once more when the others are gone.
+    """
+
+    def __init__(
+        self, work: Work, service: BatchService, options: BatchOptions, price: Price, wall: Clock, *, requeue: bool
+    ) -> None:
+        self.budget = Budget(work.limits.max_cost_usd, price, calibrate=False)
+        self.queue = Queue(options.max_enqueued_tokens, work.enqueued_tokens)
+        self.again = 0
+        """Requests that failed and may be tried again."""
+        self.held: Request | None = None
+        """The next request, when it cannot be sent yet."""
+        self.pauses: dict[str, float] = {}
+        """Until when nothing of a model is sent (seconds since 1970)."""
+        self._work = work
+        self._service = service
+        self._options = options
+        self._price = price
+        self._wall = wall
+        self._requeue = requeue
+        self._source: Iterator[Request] = work.requests
+        self._parcels: dict[tuple[str, str], Parcel] = {}
+        self._sealed: list[Batch] = []
+        self._reserved: dict[str, Reservation] = {}
+
+    @property
+    def more(self) -> bool:
+        """Whether something could be sent at once."""
+        return self._requeue and self.again > 0 and self.held is None
+
+    def next_batch(self, under_way: Callable[[], Collection[Batch]]) -> Groups[Batch | None]:
+        """A batch whose members are all recorded; None when nothing more can be sent now."""
+        group: list[Event] = []
+        while not self._sealed:
+            if self._work.stop.level:
+                yield group
+                raise Left
+            request = self._next()
+            quote = NOTHING if request is None else self.budget.quote(request)
+            reason = None if request is None else self._refusal(request, quote, under_way())
+            if request is None or reason is not None:
+                self.held = request
+                yield group
+                group = []
+                if self._parcels:
+                    self._seal(*self._parcels)
+                    continue
+                if reason == "budget" and not under_way():
+                    raise Halted(self._out_of_money(quote))
+                return None
+            self._pack(request, quote, group)
+            if len(group) >= GROUP:
+                yield group
+                group = []
+        batch = self._sealed.pop(0)
+        yield [*group, BatchChanged(batch)]
+        return batch
+
+    def _next(self) -> Request | None:
+        held, self.held = self.held, None
+        if held is not None:
+            return held
+        request = next(self._source, None)
+        if request is None and self._requeue and self.again:
+            self.again = 0
+            self._source = self._work.retries()
+            request = next(self._source, None)
+        return request
+
+    def _refusal(self, request: Request, quote: Reservation, under_way: Collection[Batch]) -> str | None:
+        """Why this request cannot be put into a batch now."""
+        if not self.budget.allows(quote):
+            return "budget"
+        if self.pauses.get(request.model, 0.0) > self._wall():
+            return "tokens"
+        tokens = enqueued((*under_way, *(parcel.batch for parcel in self._parcels.values())), request.model)
+        return None if self.queue.has_room(request.model, request.input_tokens, tokens) else "tokens"
+
+    def _pack(self, request: Request, quote: Reservation, group: list[Event]) -> None:
+        place, number, now = (request.endpoint, request.model), request.attempts + 1, self._wall()
+        launch = Launch(request, number, WORKER, self._service.custom_id(request, number), now)
+        size = len(self._service.line(launch))
+        if place in self._parcels and not self._parcels[place].fits(size, self._options):
+            self._seal(place)
+            self.held = request  # comes next, and by then that batch may have taught a limit
+            return
+        if place not in self._parcels:
+            key = f"bf-{time.strftime('%Y%m%d', time.gmtime(now))}-{secrets.token_hex(8)}"
+            self._parcels[place] = Parcel(Batch(key, *place, estimated_usd=0.0, prepared_at=now))
+            group.append(BatchChanged(self._parcels[place].batch))
+        parcel = self._parcels[place]
+        parcel.add(request, size, self._price(request))
+        key = parcel.batch.key
+        self.budget.reserve(quote)
+        before = self._reserved.get(key, NOTHING)
+        self._reserved[key] = Reservation(before.estimate + quote.estimate, before.amount + quote.amount)
+        group.append(Started(replace(launch, batch=key)))
+
+    def _seal(self, *places: tuple[str, str]) -> None:
+        self._sealed += [self._parcels.pop(place).sealed() for place in places]
+
+    # -------------------------------------------------------------------------------------------------- giving back
+
+    def give_up(self) -> Groups[None]:
+        """Of what was not handed out nothing was sent: its members are given back."""
+        for batch in (*(parcel.batch for parcel in self._parcels.values()), *self._sealed):
+            yield from self.release(batch, Failure("interrupted", "stopped before it was sent"))
+        self._parcels.clear()
+        self._sealed.clear()
+
+    def release(self, batch: Batch, failure: Failure) -> Groups[None]:
+        """Give the members of a batch that never came to be back, to be tried again."""
+        group: list[Event] = []
+        for launch in self._work.members.launches(batch.key, open_only=True):
+            group.append(Failed(launch, failure, Paid.NO, 0.0, final=False, counted=False))
+            self.again += 1
+            if len(group) >= GROUP:
+                yield group
+                group = []
+        yield [*group, BatchChanged(replace(batch, state=BatchState.RELEASED), failure.message)]
+        self.settle(batch, None)
+
+    def settle(self, batch: Batch, cost_usd: float | None) -> None:
+        """Turn what was reserved for a batch into money spent; None: nothing was paid."""
+        reserved = self._reserved.pop(batch.key, NOTHING)
+        if reserved.amount:
+            self.budget.settle(reserved, cost_usd, Paid.NO if cost_usd is None else Paid.YES)
+
+    def _out_of_money(self, quote: Reservation) -> Stopped:
+        limit = self.budget.limit or 0.0
+        return Stopped(
+            "budget",
+            f"the budget of ${limit:.4g} is used up: ${self.budget.spent:.4g} spent, and the next request may cost"
+            f" ${quote.amount:.4g}",
+            "raise [limits] max_cost_usd or --max-cost and run again: it goes on where this run stopped",
+        )

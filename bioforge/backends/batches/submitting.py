@@ -1,0 +1,147 @@
+"""Uploading a batch's file and creating its job, each once, whatever becomes of the answers."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+from bioforge.backends.batches.calls import Calls, Clock, Groups, Halted, of_account, of_outage
+from bioforge.backends.batches.options import BatchOptions
+from bioforge.batching import BatchService, CallError
+from bioforge.events import BatchChanged, Noticed, Stopped
+from bioforge.interfaces import Work
+from bioforge.model import Batch, BatchState, Paid
+
+LOOKS = 3
+"""How often a job that may be too young for a provider's list is looked for, before it is created once more."""
+
+RECENT = 120.0
+"""Seconds in which a job may be missing from a provider's list although it was created."""
+
+
+class Submitter:
+    """Nothing is uploaded or created a second time before it was looked for at the provider.
+
+    `folder` gives the place for a file on its way.
+    """
+
+    def __init__(
+        self,
+        work: Work,
+        service: BatchService,
+        calls: Calls,
+        options: BatchOptions,
+        folder: Callable[[], Path],
+        wall: Clock,
+    ) -> None:
+        self._work = work
+        self._service = service
+        self._calls = calls
+        self._options = options
+        self._folder = folder
+        self._wall = wall
+
+    def submit(self, batch: Batch, *, earlier: bool) -> Groups[Batch]:
+        """The batch with its job. `earlier`: another process may have come further than the state knows.
+
+        Raises `CallError` when the provider refuses it for good, which no job has come of.
+        """
+        if earlier and (found := (yield from self._search(batch))) is not None:
+            yield [BatchChanged(found, "found at the provider: it had been created")]
+            return found
+        if batch.file_id is None:
+            file_id, note = yield from self._uploaded(batch, earlier)
+            batch = replace(batch, state=BatchState.UPLOADED, file_id=file_id)
+            yield [BatchChanged(batch, note)]
+        created, note = yield from self._created(batch)
+        yield [BatchChanged(created, note)]
+        return created
+
+    # -------------------------------------------------------------------------------------------------------- the file
+
+    def _uploaded(self, batch: Batch, earlier: bool) -> Groups[tuple[str, str]]:
+        """The id of the file, and what there is to say about it."""
+        if earlier and (found := (yield from self._find_file(batch))) is not None:
+            return found, "its file had been uploaded"
+        path = self._folder() / f"{batch.key}.jsonl"
+        self._write(batch, path)
+        tries, since = 0, self._wall()
+        try:
+            while True:
+                try:
+                    return self._calls.once(lambda: self._service.upload(batch, path)), ""
+                except CallError as error:
+                    tries += 1
+                    yield from self._before_again(error, tries, since, f"uploading batch {batch.key}")
+                    if (found := (yield from self._find_file(batch))) is not None:
+                        return found, "its file had arrived"
+        finally:
+            path.unlink(missing_ok=True)
+
+    def _write(self, batch: Batch, path: Path) -> None:
+        """The file of a batch, line by line from what the state says is in it."""
+        with path.open("wb") as stream:
+            for launch in self._work.members.launches(batch.key):
+                stream.write(self._service.line(launch))
+
+    def _find_file(self, batch: Batch) -> Groups[str | None]:
+        what = f"looking for the file of batch {batch.key}"
+        try:
+            return (yield from self._calls.patiently(lambda: self._service.find_file(batch), what))
+        except CallError as error:
+            raise Halted(out_of_sight(batch, error)) from None
+
+    # --------------------------------------------------------------------------------------------------------- the job
+
+    def _created(self, batch: Batch) -> Groups[tuple[Batch, str]]:
+        """Create the job. After any unclear end it is looked for, and only then created again."""
+        tries, since = 0, self._wall()
+        while True:
+            try:
+                return self._calls.once(lambda: self._service.create(batch, self._work.project)), ""
+            except CallError as error:
+                if self._service.enqueued_limit(f"{error.failure.code} {error.failure.message}") is not None:
+                    raise
+                tries += 1
+                yield from self._before_again(error, tries, since, f"creating batch {batch.key}")
+                if (found := (yield from self._search(batch))) is not None:
+                    return found, "its creation had an unclear end; it was found at the provider"
+
+    def _search(self, batch: Batch) -> Groups[Batch | None]:
+        """Look for the job of a batch; more than once where it may be so young that no list has it yet."""
+        young = batch.file_id is not None and self._wall() - batch.prepared_at < RECENT
+        for look in range(LOOKS if young else 1):
+            if look:
+                self._calls.sleep(self._wall() + self._options.poll_seconds / 2)
+            try:
+                found = yield from self._calls.patiently(
+                    lambda: self._service.find(batch), f"looking for batch {batch.key}"
+                )
+            except CallError as error:
+                raise Halted(out_of_sight(batch, error)) from None
+            if found is not None:
+                return found
+        return None
+
+    def _before_again(self, error: CallError, tries: int, since: float, what: str) -> Groups[None]:
+        """Wait before a call that may already have done its work is looked after; raises where that is no use."""
+        outcome = error.outcome
+        if outcome.stops_run:
+            raise Halted(of_account(error))
+        unclear = outcome.paid is Paid.MAYBE
+        if not outcome.retryable and not unclear:
+            raise error
+        if self._wall() - since > self._work.retry.outage_seconds:
+            raise Halted(of_outage(error, self._work.retry))
+        yield [Noticed("batch", f"{what}: {error.failure.message}; looking whether it has happened")]
+        if not unclear or tries > 1:
+            self._calls.sleep(self._wall() + self._calls.delay(tries, outcome.retry_after))
+
+
+def out_of_sight(batch: Batch, error: CallError) -> Stopped:
+    return Stopped(
+        "outage",
+        f"batch {batch.name} cannot be looked at: {error.failure.message}",
+        "check that base_url and the key are those it was created with; its requests are not asked again meanwhile",
+    )
