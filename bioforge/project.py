@@ -159,7 +159,8 @@ class OpenProject:
         if choice is not None:
             priced = self._estimator(store, choice.tier).price(groups)
         found = batches.open_batches(store, selection)
-        ours = tuple(item for item in found if item.provider == self.provider)
+        known = self.plugins.backends() if found else {}
+        ours = tuple(item for item in found if item.provider == self.provider and item.backend in known)
         cost = total(priced, requests)
         return Plan(refreshed, selection, priced, requests, cost, choice, ours, len(found) - len(ours))
 

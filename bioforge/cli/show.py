@@ -91,10 +91,12 @@ def plan_lines(store: Store, project: OpenProject, plan: Plan) -> Iterator[str]:
             yield f"{name}: nothing that was selected is stale; nothing to send"
         return
     rows = []
+    names = {item.batch.key: item.batch.name for item in plan.batches}
     for item in priced:
         group = item.group
         price = money(item.cost_usd) if group.requests else "-"
-        rows.append([group.recipe, group.reason, f"{group.targets:,}", price, _detail(group.detail)])
+        detail = names.get(group.detail or "", group.detail)
+        rows.append([group.recipe, group.reason, f"{group.targets:,}", price, _detail(detail)])
     yield from table([["recipe", "reason", "targets", "price", "what"], *rows], right=(2, 3))
     unclear = sum(item.group.held for item in priced if item.group.reason == MAYBE_PAID)
     held = sum(item.group.held for item in priced if item.group.reason not in (MAYBE_PAID, IN_BATCH))
@@ -108,6 +110,9 @@ def plan_lines(store: Store, project: OpenProject, plan: Plan) -> Iterator[str]:
     yield from batch_lines(plan)
     if plan.choice is not None and plan.requests:
         yield from choice_lines(plan.choice, plan.requests)
+    if not plan.requests:
+        yield "nothing to send"
+        return
     price = "at an unknown price" if plan.cost_usd is None else f"for about {money(plan.cost_usd)}"
     tokens = f"{sum(p.input_tokens for p in priced):,} + {sum(p.output_tokens for p in priced):,} tokens"
     simulated = ", simulated: nothing is charged" if project.config.simulated else ""
@@ -124,8 +129,8 @@ def batch_lines(plan: Plan) -> Iterator[str]:
         )
     if plan.elsewhere:
         yield (
-            f"warning: {count(plan.elsewhere, 'open batch', 'open batches')} at another provider than this one; name it"
-            " in base_url to collect them"
+            f"warning: {count(plan.elsewhere, 'open batch', 'open batches')} at another provider, or of a backend that is"
+            " not installed; `bioforge status --format json` says which"
         )
 
 
@@ -137,7 +142,7 @@ def choice_lines(choice: Choice, requests: int) -> Iterator[str]:
             way.name,
             money(way.cost_usd),
             "up to 24 h" if way.name == "batch" and way.seconds >= 86_400 else f"about {duration(way.seconds)}",
-            way.note,
+            "" if way.note.startswith("up to") else way.note,
         ]
         for way in choice.ways
     ]

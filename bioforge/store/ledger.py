@@ -163,12 +163,17 @@ def average_usage(store: Store, model: str | None) -> tuple[float, float] | None
 
 
 def average_seconds(store: Store) -> dict[str, float]:
-    """Seconds of an average call by service tier (`standard`, `flex`), of the newest thousand answers of each."""
+    """Seconds of an average call by service tier (`standard`, `flex`), of up to a thousand of the newest answers each.
+
+    Looks back over a bounded number of attempts: a state has millions of them, and plans are asked for often.
+    """
     found = {}
+    oldest = store.next_id("attempts") - 20_000
     for tier, like in (("standard", "NOT LIKE"), ("flex", "LIKE")):
         value = store.value(
             "SELECT avg(seconds) FROM (SELECT seconds FROM attempts WHERE outcome = 'succeeded' AND batch IS NULL"
-            f" AND seconds IS NOT NULL AND coalesce(backend, '') {like} '%(flex)' ORDER BY id DESC LIMIT 1000)"
+            f" AND seconds IS NOT NULL AND coalesce(backend, '') {like} '%(flex)' AND id >= ? ORDER BY id DESC LIMIT 1000)",
+            (oldest,),
         )
         if value is not None:
             found[tier] = float(value)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sqlite3
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -41,6 +40,7 @@ class Recorder:
         """Durable when this returns. Events without a request need no record."""
         with self._store.transaction() as connection:
             started, ended, changed = _Started(), _Ended(), False
+            collected: list[BatchCollected] = []
             for event in events:
                 match event:
                     case Started(launch):
@@ -53,6 +53,8 @@ class Recorder:
                         changed = changed or event.final
                     case BatchChanged(batch):
                         batches.save(connection, batch, self._run, self._backend, self._provider)
+                    case BatchCollected():
+                        collected.append(event)
                     case StrayLine(batch, kind, custom_id, line):
                         batches.save_stray(connection, batch, kind, custom_id, line)
                     case LimitLearned(model, tokens):
@@ -69,9 +71,10 @@ class Recorder:
             connection.executemany(_START_REQUEST, started.requests)
             connection.executemany(_START_ATTEMPT, started.attempts)
             connection.executemany(_BATCH_TARGETS, started.batched)
-            for event in events:
-                if isinstance(event, BatchCollected):
-                    self._collected(connection, event)
+            for event in collected:
+                # the run that paid for a batch shows what it came to, even if another one collected it
+                batches.save_collected(connection, event.batch.key, event.counts, event.usage)
+                runs.sum_up(connection, event.batch.key)
             if changed:
                 bump_results(connection)
 
@@ -167,11 +170,6 @@ class Recorder:
             ended.requests.append((WAITING, None, *why, digest))
             if event.launch.batch is not None:
                 ended.given_back.append((digest,))
-
-    def _collected(self, connection: sqlite3.Connection, event: BatchCollected) -> None:
-        """A batch closed: the run that paid for it shows what it came to."""
-        batches.save_collected(connection, event.batch.key, event.counts, event.usage)
-        runs.sum_up(connection, event.batch.key)
 
 
 class _Started:

@@ -35,7 +35,7 @@ class Selection:
                     raise UsageError(
                         f"--select {item}: no such reason",
                         nearest(reason, REASONS)
-                        or "reasons are: " + ", ".join(REASONS).replace("maybe paid", "maybe-paid"),
+                        or "reasons are: " + ", ".join(known.replace(" ", "-") for known in REASONS),
                     )
                 reasons.append(reason)
             elif item:

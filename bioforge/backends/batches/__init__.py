@@ -43,6 +43,8 @@ class _Open:
     batch: Batch
     due: float
     interval: float
+    unseen: Stopped | None = None
+    """Why it could not be looked at the last time."""
 
 
 class BatchDriver:
@@ -112,6 +114,7 @@ class BatchDriver:
                 self._show()
                 if self._filling.more:
                     continue
+                self._check_sight()
                 if (not self.awaited and self._filling.held is None) or not wait:
                     return
                 yield from self._wait()
@@ -135,6 +138,12 @@ class BatchDriver:
         for item in list(self._open.values()):
             if item.batch.state in (BatchState.PREPARED, BatchState.UPLOADED):
                 yield from self._submit(item.batch)
+
+    def _check_sight(self) -> None:
+        """Waiting for what cannot be seen would be waiting for ever."""
+        awaited = [item for item in self._open.values() if item.batch.awaited]
+        if awaited and awaited[0].unseen is not None and all(item.unseen is not None for item in awaited):
+            raise Halted(awaited[0].unseen)
 
     def _wait(self) -> Groups[None]:
         now = self._wall()
@@ -244,7 +253,12 @@ class BatchDriver:
         try:
             seen = yield from self._calls.patiently(lambda: self._service.look(batch), f"looking at batch {batch.name}")
         except CallError as error:
-            raise Halted(out_of_sight(batch, error)) from None
+            unseen = out_of_sight(batch, error)
+            if item.unseen is None:
+                yield [Noticed("batch", unseen.message)]
+            item.unseen, item.due = unseen, self._wall() + self._options.poll_max_seconds
+            return
+        item.unseen = None
         item.due = self._wall() + item.interval * (0.9 + 0.2 * self._random())
         item.interval = min(item.interval * GROWTH, self._options.poll_max_seconds)
         if seen != batch:
