@@ -14,6 +14,7 @@ from bioforge.config import ProjectConfig
 from bioforge.errors import (
     EXIT_INTERRUPTED,
     EXIT_STOPPED,
+    ConfigError,
     InputError,
     StateError,
     StoppedError,
@@ -59,27 +60,31 @@ class OpenProject:
         tables = dict(config.backend.options)
         if config.simulated:  # nobody wants to wait for a batch of the embedded server as for a real one
             tables["batch"] = {**SIMULATED_POLLING, **tables.get("batch", {})}
-        return self.plugins.backend(name)(
-            BackendContext(
-                base_url=base_url,
-                api_key="simulator" if config.simulated else config.api_key(),
-                api_key_env=config.provider.api_key_env,
-                timeout=config.provider.timeout,
-                options=tables.get(name, {}),
-                root=config.root,
-                siblings=tables,
-            )
+        context = BackendContext(
+            base_url=base_url,
+            api_key="simulator" if config.simulated else config.api_key(),
+            api_key_env=config.provider.api_key_env,
+            timeout=config.provider.timeout,
+            options=tables.get(name, {}),
+            root=config.root,
+            siblings=tables,
         )
+        try:
+            return self.plugins.backend(name)(context)
+        except ConfigError as error:  # an option of the backend: only it knows them
+            raise ConfigError(f"{config.path.name}: {error.message}", error.hint) from None
 
     @contextmanager
-    def _sending(self) -> Iterator[Callable[[str], Backend]]:
-        """Backends to send with, by name; the embedded server runs just for as long as it is needed."""
+    def _sending(self, *, batches_too: bool) -> Iterator[Callable[[str], Backend]]:
+        """Backends to send with, by name; the embedded server runs just for as long as it is needed. `batches_too`: it
+        keeps files and batches for a later run."""
         if not self.config.simulated:
             yield lambda name: self.backend if name == self.backend_name else self._backend(self.provider, name)
             return
         from bioforge.simulator import Simulator, SimulatorOptions
 
-        with Simulator(SimulatorOptions(**simulator_options(self.config))) as server:
+        options = simulator_options(self.config) if batches_too else self.config.simulator
+        with Simulator(SimulatorOptions(**options)) as server:
             yield lambda name: self._backend(server.base_url, name)
 
     @property
@@ -277,7 +282,7 @@ class OpenProject:
         )
         awaited = sum(batch.requests for batch in work.batches if batch.awaited)
         stopped = None
-        with self._sending() as backend:
+        with self._sending(batches_too=bool(plan.batches) or self.backend.batches) as backend:
             runs.set_running(store, run)
             watcher.start(plan.requests + awaited, self.backend_name, lambda: work.gauges)
             try:

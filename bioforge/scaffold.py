@@ -45,8 +45,12 @@ max_output_tokens = 400            # this and any further key is a request param
 #prompt = {{ id = "pmpt_1", version = "3" }}    # a reusable prompt of the provider's instead of instructions and input
 
 [backend]
-name = "async"                     # how requests are sent
+name = "async"                     # or "batch": half the price, up to a day; or "auto": the cheapest way in time
 concurrency = 64                   # calls at the same time, at most; it adapts downwards by itself
+
+#[backend.batch]
+#max_requests = 50000              # in one batch, at most
+#poll_seconds = 15                 # until the first look at a batch; then longer each time, up to poll_max_seconds
 
 [limits]
 max_cost_usd = 5.0                 # checked before each call; the run stops there and can be resumed

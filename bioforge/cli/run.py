@@ -254,19 +254,29 @@ def _build(
 
 @contextmanager
 def _alarm(stop: Stop, seconds: float | None) -> Iterator[None]:
-    """Drain when the time is up: nothing new is sent, what is in flight is awaited."""
+    """Drain when the time is up: nothing new is sent, what is in flight is awaited.
+
+    By the clock on the wall: a deadline does not wait for a machine that sleeps.
+    """
     if seconds is None:
         yield
         return
-    from threading import Timer
+    import time
+    from threading import Event, Thread
 
-    timer = Timer(seconds, stop.raise_level, ("deadline",))
-    timer.daemon = True
-    timer.start()
+    until, over = time.time() + seconds, Event()
+
+    def watch() -> None:
+        while (left := until - time.time()) > 0:
+            if over.wait(min(left, 1.0)):
+                return
+        stop.raise_level("deadline")
+
+    Thread(target=watch, name="bioforge-deadline", daemon=True).start()
     try:
         yield
     finally:
-        timer.cancel()
+        over.set()
 
 
 @contextmanager

@@ -15,7 +15,7 @@ from bioforge.interfaces import Backend, BackendContext, BackendFactory, Choice,
 from bioforge.model import Batch, Rendered, Request, Usage
 
 if TYPE_CHECKING:
-    from bioforge.backends.batches import BatchDriver, BatchOptions
+    from bioforge.backends.batches import BatchDriver
     from bioforge.backends.batches.library import Prepared
     from bioforge.backends.driver import Lanes
     from bioforge.batching import Row
@@ -100,21 +100,17 @@ class BatchBackend(OpenAIBackend):
 
     batches = True
 
-    @cached_property
-    def options(self) -> BatchOptions:
-        from bioforge.backends.batches import BatchOptions
+    def __init__(self, context: BackendContext) -> None:
+        super().__init__(context)
+        from bioforge.backends.batches.options import BatchOptions
 
-        return BatchOptions.from_options(self.context.options)
+        self.options = BatchOptions.from_options(context.options)
 
     @cached_property
     def service(self) -> OpenAIBatches:
         from bioforge.openai.batch_service import OpenAIBatches
 
         return OpenAIBatches(self.context, self.price)
-
-    def check(self) -> None:
-        super().check()
-        assert self.options  # a wrong option is an error before anything is sent
 
     def price(self, model: str, usage: Usage, service_tier: str | None = None) -> float | None:
         return super().price(model, usage, service_tier or "batch")
@@ -157,20 +153,16 @@ class AutoBackend(OpenAIBackend):
         super().__init__(context)
         from dataclasses import replace
 
-        tables = context.siblings
-        self._batch = BatchBackend(replace(context, options=tables.get("batch", {})))
-        self._calls = AsyncBackend(context)
-
-    def check(self) -> None:
         from bioforge.backends.choice import ChoiceOptions
 
-        self._batch.check()
-        ChoiceOptions.from_options(self.context.options)
+        self.options = ChoiceOptions.from_options(context.options)
+        self._batch = BatchBackend(replace(context, options=context.siblings.get("batch", {})))
+        self._calls = AsyncBackend(context)
 
     def choose(self, job: Job) -> Choice | None:
-        from bioforge.backends.choice import ChoiceOptions, choose
+        from bioforge.backends.choice import choose
 
-        return choose(job, self._price_of, ChoiceOptions.from_options(self.context.options))
+        return choose(job, self._price_of, self.options)
 
     def _price_of(self, load: Load, tier: str | None) -> float | None:
         if not load.requests:
