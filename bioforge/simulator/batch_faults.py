@@ -16,37 +16,39 @@ from bioforge.simulator.faults import NONE, uniform
 _Value = Literal["none", "share", "count", "count or none"]
 
 _VALUES: Mapping[str, _Value] = {
-    # The calls of the client.
-    "upload_lost": "none",
-    "create_lost": "none",
-    "create_refused": "none",
-    "token_limit": "none",
-    "download_truncated": "count or none",
+    # Calls of the client.
+    "upload_lost": "none",  # the upload in this place is stored, and its answer lost
+    "create_lost": "none",  # the batch is created, and its answer lost
+    "create_refused": "none",  # 500, nothing is created
+    "token_limit": "none",  # refused for half as many enqueued tokens as it has; the same content passes later
+    "download_truncated": "count or none",  # so many downloads of each result file end halfway
     # The course of a batch.
-    "failed_validation": "count",
-    "expired": "share",
-    "cancelled": "share",
-    "stuck": "none",
+    "failed_validation": "count",  # this line is taken for invalid JSON
+    "expired": "share",  # expires with this share of its lines answered
+    "cancelled": "share",  # as if somebody cancelled it with this share of its lines answered
+    "stuck": "none",  # stays in progress with half of its lines answered
     # What becomes of its lines.
-    "lines_missing": "share",
-    "lines_lost": "share",
-    "lines_duplicated": "share",
-    "row_errors": "share",
-    "errors_only": "none",
+    "lines_missing": "share",  # answered by nobody: in neither file, not charged
+    "lines_lost": "share",  # answered and charged, and in neither file
+    "lines_duplicated": "share",  # twice in their file, charged once
+    "row_errors": "share",  # answered 500
+    "errors_only": "none",  # all answered 400: completed without an output file
     # What its files look like.
-    "lines_shuffled": "none",
-    "unknown_lines": "count",
-    "string_bodies": "none",
-    "keys_missing": "none",
-    "several_items": "none",
-    "empty_error_file": "none",
+    "lines_shuffled": "none",  # in another order, in both
+    "unknown_lines": "count",  # so many more in the output file, with custom_ids nobody sent
+    "string_bodies": "none",  # the body of a good answer is a string of JSON
+    "keys_missing": "none",  # lines without `id` and `error`
+    "several_items": "none",  # responses with a reasoning item first and the text in two parts
+    "empty_error_file": "none",  # the error file is there and has 0 bytes, whatever failed
     # What is said about it.
-    "wrong_counts": "none",
-    "no_usage": "none",
+    "wrong_counts": "none",  # request_counts are zeros
+    "no_usage": "none",  # usage is null
 }
 
 BATCH_FAULTS = tuple(_VALUES)
-"""Every name. What each does: `docs/simulator.md`."""
+"""Every name."""
+
+_MOST = 1_000_000
 
 BatchFaults = Mapping[str, float]
 """Names with their values; 1 where none was given."""
@@ -106,6 +108,6 @@ def _value(name: str, text: str | None) -> float:
     if kind == "share":
         if not 0 <= number <= 1:
             raise ValueError(f"batch fault {name!r} needs a share from 0 to 1, like {name}=0.5, not {text!r}")
-    elif number < 1 or number != int(number):
+    elif not 1 <= number <= _MOST or number != int(number):
         raise ValueError(f"batch fault {name!r} needs a whole number from 1, like {name}=2, not {text!r}")
     return number

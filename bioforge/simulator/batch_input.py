@@ -27,6 +27,8 @@ class Verdict:
 
     total: int = 0
     model: str | None = None
+    asked: int = 0
+    """Lines with a body; the first of them says which model it is."""
     tokens: int = 0
     errors: list[dict[str, Any]] = field(default_factory=list)
     """`{code, line, message, param}`; the line from 1, or None for the file."""
@@ -93,7 +95,8 @@ def _judge_line(verdict: Verdict, number: int, line: bytes, endpoint: str, seen:
         message = "Batches do not stream: 'stream' must be false or absent."
         verdict.add("unsupported_parameter", number, message, "body.stream")
     model = body.get("model")
-    if number == 1:
+    verdict.asked += 1
+    if verdict.asked == 1:
         verdict.model = model if isinstance(model, str) else None
     elif model != verdict.model:
         message = f"All requests of a batch must use one model: {json.dumps(model)} is not {json.dumps(verdict.model)}."

@@ -112,6 +112,8 @@ class BatchPaths:
         shown = batch.view()
         if options.batch_token_refusal == "create":
             await self._validate(life)
+            # Another batch may have been created while this one's input was read.
+            batch.number = len(shop.batches) + 1
         shop.batches.save(batch)
         self._worker.begin(life)
         exchange.ledger.count_batch()

@@ -6,6 +6,7 @@ import asyncio
 import math
 import time
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 
 from bioforge.simulator.batch_life import Life, Workshop
@@ -89,7 +90,9 @@ class Worker:
         except StopIteration:
             return 0.0
         except Exception as error:
-            course.life.fail(error)
+            # With a full disk not even the failure can be written down.
+            with suppress(OSError):
+                course.life.fail(error)
             return 0.0
         self._courses[batch.id] = course
         return 0.0

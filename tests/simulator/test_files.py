@@ -166,15 +166,17 @@ def test_a_body_that_announces_too_much_is_not_read(server):
 
 def test_an_upload_that_breaks_off_leaves_nothing(start, connect, tmp_path):
     server = start(data=tmp_path)
-    headers, length, pieces = form_of(100_000)
+    headers, length, pieces = form_of(1_000_000)
     with socket.create_connection(("127.0.0.1", server.port)) as half:
         lines = [f"{name}: {value}" for name, value in {**headers, "Content-Length": str(length)}.items()]
         half.sendall("\r\n".join(["POST /v1/files HTTP/1.1", "Host: localhost", *lines, "", ""]).encode())
-        half.sendall(next(pieces) + b"y" * 1000)
+        half.sendall(next(pieces) + b"y" * 500_000)
         for _ in range(1000):
             if any((tmp_path / "incoming").iterdir()):
                 break
             requests.get(f"{server.url}/simulator/health")
+        else:
+            pytest.fail("nothing of the upload arrived")
     for _ in range(1000):
         if server.ledger.counts.requests:
             break

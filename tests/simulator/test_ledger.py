@@ -30,6 +30,8 @@ def test_every_answer_is_one_entry_with_what_it_cost(server, client):
         response_id=response.id,
         delivered="yes",
         service_tier="flex",
+        batch_id=None,
+        custom_id=None,
     )
     assert abs(charge.time - response.created_at) < 5
 
@@ -84,6 +86,7 @@ def test_python_http_and_file_agree(start, connect, tmp_path):
             "faults": dict(counts.faults),
         },
         "totals": asdict(totals),
+        "batches": {"created": 0, "uploads": 0},
     }
 
 

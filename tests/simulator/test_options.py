@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import re
+from dataclasses import fields
 
 import pytest
 
+from bioforge.config.tables import Simulator as Table
 from bioforge.simulator import FAULTS, Outage, SimulatorOptions
 
 NAMES = ", ".join(FAULTS)
@@ -55,3 +57,15 @@ def test_probabilities_may_add_up_to_one():
 def test_an_outage_has_a_length():
     with pytest.raises(ValueError, match="number_of_requests must be at least 1, not 0"):
         Outage(3, 0)
+
+
+def test_a_project_can_set_every_option_that_is_plain_data():
+    names = {field.name for field in fields(SimulatorOptions)}
+    assert set(Table.model_fields) == names - {"script", "outage"}
+
+
+def test_paths_of_a_project_are_below_its_root(tmp_path):
+    table = Table(ledger="ledger.jsonl", data="sim", batch_script=["stuck"])
+    given = table.given(tmp_path)
+    assert (given["ledger"], given["data"]) == (str(tmp_path / "ledger.jsonl"), str(tmp_path / "sim"))
+    assert SimulatorOptions(**given).batch_script == ["stuck"]
