@@ -7,7 +7,6 @@ from contextlib import contextmanager, nullcontext, suppress
 from dataclasses import replace
 from itertools import islice
 from pathlib import Path
-from typing import Any
 
 from bioforge import engine, planfile
 from bioforge.config import ProjectConfig
@@ -83,7 +82,7 @@ class OpenProject:
             return
         from bioforge.simulator import Simulator, SimulatorOptions
 
-        options = simulator_options(self.config) if batches_too else self.config.simulator
+        options = self.config.simulator_options if batches_too else self.config.simulator
         with Simulator(SimulatorOptions(**options)) as server:
             yield lambda name: self._backend(server.base_url, name)
 
@@ -337,12 +336,6 @@ class OpenProject:
             targets.force(store, run, selection)
         runs.update_selection(store, run, selection)
         return selection
-
-
-def simulator_options(config: ProjectConfig) -> dict[str, Any]:
-    """The embedded server's options; files and batches outlive it in a folder beside the state, as they would at a
-    provider."""
-    return {"data": str(config.state_path.with_name(config.state_path.name + ".simulator")), **config.simulator}
 
 
 def recover(store: Store) -> tuple[Settled, list[runs.Run]]:

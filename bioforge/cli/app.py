@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Annotated
 
 import typer
@@ -38,7 +39,7 @@ def _root(
 
 
 def _register() -> None:
-    from bioforge.cli import export, plan, run, setup, state, upkeep
+    from bioforge.cli import batch, export, importing, plan, run, setup, state, upkeep
 
     for name, function in (
         ("init", setup.init),
@@ -49,13 +50,15 @@ def _register() -> None:
         ("status", state.status),
         ("export", export.export),
         ("audit", state.audit),
+        ("import", importing.import_),
         ("accept", upkeep.accept),
         ("forget", upkeep.forget),
         ("gc", upkeep.gc),
         ("simulate", setup.simulate),
         ("plugins", setup.plugins),
     ):
-        app.command(name, epilog=_epilog(name))(function)
+        app.command(name, epilog=_epilog(EXAMPLES[name]))(function)
+    app.add_typer(batch.group(_epilog), epilog=_epilog(EXAMPLES["batch"]))
 
 
 EXAMPLES = {
@@ -82,6 +85,16 @@ EXAMPLES = {
         "bioforge export --failed",
     ),
     "audit": ("bioforge audit", "bioforge audit --format json"),
+    "batch": (
+        "bioforge batch jsonl && bioforge batch create --in batch_input.jsonl",
+        "bioforge batch status batch_abc123",
+        "bioforge batch retrieve batch_abc123 -o bios.jsonl",
+    ),
+    "import": (
+        "bioforge import results_batch_abc123.jsonl",
+        "bioforge import batch_input.jsonl results_*.jsonl --dry-run",
+        "bioforge export -f other | bioforge import -",
+    ),
     "accept": ("bioforge accept", "bioforge accept reason:changed", "bioforge accept 1034 --yes"),
     "forget": ("bioforge forget 1034", "bioforge forget '10*' --recipe bio --yes"),
     "gc": ("bioforge gc", "bioforge gc --yes"),
@@ -94,9 +107,9 @@ EXAMPLES = {
 }
 
 
-def _epilog(name: str) -> str:
+def _epilog(examples: Iterable[str]) -> str:
     """Examples on lines of their own: `\\b` keeps them from being wrapped."""
-    return "\n".join(["\b", "Examples:", *(f"  {line}" for line in EXAMPLES[name])])
+    return "\n".join(["\b", "Examples:", *(f"  {line}" for line in examples)])
 
 
 def main() -> None:

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 Yes = Annotated[bool, typer.Option("-y", "--yes", help="Do not ask.")]
 
 
-def _confirmed(question: str, yes: bool) -> bool:
+def confirmed(question: str, yes: bool) -> bool:
     """Asks on a terminal; elsewhere nothing irreversible happens without --yes."""
     if yes:
         return True
@@ -30,7 +30,7 @@ def _confirmed(question: str, yes: bool) -> bool:
 
 
 @contextmanager
-def _recorded(store: Store, words: str) -> Iterator[int]:
+def recorded(store: Store, words: str) -> Iterator[int]:
     """A run for what changes the state, so that `status` shows who did it."""
     from bioforge.store import Selection, runs
 
@@ -61,8 +61,8 @@ def accept(
         number = upkeep.acceptable(store, selection)
         if not number:
             say("nothing to accept: no stale target of the selection has an answer")
-        elif _confirmed(f"accept {count(number, 'existing answer')} as current?", yes):
-            with _recorded(store, "accept") as run:
+        elif confirmed(f"accept {count(number, 'existing answer')} as current?", yes):
+            with recorded(store, "accept") as run:
                 accepted = upkeep.accept(store, selection, run)
             say(f"{count(accepted, 'target')} accepted (recorded in the table `accepted`)")
     return EXIT_OK
@@ -88,8 +88,8 @@ def forget(
         weighed = upkeep.would_forget(store, selection)
         if not weighed.answers:
             say("nothing to forget: the selection has no answers")
-        elif _confirmed(f"forget {count(weighed.answers, 'answer')} that had cost {money(weighed.cost_usd)}?", yes):
-            with _recorded(store, "forget") as run:
+        elif confirmed(f"forget {count(weighed.answers, 'answer')} that had cost {money(weighed.cost_usd)}?", yes):
+            with recorded(store, "forget") as run:
                 dropped = upkeep.forget(store, selection, run)
             say(f"{count(dropped.answers, 'answer')} forgotten; they had cost {money(dropped.cost_usd)}")
     return EXIT_OK
@@ -111,13 +111,13 @@ def gc(yes: Yes = False, file: FileOption = None) -> int:
         weighed = upkeep.would_collect(store, recipes)
         if not weighed.answers:
             say("nothing to drop: every answer is used")
-        elif _confirmed(
+        elif confirmed(
             f"drop {count(weighed.answers, 'unused answer')} that had cost {money(weighed.cost_usd)}, and pay again"
             " should one be wanted again?",
             yes,
         ):
             before = project.config.state_path.stat().st_size
-            with _recorded(store, "gc") as run:
+            with recorded(store, "gc") as run:
                 dropped = upkeep.collect(store, recipes, run)
             freed = max(0, before - project.config.state_path.stat().st_size)
             say(

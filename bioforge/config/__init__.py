@@ -104,6 +104,12 @@ class ProjectConfig:
             max_cost_usd=self.limit.max_cost_usd,
         )
 
+    @property
+    def simulator_options(self) -> dict[str, Any]:
+        """The embedded server's options, with a folder beside the state in which files and batches outlive it, as they
+        would at a provider."""
+        return {"data": str(self.state_path.with_name(self.state_path.name + ".simulator")), **self.simulator}
+
     def api_key(self) -> str | None:
         """The key, looked up by its name each time and kept nowhere else; None when it is not set."""
         return self.environment.get(self.provider.api_key_env)

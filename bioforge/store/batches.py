@@ -12,8 +12,8 @@ from typing import Any
 from bioforge.events import Launch
 from bioforge.interfaces import Member
 from bioforge.model import Batch, BatchProblem, BatchState, Request, Usage
-from bioforge.plan import IN_BATCH
-from bioforge.store.database import Store
+from bioforge.plan import IN_BATCH, MAYBE_PAID
+from bioforge.store.database import Store, bump_results
 from bioforge.store.selection import Selection
 
 _PAGE = 1_000
@@ -138,6 +138,33 @@ def newest(store: Store, limit: int | None = None, *, open_only: bool = False) -
             json.loads(counts or "{}"),
             Usage(**json.loads(usage)) if usage else None,
         )
+
+
+def give_up(store: Store, batch: Batch) -> int:
+    """Stop waiting for a batch: nobody can know the fate of its requests any more. Returns how many those are."""
+    why = f"given up: {IN_BATCH} {batch.name}"
+    with store.transaction() as connection:
+        digests = connection.execute(
+            "SELECT request_hash FROM attempts WHERE batch = ? AND outcome = 'started'", (batch.key,)
+        ).fetchall()
+        connection.execute(
+            f"UPDATE attempts SET outcome = '{MAYBE_PAID}', paid = 'maybe', error_class = 'abandoned', error_message = ?"
+            " WHERE batch = ? AND outcome = 'started'",
+            (why, batch.key),
+        )
+        connection.executemany(
+            f"UPDATE requests SET state = '{MAYBE_PAID}', error_class = 'abandoned', error_message = ?, batch = NULL"
+            " WHERE request_hash = ? AND batch = ?",
+            ((why, digest, batch.key) for (digest,) in digests),
+        )
+        connection.executemany(
+            f"UPDATE targets SET reason = '{MAYBE_PAID}', detail = ?, reason_before = NULL, detail_before = NULL"
+            f" WHERE request_hash = ? AND reason = '{IN_BATCH}'",
+            ((f"abandoned: {why}", digest) for (digest,) in digests),
+        )
+        connection.execute("UPDATE batches SET state = ? WHERE key = ?", (str(BatchState.COLLECTED), batch.key))
+        bump_results(connection)
+    return len(digests)
 
 
 def by_key(store: Store, name: str) -> Batch | None:

@@ -19,7 +19,7 @@ from bioforge.events import Event, Failed, Launch, StrayLine, Succeeded, Unusabl
 from bioforge.interfaces import Members
 from bioforge.model import Batch, BatchProblem, BatchState, Failure, Paid, Usage
 
-GROUP = 500
+GROUP = 1_000
 """Lines that become durable together."""
 
 Judge = Callable[[Launch, Row], bool]

@@ -1,0 +1,260 @@
+"""Files with answers that were bought elsewhere, as lines. What a line is, its shape tells, and never a file's name.
+
+custom_id, url, body                  asks for a request: a line of a Batch API input file
+custom_id, response and/or error      says what came of one: a line of an output or error file
+artist_id, recipe, error              a record of `bioforge export --format jsonl`
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import stat
+import sys
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass
+from enum import Enum, auto
+from pathlib import Path
+from tempfile import TemporaryFile
+from typing import IO, Any, Self
+
+from bioforge.errors import InputError, nearest
+from bioforge.fingerprint import canonical, request_hash
+
+STDIN = "-"
+GROUP = 500
+GROUP_BYTES = 8 << 20
+"""Lines that are handled together, and become durable together: at most so many, and about so many bytes."""
+
+LONGEST = 64 << 20
+"""Bytes of a line. No answer is as long; a file without line ends is not read into memory."""
+
+_BOM = b"\xef\xbb\xbf"
+
+
+@dataclass(frozen=True, slots=True)
+class Line:
+    """A line without its end; `cut` when it was longer than `LONGEST`, and only its beginning is here."""
+
+    source: str
+    number: int
+    content: bytes
+    cut: bool = False
+
+    @property
+    def place(self) -> str:
+        return f"{self.source}:{self.number}"
+
+
+class Kind(Enum):
+    ASKS = auto()
+    RESULT = auto()
+    RECORD = auto()
+    UNKNOWN = auto()
+
+
+def kind_of(entry: object) -> Kind:
+    if not isinstance(entry, dict):
+        return Kind.UNKNOWN
+    if isinstance(entry.get("custom_id"), str) and entry["custom_id"]:
+        if isinstance(entry.get("url"), str) and isinstance(entry.get("body"), dict | str):
+            return Kind.ASKS
+        if "response" in entry or "error" in entry:
+            return Kind.RESULT
+    if isinstance(entry.get("artist_id"), str) and isinstance(entry.get("recipe"), str) and "error" in entry:
+        return Kind.RECORD
+    return Kind.UNKNOWN
+
+
+def parse(line: Line) -> Any:
+    """The line's JSON. ValueError with a sentence for what is none."""
+    if line.cut:
+        raise ValueError(f"longer than {LONGEST >> 20} MB")
+    try:
+        return json.loads(line.content)
+    except UnicodeDecodeError:
+        raise ValueError("not UTF-8") from None
+    except json.JSONDecodeError as error:
+        raise ValueError(f"not JSON: {error.msg} at column {error.colno}") from None
+    except (ValueError, RecursionError) as error:
+        raise ValueError(f"not usable JSON: {error}") from None
+
+
+def may_ask(line: Line) -> bool:
+    """Whether a look into it is worth while for who wants `ASKS` only: most lines of most files are none."""
+    return b'"url"' in line.content and b'"body"' in line.content
+
+
+@dataclass(frozen=True, slots=True)
+class Asked:
+    """A request as a line of an input file has it; `body` is canonical JSON."""
+
+    custom_id: str
+    request_hash: str
+    endpoint: str
+    model: str
+    body: str
+
+
+def asked(entry: Mapping[str, Any], dialect: str) -> Asked:
+    """What a line of an input file asks for. ValueError where its body can be no request of ours."""
+    body, endpoint = entry["body"], entry["url"]
+    try:
+        if isinstance(body, str):  # some scripts write the body as a text of JSON
+            body = json.loads(body)
+        content = canonical(body)
+        text = content.decode()
+    except (ValueError, TypeError, RecursionError) as error:
+        raise ValueError(f"body: {error}") from None
+    if not isinstance(body, dict):
+        raise ValueError("body: not an object")
+    model = body.get("model")
+    return Asked(
+        name_of(entry),
+        request_hash(readable(endpoint), content, dialect),
+        readable(endpoint),
+        readable(model) if isinstance(model, str) else "",
+        text,
+    )
+
+
+def answers_another(entry: Mapping[str, Any], body: str) -> bool:
+    """Whether the answer of a result line repeats other instructions than the body has that it is taken for.
+
+    `/v1/responses` repeats them; where custom_ids are 1, 2, 3 … this tells files of different recipes apart.
+    """
+    response = entry.get("response")
+    answer = response.get("body") if isinstance(response, dict) else None
+    repeated = answer.get("instructions") if isinstance(answer, dict) else None
+    given = json.loads(body).get("instructions")
+    return isinstance(repeated, str) and isinstance(given, str) and repeated.strip() != given.strip()
+
+
+def answered_at(entry: Mapping[str, Any], now: float) -> float:
+    """When the answer of a result line was given, in seconds since 1970; `now` where it does not say."""
+    response = entry.get("response")
+    answer = response.get("body") if isinstance(response, dict) else None
+    if not isinstance(answer, dict):
+        return now
+    at = answer.get("created_at") or answer.get("created")
+    return float(at) if isinstance(at, int | float) and 1e9 < at < now + 86_400 else now
+
+
+def name_of(entry: Mapping[str, Any]) -> str:
+    return readable(entry["custom_id"])
+
+
+def readable(text: str) -> str:
+    """The text without lone surrogates, which JSON can carry and no database can."""
+    return text.encode("utf-8", "replace").decode()
+
+
+class AnswerFiles:
+    """The lines of several files, as often as they are asked for. To be used in a `with` block.
+
+    What can be read only once (standard input, pipes) is kept in a temporary file meanwhile. Raises `InputError` for
+    whatever is no file, before anything is read.
+    """
+
+    def __init__(self, names: Sequence[str]) -> None:
+        self._names = names
+        self._stack = ExitStack()
+        self._kept: dict[str, IO[bytes]] = {}
+        self._paths: dict[str, str] = {}
+
+    def __enter__(self) -> Self:
+        with ExitStack() as stack:
+            for name in [name for name in self._names if self._once(name)]:
+                if name not in self._kept:
+                    self._kept[name] = stack.enter_context(TemporaryFile())
+                    _copy(name, self._kept[name])
+            self._stack = stack.pop_all()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._stack.close()
+
+    def _once(self, name: str) -> bool:
+        """Note where a file is; whether it can be read only once."""
+        if name == STDIN:
+            return True
+        try:
+            mode = os.stat(name).st_mode
+        except (OSError, ValueError) as error:
+            raise _refused(name, error) from None
+        if stat.S_ISDIR(mode):
+            raise InputError(f"{name} is a folder, not a file", f"name the files in it: {name.rstrip('/')}/*.jsonl")
+        if stat.S_ISREG(mode):
+            self._paths.setdefault(os.path.realpath(name), name)  # the same file twice is one file
+            return False
+        return True
+
+    @property
+    def names(self) -> list[str]:
+        """Each file once, as people know it."""
+        return [*self._paths.values(), *map(_shown, self._kept)]
+
+    def groups(self) -> Iterator[list[Line]]:
+        """Every line of every file that is not blank, in groups."""
+        group: list[Line] = []
+        size = 0
+        for line in self._lines():
+            group.append(line)
+            size += len(line.content)
+            if len(group) == GROUP or size >= GROUP_BYTES:
+                yield group
+                group, size = [], 0
+        if group:
+            yield group
+
+    def _lines(self) -> Iterator[Line]:
+        for name in self._paths.values():
+            with _open(name) as stream:
+                yield from _lines_of(stream, name)
+        for name, kept in self._kept.items():
+            kept.seek(0)
+            yield from _lines_of(kept, _shown(name))
+
+
+def _shown(name: str) -> str:
+    return "standard input" if name == STDIN else name
+
+
+def _lines_of(stream: IO[bytes], source: str) -> Iterator[Line]:
+    number = 0
+    while content := stream.readline(LONGEST):
+        number += 1
+        cut = len(content) == LONGEST and not content.endswith(b"\n")
+        if cut:
+            content = content[:100]
+            while (rest := stream.readline(LONGEST)) and not rest.endswith(b"\n"):
+                pass
+        # files that were put together from several may have a byte order mark anywhere
+        if content := content.removeprefix(_BOM).strip():
+            yield Line(source, number, content, cut)
+
+
+def _copy(name: str, target: IO[bytes]) -> None:
+    if name != STDIN:
+        with _open(name) as stream:
+            shutil.copyfileobj(stream, target)
+    elif sys.stdin is not None:
+        shutil.copyfileobj(sys.stdin.buffer, target)
+
+
+def _open(name: str) -> IO[bytes]:
+    try:
+        return open(name, "rb")
+    except (OSError, ValueError) as error:
+        raise _refused(name, error) from None
+
+
+def _refused(name: str, error: Exception) -> InputError:
+    if isinstance(error, FileNotFoundError):
+        folder = Path(name).parent
+        near = nearest(Path(name).name, sorted(os.listdir(folder))) if folder.is_dir() else ""
+        return InputError(f"{name} does not exist", near or "check the name")
+    reason = (error.strerror if isinstance(error, OSError) else None) or str(error)
+    return InputError(f"cannot read {name}: {reason}", "check who may read it (ls -l)")

@@ -1,0 +1,252 @@
+"""`bioforge batch …`: the Batch API by hand, inside or outside of a project."""
+
+from __future__ import annotations
+
+import json
+import re
+from itertools import islice
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from bioforge.cli import batch_create, batch_jsonl
+from bioforge.cli.batch_provider import FileOption, LogOption, provider
+from bioforge.cli.common import check_format, load
+from bioforge.cli.edge import command, say
+from bioforge.cli.upkeep import Yes, confirmed, recorded
+from bioforge.errors import EXIT_FAILED, EXIT_OK, BioforgeError, UsageError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable
+
+
+IdArgument = Annotated[str, typer.Argument(metavar="ID", help="The id of the batch, as `create` and `list` print it.")]
+FormatOption = Annotated[str, typer.Option("--format", metavar="text|json", help="How to print it.")]
+
+_ID = re.compile(r"[A-Za-z0-9_][\w.:=+~-]{0,199}", re.ASCII)
+
+
+def _check_id(batch_id: str) -> None:
+    """An id becomes part of an address and of a file's name."""
+    if not _ID.fullmatch(batch_id):
+        raise UsageError(f"{batch_id!r} is no id of a batch", "ids look like batch_abc123: see `bioforge batch list`")
+
+
+@command
+def status(
+    batch_id: IdArgument,
+    no_auto_save: Annotated[
+        bool, typer.Option("--no-auto-save", help="Do not save the result files of a batch that has ended.")
+    ] = False,
+    format: FormatOption = "text",
+    file: FileOption = None,
+    log_file: LogOption = None,
+) -> int:
+    """Show a batch: state, times, counts, usage, errors. When it has ended, save its results as `retrieve` does."""
+    from bioforge.cli import batch_results, batch_show
+    from bioforge.model import BatchState
+
+    check_format(format, ("text", "json"))
+    _check_id(batch_id)
+    with provider(file, "batch status", log_file) as opened:
+        job = opened.jobs.job(batch_id)
+        batch = opened.jobs.seen(job)
+        cost = opened.jobs.cost(batch)
+        if format == "json":
+            print(json.dumps(batch_show.record(job, batch, cost), ensure_ascii=False, indent=2), flush=True)
+        else:
+            for line in batch_show.lines(job, batch, cost, opened.simulated):
+                print(line, flush=True)
+        if batch.ended and not no_auto_save:
+            for line in batch_results.lines(
+                batch_results.save(opened.jobs, batch, batch_results.default_path(batch)), batch, opened.simulated
+            ):
+                say(line)
+    return EXIT_FAILED if batch.state is BatchState.FAILED else EXIT_OK
+
+
+@command
+def list_(
+    limit: Annotated[int, typer.Option("--limit", metavar="N", min=1, help="How many, the newest first.")] = 20,
+    everything: Annotated[bool, typer.Option("--all", help="All that the provider knows.")] = False,
+    format: FormatOption = "text",
+    file: FileOption = None,
+    log_file: LogOption = None,
+) -> int:
+    """List batches, the newest first, whoever created them."""
+    from bioforge.cli import batch_show
+
+    check_format(format, ("text", "json"))
+    with provider(file, "batch list", log_file) as opened:
+        # One more than is shown tells whether there are more.
+        found = list(islice(opened.jobs.jobs(), None if everything else limit + 1))
+        batches = [opened.jobs.seen(job) for job in found]
+        more = not everything and len(found) > limit
+        if more:
+            del found[limit:], batches[limit:]
+        if format == "json":
+            records = [
+                batch_show.record(job, batch, opened.jobs.cost(batch))
+                for job, batch in zip(found, batches, strict=True)
+            ]
+            print(json.dumps(records, ensure_ascii=False, indent=2))
+        elif not batches:
+            say("no batches")
+        else:
+            for line in batch_show.listed(batches):
+                print(line)
+    if more:
+        say("there are more: --limit N or --all shows them")
+    return EXIT_OK
+
+
+@command
+def retrieve(
+    batch_id: IdArgument,
+    output: Annotated[
+        Path | None,
+        typer.Option(
+            "-o",
+            "--output",
+            metavar="FILE",
+            help="Save the answers here, and rows with errors beside it.",
+            show_default="results_ID.jsonl",
+        ),
+    ] = None,
+    file: FileOption = None,
+    log_file: LogOption = None,
+) -> int:
+    """Save the results of a batch that has ended. However it ended: finished rows are there, and charged for."""
+    from bioforge.cli import batch_results
+    from bioforge.cli.batch_show import is_over
+
+    _check_id(batch_id)
+    _check_output(output, file)
+    with provider(file, "batch retrieve", log_file) as opened:
+        batch = opened.jobs.seen(opened.jobs.job(batch_id))
+        if not batch.ended:
+            done = f": {batch.completed + batch.failed:,} of {batch.requests:,} requests done" if batch.requests else ""
+            raise BioforgeError(
+                f"{batch_id} is {batch.status or 'not known to have ended'}{done}",
+                f"there are no results before its end; `bioforge batch status {batch_id}` shows how far it is",
+            )
+        saved = batch_results.save(opened.jobs, batch, output or batch_results.default_path(batch))
+        for one in saved:
+            print(one.path)
+        if saved:
+            for line in batch_results.lines(saved, batch, opened.simulated):
+                say(line)
+            return EXIT_OK
+        raise BioforgeError(
+            f"{batch_id} has no result files: {is_over(batch)}", f"`bioforge batch status {batch_id}` says why"
+        )
+
+
+def _check_output(output: Path | None, file: Path | None) -> None:
+    from bioforge.cli.batch_provider import project_config
+    from bioforge.cli.common import check_destination
+
+    if output is None:
+        return
+    if str(output) == "-" or output.is_dir():
+        raise UsageError(f"-o {output}: two files may be saved there", "name a file; errors are saved beside it")
+    if (config := project_config(file)) is not None:
+        check_destination(config, output, "-o")
+
+
+@command
+def cancel(batch_id: IdArgument, file: FileOption = None, log_file: LogOption = None) -> int:
+    """Cancel a batch. Rows that are finished are charged for, and can be retrieved."""
+    from bioforge.cli.batch_show import is_over
+
+    _check_id(batch_id)
+    with provider(file, "batch cancel", log_file) as opened:
+        batch = opened.jobs.seen(opened.jobs.job(batch_id))
+        if batch.ended:
+            raise BioforgeError(
+                f"{batch_id} cannot be cancelled: {is_over(batch)}", f"`bioforge batch retrieve {batch_id}`"
+            )
+        batch = opened.jobs.cancel(batch)
+    print(f"{batch.name} {batch.status}")
+    say(
+        f"it can take up to 10 minutes; {batch.completed:,} of {batch.requests:,} requests were answered so far."
+        " What is finished is charged for, what is not is not"
+    )
+    say(f"next: bioforge batch retrieve {batch.name}")
+    return EXIT_OK
+
+
+@command
+def abandon(
+    name: Annotated[
+        str, typer.Argument(metavar="ID", help="The batch, by its id or key as `bioforge status` shows it.")
+    ],
+    yes: Yes = False,
+    file: FileOption = None,
+) -> int:
+    """Give up an open batch of the project that cannot be looked at any more. Its requests become maybe paid."""
+    from bioforge.cli.show import count
+    from bioforge.model import CLOSED
+    from bioforge.project import recover
+    from bioforge.store import Store, batches
+
+    config = load(file)
+    with Store.open(config.state_path) as store:
+        recover(store)
+        batch = batches.by_key(store, name)
+        if batch is None or batch.state in CLOSED:
+            raise UsageError(f"{name} is no open batch of this project", "`bioforge status` lists the open ones")
+        question = (
+            f"give up {batch.name} with {count(batch.requests, 'request')}? Answers it still brings are lost, and a run"
+            " asks again for what may have been paid"
+        )
+        if confirmed(question, yes):
+            with recorded(store, "batch abandon") as _:
+                number = batches.give_up(store, batch)
+            say(f"{batch.name} given up: {count(number, 'request')} maybe paid")
+    return EXIT_OK
+
+
+EXAMPLES = {
+    "jsonl": (
+        "bioforge batch jsonl",
+        "bioforge batch jsonl bio --limit 100 -o trial.jsonl",
+        "bioforge batch jsonl --in artists.csv --columns artist_name=name \\",
+        "  --model gpt-6-luna --template 'Who is {{ artist_name }}?'",
+    ),
+    "create": (
+        "bioforge batch create --in batch_input.jsonl",
+        "ID=$(bioforge batch create --in batch_input.jsonl | tail -n 1)",
+    ),
+    "status": ("bioforge batch status batch_abc123", "bioforge batch status batch_abc123 --format json"),
+    "list": ("bioforge batch list", "bioforge batch list --all --format json"),
+    "retrieve": (
+        "bioforge batch retrieve batch_abc123",
+        "bioforge batch retrieve batch_abc123 -o out/bios.jsonl",
+    ),
+    "cancel": ("bioforge batch cancel batch_abc123",),
+    "abandon": ("bioforge batch abandon batch_abc123",),
+}
+
+
+def group(epilog: Callable[[Iterable[str]], str]) -> typer.Typer:
+    """The commands as one group; `epilog` writes examples as those of all commands."""
+    made = typer.Typer(
+        name="batch",
+        help="The Batch API by hand, inside or outside of a project: half the price, within 24 hours.",
+        no_args_is_help=True,
+        rich_markup_mode=None,
+        context_settings={"help_option_names": ["-h", "--help"]},
+    )
+    for name, function in (
+        ("jsonl", batch_jsonl.jsonl),
+        ("create", batch_create.create),
+        ("status", status),
+        ("list", list_),
+        ("retrieve", retrieve),
+        ("cancel", cancel),
+        ("abandon", abandon),
+    ):
+        made.command(name, epilog=epilog(EXAMPLES[name]))(function)
+    return made

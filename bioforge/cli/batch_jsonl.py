@@ -1,0 +1,278 @@
+"""`batch jsonl`: rows to a file for the Batch API, without a state and without sending anything."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Iterable, Mapping
+from contextlib import ExitStack
+from dataclasses import dataclass, fields
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from bioforge.cli.common import FileOption, complete_recipes
+from bioforge.cli.edge import command, say
+from bioforge.errors import EXIT_OK, UsageError, nearest
+
+if TYPE_CHECKING:
+    from bioforge.cli.batch_rows import Asking, Source
+    from bioforge.config import ProjectConfig
+    from bioforge.config.environment import Environment
+    from bioforge.plugins import Plugins
+    from bioforge.prompts import Definition
+
+
+@dataclass(frozen=True, slots=True)
+class Flags:
+    """How to ask, as the command line says it."""
+
+    prompt_id: str | None
+    prompt_version: str | None
+    model: str | None
+    template: str | None
+    instructions: str | None
+    endpoint: str | None
+    max_output_tokens: int | None
+
+    @property
+    def say_how(self) -> bool:
+        """Whether they stand for a recipe of their own."""
+        return any(value is not None for value in (self.prompt_id, self.model, self.template))
+
+    def by_name(self) -> dict[str, object]:
+        return {f"--{field.name.replace('_', '-')}": getattr(self, field.name) for field in fields(self)}
+
+
+@command
+def jsonl(
+    recipe: Annotated[
+        str | None,
+        typer.Argument(
+            metavar="RECIPE",
+            help="The recipe of the project, where it has several.",
+            autocompletion=complete_recipes,
+        ),
+    ] = None,
+    source: Annotated[
+        str | None,
+        typer.Option("--in", metavar="CSV", help="The rows: a CSV or JSONL file.", show_default="the project's input"),
+    ] = None,
+    columns: Annotated[
+        list[str] | None,
+        typer.Option("--columns", metavar="NAME=COLUMN", help="Like artist_id=id. May be repeated."),
+    ] = None,
+    prompt_id: Annotated[
+        str | None, typer.Option("--prompt-id", metavar="ID", help="Ask by a reusable prompt (OPENAI_PROMPT_ID).")
+    ] = None,
+    prompt_version: Annotated[
+        str | None, typer.Option("--prompt-version", metavar="V", help="The prompt's version (PROMPT_VERSION).")
+    ] = None,
+    model: Annotated[str | None, typer.Option("--model", metavar="NAME", help="The model (OPENAI_MODEL).")] = None,
+    template: Annotated[
+        str | None, typer.Option("--template", metavar="TEXT|FILE", help="What to ask: a template, or a file of one.")
+    ] = None,
+    instructions: Annotated[
+        str | None, typer.Option("--instructions", metavar="TEXT|FILE", help="Instructions beside the template.")
+    ] = None,
+    endpoint: Annotated[
+        str | None,
+        typer.Option(
+            "--endpoint",
+            metavar="PATH",
+            help="/v1/responses or /v1/chat/completions.",
+            show_default="/v1/responses",
+        ),
+    ] = None,
+    max_output_tokens: Annotated[
+        int | None, typer.Option("--max-output-tokens", metavar="N", min=1, help="The longest answer.")
+    ] = None,
+    output: Annotated[
+        Path, typer.Option("-o", "--output", metavar="FILE", help="Write here, atomically; - is stdout.")
+    ] = Path("batch_input.jsonl"),
+    limit: Annotated[int | None, typer.Option("--limit", metavar="N", min=1, help="Only the first N rows.")] = None,
+    strict: Annotated[bool, typer.Option("--strict", help="One bad row: exit 2, and nothing is written.")] = False,
+    file: FileOption = None,
+) -> int:
+    """Write rows as a file for the Batch API. By a recipe of the project, or without one by --template or --prompt-id."""
+    from bioforge.cli.batch_files import Parts, Stream
+    from bioforge.cli.batch_provider import project_config
+    from bioforge.cli.batch_rows import BadRows, batch_lines
+    from bioforge.cli.show import count
+    from bioforge.plugins import build_manager
+
+    flags = Flags(prompt_id, prompt_version, model, template, instructions, endpoint, max_output_tokens)
+    config = project_config(file)
+    plugins = build_manager(os.environ.get("BIOFORGE_LOAD_PLUGINS"))
+    if recipe is not None or (config is not None and not flags.say_how):
+        asking = _by_recipe(config, recipe, flags, plugins)
+    else:
+        asking = _by_flags(flags)
+    rows = _source(config, source, _mapping(columns))
+    to_stdout = str(output) == "-"
+    if not to_stdout:
+        _check_output(output, config, rows)
+    bad = BadRows(strict or (config is not None and source is None and config.input.strict))
+    with ExitStack() as stack:
+        writer: Parts | Stream
+        if to_stdout:
+            writer = Stream(sys.stdout.buffer, output)
+        elif output.exists() and not output.is_file():
+            writer = Stream(stack.enter_context(output.open("wb")), output)  # a device or a pipe cannot be replaced
+        else:
+            writer = Parts(output)
+        stack.enter_context(writer)
+        for content in batch_lines(asking, rows, plugins, limit, bad):
+            writer.write(content)
+        bad.check()
+        parts = writer.finish()
+    for note in asking.notes:
+        say(f"warning: {note}")
+    for line in bad.lines():
+        say(line)
+    for part in parts:
+        if not to_stdout:
+            print(part.path, flush=True)
+        say(f"{'stdout' if to_stdout else part.path}: {count(part.lines, 'request')}, {part.bytes:,} bytes")
+    for path in writer.leftovers():
+        say(f"warning: {path} is of an earlier time and none of these")
+    if not to_stdout:
+        say(f"next: bioforge batch create --in {parts[0].path}" + (" (and each of the others)" * (len(parts) > 1)))
+    return EXIT_OK
+
+
+# ----------------------------------------------------------------------------------------------------- how it is asked
+
+
+def _by_recipe(config: ProjectConfig | None, name: str | None, flags: Flags, plugins: Plugins) -> Asking:
+    from bioforge.cli.batch_rows import Asking
+    from bioforge.project import OpenProject
+    from bioforge.recipes import prompt_notes
+
+    if config is None:
+        raise UsageError(
+            f"recipe {name!r}: there is no project here", "-f names its file; without one use --template or --prompt-id"
+        )
+    for flag, value in flags.by_name().items():
+        if value is not None:
+            raise UsageError(
+                f"{flag} has no effect on a recipe", "the project file says how its recipes ask; leave one of them out"
+            )
+    names = list(config.recipes)
+    if name is None:
+        if len(names) > 1:
+            raise UsageError("the project has several recipes", f"name one: {', '.join(names)}")
+        name = names[0]
+    elif name not in config.recipes:
+        raise UsageError(
+            f"no recipe {name!r} in {config.path.name}", nearest(name, names) or f"recipes are: {', '.join(names)}"
+        )
+    for line in (*config.overrides, *config.notes):
+        say(f"note: {line}")
+    project = OpenProject(config, plugins)
+    prompts = [prompts for prompts in project.prompts if prompts.definition.recipe == name]
+    return Asking(prompts, project.backend.body, prompt_notes(prompts))
+
+
+def _by_flags(flags: Flags) -> Asking:
+    from bioforge.cli.batch_rows import Asking
+    from bioforge.config.environment import Environment
+    from bioforge.openai import wire
+    from bioforge.prompts import Prompts
+    from bioforge.recipes import PROMPT_OBJECTS_END
+
+    definition = _definition(flags, Environment.read(Path.cwd(), os.environ))
+    notes = []
+    if definition.prompt is not None:
+        notes = [f"reusable prompts end at OpenAI on {PROMPT_OBJECTS_END}; use --template from then on"]
+    return Asking([Prompts(definition)], wire.body, notes)
+
+
+def _definition(flags: Flags, environment: Environment) -> Definition:
+    """A recipe out of flags and environment; raises `UsageError` for what cannot be meant."""
+    from bioforge.config.environment import PROMPT_IDS
+    from bioforge.config.tables import ENDPOINTS
+    from bioforge.prompts import Definition
+
+    endpoint = flags.endpoint or ENDPOINTS[0]
+    if endpoint not in ENDPOINTS:
+        raise UsageError(f"--endpoint {endpoint}: no such endpoint", f"endpoints are: {', '.join(ENDPOINTS)}")
+    model = flags.model or environment.get("OPENAI_MODEL")
+    prompt: dict[str, object] | None = None
+    if flags.template is None:
+        prompt_id = flags.prompt_id or (environment.first(*PROMPT_IDS) or (None,))[0]
+        if prompt_id is None:
+            raise UsageError(
+                "what to ask is not known: there is neither a template nor a prompt",
+                "--model gpt-6-luna --template 'Who is {{ artist_name }}?', or --prompt-id ID",
+            )
+        # A version of the environment belongs to the prompt of the environment.
+        version = flags.prompt_version or (None if flags.prompt_id else environment.get("PROMPT_VERSION"))
+        prompt = {"id": prompt_id}
+        if version:
+            prompt["version"] = version
+    elif flags.prompt_id is not None or flags.prompt_version is not None:
+        raise UsageError("--template and --prompt-id are two ways to ask", "leave one of them out")
+    elif model is None:
+        raise UsageError("--template needs a model", "--model NAME, or OPENAI_MODEL in the environment or .env")
+    limit = flags.max_output_tokens
+    return Definition(
+        recipe="batch",
+        endpoint=endpoint,
+        model=model,
+        instructions=_template("--instructions", flags.instructions),
+        input=_template("--template", flags.template),
+        prompt=prompt,
+        parameters={} if limit is None else {"max_output_tokens": limit},
+        sources={"instructions": "--instructions", "input": "--template"},
+    )
+
+
+def _template(flag: str, value: str | None) -> str | None:
+    from bioforge.config.templates import resolve
+
+    try:
+        return None if value is None else resolve(value, Path.cwd()).text
+    except ValueError as problem:
+        raise UsageError(f"{flag}: {problem}") from None
+
+
+# ------------------------------------------------------------------------------------------------------ where rows are
+
+
+def _source(config: ProjectConfig | None, given: str | None, columns: Mapping[str, str]) -> Source:
+    """The rows: a file of one's own is read with the project's options, unless it has columns of its own."""
+    from bioforge.cli.batch_rows import Source
+
+    options: dict[str, object] = {}
+    if config is not None:
+        options = {name: value for name, value in config.input.options.items() if name != "strict"}
+    if columns:
+        options = {"columns": dict(columns)} if given is not None else {**options, "columns": dict(columns)}
+    if given is not None:
+        return Source(given, None, options, Path.cwd())
+    if config is None:
+        raise UsageError("there is no input", "--in names a CSV or JSONL file; a project has one of its own")
+    return Source(config.input.path, config.input.reader, options, config.root)
+
+
+def _mapping(columns: Iterable[str] | None) -> dict[str, str]:
+    found = {}
+    for item in columns or ():
+        name, _, column = (part.strip() for part in item.partition("="))
+        if not name or not column:
+            raise UsageError(f"--columns {item}: expected NAME=COLUMN", "like --columns artist_id=id")
+        found[name] = column
+    return found
+
+
+def _check_output(output: Path, config: ProjectConfig | None, source: Source) -> None:
+    from bioforge.cli.common import check_destination
+
+    if output.is_dir():
+        raise UsageError(f"-o {output}: this is a folder", "name a file")
+    if config is not None:
+        check_destination(config, output, "-o")
+    if os.path.realpath(output) == os.path.realpath(source.root / source.path):
+        raise UsageError(f"-o {output}: this is the input", "name another file; nothing was written")

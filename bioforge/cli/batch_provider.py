@@ -1,0 +1,192 @@
+"""Whom `bioforge batch …` talks to: the project's provider, or without a project what the environment names."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator, Mapping
+from contextlib import closing, contextmanager
+from dataclasses import dataclass
+from importlib import import_module
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Protocol
+
+import typer
+
+from bioforge.cli.common import load
+from bioforge.cli.edge import say
+from bioforge.errors import BioforgeError, UsageError
+
+if TYPE_CHECKING:
+    from bioforge.batching import CallError, Row
+    from bioforge.config import ProjectConfig
+    from bioforge.interfaces import BackendContext
+    from bioforge.model import Batch
+
+BASE_URL = "https://api.openai.com/v1"
+
+FileOption = Annotated[
+    Path | None,
+    typer.Option(
+        "-f",
+        "--file",
+        help="The project file whose provider is used.",
+        show_default="bioforge.toml, where there is one",
+        metavar="PATH",
+    ),
+]
+LogOption = Annotated[
+    Path | None,
+    typer.Option(
+        "--log-file",
+        metavar="PATH",
+        help="Append a JSON line for each call of the API.",
+        show_default="logs/batch-YYYYMMDD.jsonl",
+    ),
+]
+
+
+class Jobs(Protocol):
+    """The Batch API as people use it by hand; every call raises `CallError`."""
+
+    def check(self) -> None: ...
+    def close(self) -> None: ...
+    def upload(self, batch: Batch, path: Path) -> str: ...
+    def create_job(self, batch: Batch, metadata: Mapping[str, str], window: str) -> Batch: ...
+    def find(self, batch: Batch) -> Batch | None: ...
+    def jobs(self) -> Iterator[Mapping[str, Any]]: ...
+    def job(self, batch_id: str) -> Mapping[str, Any]: ...
+    def seen(self, job: Mapping[str, Any]) -> Batch: ...
+    def cancel(self, batch: Batch) -> Batch: ...
+    def cost(self, batch: Batch) -> float | None: ...
+    def delete_file(self, file_id: str) -> None: ...
+    def file_bytes(self, file_id: str) -> int | None: ...
+    def download(self, file_id: str, path: Path) -> int: ...
+    def read(self, batch: Batch, line: bytes) -> Row: ...
+    def enqueued_limit(self, text: str) -> int | None: ...
+
+
+@dataclass(frozen=True, slots=True)
+class Provider:
+    """An opened provider. `project` is the project's name, empty without one; `pause` is seconds before a second try."""
+
+    jobs: Jobs
+    simulated: bool
+    project: str = ""
+    pause: float = 0.5
+
+
+def project_config(file: Path | None) -> ProjectConfig | None:
+    """The project that `-f` names or the working folder has; None where there is none."""
+    from bioforge.config import FILE
+
+    return load(file) if file is not None or Path(FILE).is_file() else None
+
+
+@contextmanager
+def provider(file: Path | None, command: str, log: Path | None) -> Iterator[Provider]:
+    """The provider for one command, with its calls in the operations log.
+
+    Raises `UsageError` when there is no key; what goes wrong with a call is a `CallError` that nobody caught, shown
+    as a failure of the API.
+    """
+    from bioforge.batching import CallError
+    from bioforge.cli.batch_log import OperationsLog
+
+    config = project_config(file)
+    for line in () if config is None else config.overrides:
+        if line.startswith("provider."):
+            say(f"note: {line}")
+    with provider_context(config) as context:
+        # By name: the command line knows no vendor, and starts without its SDK.
+        service = import_module("bioforge.openai.batch_service").OpenAIBatches
+        price = import_module("bioforge.openai.prices").price
+        with closing(service(context, price, OperationsLog(log, command, (context.api_key,)))) as jobs:
+            jobs.check()
+            try:
+                if config is None:
+                    yield Provider(jobs, simulated=False)
+                else:
+                    yield Provider(jobs, config.simulated, config.project.name, config.retry.first_delay)
+            except CallError as error:
+                raise failed(error, jobs) from error
+
+
+@contextmanager
+def provider_context(config: ProjectConfig | None) -> Iterator[BackendContext]:
+    """Address and key. The embedded server runs while the block lasts, and finds the batches of former commands."""
+    from bioforge.interfaces import BackendContext
+
+    if config is None:
+        yield _of_environment()
+        return
+    context = BackendContext(
+        base_url=config.provider.base_url,
+        api_key=config.api_key(),
+        api_key_env=config.provider.api_key_env,
+        timeout=config.provider.timeout,
+        root=config.root,
+    )
+    if not config.simulated:
+        yield context
+        return
+    from dataclasses import replace
+
+    from bioforge.simulator import Simulator, SimulatorOptions
+
+    server = Simulator(SimulatorOptions(**config.simulator_options))
+    try:
+        server.start()
+    except OSError as error:
+        words = error.strerror or str(error)
+        raise BioforgeError(
+            f"the embedded simulator cannot start: {words}", "wait for the other command of this project to end"
+        ) from error
+    try:
+        yield replace(context, base_url=server.base_url, api_key="simulator")
+    finally:
+        server.stop()
+
+
+def _of_environment() -> BackendContext:
+    from pydantic import ValidationError
+
+    from bioforge.config.environment import Environment
+    from bioforge.config.tables import SIMULATOR
+    from bioforge.config.tables import Provider as Table
+    from bioforge.interfaces import BackendContext
+
+    environment = Environment.read(Path.cwd(), os.environ)
+    given, origin = environment.first("OPENAI_BASE_URL") or (BASE_URL, "")
+    try:
+        base_url = Table.model_validate({"base_url": given}).base_url
+    except ValidationError as problem:
+        message = problem.errors()[0]["msg"].removeprefix("Value error, ")
+        raise UsageError(f"{origin}: {message}", f"like {BASE_URL}") from None
+    if base_url == SIMULATOR:
+        raise UsageError(
+            f"{origin}: the embedded simulator belongs to a project, and there is none here",
+            "`bioforge init` writes one; or start `bioforge simulate` and name its address",
+        )
+    return BackendContext(base_url, environment.get("OPENAI_API_KEY"))
+
+
+def failed(error: CallError, jobs: Jobs) -> BioforgeError:
+    """The last word about a call that came to nothing."""
+    from bioforge.report.logs import mask, printable
+
+    failure, outcome = error.failure, error.outcome
+    # A success that breaks off or cannot be read is no refusal.
+    refused = (failure.http_status or 0) >= 300
+    parts = [f"HTTP {failure.http_status}" if refused else "", failure.code or failure.error_class]
+    named = ", ".join(part for part in parts if part and part not in failure.message)
+    limit = jobs.enqueued_limit(f"{failure.code} {failure.message}")
+    hint = outcome.hint
+    if limit is not None:
+        hint = "wait until other batches of this model have ended (`bioforge batch list`), or send smaller files"
+    elif failure.error_class == "not_found":
+        hint = "check the id (`bioforge batch list`): a key sees only the batches and files of its own project"
+    elif outcome.retryable:
+        seconds = f" in {outcome.retry_after:.0f} s" if outcome.retry_after else ""
+        hint = f"run it again{seconds}: nothing was lost"
+    words = "the API refused" if refused else "the API cannot be reached" if outcome.outage else "the call failed"
+    return BioforgeError(f"{words}: {printable(mask(failure.message))}{named and f' ({printable(named)})'}", hint)

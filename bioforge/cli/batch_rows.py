@@ -1,0 +1,135 @@
+"""Rows for a batch by hand: read, rendered, named and written as lines, or kept out with the reason."""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+from bioforge.cli.show import count
+from bioforge.errors import InputError
+from bioforge.events import Launch
+from bioforge.fingerprint import canonical
+from bioforge.model import Artist, BadRow, Rendered, Request
+from bioforge.names import slug
+from bioforge.openai.batch_lines import line
+from bioforge.plugins import Plugins
+from bioforge.prompts import Prompts, RenderError
+from bioforge.readers.sources import find, is_url
+
+_FIT = re.compile("[A-Za-z0-9_-]{1,64}")
+
+SHOWN = 5
+"""Bad rows that are shown; the others are counted."""
+
+
+@dataclass(frozen=True, slots=True)
+class Source:
+    """Where the rows are: `reader` None means by suffix; paths start from `root`."""
+
+    path: str
+    reader: str | None
+    options: Mapping[str, object]
+    root: Path
+
+
+@dataclass(slots=True)
+class Asking:
+    """What is asked of each row. `notes` are worth showing."""
+
+    prompts: list[Prompts]
+    body: Callable[[Rendered], dict[str, object]]
+    notes: list[str] = field(default_factory=list)
+
+
+def _rows(source: Source, plugins: Plugins) -> Iterator[Artist | BadRow]:
+    with TemporaryDirectory() as cache:
+        if is_url(source.path):
+            from bioforge.readers.downloads import fetch
+
+            found = [fetch(source.path, Path(cache)).source]
+        else:
+            found = find(source.path, source.root)
+        for one in found:
+            reader = plugins.reader(source.reader or one.suffix or "csv")
+            with one.open() as stream:
+                yield from reader(stream, one.name, source.options)
+
+
+class BadRows:
+    """Rows that cannot be used. When `strict`, the first one ends everything."""
+
+    def __init__(self, strict: bool) -> None:
+        self.strict = strict
+        self.number = 0
+        self.good = 0
+        self.examples: list[BadRow] = []
+
+    def add(self, row: BadRow) -> None:
+        self.number += 1
+        if len(self.examples) < SHOWN:
+            self.examples.append(row)
+
+    def check(self) -> None:
+        """Raises `InputError` where nothing may be written."""
+        if self.number and (self.strict or not self.good):
+            head = f"{count(self.number, 'bad row')} in the input"
+            why = ", and it is read strictly" if self.good else ", and not one that can be used"
+            rest = "mend the rows" + (", or run without --strict to leave them out" if self.good else "")
+            raise InputError("\n".join([f"{head}{why}:", *self._shown()]), f"{rest}; nothing was written")
+        if not self.good:
+            raise InputError("the input has no rows", "a header alone is no input; nothing was written")
+
+    def lines(self) -> Iterator[str]:
+        if self.number:
+            yield f"input: {count(self.number, 'bad row')} left out:"
+            yield from self._shown()
+
+    def _shown(self) -> Iterator[str]:
+        for row in self.examples:
+            yield f"  {row.source}:{row.line}: {row.message}"
+        if self.number > len(self.examples):
+            yield f"  … and {self.number - len(self.examples):,} more"
+
+
+def batch_lines(asking: Asking, source: Source, plugins: Plugins, limit: int | None, bad: BadRows) -> Iterator[bytes]:
+    """The lines of the good rows, in their order."""
+    taken: set[str] = set()
+    for row in _rows(source, plugins):
+        if isinstance(row, BadRow):
+            bad.add(row)
+            continue
+        name = custom_id(row.artist_id)
+        if name in taken:
+            bad.add(BadRow(row.source, row.line, f"artist_id {row.artist_id!r} is already taken"))
+            continue
+        try:
+            lines = [_line(asking, prompts, name, row) for prompts in asking.prompts]
+        except RenderError as error:
+            bad.add(BadRow(row.source, row.line, str(error)))
+            continue
+        taken.add(name)
+        yield from lines
+        bad.good += 1
+        if bad.good == limit:
+            return
+
+
+def _line(asking: Asking, prompts: Prompts, name: str, artist: Artist) -> bytes:
+    body = canonical(asking.body(prompts.render(artist)))
+    request = Request("", prompts.definition.endpoint, prompts.definition.model or "", body, artist.artist_id, "")
+    if prompts.definition.variant:
+        name = custom_id(f"{name}-{prompts.definition.variant}")
+    return line(Launch(request, 1, "", name, 0.0))
+
+
+def custom_id(artist_id: str) -> str:
+    """The artist's id where the API takes it: at most 64 of `[A-Za-z0-9_-]`; else its slug and a digest of it."""
+    if _FIT.fullmatch(artist_id):
+        return artist_id
+    readable = re.sub(r"-+", "-", re.sub(r"[^A-Za-z0-9-]", "", slug(artist_id))).strip("-")
+    digest = hashlib.sha256(artist_id.encode("utf-8", "surrogatepass")).hexdigest()[:16]
+    return f"{readable or 'id'}-{digest}"

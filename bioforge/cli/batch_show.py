@@ -1,0 +1,123 @@
+"""Batches as people and programs read them: lines, a table, and records whose keys are those of the API."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict
+from typing import Any
+
+from bioforge import batching
+from bioforge.cli.show import ago, count, table, when
+from bioforge.model import Batch, BatchState
+from bioforge.report.logs import printable
+from bioforge.report.tally import money
+
+LONGEST = 32
+"""Characters of a value of the metadata, which may be a digest."""
+
+
+def record(job: Mapping[str, Any], batch: Batch, cost_usd: float | None) -> dict[str, object]:
+    """For `--format json`: times in seconds since 1970, `state` one of five words that all providers share."""
+    metadata = job.get("metadata")
+    return {
+        "id": batch.batch_id,
+        "status": batch.status,
+        "state": batching.status(batch),
+        "endpoint": batch.endpoint or None,
+        "model": batch.model or None,
+        "created_at": _whole(batch.submitted_at),
+        "in_progress_at": job.get("in_progress_at"),
+        "ended_at": _whole(batch.ended_at),
+        "expires_at": _whole(batch.expires_at),
+        "request_counts": {"total": batch.requests, "completed": batch.completed, "failed": batch.failed},
+        "usage": None if batch.usage is None else asdict(batch.usage),
+        "cost_usd": cost_usd,
+        "input_file_id": batch.file_id,
+        "output_file_id": batch.output_file_id,
+        "error_file_id": batch.error_file_id,
+        "errors": [asdict(problem) for problem in batch.problems],
+        "metadata": metadata if isinstance(metadata, dict) else {},
+    }
+
+
+def lines(job: Mapping[str, Any], batch: Batch, cost_usd: float | None, simulated: bool) -> Iterator[str]:
+    """Everything about one batch."""
+    yield f"{printable(batch.name)}: {printable(batch.status or 'unknown')}"
+    usage = batch.usage
+    tokens = "-"
+    if usage is not None and (usage.input_tokens or usage.output_tokens):
+        cached = f" ({usage.cached_tokens:,} cached)" if usage.cached_tokens else ""
+        price = "" if cost_usd is None else f", {money(cost_usd)}{' (simulated: nothing was charged)' * simulated}"
+        tokens = f"{usage.input_tokens:,} input{cached} + {usage.output_tokens:,} output tokens{price}"
+    began = job.get("in_progress_at")
+    rows = [
+        ["model", batch.model or "-"],
+        ["endpoint", batch.endpoint or "-"],
+        ["created", moment(batch.submitted_at)],
+        ["in progress", moment(began if isinstance(began, int | float) else None)],
+        ["ended" if batch.ended else "expires", moment(batch.ended_at if batch.ended else batch.expires_at)],
+        ["requests", f"{batch.requests:,}: {batch.completed:,} answered, {batch.failed:,} failed"],
+        ["usage", tokens],
+        ["input file", batch.file_id or "-"],
+        ["output file", batch.output_file_id or "-"],
+        ["error file", batch.error_file_id or "-"],
+    ]
+    metadata = job.get("metadata")
+    if isinstance(metadata, dict) and metadata:
+        rows.append(["metadata", ", ".join(f"{name}={_short(str(value))}" for name, value in metadata.items())])
+    yield from table([[name, printable(value)] for name, value in rows], indent="  ")
+    if batch.problems:
+        yield f"  {count(len(batch.problems), 'error')}:"
+        for problem in batch.problems:
+            place = "" if problem.line is None else f"line {problem.line}: "
+            yield f"    {place}{printable(problem.code)}: {printable(problem.message)}"
+
+
+def _whole(seconds: float | None) -> float | None:
+    """As the API writes them."""
+    return int(seconds) if seconds is not None and seconds.is_integer() else seconds
+
+
+def _short(value: str) -> str:
+    return value if len(value) <= LONGEST else f"{value[: LONGEST - 1]}…"
+
+
+def listed(batches: Sequence[Batch]) -> Iterator[str]:
+    """A table of batches; the counts are the provider's."""
+    rows = [
+        [
+            printable(batch.name),
+            printable(batch.status or "-"),
+            ago(batch.submitted_at),
+            printable(batch.model or "-"),
+            f"{batch.requests:,}",
+            f"{batch.completed:,}",
+            f"{batch.failed:,}",
+            "yes" if batch.output_file_id or batch.error_file_id else "-",
+        ]
+        for batch in batches
+    ]
+    heads = ["batch", "status", "created", "model", "requests", "answered", "failed", "results"]
+    yield from table([heads, *rows], right=(4, 5, 6))
+
+
+def moment(seconds: float | None) -> str:
+    """Local time, and how far it is from now."""
+    if seconds is None:
+        return "-"
+    left = seconds - time.time()
+    if left < 0:
+        return f"{when(seconds)} ({ago(seconds)})"
+    # Rounded to the unit that `ago` will name when as much time has passed.
+    return f"{when(seconds)} (in {ago(time.time() - left).removesuffix(' ago')})"
+
+
+def is_over(batch: Batch) -> str:
+    """What its end means, in a few words."""
+    return {
+        BatchState.COMPLETED: "it is completed",
+        BatchState.FAILED: "it failed",
+        BatchState.EXPIRED: "it has expired",
+        BatchState.CANCELLED: "it is cancelled",
+    }[batch.state]

@@ -1,0 +1,299 @@
+"""Adopting answers that were bought elsewhere: finding the requests they belong to, and keeping them."""
+
+from __future__ import annotations
+
+import json
+import sqlite3
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+from bioforge.model import Answer, Artist
+from bioforge.plan import ANSWERED, FAILED, IN_BATCH, REMOVED, UNUSABLE
+from bioforge.store.database import Store, bump_results
+from bioforge.store.record import _BUILD_TARGETS, _END_REQUEST, _FAIL_TARGETS, _text_or_bytes
+from bioforge.store.targets import failure_text
+
+IMPORTED = "imported"
+"""Outcome and reason of the attempts that stand for adopted answers; none of them was paid for by this state."""
+
+BACKEND = "import"
+
+
+# --------------------------------------------------------------------------------------------------------- rehearsal
+
+
+class _Rehearsal(Store):
+    """A state within one transaction that belongs to somebody else."""
+
+    @contextmanager
+    def transaction(self) -> Iterator[sqlite3.Connection]:
+        yield self.connection
+
+
+@contextmanager
+def rehearsal(store: Store) -> Iterator[Store]:
+    """The state to do things to that are all undone in the end: what happens in it is what would have happened."""
+    with store.transaction() as connection:
+        connection.execute("SAVEPOINT rehearsal")
+        try:
+            yield _Rehearsal(store.path, connection, None)
+        finally:
+            connection.execute("ROLLBACK TO rehearsal")
+
+
+# ------------------------------------------------------------------------------------------- lines of the input files
+
+
+@dataclass(frozen=True, slots=True)
+class Wanted:
+    """A request that an answer belongs to. `body` is None where the state has it."""
+
+    request_hash: str
+    endpoint: str
+    model: str
+    body: str | None = None
+
+
+def prepare(store: Store) -> None:
+    """Room for the lines of input files, which may be more than memory holds."""
+    with store.transaction() as connection:
+        connection.execute("DROP TABLE IF EXISTS temp.asked")
+        connection.execute(
+            "CREATE TEMP TABLE asked (custom_id TEXT NOT NULL, request_hash TEXT NOT NULL, endpoint TEXT, model TEXT, body TEXT)"
+        )
+        connection.execute("CREATE UNIQUE INDEX temp.asked_once ON asked (custom_id, request_hash)")
+
+
+def add_asked(store: Store, lines: Sequence[tuple[str, str, str, str, str]]) -> None:
+    """(custom_id, request hash, endpoint, model, body) of each line; the same request twice is one."""
+    with store.transaction() as connection:
+        connection.executemany("INSERT OR IGNORE INTO temp.asked VALUES (?, ?, ?, ?, ?)", lines)
+
+
+def asked(store: Store, custom_ids: Sequence[str]) -> dict[str, list[Wanted]]:
+    """What the input files ask for by these names: several where files use one name for different requests."""
+    found: dict[str, list[Wanted]] = {}
+    for custom_id, *wanted in store.rows(
+        "SELECT custom_id, request_hash, endpoint, model, body FROM temp.asked"
+        " WHERE custom_id IN (SELECT value FROM json_each(?))",
+        (json.dumps(custom_ids),),
+    ):
+        found.setdefault(custom_id, []).append(Wanted(*wanted))
+    return found
+
+
+# ------------------------------------------------------------------------------------------------- what the state knows
+
+
+@dataclass(frozen=True, slots=True)
+class Known:
+    """A request the state has. `usable`: whether it has an answer that can be used; None without any answer.
+
+    `run` and `custom_id` are of the attempt that brought the answer.
+    """
+
+    state: str
+    endpoint: str
+    model: str
+    usable: bool | None = None
+    run: int | None = None
+    custom_id: str | None = None
+
+    @property
+    def in_batch(self) -> bool:
+        return self.state == IN_BATCH
+
+
+def known(store: Store, hashes: Sequence[str]) -> dict[str, Known]:
+    rows = store.rows(
+        # beside max(), SQLite takes the other columns from the row that has it
+        "SELECT q.request_hash, q.state, q.endpoint, coalesce(q.model, ''), max(r.usable), x.run, x.client_request_id"
+        " FROM requests q LEFT JOIN responses r ON r.request_hash = q.request_hash LEFT JOIN attempts x ON x.id = r.attempt"
+        " WHERE q.request_hash IN (SELECT value FROM json_each(?)) GROUP BY q.request_hash",
+        (json.dumps(hashes),),
+    )
+    return {
+        digest: Known(state, endpoint, model, None if usable is None else bool(usable), run, custom_id)
+        for digest, state, endpoint, model, usable, run, custom_id in rows
+    }
+
+
+def whole_hashes(store: Store, beginnings: Sequence[str]) -> dict[str, str]:
+    """The hashes of requests and targets that begin like this, by their beginnings."""
+    found: dict[str, str] = {}
+    for table in ("targets", "requests"):
+        # CROSS JOIN: each beginning is looked up in the index; hexadecimal digits all come before 'g'
+        rows = store.rows(
+            f"SELECT j.value, q.request_hash FROM json_each(?) j CROSS JOIN {table} q"
+            " WHERE q.request_hash >= j.value AND q.request_hash < j.value || 'g'",
+            (json.dumps(beginnings),),
+        )
+        found.update(rows)
+    return found
+
+
+def batches_of(store: Store, custom_ids: Sequence[str]) -> dict[str, str]:
+    """The batch that an attempt of this name is in, by name; the newest, where there are several."""
+    return dict(
+        store.rows(
+            "SELECT client_request_id, batch FROM attempts WHERE client_request_id IN (SELECT value FROM json_each(?))"
+            " AND batch IS NOT NULL ORDER BY id",
+            (json.dumps(custom_ids),),
+        )
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class Wanting:
+    """A target that wants a request, with what is needed to render it."""
+
+    target: int
+    recipe: str
+    variant: str
+    artist: Artist
+
+
+def wanting(store: Store, hashes: Sequence[str], recipes: Sequence[str]) -> dict[str, Wanting]:
+    """For each hash a target of these recipes that wants it."""
+    found: dict[str, Wanting] = {}
+    for digest, target, recipe, variant, artist_id, name, data, columns in store.rows(
+        "SELECT t.request_hash, t.id, t.recipe, t.variant, a.artist_id, a.artist_name, a.artist_data, a.columns"
+        " FROM targets t JOIN artists a ON a.id = t.artist WHERE t.request_hash IN (SELECT value FROM json_each(?))"
+        " AND t.recipe IN (SELECT value FROM json_each(?)) ORDER BY a.removed_at IS NULL, t.id",
+        (json.dumps(hashes), json.dumps(recipes)),
+    ):
+        artist = Artist(artist_id, name, data, json.loads(columns) if columns else {})
+        found[digest] = Wanting(target, recipe, variant, artist)
+    return found
+
+
+def targets_of(store: Store, hashes: Sequence[str]) -> dict[str, int]:
+    """The first target that wants each request; nothing for those that nobody wants now."""
+    return dict(
+        store.rows(
+            "SELECT request_hash, min(id) FROM targets WHERE request_hash IN (SELECT value FROM json_each(?))"
+            " GROUP BY request_hash",
+            (json.dumps(hashes),),
+        )
+    )
+
+
+def stale_targets(store: Store, hashes: Sequence[str]) -> int:
+    """How many targets an answer to each of these requests makes fresh."""
+    return int(
+        store.value(
+            "SELECT count(*) FROM targets WHERE request_hash IN (SELECT value FROM json_each(?))"
+            f" AND reason IS NOT NULL AND reason <> '{REMOVED}'",
+            (json.dumps(hashes),),
+        )
+    )
+
+
+def artists_named(store: Store, names: Sequence[str]) -> set[str]:
+    """Those of the names that are ids of artists."""
+    rows = store.rows(
+        "SELECT artist_id FROM artists WHERE artist_id IN (SELECT value FROM json_each(?))", (json.dumps(names),)
+    )
+    return {row[0] for row in rows}
+
+
+# ----------------------------------------------------------------------------------------------------------- adopting
+
+
+@dataclass(frozen=True, slots=True)
+class Adoption:
+    """An answer with the request it belongs to. `at`: when it was given, in seconds since 1970; `parsed` is JSON."""
+
+    wanted: Wanted
+    answer: Answer
+    at: float
+    custom_id: str | None = None
+    request_id: str | None = None
+    parsed: str | None = None
+
+
+def adopt(store: Store, run: int, adoptions: Sequence[Adoption], targets: Mapping[str, int]) -> None:
+    """Keep answers as if they had been asked for, except that nothing was paid; all of them, or none."""
+    attempt, response = store.next_id("attempts"), store.next_id("responses")
+    asked: list[tuple[object, ...]] = []
+    asked_again: list[tuple[object, ...]] = []
+    ended: list[tuple[object, ...]] = []
+    attempts: list[tuple[object, ...]] = []
+    responses: list[tuple[object, ...]] = []
+    built: list[tuple[object, ...]] = []
+    failed: list[tuple[object, ...]] = []
+    now = time.time()
+    for number, item in enumerate(adoptions):
+        digest, problem = item.wanted.request_hash, item.answer.problem
+        why = (None, None, None) if problem is None else (problem.error_class, problem.code, problem.message)
+        if item.wanted.body is None:
+            asked_again.append((digest,))
+        else:
+            asked.append((digest, item.wanted.endpoint, item.wanted.model, item.wanted.body, now))
+        ended.append((UNUSABLE if problem else ANSWERED, response + number, *why, digest))
+        attempts.append(
+            (attempt + number, digest, targets.get(digest), run, digest, now, *why, item.request_id, item.custom_id)
+        )
+        responses.append((response + number, digest, attempt + number, item.at, *_columns(item.answer), item.parsed))
+        if problem is None:
+            built.append((response + number, digest))
+        else:
+            failed.append((FAILED, failure_text(why[0], why[2]), 1, digest))
+    with store.transaction() as connection:
+        connection.executemany(_ASK, asked)
+        connection.executemany(_ASK_AGAIN, asked_again)
+        connection.executemany(_INSERT_ATTEMPT, attempts)
+        connection.executemany(_INSERT_RESPONSE, responses)
+        connection.executemany(_END_REQUEST, ended)
+        connection.executemany(_BUILD_TARGETS, built)
+        connection.executemany(_FAIL_TARGETS, failed)
+        bump_results(connection)
+
+
+def _columns(answer: Answer) -> tuple[Any, ...]:
+    usage, problem = answer.usage, answer.problem
+    return (
+        problem is None,
+        answer.response_id,
+        answer.model,
+        answer.service_tier,
+        answer.text,
+        *((None,) * 3 if problem is None else (problem.error_class, problem.code, problem.message)),
+        *((None,) * 4 if usage is None else (
+            usage.input_tokens, usage.cached_tokens, usage.output_tokens, usage.reasoning_tokens
+        )),
+        answer.cost_usd,
+        _text_or_bytes(answer.body),
+    )  # fmt: skip
+
+
+def end_run(store: Store, run: int) -> None:
+    """A run that adopted shows how many answers, and no costs: it spent nothing."""
+    with store.transaction() as connection:
+        connection.execute(
+            "UPDATE runs SET cost_usd = NULL, succeeded = (SELECT count(*) FROM attempts x JOIN responses r"
+            " ON r.attempt = x.id WHERE x.run = runs.id AND r.usable = 1) WHERE id = ?",
+            (run,),
+        )
+
+
+_ASK = """
+    INSERT INTO requests (request_hash, endpoint, model, body, state, attempts, created_at)
+    VALUES (?, ?, ?, ?, 'started', 1, ?) ON CONFLICT (request_hash) DO UPDATE SET attempts = attempts + 1
+"""
+_ASK_AGAIN = "UPDATE requests SET attempts = attempts + 1 WHERE request_hash = ?"
+_INSERT_ATTEMPT = f"""
+    INSERT INTO attempts (id, request_hash, target, run, number, started_at, error_class, error_code, error_message,
+                          request_id, client_request_id, reason, backend, outcome, paid)
+    VALUES (?, ?, ?, ?, (SELECT coalesce(max(number), 0) + 1 FROM attempts WHERE request_hash = ?), ?, ?, ?, ?, ?, ?,
+            '{IMPORTED}', '{BACKEND}', '{IMPORTED}', 'no')
+"""
+_INSERT_RESPONSE = """
+    INSERT INTO responses (id, request_hash, attempt, created_at, usable, response_id, model, service_tier, text,
+                           error_class, error_code, error_message, input_tokens, cached_tokens, output_tokens,
+                           reasoning_tokens, cost_usd, body, parsed, imported)
+    VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, 1)
+"""
