@@ -48,7 +48,7 @@ max_output_tokens = 400            # this and any further key is a request param
 name = "async"                     # or "batch": half the price, up to a day; or "auto": the cheapest way in time
 concurrency = 64                   # calls at the same time, at most; it adapts downwards by itself
 
-#[backend.batch]
+[backend.batch]                    # for "batch" and "auto"
 #max_requests = 50000              # in one batch, at most
 #poll_seconds = 15                 # until the first look at a batch; then longer each time, up to poll_max_seconds
 

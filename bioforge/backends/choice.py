@@ -13,6 +13,7 @@ from typing import Any, Self
 
 from bioforge.errors import ConfigError, nearest
 from bioforge.interfaces import Choice, Job, Load, Way
+from bioforge.wording import duration, money
 
 BATCH = "batch"
 FLEX = "flex"
@@ -134,8 +135,8 @@ def _worthwhile(offers: Sequence[_Offer], job: Job, options: ChoiceOptions) -> t
     refused = ""
     while faster := _little_more(pick, possible, options):
         refused = (
-            f"{pick.name} would save only {_usd(faster.cost - pick.cost)} of {_usd(faster.cost)}, "
-            f"less than the {_usd(options.min_saving_usd)} worth waiting for"
+            f"{pick.name} would save only {money(faster.cost - pick.cost)} of {money(faster.cost)}, "
+            f"less than the {money(options.min_saving_usd)} worth waiting for"
         )
         pick = faster
     return pick, refused or "; ".join([_merit(pick, offers), *_others(pick, offers, job, options)])
@@ -159,7 +160,7 @@ def _late(offers: Sequence[_Offer], job: Job) -> tuple[_Offer, str]:
     affordable = [offer for offer in offered if offer.affordable]
     pick = min(affordable, key=lambda offer: (offer.sure, offer.cost))
     budget = job.limits.max_cost_usd
-    within = f" within the budget of {_usd(budget)}" if budget is not None and affordable != offered else ""
+    within = f" within the budget of {money(budget)}" if budget is not None and affordable != offered else ""
     return pick, f"{pick.name} is the fastest way{within}, and {_miss(pick, pick.sure, job)}"
 
 
@@ -176,7 +177,7 @@ def _overspending(offers: Sequence[_Offer], job: Job, options: ChoiceOptions) ->
     else:
         cheapest = "the cheapest way in time" if 0 < len(in_time) < len(offered) else "the cheapest way"
         reason = (
-            f"{pick.name} is {cheapest} at {_usd(pick.cost)}, and the budget of {_usd(budget)} will stop it: "
+            f"{pick.name} is {cheapest} at {money(pick.cost)}, and the budget of {money(budget)} will stop it: "
             f"it pays for about {math.floor(job.requests * shares[pick.name]):,} of {_requests(job)}"
         )
     return pick, reason if in_time else f"{reason}; it {_miss(pick, times[pick.name], job)}"
@@ -218,11 +219,13 @@ def _offer(name: str, job: Job, price: Price, options: ChoiceOptions) -> _Offer:
     punctual = deadline is None or sure <= deadline
     against = []
     if not affordable and budget is not None:
-        costs = f"unknown price for {missing}" if cost is None else f"costs {_over(_usd(cost), _usd(budget))}"
-        against.append(f"{costs}, the budget is {_usd(budget)}")
+        costs = f"unknown price for {missing}" if cost is None else f"costs {_over(money(cost), money(budget))}"
+        against.append(f"{costs}, the budget is {money(budget)}")
     if not punctual and deadline is not None:
         up_to = "up to " if name == BATCH else ""
-        against.append(f"needs {up_to}{_over(_span(sure), _span(deadline))}, the deadline is {_span(deadline)}")
+        against.append(
+            f"needs {up_to}{_over(duration(sure), duration(deadline))}, the deadline is {duration(deadline)}"
+        )
     unknown = f"unknown price for {missing}" if missing else ""
     note = barred or ", and ".join(against) or "; ".join(filter(None, (unknown, worth)))
     return _Offer(Way(name, cost, seconds, note), sure, not barred, affordable, punctual)
@@ -252,7 +255,7 @@ def _cost(name: str, job: Job, price: Price) -> tuple[float | None, str]:
 def _time(name: str, job: Job, options: ChoiceOptions) -> tuple[float, str]:
     """The expected seconds of a way, and what this expectation is worth."""
     if name == BATCH:
-        promise = f"up to {_span(options.batch_seconds)}"
+        promise = f"up to {duration(options.batch_seconds)}"
         if job.batch_seconds is None:
             return options.batch_seconds, promise
         return job.batch_seconds, f"as batches took so far, {promise}"
@@ -279,8 +282,8 @@ def _time(name: str, job: Job, options: ChoiceOptions) -> tuple[float, str]:
 def _merit(pick: _Offer, offers: Sequence[_Offer]) -> str:
     standard = offers[-1]
     if pick is not standard:
-        return f"{pick.name} saves {_usd(standard.cost - pick.cost)} of {_usd(standard.cost)}"
-    return f"standard costs {_usd(pick.cost)}" if pick.way.cost_usd is not None else "standard at an unknown price"
+        return f"{pick.name} saves {money(standard.cost - pick.cost)} of {money(standard.cost)}"
+    return f"standard costs {money(pick.cost)}" if pick.way.cost_usd is not None else "standard at an unknown price"
 
 
 def _others(pick: _Offer, offers: Sequence[_Offer], job: Job, options: ChoiceOptions) -> list[str]:
@@ -293,23 +296,23 @@ def _others(pick: _Offer, offers: Sequence[_Offer], job: Job, options: ChoiceOpt
         if not other.possible:
             found.append(f"{other.name} is out: {other.way.note}")
         elif other.name == FLEX and pick.name == BATCH and not _less(pick.cost, other.cost):
-            busy, most = _span(flex.way.seconds), _span(options.flex_seconds)
+            busy, most = duration(flex.way.seconds), duration(options.flex_seconds)
             found.append(
                 f"{_requests(job)} would keep flex busy for {_over(busy, most)}, more than the {most} it may take"
             )
         elif other.name == BATCH and pick.name == FLEX and not _less(pick.cost, other.cost):
-            found.append(f"it needs {_span(flex.way.seconds)} of the {_span(options.flex_seconds)} it may take")
+            found.append(f"it needs {duration(flex.way.seconds)} of the {duration(options.flex_seconds)} it may take")
     return found
 
 
 def _miss(pick: _Offer, seconds: float, job: Job) -> str:
     """What is to be feared for the deadline when `pick` takes `seconds`."""
     deadline = job.deadline or 0.0
-    late = _span(seconds - deadline)
+    late = duration(seconds - deadline)
     if pick.name != BATCH:
-        return f"is expected to miss the deadline of {_span(deadline)} by {late}"
+        return f"is expected to miss the deadline of {duration(deadline)} by {late}"
     verb = "is expected to" if pick.way.seconds > deadline else "may"
-    return f"{verb} miss the deadline of {_span(deadline)} by up to {late}"
+    return f"{verb} miss the deadline of {duration(deadline)} by up to {late}"
 
 
 def _requests(job: Job) -> str:
@@ -324,25 +327,3 @@ def _less(one: float, other: float) -> bool:
 def _over(number: str, bound: str) -> str:
     """A number above a bound, where both may read the same."""
     return f"just over {bound}" if number == bound else number
-
-
-def _usd(usd: float) -> str:
-    """As `money` of the reports, which stand too high to be imported here."""
-    if usd == 0 or abs(usd) >= 0.1:
-        return f"${usd:,.2f}"
-    rounded = float(f"{usd:.1e}")
-    return f"${rounded:.{1 - math.floor(math.log10(abs(rounded)))}f}"
-
-
-def _span(seconds: float) -> str:
-    """As `duration` of the reports, but whole hours stay hours up to three days: `24 h` is what is promised."""
-    if seconds < 9.95:
-        return f"{seconds:.1f} s"
-    whole = round(seconds)
-    if whole % 3600 == 0 and whole <= 3 * 86_400:
-        return f"{whole // 3600} h"
-    for size, name, part, part_name in ((86_400, "d", 3600, "h"), (3600, "h", 60, "min"), (60, "min", 1, "s")):
-        if whole >= size:
-            rest = whole % size // part
-            return f"{whole // size} {name}" + (f" {rest} {part_name}" if rest else "")
-    return f"{whole} s"

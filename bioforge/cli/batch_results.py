@@ -11,7 +11,7 @@ from bioforge.batching import CallError
 from bioforge.cli.batch_provider import Jobs
 from bioforge.cli.show import count
 from bioforge.model import Batch
-from bioforge.report.tally import money
+from bioforge.wording import money
 
 
 @dataclass(slots=True)

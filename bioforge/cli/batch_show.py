@@ -11,7 +11,7 @@ from bioforge import batching
 from bioforge.cli.show import ago, count, table, when
 from bioforge.model import Batch, BatchState
 from bioforge.report.logs import printable
-from bioforge.report.tally import money
+from bioforge.wording import money
 
 LONGEST = 32
 """Characters of a value of the metadata, which may be a digest."""

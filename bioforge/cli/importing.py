@@ -132,7 +132,7 @@ def _nothing_recognised(names: Sequence[str], result: Result) -> UsageError:
 def _lines(result: Result, names: Sequence[str], dry_run: bool) -> Iterator[str]:
     from bioforge.cli.show import count
     from bioforge.report.logs import printable
-    from bioforge.report.tally import money
+    from bioforge.wording import money
 
     def examples(title: str, found: Examples) -> Iterator[str]:
         if found.count:

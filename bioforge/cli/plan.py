@@ -126,8 +126,8 @@ def _what_if(store: Store, project: OpenProject, selection: Selection, column: s
     """The hypothetical: every target of the recipes whose templates read the column."""
     from bioforge.cli.show import count, table
     from bioforge.prompts import OWN_NAMES
-    from bioforge.report.tally import money
     from bioforge.store import inputs, stale
+    from bioforge.wording import money
 
     known = {*inputs.columns(store), *OWN_NAMES}
     if column not in known:
@@ -222,7 +222,7 @@ def _used_columns(file: Path | None) -> dict[str, frozenset[str] | None]:
 def _target_lines(target: TargetStory, used: frozenset[str] | None) -> Iterator[str]:
     from bioforge.cli.show import table, value, when
     from bioforge.plan import CHANGED, REMOVED, column_changes, definition_changes
-    from bioforge.report.tally import money
+    from bioforge.wording import money
 
     state = "fresh" if target.reason is None else target.reason
     notes = []

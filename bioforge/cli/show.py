@@ -9,7 +9,7 @@ from datetime import datetime
 from typing import TYPE_CHECKING
 
 from bioforge.plan import IN_BATCH, MAYBE_PAID
-from bioforge.report.tally import duration, money
+from bioforge.wording import duration, money
 
 if TYPE_CHECKING:
     from bioforge.interfaces import Choice

@@ -93,7 +93,7 @@ def _gather(store: Store, config: ProjectConfig) -> dict[str, object]:
 
 def _status_lines(found: dict[str, object]) -> Iterator[str]:
     from bioforge.cli.show import ago, count, table, when
-    from bioforge.report.tally import money
+    from bioforge.wording import money
 
     artists, removed, bad = found["artists"], found["removed"], found["bad_rows"]
     assert isinstance(artists, int)
@@ -200,8 +200,8 @@ def _batch_lines(found: object) -> Iterator[str]:
 
 def _audit_lines(found: object, path: Path, simulated: bool) -> Iterator[str]:
     from bioforge.cli.show import count, table
-    from bioforge.report.tally import money
     from bioforge.store.ledger import Ledger
+    from bioforge.wording import money
 
     assert isinstance(found, Ledger)
     rows = [

@@ -78,8 +78,8 @@ def forget(
     """Drop answers on purpose; says what they had cost. The next run asks for them again, and pays again."""
     from bioforge.cli.show import count
     from bioforge.project import recover
-    from bioforge.report.tally import money
     from bioforge.store import Store, upkeep
+    from bioforge.wording import money
 
     project = open_project(file)
     selection = project.selection(recipe or (), select)
@@ -100,8 +100,8 @@ def gc(yes: Yes = False, file: FileOption = None) -> int:
     """Drop answers that no artist and recipe of today use, and give the space back."""
     from bioforge.cli.show import count
     from bioforge.project import recover
-    from bioforge.report.tally import money
     from bioforge.store import Store, upkeep
+    from bioforge.wording import money
 
     project = open_project(file)
     recipes = json.dumps(project.recipes)

@@ -28,7 +28,8 @@ from bioforge.model import CLOSED, Batch, BatchState, Failure, Usage
 from bioforge.report import batches
 from bioforge.report.logs import Logs, is_terminal
 from bioforge.report.printing import Printer
-from bioforge.report.tally import Tally, duration, error_class
+from bioforge.report.tally import Tally, error_class
+from bioforge.wording import duration
 
 SHOWN_FAILURES = 20
 """Final failures that get a line of their own; the rest are counted."""

@@ -10,7 +10,7 @@ from bioforge.events import BatchCollected
 from bioforge.interfaces import Gauges
 from bioforge.model import CLOSED, ENDED, Batch, BatchProblem, BatchState
 from bioforge.report.logs import printable
-from bioforge.report.tally import duration, money
+from bioforge.wording import duration, money
 
 SHOWN_BATCHES = 8
 """Open batches that get a line of their own below the bar; the rest are counted."""

@@ -15,7 +15,8 @@ from bioforge.report import Clock, Reporter
 from bioforge.report.batches import screen_lines
 from bioforge.report.logs import Logs
 from bioforge.report.printing import Printer
-from bioforge.report.tally import Tally, compact, duration
+from bioforge.report.tally import Tally
+from bioforge.wording import compact, duration
 
 if TYPE_CHECKING:
     from rich.console import Console, RenderableType

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import shlex
 from collections import Counter, deque
 from collections.abc import Iterable
@@ -21,6 +20,7 @@ from bioforge.events import (
 )
 from bioforge.model import Answer, Batch, Failure, Paid
 from bioforge.report.batch_tally import BatchTally
+from bioforge.wording import counted, duration, money
 
 WINDOW = 30.0
 """Seconds over which the current rate is measured."""
@@ -307,38 +307,3 @@ def by_class(counts: Counter[str], most: int = 6) -> str:
     shown = [f"{count:,} {name}" for name, count in ranked[:most]]
     rest = sum(count for _, count in ranked[most:])
     return ", ".join([*shown, *([f"{rest:,} of other kinds"] if rest else [])])
-
-
-def money(usd: float | None) -> str:
-    """`$12.30`, `$0.0042` (two digits that say something below ten cents), `unknown price`."""
-    if usd is None:
-        return "unknown price"
-    if usd == 0 or abs(usd) >= 0.1:
-        return f"${usd:,.2f}"
-    rounded = float(f"{usd:.1e}")
-    return f"${rounded:.{1 - math.floor(math.log10(abs(rounded)))}f}"
-
-
-def duration(seconds: float) -> str:
-    """`0.4 s`, `12 s`, `2 min 3 s`, `1 h 2 min`, `3 d 4 h`."""
-    if seconds < 9.95:
-        return f"{seconds:.1f} s"
-    whole = round(seconds)
-    for size, name, part, part_name in ((86400, "d", 3600, "h"), (3600, "h", 60, "min"), (60, "min", 1, "s")):
-        if whole >= size:
-            rest = whole % size // part
-            return f"{whole // size} {name}" + (f" {rest} {part_name}" if rest else "")
-    return f"{whole} s"
-
-
-def compact(number: float) -> str:
-    """`950`, `12.3k`, `1.2M`."""
-    for size, name in ((1e9, "G"), (1e6, "M"), (1e3, "k")):
-        # From 999.95 on, rounding to one digit would show a thousand of the smaller unit.
-        if number >= size * 0.99995:
-            return f"{number / size:.1f}{name}"
-    return f"{number:.0f}"
-
-
-def counted(number: int, what: str) -> str:
-    return f"{number:,} {what}" if number == 1 else f"{number:,} {what}s"

@@ -16,7 +16,6 @@ from bioforge.backends import choice
 from bioforge.backends.choice import ChoiceOptions, choose
 from bioforge.errors import ConfigError, UsageError
 from bioforge.interfaces import Choice, Job, Limits, Load
-from bioforge.report.tally import duration, money
 
 HOUR = 3600.0
 
@@ -621,25 +620,11 @@ class TestWhateverTheJob:
 
 
 class TestTheModule:
-    @pytest.mark.parametrize(
-        "usd", [0, 0.000081, 0.0042, 0.0075, 0.0999, 0.0996, 0.1, 0.15, 1, 12.4, 62.399, 1234.5, 1e7]
-    )
-    def test_money_is_written_as_in_the_reports(self, usd):
-        assert choice._usd(usd) == money(usd)
-
-    @pytest.mark.parametrize("time", [0, 0.04, 9.9, 10, 59.6, 60, 123, 3599.6, 3660, 7200, 82_800, 90_061, 400_000])
-    def test_times_are_written_as_in_the_reports(self, time):
-        assert choice._span(time) == duration(time)
-
-    def test_but_whole_hours_stay_hours(self):
-        assert [choice._span(hours * HOUR) for hours in (24, 25, 36, 72, 73, 96)] == [
-            "24 h", "25 h", "36 h", "72 h", "3 d 1 h", "4 d",
-        ]  # fmt: skip
-
     def test_imports_nothing_but_values(self):
         tree = ast.parse(Path(choice.__file__).read_text(encoding="utf-8"))
         ours = {node.module for node in ast.walk(tree) if isinstance(node, ast.ImportFrom)}
         assert {name for name in ours if name and name.startswith("bioforge")} == {
             "bioforge.errors",
             "bioforge.interfaces",
+            "bioforge.wording",
         }

@@ -19,7 +19,8 @@ from bioforge.events import (
     Unusable,
 )
 from bioforge.model import Answer, Batch, BatchState, Failure, Paid, Request, Usage
-from bioforge.report.tally import Closing, Tally, by_class, compact, duration, money, summary
+from bioforge.report.tally import Closing, Tally, by_class, summary
+from bioforge.wording import compact, duration, money
 
 
 def launch(artist="1", batch=None):
@@ -389,3 +390,7 @@ def test_fields_for_logs():
         "seconds": 2.0,
         "seconds_left": 6,
     }
+
+
+def test_whole_hours_stay_hours_for_three_days():
+    assert [duration(hours * 3600) for hours in (24, 36, 72, 73, 96)] == ["24 h", "36 h", "72 h", "3 d 1 h", "4 d"]

@@ -15,6 +15,7 @@ from bioforge.events import BatchChanged, Event, Failed, Launch, Started, Stoppe
 from bioforge.interfaces import Work
 from bioforge.model import Batch, BatchState, Failure, Paid, Request
 from bioforge.window.budget import Budget, Price, Reservation
+from bioforge.wording import money
 
 GROUP = 500
 """Members that become durable together."""
@@ -158,7 +159,7 @@ class Filling:
         limit = self.budget.limit or 0.0
         return Stopped(
             "budget",
-            f"the budget of ${limit:.4g} is used up: ${self.budget.spent:.4g} spent, and the next request may cost"
-            f" ${quote.amount:.4g}",
+            f"the budget of {money(limit)} is used up: {money(self.budget.spent)} spent, and the next request may cost"
+            f" {money(quote.amount)}",
             "raise [limits] max_cost_usd or --max-cost and run again: it goes on where this run stopped",
         )
