@@ -183,9 +183,7 @@ class Adopter:
         self.result.settled["failed"] += 1
         failure = row.failure or Failure("batch_error", "the line has neither an answer nor an error")
         final = failure.error_class == "cancelled" or not (row.transient or row.stops_run)
-        return Failed(
-            launch, failure, row.paid, seconds, final, counted=False, request_id=row.request_id, body=row.body
-        )
+        return Failed(launch, failure, row.paid, seconds, final, request_id=row.request_id, body=row.body)
 
     def _by_input_files(self, names: Sequence[str]) -> dict[str, Wanted | Why]:
         found: dict[str, Wanted | Why] = {}
@@ -205,8 +203,8 @@ class Adopter:
         if failure is not None and (matched or failure.error_class != "malformed"):
             self.result.failed[failure.error_class] += 1
             return None
-        if isinstance(found, Wanted) and found.body is not None and answers_another(entry, found.body):
-            found = Why.OTHER_QUESTION
+        if isinstance(found, Wanted) and found.body is not None and self._format.hash_of(name_of(entry)) is None:
+            found = Why.OTHER_QUESTION if answers_another(entry, found.body) else found
         if isinstance(found, Why) or row.answer is None:
             why = found if isinstance(found, Why) else Why.NOT_ASKED
             self.result.leave(why, name_of(entry))

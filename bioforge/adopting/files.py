@@ -128,8 +128,10 @@ def answers_another(entry: Mapping[str, Any], body: str) -> bool:
     response = entry.get("response")
     answer = response.get("body") if isinstance(response, dict) else None
     repeated = answer.get("instructions") if isinstance(answer, dict) else None
+    if not isinstance(repeated, str):
+        return False
     given = json.loads(body).get("instructions")
-    return isinstance(repeated, str) and isinstance(given, str) and repeated.strip() != given.strip()
+    return isinstance(given, str) and repeated.strip() != given.strip()
 
 
 def answered_at(entry: Mapping[str, Any], now: float) -> float:

@@ -13,7 +13,7 @@ from typing import Any
 from bioforge.model import Answer, Artist
 from bioforge.plan import ANSWERED, FAILED, IN_BATCH, REMOVED, UNUSABLE
 from bioforge.store.database import Store, bump_results
-from bioforge.store.record import _BUILD_TARGETS, _END_REQUEST, _FAIL_TARGETS, _text_or_bytes
+from bioforge.store.record import BUILD_TARGETS, END_REQUEST, FAIL_TARGETS, text_or_bytes
 from bioforge.store.targets import failure_text
 
 IMPORTED = "imported"
@@ -150,24 +150,25 @@ def batches_of(store: Store, custom_ids: Sequence[str]) -> dict[str, str]:
 class Wanting:
     """A target that wants a request, with what is needed to render it."""
 
-    target: int
     recipe: str
     variant: str
     artist: Artist
 
 
 def wanting(store: Store, hashes: Sequence[str], recipes: Sequence[str]) -> dict[str, Wanting]:
-    """For each hash a target of these recipes that wants it."""
-    found: dict[str, Wanting] = {}
-    for digest, target, recipe, variant, artist_id, name, data, columns in store.rows(
-        "SELECT t.request_hash, t.id, t.recipe, t.variant, a.artist_id, a.artist_name, a.artist_data, a.columns"
-        " FROM targets t JOIN artists a ON a.id = t.artist WHERE t.request_hash IN (SELECT value FROM json_each(?))"
-        " AND t.recipe IN (SELECT value FROM json_each(?)) ORDER BY a.removed_at IS NULL, t.id",
+    """For each hash one target of these recipes that wants it, of an artist in the input where there is one."""
+    rows = store.rows(
+        # as above: max() chooses the row
+        "SELECT t.request_hash, t.recipe, t.variant, a.artist_id, a.artist_name, a.artist_data, a.columns,"
+        " max(a.removed_at IS NULL) FROM targets t JOIN artists a ON a.id = t.artist"
+        " WHERE t.request_hash IN (SELECT value FROM json_each(?)) AND t.recipe IN (SELECT value FROM json_each(?))"
+        " GROUP BY t.request_hash",
         (json.dumps(hashes), json.dumps(recipes)),
-    ):
-        artist = Artist(artist_id, name, data, json.loads(columns) if columns else {})
-        found[digest] = Wanting(target, recipe, variant, artist)
-    return found
+    )
+    return {
+        digest: Wanting(recipe, variant, Artist(artist_id, name, data, json.loads(columns) if columns else {}))
+        for digest, recipe, variant, artist_id, name, data, columns, _ in rows
+    }
 
 
 def targets_of(store: Store, hashes: Sequence[str]) -> dict[str, int]:
@@ -247,9 +248,9 @@ def adopt(store: Store, run: int, adoptions: Sequence[Adoption], targets: Mappin
         connection.executemany(_ASK_AGAIN, asked_again)
         connection.executemany(_INSERT_ATTEMPT, attempts)
         connection.executemany(_INSERT_RESPONSE, responses)
-        connection.executemany(_END_REQUEST, ended)
-        connection.executemany(_BUILD_TARGETS, built)
-        connection.executemany(_FAIL_TARGETS, failed)
+        connection.executemany(END_REQUEST, ended)
+        connection.executemany(BUILD_TARGETS, built)
+        connection.executemany(FAIL_TARGETS, failed)
         bump_results(connection)
 
 
@@ -266,7 +267,7 @@ def _columns(answer: Answer) -> tuple[Any, ...]:
             usage.input_tokens, usage.cached_tokens, usage.output_tokens, usage.reasoning_tokens
         )),
         answer.cost_usd,
-        _text_or_bytes(answer.body),
+        text_or_bytes(answer.body),
     )  # fmt: skip
 
 

@@ -71,6 +71,10 @@ _ON_PURPOSE = """EXISTS (
 """Somebody asked for it since the answer before; the attempt that was paid may have been a retry of that."""
 
 
+_BOUGHT = "NOT EXISTS (SELECT 1 FROM attempts x WHERE x.id = forgotten.attempt AND x.outcome = 'imported')"
+"""What was imported was bought elsewhere, and stays out of the money when it is forgotten."""
+
+
 def ledger(store: Store) -> Ledger:
     outcomes = [
         Outcomes(*row)
@@ -100,7 +104,7 @@ def ledger(store: Store) -> Ledger:
         " AND NOT EXISTS (SELECT 1 FROM responses r WHERE r.attempt = x.id)"
         " AND NOT EXISTS (SELECT 1 FROM forgotten f WHERE f.attempt = x.id)"
     )
-    forgotten, forgotten_cost = store.row("SELECT count(*), coalesce(sum(cost_usd), 0) FROM forgotten")
+    forgotten, forgotten_cost = store.row(f"SELECT count(*), coalesce(sum(cost_usd), 0) FROM forgotten WHERE {_BOUGHT}")
     return Ledger(
         outcomes=outcomes,
         paid=paid + forgotten,
@@ -141,7 +145,7 @@ def money_of(store: Store) -> Money:
         "SELECT count(*), coalesce(sum(cost_usd), 0), coalesce(sum(cost_usd IS NULL), 0) FROM responses"
         " WHERE imported = 0"
     )
-    gone = store.row("SELECT count(*), coalesce(sum(cost_usd), 0) FROM forgotten")
+    gone = store.row(f"SELECT count(*), coalesce(sum(cost_usd), 0) FROM forgotten WHERE {_BOUGHT}")
     maybe = store.value("SELECT count(*) FROM attempts WHERE paid = 'maybe' AND outcome <> 'started'")
     return Money(row[0] + gone[0], row[1] + gone[1], row[2], maybe)
 

@@ -64,9 +64,9 @@ class Recorder:
             # outcomes first: a group may hold the end of one attempt and the start of the next of the same request
             connection.executemany(_INSERT_RESPONSE, ended.responses)
             connection.executemany(_END_ATTEMPT, ended.attempts)
-            connection.executemany(_END_REQUEST, ended.requests)
-            connection.executemany(_BUILD_TARGETS, ended.built)
-            connection.executemany(_FAIL_TARGETS, ended.failed)
+            connection.executemany(END_REQUEST, ended.requests)
+            connection.executemany(BUILD_TARGETS, ended.built)
+            connection.executemany(FAIL_TARGETS, ended.failed)
             connection.executemany(_GIVE_BACK_TARGETS, ended.given_back)
             connection.executemany(_START_REQUEST, started.requests)
             connection.executemany(_START_ATTEMPT, started.attempts)
@@ -134,7 +134,7 @@ class Recorder:
                 *why,
                 *tokens,
                 answer.cost_usd,
-                _text_or_bytes(answer.body),
+                text_or_bytes(answer.body),
             )
         )
         outcome = "succeeded" if problem is None else "unusable"
@@ -158,7 +158,7 @@ class Recorder:
                 *why,
                 failure.http_status,
                 event.request_id,
-                None if event.body is None else _text_or_bytes(event.body),
+                None if event.body is None else text_or_bytes(event.body),
                 attempt,
             )
         )
@@ -193,7 +193,7 @@ class _Ended:
         self.given_back: list[tuple[object, ...]] = []
 
 
-def _text_or_bytes(body: bytes) -> str | bytes:
+def text_or_bytes(body: bytes) -> str | bytes:
     """Text where it is text, so that people can use SQLite's JSON functions on it; else the bytes as they came."""
     try:
         return body.decode()
@@ -215,7 +215,7 @@ _END_ATTEMPT = """
     UPDATE attempts SET seconds = ?, outcome = ?, paid = ?, error_class = ?, error_code = ?, error_message = ?,
                         http_status = ?, request_id = ?, body = ? WHERE id = ?
 """
-_END_REQUEST = """
+END_REQUEST = """
     UPDATE requests SET state = ?, response = coalesce(?, response), error_class = ?, error_code = ?,
                         error_message = ?, batch = NULL WHERE request_hash = ?
 """
@@ -225,13 +225,13 @@ _INSERT_RESPONSE = """
                            reasoning_tokens, cost_usd, body)
     VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
 """
-_BUILD_TARGETS = f"""
+BUILD_TARGETS = f"""
     UPDATE targets SET built_response = ?, built_definition = definition, built_row = row_hash, held = 0, detail = NULL,
                        reason_before = NULL, detail_before = NULL,
                        reason = CASE WHEN reason = '{REMOVED}' THEN reason END
     WHERE request_hash = ?
 """
-_FAIL_TARGETS = f"""
+FAIL_TARGETS = f"""
     UPDATE targets SET reason = ?, detail = ?, held = ?, reason_before = NULL, detail_before = NULL
     WHERE request_hash = ? AND reason IS NOT NULL AND reason <> '{REMOVED}'
 """
@@ -289,7 +289,7 @@ def settle(store: Store) -> Settled:
             "UPDATE requests SET state = ?, error_class = ?, error_message = ? WHERE request_hash = ?", settled
         )
         connection.executemany(
-            _FAIL_TARGETS,
+            FAIL_TARGETS,
             [(state, failure_text(error_class, message), 0, digest) for state, error_class, message, digest in settled],
         )
         bump_results(connection)
@@ -311,6 +311,6 @@ def _release_unsent(store: Store) -> None:
             )
             connection.executemany(_GIVE_BACK_TARGETS, digests)
             connection.executemany(
-                _END_REQUEST, ((WAITING, None, "interrupted", None, UNSENT, digest) for (digest,) in digests)
+                END_REQUEST, ((WAITING, None, "interrupted", None, UNSENT, digest) for (digest,) in digests)
             )
             connection.execute("UPDATE batches SET state = ? WHERE key = ?", (str(BatchState.RELEASED), key))
