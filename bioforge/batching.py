@@ -1,6 +1,6 @@
 """What a vendor's Batch API is to the driver, and to programs that use it without a project.
 
-A service is a handful of calls with normalised results; the driver in `backends/batch.py` has the order, the retries
+A service is a handful of calls with normalised results; the driver in `backends/batches/` has the order, the retries
 and the bookkeeping. Nothing in here knows a vendor's words.
 """
 
@@ -26,6 +26,7 @@ STATUSES: Mapping[BatchState, str] = {
     BatchState.FAILED: "failed",
     BatchState.EXPIRED: "failed",
     BatchState.CANCELLED: "cancelled",
+    BatchState.RELEASING: "cancelled",
     BatchState.RELEASED: "cancelled",
 }
 """Five words that every provider's statuses come down to. An expired batch counts as failed, and has rows all the same."""

@@ -152,6 +152,8 @@ class BatchState(StrEnum):
     """Refused after its creation, or broken off by the provider."""
     EXPIRED = "expired"
     CANCELLED = "cancelled"
+    RELEASING = "releasing"
+    """Refused, so that nothing can come of it any more; its members are being given back."""
     COLLECTED = "collected"
     """Every member has its outcome."""
     RELEASED = "released"

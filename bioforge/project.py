@@ -39,6 +39,9 @@ NO_RUN = 0
 
 SIMULATED_POLLING = {"poll_seconds": 0.5, "poll_max_seconds": 2.0}
 
+NO_KEY = "none"
+"""What the embedded server is given: too short to be masked as a secret where it stands in a text."""
+
 SIMULATOR = "simulator"
 """The dialect of simulated answers, which must never pass for real ones."""
 
@@ -61,7 +64,7 @@ class OpenProject:
             tables["batch"] = {**SIMULATED_POLLING, **tables.get("batch", {})}
         context = BackendContext(
             base_url=base_url,
-            api_key="simulator" if config.simulated else config.api_key(),
+            api_key=NO_KEY if config.simulated else config.api_key(),
             api_key_env=config.provider.api_key_env,
             timeout=config.provider.timeout,
             options=tables.get(name, {}),
@@ -150,7 +153,7 @@ class OpenProject:
     def _priced(self, store: Store, refreshed: Refreshed, selection: Selection, deadline: float | None) -> Plan:
         again = self.config.retry.maybe_paid
         groups = stale.stale_groups(store, selection, ask_again_maybe_paid=again)
-        requests = stale.requests_to_send(store, selection, ask_again_maybe_paid=again) if groups else 0
+        requests = self._to_send(store, selection) if groups else 0
         priced = self.estimator(store).price(groups)
         job = Job(
             loads(priced, requests),
@@ -289,7 +292,8 @@ class OpenProject:
                     # collected if they are ready, and not waited for: this run was told to use another backend
                     part = replace(work, requests=iter(()), retries=lambda: iter(()), batches=others, choice=None)
                     stopped = engine.build(store, run, backend(name), name, self.provider, part, watcher)
-                if plan.requests or work.batches:
+                # what the batches of others gave back is asked now: the requests are read when they are pulled
+                if plan.requests or work.batches or self._to_send(store, plan.selection):
                     stopped = engine.build(
                         store, run, backend(self.backend_name), self.backend_name, self.provider, work, watcher
                     )
@@ -297,6 +301,9 @@ class OpenProject:
                 watcher.finish()
         settle(store)
         return stopped
+
+    def _to_send(self, store: Store, selection: Selection) -> int:
+        return stale.requests_to_send(store, selection, ask_again_maybe_paid=self.config.retry.maybe_paid)
 
     def _of_others(self, found: Sequence[batches.Open]) -> Iterator[tuple[str, list[Batch]]]:
         """Open batches that other backends prepared, by backend."""

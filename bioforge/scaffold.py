@@ -102,6 +102,10 @@ IGNORED = """\
 bioforge.db*
 # Written anew after each run.
 out/
+# Of `bioforge batch`. The results were paid for: `bioforge import` takes them into the state.
+batch_input*.jsonl
+results_*.jsonl
+logs/
 # Keys.
 .env
 """

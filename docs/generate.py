@@ -15,16 +15,16 @@ from importlib.metadata import version
 from pathlib import Path
 
 FOLDER = Path(__file__).parent
-PART = re.compile(r"<!-- generated: (?P<kind>\w+) ?(?P<name>\w*) -->\n.*?<!-- end -->", re.DOTALL)
+PART = re.compile(r"<!-- generated: (?P<kind>\w+) ?(?P<name>[\w ]*?) -->\n.*?<!-- end -->", re.DOTALL)
 
 
 def help_of(command: str) -> str:
-    """`bioforge COMMAND --help` in 80 columns; of bioforge itself for an empty name."""
+    """`bioforge COMMAND --help` in 80 columns; of bioforge itself for an empty name. `batch create` is a command too."""
     from typer.testing import CliRunner
 
     from bioforge.cli.app import app
 
-    shown: str = CliRunner().invoke(app, [*([command] if command else []), "--help"]).stdout
+    shown: str = CliRunner().invoke(app, [*command.split(), "--help"]).stdout
     return f"```text\n{shown.strip()}\n```"
 
 

@@ -32,7 +32,7 @@ class AutoDriver:
         self._calls = calls
         self._spent = 0.0
         self._stopped = False
-        self._left_over = False
+        self._left_over: set[str] = set()
 
     def run(self) -> Iterator[Sequence[Event]]:
         yield from self._run()
@@ -44,27 +44,30 @@ class AutoDriver:
         way = choice.way if choice else STANDARD
         if way == BATCH:
             yield from self._watched(self._batches.run(wait=work.wait))
-            if not self._stopped and self._batches.waiting:
+            if not self._stopped and self._batches.left_over:
                 yield from self._rest((choice.then if choice else None) or STANDARD)
             return
-        if self._batches.awaited:
+        if self._batches.open:
             # what is ready is kept before anything is sent; the rest is awaited at the end
-            yield from self._watched(self._batches.run(wait=False))
+            yield from self._watched(self._batches.run(wait=False, fill=False))
             if self._stopped:
                 return
         yield from self._by_calls(work.requests, way)
         if self._left_over and not self._stopped and choice and choice.then:
             yield from self._rest(choice.then)
         if not self._stopped and self._batches.awaited:
-            yield from self._watched(self._batches.run(wait=work.wait))
-        if not self._stopped and self._batches.waiting:
+            yield from self._watched(self._batches.run(wait=work.wait, fill=False))
+        if not self._stopped and self._batches.left_over:
             yield from self._rest(STANDARD)
 
     def _rest(self, way: str) -> Iterator[Sequence[Event]]:
         """Requests that failed in a way that another one may mend, by calls."""
         yield [Noticed("auto", f"what is left over is bought by {way}")]
-        self._left_over = False
-        yield from self._by_calls(self._work.retries(), way)
+        wanted = self._left_over | self._batches.left_over
+        self._left_over = set()
+        self._batches.left_over.clear()
+        # others wait for room in a batch, and are not bought at another price
+        yield from self._by_calls((one for one in self._work.retries() if one.request_hash in wanted), way)
         if way == FLEX and self._left_over and not self._stopped:
             yield from self._rest(STANDARD)
 
@@ -99,7 +102,7 @@ class AutoDriver:
         if not (lacking and self._work.choice and self._work.choice.then) or not isinstance(event, Failed):
             return event
         if event.final and event.paid is Paid.NO:
-            self._left_over = True
+            self._left_over.add(event.launch.request.request_hash)
             return replace(event, final=False)
         return event
 

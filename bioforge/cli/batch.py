@@ -12,6 +12,7 @@ import typer
 
 from bioforge.cli import batch_create, batch_jsonl
 from bioforge.cli.batch_provider import FileOption, LogOption, provider
+from bioforge.cli.common import FileOption as ProjectOption
 from bioforge.cli.common import check_format, load
 from bioforge.cli.edge import command, say
 from bioforge.cli.upkeep import Yes, confirmed, recorded
@@ -183,7 +184,7 @@ def abandon(
         str, typer.Argument(metavar="ID", help="The batch, by its id or key as `bioforge status` shows it.")
     ],
     yes: Yes = False,
-    file: FileOption = None,
+    file: ProjectOption = None,
 ) -> int:
     """Give up an open batch of the project that cannot be looked at any more. Its requests become maybe paid."""
     from bioforge.cli.show import count
@@ -198,8 +199,8 @@ def abandon(
         if batch is None or batch.state in CLOSED:
             raise UsageError(f"{name} is no open batch of this project", "`bioforge status` lists the open ones")
         question = (
-            f"give up {batch.name} with {count(batch.requests, 'request')}? Answers it still brings are lost, and a run"
-            " asks again for what may have been paid"
+            f"answers it still brings are lost, and a run asks again for what may have been paid: give up {batch.name}"
+            f" with {count(batch.requests, 'request')}?"
         )
         if confirmed(question, yes):
             with recorded(store, "batch abandon") as _:

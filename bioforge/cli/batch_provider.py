@@ -142,7 +142,7 @@ def provider_context(config: ProjectConfig | None) -> Iterator[BackendContext]:
             f"the embedded simulator cannot start: {words}", "wait for the other command of this project to end"
         ) from error
     try:
-        yield replace(context, base_url=server.base_url, api_key="simulator")
+        yield replace(context, base_url=server.base_url, api_key="none")
     finally:
         server.stop()
 

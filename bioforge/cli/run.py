@@ -142,12 +142,16 @@ def resume(
     project = open_project(file)
     with Store.read(project.config.state_path) as store:
         last = runs.unfinished(store)
-        committed = 0.0 if last is None else batches.committed_usd(store, last.id)
+        spent = 0.0 if last is None else runs.spent_usd(store, last.id)
+        waiting = bool(batches.open_batches(store))
     if last is None:
         say("nothing to resume: the last run came to its end; `bioforge run` builds what is stale")
         return EXIT_OK
     project = open_project(
-        file, backend=backend or last.backend, concurrency=concurrency, max_cost=_budget_left(last, committed, max_cost)
+        file,
+        backend=backend or last.backend,
+        concurrency=concurrency,
+        max_cost=_budget_left(last, spent, waiting, max_cost),
     )
     selection = Selection.from_json(last.selection)
     gone = [name for name in selection.recipes if name not in project.recipes]
@@ -176,12 +180,13 @@ def resume(
     )
 
 
-def _budget_left(last: Run, committed: float, given: float | None) -> float | None:
-    """The budget of a resumed run: as given now, else what the earlier one and its open batches leave."""
+def _budget_left(last: Run, spent: float, waiting: bool, given: float | None) -> float | None:
+    """The budget of a resumed run: as given now, else what the earlier one and its open batches leave. With batches
+    `waiting` to be collected, nothing left is no reason not to."""
     if given is not None or last.max_cost_usd is None:
         return given
-    left = last.max_cost_usd - (last.cost_usd or 0.0) - committed
-    if last.stopped_by == "budget" or (left <= 0 and not committed):
+    left = last.max_cost_usd - spent
+    if not waiting and (last.stopped_by == "budget" or left <= 0):
         raise UsageError(
             f"run {last.id} stopped at its budget of ${last.max_cost_usd:g}", "give this one a budget: --max-cost USD"
         )

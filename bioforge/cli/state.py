@@ -7,7 +7,7 @@ import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -91,6 +91,12 @@ def _gather(store: Store, config: ProjectConfig) -> dict[str, object]:
     }
 
 
+def _batch_state(batch: dict[str, Any]) -> str:
+    """Our word, and the provider's own where it says something else."""
+    own = (batch["status"] or "").replace("_", " ")
+    return str(batch["state"]) if own in ("", batch["state"]) else f"{batch['state']} ({own})"
+
+
 def _status_lines(found: dict[str, object]) -> Iterator[str]:
     from bioforge.cli.show import ago, count, table, when
     from bioforge.wording import money
@@ -128,7 +134,7 @@ def _status_lines(found: dict[str, object]) -> Iterator[str]:
     rows = [
         [
             batch["batch_id"] or batch["key"],
-            batch["state"] if batch["status"] in (None, batch["state"]) else f"{batch['state']} ({batch['status']})",
+            _batch_state(batch),
             f"{batch['completed'] + batch['failed']:,}/{batch['requests']:,}",
             batch["model"],
             ago(batch["submitted_at"] or batch["prepared_at"]),
@@ -185,9 +191,9 @@ def _batch_lines(found: object) -> Iterator[str]:
     told = [batch for batch in found.batches if batch.billed is not None]
     if told:
         differing = [batch for batch in told if batch.differs]
-        same = "as billed" if not differing else f"{len(differing)} of them not as billed:"
+        same = "the answers add up as billed" if not differing else f"the answers of {len(differing)} do not add up:"
         billed = sum(batch.billed.input_tokens + batch.billed.output_tokens for batch in told if batch.billed)
-        yield f"batches: {count(len(told), 'batch', 'batches')} collected, {billed:,} tokens billed, answers add up {same}"
+        yield f"batches: {count(len(told), 'batch', 'batches')} collected, {billed:,} tokens billed, {same}"
         for batch in differing[:10]:
             assert batch.billed is not None
             yield (

@@ -90,7 +90,7 @@ class Open:
 def open_batches(store: Store, selection: Selection | None = None) -> list[Open]:
     """Every batch that is not closed, oldest first. Awaited are those with a member that is selected."""
     wanted: set[str] | None = None
-    if selection is not None and not selection.everything:
+    if selection is not None and store.value(f"SELECT 1 FROM batches WHERE {_OPEN} LIMIT 1"):
         where, values = selection.where()
         wanted = {
             row[0]
@@ -176,13 +176,6 @@ def by_key(store: Store, name: str) -> Batch | None:
 def enqueued_tokens(store: Store, provider: str) -> dict[str, int]:
     """The limits of enqueued tokens learned so far, by model."""
     return dict(store.rows("SELECT model, tokens FROM enqueued_tokens WHERE provider = ?", (provider,)))
-
-
-def committed_usd(store: Store, run: int) -> float:
-    """What the open batches of a run are estimated to cost: money as good as spent, in US dollars."""
-    return float(
-        store.value(f"SELECT coalesce(sum(estimated_usd), 0) FROM batches WHERE run = ? AND {_OPEN}", (run,)) or 0.0
-    )
 
 
 def average_seconds(store: Store) -> float | None:

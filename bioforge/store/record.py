@@ -297,8 +297,9 @@ def settle(store: Store) -> Settled:
 
 
 def _release_unsent(store: Store) -> None:
-    """Give back the members of batches that were still being prepared: nothing of them can have been sent."""
-    unsent = [row[0] for row in store.rows(f"SELECT key FROM batches WHERE state = '{BatchState.PREPARING}'")]
+    """Give back the members of batches that were still being prepared, or were refused: nothing can come of them."""
+    states = (str(BatchState.PREPARING), str(BatchState.RELEASING))
+    unsent = [row[0] for row in store.rows("SELECT key FROM batches WHERE state IN (?, ?)", states)]
     for key in unsent:
         with store.transaction() as connection:
             digests = connection.execute(

@@ -125,6 +125,22 @@ def end(
         )
 
 
+def spent_usd(store: Store, run: int) -> float:
+    """What a run has spent as far as known, in US dollars, and what it may have: calls nobody knows the fate of count
+    as an average answer, open batches as estimated. Also of a run that could not say so any more."""
+    cost, unclear = store.row(
+        "SELECT coalesce(sum(r.cost_usd), 0), coalesce(sum(x.paid = 'maybe' AND x.batch IS NULL), 0) FROM attempts x"
+        " LEFT JOIN responses r ON r.attempt = x.id WHERE x.run = ?",
+        (run,),
+    )
+    average = store.value("SELECT avg(cost_usd) FROM (SELECT cost_usd FROM responses ORDER BY id DESC LIMIT 1000)")
+    open_batches = store.value(
+        "SELECT coalesce(sum(estimated_usd), 0) FROM batches WHERE run = ? AND state NOT IN ('collected', 'released')",
+        (run,),
+    )
+    return float(cost + unclear * (average or 0.0) + open_batches)
+
+
 def still_planning(store: Store, run: int) -> bool:
     return bool(store.value("SELECT state = 'planning' FROM runs WHERE id = ?", (run,)))
 

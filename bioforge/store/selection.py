@@ -34,7 +34,7 @@ class Selection:
                 if reason not in REASONS:
                     raise UsageError(
                         f"--select {item}: no such reason",
-                        nearest(reason, REASONS)
+                        nearest(reason.replace(" ", "-"), [known.replace(" ", "-") for known in REASONS])
                         or "reasons are: " + ", ".join(known.replace(" ", "-") for known in REASONS),
                     )
                 reasons.append(reason)

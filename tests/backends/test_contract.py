@@ -1,4 +1,13 @@
-"""What every backend that sends calls must do, proved for each against a real server and its ledger."""
+"""What every backend must do, proved for each against a real server and its ledger.
+
+`bench` is any backend, `calls` one whose requests are calls of their own. What is told of calls alone has no meaning for
+batches, or another one, which `test_batch_driver.py` tells:
+
+- how many requests are pulled at once (a batch is as large as it may be), and what is in flight when somebody leaves (it
+  goes on at the provider);
+- an answer that breaks off or hangs: the provider alone has it until it is whole;
+- a server that cannot be reached, or is no server: that ends the run, and fails no request.
+"""
 
 from __future__ import annotations
 
@@ -6,20 +15,55 @@ import socket
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import closing
+from contextlib import ExitStack, closing
 
 import pytest
 
 from bioforge.errors import UsageError
 from bioforge.events import Failed, Started, Unusable
-from bioforge.interfaces import BackendContext, Limits, RetryPolicy, Stop, Work
+from bioforge.interfaces import BackendContext, Choice, Limits, RetryPolicy, Stop, Work
 from bioforge.model import Paid, Request
-from bioforge.openai.plugin import AsyncBackend, ThreadsBackend
-from bioforge.simulator import FAULTS, Outage
+from bioforge.openai.plugin import (
+    AsyncBackend,
+    AutoBackend,
+    BatchBackend,
+    OpenAIBackend,
+    ThreadsBackend,
+    bioforge_backends,
+)
+from bioforge.simulator import FAULTS, Charge, Outage
 
 from .bench import QUICK, Bench, Recorded, requests
+from .fake_service import BatchBench
 
 ONCE = RetryPolicy(max_attempts=1)
+
+AUTO = {
+    "auto by calls": Choice("standard", "", ()),
+    "auto by batch": Choice("batch", "", (), tier="batch", then="standard"),
+}
+CALLS = ["threads", "async", "auto by calls"]
+
+
+@pytest.fixture(params=[*CALLS, "batch", "auto by batch"])
+def bench(request: pytest.FixtureRequest, stack: ExitStack) -> Bench:
+    return bench_of(request.param, stack)
+
+
+@pytest.fixture(params=CALLS)
+def calls(request: pytest.FixtureRequest, stack: ExitStack) -> Bench:
+    return bench_of(request.param, stack)
+
+
+def bench_of(name: str, stack: ExitStack) -> Bench:
+    if name in AUTO:
+        return BatchBench(AutoBackend, stack, AUTO[name])
+    return BatchBench(BatchBackend, stack) if name == "batch" else Bench(bioforge_backends()[name], stack)
+
+
+def name_of(charge: Charge) -> str | None:
+    """What an attempt is called on the server: in a batch by the name of its line."""
+    return charge.custom_id or charge.client_request_id
 
 
 class TestAnswers:
@@ -34,13 +78,13 @@ class TestAnswers:
         assert event.answer.usage is not None
         assert event.answer.cost_usd is not None
         assert event.answer.model == "gpt-6-luna-2026-05-01"
-        assert event.seconds > 0
+        assert event.seconds > 0 or event.launch.batch is not None, "the clock of batches has whole seconds"
         assert (event.request_id or "").startswith("req_")
 
     def test_bodies_go_out_byte_for_byte_and_attempts_are_named(self, bench: Bench) -> None:
         sent = list(requests(["Absalon", "Łempicka – ünïcode"]))
         recorded = bench().run(iter(sent))
-        charges = {charge.client_request_id: charge for charge in bench.server.ledger.entries()}
+        charges = {name_of(charge): charge for charge in bench.server.ledger.entries()}
         for event in recorded.succeeded:
             charge = charges[event.launch.client_request_id]
             assert f"Simulated answer {charge.body_sha256[:8]}" in (event.answer.text or "")
@@ -49,14 +93,14 @@ class TestAnswers:
         known: set[str] = set()
 
         def look(recorded: Recorded, work: Work) -> None:
-            arrived = {charge.client_request_id for charge in bench.server.ledger.entries()}
+            arrived = {name_of(charge) for charge in bench.server.ledger.entries()}
             assert arrived <= known
             known.update(event.launch.client_request_id for event in recorded.groups[-1] if isinstance(event, Started))
 
         bench().run(requests(40), concurrency=5, look=look)
         assert len(known) == 40
 
-    def test_requests_are_pulled_as_they_can_be_sent(self, bench: Bench) -> None:
+    def test_requests_are_pulled_as_they_can_be_sent(self, calls: Bench) -> None:
         pulled: list[Request] = []
 
         def source() -> Iterator[Request]:
@@ -68,8 +112,17 @@ class TestAnswers:
             ended = len(recorded.succeeded)
             assert len(pulled) <= ended + 4
 
-        bench().run(source(), concurrency=4, look=look)
+        calls().run(source(), concurrency=4, look=look)
         assert len(pulled) == 20
+
+
+def survives(bench: Bench, fault: str, error_class: str, paid: Paid) -> None:
+    recorded = bench(script={"Absalon": [fault, "ok"]}, retry_after=0.02).run(requests(["Absalon"]))
+    (failed,) = recorded.failed
+    assert (failed.failure.error_class, failed.paid, failed.final) == (error_class, paid, False)
+    assert len(recorded.succeeded) == 1
+    assert bool(failed.body) == (fault not in ("drop_before", "drop_after"))
+    recorded.check(bench.server.ledger)
 
 
 class TestFaults:
@@ -81,19 +134,22 @@ class TestFaults:
             ("slow_down", "slow_down", Paid.NO),
             ("server_error", "server_error", Paid.NO),
             ("unavailable", "overloaded", Paid.NO),
+        ],
+    )
+    def test_a_refusal_is_named_and_survived(self, bench: Bench, fault: str, error_class: str, paid: Paid) -> None:
+        survives(bench, fault, error_class, paid)
+
+    @pytest.mark.parametrize(
+        ("fault", "error_class", "paid"),
+        [
             ("drop_before", "connection", Paid.MAYBE),
             ("drop_after", "connection", Paid.MAYBE),
             ("truncated", "truncated_body", Paid.MAYBE),
             ("malformed", "malformed", Paid.MAYBE),
         ],
     )
-    def test_a_fault_is_named_and_survived(self, bench: Bench, fault: str, error_class: str, paid: Paid) -> None:
-        recorded = bench(script={"Absalon": [fault, "ok"]}, retry_after=0.02).run(requests(["Absalon"]))
-        (failed,) = recorded.failed
-        assert (failed.failure.error_class, failed.paid, failed.final) == (error_class, paid, False)
-        assert len(recorded.succeeded) == 1
-        assert bool(failed.body) == (fault not in ("drop_before", "drop_after"))
-        recorded.check(bench.server.ledger)
+    def test_a_broken_call_is_named_and_survived(self, calls: Bench, fault: str, error_class: str, paid: Paid) -> None:
+        survives(calls, fault, error_class, paid)
 
     @pytest.mark.parametrize(
         ("fault", "error_class"),
@@ -113,27 +169,27 @@ class TestFaults:
         assert (failed.failure.error_class, failed.failure.code) == ("bad_request", "invalid_prompt")
         assert len(recorded.succeeded) == 1
 
-    def test_a_hanging_answer_is_given_up_and_may_have_been_paid(self, bench: Bench) -> None:
-        recorded = bench(script={"Absalon": ["hang"]}).run(
+    def test_a_hanging_answer_is_given_up_and_may_have_been_paid(self, calls: Bench) -> None:
+        recorded = calls(script={"Absalon": ["hang"]}).run(
             requests(["Absalon"]), timeout=0.3, retry=RetryPolicy(maybe_paid=False)
         )
         (failed,) = recorded.lost
         assert (failed.failure.error_class, failed.paid) == ("timeout", Paid.MAYBE)
-        recorded.check(bench.server.ledger)
+        recorded.check(calls.server.ledger)
 
-    def test_half_a_body_is_kept(self, bench: Bench) -> None:
-        recorded = bench(script={"Absalon": ["truncated"]}).run(requests(["Absalon"]), retry=ONCE)
+    def test_half_a_body_is_kept(self, calls: Bench) -> None:
+        recorded = calls(script={"Absalon": ["truncated"]}).run(requests(["Absalon"]), retry=ONCE)
         (failed,) = recorded.lost
         assert (failed.body or b"").startswith(b'{"id":"resp_')
 
-    def test_nobody_listening_is_an_outage_that_cost_nothing(self, bench: Bench) -> None:
+    def test_nobody_listening_is_an_outage_that_cost_nothing(self, calls: Bench) -> None:
         with closing(socket.create_server(("127.0.0.1", 0))) as free:
             port = free.getsockname()[1]
-        recorded = bench.run(requests(3), base_url=f"http://127.0.0.1:{port}/v1", retry=ONCE, max_failures=1)
+        recorded = calls.run(requests(3), base_url=f"http://127.0.0.1:{port}/v1", retry=ONCE, max_failures=1)
         assert {(event.failure.error_class, event.paid) for event in recorded.failed} == {("connection", Paid.NO)}
         assert recorded.stopped is not None
 
-    def test_a_server_that_speaks_something_else_is_survived(self, bench: Bench) -> None:
+    def test_a_server_that_speaks_something_else_is_survived(self, calls: Bench) -> None:
         with closing(socket.create_server(("127.0.0.1", 0))) as listener:
 
             def serve() -> None:
@@ -145,7 +201,7 @@ class TestFaults:
             thread = threading.Thread(target=serve)
             thread.start()
             url = f"http://127.0.0.1:{listener.getsockname()[1]}/v1"
-            recorded = bench.run(requests(1), base_url=url, retry=ONCE)
+            recorded = calls.run(requests(1), base_url=url, retry=ONCE)
             thread.join()
         (failed,) = recorded.lost
         assert (failed.failure.error_class, failed.paid) == ("connection", Paid.MAYBE)
@@ -163,28 +219,28 @@ class TestFaults:
 
 
 class TestStopping:
-    def test_the_first_stop_awaits_what_is_in_flight(self, bench: Bench) -> None:
+    def test_the_first_stop_awaits_what_is_in_flight(self, calls: Bench) -> None:
         stop = Stop()
 
         def look(recorded: Recorded, work: Work) -> None:
             if len(recorded.succeeded) >= 10 and not stop.level:
                 stop.raise_level()
 
-        recorded = bench(latency=0.01).run(requests(200), stop=stop, look=look)
+        recorded = calls(latency=0.01).run(requests(200), stop=stop, look=look)
         assert 10 <= len(recorded.succeeded) < 40
         assert recorded.stopped is not None
         assert recorded.stopped.kind == "interrupted"
-        recorded.check(bench.server.ledger)
+        recorded.check(calls.server.ledger)
         assert all(event.paid is Paid.NO for event in recorded.failed)
 
-    def test_the_second_stop_leaves_at_once(self, bench: Bench) -> None:
+    def test_the_second_stop_leaves_at_once(self, calls: Bench) -> None:
         stop = Stop()
 
         def look(recorded: Recorded, work: Work) -> None:
             threading.Timer(0.1, lambda: (stop.raise_level(), stop.raise_level())).start()
 
         started = time.monotonic()
-        recorded = bench(latency=30.0).run(requests(20), stop=stop, look=look)
+        recorded = calls(latency=30.0).run(requests(20), stop=stop, look=look)
         assert time.monotonic() - started < 5.0
         assert len(recorded.of(Started)) == 8
         assert recorded.stopped is not None
@@ -195,15 +251,18 @@ class TestStopping:
         stop = Stop()
         recorded = bench().run(requests(20), stop=stop, look=lambda recorded, work: stop.level or stop.raise_level())
         assert len(bench.server.ledger) == 0
-        assert [(event.paid, event.final, event.counted) for event in recorded.failed] == [(Paid.NO, False, False)] * 8
+        announced = len(recorded.of(Started))
+        assert announced >= 8
+        given_back = [(event.paid, event.final, event.counted) for event in recorded.failed]
+        assert given_back == [(Paid.NO, False, False)] * announced
 
-    def test_a_consumer_that_leaves_early_leaves_nothing_running(self, bench: Bench) -> None:
-        bench(latency=30.0)
+    def test_a_consumer_that_leaves_early_leaves_nothing_running(self, calls: Bench) -> None:
+        calls(latency=30.0)
         before = threading.active_count()
-        groups = bench.backend().execute(Work(requests(20), Limits(8)))
+        groups = calls.backend().execute(Work(requests(20), Limits(8)))
         next(iter(groups))
         groups.close()  # type: ignore[attr-defined]
-        groups = bench.backend().execute(Work(requests(20), Limits(8), stop=(stop := Stop())))
+        groups = calls.backend().execute(Work(requests(20), Limits(8), stop=(stop := Stop())))
         next(iter(groups))
         threading.Timer(0.1, lambda: (stop.raise_level(), stop.raise_level())).start()
         list(groups)
@@ -212,16 +271,16 @@ class TestStopping:
             threading.Event().wait(0.01)
         assert threading.active_count() <= before
 
-    def test_an_error_of_the_source_is_raised_when_all_is_settled(self, bench: Bench) -> None:
+    def test_an_error_of_the_source_is_raised_when_all_is_settled(self, calls: Bench) -> None:
         def source() -> Iterator[Request]:
             yield from requests(3)
             raise UsageError("the template names what is not there")
 
         recorded = Recorded()
         with pytest.raises(UsageError, match="template"):
-            recorded.groups.extend(bench(latency=0.05).backend().execute(Work(source(), Limits(8))))
+            recorded.groups.extend(calls(latency=0.05).backend().execute(Work(source(), Limits(8))))
         assert len(recorded.succeeded) == 3
-        recorded.check(bench.server.ledger)
+        recorded.check(calls.server.ledger)
 
     def test_no_money_left_stops_the_run_and_blames_nobody(self, bench: Bench) -> None:
         recorded = bench(quota_after=10).run(requests(50))
@@ -248,16 +307,16 @@ class TestStopping:
         assert 0.5 * budget < spent <= budget
         assert len(recorded.succeeded) == len(bench.server.ledger) < 300
 
-    def test_an_outage_of_the_server_costs_nobody_an_answer(self, bench: Bench) -> None:
-        recorded = bench(outage=Outage(0, 24)).run(requests(60), concurrency=24)
+    def test_an_outage_of_the_server_costs_nobody_an_answer(self, calls: Bench) -> None:
+        recorded = calls(outage=Outage(0, 24)).run(requests(60), concurrency=24)
         assert len(recorded.succeeded) == 60
         assert recorded.notices("breaker")
-        recorded.check(bench.server.ledger)
+        recorded.check(calls.server.ledger)
 
 
 class TestKeys:
-    @pytest.mark.parametrize("kind", [ThreadsBackend, AsyncBackend])
-    def test_a_missing_key_is_said_before_anything_is_sent(self, kind: type[ThreadsBackend | AsyncBackend]) -> None:
+    @pytest.mark.parametrize("kind", [ThreadsBackend, AsyncBackend, BatchBackend, AutoBackend])
+    def test_a_missing_key_is_said_before_anything_is_sent(self, kind: type[OpenAIBackend]) -> None:
         context = BackendContext("https://api.openai.com/v1", None, "MY_KEY")
         with pytest.raises(UsageError, match="MY_KEY is not set") as caught:
             kind(context).check()

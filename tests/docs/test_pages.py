@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import dataclasses
 import importlib.util
+import json
 import re
 import shlex
 import subprocess
@@ -18,17 +20,33 @@ import pytest
 import typer
 from projects import ProjectFolder
 
-from bioforge import plan
+from bioforge import batching, plan
+from bioforge.backends.batches.options import BatchOptions
+from bioforge.backends.choice import TIERS, ChoiceOptions
+from bioforge.cli import batch as batch_commands
 from bioforge.cli.app import EXAMPLES, app
 from bioforge.config import tables
-from bioforge.simulator import FAULTS, Simulator, SimulatorOptions
+from bioforge.model import BatchState
+from bioforge.report.batches import CLASSES
+from bioforge.simulator import BATCH_FAULTS, FAULTS, Simulator, SimulatorOptions
+from bioforge.simulator import batch_faults as faults_of_batches
 from bioforge.writers import CSV_COLUMNS
 
 ROOT = Path(__file__).parent.parent.parent
 DOCS = ROOT / "docs"
 PAGES = sorted(DOCS.glob("*.md"))
-COMMANDS: dict[str, Any] = typer.main.get_command(app).commands  # type: ignore[attr-defined]
-SHELL_WORDS = ("|", "||", "&&", ">", "2>")
+SHELL_WORDS = ("|", "||", "&&", ">", "2>", "2>>")
+
+
+def every_command() -> Iterator[tuple[str, Any]]:
+    """Each command by its words, and those of a group after it."""
+    for name, command in typer.main.get_command(app).commands.items():  # type: ignore[attr-defined]
+        yield name, command
+        for word, one in getattr(command, "commands", {}).items():
+            yield f"{name} {word}", one
+
+
+COMMANDS: dict[str, Any] = dict(every_command())
 
 
 def read(name: str) -> str:
@@ -49,11 +67,11 @@ def generator() -> ModuleType:
 
 
 def section(page: str, heading: str) -> str:
-    """The text below a heading, up to the next one of the same level."""
-    level = heading.split(" ")[0]
+    """The text below a heading, up to the next one of the same level or a higher one."""
+    level = len(heading.split(" ")[0])
     _, found, rest = page.partition(f"\n{heading}\n")
     assert found, f"no section {heading!r}"
-    return re.split(rf"\n{level} ", rest)[0]
+    return re.split(rf"\n#{{1,{level}}} ", rest)[0]
 
 
 def options_of(command: Any) -> list[str]:
@@ -74,17 +92,25 @@ def test_generated_parts_are_what_they_are_made_from(path: Path) -> None:
 def test_every_command_and_option_is_documented() -> None:
     page = read("commands.md")
     for name, command in COMMANDS.items():
-        text = section(page, f"## {name}")
+        text = section(page, f"{'##' if len(name.split()) == 1 else '###'} {name}")
         assert f"bioforge {name} " in text, name
         for option in options_of(command):
             assert re.search(rf"(?<![\w-]){re.escape(option)}(?![\w-])", text), f"{name} {option}"
-    assert set(re.findall(r"^<!-- generated: help (\w+) -->$", page, re.MULTILINE)) == set(COMMANDS)
+    assert set(re.findall(r"^<!-- generated: help ([\w ]+) -->$", page, re.MULTILINE)) == set(COMMANDS)
+
+
+def test_the_readme_names_every_command() -> None:
+    text = section((ROOT / "README.md").read_text("utf-8"), "## Commands")
+    assert set(re.findall(r"`(\w+)`", text)) == {name.split()[0] for name in COMMANDS}
+    for name in re.findall(r"\]\(docs/([\w-]+\.md)\)", text):
+        assert DOCS / name in PAGES
+    assert all(f"](docs/{path.name})" in text for path in PAGES)
 
 
 def test_every_table_is_documented() -> None:
     page = read("state.md")
     assert set(re.findall(r"^<!-- generated: schema (\w+) -->$", page, re.MULTILINE)) == set(generator().schema())
-    assert section(page, "## Tables for people").count("<!-- generated: schema") == 7
+    assert section(page, "## Tables for people").count("<!-- generated: schema") == 8
 
 
 # ------------------------------------------------------------------------------------------------------- consoles
@@ -92,7 +118,7 @@ def test_every_table_is_documented() -> None:
 
 def commands_in(text: str) -> Iterator[list[str]]:
     """The words of every `bioforge …` in a line of shell, each up to the next shell word."""
-    words = shlex.split(text, comments=True)
+    words = shlex.split(re.sub(r"\w+=\$\((.*?)\)", r"\1", text), comments=True)
     while "bioforge" in words:
         words = words[words.index("bioforge") + 1 :]
         end = next((number for number, word in enumerate(words) if word in SHELL_WORDS), len(words))
@@ -103,6 +129,9 @@ def commands_in(text: str) -> Iterator[list[str]]:
 def check_command(words: list[str]) -> None:
     name, *arguments = words
     assert name in COMMANDS, f"no command {name!r}"
+    if hasattr(COMMANDS[name], "commands"):
+        name, arguments = f"{name} {arguments[0]}", arguments[1:]
+        assert name in COMMANDS, f"no command {name!r}"
     COMMANDS[name].make_context(name, arguments)
 
 
@@ -120,7 +149,13 @@ def test_commands_in_consoles_exist_with_their_flags(page: str, line: str) -> No
         check_command(words)
 
 
-@pytest.mark.parametrize("line", [line for lines in EXAMPLES.values() for line in lines])
+def examples() -> list[str]:
+    """The lines of all examples; one that ends with a backslash goes on in the next."""
+    given = [line for lines in (*EXAMPLES.values(), *batch_commands.EXAMPLES.values()) for line in lines]
+    return "\n".join(given).replace("\\\n", "").splitlines()
+
+
+@pytest.mark.parametrize("line", examples())
 def test_commands_in_help_exist_with_their_flags(line: str) -> None:
     found = list(commands_in(line))
     assert found
@@ -134,6 +169,8 @@ def test_commands_in_help_exist_with_their_flags(line: str) -> None:
         ("bioforge rnu", "no command 'rnu'"),
         ("bioforge run --nope", "No such option: --nope"),
         ("bioforge plan -q || bioforge run -j many", "valid integer"),
+        ("ID=$(bioforge batch crate --in x.jsonl)", "no command 'batch crate'"),
+        ("bioforge batch create", "Missing parameter: source"),
     ],
 )
 def test_a_wrong_command_would_be_noticed(line: str, complaint: str) -> None:
@@ -160,16 +197,19 @@ def example() -> str:
     return blocks(section(read("project-file.md"), "## A complete example"), "toml")[0]
 
 
-MODELS = {
+MODELS: dict[str, type[Any]] = {
     "## [project]": tables.Project,
     "## [provider]": tables.Provider,
     "## [input]": tables.Input,
     "## [recipe.NAME]": tables.Recipe,
     "## [backend]": tables.Backend,
+    "## [backend.batch]": BatchOptions,
+    "## [backend.auto]": ChoiceOptions,
     "## [limits]": tables.Limit,
     "## [retry]": tables.Retry,
     "## [[output]]": tables.Output,
 }
+OF_BACKENDS = ("## [backend.batch]", "## [backend.auto]")
 UNWRITTEN = {("## [backend]", "options"), ("## [project]", "name")}
 """Not a key of its own; and a default that is no constant."""
 
@@ -183,23 +223,47 @@ def rows(text: str) -> dict[str, list[str]]:
     return found
 
 
+REQUIRED = object()
+
+
+def defaults_of(model: type[Any]) -> dict[str, object]:
+    """The keys of a table with their defaults."""
+    if dataclasses.is_dataclass(model):
+        return {field.name: field.default for field in dataclasses.fields(model)}
+    fields = model.model_fields.items()
+    return {name: REQUIRED if field.is_required() else field.default for name, field in fields}
+
+
 @pytest.mark.parametrize("heading", MODELS)
 def test_every_key_is_documented_with_its_default(heading: str) -> None:
     found = rows(section(read("project-file.md"), heading))
-    for name, field in MODELS[heading].model_fields.items():
+    for name, value in defaults_of(MODELS[heading]).items():
         if (heading, name) == ("## [backend]", "options"):
             continue
         assert name in found, f"{heading} {name}"
         if (heading, name) in UNWRITTEN:
             continue
         default = found[name][1]
-        if field.is_required():
+        if value is REQUIRED:
             assert default == "required"
-        elif field.default is None:
+        elif value is None:
             assert default == "none" or default.startswith(("by ", "all", "the ", "required without")), name
         else:
             written = tomllib.loads(f"value = {default.strip('`')}")["value"]
-            assert written == field.default, name
+            assert written == value, name
+
+
+def test_no_key_is_documented_that_the_backends_do_not_know() -> None:
+    page = read("project-file.md")
+    for heading in OF_BACKENDS:
+        assert set(rows(section(page, heading))) == set(defaults_of(MODELS[heading]))
+
+
+def test_every_backend_is_documented() -> None:
+    from bioforge.plugins import build_manager
+
+    text = rows(section(read("project-file.md"), "## [backend]"))["name"][2]
+    assert set(re.findall(r"`(\w+)`", text)) == set(build_manager("").backends())
 
 
 def test_every_key_of_a_prompt_and_of_the_simulator_is_documented() -> None:
@@ -232,6 +296,11 @@ def test_the_complete_example_has_every_key(example: str) -> None:
         names = {name for one in given for name in one}
         assert set(model.model_fields) - {"options"} <= names, table
     assert set(tables.Prompt.model_fields) == set(written["recipe"]["motto"]["prompt"])
+    batch, auto = written["backend"]["batch"], written["backend"]["auto"]
+    assert set(batch) == set(defaults_of(BatchOptions))
+    assert BatchOptions.from_options({**batch, "max_enqueued_tokens": 1}) == BatchOptions(max_enqueued_tokens=1)
+    assert set(auto) == set(defaults_of(ChoiceOptions))
+    assert ChoiceOptions.from_options(auto) == ChoiceOptions()
 
 
 def test_the_complete_example_is_a_project(project: ProjectFolder, example: str) -> None:
@@ -273,13 +342,18 @@ def test_every_piece_of_a_project_file_loads(project: ProjectFolder, path: Path)
 
 @pytest.fixture(scope="module")
 def eventful(tmp_path_factory: pytest.TempPathFactory) -> ProjectFolder:
-    """A state in which everything has happened: answers, failures, lost answers, changes."""
+    """A state in which everything has happened: answers, failures, lost answers, changes, batches of all kinds."""
     script = {"Absalon": ["drop_after"], "Björk": ["bad_request"], "Abbey": ["incomplete"]}
-    with Simulator(SimulatorOptions(script=script)) as server:
+    of_batches = ("token_limit", "lines_duplicated=1", "stuck")
+    options = SimulatorOptions(script=script, batch_seconds=0.0, batch_script=of_batches, batch_token_refusal="create")
+    with Simulator(options) as server:
         project = ProjectFolder(tmp_path_factory.mktemp("eventful"), server)
+        project.configure("[backend.batch]\npoll_seconds = 0.01")
+        project.run("run", "--backend", "batch", "--select", "2").ok()
         assert project.run("run").code == 1
         project.edit("artists.csv", "Polish sculptor", "Polish artist")
-        project.run("plan").ok()
+        project.write("artists.csv", project.read("artists.csv") + "4,El Anatsui,,1944\n")
+        assert project.run("run", "--backend", "batch", "--no-wait", "--select", "4").code == 75
     return project
 
 
@@ -297,7 +371,7 @@ def test_the_state_can_be_copied_as_the_page_says(eventful: ProjectFolder, tmp_p
         closing(sqlite3.connect(tmp_path / "copy.db")) as copy,
     ):
         source.backup(copy)
-        assert copy.execute("SELECT count(*) FROM artists").fetchone() == (4,)
+        assert copy.execute("SELECT count(*) FROM artists").fetchone() == (5,)
 
 
 # ---------------------------------------------------------------------------------------------- reasons, simulator
@@ -314,8 +388,24 @@ def test_every_class_of_failure_is_documented() -> None:
     page = section(read("reasons.md"), "## Failures")
     classes = {*failures._CLASSES.values(), *failures._HINTS, *wire._ENDED_EARLY.values(), "slow_down", "server_error"}
     classes |= {meaning.error_class for meaning in outcomes.MEANINGS.values()}
-    for name in classes:
+    classes |= classes_of_batches()
+    for name in classes - {"unreadable"}:  # that is no request's class, but a line's
         assert f"`{name}`" in page, name
+
+
+def classes_of_batches() -> set[str]:
+    """What the code that deals with batches calls failures."""
+    from bioforge.backends.batches import collecting
+    from bioforge.openai import batch_lines
+
+    classes = {*batch_lines._CODES.values(), collecting._MISSING[0], *(name for name, _ in collecting._ABSENT.values())}
+    places = (ROOT / "bioforge/backends/batches", ROOT / "bioforge/openai", ROOT / "bioforge/store")
+    for path in (path for place in places for path in place.glob("*batch*.py" if place.name != "batches" else "*.py")):
+        text = path.read_text("utf-8")
+        classes.update(re.findall(r"""Failure\(\s*"(\w+)",""", text))
+        classes.update(re.findall(r"error_class = '(\w+)'", text))
+    assert {"batch_rejected", "enqueued_tokens", "abandoned", "interrupted", "batch_error"} <= classes
+    return classes
 
 
 def test_exit_codes_are_documented() -> None:
@@ -329,6 +419,9 @@ def test_exit_codes_are_documented() -> None:
 def test_every_fault_and_option_of_the_simulator_is_documented() -> None:
     page = read("simulator.md")
     assert re.findall(r"^\| `(\w+)` \|", section(page, "## Faults"), re.MULTILINE) == list(FAULTS)
+    values = {"none": "", "share": "share", "count": "number", "count or none": "number, or none for 1"}
+    found = re.findall(r"^\| `(\w+)` \| ([^|]*?) ?\|", section(page, "## Faults of batches"), re.MULTILINE)
+    assert found == [(name, values[faults_of_batches._VALUES[name]]) for name in BATCH_FAULTS]
     options = section(page, "## Options")
     for name in (*SimulatorOptions.__dataclass_fields__, *options_of(COMMANDS["simulate"])):
         assert f"`{name}" in options or name in ("-h", "--help"), name
@@ -357,6 +450,98 @@ def test_the_program_with_another_client_runs(tmp_path: Path) -> None:
     ran = subprocess.run([sys.executable, "-W", "error", "-c", code], cwd=tmp_path, capture_output=True, text=True)
     assert ran.returncode == 0, ran.stderr
     assert ran.stdout.startswith("Simulated answer")
+
+
+def test_every_path_of_the_simulator_is_documented() -> None:
+    from bioforge.simulator import app as edge
+
+    page = read("simulator.md")
+    for path in (*edge._PAGES, *edge.ENDPOINTS, "/v1/files", "/v1/batches"):
+        assert f" {path}`" in page, path
+
+
+# --------------------------------------------------------------------------------------------------------- batches
+
+
+def table_in(heading: str) -> list[str]:
+    """The first cells of the first table in a section of batches.md."""
+    return re.findall(r"^\| `([\w ]+)` \|", section(read("batches.md"), heading), re.MULTILINE)
+
+
+def test_every_state_of_a_batch_is_documented() -> None:
+    assert table_in("## The life of a batch") == [str(state) for state in BatchState]
+
+
+def test_every_class_of_a_row_is_documented(tmp_path: Path) -> None:
+    documented = table_in("## What becomes of each request")
+    assert sorted(documented) == sorted([*CLASSES, "given back"])
+    script = (
+        "lines_missing=0.2+lines_duplicated=0.3+row_errors=0.2+unknown_lines=1",
+        "failed_validation=2",
+        "expired=0.5",
+        "cancelled=0.5",
+    )
+    options = SimulatorOptions(
+        batch_seconds=0.0, batch_script=script, seed=1, faults={"incomplete": 0.2, "bad_request": 0.1}
+    )
+    with Simulator(options) as server:
+        project = ProjectFolder(tmp_path, server)
+        project.write("artists.csv", "artist_id,artist_name\n" + "".join(f"{n},Artist {n}\n" for n in range(40)))
+        project.configure("[backend.batch]\npoll_seconds = 0.01")
+        project.run("run", "--backend", "batch")
+    counted = [json.loads(counts) for (counts,) in project.rows("SELECT counts FROM batches WHERE counts IS NOT NULL")]
+    assert {kind for counts in counted for kind in counts} == set(documented) - {"unreadable"}
+
+
+def test_every_way_of_auto_is_documented() -> None:
+    assert table_in("## auto") == list(TIERS)
+    for name in defaults_of(ChoiceOptions):
+        assert f"`{name}`" in section(read("batches.md"), "## auto")
+
+
+def test_the_numbers_of_batches_are_those_of_the_code() -> None:
+    from bioforge.backends import choice
+    from bioforge.backends.batches import collecting
+    from bioforge.cli.batch_check import MOST_BYTES, MOST_LINES
+
+    page, options = " ".join(read("batches.md").split()), BatchOptions()
+    assert f"| {options.max_requests:,} requests, {options.max_bytes // 1_000_000} MB |" in page
+    assert (MOST_LINES, MOST_BYTES) == (50_000, 209_715_200)
+    assert f"after {options.poll_seconds:g} seconds, then in growing intervals up to" in page
+    assert f"up to {options.poll_max_seconds / 60:g} minutes" in page
+    assert f"groups of {collecting.GROUP:,} lines" in page
+    assert f"{choice.STANDARD_CALL_SECONDS:g} seconds for a call, {choice.FLEX_CALL_SECONDS:g} for a flex call" in page
+
+
+def test_every_command_by_hand_is_documented() -> None:
+    assert table_in("## By hand") == [name for name in COMMANDS if name.startswith("batch ")]
+
+
+def test_the_words_for_programs_are_those_of_the_code() -> None:
+    text = section(read("batches.md"), "## For programs")
+    words = dict.fromkeys(batching.STATUSES.values())
+    assert re.findall(r"`(\w+)`", text.partition("five words: ")[2])[: len(words)] == list(words)
+    described = re.findall(r"`(\w+)`", "".join(re.findall(r"^\| (`.*?) \|", text, re.MULTILINE)))
+    known = {*dir(batching.Row)}
+    assert set(described) <= known
+    assert {"text", "data", "metadata", "error", "success", "transient", "retry_after"} <= set(described)
+
+
+def test_the_program_without_a_project_runs(tmp_path: Path) -> None:
+    (code,) = blocks(read("batches.md"), "python")
+    ran = subprocess.run([sys.executable, "-W", "error", "-c", code], cwd=tmp_path, capture_output=True, text=True)
+    assert ran.returncode == 0, ran.stderr
+    lines = sorted(ran.stdout.splitlines())
+    assert lines[0].startswith("Björk Simulated answer")
+    assert lines[1].endswith("server_error again")
+    assert len(lines) == 2
+    assert [path.suffix for path in (tmp_path / "batches").iterdir()] == [".jsonl"]
+
+
+def test_what_batches_leave_in_a_folder_is_ignored_by_git() -> None:
+    from bioforge import scaffold
+
+    assert {"batch_input*.jsonl", "results_*.jsonl", "logs/"} <= set(scaffold.IGNORED.splitlines())
 
 
 # ------------------------------------------------------------------------------------------------------------ links

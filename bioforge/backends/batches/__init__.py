@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from random import Random
@@ -29,11 +30,15 @@ from bioforge.events import BatchChanged, BatchCollected, Event, Failed, Launch,
 from bioforge.interfaces import Gauges, Work
 from bioforge.model import Batch, BatchState, Failure, Paid
 from bioforge.window.budget import Price
+from bioforge.wording import counted
 
 __all__ = ["BatchDriver", "BatchOptions"]
 
 GROWTH = 1.5
 """Each interval between two looks is longer by this factor."""
+
+JITTER = 1.1
+"""The longest an interval gets by chance, as a factor."""
 
 
 @dataclass(slots=True)
@@ -50,7 +55,7 @@ class _Open:
 class BatchDriver:
     """Executes one `Work`. `run` may be called again, to wait for what an earlier call left open.
 
-    `requeue`: whether failures that may be tried again go into the next batch; otherwise they are left `waiting`.
+    `requeue`: whether failures that may be tried again go into the next batch; otherwise they are `left_over`.
     """
 
     def __init__(
@@ -76,6 +81,7 @@ class BatchDriver:
         now = wall()
         self._open = {batch.key: _Open(batch, now, options.poll_seconds) for batch in work.batches}
         self._earlier = set(self._open)
+        self._freed = False
         self._tries: dict[str, int] = {}
         self._failures = 0
         self._trouble: Stopped | None = None
@@ -87,9 +93,14 @@ class BatchDriver:
         return any(item.batch.awaited for item in self._open.values())
 
     @property
-    def waiting(self) -> int:
-        """Requests that failed and were left to be tried another way."""
-        return self._filling.again
+    def open(self) -> bool:
+        """Whether any batch is open."""
+        return bool(self._open)
+
+    @property
+    def left_over(self) -> set[str]:
+        """Hashes of the requests that failed and were left to be asked in another way."""
+        return self._filling.elsewhere
 
     @property
     def committed_usd(self) -> float:
@@ -104,18 +115,24 @@ class BatchDriver:
             # everything in it can be had again: files are written from the state, results are fetched
             rmtree(self._work.folder, ignore_errors=True)
 
-    def run(self, *, wait: bool) -> Iterator[Sequence[Event]]:
-        """Ends when everything is collected, or with a `Stopped`. Not `wait`: after one look at each batch."""
+    def run(self, *, wait: bool, fill: bool = True) -> Iterator[Sequence[Event]]:
+        """Ends when everything is collected, or with a `Stopped`. Not `wait`: after one look at each batch. Not `fill`:
+        without a batch of its own."""
         try:
             yield from self._adopt()
             while True:
-                yield from self._fill()
+                if fill:
+                    yield from self._fill()
                 yield from self._look_at_due()
                 self._show()
-                if self._filling.more:
+                freed, self._freed = self._freed, False
+                if fill and (self._filling.more or (freed and self._filling.held is not None)):
                     continue
                 self._check_sight()
-                if (not self.awaited and self._filling.held is None) or not wait:
+                broke = self._filling.out_of_money
+                if not wait or not (self.awaited or (self._filling.held is not None and broke is None)):
+                    if broke is not None:
+                        raise Halted(broke)
                     return
                 yield from self._wait()
         except Left:
@@ -129,7 +146,8 @@ class BatchDriver:
 
     def left_waiting(self) -> list[Event]:
         """Said at the end by who did not want to wait, when something is still to come."""
-        if self.stopped is not None or not (self.awaited or self._filling.held is not None):
+        filling = self._filling
+        if self.stopped is not None or not (self.awaited or filling.held is not None or filling.again):
             return []
         return [Stopped("waiting", f"left on purpose: {self._remaining()}", _COME_BACK)]
 
@@ -147,6 +165,8 @@ class BatchDriver:
 
     def _wait(self) -> Groups[None]:
         now = self._wall()
+        for item in self._open.values():  # a clock that was set back must not turn a minute into a day
+            item.due = min(item.due, now + self._options.poll_max_seconds * JITTER)
         times = [item.due for item in self._open.values()]
         if self._filling.held is not None:
             times += [until for until in self._filling.pauses.values() if until > now]
@@ -160,7 +180,7 @@ class BatchDriver:
         held = self._filling.held is not None
         self._work.gauges = Gauges(
             in_flight=sum(batch.requests for batch in batches),
-            retrying=self._filling.again,
+            retrying=self._filling.again + len(self._filling.elsewhere),
             waiting="room for more batches" if held else "batches" if batches else "",
             batches=batches,
             look_at=until,
@@ -200,9 +220,16 @@ class BatchDriver:
         item.due = self._wall() + (0.0 if adopted else self._options.poll_seconds)
         item.interval = self._options.poll_seconds
 
-    def _release(self, batch: Batch, failure: Failure) -> Groups[None]:
-        yield from self._filling.release(batch, failure)
+    def _release(
+        self, batch: Batch, failure: Failure, is_final: Callable[[Launch], bool] = lambda launch: False
+    ) -> Groups[None]:
+        for group in self._filling.release(batch, failure, is_final):
+            self._failures += sum(isinstance(event, Failed) and event.final for event in group)
+            yield group
         self._open.pop(batch.key, None)
+        if batch.file_id is not None and batch.batch_id is None:
+            with suppress(CallError):  # nothing refers to it; the provider removes it in the end
+                self._calls.once(lambda: self._service.delete_file(str(batch.file_id)))
 
     def _refused(self, batch: Batch, error: CallError) -> Groups[None]:
         """The provider does not take this batch: for now, because too much is enqueued, or at all."""
@@ -226,14 +253,15 @@ class BatchDriver:
     def _too_much_enqueued(self, batch: Batch, limit: int, failure: Failure) -> Groups[None]:
         others = [item.batch for key, item in self._open.items() if key != batch.key]
         attempted = enqueued(others, batch.model) + batch.input_tokens
-        yield [LimitLearned(batch.model, self._filling.queue.refused(batch.model, limit, attempted))]
+        self._filling.queue.refused(batch.model, limit, attempted)
+        if limit:
+            yield [LimitLearned(batch.model, limit)]
         why = Failure("enqueued_tokens", failure.message, failure.code)
-        if batch.requests == 1 and not any(other.model == batch.model for other in others):
+        alone = batch.requests == 1 and not any(other.model == batch.model for other in others)
+        if alone:
             # Nothing of ours will end and make room: others use the limit too, or the request is too large for it.
             self._filling.pauses[batch.model] = self._wall() + self._options.poll_seconds
-            for launch in list(self._work.members.launches(batch.key, open_only=True)):
-                yield self._noted([Failed(launch, why, Paid.NO, 0.0, final=self._too_often(launch))])
-        yield from self._release(batch, why)
+        yield from self._release(batch, why, self._too_often if alone else lambda launch: False)
 
     # ------------------------------------------------------------------------------------------ looking and collecting
 
@@ -259,7 +287,7 @@ class BatchDriver:
             item.unseen, item.due = unseen, self._wall() + self._options.poll_max_seconds
             return
         item.unseen = None
-        item.due = self._wall() + item.interval * (0.9 + 0.2 * self._random())
+        item.due = self._wall() + item.interval * (1.0 + (JITTER - 1.0) * (2.0 * self._random() - 1.0))
         item.interval = min(item.interval * GROWTH, self._options.poll_max_seconds)
         if seen != batch:
             item.batch = seen
@@ -280,7 +308,9 @@ class BatchDriver:
         closed = replace(batch, state=BatchState.COLLECTED)
         yield [BatchChanged(closed, told(account.counts)), BatchCollected(closed, account.counts, account.usage)]
         self._open.pop(batch.key)
+        self._freed = True
         self._filling.settle(batch, account.cost_usd)
+        self._filling.queue.accepted(batch.model, batch.input_tokens)
         if self._trouble is not None:
             raise Halted(self._trouble)
         most = self._work.limits.max_failures
@@ -308,7 +338,10 @@ class BatchDriver:
         for event in group:
             if isinstance(event, Failed):
                 self._failures += event.final
-                self._filling.again += not event.final
+                if event.failure.error_class in _GIVEN_BACK and not event.final:
+                    self._filling.again += 1
+                elif not event.final:
+                    self._filling.failed(event.launch.request)
         return group
 
     def _is_final(self, launch: Launch, row: Row) -> bool:
@@ -348,10 +381,14 @@ class BatchDriver:
     def _remaining(self) -> str:
         number = len(self._open)
         members = sum(item.batch.requests for item in self._open.values())
-        words = f"{number} {'batch goes' if number == 1 else 'batches go'} on at the provider with {members:,} requests"
+        goes = "batch goes" if number == 1 else "batches go"
+        words = f"{number} {goes} on at the provider with {counted(members, 'request')}"
         unsent = ", and more wait until there is room for them" if self._filling.held is not None else ""
         return (words if number else "no batch is open") + unsent
 
+
+_GIVEN_BACK = ("batch_rejected", "enqueued_tokens", "interrupted")
+"""Classes of failures that say nothing about a request: it was not begun."""
 
 _COME_BACK = "`bioforge resume` or `bioforge run` collects them; `bioforge status` shows them"
 
@@ -359,6 +396,6 @@ _COME_BACK = "`bioforge resume` or `bioforge run` collects them; `bioforge statu
 def _too_many_failures(failures: int, most: int) -> Stopped:
     return Stopped(
         "failures",
-        f"{failures} targets failed, and the run was to stop after {most}",
+        f"{counted(failures, 'target')} failed, and the run was to stop after {most}",
         "see what failed with `bioforge why ID`, or raise --keep-going; open batches go on meanwhile",
     )

@@ -22,6 +22,10 @@ HEARTBEAT = 1.0
 """Seconds after which a wait looks at the clock on the wall: a machine that slept must notice that the time has come."""
 
 
+REPEATED = 60.0
+"""Seconds after which it is said once more that a call does not succeed."""
+
+
 class Left(Exception):
     """Somebody asked to stop; what was under way stays as it is."""
 
@@ -66,6 +70,7 @@ class Calls:
         Raises `CallError` where repeating does not help, `Halted` when the account or an outage ends the run.
         """
         tries, since = 0, self._wall()
+        told = since
         while True:
             try:
                 return self.once(call)
@@ -79,7 +84,8 @@ class Calls:
                     raise Halted(of_outage(error, self._retry)) from None
                 tries += 1
                 delay = self.delay(tries, outcome.retry_after)
-                if tries == 1:
+                if tries == 1 or self._wall() - told > REPEATED:
+                    told = self._wall()
                     yield [Noticed("batch", f"{what}: {error.failure.message}; trying again", {"seconds": delay})]
                 self.sleep(self._wall() + delay)
 
@@ -123,5 +129,5 @@ def of_outage(error: CallError, retry: RetryPolicy) -> Stopped:
     return Stopped(
         "outage",
         f"nothing but outages for {retry.outage_seconds:.0f} s; the last: {error.failure.message}",
-        "open batches go on meanwhile; `bioforge resume` collects them when the provider answers again",
+        "what was sent goes on meanwhile; `bioforge resume` goes on here when the provider answers again",
     )

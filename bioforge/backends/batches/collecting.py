@@ -111,12 +111,17 @@ class Account:
     # -------------------------------------------------------------------------------------------- those without a line
 
     def absent(self) -> Iterator[list[Event]]:
-        """The events of every member that no result file names."""
+        """The events of every member that no result file names; a group is recorded before the next is asked for."""
+        if len(self._seen) >= self.batch.requests:
+            return
         rejected = self._rejected()
-        # one pass over what is open; a group is recorded before the next page of it is read
-        launches = self._members.launches(self.batch.key, open_only=True)
-        while page := list(islice(launches, GROUP)):
-            yield [self._absent(launch, rejected) for launch in page]
+        launches = self._members.launches(self.batch.key)
+        absent = (launch for launch in launches if launch.client_request_id not in self._seen)
+        while page := list(islice(absent, GROUP)):
+            known = self._members.find(self.batch.key, [launch.client_request_id for launch in page])
+            # counted in any case, as those with a line are
+            events = [(self._absent(launch, rejected), known[launch.client_request_id].open) for launch in page]
+            yield [event for event, is_open in events if is_open]
 
     def _absent(self, launch: Launch, rejected: Mapping[str, BatchProblem]) -> Event:
         seconds = max(0.0, self._ended - launch.at)
@@ -130,8 +135,11 @@ class Account:
             return Failed(launch, failure, Paid.NO, seconds, final=False, counted=False)
         error_class, message = _ABSENT.get(self.batch.state, _MISSING)
         self.counts[error_class if error_class != "batch_failed" else "failed"] += 1
-        row = Row(launch.client_request_id, failure=Failure(error_class, message), paid=self._fate(), transient=True)
-        return self._event(launch, row)
+        problem = next(iter(self.batch.problems), None)
+        code = None if problem is None else problem.code
+        message = message if problem is None else f"{message}: {problem.message}"
+        failure = Failure(error_class, message, code)
+        return self._event(launch, Row(launch.client_request_id, failure=failure, paid=self._fate(), transient=True))
 
     def _fate(self) -> Paid:
         """Whether requests without a line were paid for: not where the bill adds up without them."""

@@ -7,9 +7,9 @@ import time
 from collections.abc import Callable, Collection, Iterator
 from dataclasses import replace
 
-from bioforge.backends.batches.calls import Clock, Groups, Halted, Left
+from bioforge.backends.batches.calls import Clock, Groups, Left
 from bioforge.backends.batches.options import BatchOptions
-from bioforge.backends.batches.packing import Parcel, Queue, enqueued
+from bioforge.backends.batches.packing import Parcel, Queue, enqueued, tokens_of
 from bioforge.batching import BatchService
 from bioforge.events import BatchChanged, Event, Failed, Launch, Started, Stopped
 from bioforge.interfaces import Work
@@ -27,7 +27,7 @@ NOTHING = Reservation(0.0, 0.0)
 class Filling:
     """The requests still to be sent, and the batches they go into. Everything a budget or a limit says is in here.
 
-    `requeue`: whether requests that may be tried again are pulled once more when the others are gone.
+    What is given back is pulled once more when the others are gone; what failed only with `requeue`.
     """
 
     def __init__(
@@ -36,9 +36,13 @@ class Filling:
         self.budget = Budget(work.limits.max_cost_usd, price, calibrate=False)
         self.queue = Queue(options.max_enqueued_tokens, work.enqueued_tokens)
         self.again = 0
-        """Requests that failed and may be tried again."""
+        """Requests that were given back or failed, and may be asked in another batch."""
+        self.elsewhere: set[str] = set()
+        """Hashes of requests that failed and are left to be asked in another way; none with `requeue`."""
         self.held: Request | None = None
         """The next request, when it cannot be sent yet."""
+        self.out_of_money: Stopped | None = None
+        """Why nothing more will be sent in this run, once that is certain."""
         self.pauses: dict[str, float] = {}
         """Until when nothing of a model is sent (seconds since 1970)."""
         self._work = work
@@ -55,7 +59,7 @@ class Filling:
     @property
     def more(self) -> bool:
         """Whether something could be sent at once."""
-        return self._requeue and self.again > 0 and self.held is None
+        return self.again > 0 and self.held is None
 
     def next_batch(self, under_way: Callable[[], Collection[Batch]]) -> Groups[Batch | None]:
         """A batch whose members are all recorded; None when nothing more can be sent now."""
@@ -65,6 +69,13 @@ class Filling:
                 yield group
                 raise Left
             request = self._next()
+            if request is None and self.again:
+                # only what is recorded is known not to be waiting any more
+                yield group
+                group = []
+                self.again = 0
+                self._source = (one for one in self._work.retries() if one.request_hash not in self.elsewhere)
+                continue
             quote = NOTHING if request is None else self.budget.quote(request)
             reason = None if request is None else self._refusal(request, quote, under_way())
             if request is None or reason is not None:
@@ -74,8 +85,8 @@ class Filling:
                 if self._parcels:
                     self._seal(*self._parcels)
                     continue
-                if reason == "budget" and not under_way():
-                    raise Halted(self._out_of_money(quote))
+                if reason == "budget" and not self._reserved:  # nothing will end and free some
+                    self.out_of_money = self._out_of_money(quote)
                 return None
             self._pack(request, quote, group)
             if len(group) >= GROUP:
@@ -87,14 +98,14 @@ class Filling:
 
     def _next(self) -> Request | None:
         held, self.held = self.held, None
-        if held is not None:
-            return held
-        request = next(self._source, None)
-        if request is None and self._requeue and self.again:
-            self.again = 0
-            self._source = self._work.retries()
-            request = next(self._source, None)
-        return request
+        return held if held is not None else next(self._source, None)
+
+    def failed(self, request: Request) -> None:
+        """A request that failed and may be tried again: in the next batch, or in another way."""
+        if self._requeue:
+            self.again += 1
+        else:
+            self.elsewhere.add(request.request_hash)
 
     def _refusal(self, request: Request, quote: Reservation, under_way: Collection[Batch]) -> str | None:
         """Why this request cannot be put into a batch now."""
@@ -103,7 +114,7 @@ class Filling:
         if self.pauses.get(request.model, 0.0) > self._wall():
             return "tokens"
         tokens = enqueued((*under_way, *(parcel.batch for parcel in self._parcels.values())), request.model)
-        return None if self.queue.has_room(request.model, request.input_tokens, tokens) else "tokens"
+        return None if self.queue.has_room(request.model, tokens_of(request), tokens) else "tokens"
 
     def _pack(self, request: Request, quote: Reservation, group: list[Event]) -> None:
         place, number, now = (request.endpoint, request.model), request.attempts + 1, self._wall()
@@ -137,16 +148,24 @@ class Filling:
         self._parcels.clear()
         self._sealed.clear()
 
-    def release(self, batch: Batch, failure: Failure) -> Groups[None]:
-        """Give the members of a batch that never came to be back, to be tried again."""
+    def release(
+        self, batch: Batch, failure: Failure, is_final: Callable[[Launch], bool] = lambda launch: False
+    ) -> Groups[None]:
+        """Give the members of a batch that never came to be back, to be tried again unless that was their last try.
+
+        That it will not be created is durable first: else the next process would create it, with members that are
+        asked in another one by then.
+        """
+        yield [BatchChanged(replace(batch, state=BatchState.RELEASING), failure.message)]
         group: list[Event] = []
         for launch in self._work.members.launches(batch.key, open_only=True):
-            group.append(Failed(launch, failure, Paid.NO, 0.0, final=False, counted=False))
-            self.again += 1
+            final = is_final(launch)
+            group.append(Failed(launch, failure, Paid.NO, 0.0, final=final, counted=final))
+            self.again += not final
             if len(group) >= GROUP:
                 yield group
                 group = []
-        yield [*group, BatchChanged(replace(batch, state=BatchState.RELEASED), failure.message)]
+        yield [*group, BatchChanged(replace(batch, state=BatchState.RELEASED))]
         self.settle(batch, None)
 
     def settle(self, batch: Batch, cost_usd: float | None) -> None:

@@ -39,8 +39,12 @@ class Prepared:
 
 
 def prepare(requests: Iterable[Request], folder: Path, service: BatchService, options: BatchOptions) -> list[Prepared]:
-    """Write requests into as many files as their models, endpoints and sizes need. Streams: holds no request."""
+    """Write requests into as many files as their models, endpoints and sizes need; the same one once in a file.
+
+    Streams: holds the names of a file's lines, and no request.
+    """
     folder.mkdir(parents=True, exist_ok=True)
+    names: dict[tuple[str, str], set[str]] = {}
     open_parcels: dict[tuple[str, str], tuple[Parcel, IO[bytes]]] = {}
     done: list[Prepared] = []
     with ExitStack() as stack:
@@ -55,13 +59,17 @@ def prepare(requests: Iterable[Request], folder: Path, service: BatchService, op
             number = request.attempts + 1
             launch = Launch(request, number, "", service.custom_id(request, number), time.time())
             line = service.line(launch)
+            if place in open_parcels and launch.client_request_id in names[place]:
+                continue
             if place in open_parcels and not open_parcels[place][0].fits(len(line), options):
                 seal(place)
             if place not in open_parcels:
                 key = f"bf-{secrets.token_hex(8)}"
+                names[place] = set()
                 opened = stack.enter_context((folder / f"{key}.jsonl").open("wb"))
                 open_parcels[place] = (Parcel(Batch(key, *place, prepared_at=time.time())), opened)
             parcel, stream = open_parcels[place]
+            names[place].add(launch.client_request_id)
             stream.write(line)
             parcel.add(request, len(line), None)
         for place in list(open_parcels):

@@ -31,7 +31,7 @@ class Parcel:
             batch,
             requests=batch.requests + 1,
             bytes=batch.bytes + size,
-            input_tokens=batch.input_tokens + request.input_tokens,
+            input_tokens=batch.input_tokens + tokens_of(request),
             estimated_usd=None if cost_usd is None or batch.estimated_usd is None else batch.estimated_usd + cost_usd,
         )
 
@@ -44,6 +44,7 @@ class Queue:
 
     def __init__(self, configured: int | None, learned: Mapping[str, int]) -> None:
         self._configured = configured
+        self._told = dict(learned)
         self._limits = dict(learned)
 
     def limit(self, model: str) -> int | None:
@@ -55,14 +56,25 @@ class Queue:
         limit = self.limit(model)
         return limit is None or enqueued == 0 or enqueued + tokens <= limit
 
-    def refused(self, model: str, named: int, attempted: int) -> int:
+    def refused(self, model: str, named: int, attempted: int) -> None:
         """Learn from a refusal with `attempted` tokens enqueued in all; `named` is the limit it tells, or 0.
 
-        Returns the limit to remember. What is used in this run is less where the estimate was below it already.
+        What is used in this run is less where the estimate was below that already.
         """
-        told = named or max(1, attempted // 2)
-        self._limits[model] = max(1, min(told, int(attempted * SHRINK)))
-        return told
+        if named:
+            self._told[model] = named
+        self._limits[model] = max(1, min(named or attempted, int(attempted * (SHRINK if named else 0.5))))
+
+    def accepted(self, model: str, tokens: int) -> None:
+        """A batch was taken: with room found again, the next ones may be larger, up to what was told."""
+        if model in self._limits:
+            grown = max(self._limits[model], 2 * tokens)
+            self._limits[model] = min(self._told.get(model, grown), grown)
+
+
+def tokens_of(request: Request) -> int:
+    """At least one: requests without an estimate have to count for something."""
+    return max(1, request.input_tokens)
 
 
 def enqueued(open_batches: Iterable[Batch], model: str) -> int:
