@@ -5,6 +5,8 @@ Imported by a server from which they are forked, and by nobody else. Nothing in 
 
 from __future__ import annotations
 
+import gc
+
 import filelock
 import genai_prices.data
 import httpcore2._backends.anyio
@@ -39,3 +41,6 @@ __all__ = ["COMMAND", "bioforge", "filelock", "genai_prices", "httpcore2", "open
 __all__ += ["structlog", "truststore"]
 
 COMMAND = typer.main.get_command(app)
+
+gc.collect()
+gc.freeze()  # else the first collection of each process would copy all of this

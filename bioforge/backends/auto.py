@@ -52,22 +52,21 @@ class AutoDriver:
             yield from self._watched(self._batches.run(wait=False, fill=False))
             if self._stopped:
                 return
+            self._batches.hand_over()  # what was given back is among those that are asked now
         yield from self._by_calls(work.requests, way)
         if self._left_over and not self._stopped and choice and choice.then:
             yield from self._rest(choice.then)
         if not self._stopped and self._batches.awaited:
             yield from self._watched(self._batches.run(wait=work.wait, fill=False))
-        if not self._stopped and self._batches.left_over:
+        given_back = self._batches.hand_over()
+        if not self._stopped and (given_back or self._batches.left_over):
             yield from self._rest(STANDARD)
 
     def _rest(self, way: str) -> Iterator[Sequence[Event]]:
         """Requests that failed in a way that another one may mend, by calls."""
         yield [Noticed("auto", f"what is left over is bought by {way}")]
-        wanted = self._left_over | self._batches.left_over
-        self._left_over = set()
-        self._batches.left_over.clear()
-        # others wait for room in a batch, and are not bought at another price
-        yield from self._by_calls((one for one in self._work.retries() if one.request_hash in wanted), way)
+        self._left_over.clear()
+        yield from self._by_calls(self._batches.not_held(self._work.retries()), way)
         if way == FLEX and self._left_over and not self._stopped:
             yield from self._rest(STANDARD)
 

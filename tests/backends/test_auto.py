@@ -30,6 +30,15 @@ FLEX_ALONE = Choice("flex", "", (), tier="flex")
 STANDARD = Choice("standard", "", ())
 
 
+class Crash(Exception):
+    """A process dies."""
+
+
+def _die(now: bool) -> None:
+    if now:
+        raise Crash
+
+
 class FakeCalls:
     """Calls that are answered at once. `fates` says how each artist's end, in order: answered, refused, lacking (no
     capacity at this tier), lost (nobody knows), down (the whole way ends)."""
@@ -198,6 +207,13 @@ class TestLeftovers:
         world.buy(wait=False)
         assert (world.called, world.kind) == ([], "waiting")
 
+    def test_not_even_beside_others_that_are_left_over(self) -> None:
+        first = _left(requests(1, 20))
+        first.service.fates = {"a-20": ["expired"]}
+        first.service.limit = 30
+        world = first.later(requests(5), BATCH).buy(wait=False)
+        assert (world.called, world.kind) == (["a-20.2 (standard)"], "waiting")
+
     def test_nor_is_another_request_s_line_that_was_rejected(self) -> None:
         world = AutoWorld(requests(5), BATCH)
         problem = BatchProblem("invalid_json_line", "no JSON", 2)
@@ -270,6 +286,16 @@ class TestOpenBatches:
     def test_those_of_others_are_collected_if_they_are_ready(self, choice: Choice | None) -> None:
         """As for a run with another backend, which collects what `auto` has prepared."""
         world = _left(requests(2)).later((), choice, "nobody's").buy()
+        assert (world.stopped, world.book.count()) == (None, {"answered": 2})
+
+    def test_what_is_given_back_as_its_batch_is_refused_is_called_and_not_waited_for(self) -> None:
+        first = AutoWorld(requests(2), BATCH)
+        first.look = lambda group: _die(first.story[-1:] == ["b1 uploaded"])
+        with pytest.raises(Crash):
+            first.buy()
+        first.service.limit = 10
+        world = first.later(requests(2), STANDARD).buy()
+        assert world.called == ["a-0.2 (standard)", "a-1.2 (standard)"]
         assert (world.stopped, world.book.count()) == (None, {"answered": 2})
 
     def test_they_are_shown_while_calls_are_made(self) -> None:
@@ -370,15 +396,6 @@ class TestEverythingAtOnce:
 
 
 CHOICES = [BATCH, BATCH_THEN_FLEX, FLEX, FLEX_ALONE, STANDARD, None]
-
-
-class Crash(Exception):
-    """A process dies."""
-
-
-def _die(now: bool) -> None:
-    if now:
-        raise Crash
 
 
 class TestAgainstAServer:

@@ -313,6 +313,32 @@ class TestStopping:
         assert recorded.notices("breaker")
         recorded.check(calls.server.ledger)
 
+    @pytest.mark.parametrize("name", ["threads", "async", "auto by calls", "batch", "auto by batch"])
+    def test_who_leaves_at_once_leaves_no_call_behind(self, stack: ExitStack, name: str) -> None:
+        """A server that takes a call and never answers it."""
+        stop, before = Stop(), threading.active_count()
+        with closing(socket.create_server(("127.0.0.1", 0))) as listener:
+            taken: list[socket.socket] = []
+
+            def serve() -> None:
+                taken.append(listener.accept()[0])
+                stop.raise_level()
+                stop.raise_level()
+
+            thread = threading.Thread(target=serve)
+            thread.start()
+            url = f"http://127.0.0.1:{listener.getsockname()[1]}/v1"
+            recorded = bench_of(name, stack).run(requests(1), stop=stop, base_url=url)
+            thread.join()
+            assert recorded.stopped is not None
+            deadline = time.monotonic() + 5.0
+            while threading.active_count() > before and time.monotonic() < deadline:
+                threading.Event().wait(0.01)
+            left = [one.name for one in threading.enumerate()][before:]
+            for connection in taken:
+                connection.close()
+            assert left == []
+
 
 class TestKeys:
     @pytest.mark.parametrize("kind", [ThreadsBackend, AsyncBackend, BatchBackend, AutoBackend])

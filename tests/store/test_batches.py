@@ -653,6 +653,17 @@ class TestWhatIsInBatchIsNotAsked:
             "4": "forced",
         }
 
+    def test_nor_can_a_fresh_target_that_asks_the_same(self, store: Store) -> None:
+        run = Submitted(store)
+        build(store, run, 1)
+        targets.force(store, run.run, Selection(ids=("1",)))
+        submit_hash(run, "k", 1, "v1:one", number=2, reason="forced")
+        third = Selection(ids=("3",))
+        targets.force(store, run.run, third)
+        assert list(targets.pending(store, third, ask_again_maybe_paid=True)) == [], (
+            "it would be in two batches at once"
+        )
+
     def test_a_plan_leaves_it_out_and_notices_what_went_into_a_batch(
         self, store: Store, under_way: Submitted, tmp_path: Path
     ) -> None:
@@ -716,6 +727,14 @@ class TestUpkeep:
         assert stale_of(store)["2"] == (None, None)
         found = ledger(store)
         assert (found.paid, found.forgotten, found.paid_twice, found.forced_again, found.lost) == (2, 1, 0, 1, 0)
+
+    def test_forgetting_the_answer_of_one_asks_nothing_that_is_being_asked_for_another(self, store: Store) -> None:
+        run = Submitted(store)
+        build(store, run, 1)
+        targets.force(store, run.run, Selection(ids=("1",)))
+        submit_hash(run, "k", 1, "v1:one", number=2, reason="forced")
+        upkeep.forget(store, Selection(ids=("3",)), run.run)
+        assert [item.artist.artist_id for item in targets.pending(store, ALL, ask_again_maybe_paid=True)] == ["2", "4"]
 
     def test_collecting_garbage_loses_nothing_that_is_under_way(self, store: Store) -> None:
         run = Submitted(store)
@@ -941,8 +960,8 @@ class TestTheDriverOnAState:
                     continue
                 break
             story.service.trouble = {}
-            last = later(story)
-            last.service.fates = {}
+            story.service.fates = {}
+            last = later(later(story).run())  # one that collects what has failed by now, and one that asks it again
             assert last.run().stopped is None
             assert {reason for reason, _ in stale_of(store).values()} == {None}
             found = ledger(store)

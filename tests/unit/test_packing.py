@@ -53,12 +53,12 @@ class TestParcel:
         filled = parcel(1)
         filled.add(request(), 1, None)
         filled.add(request(), 1, 0.5)
-        assert filled.batch.estimated_usd is None
+        assert filled.sealed().estimated_usd is None
 
     def test_a_request_without_an_estimate_counts_for_something(self) -> None:
         filled = parcel()
         filled.add(request(tokens=0), 1, None)
-        assert filled.batch.input_tokens == 1
+        assert filled.sealed().input_tokens == 1
 
 
 class TestEnqueued:

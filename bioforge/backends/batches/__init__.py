@@ -28,7 +28,7 @@ from bioforge.backends.batches.submitting import Submitter, out_of_sight
 from bioforge.batching import BatchService, CallError, Row
 from bioforge.events import BatchChanged, BatchCollected, Event, Failed, Launch, LimitLearned, Noticed, Stopped
 from bioforge.interfaces import Gauges, Work
-from bioforge.model import Batch, BatchState, Failure, Paid
+from bioforge.model import Batch, BatchState, Failure, Paid, Request
 from bioforge.window.budget import Price
 from bioforge.wording import counted
 
@@ -101,6 +101,17 @@ class BatchDriver:
     def left_over(self) -> set[str]:
         """Hashes of the requests that failed and were left to be asked in another way."""
         return self._filling.elsewhere
+
+    def hand_over(self) -> int:
+        """How many requests were given back and are to be asked in another way: somebody else's from here on."""
+        given_back, self._filling.again = self._filling.again, 0
+        return given_back
+
+    def not_held(self, requests: Iterator[Request]) -> Iterator[Request]:
+        """Those that may be asked in another way: not what was given back and waits for room in the next batch."""
+        wanted, self._filling.elsewhere = self._filling.elsewhere, set()
+        held = self._filling.again > 0
+        return (request for request in requests if not held or request.request_hash in wanted)
 
     @property
     def committed_usd(self) -> float:

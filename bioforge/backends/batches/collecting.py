@@ -19,8 +19,12 @@ from bioforge.events import Event, Failed, Launch, StrayLine, Succeeded, Unusabl
 from bioforge.interfaces import Members
 from bioforge.model import Batch, BatchProblem, BatchState, Failure, Paid, Usage
 
-GROUP = 1_000
-"""Lines that become durable together."""
+GROUP = 3_000
+"""Lines that become durable together, at most: indexes over hashes are written anew with each group, wherever its lines
+fall in them, so that few large groups cost much less than many small ones."""
+
+GROUP_BYTES = 6_000_000
+"""Bytes of lines that become durable together: what a group takes in memory is a few times that."""
 
 Judge = Callable[[Launch, Row], bool]
 """Whether a failure is the last word on its request."""
@@ -50,8 +54,17 @@ class Account:
     def read(self, path: Path) -> Iterator[list[Event]]:
         """The events of one result file, in groups; a group must be recorded before the next is asked for."""
         with path.open("rb") as stream:
-            lines = (line for line in stream if line.strip())
-            while page := list(islice(lines, GROUP)):
+            page: list[bytes] = []
+            size = 0
+            for line in stream:
+                if not line.strip():
+                    continue
+                page.append(line)
+                size += len(line)
+                if len(page) >= GROUP or size >= GROUP_BYTES:
+                    yield self._page(page)
+                    page, size = [], 0
+            if page:
                 yield self._page(page)
 
     def _page(self, lines: Sequence[bytes]) -> list[Event]:

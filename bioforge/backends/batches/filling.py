@@ -17,8 +17,11 @@ from bioforge.model import Batch, BatchState, Failure, Paid, Request
 from bioforge.window.budget import Budget, Price, Reservation
 from bioforge.wording import money
 
-GROUP = 500
-"""Members that become durable together."""
+GROUP = 3_000
+"""Members that become durable together, at most; see `collecting.GROUP`."""
+
+GROUP_BYTES = 6_000_000
+"""Bytes of bodies that become durable together."""
 
 WORKER = "batch"
 NOTHING = Reservation(0.0, 0.0)
@@ -64,6 +67,7 @@ class Filling:
     def next_batch(self, under_way: Callable[[], Collection[Batch]]) -> Groups[Batch | None]:
         """A batch whose members are all recorded; None when nothing more can be sent now."""
         group: list[Event] = []
+        size = 0
         while not self._sealed:
             if self._work.stop.level:
                 yield group
@@ -88,10 +92,10 @@ class Filling:
                 if reason == "budget" and not self._reserved:  # nothing will end and free some
                     self.out_of_money = self._out_of_money(quote)
                 return None
-            self._pack(request, quote, group)
-            if len(group) >= GROUP:
+            size += self._pack(request, quote, group)
+            if len(group) >= GROUP or size >= GROUP_BYTES:
                 yield group
-                group = []
+                group, size = [], 0
         batch = self._sealed.pop(0)
         yield [*group, BatchChanged(batch)]
         return batch
@@ -113,28 +117,32 @@ class Filling:
             return "budget"
         if self.pauses.get(request.model, 0.0) > self._wall():
             return "tokens"
-        tokens = enqueued((*under_way, *(parcel.batch for parcel in self._parcels.values())), request.model)
+        tokens = enqueued(under_way, request.model)
+        tokens += sum(parcel.tokens for (_, model), parcel in self._parcels.items() if model == request.model)
         return None if self.queue.has_room(request.model, tokens_of(request), tokens) else "tokens"
 
-    def _pack(self, request: Request, quote: Reservation, group: list[Event]) -> None:
+    def _pack(self, request: Request, quote: Reservation, group: list[Event]) -> int:
+        """Put a request into the parcel it belongs to. Returns the bytes of its line, 0 where it has to wait."""
         place, number, now = (request.endpoint, request.model), request.attempts + 1, self._wall()
-        launch = Launch(request, number, WORKER, self._service.custom_id(request, number), now)
+        parcel = self._parcels.get(place)
+        key = "" if parcel is None else parcel.batch.key
+        launch = Launch(request, number, WORKER, self._service.custom_id(request, number), now, key)
         size = len(self._service.line(launch))
-        if place in self._parcels and not self._parcels[place].fits(size, self._options):
+        if parcel is not None and not parcel.fits(size, self._options):
             self._seal(place)
             self.held = request  # comes next, and by then that batch may have taught a limit
-            return
-        if place not in self._parcels:
+            return 0
+        if parcel is None:
             key = f"bf-{time.strftime('%Y%m%d', time.gmtime(now))}-{secrets.token_hex(8)}"
-            self._parcels[place] = Parcel(Batch(key, *place, estimated_usd=0.0, prepared_at=now))
-            group.append(BatchChanged(self._parcels[place].batch))
-        parcel = self._parcels[place]
+            self._parcels[place] = parcel = Parcel(Batch(key, *place, prepared_at=now))
+            group.append(BatchChanged(parcel.batch))
+            launch = replace(launch, batch=key)
         parcel.add(request, size, self._price(request))
-        key = parcel.batch.key
         self.budget.reserve(quote)
         before = self._reserved.get(key, NOTHING)
         self._reserved[key] = Reservation(before.estimate + quote.estimate, before.amount + quote.amount)
-        group.append(Started(replace(launch, batch=key)))
+        group.append(Started(launch))
+        return size
 
     def _seal(self, *places: tuple[str, str]) -> None:
         self._sealed += [self._parcels.pop(place).sealed() for place in places]

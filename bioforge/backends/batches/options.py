@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from typing import Any, Self
@@ -31,7 +32,7 @@ class BatchOptions:
                 raise ConfigError(f"{table}.{key}: unknown key", near)
             whole = key.startswith("max_")
             kinds = (int,) if whole else (int, float)
-            if isinstance(value, bool) or not isinstance(value, kinds) or not value > 0:
+            if isinstance(value, bool) or not isinstance(value, kinds) or not 0 < value < math.inf:
                 raise ConfigError(
                     f"{table}.{key}: expected a {'whole ' if whole else ''}number above 0, found {value!r}"
                 )

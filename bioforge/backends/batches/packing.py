@@ -15,28 +15,35 @@ batch is smaller by this factor."""
 
 @dataclass(slots=True)
 class Parcel:
-    """A batch that is being filled."""
+    """A batch that is being filled; `batch` is as it began."""
 
     batch: Batch
+    requests: int = 0
+    bytes: int = 0
+    tokens: int = 0
+    cost_usd: float | None = 0.0
 
     def fits(self, size: int, options: BatchOptions) -> bool:
         """Whether a line of `size` bytes can still go in. A first line always can: the provider has the last word."""
-        if not self.batch.requests:
+        if not self.requests:
             return True
-        return self.batch.requests < options.max_requests and self.batch.bytes + size <= options.max_bytes
+        return self.requests < options.max_requests and self.bytes + size <= options.max_bytes
 
     def add(self, request: Request, size: int, cost_usd: float | None) -> None:
-        batch = self.batch
-        self.batch = replace(
-            batch,
-            requests=batch.requests + 1,
-            bytes=batch.bytes + size,
-            input_tokens=batch.input_tokens + tokens_of(request),
-            estimated_usd=None if cost_usd is None or batch.estimated_usd is None else batch.estimated_usd + cost_usd,
-        )
+        self.requests += 1
+        self.bytes += size
+        self.tokens += tokens_of(request)
+        self.cost_usd = None if cost_usd is None or self.cost_usd is None else self.cost_usd + cost_usd
 
     def sealed(self) -> Batch:
-        return replace(self.batch, state=BatchState.PREPARED)
+        return replace(
+            self.batch,
+            state=BatchState.PREPARED,
+            requests=self.requests,
+            bytes=self.bytes,
+            input_tokens=self.tokens,
+            estimated_usd=self.cost_usd,
+        )
 
 
 class Queue:
