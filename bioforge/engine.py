@@ -79,7 +79,7 @@ def build(
     recorder = Recorder(store, run, name, provider)
     stopped: Stopped | None = None
     # closed at once when recording fails: nothing more may be sent that could not be kept
-    with closing(_Groups(backend.execute(work))) as groups:
+    with closing(recorder), closing(_Groups(backend.execute(work))) as groups:
         for events in groups:
             if events:
                 recorder.record(events)

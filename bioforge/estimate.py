@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from bioforge.interfaces import Backend, Load
-from bioforge.model import Usage
+from bioforge.model import Batch, Usage
 from bioforge.prompts import Definition
 from bioforge.store import Store
 from bioforge.store.ledger import average_usage
@@ -94,6 +94,12 @@ def loads(priced: Sequence[Priced], requests: int) -> tuple[Load, ...]:
         asked, given, taken = found.get(item.model, (0, 0, 0))
         found[item.model] = (asked + item.group.requests, given + item.input_tokens, taken + item.output_tokens)
     return tuple(Load(model, *(round(part * share) for part in parts)) for model, parts in found.items() if parts[0])
+
+
+def batch_loads(batches: Iterable[Batch]) -> Iterator[Load]:
+    """What open batches hold, as loads; how long answers are is guessed."""
+    for batch in batches:
+        yield Load(batch.model, batch.requests, batch.input_tokens, GUESSED_OUTPUT * batch.requests)
 
 
 def total(priced: Sequence[Priced], requests: int) -> float | None:

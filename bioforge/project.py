@@ -20,7 +20,7 @@ from bioforge.errors import (
     UsageError,
     nearest,
 )
-from bioforge.estimate import Estimator, loads, total
+from bioforge.estimate import Estimator, batch_loads, loads, total
 from bioforge.events import Stopped
 from bioforge.interfaces import Backend, BackendContext, Job, Stop, Work
 from bioforge.model import Batch, Request
@@ -155,8 +155,13 @@ class OpenProject:
         groups = stale.stale_groups(store, selection, ask_again_maybe_paid=again)
         requests = self._to_send(store, selection) if groups else 0
         priced = self.estimator(store).price(groups)
+        found = batches.open_batches(store, selection)
+        known = self.plugins.backends() if found else {}
+        ours = tuple(item for item in found if item.provider == self.provider and item.backend in known)
+        # a choice is made for what is under way as well: its tail is bought as was announced with it
+        under_way = [item.batch for item in ours if item.backend == self.backend_name]
         job = Job(
-            loads(priced, requests),
+            (*loads(priced, requests), *batch_loads(under_way)),
             self.config.limits,
             deadline,
             average_seconds(store),
@@ -165,9 +170,6 @@ class OpenProject:
         choice = self.backend.choose(job)
         if choice is not None:
             priced = self._estimator(store, choice.tier).price(groups)
-        found = batches.open_batches(store, selection)
-        known = self.plugins.backends() if found else {}
-        ours = tuple(item for item in found if item.provider == self.provider and item.backend in known)
         cost = total(priced, requests)
         return Plan(refreshed, selection, priced, requests, cost, choice, ours, len(found) - len(ours))
 
@@ -227,6 +229,8 @@ class OpenProject:
             runs.end(store, run, "stopped", EXIT_STOPPED, f"error: {error}")
 
     def _run(self, store: Store, run: int, order: Order, watcher: Watcher, stop: Stop) -> Result:
+        if batches.release_elsewhere(store, self.provider):
+            settle(store)
         refreshed = self.refresh(store)
         self._check_can_send(store, order)
         selection = self._freeze(store, run, order)
@@ -268,6 +272,9 @@ class OpenProject:
         self.backend.check()
 
     def _send(self, store: Store, run: int, plan: Plan, order: Order, watcher: Watcher, stop: Stop) -> Stopped | None:
+        # A limit is for what is new: what open batches of earlier runs leave over was asked for by those.
+        only_limited = not order.selection.ids and order.selection.run is None and order.selection.plan is None
+        tried_again = Selection(recipes=plan.selection.recipes) if only_limited else plan.selection
         work = Work(
             requests=self.requests(store, plan.selection),
             limits=replace(self.config.limits, max_failures=order.max_failures),
@@ -275,7 +282,7 @@ class OpenProject:
             stop=stop,
             batches=[item.batch for item in plan.batches if item.backend == self.backend_name],
             members=batches.StoredMembers(store),
-            retries=lambda: self.requests(store, plan.selection, waiting_only=True),
+            retries=lambda: self.requests(store, tried_again, waiting_only=True),
             enqueued_tokens=batches.enqueued_tokens(store, self.provider),
             wait=order.wait,
             choice=plan.choice,

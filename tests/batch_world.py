@@ -20,7 +20,8 @@ import warnings
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import chdir, contextmanager, redirect_stderr, redirect_stdout
+from functools import cache
 from io import StringIO
 from itertools import count
 from multiprocessing.connection import wait
@@ -64,7 +65,7 @@ PATIENCE = 60.0
 
 KILLED = -signal.SIGKILL
 
-NO_CERTIFICATES = {"SSL_CERT_FILE": "", "SSL_CERT_DIR": str(Path(__file__).parent)}
+_VARIABLES = ENVIRONMENT | {"SSL_CERT_FILE": "", "SSL_CERT_DIR": str(Path(__file__).parent)}
 """Nothing in here speaks TLS, and reading a system's certificates takes a client longer than all its calls."""
 
 
@@ -94,9 +95,22 @@ class BatchWorld(ProjectFolder):
 
     def run(self, *arguments: str, **options: Any) -> Ran:
         """A command in this process, or in one of its own where this is a walk's thread: a command handles signals."""
-        if threading.current_thread() is threading.main_thread():
-            return super().run(*arguments, **{"env": NO_CERTIFICATES, **options})
-        return self.command(*arguments)
+        if options:
+            return super().run(*arguments, **options)
+        if threading.current_thread() is not threading.main_thread():
+            return self.command(*arguments)
+        out, err, code = StringIO(), StringIO(), 0
+        before = {name: os.environ.get(name) for name in _VARIABLES}
+        os.environ.update(_VARIABLES)
+        try:
+            with chdir(self.root), redirect_stdout(out), redirect_stderr(err):
+                _command_line()(arguments, "bioforge")
+        except SystemExit as end:
+            code = end.code if isinstance(end.code, int) else 0
+        finally:
+            for name, value in before.items():
+                os.environ.pop(name) if value is None else os.environ.update({name: value})
+        return Ran(code, out.getvalue(), err.getvalue())
 
     # ----------------------------------------------------------------------------------------- processes of its own
 
@@ -249,6 +263,16 @@ class BatchWorld(ProjectFolder):
         self.assert_clean_audit()
 
 
+@cache
+def _command_line() -> Any:
+    """The program as its entry point makes it, which takes as long as many a command."""
+    import typer.main
+
+    from bioforge.cli.app import app
+
+    return typer.main.get_command(app)
+
+
 def _digest(body: object) -> str:
     return digest_of(canonical(body)).hex()
 
@@ -358,7 +382,7 @@ class Child:
 
 def _child(root: Path, function: Callable[..., int | None], arguments: Sequence[Any]) -> None:
     os.chdir(root)
-    os.environ.update(ENVIRONMENT | NO_CERTIFICATES)
+    os.environ.update(_VARIABLES)
     warnings.simplefilter("error")
     for number, name in ((1, "out"), (2, "err")):
         with open(f"{os.getpid()}.{name}", "wb") as stream:

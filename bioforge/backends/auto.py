@@ -31,12 +31,17 @@ class AutoDriver:
         self._batches = batches
         self._calls = calls
         self._spent = 0.0
+        self._answers = 0
+        self._broke: Stopped | None = None
+        """That the budget is used up; batches that are open are collected all the same."""
         self._stopped = False
         self._left_over: set[str] = set()
 
     def run(self) -> Iterator[Sequence[Event]]:
         yield from self._run()
-        if not self._stopped:
+        if self._broke is not None and not self._stopped:
+            yield [self._broke]
+        elif not self._stopped:
             yield self._batches.left_waiting()
 
     def _run(self) -> Iterator[Sequence[Event]]:
@@ -54,7 +59,7 @@ class AutoDriver:
                 return
             self._batches.hand_over()  # what was given back is among those that are asked now
         yield from self._by_calls(work.requests, way)
-        if self._left_over and not self._stopped and choice and choice.then:
+        if self._left_over and not self._stopped and self._broke is None and choice and choice.then:
             yield from self._rest(choice.then)
         if not self._stopped and self._batches.awaited:
             yield from self._watched(self._batches.run(wait=work.wait, fill=False))
@@ -65,8 +70,12 @@ class AutoDriver:
     def _rest(self, way: str) -> Iterator[Sequence[Event]]:
         """Requests that failed in a way that another one may mend, by calls."""
         yield [Noticed("auto", f"what is left over is bought by {way}")]
-        self._left_over.clear()
-        yield from self._by_calls(self._batches.not_held(self._work.retries()), way)
+        wanted = self._left_over | self._batches.take_left_over()
+        self._left_over = set()
+        # beside batches, what was given back waits for room in the next one, and is not bought at another price
+        beside = self._work.choice is not None and self._work.choice.way == BATCH
+        retries = (one for one in self._work.retries() if not beside or one.request_hash in wanted)
+        yield from self._by_calls(retries, way)
         if way == FLEX and self._left_over and not self._stopped:
             yield from self._rest(STANDARD)
 
@@ -81,12 +90,14 @@ class AutoDriver:
             else self._work.retry,
         )
         if part.limits.max_cost_usd is not None and part.limits.max_cost_usd <= 0:
-            yield [Stopped("budget", "the budget is used up", "raise --max-cost and run again")]
-            self._stopped = True
+            self._broke = Stopped("budget", "the budget is used up", "raise --max-cost and run again")
             return
-        for events in self._watched(self._calls(part)):
+        for events in self._calls(part):
             self._work.gauges = replace(part.gauges, batches=self._work.gauges.batches)
-            yield [self._left(event) if tier else event for event in events]
+            broke = [event for event in events if isinstance(event, Stopped) and event.kind == "budget"]
+            self._broke = broke[0] if broke else self._broke
+            rest = [self._left(event) if tier else event for event in events if event not in broke]
+            yield from self._watched(iter([rest]))
 
     def _limits(self) -> Limits:
         """The budget without what batches have spent and have reserved."""
@@ -114,4 +125,8 @@ class AutoDriver:
                         self._stopped = True
                     case Succeeded() | Unusable() if event.launch.batch is None:
                         self._spent += event.answer.cost_usd or 0.0
+                        self._answers += event.answer.cost_usd is not None
+                    case Failed(paid=Paid.MAYBE) if event.launch.batch is None:
+                        # as much as an answer has cost so far
+                        self._spent += self._spent / self._answers if self._answers else 0.0
             yield events

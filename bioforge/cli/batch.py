@@ -154,6 +154,17 @@ def _check_output(output: Path | None, file: Path | None) -> None:
         raise UsageError(f"-o {output}: two files may be saved there", "name a file; errors are saved beside it")
     if (config := project_config(file)) is not None:
         check_destination(config, output, "-o")
+    if output.is_file() and not _is_result_file(output):
+        raise UsageError(
+            f"-o {output}: there is a file that is no result file", "name another one; nothing was written"
+        )
+
+
+def _is_result_file(path: Path) -> bool:
+    """Whether a file may be replaced by results: it is empty, or begins like one."""
+    with path.open("rb") as stream:
+        line = stream.readline()
+    return not line.strip() or (line.startswith(b"{") and b'"custom_id"' in line)
 
 
 @command

@@ -145,7 +145,7 @@ def resume(
         spent = 0.0 if last is None else runs.spent_usd(store, last.id)
         waiting = bool(batches.open_batches(store))
     if last is None:
-        say("nothing to resume: the last run came to its end; `bioforge run` builds what is stale")
+        say("nothing to resume: no run was broken off; `bioforge run` builds what is stale")
         return EXIT_OK
     project = open_project(
         file,

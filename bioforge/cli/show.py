@@ -8,6 +8,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from datetime import datetime
 from typing import TYPE_CHECKING
 
+from bioforge.model import BatchState
 from bioforge.plan import IN_BATCH, MAYBE_PAID
 from bioforge.wording import duration, money
 
@@ -108,10 +109,10 @@ def plan_lines(store: Store, project: OpenProject, plan: Plan) -> Iterator[str]:
     if broken:
         yield f"{count(broken, 'target')} cannot be rendered; mend the template or the row"
     yield from batch_lines(plan)
-    if plan.choice is not None and plan.requests:
-        yield from choice_lines(plan.choice, plan.requests)
+    if plan.choice is not None and (plan.requests or plan.batches):
+        yield from choice_lines(plan.choice, plan.requests + sum(item.batch.requests for item in plan.batches))
     if not plan.requests:
-        yield "nothing to send"
+        yield "nothing new to send"
         return
     price = "at an unknown price" if plan.cost_usd is None else f"for about {money(plan.cost_usd)}"
     tokens = f"{sum(p.input_tokens for p in priced):,} + {sum(p.output_tokens for p in priced):,} tokens"
@@ -121,16 +122,26 @@ def plan_lines(store: Store, project: OpenProject, plan: Plan) -> Iterator[str]:
 
 def batch_lines(plan: Plan) -> Iterator[str]:
     """What is open at the provider: asked for, and not asked again."""
-    if plan.batches:
-        requests = sum(item.batch.requests for item in plan.batches)
+    unsent = [item.batch for item in plan.batches if item.batch.state in (BatchState.PREPARED, BatchState.UPLOADED)]
+    if unsent:
+        known = [batch.estimated_usd for batch in unsent if batch.estimated_usd is not None]
+        price = f"for about {money(sum(known))}" if len(known) == len(unsent) else "at an unknown price"
         yield (
-            f"{count(len(plan.batches), 'open batch', 'open batches')} with {count(requests, 'request')}, not asked again;"
-            " `bioforge run` collects what is ready"
+            f"{count(len(unsent), 'batch', 'batches')} with {count(sum(batch.requests for batch in unsent), 'request')},"
+            f" prepared by an earlier run and not known to have been sent: sent now {price}"
+        )
+    sent = [item for item in plan.batches if item.batch not in unsent]
+    if sent:
+        yield (
+            f"{count(len(sent), 'open batch', 'open batches')} with"
+            f" {count(sum(item.batch.requests for item in sent), 'request')}, not asked again; a run collects what is"
+            " ready, and asks again only for what comes back without an answer"
         )
     if plan.elsewhere:
         yield (
             f"warning: {count(plan.elsewhere, 'open batch', 'open batches')} at another provider, or of a backend that is"
-            " not installed; `bioforge status --format json` says which"
+            " not installed (`bioforge status --format json` says which): set base_url back to collect it, or give it up"
+            " with `bioforge batch abandon`"
         )
 
 

@@ -126,11 +126,9 @@ class OpenAIBatches:
 
     def find_file(self, batch: Batch) -> str | None:
         name = f"{batch.key}.jsonl"
-        for entry in self._files():
+        for entry in _young(self._files(), batch):
             if entry.get("filename") == name and batch.bytes in (0, entry.get("bytes")):
                 return _id(entry, "file")
-            if _too_old(entry, batch):
-                break
         return None
 
     def file_bytes(self, file_id: str) -> int | None:
@@ -207,11 +205,9 @@ class OpenAIBatches:
         return read_batch(batch, body)
 
     def find(self, batch: Batch) -> Batch | None:
-        for job in self.jobs():
+        for job in _young(self.jobs(), batch):
             if _is(job, batch):
                 return read_batch(batch, job)
-            if _too_old(job, batch):
-                break
         return None
 
     def jobs(self) -> Iterator[Mapping[str, Any]]:
@@ -344,9 +340,19 @@ def _is(job: Mapping[str, Any], batch: Batch) -> bool:
     return same_key or (bool(batch.file_id) and job.get("input_file_id") == batch.file_id)
 
 
-def _too_old(entry: Mapping[str, Any], batch: Batch) -> bool:
-    created = entry.get("created_at")
-    return isinstance(created, int | float) and 0 < created < batch.prepared_at - BEFORE
+def _young(entries: Iterator[Mapping[str, Any]], batch: Batch) -> Iterator[Mapping[str, Any]]:
+    """The entries of a list up to a whole page of those that are older than the batch; all of them where the list is not
+    sorted with the newest first, as that of another server may be."""
+    old, last, sorted_ = 0, float("inf"), True
+    for entry in entries:
+        yield entry
+        created = entry.get("created_at")
+        if not isinstance(created, int | float) or created <= 0:
+            continue
+        sorted_, last = sorted_ and created <= last, created
+        old = old + 1 if created < batch.prepared_at - BEFORE else 0
+        if sorted_ and old >= PAGE:
+            return
 
 
 def _id(body: Mapping[str, Any], what: str) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import sqlite3
 import time
@@ -52,9 +53,8 @@ def save_limit(connection: sqlite3.Connection, provider: str, model: str, tokens
 def save_stray(connection: sqlite3.Connection, batch: str, kind: str, custom_id: str | None, line: bytes) -> None:
     """Once each: a collection that was cut off reads the same lines again."""
     connection.execute(
-        "INSERT INTO stray_lines SELECT ?1, ?2, ?3, ?4, ?5 WHERE NOT EXISTS"
-        " (SELECT 1 FROM stray_lines WHERE batch = ?1 AND kind = ?2 AND custom_id IS ?3 AND line = ?4)",
-        (batch, kind, custom_id, line, time.time()),
+        "INSERT OR IGNORE INTO stray_lines (batch, kind, custom_id, line, seen_at, digest) VALUES (?, ?, ?, ?, ?, ?)",
+        (batch, kind, custom_id, line, time.time(), hashlib.sha256(line).hexdigest()),
     )
 
 
@@ -165,6 +165,18 @@ def give_up(store: Store, batch: Batch) -> int:
         connection.execute("UPDATE batches SET state = ? WHERE key = ?", (str(BatchState.COLLECTED), batch.key))
         bump_results(connection)
     return len(digests)
+
+
+def release_elsewhere(store: Store, provider: str) -> int:
+    """Let go of batches that were prepared for another provider and never got there: no job can have come of them.
+    `settle` gives their members back. Returns how many."""
+    if not store.value("SELECT 1 FROM batches WHERE state = 'prepared' AND provider <> ? LIMIT 1", (provider,)):
+        return 0
+    with store.transaction() as connection:
+        return connection.execute(
+            "UPDATE batches SET state = ? WHERE state = ? AND provider <> ?",
+            (str(BatchState.RELEASING), str(BatchState.PREPARED), provider),
+        ).rowcount
 
 
 def by_key(store: Store, name: str) -> Batch | None:

@@ -79,7 +79,9 @@ def ledger(store: Store) -> Ledger:
     outcomes = [
         Outcomes(*row)
         for row in store.rows(
-            "SELECT x.outcome, x.error_class, x.paid, count(*), sum(r.cost_usd) FROM attempts x"
+            "SELECT CASE WHEN x.outcome = 'started' AND x.batch IS NOT NULL THEN 'in batch' ELSE x.outcome END,"
+            " x.error_class, CASE WHEN x.outcome = 'started' AND x.batch IS NOT NULL THEN '-' ELSE x.paid END,"
+            " count(*), sum(r.cost_usd) FROM attempts x"
             " LEFT JOIN responses r ON r.attempt = x.id GROUP BY 1, 2, 3 ORDER BY count(*) DESC, 1, 2"
         )
     ]

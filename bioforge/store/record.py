@@ -35,6 +35,13 @@ class Recorder:
         self._next_attempt = store.next_id("attempts")
         self._next_response = store.next_id("responses")
         self._open: dict[str, int] = {}
+        self._collected: set[str] = set()
+
+    def close(self) -> None:
+        """The runs that paid for batches show what those came to, even if this one collected them."""
+        if self._collected:
+            with self._store.transaction() as connection:
+                runs.sum_up(connection, self._collected)
 
     def record(self, events: Sequence[Event]) -> None:
         """Durable when this returns. Events without a request need no record."""
@@ -72,9 +79,8 @@ class Recorder:
             connection.executemany(_START_ATTEMPT, started.attempts)
             connection.executemany(_BATCH_TARGETS, started.batched)
             for event in collected:
-                # the run that paid for a batch shows what it came to, even if another one collected it
                 batches.save_collected(connection, event.batch.key, event.counts, event.usage)
-                runs.sum_up(connection, event.batch.key)
+                self._collected.add(event.batch.key)
             if changed:
                 bump_results(connection)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import sqlite3
 import time
@@ -105,9 +106,12 @@ def set_running(store: Store, run: int) -> None:
         connection.execute("UPDATE runs SET state = 'running' WHERE id = ?", (run,))
 
 
-def sum_up(connection: sqlite3.Connection, batch: str) -> None:
-    """Bring the sums of the run that prepared a batch up to date."""
-    connection.execute(f"UPDATE runs SET {_SUMS} WHERE id = (SELECT run FROM batches WHERE key = ?)", (batch,))
+def sum_up(connection: sqlite3.Connection, batches: Iterable[str]) -> None:
+    """Bring the sums of the runs that prepared these batches up to date."""
+    connection.execute(
+        f"UPDATE runs SET {_SUMS} WHERE id IN (SELECT run FROM batches WHERE key IN (SELECT value FROM json_each(?)))",
+        (json.dumps(sorted(batches)),),
+    )
 
 
 def end(
@@ -129,7 +133,8 @@ def spent_usd(store: Store, run: int) -> float:
     """What a run has spent as far as known, in US dollars, and what it may have: calls nobody knows the fate of count
     as an average answer, open batches as estimated. Also of a run that could not say so any more."""
     cost, unclear = store.row(
-        "SELECT coalesce(sum(r.cost_usd), 0), coalesce(sum(x.paid = 'maybe' AND x.batch IS NULL), 0) FROM attempts x"
+        "SELECT coalesce(sum(r.cost_usd), 0),"
+        " coalesce(sum(x.paid = 'maybe' AND (x.batch IS NULL OR x.outcome <> 'started')), 0) FROM attempts x"
         " LEFT JOIN responses r ON r.attempt = x.id WHERE x.run = ?",
         (run,),
     )
@@ -147,7 +152,13 @@ def still_planning(store: Store, run: int) -> bool:
 
 def may_have_paid(store: Store, run: int) -> bool:
     """Whether any attempt of a run was answered, or may have been."""
-    return store.value("SELECT 1 FROM attempts WHERE run = ? AND paid <> 'no' LIMIT 1", (run,)) is not None
+    unsent = "SELECT key FROM batches WHERE run = ?1 AND state = 'prepared'"
+    found = store.value(
+        "SELECT 1 FROM attempts WHERE run = ?1 AND paid <> 'no' AND (batch IS NULL OR batch NOT IN"
+        f" ({unsent})) LIMIT 1",
+        (run,),
+    )
+    return found is not None
 
 
 def discard(store: Store, run: int) -> None:

@@ -239,7 +239,10 @@ CREATE TABLE batches (
 CREATE INDEX batches_open ON batches (state) WHERE state NOT IN ('collected', 'released');
 
 -- Lines of result files that belonged to no open member: kept as they came, since they may have been paid for.
-CREATE TABLE stray_lines (batch TEXT NOT NULL, kind TEXT NOT NULL, custom_id TEXT, line BLOB NOT NULL, seen_at REAL);
+CREATE TABLE stray_lines (
+  batch TEXT NOT NULL, kind TEXT NOT NULL, custom_id TEXT, line BLOB NOT NULL, seen_at REAL, digest TEXT NOT NULL,
+  UNIQUE (batch, kind, digest)
+);
 
 -- How many tokens a provider lets wait in batches, as its refusals have told.
 CREATE TABLE enqueued_tokens (

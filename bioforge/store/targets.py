@@ -198,7 +198,8 @@ def force(store: Store, run: int, selection: Selection) -> None:
         connection.execute(
             f"UPDATE targets SET reason = '{FORCED}', detail = NULL, held = 0 WHERE request_hash IS NOT NULL AND id IN"
             f" (SELECT t.id FROM targets t JOIN artists a ON a.id = t.artist"
-            f"  WHERE a.removed_at IS NULL AND t.reason IS NOT '{IN_BATCH}' AND {where})",
+            f"  WHERE a.removed_at IS NULL AND t.reason IS NOT '{IN_BATCH}' AND NOT EXISTS (SELECT 1 FROM requests q"
+            f"   WHERE q.request_hash = t.request_hash AND q.state = '{IN_BATCH}') AND {where})",
             values,
         )
         connection.execute("UPDATE runs SET always_make = 0 WHERE id = ?", (run,))
@@ -258,6 +259,7 @@ def pending(
     where, values = selection.where()
     other, other_values = selection.where("o", "b")
     wanted = f"{{0}}.request_hash IS NOT NULL AND {{0}}.reason IS NOT '{IN_BATCH}'"
+    under_way = f"AND q.state IS NOT '{IN_BATCH}'"  # whatever its targets are stale for
     if not fresh_too:
         wanted += f" AND {{0}}.reason IS NOT NULL AND {{0}}.reason <> '{REMOVED}' AND {{0}}.held = 0"
         if not ask_again_maybe_paid:
@@ -268,7 +270,7 @@ def pending(
         FROM targets t {"" if fresh_too else "INDEXED BY targets_open"} JOIN artists a ON a.id = t.artist
         LEFT JOIN requests q ON q.request_hash = t.request_hash
         WHERE t.id > ? AND a.removed_at IS NULL AND {wanted.format("t")} AND {where}
-          {f"AND q.state = '{WAITING}'" if waiting_only else ""}
+          {f"AND q.state = '{WAITING}'" if waiting_only else under_way}
           AND NOT EXISTS (
             SELECT 1 FROM targets o JOIN artists b ON b.id = o.artist
             WHERE o.request_hash = t.request_hash AND o.id < t.id AND b.removed_at IS NULL

@@ -88,7 +88,9 @@ def story(store: Store, artist_id: str) -> tuple[str, str, int | None, float | N
 
 def _attempts(store: Store, target: int, *hashes: str | None) -> list[Attempt]:
     rows = store.rows(
-        "SELECT x.id, x.number, x.run, x.reason, x.started_at, x.seconds, x.outcome, x.paid, x.worker, x.backend,"
+        "SELECT x.id, x.number, x.run, x.reason, x.started_at, x.seconds,"
+        " CASE WHEN x.outcome = 'started' AND x.batch IS NOT NULL THEN 'in batch' ELSE x.outcome END,"
+        " CASE WHEN x.outcome = 'started' AND x.batch IS NOT NULL THEN '-' ELSE x.paid END, x.worker, x.backend,"
         " x.error_class, x.error_message, x.request_id, r.cost_usd, r.input_tokens, r.output_tokens"
         " FROM attempts x LEFT JOIN responses r ON r.attempt = x.id"
         " WHERE x.id IN (SELECT id FROM attempts WHERE request_hash IN (?, ?)) OR x.target = ? ORDER BY x.id",

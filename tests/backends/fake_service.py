@@ -430,6 +430,8 @@ class Book:
     states: dict[str, str] = field(default_factory=dict)
     tries: Counter[str] = field(default_factory=Counter)
     attempts: list[Attempt] = field(default_factory=list)
+    members: dict[str, dict[str, Attempt]] = field(default_factory=dict)
+    """Attempts by batch and name, calls under the batch ""."""
     batches: dict[str, Batch] = field(default_factory=dict)
     collected: dict[str, BatchCollected] = field(default_factory=dict)
     strays: list[StrayLine] = field(default_factory=list)
@@ -476,12 +478,13 @@ class Book:
         self.states[request.request_hash] = "in flight" if launch.batch is None else "in batch"
         self.tries[request.request_hash] += 1
         self.attempts.append(Attempt(replace(launch, attempt=len(self.attempts) + 1)))
+        members = self.members.setdefault(launch.batch or "", {})
+        assert launch.client_request_id not in members, f"a name that was used before: {launch}"
+        members[launch.client_request_id] = self.attempts[-1]
 
     def _end(self, launch: Launch, state: str) -> None:
-        if launch.batch is None:
-            (attempt,) = [one for one in self.attempts if one.launch.client_request_id == launch.client_request_id]
-        else:
-            attempt = self.attempts[launch.attempt - 1]
+        attempt = self.members[launch.batch or ""][launch.client_request_id]
+        assert launch.batch is None or launch.attempt == attempt.launch.attempt
         assert attempt.open, f"a second end of {launch}"
         attempt.open = False
         self.ends[launch.batch, launch.client_request_id] = state
@@ -511,22 +514,15 @@ class Book:
     # --------------------------------------------------------------------------------------------------- as members
 
     def launches(self, batch: str, *, open_only: bool = False) -> Iterator[Launch]:
-        after = 0
-        while True:
-            found = (one for one in self.attempts[after:] if one.launch.batch == batch and (one.open or not open_only))
-            page = [self._read(launch.launch) for launch, _ in zip(found, range(self.page), strict=False)]
-            if not page:
-                return
+        known = list(self.members.get(batch, {}).values())
+        for first in range(0, len(known), self.page):
+            page = [self._read(one.launch) for one in known[first : first + self.page] if one.open or not open_only]
             yield from page
-            after = page[-1].attempt
 
     def find(self, batch: str, custom_ids: Sequence[str]) -> Mapping[str, Member]:
-        wanted = set(custom_ids)
-        return {
-            one.launch.client_request_id: Member(self._read(one.launch, b""), one.open)
-            for one in self.attempts
-            if one.launch.batch == batch and one.launch.client_request_id in wanted
-        }
+        known = self.members.get(batch, {})
+        found = {name: known[name] for name in custom_ids if name in known}
+        return {name: Member(self._read(one.launch, b""), one.open) for name, one in found.items()}
 
     def _read(self, launch: Launch, body: bytes | None = None) -> Launch:
         request = launch.request
@@ -556,8 +552,8 @@ class Book:
         """What the next process makes of what the last one left."""
         for batch in self.batches.values():
             if batch.state in (BatchState.PREPARING, BatchState.RELEASING):
-                for one in self.attempts:
-                    if one.launch.batch == batch.key and one.open:
+                for one in self.members.get(batch.key, {}).values():
+                    if one.open:
                         one.open = False
                         self.states[one.launch.request.request_hash] = "interrupted"
                 self.batches[batch.key] = replace(batch, state=BatchState.RELEASED)

@@ -86,22 +86,20 @@ class TestSteps:
         assert world.stopped is None
 
     def test_members_are_recorded_in_groups_and_sealed_when_they_are_all_there(self) -> None:
-        world = World(requests(2 * filling.GROUP + 200))
+        world = World(requests(filling.GROUP + 200))
         world.run()
-        assert world.story[:6] == [
+        assert world.story[:5] == [
             "b1 preparing",
             f"members of b1 × {filling.GROUP - 1}",
-            f"members of b1 × {filling.GROUP}",
             "members of b1 × 201",
             "b1 prepared",
             "upload b1",
         ]
 
     def test_answers_are_recorded_in_groups(self) -> None:
-        world = World(requests(2 * PAGE + 200)).run()
+        world = World(requests(PAGE + 200)).run()
         download = world.story.index("download output of b1")
-        page = f"answers × {PAGE}"
-        assert world.story[download + 1 :] == [page, page, "answers × 200", "b1 collected"]
+        assert world.story[download + 1 :] == [f"answers × {PAGE}", "answers × 200", "b1 collected"]
 
     def test_the_file_is_what_the_state_says_line_by_line(self) -> None:
         world = World(requests(250)).run()
@@ -390,10 +388,11 @@ class TestBudget:
         assert (world.kind, world.book.count()) == ("budget", {"answered": 1})
 
     def test_what_may_have_been_paid_counts_as_spent(self) -> None:
-        world = World(requests(2), price=0.01, max_cost_usd=0.02)
+        world = World(requests(3), price=0.01, max_cost_usd=0.02, max_requests=2)
         world.service.fates = {"a-1": ["lost"]}
         world.run()
         assert (world.kind, world.sizes) == ("budget", [2])
+        assert world.driver.committed_usd == pytest.approx(0.02)
 
     def test_enough_failures_end_the_run(self) -> None:
         world = World(requests(6), max_requests=2, max_failures=2)
@@ -434,7 +433,7 @@ class TestUnclearEnds:
         world = World(requests(3))
         world.service.trouble = {"create": [DROPPED.after(200)]}
         world.run()
-        assert world.story[5:9] == ["create b1", "find b1", "create b1", "b1 submitted"]
+        assert world.story[5:11] == ["create b1", *["find b1"] * 3, "create b1", "b1 submitted"]
         assert len(world.service.jobs) == 1
 
     def test_a_young_job_may_be_missing_from_the_list_for_a_while(self) -> None:
@@ -447,12 +446,24 @@ class TestUnclearEnds:
         assert len(world.service.jobs) == 1
         assert all(later - earlier >= POLL / 2 for earlier, later in pairwise(moments))
 
-    def test_only_after_three_looks_is_a_young_job_created_again(self) -> None:
+    def test_however_long_the_upload_took(self) -> None:
+        """It is the creation that may have been a moment ago."""
         world = World(requests(3))
-        world.service.trouble = {"create": [DROPPED, DROPPED.after(130)]}
+        world.service.trouble, world.service.hidden = {"create": [LOST.after(500)]}, 2
         world.run()
-        assert world.story[5:12] == ["create b1", *["find b1"] * 3, "create b1", "find b1", "create b1"]
         assert len(world.service.jobs) == 1
+
+    @pytest.mark.parametrize("refusal", ["limit", "bad request"])
+    def test_a_refusal_after_an_unclear_creation_gives_nothing_back(self, refusal: str) -> None:
+        """The first creation may be the very reason for the refusal of the second."""
+        world = World(requests(3))
+        world.service.hidden = 6
+        world.service.trouble = {"create": [LOST, REFUSED]} if refusal == "bad request" else {"create": [LOST]}
+        world.service.limit = 30 if refusal == "limit" else None
+        world.run()
+        assert (world.kind, world.book.count()) == ("outage", {"in batch": 3})
+        later = world.next(requests(3)).run()
+        assert (len(later.service.jobs), later.book.count()) == (1, {"answered": 3})
 
     def test_a_creation_that_was_refused_for_now_is_looked_for_too(self) -> None:
         """A gateway that answers 503 may have let the call through."""
@@ -663,13 +674,19 @@ class TestRefusals:
         world = first.next(requests(3)).run()
         assert (world.kind, world.book.count()) == ("key", {"in batch": 3})
 
-    def test_a_result_file_that_is_gone_leaves_its_members_missing(self) -> None:
-        world = World(requests(3), retry=RetryPolicy(first_delay=0.0, maybe_paid=False))
+    def test_a_result_file_that_cannot_be_had_keeps_its_batch_open(self) -> None:
+        world = World(requests(3))
         world.service.trouble = {"download output of": [GONE]}
         world.run()
-        assert world.counts == [{"missing": 3}]
-        assert world.book.count() == {"unclear": 3}
-        assert "is gone" in world.notices[0]
+        assert (world.kind, world.counts, world.book.count()) == ("outage", [], {"in batch": 3})
+        later = world.next(requests(3)).run()
+        assert (later.counts[-1], later.sizes) == ({"answered": 3}, [3])
+
+    def test_after_a_month_a_result_file_is_gone(self) -> None:
+        world = World(requests(3), retry=RetryPolicy(first_delay=0.0, maybe_paid=False))
+        world.service.trouble = {"download output of": [GONE.after(31 * 86_400)]}
+        world.run()
+        assert (world.counts, world.book.count()) == ([{"missing": 3}], {"unclear": 3})
 
     def test_a_row_that_says_there_is_no_money_ends_the_run_after_its_batch(self) -> None:
         world = World(requests(6), max_requests=3)
@@ -688,7 +705,7 @@ class TestOutages:
         assert world.kind == "outage"
         assert world.stopped is not None
         assert world.stopped.message == "nothing but outages for 300 s; the last: come back later"
-        assert len(world.service.trouble[call]) == 6
+        assert len(world.service.trouble[call]) >= 6
         assert world.book.count() == {"in batch": 3}
         world.service.trouble = {}
         later = world.next(requests(3)).run()
@@ -698,7 +715,7 @@ class TestOutages:
     @pytest.mark.parametrize("trouble", [OUTAGE, DROPPED], ids=["refused", "broken off"])
     def test_a_shorter_one_is_survived(self, call: str, trouble: Trouble) -> None:
         world = World(requests(3))
-        world.service.trouble = {call: [trouble.after(125)] * 2}
+        world.service.trouble = {call: [trouble.after(60)] * 2}
         world.run()
         assert (world.stopped, world.sizes, world.book.count()) == (None, [3], {"answered": 3})
 
@@ -776,7 +793,7 @@ def _unseen(world: World, name: str) -> list[str]:
 class TestStopping:
     @pytest.mark.parametrize("word", ["b1 preparing", f"members of b1 × {filling.GROUP - 1}"])
     def test_before_it_is_sealed_everything_is_given_back(self, word: str) -> None:
-        world = _stopped_at(World(requests(2 * filling.GROUP)), word)
+        world = _stopped_at(World(requests(filling.GROUP + 1)), word)
         assert world.kind == "interrupted"
         assert world.service.calls("upload", "create", "find") == []
         assert world.book.count() == {"waiting": len(world.book.attempts)}
@@ -817,9 +834,9 @@ class TestStopping:
         assert (world.kind, world.book.count(), world.service.calls("look at")) == ("interrupted", {"in batch": 3}, [])
 
     def test_a_batch_that_is_being_collected_is_collected_whole(self) -> None:
-        size = 2 * PAGE
-        world = _stopped_at(World(requests(2 * size), max_requests=size), f"answers × {PAGE}")
-        assert world.book.count() == {"answered": size, "in batch": size}
+        size = PAGE + 10
+        world = _stopped_at(World(requests(size + 1), max_requests=size), f"answers × {PAGE}")
+        assert world.book.count() == {"answered": size, "in batch": 1}
         assert world.story[-2:] == ["b1 collected", "stopped: interrupted"]
 
     @pytest.mark.parametrize("call", ["upload", "create", "look at"])
@@ -1042,7 +1059,7 @@ class TestAccounting:
             ("cancelled", "cancelled", Paid.NO, True, True, "cancelled"),
             ("wordless", "batch_error", Paid.NO, True, True, "failed"),
             ("missing", "missing", Paid.NO, False, True, "missing"),
-            ("lost", "missing", Paid.MAYBE, False, True, "missing"),
+            ("lost", "missing", Paid.MAYBE, True, True, "missing"),
         ],
     )
     def test_every_kind_of_failure(
@@ -1060,7 +1077,8 @@ class TestAccounting:
         )
         assert world.counts[0] == {"answered": 2, count: 1}
         assert world.sizes == ([3] if final else [3, 1])
-        assert world.book.count() == ({"answered": 2, "failed": 1} if final else {"answered": 3})
+        ended = "unclear" if paid is Paid.MAYBE else "failed"
+        assert world.book.count() == ({"answered": 2, ended: 1} if final else {"answered": 3})
 
     def test_answers_are_kept_with_all_that_is_known_of_them(self) -> None:
         world = World(requests(3))
@@ -1079,7 +1097,7 @@ class TestAccounting:
         assert [event.usage for event in world.book.collected.values()] == [Usage(20, 40), USAGE]
         assert world.notes(BatchState.COLLECTED) == ["1 answered, 1 unusable, 1 failed", "1 answered"]
 
-    @pytest.mark.parametrize("fate", ["busy", "unclear", "missing", "lost"])
+    @pytest.mark.parametrize("fate", ["busy", "unclear", "missing"])
     def test_what_fails_again_and_again_has_failed_in_the_end(self, fate: str) -> None:
         world = World(requests(2), retry=RetryPolicy(first_delay=0.0, max_attempts=3))
         world.service.fates = {"a-1": [fate] * 9}
@@ -1180,7 +1198,7 @@ class TestAccounting:
 
     @pytest.mark.parametrize("after", [1, 2])
     def test_a_collection_that_was_cut_off_begins_again_and_records_nothing_twice(self, after: int) -> None:
-        size = 2 * PAGE + 200
+        size = PAGE + 200
         world = World(requests(size))
         world.service.fates = {"a-3": ["refused"], "a-5": ["missing"], "a-7": ["busy"]}
         world.service.courses = [Course(more=(b"<html>",))]
@@ -1266,7 +1284,7 @@ class TestRetries:
 
 
 class TestEverythingAtOnce:
-    @pytest.mark.parametrize("seed", range(40))
+    @pytest.mark.parametrize("seed", range(30))
     def test_whatever_goes_wrong_a_request_is_in_one_batch_at_a_time_and_no_answer_is_lost(self, seed: int) -> None:
         random = Random(seed)
         asked = [*requests(random.randint(1, 9)), *requests(random.randint(0, 4), 9, "n")]

@@ -402,13 +402,24 @@ def test_a_list_without_end_ends(serve: Serve, connect: Connect) -> None:
 
 
 def test_the_search_ends_before_the_batch_was_prepared(serve: Serve, connect: Connect) -> None:
-    jobs = [{"id": f"batch_{n}", "created_at": 1_000_000 - n * 50_000} for n in range(3)]
+    jobs = [{"id": f"batch_{n}", "created_at": 1_000_000 - n * 5_000} for n in range(130)]
     page = json.dumps({"object": "list", "data": jobs, "has_more": True}).encode()
     server = serve((200, {}, page))
     service = connect(server.base_url)
     assert service.find(replace(KNOWN, prepared_at=1_000_000.0)) is None
     assert service.find_file(replace(KNOWN, prepared_at=1_000_000.0)) is None
     assert len(server.asked) == 2
+
+
+def test_a_list_with_the_oldest_first_is_searched_to_its_end(serve: Serve, connect: Connect) -> None:
+    jobs = [{"id": f"batch_{n}", "created_at": 1_000 + n, "metadata": {}} for n in range(200)]
+    jobs.append(
+        {"id": "batch_ours", "created_at": 1_000_000, "metadata": {"bioforge": KNOWN.key}, "status": "completed"}
+    )
+    page = json.dumps({"object": "list", "data": jobs, "has_more": False}).encode()
+    found = connect(serve((200, {}, page)).base_url).find(replace(KNOWN, prepared_at=1_000_000.0))
+    assert found is not None
+    assert found.batch_id == "batch_ours"
 
 
 def test_each_call_is_observed(serve: Serve, connect: Connect, tmp_path: Path) -> None:

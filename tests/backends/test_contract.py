@@ -16,6 +16,7 @@ import threading
 import time
 from collections.abc import Iterator
 from contextlib import ExitStack, closing
+from http.client import parse_headers
 
 import pytest
 
@@ -322,6 +323,10 @@ class TestStopping:
 
             def serve() -> None:
                 taken.append(listener.accept()[0])
+                with taken[0].makefile("rb") as stream:
+                    assert stream.readline().startswith(b"POST ")
+                    headers = parse_headers(stream)
+                    stream.read(int(headers["content-length"]))
                 stop.raise_level()
                 stop.raise_level()
 

@@ -834,6 +834,7 @@ class TestMoney:
         one, two = batches.StoredMembers(store).launches("k")
         second.record(Succeeded(one, ANSWER, 1.0), Failed(two, Failure("bad_request", "no"), Paid.NO, 1.0, final=True))
         second.collect("k", {"answered": 1, "failed": 1})
+        second.recorder.close()
         runs.end(store, second.run, "finished", 0)
         assert sums(store, first.run) == (1, 1, 0.5)
         assert sums(store, second.run) == (0, 0, None)
@@ -937,7 +938,7 @@ class TestTheDriverOnAState:
         assert (found.paid, found.paid_twice) == (3, 0)
         assert {reason for reason, _ in stale_of(store).values()} == {None}
 
-    @pytest.mark.parametrize("seed", range(12))
+    @pytest.mark.parametrize("seed", range(10))
     def test_whatever_happens_nothing_is_paid_twice_and_nothing_lost(self, tmp_path: Path, seed: int) -> None:
         random = Random(seed)
         with Store.open(tmp_path / f"{seed}.db") as store:

@@ -28,7 +28,7 @@ from bioforge.backends.batches.submitting import Submitter, out_of_sight
 from bioforge.batching import BatchService, CallError, Row
 from bioforge.events import BatchChanged, BatchCollected, Event, Failed, Launch, LimitLearned, Noticed, Stopped
 from bioforge.interfaces import Gauges, Work
-from bioforge.model import Batch, BatchState, Failure, Paid, Request
+from bioforge.model import Batch, BatchState, Failure, Paid
 from bioforge.window.budget import Price
 from bioforge.wording import counted
 
@@ -36,6 +36,15 @@ __all__ = ["BatchDriver", "BatchOptions"]
 
 GROWTH = 1.5
 """Each interval between two looks is longer by this factor."""
+
+LATE_FILES = 300.0
+"""Seconds after a batch's end in which its result files may still appear."""
+
+KEPT = 30 * 86_400.0
+"""Seconds for which a provider keeps result files; one that is not found before is not gone."""
+
+BARREN = 3
+"""Batches that expired without a single answer, one after the other, before no more are sent."""
 
 JITTER = 1.1
 """The longest an interval gets by chance, as a factor."""
@@ -82,6 +91,7 @@ class BatchDriver:
         self._open = {batch.key: _Open(batch, now, options.poll_seconds) for batch in work.batches}
         self._earlier = set(self._open)
         self._freed = False
+        self._barren = 0
         self._tries: dict[str, int] = {}
         self._failures = 0
         self._trouble: Stopped | None = None
@@ -107,11 +117,10 @@ class BatchDriver:
         given_back, self._filling.again = self._filling.again, 0
         return given_back
 
-    def not_held(self, requests: Iterator[Request]) -> Iterator[Request]:
-        """Those that may be asked in another way: not what was given back and waits for room in the next batch."""
-        wanted, self._filling.elsewhere = self._filling.elsewhere, set()
-        held = self._filling.again > 0
-        return (request for request in requests if not held or request.request_hash in wanted)
+    def take_left_over(self) -> set[str]:
+        """The hashes of `left_over`, which are somebody else's from here on."""
+        taken, self._filling.elsewhere = self._filling.elsewhere, set()
+        return taken
 
     @property
     def committed_usd(self) -> float:
@@ -130,6 +139,7 @@ class BatchDriver:
         """Ends when everything is collected, or with a `Stopped`. Not `wait`: after one look at each batch. Not `fill`:
         without a batch of its own."""
         try:
+            yield from self._look_at_due()  # what is ready is kept before anything new is begun
             yield from self._adopt()
             while True:
                 if fill:
@@ -280,12 +290,17 @@ class BatchDriver:
         for item in list(self._open.values()):
             if self._work.stop.level:
                 raise Left
-            if item.due > self._wall():
+            if item.due > self._wall() or item.batch.state in (BatchState.PREPARED, BatchState.UPLOADED):
                 continue
-            if not item.batch.ended:
+            if not item.batch.ended or self._may_have_files(item.batch):
                 yield from self._look(item)
-            if item.batch.ended:
-                yield from self._collect(item.batch)
+            if item.batch.ended and not self._may_have_files(item.batch):
+                yield from self._collect(item)
+
+    def _may_have_files(self, batch: Batch) -> bool:
+        """Whether a batch has ended with answers whose files are not named yet: they may follow for a while."""
+        late = batch.output_file_id is None and batch.error_file_id is None and batch.completed + batch.failed > 0
+        return late and self._wall() - (batch.ended_at or self._wall()) < LATE_FILES
 
     def _look(self, item: _Open) -> Groups[None]:
         batch = item.batch
@@ -305,22 +320,37 @@ class BatchDriver:
             self._show()
             yield [BatchChanged(seen)]
 
-    def _collect(self, batch: Batch) -> Groups[None]:
+    def _collect(self, item: _Open) -> Groups[None]:
+        batch = item.batch
         for problem in batch.problems:
             if batch.output_file_id is None and (limit := self._limit_in(problem.code, problem.message)) is not None:
                 yield from self._too_much_enqueued(batch, limit, Failure("", problem.message, problem.code))
                 return
         account = Account(batch, self._service, self._work.members, self._is_final, self._wall())
         for file_id, name in ((batch.output_file_id, "output"), (batch.error_file_id, "errors")):
-            if file_id is not None:
-                yield from self._read(account, file_id, name)
+            if file_id is not None and not (yield from self._read(account, file_id, name)):
+                # kept open: the provider has it for weeks, and to call its answers missing would buy them again
+                item.unseen = _out_of_reach(batch, file_id)
+                item.due = self._wall() + self._options.poll_max_seconds
+                return
+        item.unseen = None
         for group in account.absent():
             yield self._noted(group)
         closed = replace(batch, state=BatchState.COLLECTED)
         yield [BatchChanged(closed, told(account.counts)), BatchCollected(closed, account.counts, account.usage)]
         self._open.pop(batch.key)
         self._freed = True
-        self._filling.settle(batch, account.cost_usd)
+        barren = batch.state is BatchState.EXPIRED and not (account.counts["answered"] or account.counts["unusable"])
+        self._barren = self._barren + 1 if barren else 0
+        if self._barren >= BARREN:
+            raise Halted(
+                Stopped(
+                    "outage",
+                    f"{self._barren} batches in a row expired without a single answer",
+                    "see the provider's status page and try later, or use another backend; nothing was charged for them",
+                )
+            )
+        self._filling.settle(batch, account.cost_usd, account.unpriced / max(1, batch.requests))
         self._filling.queue.accepted(batch.model, batch.input_tokens)
         if self._trouble is not None:
             raise Halted(self._trouble)
@@ -328,15 +358,17 @@ class BatchDriver:
         if most is not None and self._failures >= most:
             raise Halted(_too_many_failures(self._failures, most))
 
-    def _read(self, account: Account, file_id: str, name: str) -> Groups[None]:
+    def _read(self, account: Account, file_id: str, name: str) -> Groups[bool]:
+        """Whether a result file was read; False when it cannot be had now."""
         batch = account.batch
         path = self._folder() / f"{batch.key}.{name}.jsonl"
         what = f"fetching the {name} of batch {batch.name}"
         try:
             yield from self._calls.patiently(lambda: self._service.download(file_id, path), what)
         except CallError as error:
-            yield [Noticed("batch", f"{what}: {error.failure.message}: file {file_id} is gone")]
-            return
+            yield [Noticed("batch", f"{what}: {error.failure.message}")]
+            gone = error.failure.http_status in (404, 410) and self._wall() - account.ended > KEPT
+            return gone
         try:
             for group in account.read(path):
                 if self._work.stop.level > 1:
@@ -344,6 +376,7 @@ class BatchDriver:
                 yield self._noted(group)
         finally:
             path.unlink(missing_ok=True)
+        return True
 
     def _noted(self, group: list[Event]) -> list[Event]:
         for event in group:
@@ -365,6 +398,8 @@ class BatchDriver:
             return True  # somebody wanted it so; another run asks again
         if not row.transient or (row.paid is Paid.MAYBE and not self._work.retry.maybe_paid):
             return True
+        if failure.error_class == "missing" and row.paid is Paid.MAYBE:
+            return True  # the next plan has its price and its reason; nobody was told of either here
         # having expired says nothing about the request
         return failure.error_class != "expired" and self._too_often(launch)
 
@@ -390,8 +425,8 @@ class BatchDriver:
         return Stopped(self._work.stop.reason or "interrupted", f"{why}: {self._remaining()}", hint)
 
     def _remaining(self) -> str:
-        number = len(self._open)
-        members = sum(item.batch.requests for item in self._open.values())
+        under_way = [item.batch for item in self._open.values() if item.batch.state is not BatchState.PREPARED]
+        number, members = len(under_way), sum(batch.requests for batch in under_way)
         goes = "batch goes" if number == 1 else "batches go"
         words = f"{number} {goes} on at the provider with {counted(members, 'request')}"
         unsent = ", and more wait until there is room for them" if self._filling.held is not None else ""
@@ -402,6 +437,14 @@ _GIVEN_BACK = ("batch_rejected", "enqueued_tokens", "interrupted")
 """Classes of failures that say nothing about a request: it was not begun."""
 
 _COME_BACK = "`bioforge resume` or `bioforge run` collects them; `bioforge status` shows them"
+
+
+def _out_of_reach(batch: Batch, file_id: str) -> Stopped:
+    return Stopped(
+        "outage",
+        f"the results of batch {batch.name} (file {file_id}) cannot be fetched",
+        f"run again later; nothing of it is asked again meanwhile; `bioforge batch abandon {batch.key}` gives it up",
+    )
 
 
 def _too_many_failures(failures: int, most: int) -> Stopped:

@@ -45,10 +45,12 @@ class Account:
         self.counts: Counter[str] = Counter()
         self.usage = Usage()
         self.cost_usd = 0.0
+        self.unpriced = 0
+        """Members whose price nobody told: answered without one, or perhaps paid for."""
         self._service = service
         self._members = members
         self._judge = judge
-        self._ended = batch.ended_at or now
+        self.ended = batch.ended_at or now
         self._seen: set[str] = set()
 
     def read(self, path: Path) -> Iterator[list[Event]]:
@@ -95,16 +97,18 @@ class Account:
 
     def _count(self, row: Row) -> None:
         if row.answer is None:
+            self.unpriced += row.paid is Paid.MAYBE
             kind = row.failure.error_class if row.failure else "failed"
             self.counts[kind if kind in ("expired", "cancelled") else "failed"] += 1
             return
         self.counts["answered" if row.answer.problem is None else "unusable"] += 1
         self.cost_usd += row.answer.cost_usd or 0.0
+        self.unpriced += row.answer.cost_usd is None
         if row.answer.usage is not None:
             self.usage = _sum(self.usage, row.answer.usage)
 
     def _event(self, launch: Launch, row: Row) -> Event:
-        seconds = max(0.0, self._ended - launch.at)
+        seconds = max(0.0, self.ended - launch.at)
         if row.answer is not None:
             kind = Succeeded if row.answer.problem is None else Unusable
             return kind(launch, row.answer, seconds, row.request_id)
@@ -137,7 +141,7 @@ class Account:
             yield [event for event, is_open in events if is_open]
 
     def _absent(self, launch: Launch, rejected: Mapping[str, BatchProblem]) -> Event:
-        seconds = max(0.0, self._ended - launch.at)
+        seconds = max(0.0, self.ended - launch.at)
         if (problem := rejected.get(launch.client_request_id)) is not None:
             self.counts["rejected"] += 1
             failure = Failure("bad_request", f"line {problem.line} of the batch: {problem.message}", problem.code)
@@ -152,15 +156,17 @@ class Account:
         code = None if problem is None else problem.code
         message = message if problem is None else f"{message}: {problem.message}"
         failure = Failure(error_class, message, code)
-        return self._event(launch, Row(launch.client_request_id, failure=failure, paid=self._fate(), transient=True))
+        fate = self._fate()
+        self.unpriced += fate is Paid.MAYBE
+        return self._event(launch, Row(launch.client_request_id, failure=failure, paid=fate, transient=True))
 
     def _fate(self) -> Paid:
         """Whether requests without a line were paid for: not where the bill adds up without them."""
-        billed = self.batch.usage
-        if self.batch.state is BatchState.FAILED:
-            return Paid.NO
+        billed, batch = self.batch.usage, self.batch
         if billed is None:
-            return Paid.MAYBE
+            return Paid.NO if batch.state is BatchState.FAILED and not batch.completed else Paid.MAYBE
+        if batch.completed and not (billed.input_tokens or billed.output_tokens):
+            return Paid.MAYBE  # no bill, but the place for one
         same = (billed.input_tokens, billed.output_tokens) == (self.usage.input_tokens, self.usage.output_tokens)
         return Paid.NO if same else Paid.MAYBE
 

@@ -176,11 +176,13 @@ class Filling:
         yield [*group, BatchChanged(replace(batch, state=BatchState.RELEASED))]
         self.settle(batch, None)
 
-    def settle(self, batch: Batch, cost_usd: float | None) -> None:
-        """Turn what was reserved for a batch into money spent; None: nothing was paid."""
+    def settle(self, batch: Batch, cost_usd: float | None, unpriced: float = 0.0) -> None:
+        """Turn what was reserved for a batch into money spent; None: nothing was paid. `unpriced` is the share of its
+        members whose price nobody told: it counts as estimated."""
         reserved = self._reserved.pop(batch.key, NOTHING)
         if reserved.amount:
-            self.budget.settle(reserved, cost_usd, Paid.NO if cost_usd is None else Paid.YES)
+            cost = None if cost_usd is None else cost_usd + reserved.estimate * unpriced
+            self.budget.settle(reserved, cost, Paid.NO if cost is None else Paid.YES)
 
     def _out_of_money(self, quote: Reservation) -> Stopped:
         limit = self.budget.limit or 0.0

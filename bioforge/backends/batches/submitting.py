@@ -16,8 +16,8 @@ from bioforge.model import Batch, BatchState, Paid
 LOOKS = 3
 """How often a job that may be too young for a provider's list is looked for, before it is created once more."""
 
-RECENT = 120.0
-"""Seconds in which a job may be missing from a provider's list although it was created."""
+LIST_LAG = 10.0
+"""Seconds between these looks: a job that was created a moment ago may still be missing from the list."""
 
 
 class Submitter:
@@ -95,25 +95,35 @@ class Submitter:
     # --------------------------------------------------------------------------------------------------------- the job
 
     def _created(self, batch: Batch) -> Groups[tuple[Batch, str]]:
-        """Create the job. After any unclear end it is looked for, and only then created again."""
-        tries, since = 0, self._wall()
+        """Create the job. After any unclear end it is looked for, and only then created again.
+
+        A refusal of the second creation does not say that there is no job: the first one may be the reason for it.
+        """
+        tries, since, unclear = 0, self._wall(), False
         while True:
             try:
                 return self._calls.once(lambda: self._service.create(batch, self._work.project)), ""
             except CallError as error:
-                if self._service.enqueued_limit(f"{error.failure.code} {error.failure.message}") is not None:
-                    raise
+                refused = error.outcome.paid is Paid.NO and not error.outcome.outage and not error.outcome.stops_run
+                too_much = self._service.enqueued_limit(f"{error.failure.code} {error.failure.message}") is not None
+                if refused and (too_much or not error.outcome.retryable):
+                    if not unclear:
+                        raise
+                    if (found := (yield from self._search(batch))) is not None:
+                        return found, "its creation had an unclear end; it was found at the provider"
+                    raise Halted(in_doubt(batch, error)) from None
+                unclear = unclear or not refused
                 tries += 1
                 yield from self._before_again(error, tries, since, f"creating batch {batch.key}")
-                if (found := (yield from self._search(batch))) is not None:
+                # a plain refusal most likely came before anything was done
+                if (found := (yield from self._search(batch, LOOKS if unclear else 1))) is not None:
                     return found, "its creation had an unclear end; it was found at the provider"
 
-    def _search(self, batch: Batch) -> Groups[Batch | None]:
-        """Look for the job of a batch; more than once where it may be so young that no list has it yet."""
-        young = batch.file_id is not None and self._wall() - batch.prepared_at < RECENT
-        for look in range(LOOKS if young else 1):
+    def _search(self, batch: Batch, looks: int = LOOKS) -> Groups[Batch | None]:
+        """Look for the job of a batch. Once its file has arrived, somebody may have created it a moment ago."""
+        for look in range(looks if batch.file_id is not None else 1):
             if look:
-                self._calls.sleep(self._wall() + self._options.poll_seconds / 2)
+                self._calls.sleep(self._wall() + min(LIST_LAG, self._options.poll_seconds))
             try:
                 found = yield from self._calls.patiently(
                     lambda: self._service.find(batch), f"looking for batch {batch.key}"
@@ -137,6 +147,15 @@ class Submitter:
         yield [Noticed("batch", f"{what}: {error.failure.message}; looking whether it has happened")]
         if not unclear or tries > 1:
             self._calls.sleep(self._wall() + self._calls.delay(tries, outcome.retry_after))
+
+
+def in_doubt(batch: Batch, error: CallError) -> Stopped:
+    """Nothing is given back and nothing created: either could pay twice."""
+    return Stopped(
+        "outage",
+        f"it is unclear whether batch {batch.key} was created, and the provider now says: {error.failure.message}",
+        f"run again later: it is looked for first; `bioforge batch abandon {batch.key}` gives it up",
+    )
 
 
 def out_of_sight(batch: Batch, error: CallError) -> Stopped:
