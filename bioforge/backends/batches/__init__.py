@@ -300,7 +300,8 @@ class BatchDriver:
     def _may_have_files(self, batch: Batch) -> bool:
         """Whether a batch has ended with answers whose files are not named yet: they may follow for a while."""
         late = batch.output_file_id is None and batch.error_file_id is None and batch.completed + batch.failed > 0
-        return late and self._wall() - (batch.ended_at or self._wall()) < LATE_FILES
+        patience = min(LATE_FILES, 4 * self._options.poll_max_seconds)
+        return late and self._wall() - (batch.ended_at or self._wall()) < patience
 
     def _look(self, item: _Open) -> Groups[None]:
         batch = item.batch
