@@ -181,7 +181,7 @@ def release_elsewhere(store: Store, provider: str) -> int:
 
 def by_key(store: Store, name: str) -> Batch | None:
     """The batch with this key or this provider's id."""
-    row = store.row(f"SELECT {', '.join(_NAMES)} FROM batches WHERE key = ?1 OR batch_id = ?1", (name,))
+    row = store.row(f"SELECT {', '.join(_NAMES)} FROM batches WHERE key = ? OR batch_id = ?", (name, name))
     return None if row is None else _batch(row)
 
 

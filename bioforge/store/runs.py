@@ -152,11 +152,10 @@ def still_planning(store: Store, run: int) -> bool:
 
 def may_have_paid(store: Store, run: int) -> bool:
     """Whether any attempt of a run was answered, or may have been."""
-    unsent = "SELECT key FROM batches WHERE run = ?1 AND state = 'prepared'"
+    unsent = "SELECT key FROM batches WHERE run = ? AND state = 'prepared'"
     found = store.value(
-        "SELECT 1 FROM attempts WHERE run = ?1 AND paid <> 'no' AND (batch IS NULL OR batch NOT IN"
-        f" ({unsent})) LIMIT 1",
-        (run,),
+        f"SELECT 1 FROM attempts WHERE run = ? AND paid <> 'no' AND (batch IS NULL OR batch NOT IN ({unsent})) LIMIT 1",
+        (run, run),
     )
     return found is not None
 
