@@ -120,12 +120,14 @@ QUOTA = _refusal("quota", 429, "no money left", "insufficient_quota", stops_run=
 
 @dataclass(frozen=True)
 class Course:
-    """What becomes of a job: after how many looks it has ended, and how. `billed`: whether it tells its usage."""
+    """What becomes of a job: after how many looks it has ended, and how. `billed`: whether it tells its usage; `late`: in
+    how many looks after its end its files are not named yet."""
 
     looks: int = 1
     end: BatchState = BatchState.COMPLETED
     problems: tuple[BatchProblem, ...] = ()
     billed: bool = True
+    late: int = 0
     more: tuple[bytes, ...] = ()
     """Further lines of its output file."""
 
@@ -148,6 +150,15 @@ class Job:
     usage: Usage | None = None
     output: str | None = None
     errors: str | None = None
+    completed: int = 0
+    failed: int = 0
+    seen_ended: int = 0
+    """Looks since its end."""
+
+    @property
+    def named(self) -> bool:
+        """Whether its files are told."""
+        return self.ended and self.seen_ended >= self.course.late
 
     @property
     def state(self) -> BatchState:
@@ -332,6 +343,7 @@ class FakeService:
 
         def act() -> Batch:
             job.looks += 1
+            job.seen_ended += job.ended
             if job.looks >= job.course.looks:
                 self.finish(job)
             return self._seen(batch, job)
@@ -348,9 +360,11 @@ class FakeService:
             file_id=job.file_id,
             batch_id=job.id,
             submitted_at=job.created,
-            output_file_id=job.output,
-            error_file_id=job.errors,
-            ended_at=self.clock.now if job.ended else None,
+            output_file_id=job.output if job.named else None,
+            error_file_id=job.errors if job.named else None,
+            completed=job.completed,
+            failed=job.failed,
+            ended_at=batch.ended_at or (self.clock.now if job.ended else None),
             usage=job.usage if course.billed else None,
             problems=course.problems if job.ended else (),
         )
@@ -376,6 +390,8 @@ class FakeService:
             told = self.fates.get(name.partition(".")[0])
             fate = told.pop(0) if told else absent or "answered"
             answers += fate in BILLED
+            job.completed += fate in BILLED
+            job.failed += fate not in BILLED and fate != "missing"
             line = json.dumps({"id": name, "fate": fate}).encode()
             if fate not in IN_NEITHER:
                 (output if fate in IN_OUTPUT else errors).extend([line] * (2 if fate == "twice" else 1))

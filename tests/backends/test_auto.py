@@ -41,7 +41,7 @@ def _die(now: bool) -> None:
 
 class FakeCalls:
     """Calls that are answered at once. `fates` says how each artist's end, in order: answered, refused, lacking (no
-    capacity at this tier), lost (nobody knows), down (the whole way ends)."""
+    capacity at this tier), lost (nobody knows), broke (no money left), down (the whole way ends)."""
 
     def __init__(self, story: list[str], clock: Clock) -> None:
         self.story = story
@@ -76,6 +76,8 @@ class FakeCalls:
                 return Failed(launch, Failure("overloaded", "no capacity"), Paid.NO, 1.0, final=True)
             case "crowded":
                 return Failed(launch, Failure("rate_limit", "slow down"), Paid.NO, 1.0, final=True)
+            case "broke":
+                return Stopped("budget", "no money left")
             case "lost":
                 return Failed(launch, Failure("overloaded", "cut off"), Paid.MAYBE, 1.0, final=True)
             case _:
@@ -243,6 +245,20 @@ class TestBudget:
         world.buy()
         assert (world.kind, world.calls.parts) == ("budget", [])
         assert world.book.count() == {"answered": 1, "waiting": 1}
+
+    def test_without_money_for_more_open_batches_are_collected_all_the_same(self) -> None:
+        first = _left(requests(2), Course(looks=3))
+        world = first.later(requests(3, 2), STANDARD, max_cost_usd=1.0)
+        world.calls.fates = {"a-3": ["broke"]}
+        world.buy()
+        assert (world.kind, world.called) == ("budget", ["a-2.1 (standard)", "a-3.1 (standard)"])
+        assert world.book.count() == {"answered": 3, "in flight": 1}
+
+    def test_what_may_have_been_paid_for_a_call_counts_as_an_answer(self) -> None:
+        world = AutoWorld(requests(3), FLEX, max_cost_usd=1.0)
+        world.calls.fates = {"a-1": ["lost"], "a-2": ["lacking"]}
+        world.buy()
+        assert [part.limits.max_cost_usd for part in world.calls.parts] == pytest.approx([1.0, 0.98])
 
     def test_without_a_limit_there_is_none(self) -> None:
         world = AutoWorld(requests(2), BATCH, price=9.0)

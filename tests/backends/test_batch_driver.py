@@ -1112,6 +1112,32 @@ class TestAccounting:
         world.run()
         assert (world.sizes, world.book.count()) == ([1] * 6, {"answered": 1})
 
+    def test_batches_that_expire_again_and_again_end_the_run(self) -> None:
+        world = World(requests(2))
+        world.service.usual = Course(end=BatchState.EXPIRED)
+        world.run()
+        assert (world.kind, world.sizes, world.book.count()) == ("outage", [2, 2, 2], {"waiting": 2})
+
+    def test_one_answer_among_them_is_enough_to_go_on(self) -> None:
+        world = World(requests(2))
+        world.service.courses = [Course(end=BatchState.EXPIRED)] * 5
+        world.service.fates = {"a-0": ["expired", "expired", "answered"]}
+        world.run()
+        assert (world.stopped, world.book.count()) == (None, {"answered": 2})
+
+    def test_files_that_are_named_after_the_end_are_waited_for(self) -> None:
+        world = World(requests(3))
+        world.service.courses = [Course(late=2)]
+        world.run()
+        assert world.service.calls("look at") == ["look at b1"] * 3
+        assert (world.counts, world.book.count()) == ([{"answered": 3}], {"answered": 3})
+
+    def test_files_that_are_never_named_leave_it_unclear_what_was_paid(self) -> None:
+        world = World(requests(3))
+        world.service.courses = [Course(late=99)]
+        world.run()
+        assert (world.counts, world.book.count(), world.sizes) == ([{"missing": 3}], {"unclear": 3}, [3])
+
     @pytest.mark.parametrize("fate", ["unclear", "lost"])
     def test_what_may_have_been_paid_is_not_asked_again_where_that_is_not_wanted(self, fate: str) -> None:
         world = World(requests(2), retry=RetryPolicy(first_delay=0.0, maybe_paid=False))
@@ -1295,9 +1321,11 @@ class TestEverythingAtOnce:
             with suppress(Crash):
                 world.run(wait=random.random() < 0.8)
             world = world.next(asked, max_requests=5, max_cost_usd=random.choice([None, 0.02]))
-        world.service.trouble, world.service.others = {}, 0
-        world = world.next(asked)
-        world.run()
+        world.service.trouble, world.service.others, world.service.usual = {}, 0, Course()
+        for _ in range(9):
+            world = world.next(asked).run()
+            if world.stopped is None:
+                break
         assert (world.stopped, world.book.open()) == (None, [])
         assert set(world.book.states) == {request.request_hash for request in asked}
         assert not set(world.book.count()) - {"answered", "unusable", "failed", "unclear"}
