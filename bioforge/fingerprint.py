@@ -24,12 +24,14 @@ def canonical(value: object) -> bytes:
 PLAIN_DIALECT = "openai-compatible"
 
 
-def request_hash(endpoint: str, body: bytes, dialect: str = PLAIN_DIALECT) -> str:
+def request_hash(endpoint: str, body: bytes, dialect: str = PLAIN_DIALECT, sample: int = 1) -> str:
     """The identity of a request: `v1:` and the sha256 (hex) of endpoint, a newline, and the canonical body.
 
-    Another dialect than the plain one stands before the endpoint with a colon: its answers are not shared.
+    Another dialect than the plain one stands before the endpoint with a colon: its answers are not shared. From the
+    second `sample` on its number follows the endpoint with a `#`: independent answers to the same body.
     """
-    digest = hashlib.sha256((endpoint if dialect == PLAIN_DIALECT else f"{dialect}:{endpoint}").encode())
+    place = endpoint if dialect == PLAIN_DIALECT else f"{dialect}:{endpoint}"
+    digest = hashlib.sha256((place if sample == 1 else f"{place}#{sample}").encode())
     digest.update(b"\n")
     digest.update(body)
     return f"v1:{digest.hexdigest()}"

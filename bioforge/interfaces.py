@@ -99,8 +99,13 @@ class Stop:
         return self.level
 
     def subscribe(self, wake: Callable[[], None]) -> None:
-        """`wake` is called at each rise of the level, from whatever thread raised it."""
+        """`wake` is called at each rise of the level and at each nudge, from whatever thread did it."""
         self._wake.append(wake)
+
+    def nudge(self) -> None:
+        """Have the backend look for new requests now. Safe from any thread."""
+        for wake in tuple(self._wake):
+            wake()
 
 
 @dataclass(frozen=True, slots=True)
@@ -206,7 +211,9 @@ class Choice:
 class Work:
     """What a backend is given: requests to pull lazily and in order, the limits, and the stop signal.
 
-    A backend pulls from `requests` only when it can send; it assigns `gauges` whenever they change. The rest is for
+    A backend pulls from `requests` only when it can send; it assigns `gauges` whenever they change. An answer that was
+    recorded can bring about further requests, so `requests` that had no more are asked again after each group of
+    events; and while `more()` is true further ones may come at any time, announced by a nudge. The rest is for
     backends whose work outlives a run: `batches` are those that earlier runs left open and `members` what is in them;
     `retries` reads anew the requests that failed in this run and are to be tried again; `enqueued_tokens` are the
     limits learned so far by model; not `wait` means to submit, collect what is ready, and leave. `folder` is for
@@ -226,6 +233,7 @@ class Work:
     choice: Choice | None = None
     folder: Path | None = None
     project: str = ""
+    more: Callable[[], bool] = lambda: False
 
 
 class Backend(ABC):

@@ -64,11 +64,19 @@ class Failure:
 
 
 @dataclass(frozen=True, slots=True)
+class Turn:
+    """One message of a conversation that goes on after the input: `role` is `user` or `assistant`."""
+
+    role: str
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
 class Rendered:
     """One request before it takes an endpoint's form: texts rendered for an artist, and the recipe's parameters.
 
     `prompt` is a reusable prompt (`{"id", "version", "variables"}`) where the recipe uses one; `instructions` and
-    `input` are None where the recipe does not have them.
+    `input` are None where the recipe does not have them. `turns` follow the input.
     """
 
     endpoint: str
@@ -77,6 +85,7 @@ class Rendered:
     input: str | None
     prompt: Mapping[str, object] | None
     parameters: Mapping[str, object]
+    turns: tuple[Turn, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,6 +118,7 @@ class Answer:
     """What came back and was paid for. `body` is the raw response as received; the rest is read from it.
 
     `problem` is None when the text can be used, and otherwise says why not (truncated, refused, malformed …).
+    `parsed` is the text as JSON where a schema was asked for and holds; `validation` the hash of what it was checked by.
     """
 
     body: bytes
@@ -119,6 +129,8 @@ class Answer:
     service_tier: str | None = None
     cost_usd: float | None = None
     problem: Failure | None = None
+    parsed: str | None = None
+    validation: str | None = None
 
 
 @dataclass(frozen=True, slots=True)

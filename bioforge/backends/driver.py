@@ -104,8 +104,12 @@ def drive(
                 break
             if launches:
                 lanes.submit(launches)
-            if window.done():
-                break
+            if window.done() and (window.stopped or stop.level or not work.more()):
+                if not events:
+                    break
+                # What was just recorded may have brought about further requests.
+                finished = []
+                continue
             work.gauges = window.gauges(now)
             timeout = window.timeout(clock())
             finished = lanes.wait(HEARTBEAT if timeout is None else min(timeout, HEARTBEAT))

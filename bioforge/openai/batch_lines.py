@@ -13,7 +13,7 @@ from bioforge.batching import Row
 from bioforge.events import Launch
 from bioforge.model import ENDED, Batch, BatchProblem, BatchState, Failure, Paid, Usage
 from bioforge.openai.failures import read_failure, readable
-from bioforge.openai.wire import Price, read_answer, read_usage
+from bioforge.openai.wire import Price, read_answer, read_usage, sent
 
 TIER = "batch"
 """The price tier of everything that is bought in a batch."""
@@ -55,10 +55,10 @@ _ENQUEUED = re.compile(r"enqueued[\s_-]+token|token_limit_exceeded", re.IGNORECA
 
 
 def line(launch: Launch) -> bytes:
-    """The line that asks for a request, with its line feed. The body is the request's own, byte for byte."""
+    """The line that asks for a request, with its line feed. The body is the request's own, as it is sent."""
     custom_id = json.dumps(launch.client_request_id).encode()
     url = json.dumps(launch.request.endpoint).encode()
-    return b'{"custom_id":%b,"method":"POST","url":%b,"body":%b}\n' % (custom_id, url, launch.request.body)
+    return b'{"custom_id":%b,"method":"POST","url":%b,"body":%b}\n' % (custom_id, url, sent(launch.request))
 
 
 def custom_id(target: int, number: int, request_hash: str) -> str:

@@ -9,6 +9,7 @@ from typing import Any
 from bioforge.errors import ConfigError
 from bioforge.model import Answer, Failure, Rendered, Request, Usage
 from bioforge.openai.failures import readable
+from bioforge.schemas.asking import in_written_order
 
 Price = Callable[[str, Usage, str | None], float | None]
 """US dollars for a model's usage at a service tier; None where unknown."""
@@ -40,22 +41,33 @@ def body(rendered: Rendered) -> dict[str, object]:
     """The request body for a recipe's endpoint; `ConfigError` where that endpoint cannot express it."""
     if rendered.endpoint == CHAT:
         return _chat_body(rendered)
+    asked: object = rendered.input
+    if rendered.turns:
+        first = [] if rendered.input is None else [{"role": "user", "content": rendered.input}]
+        asked = [*first, *({"role": turn.role, "content": turn.text} for turn in rendered.turns)]
     parts = {
         "model": rendered.model,
         "instructions": rendered.instructions,
-        "input": rendered.input,
+        "input": asked,
         "prompt": None if rendered.prompt is None else dict(rendered.prompt),
     }
     return {**rendered.parameters, **{name: value for name, value in parts.items() if value is not None}}
 
 
 def sent(request: Request) -> bytes:
-    """The bytes that go out: the request's own body, with the tier it is bought at unless it names one itself."""
-    if request.service_tier is None:
+    """The bytes that go out: the request's own body, with the tier it is bought at unless it names one itself.
+
+    A schema's properties go out in the order they were written in, which canonical JSON has lost.
+    """
+    tier, ordered = request.service_tier, b'"json_schema"' in request.body
+    if tier is None and not ordered:
         return request.body
     body = json.loads(request.body)
-    body.setdefault("service_tier", request.service_tier)
-    return json.dumps(body, ensure_ascii=False, separators=(",", ":"), sort_keys=True).encode("utf-8", "surrogatepass")
+    if tier is not None:
+        body = dict(sorted({"service_tier": tier, **body}.items()))
+    if ordered:
+        body = in_written_order(body)
+    return json.dumps(body, ensure_ascii=False, separators=(",", ":")).encode("utf-8", "surrogatepass")
 
 
 def _chat_body(rendered: Rendered) -> dict[str, object]:
@@ -67,7 +79,8 @@ def _chat_body(rendered: Rendered) -> dict[str, object]:
     body: dict[str, object] = dict(rendered.parameters)
     if "max_output_tokens" in body:
         body["max_completion_tokens"] = body.pop("max_output_tokens")
-    messages = [("system", rendered.instructions), ("user", rendered.input)]
+    messages: list[tuple[str, str | None]] = [("system", rendered.instructions), ("user", rendered.input)]
+    messages += [(turn.role, turn.text) for turn in rendered.turns]
     if any(content is not None for _, content in messages):
         body["messages"] = [{"role": role, "content": text} for role, text in messages if text is not None]
     if rendered.model is not None:

@@ -57,7 +57,7 @@ class Window:
         random = random or Random().random
         self.stopped: Stopped | None = None
         self.exhausted = False
-        """Whether every request was pulled from the source."""
+        """Whether the source had no more requests when it was last asked."""
         self._limits = limits
         self._retry = retry
         self._random = random
@@ -165,11 +165,11 @@ class Window:
         if self._retries and self._retries[0][0] <= now:
             return heapq.heappop(self._retries)[2]
         job, self._held = self._held, None
-        if job is None and not self.exhausted:
+        if job is None:
+            # Asked again although it had no more: an answer can bring about further requests.
             request = next(source, None)
-            if request is None:
-                self.exhausted = True
-            else:
+            self.exhausted = request is None
+            if request is not None:
                 job = _Job(request)
         return job
 

@@ -1,0 +1,28 @@
+"""Structured outputs: from a JSON Schema or a pydantic model to what is asked for and what an answer is checked by.
+
+load_schema       schemas/bio.json or package.module:Model → Schema; a mistake is one ConfigError
+Schema            the strict JSON Schema of the request, two hashes, and validate(text) → Valid | Invalid
+response_format   the request parameter of either endpoint
+repair_instructions   the words that ask once more
+"""
+
+from __future__ import annotations
+
+from bioforge.schemas.asking import PARAMETERS, in_written_order, repair_instructions, response_format
+from bioforge.schemas.loading import from_document, from_model, load_schema
+from bioforge.schemas.schema import Schema
+from bioforge.schemas.verdicts import Invalid, SchemaError, Valid
+
+__all__ = [
+    "PARAMETERS",
+    "Invalid",
+    "Schema",
+    "SchemaError",
+    "Valid",
+    "from_document",
+    "from_model",
+    "in_written_order",
+    "load_schema",
+    "repair_instructions",
+    "response_format",
+]

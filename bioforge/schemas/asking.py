@@ -1,0 +1,60 @@
+"""A schema in a request: the parameter of either endpoint, and the words that ask again after an invalid answer. Pure.
+
+https://platform.openai.com/docs/guides/structured-outputs
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import TYPE_CHECKING, Any
+
+from bioforge.errors import ConfigError
+
+if TYPE_CHECKING:
+    from bioforge.schemas.schema import Schema
+    from bioforge.schemas.verdicts import SchemaError
+
+PARAMETERS: Mapping[str, str] = {"/v1/responses": "text", "/v1/chat/completions": "response_format"}
+"""The request parameter that `response_format` gives the value of, by endpoint."""
+
+
+def response_format(schema: Schema, endpoint: str) -> dict[str, Any]:
+    """The value of `text` for `/v1/responses`, of `response_format` for `/v1/chat/completions`."""
+    named = {"name": schema.name, "schema": dict(schema.generation), "strict": True}
+    match PARAMETERS.get(endpoint):
+        case "text":
+            return {"format": {"type": "json_schema", **named}}
+        case "response_format":
+            return {"type": "json_schema", "json_schema": named}
+    raise ConfigError(f"{schema.source}: a schema cannot be used with {endpoint}", f"use {' or '.join(PARAMETERS)}")
+
+
+def repair_instructions(errors: Iterable[SchemaError]) -> str:
+    """What is added to a request that is sent once more. The same errors give the same words."""
+    listed = "\n".join(f"- {error}" for error in errors)
+    return (
+        "Your previous answer did not fit the required JSON schema:\n"
+        f"{listed}\n"
+        "Answer the same request again with the complete, corrected JSON, and with nothing before or after it."
+    )
+
+
+def in_written_order(body: Mapping[str, Any]) -> dict[str, Any]:
+    """A request body whose schema names its properties in the order they were written in.
+
+    Canonical JSON sorts them, and a model answers in the order in which they are named. `required` has kept it.
+    """
+    return {key: _ordered(value) if key in PARAMETERS.values() else value for key, value in body.items()}
+
+
+def _ordered(value: Any) -> Any:
+    if isinstance(value, list):
+        return [_ordered(item) for item in value]
+    if not isinstance(value, Mapping):
+        return value
+    made = {key: _ordered(item) for key, item in value.items()}
+    properties, required = made.get("properties"), made.get("required")
+    # a property may itself be called `properties`: then its siblings are no list of names
+    if isinstance(properties, dict) and isinstance(required, list) and set(required) == properties.keys():
+        made["properties"] = {name: properties[name] for name in required}
+    return made
