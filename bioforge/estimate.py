@@ -9,22 +9,31 @@ from bioforge.interfaces import Backend, Load
 from bioforge.model import Batch, Usage
 from bioforge.prompts import Definition
 from bioforge.store import Store
-from bioforge.store.ledger import average_usage
 from bioforge.store.stale import StaleGroup
+from bioforge.store.tokens import Answers, Observed, counted_by
+from bioforge.tokens import ESTIMATED, Counting
 
 GUESSED_OUTPUT = 300
 """Tokens of an answer to a model that has not answered yet and has no limit set."""
 
+TEXT_PARAMETERS = ("response_format", "text", "tools", "functions")
+"""Request parameters whose content the provider counts as input too, in a form that only it knows."""
+
 
 @dataclass(frozen=True, slots=True)
 class Priced:
-    """A group of stale targets with its price in US dollars; None where the model's price is unknown."""
+    """A group of stale targets with its price in US dollars; None where the model's price is unknown.
+
+    `counting` is how its input was counted, `corrected` by what it was corrected after that.
+    """
 
     group: StaleGroup
     model: str
     input_tokens: int
     output_tokens: int
     cost_usd: float | None
+    counting: Counting = ESTIMATED
+    corrected: Observed | None = None
 
 
 def output_limit(parameters: Mapping[str, object]) -> int | None:
@@ -36,37 +45,72 @@ def output_limit(parameters: Mapping[str, object]) -> int | None:
     return None
 
 
+@dataclass(frozen=True, slots=True)
+class _Known:
+    """What prices of one variant of a recipe come from. `corrected`: where answers tell more than the count does."""
+
+    definition: Definition
+    counting: Counting
+    observed: Observed | None
+    corrected: Observed | None
+
+
 class Estimator:
-    """Token and price estimates; knows how long a model's answers have been so far."""
+    """Token and price estimates; knows how long a model's answers have been so far, and how far off its estimates."""
 
     def __init__(
         self, store: Store, backend: Backend, definitions: Iterable[Definition], tier: str | None = None
     ) -> None:
         """`tier`: at which prices are told; None: as the backend buys."""
         self.tier = tier
+        self._store = store
         self._backend = backend
-        self._definitions = {definition.recipe: definition for definition in definitions}
-        self._observed = {
-            definition.recipe: average_usage(store, definition.model) for definition in self._definitions.values()
-        }
+        self._definitions = {(definition.recipe, definition.variant): definition for definition in definitions}
+        self._answers: dict[str | None, Answers] = {}
+        self._known: dict[tuple[str, str], _Known] = {}
 
-    def output_tokens(self, recipe: str) -> int:
+    def output_tokens(self, recipe: str, variant: str = "") -> int:
         """How long an answer is likely to be: as so far, else as long as it may be, else a guess."""
-        observed = self._observed[recipe]
-        if observed is not None:
-            return max(1, round(observed[1]))
-        return output_limit(self._definitions[recipe].parameters) or GUESSED_OUTPUT
+        known = self._look_up(recipe, variant)
+        if known.observed is not None:
+            return max(1, round(known.observed.output_tokens))
+        return output_limit(known.definition.parameters) or GUESSED_OUTPUT
 
-    def model(self, recipe: str) -> str:
-        return self._definitions[recipe].model or ""
+    def input_tokens(self, recipe: str, variant: str, counted: float) -> float:
+        """What the provider is likely to count where so many tokens were counted here."""
+        corrected = self._look_up(recipe, variant).corrected
+        return counted if corrected is None else counted * corrected.input_ratio
+
+    def model(self, recipe: str, variant: str = "") -> str:
+        return self._definitions[recipe, variant].model or ""
+
+    def _look_up(self, recipe: str, variant: str) -> _Known:
+        """Read when it is first asked for: a plan without anything stale asks for nothing."""
+        found = self._known.get((recipe, variant))
+        if found is None:
+            found = self._known[recipe, variant] = self._learn(self._definitions[recipe, variant])
+        return found
+
+    def _learn(self, definition: Definition) -> _Known:
+        if definition.model not in self._answers:
+            self._answers[definition.model] = Answers(self._store, definition.model)
+        observed = self._answers[definition.model].observed(definition.recipe, definition.variant)
+        how = counted_by(self._store, definition.recipe, definition.variant)
+        # of a reusable prompt only the variables are known here
+        counting = ESTIMATED if definition.prompt is not None else Counting.from_text(how)
+        more = definition.schema is not None or any(name in definition.parameters for name in TEXT_PARAMETERS)
+        whole = counting.exact and not more
+        corrected = observed if observed is not None and observed.corrects and not whole else None
+        return _Known(definition, counting, observed, corrected)
 
     def price(self, groups: Sequence[StaleGroup]) -> list[Priced]:
         return [self._price(group) for group in groups]
 
     def _price(self, group: StaleGroup) -> Priced:
+        which = (group.recipe, group.variant)
         sendable = group.targets - group.held - group.unrenderable
-        each = group.input_tokens / sendable if sendable else 0.0
-        output, model = self.output_tokens(group.recipe), self.model(group.recipe)
+        each = self.input_tokens(*which, group.input_tokens / sendable) if sendable else 0.0
+        known, output, model = self._look_up(*which), self.output_tokens(*which), self.model(*which)
         usage = Usage(input_tokens=round(each), output_tokens=output)
         one = self._backend.price(model, usage, self.tier) if sendable else 0.0
         return Priced(
@@ -75,13 +119,19 @@ class Estimator:
             input_tokens=round(each * group.requests),
             output_tokens=output * group.requests,
             cost_usd=None if one is None else one * group.requests,
+            counting=known.counting,
+            corrected=known.corrected,
         )
 
     def unknown_price(self, recipes: Iterable[str]) -> str | None:
         """The first model without a known price among these recipes, or None when all are known."""
-        for recipe in recipes:
-            if self._backend.price(self.model(recipe), Usage(input_tokens=1000, output_tokens=100)) is None:
-                return self.model(recipe) or "(the prompt's own model)"
+        wanted = set(recipes)
+        for (recipe, _), definition in self._definitions.items():
+            if recipe not in wanted:
+                continue
+            model = definition.model or ""
+            if self._backend.price(model, Usage(input_tokens=1000, output_tokens=100)) is None:
+                return model or "(the prompt's own model)"
         return None
 
 

@@ -57,7 +57,7 @@ class Failed:
     """An attempt without an answer. Not `final`: the same request is tried again in `retry_in` seconds.
 
     `counted` is False for failures that say nothing about this request (quota, key, long pauses): they use up no
-    attempt. `body` is what was received, where anything was.
+    attempt. `body` is what was received, where anything was. `retry_after` is what the provider asked for, in seconds.
     """
 
     launch: Launch
@@ -69,6 +69,7 @@ class Failed:
     retry_in: float | None = None
     request_id: str | None = None
     body: bytes | None = None
+    retry_after: float | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -64,8 +64,6 @@ class Limits:
     requests_per_minute: float | None = None
     tokens_per_minute: float | None = None
     max_cost_usd: float | None = None
-    max_failures: int | None = None
-    """Stop after this many targets failed for good (`-k N`)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,16 +81,19 @@ class RetryPolicy:
 class Stop:
     """Carries Ctrl-C to the backend: level 1 asks to drain, level 2 to leave now. Safe to call in a signal handler.
 
-    `reason` is what asked first: `interrupted` (a person or a signal) or `deadline`.
+    `reason` is what asked first: `interrupted` (a person or a signal), `deadline` or `failures`. Only a person who asks
+    twice makes it leave.
     """
 
     def __init__(self) -> None:
         self.level = 0
         self.reason = ""
+        self._interrupts = 0
         self._wake: list[Callable[[], None]] = []
 
     def raise_level(self, reason: str = "interrupted") -> int:
-        self.level += 1
+        self._interrupts += reason == "interrupted"
+        self.level = max(self.level, self._interrupts, 1)
         self.reason = self.reason or reason
         for wake in tuple(self._wake):
             wake()

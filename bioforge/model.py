@@ -111,6 +111,8 @@ class Request:
     attempts: int = 0
     service_tier: str | None = None
     """Sent along and no part of the identity: an answer is the same answer, however it was bought."""
+    max_attempts: int | None = None
+    """The most times it is sent, whatever those attempts come to. None: as the retry policy counts them."""
 
 
 @dataclass(frozen=True, slots=True)

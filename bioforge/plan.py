@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 NEW = "new"
@@ -16,8 +16,23 @@ FORGOTTEN = "forgotten"
 REMOVED = "removed"
 IN_BATCH = "in batch"
 """Asked for, in a batch whose results are still to come."""
+INVALID = "invalid"
+"""The answer was good until its schema became stricter; it is asked for again."""
+REPAIR = "repair"
+"""The answer did not fit the schema; asked once more, with the errors."""
+FALLBACK = "fallback"
+"""The model before this one has failed for good."""
+UPSTREAM = "upstream"
+"""Waits for a recipe it needs, which is stale itself; whether there is anything to ask shows then."""
+SKIPPED = "skipped"
+"""A recipe it needs has failed, and is not asked again by itself."""
 
-REASONS = (NEW, CHANGED, FAILED, INTERRUPTED, MAYBE_PAID, FORCED, FORGOTTEN, IN_BATCH)
+REASONS = (
+    NEW, CHANGED, FAILED, INTERRUPTED, MAYBE_PAID, FORCED, FORGOTTEN, IN_BATCH, INVALID, REPAIR, FALLBACK, UPSTREAM,
+    SKIPPED,
+)  # fmt: skip
+SCHEMA = "schema"
+"""The error class of an answer that does not fit its schema."""
 
 # What a request has come to; kept with the request, so that identical requests share it.
 STARTED = "started"
@@ -28,11 +43,19 @@ UNUSABLE = "unusable"
 
 @dataclass(frozen=True, slots=True)
 class KnownRequest:
-    """What became of a request that was sent before. `detail` is the failure's class and message, or its batch."""
+    """What became of a request that was sent before. `detail` is the failure's class and message, or its batch;
+    `validation` the hash of the schema that its answer was last checked by, None where it never was."""
 
     state: str
     response: int | None
     detail: str | None
+    error_class: str | None = None
+    validation: str | None = None
+
+    @property
+    def misfit(self) -> bool:
+        """Whether there is an answer that does not fit the schema."""
+        return self.state == INVALID or (self.state == UNUSABLE and self.error_class == SCHEMA)
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,6 +69,15 @@ class KnownTarget:
     built_row: str | None
     accepted_hash: str | None
     accepted_response: int | None = None
+    reason_before: str | None = None
+    upstream: str | None = None
+    built_upstream: str | None = None
+
+    def forced(self, wanted_hash: str) -> bool:
+        """Whether somebody asked for it to be built anew, and it was not yet; perhaps since it waits for others."""
+        if self.reason in (UPSTREAM, SKIPPED):
+            return self.reason_before == FORCED
+        return self.reason == FORCED and self.request_hash == wanted_hash
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,6 +89,35 @@ class Decision:
     detail: str | None = None
     response: int | None = None
     held: bool = False
+    reason_before: str | None = None
+    """What it is stale for as well, once what it waits for is there."""
+
+
+@dataclass(frozen=True, slots=True)
+class Upstream:
+    """A needed recipe's target, as far as others depend on it. `reason` None: fresh, by `response`.
+
+    `stuck`: stale, and nothing will be asked for it by itself.
+    """
+
+    recipe: str
+    reason: str | None
+    detail: str | None
+    response: int | None
+    stuck: bool = False
+
+
+def blocked(upstream: Sequence[Upstream], target: KnownTarget | None) -> Decision | None:
+    """Why a target cannot be asked for yet, by what it needs; None when everything is there."""
+    stale = [need for need in upstream if need.reason is not None or need.response is None]
+    if not stale:
+        return None
+    before = FORCED if target is not None and FORCED in (target.reason, target.reason_before) else None
+    for need in stale:
+        if need.stuck:
+            error_class = (need.detail or "").partition(":")[0] if need.reason == FAILED else need.reason
+            return Decision(SKIPPED, f"{need.recipe} ({error_class or need.reason})", reason_before=before)
+    return Decision(UPSTREAM, ", ".join(need.recipe for need in stale), reason_before=before)
 
 
 def decide(wanted_hash: str, target: KnownTarget | None, request: KnownRequest | None, changes: str | None) -> Decision:
@@ -64,7 +125,7 @@ def decide(wanted_hash: str, target: KnownTarget | None, request: KnownRequest |
     state = None if request is None else request.state
     if request is not None and state == IN_BATCH:
         return Decision(IN_BATCH, request.detail)
-    if target is not None and target.reason == FORCED and target.request_hash == wanted_hash:
+    if target is not None and target.forced(wanted_hash):
         return Decision(FORCED)
     if request is not None and state == ANSWERED:
         return Decision(None, response=request.response)
@@ -79,6 +140,8 @@ def decide(wanted_hash: str, target: KnownTarget | None, request: KnownRequest |
             return Decision(MAYBE_PAID, request.detail)
         if state in (INTERRUPTED, WAITING):
             return Decision(INTERRUPTED, request.detail)
+        if state == INVALID:
+            return Decision(INVALID, request.detail)
         if state == FORGOTTEN:
             return Decision(FORGOTTEN)
     if target is None or target.built_response is None:
@@ -107,9 +170,19 @@ def _brief(value: object) -> str | None:
     return text if len(text) <= 40 and "\n" not in text else None
 
 
+def upstream_changes(old: str | None, new: str | None) -> Iterator[str]:
+    """The needed recipes whose answers differ, by what a target was built from and is wanted from (JSON, by recipe)."""
+    if old is None or new is None or old == new:
+        return
+    before, after = json.loads(old), json.loads(new)
+    for need in sorted(after):
+        if before.get(need) != after[need]:
+            yield need
+
+
 def definition_changes(old: Mapping[str, object], new: Mapping[str, object]) -> Iterator[Change]:
     """What differs between two definitions (`Definition.as_dict`), part by part."""
-    for part in ("endpoint", "model", "instructions", "input", "prompt", "dialect"):
+    for part in ("endpoint", "model", "instructions", "input", "prompt", "schema", "needs", "for", "dialect"):
         if old.get(part) != new.get(part):
             yield Change(part, old.get(part), new.get(part))
     before, after = old.get("parameters"), new.get("parameters")

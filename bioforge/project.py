@@ -9,7 +9,9 @@ from itertools import islice
 from pathlib import Path
 
 from bioforge import engine, planfile
+from bioforge.aftermath import Aftermath
 from bioforge.config import ProjectConfig
+from bioforge.config.relations import in_order
 from bioforge.errors import (
     EXIT_INTERRUPTED,
     EXIT_STOPPED,
@@ -22,22 +24,28 @@ from bioforge.errors import (
 )
 from bioforge.estimate import Estimator, batch_loads, loads, total
 from bioforge.events import Stopped
-from bioforge.interfaces import Backend, BackendContext, Job, Stop, Work
-from bioforge.model import Batch, Request
+from bioforge.interfaces import Backend, BackendContext, Job, Limits, Stop, Work
+from bioforge.model import Batch
 from bioforge.orders import Order, Plan, Result, Watcher
 from bioforge.outputs import check_outputs, write_outputs
+from bioforge.planning import Planner
 from bioforge.plugins import Plugins
 from bioforge.prompts import Prompts
-from bioforge.recipes import definitions, no_data_notes, prompt_notes
+from bioforge.recipes import closure, definitions, no_data_notes, prompt_notes
 from bioforge.refresh import InputSpec, Refreshed, refresh
+from bioforge.requesting import Requests
 from bioforge.store import Selection, Store, batches, inputs, runs, stale, targets
 from bioforge.store.ledger import average_cost, average_seconds
 from bioforge.store.record import Settled, settle
+from bioforge.store.targets import Which
 
 NO_RUN = 0
 """Lists of targets are kept by run; this one is for plans, and is overwritten by the next."""
 
 SIMULATED_POLLING = {"poll_seconds": 0.5, "poll_max_seconds": 2.0}
+
+SMALLEST_BUDGET = 1e-9
+"""US dollars: what is left when nothing is. Open batches are collected all the same; nothing more is sent."""
 
 NO_KEY = "none"
 """What the embedded server is given: too short to be masked as a secret where it stands in a text."""
@@ -56,6 +64,7 @@ class OpenProject:
         self.backend = self._backend(config.provider.base_url)
         dialect = SIMULATOR if config.simulated else self.backend.dialect
         self.prompts = [Prompts(definition) for definition in definitions(config, dialect)]
+        self._needs = {name: recipe.needs for name, recipe in config.recipes.items()}
 
     def _backend(self, base_url: str, name: str | None = None) -> Backend:
         config, name = self.config, name or self.backend_name
@@ -96,7 +105,7 @@ class OpenProject:
 
     @property
     def recipes(self) -> list[str]:
-        return list(self.config.recipes)
+        return in_order(self.config.recipes)
 
     @property
     def input_spec(self) -> InputSpec:
@@ -110,12 +119,13 @@ class OpenProject:
         )
 
     def selection(self, recipes: Sequence[str], select: Sequence[str], limit: int | None = None) -> Selection:
-        """Raises `UsageError` for a recipe that the project does not have."""
+        """These recipes and what they need. Raises `UsageError` for a recipe that the project does not have."""
         for name in recipes:
             if name not in self.config.recipes:
                 known = nearest(name, self.recipes) or f"recipes are: {', '.join(self.recipes)}"
                 raise UsageError(f"no recipe {name!r} in {self.config.path.name}", known)
-        return Selection.parse(tuple(recipes) or tuple(self.recipes), tuple(select), limit)
+        chosen = set(closure(recipes, self._needs)) if recipes else set(self.recipes)
+        return Selection.parse(tuple(name for name in self.recipes if name in chosen), tuple(select), limit)
 
     def estimator(self, store: Store) -> Estimator:
         return self._estimator(store, None)
@@ -125,7 +135,14 @@ class OpenProject:
 
     def refresh(self, store: Store) -> Refreshed:
         """Bring the state up to date with input and recipes. Raises `InputError` for bad rows when strict."""
-        done = refresh(store, self.input_spec, self.plugins.reader, self.prompts, self.backend)
+        done = refresh(
+            store,
+            self.input_spec,
+            self.plugins.reader,
+            self.prompts,
+            self.backend,
+            ask_again_maybe_paid=self.config.retry.maybe_paid,
+        )
         done.notes += prompt_notes(self.prompts)
         if done.reading is not None and not done.reading.any_data:
             done.notes += no_data_notes(self.prompts)
@@ -154,6 +171,7 @@ class OpenProject:
         again = self.config.retry.maybe_paid
         groups = stale.stale_groups(store, selection, ask_again_maybe_paid=again)
         requests = self._to_send(store, selection) if groups else 0
+        groups.sort(key=self._place)
         priced = self.estimator(store).price(groups)
         found = batches.open_batches(store, selection)
         known = self.plugins.backends() if found else {}
@@ -173,21 +191,29 @@ class OpenProject:
         cost = total(priced, requests)
         return Plan(refreshed, selection, priced, requests, cost, choice, ours, len(found) - len(ours))
 
+    def _place(self, group: stale.StaleGroup) -> int:
+        """Where a group stands in a plan: what is needed before what needs it, variants as in the file."""
+        pairs = [(prompts.definition.recipe, prompts.definition.variant) for prompts in self.prompts]
+        return pairs.index((group.recipe, group.variant))
+
     def requests(
-        self, store: Store, selection: Selection, *, fresh_too: bool = False, waiting_only: bool = False
-    ) -> Iterator[Request]:
-        """The requests of the selected stale targets in order; `fresh_too`: as if everything were forced;
-        `waiting_only`: only those that failed in this run and wait for another try."""
-        return engine.requests(
+        self, store: Store, selection: Selection, which: Which = Which.STALE, run: int | None = None
+    ) -> Requests:
+        """The requests of the selected targets in order. `run`: with those that become ready while it goes on."""
+        return Requests(
             store,
-            {(prompts.definition.recipe, prompts.definition.variant): prompts for prompts in self.prompts},
+            self.prompts,
             self.backend,
             self.estimator(store),
             selection,
+            which,
             ask_again_maybe_paid=self.config.retry.maybe_paid,
-            fresh_too=fresh_too,
-            waiting_only=waiting_only,
+            run=run,
         )
+
+    def _planner(self, store: Store, run: int) -> Planner:
+        again = self.config.retry.maybe_paid
+        return Planner(store, self.prompts, self.backend, ask_again_maybe_paid=again, run=run)
 
     def run(self, order: Order, watcher: Watcher, stop: Stop) -> Result:
         """Plan, build what is stale, write the outputs.
@@ -234,6 +260,8 @@ class OpenProject:
         refreshed = self.refresh(store)
         self._check_can_send(store, order)
         selection = self._freeze(store, run, order)
+        if order.always_make:  # what depends on what is asked anew waits for it
+            self._planner(store, run).replan_dependents()
         plan = self._priced(store, refreshed, selection, order.deadline)
         watcher.planned(plan, store)
         fresh_before = self._fresh(store, selection)
@@ -275,20 +303,23 @@ class OpenProject:
         # A limit is for what is new: what open batches of earlier runs leave over was asked for by those.
         only_limited = not order.selection.ids and order.selection.run is None and order.selection.plan is None
         tried_again = Selection(recipes=plan.selection.recipes) if only_limited else plan.selection
+        requests = self.requests(store, plan.selection, run=run)
         work = Work(
-            requests=self.requests(store, plan.selection),
-            limits=replace(self.config.limits, max_failures=order.max_failures),
+            requests=requests,
+            limits=self.config.limits,
             retry=self.config.retry,
             stop=stop,
             batches=[item.batch for item in plan.batches if item.backend == self.backend_name],
             members=batches.StoredMembers(store),
-            retries=lambda: self.requests(store, tried_again, waiting_only=True),
+            retries=lambda: self.requests(store, tried_again, Which.WAITING),
             enqueued_tokens=batches.enqueued_tokens(store, self.provider),
             wait=order.wait,
             choice=plan.choice,
             folder=self.config.state_path.with_name(self.config.state_path.name + ".batches"),
             project=self.config.project.name,
         )
+        planner = self._planner(store, run)
+        aftermath = Aftermath(self.prompts, planner, requests, stop, order.max_failures, watcher.grown)
         awaited = sum(batch.requests for batch in work.batches if batch.awaited)
         stopped = None
         with self._sending(batches_too=bool(plan.batches) or self.backend.batches) as backend:
@@ -298,16 +329,32 @@ class OpenProject:
                 for name, others in self._of_others(plan.batches):
                     # collected if they are ready, and not waited for: this run was told to use another backend
                     part = replace(work, requests=iter(()), retries=lambda: iter(()), batches=others, choice=None)
-                    stopped = engine.build(store, run, backend(name), name, self.provider, part, watcher)
+                    stopped = engine.build(store, run, backend(name), name, self.provider, part, watcher, aftermath)
                 # what the batches of others gave back is asked now: the requests are read when they are pulled
                 if plan.requests or work.batches or self._to_send(store, plan.selection):
-                    stopped = engine.build(
-                        store, run, backend(self.backend_name), self.backend_name, self.provider, work, watcher
-                    )
+                    stopped = self._build(store, run, backend(self.backend_name), work, watcher, aftermath)
+                    # a backend that does not ask again for what its answers made ready is asked again itself
+                    while stopped is None and (left := requests.waiting):
+                        work = replace(work, batches=(), limits=self._limits_left(store, run))
+                        stopped = self._build(store, run, backend(self.backend_name), work, watcher, aftermath)
+                        if requests.waiting >= left:
+                            break
             finally:
                 watcher.finish()
         settle(store)
         return stopped
+
+    def _build(
+        self, store: Store, run: int, backend: Backend, work: Work, watcher: Watcher, aftermath: Aftermath
+    ) -> Stopped | None:
+        return engine.build(store, run, backend, self.backend_name, self.provider, work, watcher, aftermath)
+
+    def _limits_left(self, store: Store, run: int) -> Limits:
+        """The limits without what the run has spent already."""
+        limits = self.config.limits
+        if limits.max_cost_usd is None:
+            return limits
+        return replace(limits, max_cost_usd=max(SMALLEST_BUDGET, limits.max_cost_usd - runs.spent_usd(store, run)))
 
     def _to_send(self, store: Store, selection: Selection) -> int:
         return stale.requests_to_send(store, selection, ask_again_maybe_paid=self.config.retry.maybe_paid)
@@ -320,7 +367,10 @@ class OpenProject:
     def _fresh(self, store: Store, selection: Selection) -> int:
         """Targets that are up to date, over the whole input, of the selected recipes."""
         reasons = stale.counts(store, selection.recipes).values()
-        return stale.total_artists(store) * len(selection.recipes) - sum(sum(counts.values()) for counts in reasons)
+        artists = stale.total_artists(store)
+        definitions = [prompts.definition for prompts in self.prompts if prompts.definition.recipe in selection.recipes]
+        whole = sum(1 if definition.for_all else artists for definition in definitions)
+        return whole - sum(sum(counts.values()) for counts in reasons)
 
     def _end(self, store: Store, run: int, result: Result) -> None:
         if result.run is None:

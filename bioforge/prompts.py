@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import json
 import math
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
-from typing import Any
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
 
 import jinja2
 import jinja2.meta
@@ -15,14 +16,23 @@ from jinja2.sandbox import ImmutableSandboxedEnvironment
 from bioforge.errors import TemplateError, nearest
 from bioforge.model import Artist, Rendered
 
+if TYPE_CHECKING:
+    from bioforge.schemas import Schema
+
 OWN_NAMES = ("artist_id", "artist_name", "artist_data")
+NEEDS = "needs"
+"""All needed recipes by name, for names that are no words of a template."""
+ARTISTS = "artists"
+"""All artists, in the template of a recipe over all of them."""
 
 
 @dataclass(frozen=True, slots=True)
 class Definition:
     """How a recipe asks, with its template texts read from their files: what is stale when this changes.
 
-    `sources` names the files the texts came from, for messages; it is no part of the definition's identity.
+    `upstream` is the variant of each needed recipe; `needs_parsed` those of them whose answers are JSON; `for_all`: one
+    request about all artists. `settings` tell this variant from others. `sources` names the files the texts came from,
+    for messages; it is no part of the definition's identity.
     """
 
     recipe: str
@@ -35,8 +45,26 @@ class Definition:
     variant: str = ""
     dialect: str = "openai-compatible"
     sources: Mapping[str, str] | None = None
+    sample: int = 1
+    for_all: bool = False
+    upstream: Mapping[str, str] = field(default_factory=dict)
+    needs_parsed: frozenset[str] = frozenset()
+    schema: Schema | None = None
+    repair: bool = False
+    fallback: tuple[str, ...] = ()
 
     def as_dict(self) -> dict[str, object]:
+        """What decides over freshness. Parts that are not used are absent, so that new ones make nothing stale."""
+        schema = self.schema
+        further: dict[str, object] = {
+            "needs": dict(self.upstream),
+            "for": "all" if self.for_all else "",
+            "schema": None if schema is None else {"name": schema.name, **schema.generation},
+            "validation": None if schema is None else schema.validation_hash,
+            "repair": self.repair,
+            "fallback": list(self.fallback),
+            "sample": self.sample if self.sample > 1 else None,
+        }
         return {
             "endpoint": self.endpoint,
             "model": self.model,
@@ -45,7 +73,46 @@ class Definition:
             "prompt": None if self.prompt is None else dict(self.prompt),
             "parameters": dict(self.parameters),
             "dialect": self.dialect,
+            **{name: value for name, value in further.items() if value},
         }
+
+    @property
+    def follows_up(self) -> bool:
+        """Whether there is something else to ask when a request has failed."""
+        return self.repair or bool(self.fallback)
+
+    def sent_parameters(self) -> Mapping[str, object]:
+        """The request parameters, with the schema where the endpoint wants it."""
+        if self.schema is None:
+            return self.parameters
+        from bioforge.schemas import PARAMETERS, response_format
+
+        name = PARAMETERS[self.endpoint]
+        given = self.parameters.get(name)
+        more = given if isinstance(given, Mapping) else {}
+        return {**self.parameters, name: {**more, **response_format(self.schema, self.endpoint)}}
+
+
+@dataclass(frozen=True, slots=True)
+class Needed:
+    """The answer of a needed recipe, as templates read it. `parsed` is None without a schema."""
+
+    text: str
+    parsed: object = None
+
+
+class Fields(dict[str, Any]):
+    """A JSON object whose fields are found by their names even where a dict has a method of that name."""
+
+    def __getattribute__(self, name: str) -> Any:
+        if not name.startswith("_") and dict.__contains__(self, name):
+            return dict.__getitem__(self, name)
+        return dict.__getattribute__(self, name)
+
+
+def needed(text: str | None, parsed: str | None) -> Needed:
+    """From the texts in the state."""
+    return Needed(text or "", None if parsed is None else json.loads(parsed, object_hook=Fields))
 
 
 class RenderError(Exception):
@@ -67,6 +134,7 @@ class Prompts:
     def __init__(self, definition: Definition) -> None:
         """Raises `TemplateError` when a text does not compile."""
         self.definition = definition
+        self._parameters = definition.sent_parameters()
         compiler = environment()
         self._names: set[str] = set()
         self._columns: set[str] = set()
@@ -125,40 +193,80 @@ class Prompts:
                 named += 1
         mentions = sum(1 for name in tree.find_all(jinja2.nodes.Name) if name.name == "columns")
         self._any_column = self._any_column or mentions > named
+        self._check_needed(tree)
+
+    def _check_needed(self, tree: jinja2.nodes.Template) -> None:
+        """Raise `TemplateError` for what an answer of a needed recipe does not have."""
+        definition = self.definition
+        for node in tree.find_all(jinja2.nodes.Getattr):
+            if not (isinstance(node.node, jinja2.nodes.Name) and node.node.name in definition.upstream):
+                continue
+            need, place = node.node.name, f"recipe.{definition.recipe}"
+            if node.attr not in ("text", "parsed"):
+                raise TemplateError(
+                    f"{place}: the template uses {need}.{node.attr}, and an answer has only {need}.text and {need}.parsed",
+                    f"did you mean {{{{ {need}.parsed.{node.attr} }}}}?",
+                )
+            if node.attr == "parsed" and need not in definition.needs_parsed:
+                raise TemplateError(
+                    f"{place}: the template uses {need}.parsed, and recipe {need!r} has no schema",
+                    f"give recipe.{need} a schema, or use {need}.text",
+                )
+
+    @property
+    def _own_names(self) -> frozenset[str]:
+        """Names that are no columns: needed recipes, and in a recipe over all artists the artists."""
+        own = {ARTISTS} if self.definition.for_all else {"columns"}
+        return frozenset(own | {NEEDS, *self.definition.upstream} if self.definition.upstream else own)
 
     @property
     def used_columns(self) -> frozenset[str] | None:
         """The names the templates read; None when they read columns by computed names, so any column may count."""
-        return None if self._any_column else frozenset((self._names - {"columns"}) | self._columns)
+        if self._any_column or self.definition.for_all:
+            return None
+        return frozenset((self._names - self._own_names) | self._columns)
 
     def check_names(self, known: Iterable[str]) -> None:
         """Raise `TemplateError` for a name that no input column has. `known` are the input's column names."""
-        columns = {*known, *OWN_NAMES}
-        for name in sorted((self._names - {"columns"}) | self._columns):
-            if name not in columns:
+        place = f"recipe.{self.definition.recipe}"
+        columns = set() if self.definition.for_all else {*known, *OWN_NAMES}
+        for name in sorted((self._names - self._own_names) | self._columns):
+            if name in columns:
+                continue
+            if self.definition.for_all:
                 raise TemplateError(
-                    f"recipe.{self.definition.recipe}: the template uses {name!r}, which is no column of the input",
-                    nearest(name, columns) or f"columns are: {', '.join(sorted(columns))}",
+                    f"{place}: the template uses {name!r}, and is one text about all artists",
+                    f"{{% for artist in {ARTISTS} %}} … {{{{ artist.{name} }}}} … {{% endfor %}}",
                 )
+            raise TemplateError(
+                f"{place}: the template uses {name!r}, which is no column of the input",
+                nearest(name, columns) or f"columns are: {', '.join(sorted(columns))}",
+            )
 
-    def render(self, artist: Artist) -> Rendered:
-        """Raises `RenderError`; every other value of the recipe passes through unchanged."""
-        context: dict[str, Any] = dict(artist.columns)
-        columns = {
-            **artist.columns,
-            "artist_id": artist.artist_id,
-            "artist_name": artist.artist_name,
-            "artist_data": artist.artist_data,
-        }
-        context.update(columns, columns=columns)
+    def render(
+        self,
+        artist: Artist,
+        upstream: Mapping[str, Needed] | None = None,
+        artists: Iterable[Mapping[str, object]] | None = None,
+    ) -> Rendered:
+        """Raises `RenderError`; every other value of the recipe passes through unchanged.
+
+        `upstream`: the answers of needed recipes, by name. `artists`: for a recipe over all of them, instead of the
+        artist's own columns.
+        """
         definition = self.definition
+        context = dict[str, Any]() if definition.for_all else artist_context(artist)
+        if definition.upstream:
+            context |= {**(upstream or {}), NEEDS: upstream or {}}
+        if definition.for_all:
+            context[ARTISTS] = artists if artists is not None else ()
         return Rendered(
             endpoint=definition.endpoint,
             model=definition.model,
             instructions=None if self._instructions is None else _call("instructions", self._instructions, context),
             input=None if self._input is None else _call("input", self._input, context),
             prompt=self._render_prompt(artist, context),
-            parameters=definition.parameters,
+            parameters=self._parameters,
         )
 
     def _render_prompt(self, artist: Artist, context: dict[str, Any]) -> Mapping[str, object] | None:
@@ -173,6 +281,17 @@ class Prompts:
             variables = {name: _call(name, render, context) for name, render in self._variables.items()}
         prompt["variables"] = variables
         return prompt
+
+
+def artist_context(artist: Artist) -> dict[str, Any]:
+    """The names a template has of one artist."""
+    columns = {
+        **artist.columns,
+        "artist_id": artist.artist_id,
+        "artist_name": artist.artist_name,
+        "artist_data": artist.artist_data,
+    }
+    return {**columns, "columns": columns}
 
 
 def _is_constant(tree: jinja2.nodes.Template) -> bool:

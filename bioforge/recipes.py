@@ -2,34 +2,110 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 
-from bioforge.config import ProjectConfig
+from bioforge.config import ProjectConfig, Recipe, TemplateText
+from bioforge.config.relations import TEMPLATES, in_order
+from bioforge.config.templates import resolve
+from bioforge.errors import ConfigError
 from bioforge.prompts import Definition, Prompts
+from bioforge.schemas import Schema, load_schema
+from bioforge.variants import Variant, expand
 
 PROMPT_OBJECTS_END = "2026-11-30"
 """The day on which OpenAI ends the prompts API and requests that name a prompt by its id."""
 
 
 def definitions(config: ProjectConfig, dialect: str) -> Iterator[Definition]:
-    """In the order of the file; `dialect` names whose answers may be shared."""
-    for name, recipe in config.recipes.items():
-        texts: dict[str, str] = {}
-        for part, template in (("instructions", recipe.instructions), ("input", recipe.input)):
-            if template is not None and template.path is not None:
-                texts[part] = _shown(template.path, config.root)
-        yield Definition(
-            recipe=name,
-            endpoint=recipe.endpoint,
-            model=recipe.model,
-            instructions=None if recipe.instructions is None else recipe.instructions.text,
-            input=None if recipe.input is None else recipe.input.text,
-            prompt=None if recipe.prompt is None else recipe.prompt.model_dump(exclude_none=True),
-            parameters=recipe.parameters,
-            dialect=dialect,
-            sources=texts,
-        )
+    """Every variant of every recipe, what is needed before what needs it; `dialect` names whose answers may be shared.
+
+    Raises `ConfigError` for a schema that cannot be used.
+    """
+    variants: dict[str, list[Variant]] = {}
+    with_schema = frozenset(name for name, recipe in config.recipes.items() if recipe.schema_ is not None)
+    for name in in_order(config.recipes):
+        recipe = config.recipes[name]
+        schema = _schema(config, name, recipe)
+        variants[name] = expand(recipe.matrix, recipe.samples, {need: variants[need] for need in recipe.needs})
+        if not variants[name]:  # what is shared by needed recipes never agrees
+            raise ConfigError(f"{config.path.name}: recipe.{name}.needs: these recipes have no variant in common")
+        for variant in variants[name]:
+            yield _definition(config, name, recipe, variant, schema, dialect, with_schema)
+
+
+def _definition(
+    config: ProjectConfig,
+    name: str,
+    recipe: Recipe,
+    variant: Variant,
+    schema: Schema | None,
+    dialect: str,
+    with_schema: frozenset[str],
+) -> Definition:
+    templates = {"instructions": recipe.instructions, "input": recipe.input}
+    parameters = recipe.parameters
+    model = recipe.model
+    for key, value in variant.values.items():
+        if key == "model":
+            model = str(value)
+        elif key in TEMPLATES:
+            templates[key] = resolve(str(value), config.root)
+        else:
+            parameters[key] = value
+    return Definition(
+        recipe=name,
+        variant=variant.name,
+        endpoint=recipe.endpoint,
+        model=model,
+        instructions=_text(templates["instructions"]),
+        input=_text(templates["input"]),
+        prompt=None if recipe.prompt is None else recipe.prompt.model_dump(exclude_none=True),
+        parameters=parameters,
+        dialect=dialect,
+        sources=_sources(templates, config.root),
+        sample=variant.sample,
+        for_all=recipe.scope == "all",
+        upstream=variant.upstream,
+        needs_parsed=with_schema & frozenset(recipe.needs),
+        schema=schema,
+        repair=recipe.repair,
+        fallback=tuple(other for other in recipe.fallback if other != model),
+    )
+
+
+def _schema(config: ProjectConfig, name: str, recipe: Recipe) -> Schema | None:
+    if recipe.schema_ is None:
+        return None
+    try:
+        return load_schema(recipe.schema_, config.root)
+    except ConfigError as error:
+        raise ConfigError(f"{config.path.name}: recipe.{name}.schema: {error.message}", error.hint) from None
+
+
+def _text(template: TemplateText | None) -> str | None:
+    return None if template is None else template.text
+
+
+def _sources(templates: Mapping[str, TemplateText | None], root: Path) -> dict[str, str]:
+    """The files that texts came from, as they are shown."""
+    return {
+        part: _shown(template.path, root)
+        for part, template in templates.items()
+        if template is not None and template.path is not None
+    }
+
+
+def closure(names: Sequence[str], needs: Mapping[str, Sequence[str]]) -> tuple[str, ...]:
+    """These recipes and everything they need."""
+    found: dict[str, None] = {}
+    waiting = list(names)
+    while waiting:
+        name = waiting.pop(0)
+        if name not in found:
+            found[name] = None
+            waiting += needs[name]
+    return tuple(found)
 
 
 def _shown(path: Path, root: Path) -> str:
@@ -38,7 +114,7 @@ def _shown(path: Path, root: Path) -> str:
 
 def prompt_notes(recipes: Sequence[Prompts]) -> list[str]:
     """A warning while recipes use reusable prompts."""
-    names = [prompts.definition.recipe for prompts in recipes if prompts.definition.prompt is not None]
+    names = _names(prompts for prompts in recipes if prompts.definition.prompt is not None)
     if not names:
         return []
     return [
@@ -49,16 +125,21 @@ def prompt_notes(recipes: Sequence[Prompts]) -> list[str]:
 
 def no_data_notes(recipes: Sequence[Prompts]) -> list[str]:
     """A warning for recipes that read `artist_data` when no artist has any: most likely a column is not mapped."""
-    names = [
-        prompts.definition.recipe
+    names = _names(
+        prompts
         for prompts in recipes
         if prompts.used_columns is not None
         and "artist_data" in prompts.used_columns
         and prompts.definition.prompt is None
-    ]
+    )
     if not names:
         return []
     return [
         f"recipe {', '.join(names)} reads artist_data, and no artist has any; is a column to be mapped?"
         ' columns = { artist_data = "…" } under [input]'
     ]
+
+
+def _names(recipes: Iterable[Prompts]) -> list[str]:
+    """Each recipe once, whatever variants it has."""
+    return list(dict.fromkeys(prompts.definition.recipe for prompts in recipes))

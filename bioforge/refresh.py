@@ -1,4 +1,4 @@
-"""Bringing the state up to date with the input and the recipes: read what changed, render, decide, remember why."""
+"""Bringing the state up to date with the input and the recipes: read what changed, then plan."""
 
 from __future__ import annotations
 
@@ -7,15 +7,14 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from bioforge.fingerprint import canonical, definition_hash, request_hash
+from bioforge.fingerprint import definition_hash
 from bioforge.interfaces import Backend, Reader
-from bioforge.model import Artist, BadRow, Rendered
-from bioforge.plan import FAILED, Decision, column_changes, decide, definition_changes
-from bioforge.prompts import Prompts, RenderError, estimate_tokens
+from bioforge.model import Artist, BadRow
+from bioforge.planning import Planner
+from bioforge.prompts import Prompts
 from bioforge.readers.sources import Signature, Source, find, is_url
-from bioforge.store import Store, inputs, targets
+from bioforge.store import Store, inputs
 from bioforge.store.inputs import Reading
-from bioforge.store.targets import Planned, PlannedArtist
 
 FindReader = Callable[[str], Reader]
 
@@ -43,15 +42,19 @@ class Refreshed:
 
 
 def refresh(
-    store: Store, spec: InputSpec, find_reader: FindReader, recipes: Sequence[Prompts], backend: Backend
+    store: Store,
+    spec: InputSpec,
+    find_reader: FindReader,
+    recipes: Sequence[Prompts],
+    backend: Backend,
+    *,
+    ask_again_maybe_paid: bool,
 ) -> Refreshed:
     """Raises `InputError` and `TemplateError`; rows that cannot be used are counted in `reading`."""
-    done = Refreshed()
-    done.reading = read_input(store, spec, find_reader)
-    generation = store.fact("generation")
-    for prompts in recipes:
-        _plan_recipe(store, prompts, backend, generation, done)
-    return done
+    reading = read_input(store, spec, find_reader)
+    planner = Planner(store, recipes, backend, ask_again_maybe_paid=ask_again_maybe_paid)
+    planner.plan()
+    return Refreshed(reading, planner.counts.planned, planner.counts.reused)
 
 
 # ------------------------------------------------------------------------------------------------------------ input
@@ -111,104 +114,3 @@ def _rows(sources: Iterable[Source], spec: InputSpec, find_reader: FindReader) -
         reader = find_reader(spec.reader or source.suffix or "csv")
         with source.open() as stream:
             yield from reader(stream, source.name, spec.options)
-
-
-# ---------------------------------------------------------------------------------------------------------- targets
-
-
-def render(prompts: Prompts, backend: Backend, artist: Artist) -> tuple[str, bytes, int]:
-    """(request hash, body, estimated input tokens). Raises `RenderError`."""
-    rendered = prompts.render(artist)
-    body = canonical(backend.body(rendered))
-    return request_hash(rendered.endpoint, body, prompts.definition.dialect), body, _tokens(rendered)
-
-
-def _tokens(rendered: Rendered) -> int:
-    texts = [rendered.instructions or "", rendered.input or ""]
-    if rendered.prompt is not None:
-        variables = rendered.prompt.get("variables")
-        texts += [str(value) for value in variables.values()] if isinstance(variables, Mapping) else []
-    return 8 + sum(estimate_tokens(text) for text in texts if text)
-
-
-def _plan_recipe(store: Store, prompts: Prompts, backend: Backend, generation: int, done: Refreshed) -> None:
-    """Render what may have changed: everything for a new definition, else only artists whose rows changed."""
-    recipe, variant = prompts.definition.recipe, prompts.definition.variant
-    wanted = prompts.definition.as_dict()
-    definition = targets.definition_id(store, recipe, variant, wanted)
-    planned = targets.planned_up_to(store, recipe, variant)
-    if planned == (definition, generation):
-        return
-    prompts.check_names(inputs.columns(store))
-    since = planned[1] if planned is not None and planned[0] == definition else -1
-    changes = _Changes(store, wanted, prompts.used_columns)
-    for page in targets.artists(store, since):
-        _plan_page(store, prompts, backend, definition, page, changes, done)
-    targets.set_planned(store, recipe, variant, definition, generation)
-
-
-def _plan_page(
-    store: Store,
-    prompts: Prompts,
-    backend: Backend,
-    definition: int,
-    page: Sequence[PlannedArtist],
-    changes: _Changes,
-    done: Refreshed,
-) -> None:
-    recipe, variant = prompts.definition.recipe, prompts.definition.variant
-    rendered: list[tuple[str, int] | RenderError] = []
-    for item in page:
-        try:
-            digest, _, tokens = render(prompts, backend, item.artist)
-            rendered.append((digest, tokens))
-        except RenderError as error:
-            rendered.append(error)
-    known = targets.known_targets(store, recipe, variant, [item.id for item in page])
-    requests = targets.known_requests(store, [result[0] for result in rendered if isinstance(result, tuple)])
-    decided: list[Planned] = []
-    for item, result in zip(page, rendered, strict=True):
-        if isinstance(result, RenderError):
-            decided.append(Planned(item.id, None, item.row_hash, 0, Decision(FAILED, f"template: {result}")))
-            continue
-        digest, tokens = result
-        target = known.get(item.id)
-        built = target is not None and target.built_response is not None
-        decision = decide(
-            digest,
-            target,
-            requests.get(digest),
-            changes.since(target.built_definition, target.built_row, item) if target is not None and built else None,
-        )
-        done.reused += decision.reason is None and (target is None or target.built_response != decision.response)
-        decided.append(Planned(item.id, digest, item.row_hash, tokens, decision))
-    targets.save(store, recipe, variant, definition, decided)
-    done.rendered += len(decided)
-
-
-class _Changes:
-    """What differs between what a target was built from and what it is wanted from, in a few words."""
-
-    def __init__(self, store: Store, wanted: dict[str, object], used: frozenset[str] | None) -> None:
-        self._store = store
-        self._wanted = wanted
-        self._used = used
-        self._definitions: dict[int, list[str]] = {}
-
-    def since(self, definition: int | None, row: str | None, item: PlannedArtist) -> str:
-        parts: list[str] = []
-        if definition is not None:
-            if definition not in self._definitions:
-                old = targets.definition(self._store, definition)
-                self._definitions[definition] = [change.short() for change in definition_changes(old, self._wanted)]
-            parts += self._definitions[definition]
-        if row is not None and row != item.row_hash:
-            before = targets.old_columns(self._store, item.id, row)
-            if before is not None:
-                now = {
-                    "artist_name": item.artist.artist_name,
-                    "artist_data": item.artist.artist_data,
-                    **item.artist.columns,
-                }
-                parts += [change.short() for change in column_changes(before, now, self._used)]
-        return ", ".join(parts)

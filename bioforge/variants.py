@@ -41,7 +41,7 @@ def expand(
     """Every variant in the order of the file: needed recipes first, then the matrix, samples last."""
     shown = {key: _shown_values(values) for key, values in matrix.items()}
     own = [
-        {key: index for key, index in zip(matrix, chosen, strict=True)}
+        dict(zip(matrix, chosen, strict=True))
         for chosen in product(*(range(len(values)) for values in matrix.values()))
     ]
     return [

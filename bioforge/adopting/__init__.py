@@ -34,7 +34,7 @@ from bioforge.interfaces import Backend, Member
 from bioforge.model import Batch, Failure, Usage
 from bioforge.plan import ANSWERED
 from bioforge.prompts import Prompts, RenderError
-from bioforge.refresh import render
+from bioforge.rendering import render
 from bioforge.store import Store, batches, imports
 from bioforge.store.imports import Adoption, Known, Wanted
 from bioforge.store.record import Recorder, settle
@@ -239,14 +239,14 @@ class Adopter:
         recipes = [recipe for recipe, _ in self._recipes]
         for digest, target in imports.wanting(self._store, missing, recipes).items():
             prompts = self._recipes.get((target.recipe, target.variant))
-            if prompts is None:
+            if prompts is None or prompts.definition.upstream or prompts.definition.for_all:
                 continue
             try:
-                same, body, _ = render(prompts, self._backend, target.artist)
-                text = body.decode()
+                wanted = render(prompts, self._backend, target.artist)
+                text = wanted.body.decode()
             except (RenderError, UnicodeDecodeError):
                 continue
-            if same == digest:
+            if wanted.request_hash == digest:
                 found[digest] = Wanted(digest, prompts.definition.endpoint, prompts.definition.model or "", text)
         return found
 

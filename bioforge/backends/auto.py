@@ -83,7 +83,8 @@ class AutoDriver:
         tier = FLEX if way == FLEX else None
         part = replace(
             self._work,
-            requests=(replace(request, service_tier=tier) for request in requests),
+            # a map goes on where its source does, after an end as well
+            requests=map(lambda request: replace(request, service_tier=tier), requests),
             limits=self._limits(),
             retry=replace(self._work.retry, max_attempts=min(FLEX_ATTEMPTS, self._work.retry.max_attempts))
             if tier

@@ -105,6 +105,7 @@ def _as_json(project: OpenProject, planned: Plan) -> dict[str, object]:
         "groups": [
             {
                 "recipe": item.group.recipe,
+                "variant": item.group.variant,
                 "reason": item.group.reason,
                 "detail": item.group.detail,
                 "targets": item.group.targets,
@@ -124,7 +125,7 @@ def _as_json(project: OpenProject, planned: Plan) -> dict[str, object]:
 
 def _what_if(store: Store, project: OpenProject, selection: Selection, column: str, format: str) -> int:
     """The hypothetical: every target of the recipes whose templates read the column."""
-    from bioforge.cli.show import count, table
+    from bioforge.cli.show import count, named, table
     from bioforge.prompts import OWN_NAMES
     from bioforge.store import inputs, stale
     from bioforge.wording import money
@@ -137,17 +138,22 @@ def _what_if(store: Store, project: OpenProject, selection: Selection, column: s
         )
     estimator, rows, groups = project.estimator(store), [], []
     for prompts in project.prompts:
-        recipe = prompts.definition.recipe
+        recipe, variant = prompts.definition.recipe, prompts.definition.variant
         if recipe not in selection.recipes:
             continue
         used = prompts.used_columns is None or column in prompts.used_columns
-        group = stale.as_if_changed(store, selection, recipe, column) if used else None
+        group = stale.as_if_changed(store, selection, recipe, variant, column) if used else None
         priced = None if group is None else estimator.price([group])[0]
         number = 0 if priced is None else priced.group.targets
         cost = 0.0 if priced is None else priced.cost_usd
-        groups.append({"recipe": recipe, "targets": number, "cost_usd": cost})
+        groups.append({"recipe": recipe, "variant": variant, "targets": number, "cost_usd": cost})
         rows.append(
-            [recipe, f"{number:,}", money(cost) if number else "-", "" if used else "does not read this column"]
+            [
+                named(recipe, variant),
+                f"{number:,}",
+                money(cost) if number else "-",
+                "" if used else "does not read this column",
+            ]
         )
     if format == "json":
         print(json.dumps({"column": column, "groups": groups}, ensure_ascii=False, indent=2))

@@ -34,9 +34,6 @@ if TYPE_CHECKING:
 
 BODY_COUNT = 5
 
-SMALLEST_BUDGET = 1e-9
-"""US dollars: what is left when open batches may need it all. They are collected; nothing more is sent."""
-
 Concurrency = Annotated[
     int | None, typer.Option("-j", "--concurrency", metavar="N", help="Requests in flight at once.", show_default="64")
 ]
@@ -190,6 +187,8 @@ def _budget_left(last: Run, spent: float, waiting: bool, given: float | None) ->
         raise UsageError(
             f"run {last.id} stopped at its budget of ${last.max_cost_usd:g}", "give this one a budget: --max-cost USD"
         )
+    from bioforge.project import SMALLEST_BUDGET
+
     return max(left, SMALLEST_BUDGET)
 
 
@@ -204,6 +203,7 @@ def _command_line(name: str) -> str:
 def _dry_run(project: OpenProject, order: Order) -> int:
     from bioforge.cli.show import plan_lines
     from bioforge.store import Store
+    from bioforge.store.targets import Which
 
     if order.selection.plan is not None:
         raise UsageError("--plan and --dry-run exclude each other", "the plan file itself lists what would be sent")
@@ -214,7 +214,8 @@ def _dry_run(project: OpenProject, order: Order) -> int:
         if order.always_make:
             say("with -B, every target of the selection is built, fresh ones too")
         shown = 0
-        for request in project.requests(store, plan.selection, fresh_too=order.always_make):
+        which = Which.EVERYTHING if order.always_make else Which.STALE
+        for request in project.requests(store, plan.selection, which):
             if shown == min(BODY_COUNT, order.selection.limit or BODY_COUNT):
                 break
             shown += 1

@@ -9,10 +9,11 @@ from datetime import datetime
 from typing import TYPE_CHECKING
 
 from bioforge.model import BatchState
-from bioforge.plan import IN_BATCH, MAYBE_PAID
+from bioforge.plan import IN_BATCH, MAYBE_PAID, SKIPPED, UPSTREAM
 from bioforge.wording import duration, money
 
 if TYPE_CHECKING:
+    from bioforge.estimate import Priced
     from bioforge.interfaces import Choice
     from bioforge.orders import Plan
     from bioforge.project import OpenProject
@@ -42,6 +43,11 @@ def table(rows: Sequence[Sequence[str]], right: Iterable[int] = (), indent: str 
 
 def count(number: int, word: str, words: str | None = None) -> str:
     return f"{number:,} {word if number == 1 else words or word + 's'}"
+
+
+def named(recipe: str, variant: str) -> str:
+    """A recipe with its variant, as people find it everywhere."""
+    return f"{recipe}/{variant}" if variant else recipe
 
 
 def reading_lines(refreshed: Refreshed) -> Iterator[str]:
@@ -97,10 +103,10 @@ def plan_lines(store: Store, project: OpenProject, plan: Plan) -> Iterator[str]:
         group = item.group
         price = money(item.cost_usd) if group.requests else "-"
         detail = names.get(group.detail or "", group.detail)
-        rows.append([group.recipe, group.reason, f"{group.targets:,}", price, _detail(detail)])
+        rows.append([named(group.recipe, group.variant), group.reason, f"{group.targets:,}", price, _detail(detail)])
     yield from table([["recipe", "reason", "targets", "price", "what"], *rows], right=(2, 3))
     unclear = sum(item.group.held for item in priced if item.group.reason == MAYBE_PAID)
-    held = sum(item.group.held for item in priced if item.group.reason not in (MAYBE_PAID, IN_BATCH))
+    held = sum(item.group.held for item in priced if item.group.reason not in (MAYBE_PAID, IN_BATCH, SKIPPED))
     broken = sum(item.group.unrenderable for item in priced)
     if held:
         yield f"{count(held, 'target')} held back: paid for and not usable; asking again pays again (-B does)"
@@ -108,6 +114,8 @@ def plan_lines(store: Store, project: OpenProject, plan: Plan) -> Iterator[str]:
         yield f"{count(unclear, 'target')} not asked again: maybe paid already (`maybe_paid = false` in [retry])"
     if broken:
         yield f"{count(broken, 'target')} cannot be rendered; mend the template or the row"
+    if waiting := sum(item.group.requests for item in priced if item.group.reason == UPSTREAM):
+        yield f"{count(waiting, 'target')} of these need others first, and are asked only where those bring something new"
     yield from batch_lines(plan)
     if plan.choice is not None and (plan.requests or plan.batches):
         yield from choice_lines(plan.choice, plan.requests + sum(item.batch.requests for item in plan.batches))
@@ -117,7 +125,23 @@ def plan_lines(store: Store, project: OpenProject, plan: Plan) -> Iterator[str]:
     price = "at an unknown price" if plan.cost_usd is None else f"for about {money(plan.cost_usd)}"
     tokens = f"{sum(p.input_tokens for p in priced):,} + {sum(p.output_tokens for p in priced):,} tokens"
     simulated = ", simulated: nothing is charged" if project.config.simulated else ""
-    yield f"{count(plan.requests, 'request')} to send {price} ({tokens}, estimated{simulated})"
+    yield f"{count(plan.requests, 'request')} to send {price} ({tokens}, {counted_words(priced)}{simulated})"
+
+
+def counted_words(priced: Sequence[Priced]) -> str:
+    """How far the numbers of tokens can be trusted: what was counted, with what, and what else they rest on."""
+    from bioforge.tokens import ESTIMATED
+
+    asked = [item for item in priced if item.group.requests]
+    used = {item.counting for item in asked}
+    answers = sum(observed.answers for observed in {item.corrected for item in asked if item.corrected is not None})
+    corrected = f"corrected by {count(answers, 'answer')}" if answers else ""
+    if len(used) != 1 or ESTIMATED in used:
+        return f"estimated and {corrected}" if corrected else "estimated"
+    (counting,) = used
+    nearest = "" if counting.exact else ", the nearest known"
+    words = f"input counted with {counting.name}{nearest}"
+    return f"{words}, and {corrected}" if corrected else words
 
 
 def batch_lines(plan: Plan) -> Iterator[str]:

@@ -7,10 +7,10 @@ from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
 from bioforge.cli.edge import say
-from bioforge.cli.show import batch_lines, count, plan_lines, reading_lines, unmatched_lines
+from bioforge.cli.show import batch_lines, count, named, plan_lines, reading_lines, unmatched_lines
 from bioforge.events import Event
 from bioforge.interfaces import Gauges
-from bioforge.plan import IN_BATCH
+from bioforge.plan import IN_BATCH, SKIPPED
 from bioforge.report.tally import Closing, summary
 
 if TYPE_CHECKING:
@@ -73,6 +73,9 @@ class RunWatcher:
             watch=gauges,
         )
 
+    def grown(self, requests: int) -> None:
+        self._reporter.grow(requests)
+
     def stopping(self) -> str:
         """What Ctrl-C does from here, in words."""
         gauges = self._gauges()
@@ -108,7 +111,7 @@ class RunWatcher:
             )
             for line in summary(self._reporter.tally, closing, time.monotonic()):
                 say(line)
-        held = sum(group.held for group in result.left if group.reason != IN_BATCH)
+        held = sum(group.held for group in result.left if group.reason not in (IN_BATCH, SKIPPED))
         if held:
             say(
                 f"held back: {count(held, 'target')} with an answer that was paid for and cannot be used;"
@@ -116,9 +119,17 @@ class RunWatcher:
             )
         for group in result.left:
             if group.unrenderable:
-                say(f"cannot be rendered: {count(group.unrenderable, 'target')} of {group.recipe}: {group.detail}")
+                say(
+                    f"cannot be rendered: {count(group.unrenderable, 'target')} of {named(group.recipe, group.variant)}: {group.detail}"
+                )
+            elif group.reason == SKIPPED:
+                say(
+                    f"skipped: {count(group.targets, 'target')} of {named(group.recipe, group.variant)}, which need {group.detail}"
+                )
             elif result.run is None and not group.held and group.reason != IN_BATCH:
-                say(f"not asked: {count(group.targets, 'target')} of {group.recipe}: {group.reason}")
+                say(
+                    f"not asked: {count(group.targets, 'target')} of {named(group.recipe, group.variant)}: {group.reason}"
+                )
         if result.in_batches and result.stopped is None:
             say(
                 f"in batches: {count(result.in_batches, 'target')} whose answers are still to come;"

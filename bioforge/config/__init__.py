@@ -15,6 +15,8 @@ from pydantic import ValidationError
 from bioforge.config.environment import Applied, Environment, apply
 from bioforge.config.mistakes import Mistake, error, missing, not_json, of_validation, short, unknown
 from bioforge.config.project_file import FILE, find, parse
+from bioforge.config.relations import mistakes as relation_mistakes
+from bioforge.config.relations import varied_templates
 from bioforge.config.tables import (
     ARTIST_FIELDS,
     SIMULATOR,
@@ -36,9 +38,6 @@ from bioforge.interfaces import Limits, RetryPolicy
 
 __all__ = ["FILE", "Backend", "Input", "Output", "ProjectConfig", "Recipe", "TemplateText", "load", "with_overrides"]
 
-LATER = ("schema", "fallback", "needs", "matrix", "samples", "repair", "score", "for")
-"""Keys of a recipe that have a meaning to come: passed through, they would silently get another one."""
-
 PARAMETERS = (
     "frequency_penalty", "logit_bias", "logprobs", "max_completion_tokens", "max_output_tokens", "max_tokens",
     "max_tool_calls", "metadata", "modalities", "parallel_tool_calls", "presence_penalty", "prompt_cache_key",
@@ -54,6 +53,9 @@ IMPOSSIBLE = {
     "messages": "write 'instructions' and 'input'; messages are built from them",
 }
 """Request parameters that cannot work here, and what to do."""
+
+MISTYPED = ("endpoint", "fallback", "instructions", "matrix", "needs", "prompt", "repair", "samples", "schema", "score")
+"""Keys of a recipe's own that an almost equal one is taken to mean; it is no parameter, then."""
 
 _TABLES = ("project", "provider", "input", "recipe", "backend", "limits", "retry", "output", "simulator")
 _Model = TypeVar("_Model", bound=Table)
@@ -173,6 +175,8 @@ class _Check:
         provider = self.table(Provider, self.raw("provider"), "provider")
         source = self.input()
         recipes = dict(self.recipes())
+        if isinstance(found := self.tables.get("recipe"), dict):
+            self.mistakes.extend(relation_mistakes(recipes, found))
         backend = self.backend()
         limit = self.table(Limit, self.raw("limits"), "limits")
         retry = self.retry()
@@ -244,6 +248,8 @@ class _Check:
     def recipe(self, key: str, raw: dict[str, Any]) -> Recipe | None:
         before = len(self.mistakes)
         self.parameters(key, raw)
+        varied: dict[str, Any] = raw["matrix"] if isinstance(raw.get("matrix"), dict) else {}
+        self.mistakes.extend(varied_templates(varied, self.root, key))
         if isinstance(raw.get("prompt"), dict):
             raw["prompt"] = self.table(Prompt, raw["prompt"], f"{key}.prompt")
             if raw["prompt"] is not None:
@@ -251,24 +257,22 @@ class _Check:
             if raw.get("endpoint") == "/v1/chat/completions":
                 self.add(f"{key}.prompt", "prompts work only with the endpoint '/v1/responses'")
         if "prompt" not in raw:
-            if "model" not in raw:
+            if "model" not in {*raw, *varied}:
                 expected = "the name of a model, here or as OPENAI_MODEL in the environment"
-                self.add(f"{key}.model", missing("model", raw, Recipe.model_fields, expected))
-            if "input" not in raw:
+                self.add(f"{key}.model", missing("model", raw, Recipe.own_keys(), expected))
+            if "input" not in {*raw, *varied}:
                 expected = 'a template, like "{{ artist_name }}", or a prompt'
-                self.add(f"{key}.input", missing("input", raw, Recipe.model_fields, expected))
+                self.add(f"{key}.input", missing("input", raw, Recipe.own_keys(), expected))
         recipe = self.table(Recipe, {name: value for name, value in raw.items() if value is not None}, key)
         return recipe if len(self.mistakes) == before else None
 
     def parameters(self, key: str, raw: dict[str, Any]) -> None:
         """Take out of `raw` what must not pass through to the provider, each with its mistake."""
-        own = tuple(Recipe.model_fields)
+        own = Recipe.own_keys()
         for name in [name for name in raw if name not in own]:
-            if name in LATER:
-                self.add(f"{key}.{name}", "not supported in this version")
-            elif name in IMPOSSIBLE:
+            if name in IMPOSSIBLE:
                 self.add(f"{key}.{name}", f"cannot work: {IMPOSSIBLE[name]}")
-            elif near := get_close_matches(name, ("endpoint", "instructions", "prompt"), n=1, cutoff=0.85):
+            elif near := get_close_matches(name, MISTYPED, n=1, cutoff=0.85):
                 self.add(f"{key}.{name}", f"unknown key; did you mean {near[0]!r}?")
             else:
                 if name not in PARAMETERS and (near := get_close_matches(name, PARAMETERS, n=1, cutoff=0.85)):

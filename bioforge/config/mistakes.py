@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Container, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from difflib import get_close_matches
 from typing import TYPE_CHECKING
@@ -44,7 +44,7 @@ def of_validation(error: ValidationError, model: type[BaseModel], key: str) -> I
     for detail in error.errors(include_url=False):
         first, *rest = detail["loc"]
         place = ".".join([key, str(first), *(str(part) for part in rest if part != "[key]")])
-        field = model.model_fields.get(str(first))
+        field = next((found for name, found in model.model_fields.items() if (found.alias or name) == first), None)
         expected = field.description if field is not None else None
         match detail["type"]:
             case "extra_forbidden":
@@ -60,7 +60,7 @@ def of_validation(error: ValidationError, model: type[BaseModel], key: str) -> I
                 yield Mistake(place, f"expected {expected}, found {short(detail['input'])}")
 
 
-def missing(name: str, table: object, known: Mapping[str, object], expected: str | None) -> str:
+def missing(name: str, table: object, known: Container[str], expected: str | None) -> str:
     """The sentence for a key that is not there, with the mistyped one of `table` that was meant, if any."""
     others = [key for key in table if key not in known] if isinstance(table, Mapping) else []
     near = get_close_matches(name, others, n=1, cutoff=0.75)

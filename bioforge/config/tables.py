@@ -108,6 +108,21 @@ class Recipe(OpenTable):
     instructions: Template | None = Field(None, description="a template file or text")
     input: Template | None = Field(None, description="a template file or text")
     prompt: Prompt | None = Field(None, description='a table, like { id = "pmpt_…", version = "3" }')
+    scope: Literal["artist", "all"] = Field("artist", alias="for", description="'artist' or 'all'")
+    needs: list[Text] = Field([], description="a list of recipe names")
+    schema_: Text | None = Field(
+        None, alias="schema", description='a JSON Schema file, or a pydantic model like "package.module:Model"'
+    )
+    repair: bool = Field(False, description="true or false")
+    fallback: list[Text] = Field([], description="a list of model names")
+    matrix: dict[str, list[Any]] = Field({}, description="a table of lists, like { temperature = [0.2, 0.9] }")
+    samples: Annotated[int, Field(ge=1)] = Field(1, description="a whole number from 1")
+    score: Text | None = Field(None, description='a function, like "module:function", or the name of a recipe')
+
+    @classmethod
+    def own_keys(cls) -> tuple[str, ...]:
+        """What this table knows, as it is written in the file."""
+        return tuple(field.alias or name for name, field in cls.model_fields.items())
 
     @property
     def parameters(self) -> dict[str, Any]:

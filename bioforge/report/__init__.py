@@ -72,6 +72,11 @@ class Reporter(ABC):
             self._tell(event)
         self._advance(gauges, now)
 
+    def grow(self, requests: int) -> None:
+        """There is more to do by so many requests than was said at the start; less, where negative."""
+        if self.tally.total is not None:
+            self.tally.total = max(0, self.tally.total + requests)
+
     def finish(self) -> None:
         self._end()
         if self._printer is not None and (problem := self._printer.problem()):

@@ -14,6 +14,7 @@ from bioforge.fingerprint import row_hash
 from bioforge.model import Artist, BadRow
 from bioforge.plan import REMOVED
 from bioforge.store.database import Store, bump_results
+from bioforge.store.targets import EVERYBODY_ID
 
 _SET = 2_000
 _KEPT_BAD_ROWS = 10_000
@@ -52,6 +53,11 @@ def read_into(store: Store, rows: Iterable[Artist | BadRow]) -> Reading:
         updates: list[tuple[object, ...]] = []
         history: list[tuple[object, ...]] = []
         for artist in good:
+            if artist.artist_id == EVERYBODY_ID:
+                bad.append(
+                    BadRow(artist.source, artist.line, f"artist_id {EVERYBODY_ID!r} stands for all artists together")
+                )
+                continue
             digest = row_hash(artist)
             found = known.get(artist.artist_id)
             identity = next_id if found is None else found[0]
@@ -142,7 +148,7 @@ def _known(store: Store, ids: list[str]) -> dict[str, tuple[int, str, float | No
 
 
 def _remove_unseen(store: Store, seen: bytearray) -> int:
-    live = store.connection.execute("SELECT id FROM artists WHERE removed_at IS NULL")
+    live = store.connection.execute("SELECT id FROM artists WHERE removed_at IS NULL AND id > 0")
     gone = [
         identity for (identity,) in live if identity >= len(seen) * 8 or not seen[identity >> 3] & (1 << (identity & 7))
     ]

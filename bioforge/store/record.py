@@ -137,6 +137,8 @@ class Recorder:
                 answer.model,
                 answer.service_tier,
                 answer.text,
+                answer.parsed,
+                answer.validation,
                 *why,
                 *tokens,
                 answer.cost_usd,
@@ -227,12 +229,13 @@ END_REQUEST = """
 """
 _INSERT_RESPONSE = """
     INSERT INTO responses (id, request_hash, attempt, created_at, usable, response_id, model, service_tier, text,
-                           error_class, error_code, error_message, input_tokens, cached_tokens, output_tokens,
-                           reasoning_tokens, cost_usd, body)
-    VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
+                           parsed, validation, error_class, error_code, error_message, input_tokens, cached_tokens,
+                           output_tokens, reasoning_tokens, cost_usd, body)
+    VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
 """
 BUILD_TARGETS = f"""
     UPDATE targets SET built_response = ?, built_definition = definition, built_row = row_hash, held = 0, detail = NULL,
+                       built_upstream = upstream,
                        reason_before = NULL, detail_before = NULL,
                        reason = CASE WHEN reason = '{REMOVED}' THEN reason END
     WHERE request_hash = ?

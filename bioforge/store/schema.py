@@ -265,6 +265,52 @@ ALTER TABLE responses ADD COLUMN imported INTEGER NOT NULL DEFAULT 0;
 """
 
 
+_RICHER = """
+-- What answers were checked by (the hash of a schema with its validators); NULL: by nothing.
+ALTER TABLE responses ADD COLUMN validation TEXT;
+
+-- Which answers of needed recipes a target is wanted from, and was built from: a JSON object of response ids by recipe.
+ALTER TABLE targets ADD COLUMN upstream TEXT;
+ALTER TABLE targets ADD COLUMN built_upstream TEXT;
+
+-- Requests that stand in for another one after it has failed. `root` is the target's own request, `kind` is repair or
+-- fallback, `body` what is sent.
+CREATE TABLE follow_ups (
+  request_hash TEXT PRIMARY KEY, root TEXT NOT NULL, kind TEXT NOT NULL, model TEXT, body TEXT NOT NULL,
+  input_tokens INTEGER NOT NULL DEFAULT 0, planned_at REAL
+) WITHOUT ROWID;
+
+-- The recipes that others need, and the targets of theirs that have changed since those others were last planned.
+CREATE TABLE needed (recipe TEXT NOT NULL, variant TEXT NOT NULL, PRIMARY KEY (recipe, variant)) WITHOUT ROWID;
+CREATE TABLE upstream_changes (
+  recipe TEXT NOT NULL, variant TEXT NOT NULL, artist INTEGER NOT NULL, PRIMARY KEY (recipe, variant, artist)
+) WITHOUT ROWID;
+
+DROP VIEW results;
+-- Artist, recipe, newest answer: for people and for Datasette. `answered_by` is repair or fallback where the first request
+-- had failed.
+CREATE VIEW results AS
+SELECT a.artist_id, a.artist_name, a.artist_data, t.recipe, t.variant,
+       CASE WHEN t.reason IS NULL THEN 'fresh' ELSE t.reason END AS state,
+       r.text, r.parsed, r.model, r.response_id, r.input_tokens, r.output_tokens, r.cost_usd,
+       datetime(r.created_at, 'unixepoch') AS created,
+       CASE WHEN t.reason = 'failed' THEN t.detail END AS error,
+       t.request_hash, a.removed_at IS NOT NULL AS removed, f.kind AS answered_by
+FROM targets t JOIN artists a ON a.id = t.artist LEFT JOIN responses r ON r.id = t.built_response
+LEFT JOIN follow_ups f ON f.request_hash = r.request_hash;
+"""
+
+_NOTE_CHANGES = """
+CREATE TRIGGER note_upstream_changes AFTER UPDATE OF reason, built_response ON targets
+WHEN (NEW.reason IS NOT OLD.reason OR NEW.built_response IS NOT OLD.built_response)
+  AND EXISTS (SELECT 1 FROM needed WHERE recipe = NEW.recipe AND variant = NEW.variant)
+BEGIN
+  INSERT OR IGNORE INTO upstream_changes VALUES (NEW.recipe, NEW.variant, NEW.artist);
+END
+"""
+"""Whatever changes a target that others need, in the same transaction."""
+
+
 def migrations() -> Migrations:
     from sqlite_utils import Migrations
 
@@ -280,6 +326,12 @@ def migrations() -> Migrations:
     def batches(db: Database) -> None:
         for statement in _statements(_BATCHES):
             db.execute(statement)
+
+    @known(name="0003_richer_recipes")
+    def richer_recipes(db: Database) -> None:
+        for statement in _statements(_RICHER):
+            db.execute(statement)
+        db.execute(_NOTE_CHANGES)
 
     return known
 

@@ -5,17 +5,29 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from bioforge.plan import CHANGED, FAILED, IN_BATCH, INTERRUPTED, MAYBE_PAID, REMOVED
+from bioforge.plan import (
+    CHANGED,
+    FAILED,
+    IN_BATCH,
+    INTERRUPTED,
+    INVALID,
+    MAYBE_PAID,
+    REMOVED,
+    REPAIR,
+    SKIPPED,
+    UPSTREAM,
+)
 from bioforge.store.database import Store
 from bioforge.store.selection import Selection
-from bioforge.store.targets import STALE
+from bioforge.store.targets import PRESENT, SENDABLE, STALE
 
 
 @dataclass(frozen=True, slots=True)
 class StaleGroup:
     """Stale targets of one recipe with the same reason. `requests` counts different requests, sent once each;
     `held` ones are not asked again unless forced, or unless `maybe_paid` says so; `unrenderable` ones cannot be sent.
-    `detail` is what changed, the class of the failure, or the batch whose results are still to come."""
+    `detail` is what changed, the class of the failure, the batch whose results are still to come, or the recipe that is
+    waited for: as many requests are counted then as there may be, since nobody knows yet whether there is any."""
 
     recipe: str
     reason: str
@@ -26,11 +38,12 @@ class StaleGroup:
     held: int
     unrenderable: int
     example: str
+    variant: str = ""
 
 
 def _not_asked(ask_again_maybe_paid: bool) -> str:
     """The condition under which a run does not ask for a stale target."""
-    reasons = [IN_BATCH] if ask_again_maybe_paid else [IN_BATCH, MAYBE_PAID]
+    reasons = [IN_BATCH, SKIPPED] if ask_again_maybe_paid else [IN_BATCH, SKIPPED, MAYBE_PAID]
     return f"(t.held = 1 OR t.reason IN ({', '.join(map(repr, reasons))}))"
 
 
@@ -40,24 +53,26 @@ def stale_groups(store: Store, selection: Selection, *, ask_again_maybe_paid: bo
     held = _not_asked(ask_again_maybe_paid)
     rows = store.rows(
         "SELECT t.recipe, t.reason,"
-        f" CASE WHEN t.reason IN ('{FAILED}', '{INTERRUPTED}', '{MAYBE_PAID}')"
+        f" CASE WHEN t.reason IN ('{FAILED}', '{INTERRUPTED}', '{MAYBE_PAID}', '{INVALID}', '{REPAIR}')"
         " THEN substr(t.detail, 1, instr(t.detail || ': ', ': ') - 1) ELSE t.detail END AS detail,"
-        f" count(*), count(DISTINCT CASE WHEN NOT {held} THEN t.request_hash END),"
-        f" sum(CASE WHEN {held} THEN 0 ELSE t.input_tokens END), sum({held}), sum(t.request_hash IS NULL),"
-        " min(a.artist_id)"
+        f" count(*), count(DISTINCT CASE WHEN NOT {held} THEN t.request_hash END) + sum(t.reason = '{UPSTREAM}'),"
+        f" sum(CASE WHEN {held} THEN 0 ELSE t.input_tokens END), sum({held}),"
+        f" sum(t.request_hash IS NULL AND t.reason NOT IN ('{UPSTREAM}', '{SKIPPED}')), min(a.artist_id), t.variant"
         f" FROM targets t JOIN artists a ON a.id = t.artist WHERE {STALE} AND {where}"
-        " GROUP BY t.recipe, t.reason, 3 ORDER BY t.recipe, count(*) DESC, t.reason, 3",
+        " GROUP BY t.recipe, t.variant, t.reason, 3 ORDER BY t.recipe, t.variant, count(*) DESC, t.reason, 3",
         values,
     )
     return [StaleGroup(*row) for row in rows]
 
 
 def requests_to_send(store: Store, selection: Selection, *, ask_again_maybe_paid: bool) -> int:
-    """Different requests that a run would send, each counted once over all recipes and reasons."""
+    """Different requests that a run would send, each counted once over all recipes and reasons; of what waits for
+    others as many as there may be."""
     where, values = selection.where()
     return int(
         store.value(
-            "SELECT count(DISTINCT t.request_hash) FROM targets t JOIN artists a ON a.id = t.artist"
+            f"SELECT count(DISTINCT t.request_hash) + coalesce(sum(t.reason = '{UPSTREAM}'), 0)"
+            " FROM targets t JOIN artists a ON a.id = t.artist"
             f" WHERE {STALE} AND NOT {_not_asked(ask_again_maybe_paid)} AND {where}",
             values,
         )
@@ -70,22 +85,23 @@ def sendable_targets(store: Store, selection: Selection) -> int:
     return int(
         store.value(
             "SELECT count(*) FROM targets t JOIN artists a ON a.id = t.artist"
-            f" WHERE {STALE} AND t.held = 0 AND t.reason <> '{IN_BATCH}' AND t.request_hash IS NOT NULL"
+            f" WHERE {STALE} AND t.held = 0 AND {SENDABLE}"
             f" AND a.removed_at IS NULL AND {where}",
             values,
         )
     )
 
 
-def as_if_changed(store: Store, selection: Selection, recipe: str, column: str) -> StaleGroup:
+def as_if_changed(store: Store, selection: Selection, recipe: str, variant: str, column: str) -> StaleGroup:
     """The group that a change of one column would make stale, for every selected artist."""
     where, values = selection.without_reasons().where()
     row = store.row(
         "SELECT count(*), coalesce(sum(t.input_tokens), 0), coalesce(min(a.artist_id), '')"
-        f" FROM targets t JOIN artists a ON a.id = t.artist WHERE a.removed_at IS NULL AND t.recipe = ? AND {where}",
-        (recipe, *values),
+        f" FROM targets t JOIN artists a ON a.id = t.artist WHERE a.removed_at IS NULL AND {PRESENT}"
+        f" AND t.recipe = ? AND t.variant = ? AND {where}",
+        (recipe, variant, *values),
     )
-    return StaleGroup(recipe, CHANGED, f"column {column}", row[0], row[0], row[1], 0, 0, row[2])
+    return StaleGroup(recipe, CHANGED, f"column {column}", row[0], row[0], row[1], 0, 0, row[2], variant)
 
 
 def counts(store: Store, recipes: Sequence[str]) -> dict[str, dict[str, int]]:
@@ -122,4 +138,4 @@ def removed_artists(store: Store) -> int:
 
 
 def total_artists(store: Store) -> int:
-    return int(store.value("SELECT count(*) FROM artists WHERE removed_at IS NULL"))
+    return int(store.value("SELECT count(*) FROM artists WHERE removed_at IS NULL AND id > 0"))

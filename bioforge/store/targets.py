@@ -6,17 +6,38 @@ import json
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from enum import Enum
 from typing import Any
 
 from bioforge.fingerprint import canonical, definition_hash
 from bioforge.model import Artist, Target
-from bioforge.plan import FORCED, IN_BATCH, MAYBE_PAID, REMOVED, WAITING, Decision, KnownRequest, KnownTarget
+from bioforge.plan import (
+    FORCED,
+    IN_BATCH,
+    MAYBE_PAID,
+    REMOVED,
+    SKIPPED,
+    UPSTREAM,
+    WAITING,
+    Decision,
+    KnownRequest,
+    KnownTarget,
+)
 from bioforge.store.database import Store, bump_results
 from bioforge.store.selection import Selection
+
+EVERYBODY = 0
+"""The number of the row in `artists` that stands for all of them: targets of a recipe over all artists belong to it."""
+
+EVERYBODY_ID = "*"
+"""Its artist_id."""
 
 _PAGE = 2_000
 _WORK_PAGE = 512
 STALE = f"t.reason IS NOT NULL AND t.reason <> '{REMOVED}'"
+PRESENT = f"t.reason IS NOT '{REMOVED}'"
+SENDABLE = f"(t.request_hash IS NOT NULL OR t.reason = '{UPSTREAM}') AND t.reason IS NOT '{IN_BATCH}'"
+"""What can be asked for, perhaps once something else is there."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,6 +49,8 @@ class Planned:
     row_hash: str
     input_tokens: int
     decision: Decision
+    upstream: str | None = None
+    """The answers it is wanted from: a JSON object of response ids by recipe."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,9 +64,13 @@ class PlannedArtist:
 
 @dataclass(frozen=True, slots=True)
 class Pending:
-    """A stale target to be built, with what is needed to render it again."""
+    """A stale target to be built, with what is needed to render it again. `number` is the artist's own in the state.
+
+    `follow_up` is the body of a request that stands in for the target's own, for `follow_up_model`.
+    """
 
     target: int
+    number: int
     recipe: str
     variant: str
     request_hash: str
@@ -52,6 +79,18 @@ class Pending:
     input_tokens: int
     attempts: int
     artist: Artist
+    follow_up: str | None = None
+    follow_up_model: str | None = None
+
+
+class Which(Enum):
+    """Which of the selected targets are handed out."""
+
+    STALE = "stale"
+    EVERYTHING = "everything"
+    """As if all were forced."""
+    WAITING = "waiting"
+    """Only those whose request failed in this run and waits for another try."""
 
 
 # ------------------------------------------------------------------------------------------------------ definitions
@@ -110,6 +149,16 @@ def artists(store: Store, since_generation: int) -> Iterator[list[PlannedArtist]
         after = rows[-1][0]
 
 
+def numbered(store: Store, numbers: Sequence[int]) -> list[PlannedArtist]:
+    """Artists of the input by their numbers, in order; also the one that stands for all."""
+    rows = store.rows(
+        "SELECT id, row_hash, artist_id, artist_name, artist_data, columns FROM artists"
+        " WHERE id IN (SELECT value FROM json_each(?)) AND removed_at IS NULL ORDER BY id",
+        (json.dumps(numbers),),
+    )
+    return [PlannedArtist(row[0], row[1], _artist(row[2:])) for row in rows]
+
+
 def _artist(row: Sequence[Any]) -> Artist:
     artist_id, name, data, columns = row
     return Artist(artist_id, name, data, json.loads(columns) if columns else {})
@@ -118,7 +167,7 @@ def _artist(row: Sequence[Any]) -> Artist:
 def known_targets(store: Store, recipe: str, variant: str, artists: Sequence[int]) -> dict[int, KnownTarget]:
     rows = store.rows(
         "SELECT artist, request_hash, reason, built_response, built_definition, built_row, accepted_hash,"
-        " accepted_response FROM targets"
+        " accepted_response, reason_before, upstream, built_upstream FROM targets"
         " WHERE artist IN (SELECT value FROM json_each(?)) AND recipe = ? AND variant = ?",
         (json.dumps(artists), recipe, variant),
     )
@@ -127,11 +176,13 @@ def known_targets(store: Store, recipe: str, variant: str, artists: Sequence[int
 
 def known_requests(store: Store, hashes: Sequence[str]) -> dict[str, KnownRequest]:
     rows = store.rows(
-        "SELECT request_hash, state, response, error_class, error_message, batch FROM requests"
-        " WHERE request_hash IN (SELECT value FROM json_each(?))",
+        "SELECT q.request_hash, q.state, q.response, q.error_class, q.error_message, q.batch, r.validation FROM requests q"
+        " LEFT JOIN responses r ON r.id = q.response WHERE q.request_hash IN (SELECT value FROM json_each(?))",
         (json.dumps(hashes),),
     )
-    return {row[0]: KnownRequest(row[1], row[2], row[5] or failure_text(row[3], row[4])) for row in rows}
+    return {
+        row[0]: KnownRequest(row[1], row[2], row[5] or failure_text(row[3], row[4]), row[3], row[6]) for row in rows
+    }
 
 
 def failure_text(error_class: str | None, message: str | None) -> str | None:
@@ -158,14 +209,18 @@ def save(store: Store, recipe: str, variant: str, definition: int, planned: Sequ
         connection.executemany(
             """
             INSERT INTO targets (artist, recipe, variant, request_hash, definition, row_hash, reason, detail, held,
-                                 input_tokens, built_response, built_definition, built_row)
-            VALUES (:artist, :recipe, :variant, :hash, :definition, :row, :reason, :detail, :held, :tokens,
-                    :response, CASE WHEN :response IS NULL THEN NULL ELSE :definition END,
-                    CASE WHEN :response IS NULL THEN NULL ELSE :row END)
+                                 input_tokens, reason_before, upstream, built_response, built_definition, built_row,
+                                 built_upstream)
+            VALUES (:artist, :recipe, :variant, :hash, :definition, :row, :reason, :detail, :held, :tokens, :before,
+                    :upstream, :response, CASE WHEN :response IS NULL THEN NULL ELSE :definition END,
+                    CASE WHEN :response IS NULL THEN NULL ELSE :row END,
+                    CASE WHEN :response IS NULL THEN NULL ELSE :upstream END)
             ON CONFLICT (artist, recipe, variant) DO UPDATE SET
               request_hash = excluded.request_hash, definition = excluded.definition, row_hash = excluded.row_hash,
               reason = excluded.reason, detail = excluded.detail, held = excluded.held,
-              input_tokens = excluded.input_tokens,
+              input_tokens = excluded.input_tokens, reason_before = excluded.reason_before,
+              upstream = excluded.upstream,
+              built_upstream = coalesce(excluded.built_upstream, built_upstream),
               built_response = coalesce(excluded.built_response, built_response),
               built_definition = coalesce(excluded.built_definition, built_definition),
               built_row = coalesce(excluded.built_row, built_row)
@@ -182,6 +237,8 @@ def save(store: Store, recipe: str, variant: str, definition: int, planned: Sequ
                     "detail": item.decision.detail,
                     "held": item.decision.held,
                     "tokens": item.input_tokens,
+                    "before": item.decision.reason_before,
+                    "upstream": item.upstream,
                     "response": item.decision.response,
                 }
                 for item in planned
@@ -192,14 +249,22 @@ def save(store: Store, recipe: str, variant: str, definition: int, planned: Sequ
 
 def force(store: Store, run: int, selection: Selection) -> None:
     """Make every selected target stale, with the reason `forced`; kept until it is answered. What is in a batch is
-    being asked already."""
+    being asked already. What waits for others is forced when they are there."""
     where, values = selection.where()
     with store.transaction() as connection:
         connection.execute(
-            f"UPDATE targets SET reason = '{FORCED}', detail = NULL, held = 0 WHERE request_hash IS NOT NULL AND id IN"
+            f"UPDATE targets SET reason = '{FORCED}', detail = NULL, held = 0, request_hash = coalesce((SELECT root"
+            "  FROM follow_ups f WHERE f.request_hash = targets.request_hash), request_hash)"
+            " WHERE request_hash IS NOT NULL AND id IN"
             f" (SELECT t.id FROM targets t JOIN artists a ON a.id = t.artist"
-            f"  WHERE a.removed_at IS NULL AND t.reason IS NOT '{IN_BATCH}' AND NOT EXISTS (SELECT 1 FROM requests q"
+            f"  WHERE a.removed_at IS NULL AND t.reason IS NOT '{REMOVED}' AND t.reason IS NOT '{IN_BATCH}'"
+            "   AND NOT EXISTS (SELECT 1 FROM requests q"
             f"   WHERE q.request_hash = t.request_hash AND q.state = '{IN_BATCH}') AND {where})",
+            values,
+        )
+        connection.execute(
+            f"UPDATE targets SET reason_before = '{FORCED}' WHERE reason IN ('{UPSTREAM}', '{SKIPPED}') AND id IN"
+            f" (SELECT t.id FROM targets t JOIN artists a ON a.id = t.artist WHERE a.removed_at IS NULL AND {where})",
             values,
         )
         connection.execute("UPDATE runs SET always_make = 0 WHERE id = ?", (run,))
@@ -210,16 +275,14 @@ def force(store: Store, run: int, selection: Selection) -> None:
 
 def listed(store: Store, selection: Selection, *, stale: bool = True, sendable: bool = False) -> Iterator[Target]:
     """The selected targets in order, in pages; `sendable`: without those that a run would not ask for."""
-    send = "1"
-    if sendable:
-        send = f"t.request_hash IS NOT NULL AND t.reason IS NOT '{IN_BATCH}'" + (" AND t.held = 0" if stale else "")
+    send = SENDABLE + (" AND t.held = 0" if stale else "") if sendable else "1"
     where, values = selection.where()
     after = 0
     while True:
         rows = store.rows(
             "SELECT t.id, a.artist_id, a.artist_name, t.recipe, t.variant, t.request_hash, t.reason, t.detail"
             f" FROM targets t {'INDEXED BY targets_open' if stale else ''} JOIN artists a ON a.id = t.artist"
-            f" WHERE t.id > ? AND a.removed_at IS NULL AND {STALE if stale else '1'} AND {send} AND {where}"
+            f" WHERE t.id > ? AND a.removed_at IS NULL AND {STALE if stale else PRESENT} AND {send} AND {where}"
             f" ORDER BY t.id LIMIT {_PAGE}",
             (after, *values),
         )
@@ -246,43 +309,116 @@ def by_names(
 def pending(
     store: Store,
     selection: Selection,
+    which: Which = Which.STALE,
     *,
     ask_again_maybe_paid: bool,
-    fresh_too: bool = False,
-    waiting_only: bool = False,
+    among: Sequence[int] | None = None,
+    untried_in: int | None = None,
 ) -> Iterator[Pending]:
-    """Stale targets to build, each different request once, in the order of the targets.
+    """Targets to build, each different request once, in the order of the targets.
 
-    Pages are read while earlier ones are being built: whatever was answered meanwhile is no longer stale.
-    `fresh_too`: as if everything were forced. `waiting_only`: only requests that failed and wait for another try.
+    Pages are read while earlier ones are being built: whatever was answered meanwhile is no longer stale. `among`: only
+    these targets. `untried_in`: without requests that this run has asked already.
     """
     where, values = selection.where()
     other, other_values = selection.where("o", "b")
-    wanted = f"{{0}}.request_hash IS NOT NULL AND {{0}}.reason IS NOT '{IN_BATCH}'"
-    under_way = f"AND q.state IS NOT '{IN_BATCH}'"  # whatever its targets are stale for
-    if not fresh_too:
-        wanted += f" AND {{0}}.reason IS NOT NULL AND {{0}}.reason <> '{REMOVED}' AND {{0}}.held = 0"
+    wanted = f"{{0}}.request_hash IS NOT NULL AND {{0}}.reason IS NOT '{IN_BATCH}' AND {{0}}.reason IS NOT '{REMOVED}'"
+    if which is not Which.EVERYTHING:
+        wanted += " AND {0}.reason IS NOT NULL AND {0}.held = 0"
         if not ask_again_maybe_paid:
             wanted += f" AND {{0}}.reason <> '{MAYBE_PAID}'"
+    # whatever its targets are stale for, what is in a batch is under way
+    state = f"q.state = '{WAITING}'" if which is Which.WAITING else f"q.state IS NOT '{IN_BATCH}'"
+    chosen: list[object] = []
+    if among is not None:
+        wanted += " AND {0}.id IN (SELECT value FROM json_each(?))"
+        chosen = [json.dumps(among)]
+    if untried_in is not None:
+        state += f" AND NOT {tried('t')}"
+    index = "INDEXED BY targets_open" if which is not Which.EVERYTHING and among is None else ""
     sql = f"""
-        SELECT t.id, t.recipe, t.variant, t.request_hash, t.reason, t.detail, t.input_tokens,
-               coalesce(q.attempts, 0), a.artist_id, a.artist_name, a.artist_data, a.columns
-        FROM targets t {"" if fresh_too else "INDEXED BY targets_open"} JOIN artists a ON a.id = t.artist
+        SELECT t.id, t.artist, t.recipe, t.variant, t.request_hash, t.reason, t.detail, t.input_tokens,
+               coalesce(q.attempts, 0), f.body, f.model, a.artist_id, a.artist_name, a.artist_data, a.columns
+        FROM targets t {index} JOIN artists a ON a.id = t.artist
         LEFT JOIN requests q ON q.request_hash = t.request_hash
-        WHERE t.id > ? AND a.removed_at IS NULL AND {wanted.format("t")} AND {where}
-          {f"AND q.state = '{WAITING}'" if waiting_only else under_way}
+        LEFT JOIN follow_ups f ON f.request_hash = t.request_hash
+        WHERE t.id > ? AND a.removed_at IS NULL AND {wanted.format("t")} AND {where} AND {state}
           AND NOT EXISTS (
             SELECT 1 FROM targets o JOIN artists b ON b.id = o.artist
             WHERE o.request_hash = t.request_hash AND o.id < t.id AND b.removed_at IS NULL
               AND {wanted.format("o")} AND {other})
         ORDER BY t.id LIMIT {_WORK_PAGE}
     """
+    run = [] if untried_in is None else [untried_in]
     after = 0
     while True:
-        rows = store.rows(sql, (after, *values, *other_values))
+        rows = store.rows(sql, (after, *chosen, *values, *run, *chosen, *other_values))
         if not rows:
             return
         for row in rows:
-            target, recipe, variant, digest, reason, detail, tokens, attempts, *artist = row
-            yield Pending(target, recipe, variant, digest, reason, detail, tokens, attempts, _artist(artist))
+            target, number, recipe, variant, digest, reason, detail, tokens, attempts, body, model, *artist = row
+            yield Pending(
+                target, number, recipe, variant, digest, reason, detail, tokens, attempts, _artist(artist), body, model
+            )
         after = rows[-1][0]
+
+
+def tried(target: str) -> str:
+    """The condition that a run, a parameter, has tried a target's request."""
+    return f"EXISTS (SELECT 1 FROM attempts x WHERE x.request_hash = {target}.request_hash AND x.run IS ?)"
+
+
+def tried_in(store: Store, run: int | None, request_hash: str) -> bool:
+    """Whether a run has asked for this request."""
+    found = store.value("SELECT 1 FROM attempts WHERE request_hash = ? AND run IS ? LIMIT 1", (request_hash, run))
+    return found is not None
+
+
+def sharing(store: Store, hashes: Sequence[str]) -> list[tuple[str, str, str, int]]:
+    """(request hash, recipe, variant, artist) of the stale targets that want one of these requests."""
+    return store.rows(
+        "SELECT t.request_hash, t.recipe, t.variant, t.artist FROM targets t"
+        f" WHERE t.request_hash IN (SELECT value FROM json_each(?)) AND {STALE} ORDER BY t.recipe, t.variant, t.artist",
+        (json.dumps(hashes),),
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class Standing:
+    """How a target stands while a run goes on. `ready`: it can be asked for, and the run has not done so."""
+
+    target: int
+    reason: str | None
+    ready: bool
+
+
+def standing(store: Store, recipe: str, variant: str, artists: Sequence[int], run: int | None) -> dict[int, Standing]:
+    """By the numbers of the artists."""
+    rows = store.rows(
+        "SELECT t.artist, t.id, t.reason, t.request_hash IS NOT NULL AND t.held = 0 AND t.reason IS NOT NULL"
+        f" AND t.reason NOT IN ('{REMOVED}', '{IN_BATCH}') AND NOT {tried('t')} FROM json_each(?) j CROSS JOIN targets t"
+        " ON t.artist = j.value AND t.recipe = ? AND t.variant = ?",
+        (run, json.dumps(artists), recipe, variant),
+    )
+    return {row[0]: Standing(row[1], row[2], bool(row[3])) for row in rows}
+
+
+def retire(store: Store, kept: Sequence[tuple[str, str]]) -> int:
+    """Take out of account the targets of variants that recipes of the project no longer have. Returns how many."""
+    gone = [
+        row
+        for row in store.rows("SELECT recipe, variant FROM planned")
+        if row not in set(kept) and row[0] in {recipe for recipe, _ in kept}
+    ]
+    if not gone:
+        return 0
+    with store.transaction() as connection:
+        count = 0
+        for recipe, variant in gone:
+            count += connection.execute(
+                f"UPDATE targets SET reason = '{REMOVED}', detail = NULL WHERE recipe = ? AND variant = ?",
+                (recipe, variant),
+            ).rowcount
+            connection.execute("DELETE FROM planned WHERE recipe = ? AND variant = ?", (recipe, variant))
+        bump_results(connection)
+    return count

@@ -58,7 +58,6 @@ class Window:
         self.stopped: Stopped | None = None
         self.exhausted = False
         """Whether the source had no more requests when it was last asked."""
-        self._limits = limits
         self._retry = retry
         self._random = random
         self._backoff = Backoff(retry, random)
@@ -73,7 +72,6 @@ class Window:
         self._held: _Job | None = None
         self._draining = False
         self._paused_until = now
-        self._failures = 0
         self._sequence = 0
         self._waiting = ""
         self._look_at: float | None = None
@@ -226,7 +224,6 @@ class Window:
         counted = self._counts(flight, outcome, now)
         notices = self._learn(flight, outcome, now)
         event = self._judge(launch, flight.job, outcome, counted)
-        self._check_failures(event)
         if isinstance(event, Failed) and event.retry_in is not None and not self._halted:
             self._queue(flight.job, now + event.retry_in)
         return [event, *notices]
@@ -253,7 +250,7 @@ class Window:
         final = not outcome.stops_run and (
             not outcome.retryable
             or (outcome.paid is Paid.MAYBE and not self._retry.maybe_paid)
-            or (counted and self._backoff.exhausted(job.counted))
+            or self._was_last(job, counted)
         )
         retry_in = None
         if not final and not outcome.stops_run and not self._halted:
@@ -268,7 +265,13 @@ class Window:
             retry_in=retry_in,
             request_id=request_id,
             body=outcome.body,
+            retry_after=outcome.retry_after,
         )
+
+    def _was_last(self, job: _Job, counted: bool) -> bool:
+        """Whether a request has used up its attempts. A limit of its own is a promise: there every attempt counts."""
+        own = job.request.max_attempts
+        return job.tries >= own if own is not None else counted and self._backoff.exhausted(job.counted)
 
     def _counts(self, flight: _Flight, outcome: Outcome, now: float) -> bool:
         """Whether a failure uses up one of its request's attempts."""
@@ -313,16 +316,6 @@ class Window:
             return None
         self._throttle.restart()
         return Noticed("pause", f"the provider asks to wait: nothing is sent for {seconds:.1f} s", {"seconds": seconds})
-
-    def _check_failures(self, event: Event) -> None:
-        self._failures += isinstance(event, Unusable) or (isinstance(event, Failed) and event.final)
-        most = self._limits.max_failures
-        if most is not None and self._failures >= max(1, most) and self.stopped is None:
-            self.stopped = Stopped(
-                "failures",
-                f"{self._failures} targets failed, and the run was to stop after {max(1, most)}",
-                "see what failed with `bioforge why ID`, or raise --keep-going",
-            )
 
     def _stop_for_outage(self, outcome: Outcome) -> None:
         last = outcome.failure.message if outcome.failure else "no answer"

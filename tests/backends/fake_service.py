@@ -608,7 +608,6 @@ class World:
         book: Book | None = None,
         price: float = 0.01,
         max_cost_usd: float | None = None,
-        max_failures: int | None = None,
         retry: RetryPolicy = AT_ONCE,
         random: float = 0.5,
         batches: Sequence[Batch] = (),
@@ -625,7 +624,7 @@ class World:
         self.options = BatchOptions(**{"poll_seconds": POLL, "poll_max_seconds": 20 * POLL, **options})
         self.work = Work(
             self.book.source(asked),
-            Limits(max_cost_usd=max_cost_usd, max_failures=max_failures),
+            Limits(max_cost_usd=max_cost_usd),
             retry,
             self.stop,
             batches=batches,

@@ -394,12 +394,13 @@ class TestBudget:
         assert (world.kind, world.sizes) == ("budget", [2])
         assert world.driver.committed_usd == pytest.approx(0.02)
 
-    def test_enough_failures_end_the_run(self) -> None:
-        world = World(requests(6), max_requests=2, max_failures=2)
+    def test_who_stops_for_its_failures_leaves_the_others_open(self) -> None:
+        """Failures are counted by who records them; the driver is told to stop, like by anybody else."""
+        world = World(requests(6), max_requests=2)
         world.service.fates = {"a-0": ["refused"], "a-1": ["refused"]}
+        world.work.stop.raise_level("failures")
         world.run()
-        assert world.kind == "failures"
-        assert world.book.count() == {"failed": 2, "in batch": 4}
+        assert (world.kind, world.sizes) == ("failures", [])
 
 
 class TestUnclearEnds:

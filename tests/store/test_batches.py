@@ -34,6 +34,7 @@ from bioforge.plan import IN_BATCH, Decision, KnownRequest, KnownTarget, decide
 from bioforge.store import Selection, Store, batches, inputs, runs, stale, targets, upkeep
 from bioforge.store.ledger import average_seconds, ledger
 from bioforge.store.record import IN_FLIGHT, UNSENT, Recorder, settle
+from bioforge.store.targets import Which
 from bioforge.store.schema import migrations
 from bioforge.store.targets import Planned
 
@@ -595,16 +596,16 @@ class TestWhatIsInBatchIsNotAsked:
         return run
 
     def test_it_is_not_handed_out(self, store: Store, under_way: Submitted) -> None:
-        def handed_out(**values: bool) -> list[str]:
-            found = targets.pending(store, ALL, ask_again_maybe_paid=True, **values)
+        def handed_out(which: Which = Which.STALE) -> list[str]:
+            found = targets.pending(store, ALL, which, ask_again_maybe_paid=True)
             return [item.artist.artist_id for item in found]
 
         assert handed_out() == ["4"]
-        assert handed_out(fresh_too=True) == ["4"]
-        assert handed_out(waiting_only=True) == []
+        assert handed_out(Which.EVERYTHING) == ["4"]
+        assert handed_out(Which.WAITING) == []
         (member, _) = batches.StoredMembers(store).launches("k")
         under_way.record(Failed(member, BUSY, Paid.NO, 1.0, final=False))
-        assert handed_out(waiting_only=True) == ["1"], "once, although two artists ask for it"
+        assert handed_out(Which.WAITING) == ["1"], "once, although two artists ask for it"
         assert handed_out() == ["1", "4"]
 
     def test_it_is_counted_apart(self, store: Store, under_way: Submitted) -> None:
@@ -865,13 +866,13 @@ class StoredBook:
             self.recorder.record(events)
 
     def source(self, wanted: Iterable[Request]) -> Iterator[Request]:
-        return self._asked(waiting_only=False)
+        return self._asked(Which.STALE)
 
     def retries(self) -> Iterator[Request]:
-        return self._asked(waiting_only=True)
+        return self._asked(Which.WAITING)
 
-    def _asked(self, waiting_only: bool) -> Iterator[Request]:
-        for item in targets.pending(self.store, ALL, ask_again_maybe_paid=True, waiting_only=waiting_only):
+    def _asked(self, which: Which) -> Iterator[Request]:
+        for item in targets.pending(self.store, ALL, which, ask_again_maybe_paid=True):
             yield Request(
                 item.request_hash,
                 "/v1/responses",

@@ -310,9 +310,86 @@ def test_a_mistake_in_a_recipe(folder, line, message):
     assert mistakes(SMALLEST + line) == [f"recipe.bio.{message}"]
 
 
-@pytest.mark.parametrize("name", ["schema", "fallback", "needs", "matrix", "samples", "repair", "score", "for"])
-def test_keys_of_later_versions_do_not_pass_through(folder, name):
-    assert mistakes(SMALLEST + f"{name} = 'x'") == [f"recipe.bio.{name}: not supported in this version"]
+MORE = '[recipe.{name}]\nmodel = "m"\ninput = "x"\n'
+
+
+@pytest.mark.parametrize(
+    ("lines", "message"),
+    [
+        ('needs = ["bio"]', "bio.needs[0]: a recipe cannot need itself"),
+        (
+            'needs = ["fact"]\n' + MORE.format(name="facts"),
+            "bio.needs[0]: 'fact' is an unknown recipe; did you mean 'facts'?",
+        ),
+        (
+            'needs = ["a"]\n' + MORE.format(name="a") + 'needs = ["b"]\n' + MORE.format(name="b") + 'needs = ["bio"]',
+            "bio.needs: recipes that need each other: bio → a → b → bio",
+        ),
+        ("needs = 'facts'", "bio.needs: expected a list of recipe names, found 'facts'"),
+        ("for = 'some'", "bio.for: expected 'artist' or 'all', found 'some'"),
+        ("repair = true", "bio.repair: there is nothing to repair without a schema"),
+        ("samples = 0", "bio.samples: expected a whole number from 1, found 0"),
+        ("matrix = { temperature = [] }", "bio.matrix.temperature: the list is empty, expected values to vary"),
+        (
+            "matrix = { temperature = 0.2 }",
+            "bio.matrix.temperature: expected a table of lists, like { temperature = [0.2, 0.9] }, found 0.2",
+        ),
+        (
+            "matrix = { temperature = [1, 1] }",
+            "bio.matrix.temperature: the same value twice; for several answers to one request use samples",
+        ),
+        (
+            "matrix = { endpoint = ['/v1/responses'] }",
+            "bio.matrix.endpoint: cannot vary; what can: model, instructions, input and request parameters",
+        ),
+        ("matrix = { model = [1] }", "bio.matrix.model: expected a list of model names"),
+        ("matrix = { input = [1] }", "bio.matrix.input[0]: expected a template file or text, found 1"),
+        (
+            "matrix = { input = ['nothing.md'] }",
+            "bio.matrix.input[0]: no such file 'nothing.md' (text with a space or a line break is taken as it is)",
+        ),
+        ("samples = 1001", "bio.matrix: makes 1,001 variants of each artist, expected at most 1,000 with samples"),
+        (
+            "schema = 's.json'\ntext = { format = { type = 'text' } }",
+            "bio.text.format: given beside schema, which is sent in its place; leave one of them out",
+        ),
+        (
+            "schema = 's.json'\nendpoint = '/v1/chat/completions'\nresponse_format = { type = 'text' }",
+            "bio.response_format: given beside schema, which is sent in its place; leave one of them out",
+        ),
+        (
+            "score = 'jugde'",
+            "bio.score: 'jugde' is an unknown recipe (known: bio); a function is written module:function",
+        ),
+        (
+            "score = 'judge'\n" + MORE.format(name="judge"),
+            """bio.score: recipe 'judge' does not judge this one: it needs needs = ["bio"]""",
+        ),
+        ("need = ['bio']", "bio.need: unknown key; did you mean 'needs'?"),
+    ],
+)
+def test_a_mistake_between_recipes(folder, lines, message):
+    assert mistakes(SMALLEST + lines) == [f"recipe.{message}"]
+
+
+def test_recipes_that_build_on_each_other_are_put_in_order(folder):
+    from bioforge.config.relations import in_order
+
+    config = read(
+        SMALLEST
+        + 'needs = ["facts"]\n'
+        + MORE.format(name="translation")
+        + 'needs = ["bio"]\n'
+        + MORE.format(name="facts")
+    )
+    assert in_order(config.recipes) == ["facts", "bio", "translation"]
+
+
+def test_a_matrix_may_vary_what_is_not_given_otherwise(folder):
+    config = read(
+        '[input]\npath = "a.csv"\n[recipe.bio]\nmatrix = { model = ["a", "b"], input = ["x {{ artist_name }}", "y"] }'
+    )
+    assert (config.recipes["bio"].model, config.recipes["bio"].input) == (None, None)
 
 
 def test_what_every_project_needs(folder):

@@ -463,11 +463,15 @@ class TestStopping:
         assert world.window.stopped is not None
         assert (world.window.stopped.kind, world.window.stopped.hint) == (kind, outcome.hint)
 
-    def test_enough_failures_end_the_run(self) -> None:
-        world = World(requests(100), concurrency=4, max_failures=3).run(always(BAD))
-        assert 3 <= len(world.lost) <= 3 + 3
-        assert world.window.stopped is not None
-        assert world.window.stopped.kind == "failures"
+    def test_requests_that_an_answer_brings_about_are_asked_for_after_the_end(self) -> None:
+        world = World(requests(1))
+        (launch,) = world.take()
+        assert world.window.exhausted
+        world.source = iter(list(requests(2))[1:])
+        world.settle(launch, OK)
+        (later,) = world.take()
+        assert later.request.artist_id != launch.request.artist_id
+        assert not world.window.done()
 
     def test_draining_awaits_what_is_in_flight_and_drops_retries(self) -> None:
         world = World(requests(100), concurrency=4)

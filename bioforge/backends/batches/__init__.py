@@ -93,7 +93,6 @@ class BatchDriver:
         self._freed = False
         self._barren = 0
         self._tries: dict[str, int] = {}
-        self._failures = 0
         self._trouble: Stopped | None = None
         self._temporary: TemporaryDirectory[str] | None = None
 
@@ -147,7 +146,7 @@ class BatchDriver:
                 yield from self._look_at_due()
                 self._show()
                 freed, self._freed = self._freed, False
-                if fill and (self._filling.more or (freed and self._filling.held is not None)):
+                if fill and (self._filling.more or freed):
                     continue
                 self._check_sight()
                 broke = self._filling.out_of_money
@@ -244,9 +243,7 @@ class BatchDriver:
     def _release(
         self, batch: Batch, failure: Failure, is_final: Callable[[Launch], bool] = lambda launch: False
     ) -> Groups[None]:
-        for group in self._filling.release(batch, failure, is_final):
-            self._failures += sum(isinstance(event, Failed) and event.final for event in group)
-            yield group
+        yield from self._filling.release(batch, failure, is_final)
         self._open.pop(batch.key, None)
         if batch.file_id is not None and batch.batch_id is None:
             with suppress(CallError):  # nothing refers to it; the provider removes it in the end
@@ -355,9 +352,6 @@ class BatchDriver:
         self._filling.queue.accepted(batch.model, batch.input_tokens)
         if self._trouble is not None:
             raise Halted(self._trouble)
-        most = self._work.limits.max_failures
-        if most is not None and self._failures >= most:
-            raise Halted(_too_many_failures(self._failures, most))
 
     def _read(self, account: Account, file_id: str, name: str) -> Groups[bool]:
         """Whether a result file was read; False when it cannot be had now."""
@@ -382,7 +376,6 @@ class BatchDriver:
     def _noted(self, group: list[Event]) -> list[Event]:
         for event in group:
             if isinstance(event, Failed):
-                self._failures += event.final
                 if event.failure.error_class in _GIVEN_BACK and not event.final:
                     self._filling.again += 1
                 elif not event.final:
@@ -445,12 +438,4 @@ def _out_of_reach(batch: Batch, file_id: str) -> Stopped:
         "outage",
         f"the results of batch {batch.name} (file {file_id}) cannot be fetched",
         f"run again later; nothing of it is asked again meanwhile; `bioforge batch abandon {batch.key}` gives it up",
-    )
-
-
-def _too_many_failures(failures: int, most: int) -> Stopped:
-    return Stopped(
-        "failures",
-        f"{counted(failures, 'target')} failed, and the run was to stop after {most}",
-        "see what failed with `bioforge why ID`, or raise --keep-going; open batches go on meanwhile",
     )

@@ -54,7 +54,7 @@ class Filling:
         self._price = price
         self._wall = wall
         self._requeue = requeue
-        self._source: Iterator[Request] = work.requests
+        self._retries: Iterator[Request] = iter(())
         self._parcels: dict[tuple[str, str], Parcel] = {}
         self._sealed: list[Batch] = []
         self._reserved: dict[str, Reservation] = {}
@@ -78,7 +78,7 @@ class Filling:
                 yield group
                 group = []
                 self.again = 0
-                self._source = (one for one in self._work.retries() if one.request_hash not in self.elsewhere)
+                self._retries = (one for one in self._work.retries() if one.request_hash not in self.elsewhere)
                 continue
             quote = NOTHING if request is None else self.budget.quote(request)
             reason = None if request is None else self._refusal(request, quote, under_way())
@@ -102,7 +102,10 @@ class Filling:
 
     def _next(self) -> Request | None:
         held, self.held = self.held, None
-        return held if held is not None else next(self._source, None)
+        if held is None:
+            held = next(self._retries, None)
+        # asked again although there were no more: what was collected can bring about further requests
+        return held if held is not None else next(self._work.requests, None)
 
     def failed(self, request: Request) -> None:
         """A request that failed and may be tried again: in the next batch, or in another way."""

@@ -1,0 +1,86 @@
+"""What comes after an answer: it is checked by its schema, what it makes ready is offered, and failures are counted."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+
+from bioforge.checking import checked
+from bioforge.events import Event, Failed, Launch, Stopped, Succeeded, Unusable
+from bioforge.interfaces import Stop
+from bioforge.planning import Planner
+from bioforge.prompts import Prompts
+from bioforge.requesting import Requests
+from bioforge.wording import counted
+
+FAILURES = "failures"
+
+
+class Aftermath:
+    """For one run. `max_failures`: how many targets may fail before nothing more is sent."""
+
+    def __init__(
+        self,
+        recipes: Sequence[Prompts],
+        planner: Planner,
+        requests: Requests,
+        stop: Stop,
+        max_failures: int | None = None,
+        grown: Callable[[int], None] = lambda growth: None,
+    ) -> None:
+        """`grown` is told by how many requests there is more to do than was planned."""
+        definitions = [prompts.definition for prompts in recipes]
+        self._schemas = {
+            (definition.recipe, definition.variant): definition.schema
+            for definition in definitions
+            if definition.schema is not None
+        }
+        self._goes_on = any(definition.upstream or definition.follows_up for definition in definitions)
+        self._planner = planner
+        self._requests = requests
+        self._stop = stop
+        self._most = None if max_failures is None else max(1, max_failures)
+        self._failures = 0
+        self._grown = grown
+        self.stopped: Stopped | None = None
+
+    def check(self, events: Sequence[Event]) -> Sequence[Event]:
+        """The events with every answer checked by its recipe's schema: what does not fit is not usable."""
+        if not self._schemas:
+            return events
+        return [self._checked(event) for event in events]
+
+    def _checked(self, event: Event) -> Event:
+        if not isinstance(event, Succeeded):
+            return event
+        schema = self._schemas.get(_pair(event.launch))
+        if schema is None:
+            return event
+        answer = checked(event.answer, schema)
+        if answer.problem is None:
+            return replace(event, answer=answer)
+        return Unusable(event.launch, answer, event.seconds, event.request_id)
+
+    def follow(self, events: Sequence[Event]) -> None:
+        """Bring about what these events, which are recorded, lead to."""
+        followed = 0
+        if self._goes_on and any(isinstance(event, Succeeded | Unusable | Failed) for event in events):
+            consequences = self._planner.follow(events)
+            followed = consequences.followed
+            self._requests.offer(consequences.ready)
+            if consequences.growth:
+                self._grown(consequences.growth)
+        self._requests.recorded(events)
+        failed = sum(isinstance(event, Unusable) or (isinstance(event, Failed) and event.final) for event in events)
+        self._failures += max(0, failed - followed)
+        if self._most is not None and self._failures >= self._most and self.stopped is None:
+            self.stopped = Stopped(
+                FAILURES,
+                f"{counted(self._failures, 'target')} failed, and the run was to stop after {self._most}",
+                "see what failed with `bioforge why ID`, or raise --keep-going; open batches go on meanwhile",
+            )
+            self._stop.raise_level(FAILURES)
+
+
+def _pair(launch: Launch) -> tuple[str, str]:
+    return launch.request.recipe, launch.request.variant

@@ -1,0 +1,117 @@
+"""What is asked after a request has failed for good: once more with the errors, then the next model, in order.
+
+own request → repair → first fallback → its repair → second fallback …
+
+A chain is worked out anew from what is known each time, so that it goes on after any crash and ends when any link of it
+has an answer.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+
+from bioforge.interfaces import Backend
+from bioforge.model import Rendered, Turn
+from bioforge.plan import ANSWERED, FAILED, FALLBACK, INVALID, MAYBE_PAID, REPAIR, UNUSABLE, KnownRequest
+from bioforge.prompts import Prompts
+from bioforge.rendering import Wanted, wanted
+from bioforge.schemas import Invalid, repair_instructions
+from bioforge.store import Store, targets, verdicts
+from bioforge.store.follow_ups import FollowUp
+
+ENDED = (FAILED, MAYBE_PAID, INVALID, UNUSABLE)
+
+
+@dataclass(frozen=True, slots=True)
+class Link:
+    """One request of a chain. `kind` is empty for the target's own; `after` says what failed before it."""
+
+    wanted: Wanted
+    known: KnownRequest | None
+    kind: str = ""
+    after: str = ""
+
+
+class Chains:
+    """Finds the link of a target's chain that is to be asked next, or that has the answer."""
+
+    def __init__(self, store: Store, backend: Backend, *, ask_again_maybe_paid: bool, run: int | None) -> None:
+        self._store = store
+        self._backend = backend
+        self._again = ask_again_maybe_paid
+        self._run = run
+
+    def link(self, prompts: Prompts, own: Wanted, known: KnownRequest | None) -> Link:
+        """`own` is the target's own request, and what is known of it."""
+        if known is None or known.state not in ENDED or not prompts.definition.follows_up:
+            return Link(own, known)
+        retry: Link | None = None
+        last = Link(own, known)
+        for link in self._links(prompts, own, known):
+            state = None if link.known is None else link.known.state
+            if state is None or state not in (*ENDED, ANSWERED):  # not asked yet, or under way
+                last = link
+                break
+            if state == ANSWERED:
+                return link
+            if state == MAYBE_PAID and not self._again:
+                last = link
+                break
+            if state != UNUSABLE and not (state == INVALID and prompts.definition.repair):
+                if not self._tried(link):
+                    retry = retry or link
+                last = link
+            elif last.known is None or last.known.state in (UNUSABLE, INVALID):
+                last = link
+        return retry or last
+
+    def remembered(self, prompts: Prompts, own: Wanted, link: Link) -> FollowUp | None:
+        """What has to be kept so that the link can be asked; None for the target's own request."""
+        if not link.kind:
+            return None
+        asked = link.wanted
+        model = asked.rendered.model
+        return FollowUp(asked.request_hash, own.request_hash, link.kind, model, asked.body, asked.input_tokens)
+
+    def _tried(self, link: Link) -> bool:
+        return self._run is not None and targets.tried_in(self._store, self._run, link.wanted.request_hash)
+
+    def _links(self, prompts: Prompts, own: Wanted, known: KnownRequest | None) -> Iterator[Link]:
+        definition = prompts.definition
+        link = Link(own, known)
+        for model in (definition.model, *definition.fallback):
+            if link.wanted.rendered.model != model:
+                after = f"{link.wanted.rendered.model} ({_error_class(link.known)})"
+                link = self._link(prompts, replace(own.rendered, model=model), FALLBACK, after)
+            yield link
+            if (repaired := self._repair(prompts, link)) is not None:
+                link = repaired
+                yield link
+
+    def _repair(self, prompts: Prompts, link: Link) -> Link | None:
+        """The same request with the answer that did not fit and what is wrong with it."""
+        schema, known = prompts.definition.schema, link.known
+        if (
+            not prompts.definition.repair
+            or schema is None
+            or known is None
+            or not known.misfit
+            or known.response is None
+        ):
+            return None
+        text = verdicts.text_of(self._store, known.response)
+        verdict = schema.validate(text)
+        if not isinstance(verdict, Invalid) or not verdict.repairable:
+            return None
+        turns = (Turn("assistant", text), Turn("user", repair_instructions(verdict.errors)))
+        return self._link(prompts, replace(link.wanted.rendered, turns=turns), REPAIR, known.detail or "")
+
+    def _link(self, prompts: Prompts, rendered: Rendered, kind: str, after: str) -> Link:
+        asked = wanted(prompts, self._backend, rendered)
+        known = targets.known_requests(self._store, [asked.request_hash]).get(asked.request_hash)
+        return Link(asked, known, kind, after)
+
+
+def _error_class(known: KnownRequest | None) -> str:
+    return (None if known is None else known.error_class) or "failed"

@@ -1,0 +1,312 @@
+"""Planning targets: what each one wants now, whether it has it, and if not, why; page by page, in dependency order."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+from bioforge.checking import as_text, complaint
+from bioforge.events import Event, Failed, Unusable
+from bioforge.follow_ups import Chains, Link
+from bioforge.interfaces import Backend
+from bioforge.plan import (
+    CHANGED,
+    FAILED,
+    NEW,
+    UPSTREAM,
+    Decision,
+    KnownRequest,
+    KnownTarget,
+    blocked,
+    column_changes,
+    decide,
+    definition_changes,
+    upstream_changes,
+)
+from bioforge.prompts import Prompts, RenderError
+from bioforge.rendering import Blocked, Outcome, Renderer, Wanted
+from bioforge.schemas import Schema, Valid
+from bioforge.store import Store, follow_ups, inputs, targets, upstream, verdicts
+from bioforge.store.follow_ups import FollowUp
+from bioforge.store.targets import EVERYBODY, Planned, PlannedArtist
+
+Pair = tuple[str, str]
+
+
+@dataclass(slots=True)
+class Counts:
+    """`planned` targets were looked at, `reused` of them are served by an answer that is in the state already."""
+
+    planned: int = 0
+    reused: int = 0
+
+
+@dataclass(slots=True)
+class Consequences:
+    """What recorded answers brought about. `ready`: numbers of targets that can be asked for now; `growth`: by how many
+    requests there is more to do than was counted; `followed`: failed requests that something else is asked for."""
+
+    ready: list[int] = field(default_factory=list)
+    growth: int = 0
+    followed: int = 0
+
+
+class Planner:
+    """Plans the targets of a project's recipes, given in dependency order. `run`: what has failed in this run is not
+    asked again in it."""
+
+    def __init__(
+        self,
+        store: Store,
+        recipes: Sequence[Prompts],
+        backend: Backend,
+        *,
+        ask_again_maybe_paid: bool = True,
+        run: int | None = None,
+    ) -> None:
+        self.counts = Counts()
+        self._store = store
+        self._run = run
+        self._recipes = recipes
+        self._by_pair = {_pair(prompts): prompts for prompts in recipes}
+        self._renderer = Renderer(store, recipes, backend, ask_again_maybe_paid=ask_again_maybe_paid, run=run)
+        self._chains = Chains(store, backend, ask_again_maybe_paid=ask_again_maybe_paid, run=run)
+        self._changes: dict[Pair, _Changes] = {}
+        self._definitions: dict[Pair, int] = {}
+        self._for_all = {prompts.definition.recipe for prompts in recipes if prompts.definition.for_all}
+
+    # -------------------------------------------------------------------------------------------- as the input is now
+
+    def plan(self) -> None:
+        """Bring every target up to date with the input, the definitions and what it needs. Raises `TemplateError`."""
+        targets.retire(self._store, list(self._by_pair))
+        upstream.set_needed(self._store, (pair for prompts in self._recipes for pair in _needs(prompts)))
+        if self._for_all:
+            upstream.ensure_everybody(self._store)
+        generation = self._store.fact("generation")
+        for prompts in self._recipes:
+            self._plan_recipe(prompts, generation)
+            self._plan_after(prompts, None)
+        upstream.forget_changes(self._store)
+
+    def _plan_recipe(self, prompts: Prompts, generation: int) -> None:
+        """Render what may have changed: everything for a new definition, else only artists whose rows changed."""
+        recipe, variant = _pair(prompts)
+        definition = self._definition(prompts)
+        planned = targets.planned_up_to(self._store, recipe, variant)
+        if planned == (definition, generation):
+            return
+        prompts.check_names(inputs.columns(self._store))
+        if prompts.definition.for_all:
+            self._plan_page(prompts, targets.numbered(self._store, [EVERYBODY]))
+        else:
+            since = planned[1] if planned is not None and planned[0] == definition else -1
+            for page in targets.artists(self._store, since):
+                self._plan_page(prompts, page)
+        targets.set_planned(self._store, recipe, variant, definition, generation)
+
+    def _plan_after(self, prompts: Prompts, consequences: Consequences | None) -> None:
+        """Plan anew where a needed target has changed."""
+        needs = _needs(prompts)
+        if not needs:
+            return
+        for numbers in upstream.changed_artists(self._store, needs):
+            if prompts.definition.for_all:
+                self._replan(prompts, [EVERYBODY], consequences)
+                return
+            if EVERYBODY in numbers:
+                for page in targets.artists(self._store, -1):
+                    self._replan(prompts, [item.id for item in page], consequences)
+                return
+            self._replan(prompts, numbers, consequences)
+
+    def replan_dependents(self, consequences: Consequences | None = None) -> None:
+        """Plan anew whatever needs a target that has changed, in dependency order."""
+        if not upstream.any_change(self._store):
+            return
+        for prompts in self._recipes:
+            self._plan_after(prompts, consequences)
+        upstream.forget_changes(self._store)
+
+    # ------------------------------------------------------------------------------------------ as answers come in
+
+    def follow(self, events: Sequence[Event]) -> Consequences:
+        """Plan what these events, which are recorded, bring about."""
+        found = Consequences()
+        failed = [
+            event.launch.request.request_hash
+            for event in events
+            if (isinstance(event, Unusable) or (isinstance(event, Failed) and event.final))
+            and self._follows_up(event.launch.request.recipe)
+        ]
+        if failed:
+            self._follow_failures(failed, found)
+        self.replan_dependents(found)
+        return found
+
+    def _follows_up(self, recipe: str) -> bool:
+        return any(
+            prompts.definition.follows_up
+            for (name, _), prompts in self._by_pair.items()
+            if name == recipe or not recipe
+        )
+
+    def _follow_failures(self, hashes: Sequence[str], consequences: Consequences) -> None:
+        sharing: dict[Pair, list[int]] = {}
+        for _, recipe, variant, artist in targets.sharing(self._store, hashes):
+            sharing.setdefault((recipe, variant), []).append(artist)
+        for pair, artists in sharing.items():
+            prompts = self._by_pair.get(pair)
+            if prompts is not None and prompts.definition.follows_up:
+                self._replan(prompts, artists, consequences)
+        still = {digest for digest, *_ in targets.sharing(self._store, hashes)}
+        consequences.followed = sum(digest not in still for digest in set(hashes))
+
+    def _replan(self, prompts: Prompts, artists: Sequence[int], consequences: Consequences | None) -> None:
+        if consequences is None:
+            self._plan_page(prompts, targets.numbered(self._store, artists))
+            return
+        before = targets.standing(self._store, *_pair(prompts), artists, self._run)
+        self._plan_page(prompts, targets.numbered(self._store, artists))
+        for artist, now in targets.standing(self._store, *_pair(prompts), artists, self._run).items():
+            waited = artist in before and before[artist].reason == UPSTREAM
+            if now.ready:
+                consequences.ready.append(now.target)
+                consequences.growth += not waited
+            elif waited and now.reason != UPSTREAM:
+                consequences.growth -= 1
+
+    # ------------------------------------------------------------------------------------------------- page by page
+
+    def _plan_page(self, prompts: Prompts, page: Sequence[PlannedArtist]) -> None:
+        if not page:
+            return
+        recipe, variant = _pair(prompts)
+        rendered = self._renderer.page(prompts, page)
+        hashes = [outcome.request_hash for outcome in rendered.outcomes if isinstance(outcome, Wanted)]
+        known = targets.known_targets(self._store, recipe, variant, [item.id for item in page])
+        requests = self._known_requests(prompts, hashes)
+        decided: list[Planned] = []
+        following: list[FollowUp] = []
+        for item, outcome, needs in zip(page, rendered.outcomes, rendered.upstream, strict=True):
+            target = known.get(item.id)
+            planned = self._decide(prompts, item, outcome, needs, target, requests, following)
+            fresh = planned.decision.reason is None
+            self.counts.reused += fresh and (target is None or target.built_response != planned.decision.response)
+            decided.append(planned)
+        follow_ups.save(self._store, following)
+        targets.save(self._store, recipe, variant, self._definition(prompts), decided)
+        self.counts.planned += len(decided)
+
+    def _decide(
+        self,
+        prompts: Prompts,
+        item: PlannedArtist,
+        outcome: Outcome,
+        needs: str | None,
+        target: KnownTarget | None,
+        requests: dict[str, KnownRequest],
+        following: list[FollowUp],
+    ) -> Planned:
+        if isinstance(outcome, RenderError):
+            return Planned(item.id, None, item.row_hash, 0, Decision(FAILED, f"template: {outcome}"), needs)
+        if isinstance(outcome, Blocked):
+            decision = blocked(outcome.upstream, target)
+            assert decision is not None
+            return Planned(item.id, None, item.row_hash, outcome.input_tokens, decision, needs)
+        known = requests.get(outcome.request_hash)
+        forced = target is not None and target.forced(outcome.request_hash)
+        link = Link(outcome, known) if forced else self._chains.link(prompts, outcome, known)
+        changes = self._changes_of(prompts).since(target, item, needs)
+        decision = decide(link.wanted.request_hash, target, link.known, changes)
+        if link.kind and decision.reason in (NEW, CHANGED):
+            decision = Decision(link.kind, link.after)
+        if (follow_up := self._chains.remembered(prompts, outcome, link)) is not None and link.known is None:
+            following.append(follow_up)
+        asked = link.wanted
+        return Planned(item.id, asked.request_hash, item.row_hash, asked.input_tokens, decision, needs)
+
+    def _known_requests(self, prompts: Prompts, hashes: Sequence[str]) -> dict[str, KnownRequest]:
+        """What became of these requests, their answers checked by the schema as it is now."""
+        known = targets.known_requests(self._store, hashes)
+        schema = prompts.definition.schema
+        if schema is None or not self._check(
+            schema, [digest for digest in hashes if _is_unchecked(known.get(digest), schema)]
+        ):
+            return known
+        return targets.known_requests(self._store, hashes)
+
+    def _check(self, schema: Schema, hashes: Sequence[str]) -> bool:
+        """Check stored answers anew, which costs nothing. Whether there were any."""
+        found = verdicts.unchecked(self._store, hashes, schema.validation_hash) if hashes else []
+        if not found:
+            return False
+        checked = []
+        for answer in found:
+            verdict = schema.validate(answer.text or "")
+            if isinstance(verdict, Valid):
+                checked.append(verdicts.Verdict(answer, as_text(verdict), None))
+            else:
+                checked.append(verdicts.Verdict(answer, None, complaint(verdict, schema)))
+        verdicts.save(self._store, checked, schema.validation_hash)
+        return True
+
+    def _definition(self, prompts: Prompts) -> int:
+        pair = _pair(prompts)
+        if pair not in self._definitions:
+            wanted = prompts.definition.as_dict()
+            self._definitions[pair] = targets.definition_id(self._store, *pair, wanted)
+        return self._definitions[pair]
+
+    def _changes_of(self, prompts: Prompts) -> _Changes:
+        pair = _pair(prompts)
+        if pair not in self._changes:
+            self._changes[pair] = _Changes(self._store, prompts)
+        return self._changes[pair]
+
+
+def _pair(prompts: Prompts) -> Pair:
+    return prompts.definition.recipe, prompts.definition.variant
+
+
+def _needs(prompts: Prompts) -> list[Pair]:
+    return list(prompts.definition.upstream.items())
+
+
+def _is_unchecked(known: KnownRequest | None, schema: Schema) -> bool:
+    return known is not None and known.response is not None and known.validation != schema.validation_hash
+
+
+class _Changes:
+    """What differs between what a target was built from and what it is wanted from, in a few words."""
+
+    def __init__(self, store: Store, prompts: Prompts) -> None:
+        self._store = store
+        self._wanted = prompts.definition.as_dict()
+        self._used = prompts.used_columns
+        self._for_all = prompts.definition.for_all
+        self._definitions: dict[int, list[str]] = {}
+
+    def since(self, target: KnownTarget | None, item: PlannedArtist, needs: str | None) -> str:
+        if target is None or target.built_response is None:
+            return ""
+        parts: list[str] = []
+        definition, row = target.built_definition, target.built_row
+        if definition is not None:
+            if definition not in self._definitions:
+                old = targets.definition(self._store, definition)
+                self._definitions[definition] = [change.short() for change in definition_changes(old, self._wanted)]
+            parts += self._definitions[definition]
+        if self._for_all:
+            return ", ".join(parts) or "artists"
+        if row is not None and row != item.row_hash:
+            before = targets.old_columns(self._store, item.id, row)
+            if before is not None:
+                now = {
+                    "artist_name": item.artist.artist_name,
+                    "artist_data": item.artist.artist_data,
+                    **item.artist.columns,
+                }
+                parts += [change.short() for change in column_changes(before, now, self._used)]
+        parts += [f"answer of {need}" for need in upstream_changes(target.built_upstream, needs)]
+        return ", ".join(parts)

@@ -1,0 +1,160 @@
+"""From artists to exact requests: the answers that recipes need are looked up, texts are rendered, bodies are hashed."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+
+from bioforge.fingerprint import canonical, request_hash
+from bioforge.interfaces import Backend
+from bioforge.model import Artist, Rendered
+from bioforge.plan import Upstream
+from bioforge.prompts import Needed, Prompts, RenderError, artist_context, estimate_tokens, needed
+from bioforge.store import Store, stale, targets, upstream
+from bioforge.store.targets import EVERYBODY, PlannedArtist
+from bioforge.store.upstream import Answered
+
+NEEDED_TOKENS = 300
+"""Tokens that the answer of a needed recipe is taken for as long as there is none."""
+
+
+@dataclass(frozen=True, slots=True)
+class Wanted:
+    """An exact request. `input_tokens` is an estimate."""
+
+    request_hash: str
+    body: bytes
+    input_tokens: int
+    rendered: Rendered
+
+
+@dataclass(frozen=True, slots=True)
+class Blocked:
+    """Something that is needed is not there. `input_tokens` is a guess at what will be asked."""
+
+    upstream: Sequence[Upstream]
+    input_tokens: int
+
+
+Outcome = Wanted | Blocked | RenderError
+
+
+@dataclass(frozen=True, slots=True)
+class Page:
+    """What came of each artist of a page, in order, and the answers that each was rendered from, as JSON."""
+
+    outcomes: Sequence[Outcome]
+    upstream: Sequence[str | None]
+
+
+def wanted(prompts: Prompts, backend: Backend, rendered: Rendered) -> Wanted:
+    """The exact request for rendered texts."""
+    body = canonical(backend.body(rendered))
+    definition = prompts.definition
+    digest = request_hash(rendered.endpoint, body, definition.dialect, definition.sample)
+    return Wanted(digest, body, _tokens(rendered), rendered)
+
+
+def render(prompts: Prompts, backend: Backend, artist: Artist) -> Wanted:
+    """For a recipe that needs no other one. Raises `RenderError`."""
+    return wanted(prompts, backend, prompts.render(artist))
+
+
+def _tokens(rendered: Rendered) -> int:
+    texts = [rendered.instructions or "", rendered.input or "", *(turn.text for turn in rendered.turns)]
+    if rendered.prompt is not None:
+        variables = rendered.prompt.get("variables")
+        texts += [str(value) for value in variables.values()] if isinstance(variables, Mapping) else []
+    return 8 + sum(estimate_tokens(text) for text in texts if text)
+
+
+class Renderer:
+    """Renders pages of artists, with the answers they need as the state has them now.
+
+    `run`: what has failed in this run is not waited for any more.
+    """
+
+    def __init__(
+        self, store: Store, recipes: Sequence[Prompts], backend: Backend, *, ask_again_maybe_paid: bool, run: int | None
+    ) -> None:
+        self._store = store
+        self._backend = backend
+        self._again = ask_again_maybe_paid
+        self._run = run
+        self._for_all = {prompts.definition.recipe for prompts in recipes if prompts.definition.for_all}
+
+    def page(self, prompts: Prompts, artists: Sequence[PlannedArtist]) -> Page:
+        definition = prompts.definition
+        if not definition.upstream:
+            return Page([self._outcome(prompts, item.artist, {}) for item in artists], [None] * len(artists))
+        shared = {need: name for need, name in definition.upstream.items() if need in self._for_all}
+        own = {need: name for need, name in definition.upstream.items() if need not in self._for_all}
+        of_all = self._answers(shared, [EVERYBODY]).get(EVERYBODY, {}) if shared else {}
+        if definition.for_all:
+            gathered = [
+                upstream.gathered(self._store, need, name, self._run, self._again) for need, name in own.items()
+            ]
+            outcomes = [self._outcome(prompts, item.artist, of_all, gathered) for item in artists]
+            return Page(outcomes, [_ids(of_all)] * len(artists))
+        found = self._answers(own, [item.id for item in artists])
+        answers = [{**of_all, **found.get(item.id, {})} for item in artists]
+        outcomes = [self._outcome(prompts, item.artist, each) for item, each in zip(artists, answers, strict=True)]
+        return Page(outcomes, [_ids(each) for each in answers])
+
+    def _answers(self, needs: Mapping[str, str], artists: Sequence[int]) -> dict[int, dict[str, Answered]]:
+        return upstream.answers(self._store, needs, artists, run=self._run, ask_again_maybe_paid=self._again)
+
+    def _outcome(
+        self, prompts: Prompts, artist: Artist, answers: Mapping[str, Answered], gathered: Sequence[Upstream] = ()
+    ) -> Outcome:
+        definition = prompts.definition
+        states = [
+            answers[need].state if need in answers else Upstream(need, "new", None, None)
+            for need in definition.upstream
+            if need in answers or not (definition.for_all and need not in self._for_all)
+        ]
+        missing = [state for state in (*states, *gathered) if state.reason is not None or state.response is None]
+        if missing:
+            return Blocked(missing, _guess(prompts, artist))
+        try:
+            texts = {need: needed(answer.text, answer.parsed) for need, answer in answers.items()}
+            everybody = self._everybody(definition.upstream) if definition.for_all else None
+            return wanted(prompts, self._backend, prompts.render(artist, texts, everybody))
+        except RenderError as error:
+            return error
+
+    def _everybody(self, needs: Mapping[str, str]) -> Everybody:
+        return Everybody(self._store, {need: name for need, name in needs.items() if need not in self._for_all})
+
+
+class Everybody:
+    """All artists as a template walks through them, with the answers of needed recipes: read in pages, each time anew."""
+
+    def __init__(self, store: Store, needs: Mapping[str, str]) -> None:
+        self._store = store
+        self._needs = needs
+
+    def __len__(self) -> int:
+        return stale.total_artists(self._store)
+
+    def __iter__(self) -> Iterator[dict[str, object]]:
+        for page in targets.artists(self._store, -1):
+            numbers = [item.id for item in page]
+            found = upstream.answers(self._store, self._needs, numbers, run=None, ask_again_maybe_paid=True)
+            for item in page:
+                answers: dict[str, Needed] = {
+                    need: needed(answer.text, answer.parsed) for need, answer in found.get(item.id, {}).items()
+                }
+                yield {**artist_context(item.artist), **answers}
+
+
+def _ids(answers: Mapping[str, Answered]) -> str:
+    return json.dumps({need: answer.state.response for need, answer in sorted(answers.items())})
+
+
+def _guess(prompts: Prompts, artist: Artist) -> int:
+    """Tokens of a request that cannot be rendered yet."""
+    definition = prompts.definition
+    texts = (definition.instructions or "", definition.input or "", artist.artist_name, artist.artist_data)
+    return 8 + sum(estimate_tokens(text) for text in texts) + NEEDED_TOKENS * len(definition.upstream)

@@ -1,0 +1,145 @@
+"""The requests of a run: those of stale targets in order, and before them those that answers have just made ready."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Iterator, Mapping, Sequence
+
+from bioforge.errors import BioforgeError
+from bioforge.estimate import Estimator, output_limit
+from bioforge.events import Event, Started
+from bioforge.interfaces import Backend
+from bioforge.model import Request
+from bioforge.plan import FORCED
+from bioforge.prompts import Prompts, RenderError
+from bioforge.rendering import Renderer, Wanted, render
+from bioforge.store import Selection, Store, targets
+from bioforge.store.targets import Pending, PlannedArtist, Which
+
+_CHUNK = 256
+"""Targets that became ready, and are looked up together."""
+
+
+class Requests(Iterator[Request]):
+    """Each different request once, rendered as it is asked for.
+
+    A backend asks again after the end: by then answers may have made further targets ready. Those come first, so that
+    what was begun for an artist is finished before the next one is begun.
+    """
+
+    def __init__(
+        self,
+        store: Store,
+        recipes: Sequence[Prompts],
+        backend: Backend,
+        estimator: Estimator,
+        selection: Selection,
+        which: Which = Which.STALE,
+        *,
+        ask_again_maybe_paid: bool,
+        run: int | None = None,
+    ) -> None:
+        """`run`: its own requests are not asked a second time; None where nothing becomes ready meanwhile."""
+        self._store = store
+        self._recipes: Mapping[tuple[str, str], Prompts] = {
+            (prompts.definition.recipe, prompts.definition.variant): prompts for prompts in recipes
+        }
+        self._backend = backend
+        self._estimator = estimator
+        self._selection = selection
+        self._which = which
+        self._again = ask_again_maybe_paid
+        self._run = run
+        self._renderer = Renderer(store, recipes, backend, ask_again_maybe_paid=ask_again_maybe_paid, run=run)
+        self._stale = self._pending(None)
+        self._chunk: Iterator[Pending] = iter(())
+        self._ready: deque[int] = deque()
+        self._unrecorded: set[str] = set()
+        """Hashes of requests that were handed out, and stand nowhere in the state yet."""
+
+    @property
+    def waiting(self) -> int:
+        """Targets that became ready and were not asked for yet."""
+        return len(self._ready)
+
+    def offer(self, numbers: Sequence[int]) -> None:
+        """These targets can be asked for now."""
+        self._ready.extend(numbers)
+
+    def recorded(self, events: Sequence[Event]) -> None:
+        """From here on the state knows of these."""
+        self._unrecorded.difference_update(
+            event.launch.request.request_hash for event in events if isinstance(event, Started)
+        )
+
+    def __next__(self) -> Request:
+        while True:
+            item = next(self._chunk, None)
+            if item is None and self._ready:
+                numbers = [self._ready.popleft() for _ in range(min(_CHUNK, len(self._ready)))]
+                self._chunk = self._pending(numbers)
+                continue
+            if item is None:
+                item = next(self._stale)
+                # its page may have been read before the same request became ready
+                if self._run is not None and targets.tried_in(self._store, self._run, item.request_hash):
+                    continue
+            if item.request_hash in self._unrecorded:
+                continue
+            request = self._request(item)
+            if request is not None:
+                if self._run is not None:
+                    self._unrecorded.add(item.request_hash)
+                return request
+
+    def _pending(self, among: Sequence[int] | None) -> Iterator[Pending]:
+        return targets.pending(
+            self._store,
+            self._selection,
+            self._which,
+            ask_again_maybe_paid=self._again,
+            among=among,
+            untried_in=self._run,
+        )
+
+    def _request(self, item: Pending) -> Request | None:
+        """None where what it needs has changed since the target was read: it is planned anew then."""
+        prompts = self._recipes[item.recipe, item.variant]
+        definition = prompts.definition
+        body = self._body(prompts, item)
+        if body is None:
+            if definition.upstream:
+                return None
+            raise BioforgeError(
+                f"artist {item.artist.artist_id}: recipe {item.recipe!r} renders differently from what was planned",
+                "a template must give the same text each time; nothing was sent for this artist",
+            )
+        return Request(
+            request_hash=item.request_hash,
+            endpoint=definition.endpoint,
+            model=(item.follow_up_model if item.follow_up is not None else definition.model) or "",
+            body=body,
+            artist_id=item.artist.artist_id,
+            recipe=item.recipe,
+            variant=item.variant,
+            target=item.target,
+            reason=item.reason or FORCED,
+            input_tokens=item.input_tokens,
+            output_tokens=self._estimator.output_tokens(item.recipe, item.variant),
+            max_output_tokens=output_limit(definition.parameters),
+            attempts=item.attempts,
+        )
+
+    def _body(self, prompts: Prompts, item: Pending) -> bytes | None:
+        """The body that was planned; None where it would be another one now."""
+        if item.follow_up is not None:
+            return item.follow_up.encode("utf-8", "surrogatepass")
+        if not prompts.definition.upstream and not prompts.definition.for_all:
+            try:
+                wanted = render(prompts, self._backend, item.artist)
+            except RenderError:
+                return None
+            return wanted.body if wanted.request_hash == item.request_hash else None
+        outcome = self._renderer.page(prompts, [PlannedArtist(item.number, "", item.artist)]).outcomes[0]
+        same = isinstance(outcome, Wanted) and outcome.request_hash == item.request_hash
+        return outcome.body if isinstance(outcome, Wanted) and same else None

@@ -1,0 +1,114 @@
+"""What answers have shown about tokens: how far estimates were off, and how long answers are."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from bioforge.store.database import Store
+
+NEWEST = 1_000
+"""Answers that are looked at, for each model."""
+
+LOOK_BACK = 10_000
+"""Newest answers, of all models, among which those of a model are looked for: a state has millions, and plans are asked
+for often. A model that has none among them is as good as new."""
+
+FEWEST = 5
+"""Answers without which nothing is corrected: the first few may all be short."""
+
+LOWEST, HIGHEST = 0.2, 100.0
+"""What estimates are multiplied by, at most. Texts are never counted five times too high. Too low by any factor, where a
+reusable prompt is kept by the provider and only its variables are counted."""
+
+
+@dataclass(frozen=True, slots=True)
+class Observed:
+    """`input_ratio`: tokens that were billed for each token that was estimated; 1.0 where too few answers tell.
+    `output_tokens`: of an average answer. `answers`: how many the ratio comes from."""
+
+    input_ratio: float
+    output_tokens: float
+    answers: int
+
+    @property
+    def corrects(self) -> bool:
+        return self.answers >= FEWEST
+
+
+@dataclass(frozen=True, slots=True)
+class _Sums:
+    """Over the answers of one variant of a recipe. `estimates` have an estimate of just what was asked."""
+
+    recipe: str | None
+    variant: str | None
+    answers: int
+    output_tokens: int
+    estimates: int
+    billed: int
+    estimated: int
+
+
+class Answers:
+    """What the newest answers of one model came to, read once for all recipes that ask it."""
+
+    def __init__(self, store: Store, model: str | None) -> None:
+        oldest = store.next_id("responses") - LOOK_BACK
+        self._sums = [_Sums(*row) for row in store.rows(_SUMS, (oldest, model or "", NEWEST))]
+
+    def observed(self, recipe: str, variant: str = "") -> Observed | None:
+        """Of answers to this variant of a recipe where there are enough, else to the recipe, else of all the model's.
+
+        None before the model's first answer.
+        """
+        own = [sums for sums in self._sums if sums.recipe == recipe]
+        circles = ([sums for sums in own if sums.variant == variant], own, self._sums)
+        written = next((found for found in circles if _total(found, "answers") >= FEWEST), self._sums)
+        answers = _total(written, "answers")
+        if not answers:
+            return None
+        compared = next((found for found in circles if _total(found, "estimates") >= FEWEST), [])
+        ratio = _total(compared, "billed") / _total(compared, "estimated") if compared else 1.0
+        return Observed(
+            min(max(ratio, LOWEST), HIGHEST), _total(written, "output_tokens") / answers, _total(compared, "estimates")
+        )
+
+
+def _total(found: list[_Sums], name: str) -> int:
+    return sum(getattr(sums, name) for sums in found)
+
+
+_COMPARABLE = "t.request_hash = n.request_hash AND n.input_tokens > 0 AND t.input_tokens > 0"
+"""An estimate belongs to what its target wants now: only where just that was asked can the two be compared."""
+
+_SUMS = f"""
+    SELECT t.recipe, t.variant, count(n.output_tokens), coalesce(sum(n.output_tokens), 0),
+           count(CASE WHEN {_COMPARABLE} THEN 1 END),
+           coalesce(sum(CASE WHEN {_COMPARABLE} THEN n.input_tokens END), 0),
+           coalesce(sum(CASE WHEN {_COMPARABLE} THEN t.input_tokens END), 0)
+    FROM (
+        SELECT r.request_hash, r.attempt, r.input_tokens, r.output_tokens
+        FROM responses r CROSS JOIN requests q ON q.request_hash = r.request_hash
+        WHERE r.id >= ? AND coalesce(q.model, '') = ? ORDER BY r.id DESC LIMIT ?
+    ) n
+    LEFT JOIN attempts x ON x.id = n.attempt LEFT JOIN targets t ON t.id = x.target
+    GROUP BY t.recipe, t.variant
+"""
+
+
+def counted_by(store: Store, recipe: str, variant: str) -> str | None:
+    """How the tokens of all targets of a recipe's variant were counted, as it was noted; None: in no one way."""
+    found = store.value("SELECT value FROM facts WHERE name = ?", (_fact(recipe, variant),))
+    return str(found) if found else None
+
+
+def note_counting(store: Store, recipe: str, variant: str, how: str, *, whole: bool) -> None:
+    """Remember how tokens were counted: of every target of a recipe's variant (`whole`), or of some of them."""
+    known = counted_by(store, recipe, variant)
+    if known == how:
+        return
+    with store.transaction() as connection:
+        connection.execute("INSERT OR REPLACE INTO facts VALUES (?, ?)", (_fact(recipe, variant), how if whole else ""))
+
+
+def _fact(recipe: str, variant: str) -> str:
+    return f"counting {recipe} {variant}".rstrip()

@@ -1,0 +1,120 @@
+"""What targets depend on: the answers of needed recipes, and which of them have changed."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+
+from bioforge.plan import FAILED, IN_BATCH, MAYBE_PAID, REMOVED, SKIPPED, UPSTREAM, Upstream
+from bioforge.store.database import Store
+from bioforge.store.targets import EVERYBODY, EVERYBODY_ID, tried
+
+_PAGE = 2_000
+
+Pair = tuple[str, str]
+"""A recipe and one of its variants."""
+
+
+@dataclass(frozen=True, slots=True)
+class Answered:
+    """A needed target with the answer it was built from."""
+
+    state: Upstream
+    text: str | None
+    parsed: str | None
+
+
+def set_needed(store: Store, pairs: Iterable[Pair]) -> None:
+    """Whose changes are to be noted from now on. Changes of others are forgotten."""
+    wanted = sorted(set(pairs))
+    if store.rows("SELECT recipe, variant FROM needed ORDER BY recipe, variant") == wanted:
+        return
+    with store.transaction() as connection:
+        connection.execute("DELETE FROM needed")
+        connection.executemany("INSERT INTO needed VALUES (?, ?)", wanted)
+        connection.execute(
+            "DELETE FROM upstream_changes WHERE (recipe, variant) NOT IN (SELECT recipe, variant FROM needed)"
+        )
+
+
+def changed_artists(store: Store, needs: Iterable[Pair]) -> Iterator[list[int]]:
+    """Numbers of the artists for which any of these has changed, in pages; `EVERYBODY` first."""
+    pairs = json.dumps([list(pair) for pair in needs])
+    after = -1
+    while True:
+        rows = store.rows(
+            "SELECT DISTINCT c.artist FROM json_each(?) j CROSS JOIN upstream_changes c"
+            " ON c.recipe = json_extract(j.value, '$[0]') AND c.variant = json_extract(j.value, '$[1]') WHERE c.artist > ?"
+            f" ORDER BY c.artist LIMIT {_PAGE}",
+            (pairs, after),
+        )
+        if not rows:
+            return
+        yield [row[0] for row in rows]
+        after = rows[-1][0]
+
+
+def any_change(store: Store) -> bool:
+    return store.value("SELECT 1 FROM upstream_changes LIMIT 1") is not None
+
+
+def forget_changes(store: Store) -> None:
+    """Everything that depends on what has changed was planned anew."""
+    with store.transaction() as connection:
+        connection.execute("DELETE FROM upstream_changes")
+
+
+def answers(
+    store: Store, needs: Mapping[str, str], artists: Sequence[int], *, run: int | None, ask_again_maybe_paid: bool
+) -> dict[int, dict[str, Answered]]:
+    """The targets of needed recipes by artist and recipe. What has failed in `run` is not asked again by itself."""
+    rows = store.rows(
+        "SELECT t.artist, t.recipe, t.reason, t.detail, t.held, t.request_hash, t.built_response, r.text, r.parsed,"
+        f" t.reason IN ('{FAILED}', '{MAYBE_PAID}') AND {tried('t')}"
+        " FROM json_each(?) n CROSS JOIN json_each(?) j CROSS JOIN targets t"
+        " ON t.artist = j.value AND t.recipe = json_extract(n.value, '$[0]') AND t.variant = json_extract(n.value, '$[1]')"
+        " LEFT JOIN responses r ON r.id = t.built_response",
+        (run, json.dumps([list(pair) for pair in needs.items()]), json.dumps(artists)),
+    )
+    found: dict[int, dict[str, Answered]] = {}
+    for artist, recipe, reason, detail, held, digest, response, text, parsed, failed_here in rows:
+        stuck = reason is not None and (
+            bool(held)
+            or bool(failed_here)
+            or reason in (SKIPPED, REMOVED)
+            or (digest is None and reason != UPSTREAM)
+            or (reason == MAYBE_PAID and not ask_again_maybe_paid)
+        )
+        state = Upstream(recipe, reason, detail, response, stuck and reason != IN_BATCH)
+        found.setdefault(artist, {})[recipe] = Answered(state, text, parsed)
+    return found
+
+
+def gathered(store: Store, recipe: str, variant: str, run: int | None, ask_again_maybe_paid: bool) -> Upstream:
+    """The targets of a needed recipe over all artists as one: fresh when all are; stuck when all that are not are."""
+    stuck = (
+        f"(t.held = 1 OR t.reason = '{SKIPPED}' OR (t.request_hash IS NULL AND t.reason <> '{UPSTREAM}')"
+        f" OR (t.reason IN ('{FAILED}', '{MAYBE_PAID}') AND {tried('t')})"
+        f"{'' if ask_again_maybe_paid else f' OR t.reason = {MAYBE_PAID!r}'})"
+    )
+    stale = (
+        "SELECT t.reason, t.detail FROM targets t INDEXED BY targets_stale"
+        f" WHERE t.recipe = ? AND t.reason IS NOT NULL AND t.reason <> '{REMOVED}' AND t.variant = ?"
+    )
+    # asked for after each group of answers: as long as anything is to come, the first row found ends the search
+    if (row := store.row(f"{stale} AND NOT {stuck} LIMIT 1", (recipe, variant, run))) is not None:
+        return Upstream(recipe, row[0], row[1], None)
+    if (row := store.row(f"{stale} LIMIT 1", (recipe, variant))) is not None:
+        return Upstream(recipe, row[0], row[1], None, stuck=True)
+    return Upstream(recipe, None, None, 0)  # answers there are many, and none that could be named
+
+
+def ensure_everybody(store: Store) -> None:
+    """The row that targets of a recipe over all artists belong to."""
+    if store.value("SELECT 1 FROM artists WHERE id = ?", (EVERYBODY,)) is None:
+        with store.transaction() as connection:
+            connection.execute(
+                "INSERT INTO artists (id, artist_id, artist_name, row_hash, generation) VALUES (?, ?, ?, '', 0)",
+                (EVERYBODY, EVERYBODY_ID, "all artists"),
+            )

@@ -1,0 +1,71 @@
+"""What schemas say about stored answers: finding those that were checked by another one, and keeping the new verdicts."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from bioforge.plan import ANSWERED, INVALID, SCHEMA, UNUSABLE
+from bioforge.store.database import Store, bump_results
+
+
+@dataclass(frozen=True, slots=True)
+class Unchecked:
+    """An answer whose verdict is missing or of another schema."""
+
+    request_hash: str
+    response: int
+    text: str | None
+    state: str
+
+
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """`parsed` is JSON text where the answer is valid; else `message` says what is wrong with it."""
+
+    of: Unchecked
+    parsed: str | None
+    message: str | None
+
+    @property
+    def state(self) -> str:
+        """What the request comes to. An answer that was good before is asked for again; one that never was is held."""
+        if self.message is None:
+            return ANSWERED
+        return INVALID if self.of.state in (ANSWERED, INVALID) else UNUSABLE
+
+
+def unchecked(store: Store, hashes: Sequence[str], validation: str) -> list[Unchecked]:
+    """The answers to these requests that were not checked by this schema."""
+    rows = store.rows(
+        "SELECT q.request_hash, r.id, r.text, q.state FROM requests q JOIN responses r ON r.id = q.response"
+        " WHERE q.request_hash IN (SELECT value FROM json_each(?)) AND r.validation IS NOT ?"
+        f" AND (q.state IN ('{ANSWERED}', '{INVALID}') OR (q.state = '{UNUSABLE}' AND q.error_class = '{SCHEMA}'))",
+        (json.dumps(hashes), validation),
+    )
+    return [Unchecked(*row) for row in rows]
+
+
+def save(store: Store, verdicts: Sequence[Verdict], validation: str) -> None:
+    """Answers stay as they were received; only what is thought of them changes."""
+    with store.transaction() as connection:
+        why = [(None, None) if item.message is None else (SCHEMA, item.message) for item in verdicts]
+        connection.executemany(
+            "UPDATE responses SET parsed = ?, validation = ?, usable = ?, error_class = ?, error_code = NULL,"
+            " error_message = ? WHERE id = ?",
+            [
+                (item.parsed, validation, item.message is None, *reason, item.of.response)
+                for item, reason in zip(verdicts, why, strict=True)
+            ],
+        )
+        connection.executemany(
+            "UPDATE requests SET state = ?, error_class = ?, error_code = NULL, error_message = ? WHERE request_hash = ?",
+            [(item.state, *reason, item.of.request_hash) for item, reason in zip(verdicts, why, strict=True)],
+        )
+        bump_results(connection)
+
+
+def text_of(store: Store, response: int) -> str:
+    """The text of an answer as it was received."""
+    return str(store.value("SELECT text FROM responses WHERE id = ?", (response,)) or "")
