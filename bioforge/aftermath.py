@@ -64,13 +64,13 @@ class Aftermath:
     def follow(self, events: Sequence[Event]) -> None:
         """Bring about what these events, which are recorded, lead to."""
         followed = 0
+        self._requests.recorded(events)
         if self._goes_on and any(isinstance(event, Succeeded | Unusable | Failed) for event in events):
             consequences = self._planner.follow(events)
             followed = consequences.followed
-            self._requests.offer(consequences.ready)
-            if consequences.growth:
-                self._grown(consequences.growth)
-        self._requests.recorded(events)
+            growth = self._requests.offer(consequences.ready) - consequences.released
+            if growth:
+                self._grown(growth)
         failed = sum(isinstance(event, Unusable) or (isinstance(event, Failed) and event.final) for event in events)
         self._failures += max(0, failed - followed)
         if self._most is not None and self._failures >= self._most and self.stopped is None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import io
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -29,13 +29,18 @@ class Written:
     changed: bool
 
 
-def write_outputs(store: Store, config: ProjectConfig, plugins: Plugins) -> tuple[list[Written], list[str]]:
-    """Write each output; one that cannot be written does not keep the others from it. Returns (written, errors)."""
+def write_outputs(
+    store: Store, config: ProjectConfig, plugins: Plugins, variants: Mapping[str, Sequence[str]]
+) -> tuple[list[Written], list[str]]:
+    """Write each output; one that cannot be written does not keep the others from it. Returns (written, errors).
+
+    `variants` are those of each recipe; the first is written where an output does not ask for all.
+    """
     written: list[Written] = []
     errors: list[str] = []
     for output in config.outputs:
         try:
-            written.append(_write(store, config, plugins, output))
+            written.append(_write(store, config, plugins, output, variants))
         except BioforgeError as error:
             errors.append(error.message + (f" ({error.hint})" if error.hint else ""))
         except Exception as error:  # whatever a plugin's writer does, the answers are kept and shown as done
@@ -68,17 +73,21 @@ def writer_name(path: str, given: str | None) -> str:
     return Path(path).suffix.lstrip(".").lower() or "jsonl"
 
 
-def _write(store: Store, config: ProjectConfig, plugins: Plugins, output: Output) -> Written:
+def _write(
+    store: Store, config: ProjectConfig, plugins: Plugins, output: Output, variants: Mapping[str, Sequence[str]]
+) -> Written:
     path = config.root / output.path
     name = writer_name(output.path, output.writer)
     writer = plugins.writer(name)
     recipes = (output.recipe,) if output.recipe else tuple(config.recipes)
-    options = canonical({"writer": name, "options": output.options, "recipes": recipes}).decode()
+    most = None if output.all else 1
+    chosen = tuple((recipe, name) for recipe in recipes for name in variants[recipe][:most])
+    options = canonical({"writer": name, "options": output.options, "recipes": recipes, "variants": chosen}).decode()
     version = store.fact("results_version")
     before = upkeep.output_written(store, output.path)
     if before is not None and before[:2] == (options, version) and before[2] == _signature(path):
         return Written(output.path, 0, changed=False)
-    counter = _Counter(records(store, Selection(recipes=recipes)))
+    counter = _Counter(records(store, Selection(recipes=recipes, variants=chosen)))
     files: str | None = None
     if getattr(writer, "writes_folder", False):
         files = json.dumps(_write_folder(path, cast("FolderWriter", writer), counter, output, before and before[3]))

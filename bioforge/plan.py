@@ -114,6 +114,8 @@ def blocked(upstream: Sequence[Upstream], target: KnownTarget | None) -> Decisio
         return None
     before = FORCED if target is not None and FORCED in (target.reason, target.reason_before) else None
     for need in stale:
+        if need.reason == SKIPPED:
+            return Decision(SKIPPED, need.detail, reason_before=before)
         if need.stuck:
             error_class = (need.detail or "").partition(":")[0] if need.reason == FAILED else need.reason
             return Decision(SKIPPED, f"{need.recipe} ({error_class or need.reason})", reason_before=before)

@@ -28,26 +28,31 @@ from bioforge.rendering import Blocked, Outcome, Renderer, Wanted
 from bioforge.schemas import Schema, Valid
 from bioforge.store import Store, follow_ups, inputs, targets, upstream, verdicts
 from bioforge.store.follow_ups import FollowUp
-from bioforge.store.targets import EVERYBODY, Planned, PlannedArtist
+from bioforge.store.targets import EVERYBODY, Planned, PlannedArtist, Standing
 
 Pair = tuple[str, str]
 
 
 @dataclass(slots=True)
 class Counts:
-    """`planned` targets were looked at, `reused` of them are served by an answer that is in the state already."""
+    """`planned` targets were looked at, `reused` of them are served by an answer that is in the state already.
+
+    `checked` stored answers were checked by a schema anew, `misfits` of them no longer fit.
+    """
 
     planned: int = 0
     reused: int = 0
+    checked: int = 0
+    misfits: int = 0
 
 
 @dataclass(slots=True)
 class Consequences:
-    """What recorded answers brought about. `ready`: numbers of targets that can be asked for now; `growth`: by how many
-    requests there is more to do than was counted; `followed`: failed requests that something else is asked for."""
+    """What recorded answers brought about. `ready`: targets that can be asked for now; `released`: how many targets no
+    longer wait for others, whatever came of them; `followed`: failed requests that something else is asked for."""
 
-    ready: list[int] = field(default_factory=list)
-    growth: int = 0
+    ready: list[Standing] = field(default_factory=list)
+    released: int = 0
     followed: int = 0
 
 
@@ -170,11 +175,9 @@ class Planner:
         self._plan_page(prompts, targets.numbered(self._store, artists))
         for artist, now in targets.standing(self._store, *_pair(prompts), artists, self._run).items():
             waited = artist in before and before[artist].reason == UPSTREAM
+            consequences.released += waited and now.reason != UPSTREAM
             if now.ready:
-                consequences.ready.append(now.target)
-                consequences.growth += not waited
-            elif waited and now.reason != UPSTREAM:
-                consequences.growth -= 1
+                consequences.ready.append(now)
 
     # ------------------------------------------------------------------------------------------------- page by page
 
@@ -249,6 +252,8 @@ class Planner:
             else:
                 checked.append(verdicts.Verdict(answer, None, complaint(verdict, schema)))
         verdicts.save(self._store, checked, schema.validation_hash)
+        self.counts.checked += len(checked)
+        self.counts.misfits += sum(verdict.message is not None for verdict in checked)
         return True
 
     def _definition(self, prompts: Prompts) -> int:

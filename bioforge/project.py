@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import contextmanager, nullcontext, suppress
 from dataclasses import replace
 from itertools import islice
@@ -38,6 +38,9 @@ from bioforge.store import Selection, Store, batches, inputs, runs, stale, targe
 from bioforge.store.ledger import average_cost, average_seconds
 from bioforge.store.record import Settled, settle
 from bioforge.store.targets import Which
+from bioforge.variants import matches
+
+VARIANT = "variant:"
 
 NO_RUN = 0
 """Lists of targets are kept by run; this one is for plans, and is overwritten by the next."""
@@ -125,7 +128,41 @@ class OpenProject:
                 known = nearest(name, self.recipes) or f"recipes are: {', '.join(self.recipes)}"
                 raise UsageError(f"no recipe {name!r} in {self.config.path.name}", known)
         chosen = set(closure(recipes, self._needs)) if recipes else set(self.recipes)
-        return Selection.parse(tuple(name for name in self.recipes if name in chosen), tuple(select), limit)
+        given = [item.removeprefix(VARIANT) for item in select if item.startswith(VARIANT)]
+        others = tuple(item for item in select if not item.startswith(VARIANT))
+        names = tuple(name for name in self.recipes if name in chosen)
+        return Selection.parse(names, others, limit, self._variants(given, chosen) if given else ())
+
+    def _variants(self, given: Sequence[str], recipes: Collection[str]) -> tuple[tuple[str, str], ...]:
+        """The variants that any of these means, and those they build on."""
+        upstream = {
+            (prompts.definition.recipe, prompts.definition.variant): tuple(prompts.definition.upstream.items())
+            for prompts in self.prompts
+        }
+        known = [name for recipe, name in upstream if recipe in recipes and name]
+        for text in given:
+            if not any(matches(name, text) for name in known):
+                hint = (
+                    nearest(text, known) or f"variants are: {', '.join(known[:6])}"
+                    if known
+                    else "no recipe has a matrix"
+                )
+                raise UsageError(f"--select {VARIANT}{text}: no such variant", hint)
+        found: dict[tuple[str, str], None] = {}
+        waiting = [pair for pair in upstream if pair[0] in recipes and any(matches(pair[1], text) for text in given)]
+        while waiting:
+            pair = waiting.pop()
+            found[pair] = None
+            waiting += upstream[pair]
+        return tuple(sorted(found))
+
+    @property
+    def variants(self) -> dict[str, list[str]]:
+        """The variants of each recipe in the order of the file; the first stands for it where only one is wanted."""
+        found: dict[str, list[str]] = {}
+        for prompts in self.prompts:
+            found.setdefault(prompts.definition.recipe, []).append(prompts.definition.variant)
+        return found
 
     def estimator(self, store: Store) -> Estimator:
         return self._estimator(store, None)
@@ -278,7 +315,7 @@ class OpenProject:
             average = average_cost(store)
             result.saved_usd = None if average is None else average * (fresh_before + refreshed.reused)
             if stop.level < 2:
-                result.written, result.output_errors = write_outputs(store, self.config, self.plugins)
+                result.written, result.output_errors = write_outputs(store, self.config, self.plugins, self.variants)
             self._end(store, run, result)
         return result
 

@@ -33,12 +33,15 @@ class InputSpec:
 @dataclass(slots=True)
 class Refreshed:
     """`reading` is None when the input was untouched and not read. `rendered` counts targets that were planned anew,
-    `reused` those among them that an answer already in the state serves."""
+    `reused` those among them that an answer already in the state serves; `checked` and `misfits` are answers that were
+    checked by a schema anew, and those of them that do not fit it."""
 
     reading: Reading | None = None
     rendered: int = 0
     reused: int = 0
     notes: list[str] = field(default_factory=list)
+    checked: int = 0
+    misfits: int = 0
 
 
 def refresh(
@@ -54,7 +57,8 @@ def refresh(
     reading = read_input(store, spec, find_reader)
     planner = Planner(store, recipes, backend, ask_again_maybe_paid=ask_again_maybe_paid)
     planner.plan()
-    return Refreshed(reading, planner.counts.planned, planner.counts.reused)
+    counts = planner.counts
+    return Refreshed(reading, counts.planned, counts.reused, checked=counts.checked, misfits=counts.misfits)
 
 
 # ------------------------------------------------------------------------------------------------------------ input

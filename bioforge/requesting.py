@@ -14,7 +14,7 @@ from bioforge.plan import FORCED
 from bioforge.prompts import Prompts, RenderError
 from bioforge.rendering import Renderer, Wanted, render
 from bioforge.store import Selection, Store, targets
-from bioforge.store.targets import Pending, PlannedArtist, Which
+from bioforge.store.targets import Pending, PlannedArtist, Standing, Which
 
 _CHUNK = 256
 """Targets that became ready, and are looked up together."""
@@ -54,6 +54,8 @@ class Requests(Iterator[Request]):
         self._stale = self._pending(None)
         self._chunk: Iterator[Pending] = iter(())
         self._ready: deque[int] = deque()
+        self._offered: set[str] = set()
+        """Hashes of requests that are ready, and were not handed out yet."""
         self._unrecorded: set[str] = set()
         """Hashes of requests that were handed out, and stand nowhere in the state yet."""
 
@@ -62,9 +64,16 @@ class Requests(Iterator[Request]):
         """Targets that became ready and were not asked for yet."""
         return len(self._ready)
 
-    def offer(self, numbers: Sequence[int]) -> None:
-        """These targets can be asked for now."""
-        self._ready.extend(numbers)
+    def offer(self, ready: Sequence[Standing]) -> int:
+        """These targets can be asked for now. Returns how many different requests that adds."""
+        before = len(self._offered)
+        self._ready.extend(standing.target for standing in ready)
+        self._offered.update(
+            standing.request_hash
+            for standing in ready
+            if standing.request_hash is not None and standing.request_hash not in self._unrecorded
+        )
+        return len(self._offered) - before
 
     def recorded(self, events: Sequence[Event]) -> None:
         """From here on the state knows of these."""
@@ -84,6 +93,7 @@ class Requests(Iterator[Request]):
                 # its page may have been read before the same request became ready
                 if self._run is not None and targets.tried_in(self._store, self._run, item.request_hash):
                     continue
+            self._offered.discard(item.request_hash)
             if item.request_hash in self._unrecorded:
                 continue
             request = self._request(item)

@@ -11,6 +11,7 @@ import json
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from fnmatch import fnmatchcase
 from itertools import product
 from pathlib import PurePosixPath
 
@@ -117,3 +118,19 @@ def _shown(value: object) -> str:
     else:
         text = json.dumps(value, ensure_ascii=False)
     return re.sub(r"[^\w.:/+-]+", "-", text).strip("-")[:LONGEST] or "empty"
+
+
+def matches(name: str, text: str) -> bool:
+    """Whether a variant is meant by `text`: a glob over its whole name, or settings that it has among others.
+
+    A setting without a recipe's name before it also means one that comes from a needed recipe.
+    """
+    if any(character in text for character in "*?["):
+        return fnmatchcase(name, text)
+    settings = parse(name)
+    wanted = parse(text)
+    return bool(wanted) and all(
+        any(found == value and (key == own or own.endswith(f".{key}")) for own, found in settings.items())
+        or (_is_sample(key) and value == "1" and not any(_is_sample(own) for own in settings))
+        for key, value in wanted.items()
+    )

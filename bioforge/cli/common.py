@@ -22,8 +22,8 @@ SelectOption = Annotated[
     list[str] | None,
     typer.Option(
         "--select",
-        metavar="ID|GLOB|reason:WORD",
-        help="Only these artists, or only targets stale for this reason. May be repeated.",
+        metavar="ID|GLOB|reason:WORD|variant:TEXT",
+        help="Only these artists, targets stale for this reason, or variants. May be repeated.",
     ),
 ]
 

@@ -25,6 +25,7 @@ from bioforge.errors import EXIT_FAILED, EXIT_OK, OutputError, UsageError, neare
 
 if TYPE_CHECKING:
     from bioforge.orders import Plan
+    from bioforge.plan import Change
     from bioforge.project import OpenProject
     from bioforge.store import Selection, Store
     from bioforge.store.why import TargetStory
@@ -53,6 +54,7 @@ def plan(
         str | None, typer.Option("--deadline", metavar="TIME", help="Plan for a run that may take this long, like 2h.")
     ] = None,
     out: Annotated[Path | None, typer.Option("--out", metavar="FILE", help="Write the plan, for run --plan.")] = None,
+    graph: Annotated[bool, typer.Option("--graph", help="Draw which recipe builds on which.")] = False,
     strict: Annotated[bool, typer.Option("--strict", help="A bad row in the input is an error.")] = False,
     format: Annotated[str, typer.Option("--format", metavar="text|json", help="How to print it.")] = "text",
 ) -> int:
@@ -77,7 +79,9 @@ def plan(
             except OutputError as error:
                 raise OutputError(error.message, "name another file with --out") from None
             say(f"plan of {number:,} targets written to {out}; `bioforge run --plan {out}` does exactly this")
-        if quiet:
+        if graph:
+            _graph(store, project, selection, format)
+        elif quiet:
             pass
         elif format == "json":
             print(json.dumps(_as_json(project, planned), ensure_ascii=False, indent=2))
@@ -85,6 +89,19 @@ def plan(
             for line in plan_lines(store, project, planned):
                 print(line)
     return EXIT_FAILED if planned.priced and quiet else EXIT_OK
+
+
+def _graph(store: Store, project: OpenProject, selection: Selection, format: str) -> None:
+    from dataclasses import asdict
+
+    from bioforge.cli.graph import graph_lines, nodes
+
+    found = nodes(store, project, selection.recipes)
+    if format == "json":
+        print(json.dumps({"recipes": [asdict(node) for node in found]}, ensure_ascii=False, indent=2))
+        return
+    for line in graph_lines(found):
+        print(line)
 
 
 def _as_json(project: OpenProject, planned: Plan) -> dict[str, object]:
@@ -226,7 +243,7 @@ def _used_columns(file: Path | None) -> dict[str, frozenset[str] | None]:
 
 
 def _target_lines(target: TargetStory, used: frozenset[str] | None) -> Iterator[str]:
-    from bioforge.cli.show import table, value, when
+    from bioforge.cli.show import named, table, value, when
     from bioforge.plan import CHANGED, REMOVED, column_changes, definition_changes
     from bioforge.wording import money
 
@@ -235,17 +252,17 @@ def _target_lines(target: TargetStory, used: frozenset[str] | None) -> Iterator[
     if target.reason is None and target.accepted:
         notes.append("accepted by hand")
     if target.built_at is not None:
-        notes.append(f"answered {when(target.built_at)}")
+        by = f" by {target.answered_by}" if target.answered_by else ""
+        notes.append(f"answered{by} {when(target.built_at)}")
     if target.held:
         notes.append("held back: paid for and not usable, -B asks again")
     print_state = state if target.reason in (None, CHANGED) or not target.detail else f"{state}: {target.detail}"
-    yield f"  {target.recipe}{'/' + target.variant if target.variant else ''}: {print_state}" + (
-        f"  ({'; '.join(notes)})" if notes else ""
-    )
+    yield f"  {named(target.recipe, target.variant)}: {print_state}" + (f"  ({'; '.join(notes)})" if notes else "")
     if target.reason not in (None, REMOVED) and target.built_definition is not None:
         changes = list(definition_changes(target.built_definition, target.wanted_definition))
         if target.built_row is not None:
             changes += column_changes(target.built_row, target.wanted_row, used)
+        changes += _needed_changes(target)
         for change in changes:
             yield f"    {change.part}"
             yield from _indented("old", value(change.old))
@@ -269,6 +286,16 @@ def _target_lines(target: TargetStory, used: frozenset[str] | None) -> Iterator[
                 ]
             )
         yield from table(rows, right=(3, 7))
+
+
+def _needed_changes(target: TargetStory) -> Iterator[Change]:
+    """The answers of needed recipes that differ."""
+    from bioforge.plan import Change
+
+    before, now = target.built_upstream or {}, target.wanted_upstream or {}
+    for need in now:
+        if now[need] is not None and before.get(need) != now[need]:
+            yield Change(f"answer of {need}", before.get(need), now[need])
 
 
 def _indented(label: str, text: str) -> Iterator[str]:

@@ -9,7 +9,7 @@ from datetime import datetime
 from typing import TYPE_CHECKING
 
 from bioforge.model import BatchState
-from bioforge.plan import IN_BATCH, MAYBE_PAID, SKIPPED, UPSTREAM
+from bioforge.plan import IN_BATCH, INVALID, MAYBE_PAID, SKIPPED, UPSTREAM
 from bioforge.wording import duration, money
 
 if TYPE_CHECKING:
@@ -54,6 +54,12 @@ def reading_lines(refreshed: Refreshed) -> Iterator[str]:
     """What reading the input found; nothing when it was untouched."""
     for note in refreshed.notes:
         yield f"warning: {note}"
+    if refreshed.checked:
+        fit = refreshed.checked - refreshed.misfits
+        yield (
+            f"schema: {count(refreshed.checked, 'stored answer')} checked again at no cost, {fit:,} fit,"
+            f" {refreshed.misfits:,} do not"
+        )
     reading = refreshed.reading
     if reading is None:
         return
@@ -105,6 +111,7 @@ def plan_lines(store: Store, project: OpenProject, plan: Plan) -> Iterator[str]:
         detail = names.get(group.detail or "", group.detail)
         rows.append([named(group.recipe, group.variant), group.reason, f"{group.targets:,}", price, _detail(detail)])
     yield from table([["recipe", "reason", "targets", "price", "what"], *rows], right=(2, 3))
+    yield from _misfit_lines(store, plan)
     unclear = sum(item.group.held for item in priced if item.group.reason == MAYBE_PAID)
     held = sum(item.group.held for item in priced if item.group.reason not in (MAYBE_PAID, IN_BATCH, SKIPPED))
     broken = sum(item.group.unrenderable for item in priced)
@@ -126,6 +133,23 @@ def plan_lines(store: Store, project: OpenProject, plan: Plan) -> Iterator[str]:
     tokens = f"{sum(p.input_tokens for p in priced):,} + {sum(p.output_tokens for p in priced):,} tokens"
     simulated = ", simulated: nothing is charged" if project.config.simulated else ""
     yield f"{count(plan.requests, 'request')} to send {price} ({tokens}, {counted_words(priced)}{simulated})"
+
+
+def _misfit_lines(store: Store, plan: Plan, most: int = 5) -> Iterator[str]:
+    """Answers that were good until their schema became stricter: which, and what is wrong with them."""
+    from dataclasses import replace
+    from itertools import islice
+
+    from bioforge.store import targets
+
+    number = sum(item.group.targets for item in plan.priced if item.group.reason == INVALID)
+    if not number:
+        return
+    yield f"{count(number, 'answer')} no longer fit their schema:"
+    for target in islice(targets.listed(store, replace(plan.selection, reasons=(INVALID,))), most):
+        yield f"  {target.artist_id} ({named(target.recipe, target.variant)}): {_detail(target.detail)}"
+    if number > most:
+        yield f"  … and {number - most:,} more: `bioforge why ID`, or `bioforge run -v` for all"
 
 
 def counted_words(priced: Sequence[Priced]) -> str:

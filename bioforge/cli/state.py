@@ -59,18 +59,21 @@ def _gather(store: Store, config: ProjectConfig) -> dict[str, object]:
     names = sorted({*config.recipes, *stale.recipes(store)})
     bad, _ = inputs.bad_rows(store)
     recipes = []
-    for name, reasons in stale.counts(store, names).items():
-        planned = stale.planned_targets(store, name)
-        recipes.append(
-            {
-                "recipe": name,
-                "in_project": name in config.recipes,
-                "fresh": planned - sum(reasons.values()),
-                "stale": reasons,
-                "held": stale.held(store, name),
-                "unplanned": max(0, artists - planned) if name in config.recipes else 0,
-            }
-        )
+    for name in names:
+        known = config.recipes.get(name)
+        each = 1 if known is not None and known.scope == "all" else artists
+        for standing in stale.standings(store, name):
+            recipes.append(
+                {
+                    "recipe": name,
+                    "variant": standing.variant,
+                    "in_project": known is not None,
+                    "fresh": standing.planned - sum(standing.stale.values()),
+                    "stale": standing.stale,
+                    "held": standing.held,
+                    "unplanned": max(0, each - standing.planned) if known is not None else 0,
+                }
+            )
     return {
         "project": config.project.name,
         "state": str(config.state_path),
@@ -98,7 +101,7 @@ def _batch_state(batch: dict[str, Any]) -> str:
 
 
 def _status_lines(found: dict[str, object]) -> Iterator[str]:
-    from bioforge.cli.show import ago, count, table, when
+    from bioforge.cli.show import ago, count, named, table, when
     from bioforge.wording import money
 
     artists, removed, bad = found["artists"], found["removed"], found["bad_rows"]
@@ -118,7 +121,8 @@ def _status_lines(found: dict[str, object]) -> Iterator[str]:
             notes.append(f"{recipe['unplanned']:,} not planned yet")
         if not recipe["in_project"]:
             notes.append("not in the project file")
-        rows.append([recipe["recipe"], f"{recipe['fresh']:,}", stale, "; ".join(notes)])
+        name = named(recipe["recipe"], recipe["variant"])
+        rows.append([name, f"{recipe['fresh']:,}", stale, "; ".join(notes)])
     yield from table([["recipe", "fresh", "stale", ""], *rows], right=(1,))
     spent = found["money"]
     assert isinstance(spent, dict)

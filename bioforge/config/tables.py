@@ -156,6 +156,7 @@ class Output(OpenTable):
     path: Text = Field(description="a file or folder to write")
     writer: Text | None = Field(None, description="the name of a writer, like 'jsonl'")
     recipe: Text | None = Field(None, description="the name of a recipe")
+    all: bool = Field(False, description="true or false: whether all variants are written")
 
     @property
     def options(self) -> dict[str, Any]:

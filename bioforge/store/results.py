@@ -25,12 +25,13 @@ def records(store: Store, selection: Selection, *, failed_only: bool = False) ->
         SELECT t.artist, t.recipe, t.variant, a.artist_id, a.artist_name, a.artist_data, t.reason, t.detail,
                r.text, r.parsed, r.response_id, r.created_at, r.model, r.input_tokens, r.cached_tokens,
                r.output_tokens, r.reasoning_tokens, r.cost_usd, r.error_class,
-               s.request_hash, s.endpoint, s.body,
+               s.request_hash, s.endpoint, s.body, f.kind,
                q.error_class, q.error_code, q.error_message
         FROM targets t JOIN artists a ON a.id = t.artist
         LEFT JOIN requests q ON q.request_hash = t.request_hash
         LEFT JOIN responses r ON r.id = {"q.response" if failed_only else "t.built_response"}
         LEFT JOIN requests s ON s.request_hash = coalesce(r.request_hash, t.request_hash)
+        LEFT JOIN follow_ups f ON f.request_hash = s.request_hash
         WHERE (t.artist, t.recipe, t.variant) > (?, ?, ?) AND a.removed_at IS NULL AND {where}
           AND ({"0" if failed_only else "t.built_response IS NOT NULL"} OR t.reason IN ('failed', 'maybe paid'))
         ORDER BY t.artist, t.recipe, t.variant LIMIT {_PAGE}
@@ -49,7 +50,7 @@ def _record(row: tuple[Any, ...]) -> dict[str, object]:
     (
         _, recipe, variant, artist_id, name, data, reason, detail,
         text, parsed, response_id, created, model, tokens_in, cached, tokens_out, reasoning, cost, _,
-        digest, endpoint, body, error_class, error_code, error_message,
+        digest, endpoint, body, kind, error_class, error_code, error_message,
     ) = row  # fmt: skip
     usage = {
         "input_tokens": tokens_in,
@@ -63,7 +64,7 @@ def _record(row: tuple[Any, ...]) -> dict[str, object]:
         "artist_data": data,
         "recipe": recipe,
         "variant": variant,
-        "request": _request(digest, endpoint, body),
+        "request": _request(digest, endpoint, body, kind),
         "response_text": text,
         "parsed": None if parsed is None else json.loads(parsed),
         "response_id": response_id,
@@ -77,15 +78,19 @@ def _record(row: tuple[Any, ...]) -> dict[str, object]:
     return record
 
 
-def _request(digest: str | None, endpoint: str | None, body: str | None) -> dict[str, object]:
-    """The request without its long texts: those stand in the state, under `hash`."""
+def _request(digest: str | None, endpoint: str | None, body: str | None, kind: str | None) -> dict[str, object]:
+    """The request without its long texts and its schema: those stand in the state, under `hash`."""
     if body is None:
         return {}
     sent: dict[str, Any] = json.loads(body)
+    for name, inner in (("text", "format"), ("response_format", "json_schema")):
+        if isinstance(sent.get(name), dict) and isinstance(sent[name].get(inner), dict):
+            sent[name][inner].pop("schema", None)  # as long as the answer, and the same for all
     prompt = sent.pop("prompt", None) or {}
     found: dict[str, object] = {"hash": digest, "endpoint": endpoint, "model": sent.pop("model", None)}
     found |= {"prompt_id": prompt.get("id"), "version": prompt.get("version"), "variables": prompt.get("variables")}
     found |= {name: value for name, value in sent.items() if name not in _TEXTS}
+    found["answered_by"] = kind  # where the first request had failed
     return {name: value for name, value in found.items() if value is not None}
 
 

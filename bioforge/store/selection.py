@@ -14,7 +14,8 @@ from bioforge.plan import REASONS
 class Selection:
     """Empty tuples mean everything. `ids` are artist ids or globs. `limit` is the most targets to build.
 
-    `run`: only the targets listed for that run. `plan`: the file of a plan that is to become such a list.
+    `variants` are pairs of a recipe and a variant. `run`: only the targets listed for that run. `plan`: the file of a
+    plan that is to become such a list.
     """
 
     recipes: tuple[str, ...] = ()
@@ -23,9 +24,16 @@ class Selection:
     limit: int | None = None
     run: int | None = None
     plan: str | None = None
+    variants: tuple[tuple[str, str], ...] = ()
 
     @classmethod
-    def parse(cls, recipes: tuple[str, ...], select: tuple[str, ...], limit: int | None = None) -> Self:
+    def parse(
+        cls,
+        recipes: tuple[str, ...],
+        select: tuple[str, ...],
+        limit: int | None = None,
+        variants: tuple[tuple[str, str], ...] = (),
+    ) -> Self:
         """From `--select` values: an artist id, a glob, or `reason:WORD`. Raises `UsageError`."""
         ids, reasons = [], []
         for item in select:
@@ -40,11 +48,12 @@ class Selection:
                 reasons.append(reason)
             elif item:
                 ids.append(item)
-        return cls(recipes, tuple(ids), tuple(reasons), limit)
+        return cls(recipes, tuple(ids), tuple(reasons), limit, variants=variants)
 
     @property
     def everything(self) -> bool:
-        return not self.ids and not self.reasons and self.limit is None and self.run is None and self.plan is None
+        narrowed = self.ids or self.reasons or self.variants
+        return not narrowed and self.limit is None and self.run is None and self.plan is None
 
     def as_json(self) -> str:
         return json.dumps(asdict(self), ensure_ascii=False)
@@ -54,6 +63,7 @@ class Selection:
         data: dict[str, Any] = json.loads(text or "{}")
         for name in ("recipes", "ids", "reasons"):
             data[name] = tuple(data.get(name, ()))
+        data["variants"] = tuple((recipe, variant) for recipe, variant in data.get("variants", ()))
         return cls(**data)
 
     def without_reasons(self) -> Selection:
@@ -65,6 +75,10 @@ class Selection:
         if self.recipes:
             parts.append(f"{target}.recipe IN ({', '.join('?' * len(self.recipes))})")
             values += self.recipes
+        if self.variants:
+            pairs = "SELECT json_extract(value, '$[0]'), json_extract(value, '$[1]') FROM json_each(?)"
+            parts.append(f"({target}.recipe, {target}.variant) IN ({pairs})")
+            values.append(json.dumps(self.variants))
         if self.ids:
             exact = [item for item in self.ids if not _is_glob(item)]
             either = []

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from bioforge.plan import (
     CHANGED,
@@ -120,17 +120,31 @@ def recipes(store: Store) -> list[str]:
     return [row[0] for row in store.rows("SELECT DISTINCT recipe FROM planned ORDER BY recipe")]
 
 
-def planned_targets(store: Store, recipe: str) -> int:
-    """How many artists of the input a recipe has targets for."""
-    return int(
-        store.value(
-            f"SELECT count(*) FROM targets WHERE recipe = ? AND (reason IS NULL OR reason <> '{REMOVED}')", (recipe,)
-        )
+@dataclass(frozen=True, slots=True)
+class VariantStanding:
+    """How one variant of a recipe stands: its targets, those of them that are stale by reason, and those held back."""
+
+    variant: str
+    planned: int
+    stale: dict[str, int]
+    held: int
+
+
+def standings(store: Store, recipe: str) -> list[VariantStanding]:
+    """One for each variant that has been planned, in the order of the file; one that is empty before the first plan."""
+    planned = store.rows(
+        f"SELECT t.variant, count(*) FROM targets t WHERE t.recipe = ? AND {PRESENT} GROUP BY t.variant ORDER BY min(t.id)",
+        (recipe,),
     )
-
-
-def held(store: Store, recipe: str) -> int:
-    return int(store.value(f"SELECT coalesce(sum(t.held), 0) FROM targets t WHERE {STALE} AND t.recipe = ?", (recipe,)))
+    found = {variant: VariantStanding(variant, number, {}, 0) for variant, number in planned}
+    for variant, reason, number, held in store.rows(
+        f"SELECT t.variant, t.reason, count(*), sum(t.held) FROM targets t WHERE {STALE} AND t.recipe = ?"
+        " GROUP BY t.variant, t.reason ORDER BY t.reason",
+        (recipe,),
+    ):
+        before = found[variant]
+        found[variant] = replace(before, stale={**before.stale, reason: number}, held=before.held + held)
+    return list(found.values()) or [VariantStanding("", 0, {}, 0)]
 
 
 def removed_artists(store: Store) -> int:

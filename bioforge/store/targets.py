@@ -389,18 +389,19 @@ class Standing:
 
     target: int
     reason: str | None
+    request_hash: str | None
     ready: bool
 
 
 def standing(store: Store, recipe: str, variant: str, artists: Sequence[int], run: int | None) -> dict[int, Standing]:
     """By the numbers of the artists."""
     rows = store.rows(
-        "SELECT t.artist, t.id, t.reason, t.request_hash IS NOT NULL AND t.held = 0 AND t.reason IS NOT NULL"
+        "SELECT t.artist, t.id, t.reason, t.request_hash, t.request_hash IS NOT NULL AND t.held = 0 AND t.reason IS NOT NULL"
         f" AND t.reason NOT IN ('{REMOVED}', '{IN_BATCH}') AND NOT {tried('t')} FROM json_each(?) j CROSS JOIN targets t"
         " ON t.artist = j.value AND t.recipe = ? AND t.variant = ?",
         (run, json.dumps(artists), recipe, variant),
     )
-    return {row[0]: Standing(row[1], row[2], bool(row[3])) for row in rows}
+    return {row[0]: Standing(row[1], row[2], row[3], bool(row[4])) for row in rows}
 
 
 def retire(store: Store, kept: Sequence[tuple[str, str]]) -> int:

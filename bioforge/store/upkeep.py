@@ -67,7 +67,7 @@ def _answers_of(selection: Selection) -> tuple[str, list[object]]:
 _UNREACHED = """
     WITH live AS (SELECT t.request_hash, t.built_response, t.accepted_response FROM targets t
                   JOIN artists a ON a.id = t.artist
-                  WHERE a.removed_at IS NULL AND t.recipe IN (SELECT value FROM json_each(?)))
+                  WHERE a.removed_at IS NULL AND t.reason IS NOT 'removed' AND t.recipe IN (SELECT value FROM json_each(?)))
     SELECT r.id FROM responses r
     WHERE r.id NOT IN (SELECT built_response FROM live WHERE built_response IS NOT NULL)
       AND r.id NOT IN (SELECT accepted_response FROM live WHERE accepted_response IS NOT NULL)
@@ -94,7 +94,7 @@ def collect(store: Store, recipes: str, run: int) -> Dropped:
     dropped = _drop(store, _UNREACHED, [recipes], run)
     with store.transaction() as connection:
         connection.execute(
-            "DELETE FROM targets WHERE recipe NOT IN (SELECT value FROM json_each(?))"
+            f"DELETE FROM targets WHERE reason IS '{REMOVED}' OR recipe NOT IN (SELECT value FROM json_each(?))"
             " OR artist IN (SELECT id FROM artists WHERE removed_at IS NOT NULL)",
             (recipes,),
         )

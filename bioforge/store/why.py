@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import dataclass
 from typing import Any
 
@@ -48,6 +49,10 @@ class TargetStory:
     built_at: float | None
     accepted: bool
     attempts: list[Attempt]
+    wanted_upstream: dict[str, str | None] | None = None
+    built_upstream: dict[str, str | None] | None = None
+    """The texts of needed recipes' answers, by recipe."""
+    answered_by: str | None = None
 
 
 def story(store: Store, artist_id: str) -> tuple[str, str, int | None, float | None, list[TargetStory]] | None:
@@ -74,16 +79,30 @@ def story(store: Store, artist_id: str) -> tuple[str, str, int | None, float | N
             built_at=built_at,
             accepted=accepted is not None and accepted == digest,
             attempts=_attempts(store, identity, digest, answered),
+            wanted_upstream=_texts(store, upstream),
+            built_upstream=_texts(store, built_upstream),
+            answered_by=kind,
         )
         for identity, recipe, variant, reason, detail, held, digest, wanted, built, built_row, built_at, accepted,
-            answered in store.rows(
+            answered, upstream, built_upstream, kind in store.rows(
             "SELECT t.id, t.recipe, t.variant, t.reason, t.detail, t.held, t.request_hash, t.definition,"
-            " t.built_definition, t.built_row, r.created_at, t.accepted_hash, r.request_hash FROM targets t"
-            " LEFT JOIN responses r ON r.id = t.built_response WHERE t.artist = ? ORDER BY t.recipe, t.variant",
+            " t.built_definition, t.built_row, r.created_at, t.accepted_hash, r.request_hash, t.upstream, t.built_upstream, f.kind FROM targets t"
+            " LEFT JOIN responses r ON r.id = t.built_response LEFT JOIN follow_ups f ON f.request_hash = r.request_hash"
+            " WHERE t.artist = ? ORDER BY t.id",
             (artist,),
         )
     ]  # fmt: skip
     return name, source, line, removed, targets
+
+
+def _texts(store: Store, upstream: str | None) -> dict[str, str | None] | None:
+    """The answers that a target was built from, or is wanted from; None where there were none."""
+    if upstream is None:
+        return None
+    return {
+        need: None if response is None else store.value("SELECT text FROM responses WHERE id = ?", (response,))
+        for need, response in json.loads(upstream).items()
+    }
 
 
 def _attempts(store: Store, target: int, *hashes: str | None) -> list[Attempt]:
@@ -93,8 +112,9 @@ def _attempts(store: Store, target: int, *hashes: str | None) -> list[Attempt]:
         " CASE WHEN x.outcome = 'started' AND x.batch IS NOT NULL THEN '-' ELSE x.paid END, x.worker, x.backend,"
         " x.error_class, x.error_message, x.request_id, r.cost_usd, r.input_tokens, r.output_tokens"
         " FROM attempts x LEFT JOIN responses r ON r.attempt = x.id"
-        " WHERE x.id IN (SELECT id FROM attempts WHERE request_hash IN (?, ?)) OR x.target = ? ORDER BY x.id",
-        (*hashes, target),
+        " WHERE x.id IN (SELECT id FROM attempts WHERE request_hash IN (?, ?) OR request_hash IN"
+        " (SELECT root FROM follow_ups WHERE request_hash IN (?, ?))) OR x.target = ? ORDER BY x.id",
+        (*hashes, *hashes, target),
     )
     return [Attempt(*row) for row in rows]
 

@@ -1,0 +1,74 @@
+"""`plan --graph`: which recipe builds on which, and how much of each is stale."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from bioforge.cli.show import count, table
+
+if TYPE_CHECKING:
+    from bioforge.project import OpenProject
+    from bioforge.store import Store
+
+
+@dataclass(frozen=True, slots=True)
+class Node:
+    """One recipe. `targets` are those of all its variants; `stale` counts them by reason."""
+
+    recipe: str
+    needs: tuple[str, ...]
+    for_all: bool
+    variants: int
+    targets: int
+    stale: Mapping[str, int]
+
+
+def nodes(store: Store, project: OpenProject, recipes: Sequence[str]) -> list[Node]:
+    """In dependency order."""
+    from bioforge.store import stale
+
+    artists = stale.total_artists(store)
+    counts = stale.counts(store, recipes)
+    found = []
+    for name in recipes:
+        recipe = project.config.recipes[name]
+        variants = len(project.variants[name])
+        each = 1 if recipe.scope == "all" else artists
+        found.append(Node(name, tuple(recipe.needs), recipe.scope == "all", variants, variants * each, counts[name]))
+    return found
+
+
+def graph_lines(nodes: Sequence[Node]) -> Iterator[str]:
+    """A tree: each recipe below the one it needs, with the others it needs named beside it."""
+    known = {node.recipe for node in nodes}
+    children: dict[str, list[Node]] = {"": []}
+    for node in nodes:
+        needs = [need for need in node.needs if need in known]
+        children.setdefault(needs[-1] if needs else "", []).append(node)
+    rows = [["recipe", "targets", "fresh", "stale"]]
+
+    def add(node: Node, before: str, branch: str, below: str) -> None:
+        stale = ", ".join(f"{number:,} {reason}" for reason, number in sorted(node.stale.items())) or "-"
+        fresh = node.targets - sum(node.stale.values())
+        rows.append([f"{before}{branch}{_words(node)}", f"{node.targets:,}", f"{fresh:,}", stale])
+        inner = children.get(node.recipe, [])
+        for number, child in enumerate(inner, start=1):
+            last = number == len(inner)
+            add(child, before + below, "└─ " if last else "├─ ", "   " if last else "│  ")
+
+    for root in children[""]:
+        add(root, "", "", "")
+    yield from table(rows, right=(1, 2))
+
+
+def _words(node: Node) -> str:
+    notes = []
+    if node.for_all:
+        notes.append("over all artists")
+    if node.variants > 1:
+        notes.append(count(node.variants, "variant"))
+    if len(node.needs) > 1:
+        notes.append(f"also needs {', '.join(node.needs[:-1])}")
+    return node.recipe + (f" ({'; '.join(notes)})" if notes else "")
