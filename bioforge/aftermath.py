@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import replace
+from typing import TypeGuard
 
 from bioforge.checking import checked
 from bioforge.events import Event, Failed, Launch, Stopped, Succeeded, Unusable
@@ -61,18 +62,22 @@ class Aftermath:
             return replace(event, answer=answer)
         return Unusable(event.launch, answer, event.seconds, event.request_id)
 
-    def follow(self, events: Sequence[Event]) -> None:
-        """Bring about what these events, which are recorded, lead to."""
-        followed = 0
+    def follow(self, events: Sequence[Event]) -> Sequence[Event]:
+        """Bring about what these events, which are recorded, lead to. Returns them with what follows said in them."""
         self._requests.recorded(events)
         if self._goes_on and any(isinstance(event, Succeeded | Unusable | Failed) for event in events):
             consequences = self._planner.follow(events)
             followed = consequences.followed
-            growth = self._requests.offer(consequences.ready) - consequences.released
+            growth = self._requests.offer(consequences.ready) - consequences.released - len(followed)
             if growth:
                 self._grown(growth)
-        failed = sum(isinstance(event, Unusable) or (isinstance(event, Failed) and event.final) for event in events)
-        self._failures += max(0, failed - followed)
+            if followed:
+                events = [_followed(event, followed) for event in events]
+        self._failures += sum(_is_failure(event) and not event.followed for event in events)
+        self._stop_for_failures()
+        return events
+
+    def _stop_for_failures(self) -> None:
         if self._most is not None and self._failures >= self._most and self.stopped is None:
             self.stopped = Stopped(
                 FAILURES,
@@ -80,6 +85,16 @@ class Aftermath:
                 "see what failed with `bioforge why ID`, or raise --keep-going; open batches go on meanwhile",
             )
             self._stop.raise_level(FAILURES)
+
+
+def _is_failure(event: Event) -> TypeGuard[Unusable | Failed]:
+    return isinstance(event, Unusable) or (isinstance(event, Failed) and event.final)
+
+
+def _followed(event: Event, hashes: Collection[str]) -> Event:
+    if _is_failure(event) and event.launch.request.request_hash in hashes:
+        return replace(event, followed=True)
+    return event
 
 
 def _pair(launch: Launch) -> tuple[str, str]:

@@ -38,8 +38,7 @@ def build(
             events = [event for event in aftermath.check(received) if not _says_what_is_known(event)]
             if events:
                 recorder.record(events)
-            watcher.show(events, work.gauges)
-            aftermath.follow(events)
+            watcher.show(aftermath.follow(events), work.gauges)
             stopped = next((event for event in events if isinstance(event, Stopped)), stopped)
     if stopped is None and aftermath.stopped is not None:
         stopped = aftermath.stopped

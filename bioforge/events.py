@@ -44,12 +44,16 @@ class Succeeded:
 
 @dataclass(frozen=True, slots=True)
 class Unusable:
-    """An answer that was paid for and cannot be used; kept whole, `answer.problem` says why."""
+    """An answer that was paid for and cannot be used; kept whole, `answer.problem` says why.
+
+    `followed`, which the engine says: something else is asked for in its place.
+    """
 
     launch: Launch
     answer: Answer
     seconds: float
     request_id: str | None = None
+    followed: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,6 +73,8 @@ class Failed:
     retry_in: float | None = None
     request_id: str | None = None
     body: bytes | None = None
+    followed: bool = False
+    """Said by the engine: something else is asked for in its place."""
     retry_after: float | None = None
 
 

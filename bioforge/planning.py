@@ -13,6 +13,7 @@ from bioforge.plan import (
     CHANGED,
     FAILED,
     NEW,
+    SKIPPED,
     UPSTREAM,
     Decision,
     KnownRequest,
@@ -49,11 +50,12 @@ class Counts:
 @dataclass(slots=True)
 class Consequences:
     """What recorded answers brought about. `ready`: targets that can be asked for now; `released`: how many targets no
-    longer wait for others, whatever came of them; `followed`: failed requests that something else is asked for."""
+    longer wait for others, whatever came of them; `followed`: hashes of failed requests that something else is asked
+    for in place of."""
 
     ready: list[Standing] = field(default_factory=list)
     released: int = 0
-    followed: int = 0
+    followed: set[str] = field(default_factory=set)
 
 
 class Planner:
@@ -92,6 +94,7 @@ class Planner:
         for prompts in self._recipes:
             self._plan_recipe(prompts, generation)
             self._plan_after(prompts, None)
+            self._plan_skipped(prompts)
         upstream.forget_changes(self._store)
 
     def _plan_recipe(self, prompts: Prompts, generation: int) -> None:
@@ -109,6 +112,12 @@ class Planner:
             for page in targets.artists(self._store, since):
                 self._plan_page(prompts, page)
         targets.set_planned(self._store, recipe, variant, definition, generation)
+
+    def _plan_skipped(self, prompts: Prompts) -> None:
+        """What was skipped for a failure waits again: a new run asks again for what has failed."""
+        if prompts.definition.upstream:
+            for numbers in targets.with_reason(self._store, *_pair(prompts), SKIPPED):
+                self._replan(prompts, numbers, None)
 
     def _plan_after(self, prompts: Prompts, consequences: Consequences | None) -> None:
         """Plan anew where a needed target has changed."""
@@ -157,15 +166,16 @@ class Planner:
         )
 
     def _follow_failures(self, hashes: Sequence[str], consequences: Consequences) -> None:
-        sharing: dict[Pair, list[int]] = {}
-        for _, recipe, variant, artist in targets.sharing(self._store, hashes):
-            sharing.setdefault((recipe, variant), []).append(artist)
-        for pair, artists in sharing.items():
+        sharing = targets.sharing(self._store, hashes)
+        artists: dict[Pair, list[int]] = {}
+        for shared in sharing:
+            artists.setdefault((shared.recipe, shared.variant), []).append(shared.artist)
+        for pair, numbers in artists.items():
             prompts = self._by_pair.get(pair)
             if prompts is not None and prompts.definition.follows_up:
-                self._replan(prompts, artists, consequences)
-        still = {digest for digest, *_ in targets.sharing(self._store, hashes)}
-        consequences.followed = sum(digest not in still for digest in set(hashes))
+                self._replan(prompts, numbers, consequences)
+        ready = {standing.target for standing in consequences.ready}
+        consequences.followed = {shared.request_hash for shared in sharing if shared.target in ready}
 
     def _replan(self, prompts: Prompts, artists: Sequence[int], consequences: Consequences | None) -> None:
         if consequences is None:

@@ -39,7 +39,7 @@ def _root(
 
 
 def _register() -> None:
-    from bioforge.cli import batch, export, importing, plan, run, setup, state, upkeep
+    from bioforge.cli import batch, compare, export, importing, plan, run, setup, state, upkeep
 
     for name, function in (
         ("init", setup.init),
@@ -49,6 +49,7 @@ def _register() -> None:
         ("why", plan.why),
         ("status", state.status),
         ("export", export.export),
+        ("compare", compare.compare),
         ("audit", state.audit),
         ("import", importing.import_),
         ("accept", upkeep.accept),
@@ -83,6 +84,11 @@ EXAMPLES = {
         "bioforge export --format jsonl > bios.jsonl",
         "bioforge export -o bios.csv --escape-formulas",
         "bioforge export --failed",
+    ),
+    "compare": (
+        "bioforge compare",
+        "bioforge compare bio --score metrics:words --sort score",
+        "bioforge compare bio --score quality --format json",
     ),
     "audit": ("bioforge audit", "bioforge audit --format json"),
     "batch": (

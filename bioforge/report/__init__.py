@@ -111,10 +111,14 @@ class Reporter(ABC):
                     self._printer.print(launch.request, answer.text)
             case Unusable(launch, answer, seconds):
                 problem = answer.problem or Failure(error_class(None), "the answer has no usable text")
-                self._final(problem, _attempt(launch, "unusable", seconds, answer.usage))
+                fields = _attempt(launch, "unusable", seconds, answer.usage)
+                if not event.followed:
+                    self._final(problem, fields)
+                elif self.logs.every_attempt:
+                    self.logs.logger.debug("attempt", **fields, **_reason(problem), followed=True)
             case Failed(launch, failure, _, seconds):
                 fields = _attempt(launch, "failed", seconds, None)
-                if event.final:
+                if event.final and not event.followed:
                     self._final(failure, fields)
                 elif self.logs.every_attempt:
                     retry = {} if event.retry_in is None else {"retry_in": round(event.retry_in, 3)}

@@ -42,6 +42,8 @@ class Tally:
     failed: Counter[str] = field(default_factory=Counter)
     unusable: Counter[str] = field(default_factory=Counter)
     retries: int = 0
+    followed: int = 0
+    """Requests that failed for good, and in place of which something else was asked: with the errors, or another model."""
     maybe_paid: int = 0
     paid_for_nothing: int = 0
     """Answers that were charged for without a usable text."""
@@ -96,13 +98,16 @@ class Tally:
                     self.succeeded += 1
                     self._answer(event.answer)
                 case Unusable():
-                    self._ended(event.launch, True)
+                    self._ended(event.launch, not event.followed)
                     self.paid_for_nothing += 1
-                    self.unusable[error_class(event.answer.problem)] += 1
-                    self.first_failed = self.first_failed or event.launch.request.artist_id
                     self._answer(event.answer)
+                    if event.followed:
+                        self.followed += 1
+                    else:
+                        self.unusable[error_class(event.answer.problem)] += 1
+                        self.first_failed = self.first_failed or event.launch.request.artist_id
                 case Failed():
-                    self._ended(event.launch, event.final)
+                    self._ended(event.launch, event.final and not event.followed)
                     self._failure(event)
                 case BatchChanged(batch):
                     self.batches.see((batch,))
@@ -138,7 +143,9 @@ class Tally:
         elif event.paid is Paid.YES:
             self.paid_for_nothing += 1
             self.unpriced += 1
-        if event.final:
+        if event.followed:
+            self.followed += 1
+        elif event.final:
             self.failed[event.failure.error_class] += 1
             self.first_failed = self.first_failed or event.launch.request.artist_id
         else:
@@ -239,6 +246,8 @@ def summary(tally: Tally, closing: Closing, now: float) -> list[str]:
         rows.append(("batches", str(tally.batches)))
     if tally.retries:
         rows.append(("retries", f"{tally.retries:,}"))
+    if tally.followed:
+        rows.append(("followed", f"{tally.followed:,} failed and were asked with their errors, or of another model"))
     if closing.fresh or closing.cached:
         cached = f", {closing.cached:,} answered from what was bought before" if closing.cached else ""
         rows.append(("skipped", f"{closing.fresh:,} up to date{cached}"))

@@ -1,13 +1,13 @@
-"""A pydantic model of the user's, imported by name with the project folder importable for that time.
+"""What the user's own Python code defines, imported by name with the project folder importable for that time.
 
-The only place that runs a project's Python code, and only when a recipe names it.
+The only place that imports a project's Python code, and only when a recipe names it.
 """
 
 from __future__ import annotations
 
 import importlib
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from types import ModuleType, TracebackType
@@ -55,16 +55,7 @@ def import_model(source: str, root: Path) -> type[BaseModel]:
     """The model that `package.module:Model` names. Call it inside `importable`. `ConfigError` says what is wrong."""
     from pydantic import BaseModel
 
-    name, _, attribute = source.partition(":")
-    found: Any = _import(name, source, root)
-    passed = name
-    for step in attribute.split("."):
-        if not hasattr(found, step):
-            names = list(_models_in(found))
-            hint = nearest(step, names) or (f"there is: {', '.join(names[:10])}" if names else "")
-            raise ConfigError(f"{source}: {passed} has no {step!r}", hint)
-        found = getattr(found, step)
-        passed = f"{passed}.{step}"
+    found = import_object(source, root, _models_in)
     if not _is_model(found):
         raise ConfigError(
             f"{source}: {_what(found)}, expected a pydantic model", "a class that derives from pydantic.BaseModel"
@@ -73,6 +64,24 @@ def import_model(source: str, root: Path) -> type[BaseModel]:
         raise ConfigError(f"{source}: pydantic.BaseModel itself has no fields", "name a class that derives from it")
     model: type[BaseModel] = found
     return model
+
+
+def import_object(source: str, root: Path, names_in: Callable[[Any], Iterable[str]]) -> Any:
+    """What `package.module:name` names. Call it inside `importable`. `ConfigError` says what is wrong.
+
+    `names_in`: what a module or class defines that could have been meant.
+    """
+    name, _, attribute = source.partition(":")
+    found: Any = _import(name, source, root)
+    passed = name
+    for step in attribute.split("."):
+        if not hasattr(found, step):
+            names = list(names_in(found))
+            hint = nearest(step, names) or (f"there is: {', '.join(names[:10])}" if names else "")
+            raise ConfigError(f"{source}: {passed} has no {step!r}", hint)
+        found = getattr(found, step)
+        passed = f"{passed}.{step}"
+    return found
 
 
 def _import(name: str, source: str, root: Path) -> ModuleType:
@@ -91,14 +100,15 @@ def _import(name: str, source: str, root: Path) -> ModuleType:
 
 def _failed(source: str, name: str, problem: BaseException, root: Path) -> ConfigError:
     """With the file and line of the user's own code that failed."""
-    where = _line_of(problem, root.resolve())
+    where = line_of(problem, root.resolve())
     words = problem.msg if isinstance(problem, SyntaxError) else one_line(str(problem))
     return ConfigError(
         f"{source}: importing {name} failed{f' in {where}' if where else ''}: {type(problem).__name__}: {words}"
     )
 
 
-def _line_of(problem: BaseException, folder: Path) -> str:
+def line_of(problem: BaseException, folder: Path) -> str:
+    """`models.py, line 3`: the innermost line of the user's own code, in `folder`; empty where it had none."""
     if isinstance(problem, SyntaxError) and problem.filename:
         return f"{_shown(Path(problem.filename), folder)}, line {problem.lineno}"
     lines = []

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from hashlib import sha256
 from typing import Any
 
 from bioforge.simulator import shapes, texts
@@ -128,7 +129,7 @@ def compose(
     created: int,
 ) -> shapes.Content:
     """What an answered body is told, cut to its output limit."""
-    words = _REFUSAL if fault == "refusal" else _natural(endpoint, body, digest)
+    words = _words(endpoint, body, digest if occurrence == 1 else _another(body, digest, occurrence), fault)
     tokens = texts.count(words)
     limit = output_limit(body)
     ending: shapes.Ending = "refusal" if fault == "refusal" else "stop"
@@ -154,6 +155,22 @@ def compose(
         reasoning_tokens=reasoning,
         split=split and endpoint == RESPONSES,
     )
+
+
+def _another(body: Body, digest: bytes, occurrence: int) -> bytes:
+    """What a further try of a body is told by: with a temperature, something else each time."""
+    temperature = body.get("temperature")
+    warm = isinstance(temperature, int | float) and temperature > 0
+    return sha256(digest + occurrence.to_bytes(8, "big")).digest() if warm else digest
+
+
+def _words(endpoint: str, body: Body, digest: bytes, fault: str | None) -> str:
+    if fault == "refusal":
+        return _REFUSAL
+    words = _natural(endpoint, body, digest)
+    if fault == "misfit" and words.startswith("{"):
+        return _dumps({"simulated fault": "misfit"})
+    return words
 
 
 def _natural(endpoint: str, body: Body, digest: bytes) -> str:

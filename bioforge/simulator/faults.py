@@ -22,8 +22,9 @@ REFUSED = ("bad_request", "rate_limit", "rate_limit_bare", "slow_down", "server_
 CUT_OFF = ("drop_before", "drop_after", "truncated", "malformed", "hang")
 """The answer does not arrive as it should. All but `drop_before` are processed and charged."""
 
-UNUSABLE = ("incomplete", "content_filter", "refusal")
-"""A well-formed answer, charged, without the text that was asked for."""
+UNUSABLE = ("incomplete", "content_filter", "refusal", "misfit")
+"""A well-formed answer, charged, without the text that was asked for. `misfit` is JSON that does not fit the schema of
+the request, and means nothing to a request without one."""
 
 FAULTS = (*REFUSED, *CUT_OFF, *UNUSABLE)
 """Every kind, in the order in which a draw runs through them."""

@@ -66,7 +66,7 @@ class Ledger:
 _EARLIER = "SELECT 1 FROM attempts y WHERE y.request_hash = x.request_hash AND y.id < x.id AND y.paid = 'yes'"
 _ON_PURPOSE = """EXISTS (
     SELECT 1 FROM attempts z WHERE z.request_hash = x.request_hash AND z.id <= x.id
-    AND z.reason IN ('forced', 'forgotten')
+    AND z.reason IN ('forced', 'forgotten', 'invalid')
     AND z.id > (SELECT max(y.id) FROM attempts y WHERE y.request_hash = x.request_hash AND y.id < x.id AND y.paid = 'yes'))"""
 """Somebody asked for it since the answer before; the attempt that was paid may have been a retry of that."""
 

@@ -305,10 +305,12 @@ CREATE TRIGGER note_upstream_changes AFTER UPDATE OF reason, built_response ON t
 WHEN (NEW.reason IS NOT OLD.reason OR NEW.built_response IS NOT OLD.built_response)
   AND EXISTS (SELECT 1 FROM needed WHERE recipe = NEW.recipe AND variant = NEW.variant)
 BEGIN
-  INSERT OR IGNORE INTO upstream_changes VALUES (NEW.recipe, NEW.variant, NEW.artist);
+  INSERT INTO upstream_changes SELECT NEW.recipe, NEW.variant, NEW.artist WHERE NOT EXISTS (
+    SELECT 1 FROM upstream_changes WHERE recipe = NEW.recipe AND variant = NEW.variant AND artist = NEW.artist);
 END
 """
-"""Whatever changes a target that others need, in the same transaction."""
+"""Whatever changes a target that others need, in the same transaction. (`OR IGNORE` in a trigger gives way to what the
+statement that fires it says about conflicts.)"""
 
 
 def migrations() -> Migrations:

@@ -190,6 +190,21 @@ def failure_text(error_class: str | None, message: str | None) -> str | None:
     return None if error_class is None else f"{error_class}: {message}" if message else error_class
 
 
+def with_reason(store: Store, recipe: str, variant: str, reason: str) -> Iterator[list[int]]:
+    """Numbers of the artists whose targets are stale for a reason, in pages."""
+    after = -1
+    while True:
+        rows = store.rows(
+            "SELECT artist FROM targets INDEXED BY targets_stale WHERE recipe = ? AND reason = ? AND variant = ? AND artist > ?"
+            f" ORDER BY artist LIMIT {_PAGE}",
+            (recipe, reason, variant, after),
+        )
+        if not rows:
+            return
+        yield [row[0] for row in rows]
+        after = rows[-1][0]
+
+
 def old_columns(store: Store, artist: int, row_hash: str) -> dict[str, object] | None:
     """What an artist's row said when it had this hash; None when that is not known."""
     row = store.row(
@@ -374,13 +389,25 @@ def tried_in(store: Store, run: int | None, request_hash: str) -> bool:
     return found is not None
 
 
-def sharing(store: Store, hashes: Sequence[str]) -> list[tuple[str, str, str, int]]:
-    """(request hash, recipe, variant, artist) of the stale targets that want one of these requests."""
-    return store.rows(
-        "SELECT t.request_hash, t.recipe, t.variant, t.artist FROM targets t"
-        f" WHERE t.request_hash IN (SELECT value FROM json_each(?)) AND {STALE} ORDER BY t.recipe, t.variant, t.artist",
+@dataclass(frozen=True, slots=True)
+class Sharing:
+    """A stale target that wants a request, perhaps with others. `artist` is its number."""
+
+    request_hash: str
+    target: int
+    recipe: str
+    variant: str
+    artist: int
+
+
+def sharing(store: Store, hashes: Sequence[str]) -> list[Sharing]:
+    """The stale targets that want one of these requests."""
+    rows = store.rows(
+        "SELECT t.request_hash, t.id, t.recipe, t.variant, t.artist FROM targets t"
+        f" WHERE t.request_hash IN (SELECT value FROM json_each(?)) AND {STALE} ORDER BY t.id",
         (json.dumps(hashes),),
     )
+    return [Sharing(*row) for row in rows]
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,0 +1,189 @@
+"""`compare`: the variants of a recipe side by side."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, redirect_stdout
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from bioforge.cli.common import FileOption, SelectOption, check_format, complete_recipes, open_project
+from bioforge.cli.edge import command, say
+from bioforge.errors import EXIT_OK, UsageError, nearest
+
+if TYPE_CHECKING:
+    from bioforge.cli.compare_show import Compared, Row
+    from bioforge.comparing import Summary
+    from bioforge.project import OpenProject
+    from bioforge.scoring import Scorer
+    from bioforge.store import Selection, Store
+
+
+@command
+def compare(
+    recipe: Annotated[
+        str | None,
+        typer.Argument(
+            metavar="RECIPE",
+            help="The recipe whose variants are compared.",
+            show_default="the only one that has several",
+            autocompletion=complete_recipes,
+        ),
+    ] = None,
+    score: Annotated[
+        str | None,
+        typer.Option(
+            "--score",
+            metavar="SCORER",
+            help="What scores an answer: module:function, or a recipe that judges this one.",
+            show_default="`score` of the recipe",
+        ),
+    ] = None,
+    sort: Annotated[
+        str | None,
+        typer.Option(
+            "--sort",
+            metavar="WORD",
+            help="score, success, cost, latency, length or tokens: the best, cheapest, fastest or shortest first.",
+            show_default="the file's order",
+        ),
+    ] = None,
+    select: SelectOption = None,
+    format: Annotated[str, typer.Option("--format", metavar="text|json", help="How to print it.")] = "text",
+    file: FileOption = None,
+) -> int:
+    """Show the variants of a recipe side by side: success, length, tokens, cost, latency, score. Works during a run."""
+    from dataclasses import replace
+
+    from bioforge.cli.compare_show import as_json, lines, warnings
+    from bioforge.cli.show import unmatched_lines
+    from bioforge.comparing import SORTS
+    from bioforge.store import Store
+    from bioforge.store.variants import one_moment
+
+    check_format(format, ("text", "json"))
+    if sort is not None and sort not in SORTS:
+        known = nearest(sort, SORTS) or f"orders are: {', '.join(SORTS)}"
+        raise UsageError(f"--sort {sort}: no such order", known)
+    project = open_project(file)
+    name = recipe or _only_recipe_with_variants(project, score)
+    # a selection has the recipes that are needed as well
+    selection = replace(project.selection((name,), select or ()), recipes=(name,))
+    scored_by = score or project.config.recipes[name].score
+    if sort == "score" and scored_by is None:
+        raise UsageError(f"--sort score: recipe {name!r} has no score", "say with --score what scores its answers")
+    with Store.read(project.config.state_path) as store, one_moment(store):
+        for line in unmatched_lines(store, selection):
+            say(line)
+        with (
+            redirect_stdout(sys.stderr),  # what a scorer prints is no part of the data
+            _scorer(store, project, selection, scored_by, "--score" if score else None) as scorer,
+        ):
+            found = _compare(store, project, selection, scored_by, scorer, sort)
+    if format == "json":
+        print(json.dumps(as_json(found), ensure_ascii=False, indent=2))
+    else:
+        for line in lines(found):
+            print(line)
+    for line in warnings(found):
+        say(f"warning: {line}")
+    return EXIT_OK
+
+
+def _variants(project: OpenProject, recipe: str) -> list[str]:
+    """In the order of the file, samples one by one."""
+    return [prompts.definition.variant for prompts in project.prompts if prompts.definition.recipe == recipe]
+
+
+def _only_recipe_with_variants(project: OpenProject, score: str | None) -> str:
+    """Recipes that judge another one have variants because that one does: they are not what is compared."""
+    judges = {score, *(recipe.score for recipe in project.config.recipes.values())}
+    several = [name for name in project.recipes if len(_variants(project, name)) > 1 and name not in judges]
+    if len(several) == 1:
+        return several[0]
+    if several:
+        raise UsageError(
+            f"several recipes have variants: {', '.join(several)}", f"name one: bioforge compare {several[0]}"
+        )
+    raise UsageError(
+        "no recipe has variants to compare",
+        "give one several models or prompts: matrix = { model = [ … ] }; or name a recipe to see its numbers",
+    )
+
+
+@contextmanager
+def _scorer(
+    store: Store, project: OpenProject, selection: Selection, scored_by: str | None, flag: str | None
+) -> Iterator[Scorer | None]:
+    """What scores answers; `flag` where the project file does not say it. Raises `UsageError`."""
+    from dataclasses import replace
+
+    from bioforge.scoring import ByFunction, ByJudge, check_judge, imported
+    from bioforge.store.results import records
+    from bioforge.store.variants import judgements
+
+    config, (name,) = project.config, selection.recipes
+    key = flag or f"{config.path.name}: recipe.{name}.score"
+    if scored_by is None:
+        yield None
+    elif ":" in scored_by:
+        with imported(scored_by, config.root, key) as function:
+            yield ByFunction(function, records(store, selection), config.root)
+    else:
+        check_judge(scored_by, name, {other: recipe.needs for other, recipe in config.recipes.items()}, key)
+        judging = replace(selection, recipes=(scored_by,), reasons=(), variants=())
+        yield ByJudge(name, _variants(project, name), judgements(store, judging))
+
+
+def _compare(
+    store: Store,
+    project: OpenProject,
+    selection: Selection,
+    scored_by: str | None,
+    scorer: Scorer | None,
+    sort: str | None,
+) -> Compared:
+    from bioforge.cli.compare_show import Compared
+    from bioforge.comparing import Comparison, in_order
+    from bioforge.store.variants import measured, spent
+
+    (name,) = selection.recipes
+    known, chosen = _variants(project, name), set(selection.variants)
+    variants = [variant for variant in known if not chosen or (name, variant) in chosen]
+    if not variants:
+        raise UsageError(f"--select: recipe {name!r} has no such variant", f"variants are: {'; '.join(known[:6])}")
+    comparison = Comparison(variants)
+    for measurements in measured(store, selection):
+        comparison.add(measurements, None if scorer is None else scorer.scores(measurements))
+    summaries = comparison.summaries()
+    if sort is not None:
+        summaries = in_order(summaries, sort)
+    return Compared(
+        project=project.config.project.name,
+        recipe=name,
+        artists=None if project.config.recipes[name].scope == "all" else comparison.artists,
+        first=comparison.variants[0],
+        rows=_rows(summaries, variants, spent(store, selection)),
+        others=len(comparison.others),
+        scored_by=scored_by,
+        problems=0 if scorer is None else scorer.problems,
+        first_problem="" if scorer is None else scorer.first_problem,
+        simulated=project.config.simulated,
+    )
+
+
+def _rows(summaries: Sequence[Summary], variants: Sequence[str], spent: Mapping[str, float]) -> list[Row]:
+    """Samples and money, which are known by sample, of each variant."""
+    from bioforge.cli.compare_show import Row
+    from bioforge.variants import without_samples
+
+    samples = Counter(map(without_samples, variants))
+    totals: dict[str, float] = {}
+    for variant, usd in spent.items():
+        name = without_samples(variant)
+        totals[name] = totals.get(name, 0.0) + usd
+    return [Row(found, samples[found.variant], totals.get(found.variant)) for found in summaries]

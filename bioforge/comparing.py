@@ -1,0 +1,338 @@
+"""Comparing variants: means, shares and differences, and how far chance may have moved them. Pure.
+
+What an artist is like moves all of its answers, so samples of one artist do not count as independent evidence: an
+artist's score is the mean of its samples, and the error of a variant's mean is taken over artists (clustered). Variants
+are compared artist by artist (paired), which takes out what makes some artists harder than others.
+
+Every interval is a 95% interval: Student's t for means and differences, Wilson's for the share of successes.
+"""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from enum import StrEnum
+
+from bioforge.variants import without_samples
+
+CONFIDENCE = 0.95
+_Z = 1.959963984540054
+"""The 0.975 quantile of the normal distribution: 95% lie within this many standard errors on both sides."""
+_T = (12.706205, 4.302653, 3.182446, 2.776445, 2.570582)
+"""The same of Student's t with 1 to 5 degrees of freedom."""
+
+Number = int | float
+
+
+class State(StrEnum):
+    """What has become of a target: answered and up to date; tried in vain; or still to be asked (again)."""
+
+    ANSWERED = "answered"
+    FAILED = "failed"
+    STALE = "stale"
+
+
+@dataclass(frozen=True, slots=True)
+class Measurement:
+    """One target and, where it is answered, its answer. `artist` is the state's number, `variant` names its sample too.
+
+    `characters` of the text; `seconds` of the attempt that brought it, None where that says nothing (in a batch,
+    imported). None also where a provider did not say, or a price is not known. `held`: paid for and not usable.
+    """
+
+    artist: int
+    artist_id: str
+    variant: str
+    state: State
+    held: bool = False
+    model: str | None = None
+    characters: int | None = None
+    input_tokens: int | None = None
+    output_tokens: int | None = None
+    cost_usd: float | None = None
+    seconds: float | None = None
+
+
+# -------------------------------------------------------------------------------------------------------- statistics
+
+
+def t_quantile(degrees: int) -> float:
+    """The 0.975 quantile of Student's t. Cornish and Fisher's expansion from 6 degrees of freedom on: within 0.005%."""
+    if degrees <= len(_T):
+        return _T[degrees - 1]
+    z = _Z
+    terms = (
+        (z**3 + z) / 4,
+        (5 * z**5 + 16 * z**3 + 3 * z) / 96,
+        (3 * z**7 + 19 * z**5 + 17 * z**3 - 15 * z) / 384,
+        (79 * z**9 + 776 * z**7 + 1482 * z**5 - 1920 * z**3 - 945 * z) / 92160,
+    )
+    return z + sum(term / float(degrees) ** power for power, term in enumerate(terms, start=1))
+
+
+@dataclass(frozen=True, slots=True)
+class Estimate:
+    """A mean over artists; the true one is within `half_width` on both sides. None where one artist cannot tell."""
+
+    mean: float
+    half_width: float | None
+    artists: int
+
+
+@dataclass(frozen=True, slots=True)
+class Share:
+    """So many of so many, from 0 to 1, with the ends of its interval."""
+
+    value: float
+    low: float
+    high: float
+
+
+def share(successes: int, tries: int) -> Share | None:
+    """Wilson's interval, which holds near 0 and 1 and for few tries too; None without any.
+
+    Tries count one by one, samples of one artist as well. What fails mostly fails for reasons of its own (limits,
+    outages, truncation); where an artist's samples fail together, the interval is narrower than it should be.
+    """
+    if not tries:
+        return None
+    value, weight = successes / tries, _Z**2 / tries
+    middle = (value + weight / 2) / (1 + weight)
+    half = _Z * math.sqrt(value * (1 - value) / tries + weight / (4 * tries)) / (1 + weight)
+    return Share(value, low=0.0 if not successes else middle - half, high=1.0 if successes == tries else middle + half)
+
+
+class Mean:
+    """The mean of what is known, as a running sum."""
+
+    __slots__ = ("count", "total")
+
+    def __init__(self) -> None:
+        self.count = 0
+        self.total: Number = 0
+
+    def add(self, value: Number | None) -> None:
+        if value is not None:
+            self.count += 1
+            self.total += value
+
+    @property
+    def value(self) -> float | None:
+        return self.total / self.count if self.count else None
+
+
+class Spread:
+    """Mean and deviation of one number for each artist, as running sums (Welford's: no digits are lost)."""
+
+    __slots__ = ("_mean", "_squares", "artists")
+
+    def __init__(self) -> None:
+        self.artists = 0
+        self._mean = 0.0
+        self._squares = 0.0
+
+    def add(self, value: float) -> None:
+        self.artists += 1
+        step = value - self._mean
+        self._mean += step / self.artists
+        self._squares += step * (value - self._mean)
+
+    @property
+    def estimate(self) -> Estimate | None:
+        if not self.artists:
+            return None
+        half_width = None
+        if (degrees := self.artists - 1) > 0:
+            half_width = t_quantile(degrees) * math.sqrt(self._squares / degrees / self.artists)
+        return Estimate(self._mean, half_width, self.artists)
+
+
+class Quantiles:
+    """Quantiles of times within 1%, in memory that does not grow with their number: a histogram of logarithms."""
+
+    _RATIO = 1.02
+    _LEAST = 1e-6
+    """Seconds; anything below counts as this."""
+
+    def __init__(self) -> None:
+        self._counts: Counter[int] = Counter()
+
+    def add(self, seconds: float) -> None:
+        self._counts[math.ceil(math.log(max(seconds, self._LEAST), self._RATIO))] += 1
+
+    def at(self, part: float) -> float | None:
+        """The smallest time that `part` of all times (0 to 1) do not exceed; None before the first."""
+        wanted = max(1, math.ceil(part * self._counts.total()))
+        passed = 0
+        for number in sorted(self._counts):
+            passed += self._counts[number]
+            if passed >= wanted:
+                return float(2 * self._RATIO**number / (self._RATIO + 1))
+        return None
+
+
+# -------------------------------------------------------------------------------------------------------- comparison
+
+
+@dataclass(frozen=True, slots=True)
+class Latency:
+    """Seconds, over so many answers; the quantiles within 1%."""
+
+    mean: float
+    p50: float
+    p95: float
+    answers: int
+
+
+@dataclass(frozen=True, slots=True)
+class Summary:
+    """A variant with its samples merged. Means are over answers, in characters, tokens and US dollars; the score is over
+    artists, and `difference` is what it is above that of the first variant, over the artists that both have.
+
+    `targets` are `answers`, `failed` (`held` of them: paid for and not usable) and `stale` ones. `unpriced` and
+    `unscored` count answers; `models` counts them by the model that gave them.
+    """
+
+    variant: str
+    targets: int
+    answers: int
+    failed: int
+    held: int
+    stale: int
+    success: Share | None
+    characters: float | None
+    input_tokens: float | None
+    output_tokens: float | None
+    cost_usd: float | None
+    unpriced: int
+    latency: Latency | None
+    models: Mapping[str, int]
+    score: Estimate | None
+    difference: Estimate | None
+    unscored: int
+
+
+class Comparison:
+    """Sums of every variant, fed one artist after the other; its size is that of the variants."""
+
+    def __init__(self, variants: Iterable[str]) -> None:
+        """`variants` in the order they are shown; samples of one are merged, and others than these are left out."""
+        self._tallies = {name: _Tally() for name in map(without_samples, variants)}
+        self._names: dict[str, str] = {}
+        self.artists = 0
+        self.others: set[str] = set()
+        """Variants that were met and left out."""
+
+    @property
+    def variants(self) -> list[str]:
+        """Names without samples. The first is what the others are compared to."""
+        return list(self._tallies)
+
+    def add(self, measurements: Sequence[Measurement], scores: Mapping[str, float] | None = None) -> None:
+        """All targets of one artist, and the scores of its answers by variant."""
+        scored: dict[str, Mean] = {}
+        for measurement in measurements:
+            name = self._name(measurement.variant)
+            if name not in self._tallies:
+                self.others.add(name)
+                continue
+            score = None
+            if measurement.state == State.ANSWERED and scores is not None:
+                score = scores.get(measurement.variant)
+                scored.setdefault(name, Mean()).add(score)
+            self._tallies[name].add(measurement, score)
+        self.artists += 1
+        first = next(iter(self._tallies), "")
+        means = {name: mean.value for name, mean in scored.items() if mean.value is not None}
+        for name, mean in means.items():
+            self._tallies[name].score.add(mean)
+            if name != first and first in means:
+                self._tallies[name].difference.add(mean - means[first])
+
+    def _name(self, variant: str) -> str:
+        if variant not in self._names:
+            self._names[variant] = without_samples(variant)
+        return self._names[variant]
+
+    def summaries(self) -> list[Summary]:
+        return [tally.summary(name) for name, tally in self._tallies.items()]
+
+
+class _Tally:
+    def __init__(self) -> None:
+        self.states: Counter[State] = Counter()
+        self.held = 0
+        self.unpriced = 0
+        self.scored = 0
+        self.models: Counter[str] = Counter()
+        self.characters, self.input_tokens, self.output_tokens = Mean(), Mean(), Mean()
+        self.cost_usd, self.seconds, self.quantiles = Mean(), Mean(), Quantiles()
+        self.score, self.difference = Spread(), Spread()
+
+    def add(self, measurement: Measurement, score: float | None) -> None:
+        self.states[measurement.state] += 1
+        self.held += measurement.held
+        if measurement.state != State.ANSWERED:
+            return
+        self.scored += score is not None
+        self.unpriced += measurement.cost_usd is None
+        if measurement.model is not None:
+            self.models[measurement.model] += 1
+        self.characters.add(measurement.characters)
+        self.input_tokens.add(measurement.input_tokens)
+        self.output_tokens.add(measurement.output_tokens)
+        self.cost_usd.add(measurement.cost_usd)
+        if measurement.seconds is not None:
+            self.seconds.add(measurement.seconds)
+            self.quantiles.add(measurement.seconds)
+
+    def summary(self, name: str) -> Summary:
+        answers, failed = self.states[State.ANSWERED], self.states[State.FAILED]
+        return Summary(
+            variant=name,
+            targets=self.states.total(),
+            answers=answers,
+            failed=failed,
+            held=self.held,
+            stale=self.states[State.STALE],
+            success=share(answers, answers + failed),
+            characters=self.characters.value,
+            input_tokens=self.input_tokens.value,
+            output_tokens=self.output_tokens.value,
+            cost_usd=self.cost_usd.value,
+            unpriced=self.unpriced,
+            latency=self._latency(),
+            models=dict(self.models.most_common()),
+            score=self.score.estimate,
+            difference=self.difference.estimate,
+            unscored=answers - self.scored,
+        )
+
+    def _latency(self) -> Latency | None:
+        mean, p50, p95 = self.seconds.value, self.quantiles.at(0.5), self.quantiles.at(0.95)
+        if mean is None or p50 is None or p95 is None:
+            return None
+        return Latency(mean, p50, p95, self.seconds.count)
+
+
+SORTS: Mapping[str, Callable[[Summary], float | None]] = {
+    "score": lambda found: None if found.score is None else -found.score.mean,
+    "success": lambda found: None if found.success is None else -found.success.value,
+    "cost": lambda found: found.cost_usd,
+    "latency": lambda found: None if found.latency is None else found.latency.mean,
+    "length": lambda found: found.characters,
+    "tokens": lambda found: found.output_tokens,
+}
+"""What variants can be sorted by: best, cheapest, fastest or shortest first."""
+
+
+def in_order(summaries: Iterable[Summary], by: str) -> list[Summary]:
+    """Sorted by one of `SORTS`; those it says nothing of come last, equal ones stay as they are."""
+
+    def key(found: Summary) -> tuple[bool, float]:
+        value = SORTS[by](found)
+        return value is None, 0.0 if value is None else value
+
+    return sorted(summaries, key=key)
