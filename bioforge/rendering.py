@@ -86,7 +86,7 @@ class Renderer:
 
     def page(self, prompts: Prompts, artists: Sequence[PlannedArtist]) -> Page:
         definition = prompts.definition
-        if not definition.upstream:
+        if not definition.upstream and not definition.for_all:
             return Page([self._outcome(prompts, item.artist, {}) for item in artists], [None] * len(artists))
         shared = {need: name for need, name in definition.upstream.items() if need in self._for_all}
         own = {need: name for need, name in definition.upstream.items() if need not in self._for_all}

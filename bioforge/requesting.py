@@ -11,8 +11,8 @@ from bioforge.events import Event, Started
 from bioforge.interfaces import Backend
 from bioforge.model import Request
 from bioforge.plan import FORCED
-from bioforge.prompts import Prompts, RenderError
-from bioforge.rendering import Renderer, Wanted, render
+from bioforge.prompts import Prompts
+from bioforge.rendering import Outcome, Renderer, Wanted
 from bioforge.store import Selection, Store, targets
 from bioforge.store.targets import Pending, PlannedArtist, Standing, Which
 
@@ -52,7 +52,7 @@ class Requests(Iterator[Request]):
         self._run = run
         self._renderer = Renderer(store, recipes, backend, ask_again_maybe_paid=ask_again_maybe_paid, run=run)
         self._stale = self._pending(None)
-        self._chunk: Iterator[Pending] = iter(())
+        self._chunk: Iterator[tuple[Pending, Outcome | None]] = iter(())
         self._ready: deque[int] = deque()
         self._offered: set[str] = set()
         """Hashes of requests that are ready, and were not handed out yet."""
@@ -83,10 +83,10 @@ class Requests(Iterator[Request]):
 
     def __next__(self) -> Request:
         while True:
-            item = next(self._chunk, None)
+            item, outcome = next(self._chunk, (None, None))
             if item is None and self._ready:
                 numbers = [self._ready.popleft() for _ in range(min(_CHUNK, len(self._ready)))]
-                self._chunk = self._pending(numbers)
+                self._chunk = self._rendered(list(self._pending(numbers)))
                 continue
             if item is None:
                 item = next(self._stale)
@@ -96,7 +96,7 @@ class Requests(Iterator[Request]):
             self._offered.discard(item.request_hash)
             if item.request_hash in self._unrecorded:
                 continue
-            request = self._request(item)
+            request = self._request(item, outcome)
             if request is not None:
                 if self._run is not None:
                     self._unrecorded.add(item.request_hash)
@@ -112,11 +112,22 @@ class Requests(Iterator[Request]):
             untried_in=self._run,
         )
 
-    def _request(self, item: Pending) -> Request | None:
+    def _rendered(self, items: Sequence[Pending]) -> Iterator[tuple[Pending, Outcome | None]]:
+        """With what they need looked up together; None where nothing is needed."""
+        outcomes: dict[int, Outcome] = {}
+        for pair in {(item.recipe, item.variant) for item in items}:
+            prompts = self._recipes[pair]
+            if prompts.definition.upstream or prompts.definition.for_all:
+                same = [item for item in items if (item.recipe, item.variant) == pair and item.follow_up is None]
+                page = self._renderer.page(prompts, [PlannedArtist(item.number, "", item.artist) for item in same])
+                outcomes |= {item.target: outcome for item, outcome in zip(same, page.outcomes, strict=True)}
+        return iter([(item, outcomes.get(item.target)) for item in items])
+
+    def _request(self, item: Pending, outcome: Outcome | None) -> Request | None:
         """None where what it needs has changed since the target was read: it is planned anew then."""
         prompts = self._recipes[item.recipe, item.variant]
         definition = prompts.definition
-        body = self._body(prompts, item)
+        body = self._body(prompts, item, outcome)
         if body is None:
             if definition.upstream:
                 return None
@@ -140,16 +151,10 @@ class Requests(Iterator[Request]):
             attempts=item.attempts,
         )
 
-    def _body(self, prompts: Prompts, item: Pending) -> bytes | None:
+    def _body(self, prompts: Prompts, item: Pending, outcome: Outcome | None) -> bytes | None:
         """The body that was planned; None where it would be another one now."""
         if item.follow_up is not None:
             return item.follow_up.encode("utf-8", "surrogatepass")
-        if not prompts.definition.upstream and not prompts.definition.for_all:
-            try:
-                wanted = render(prompts, self._backend, item.artist)
-            except RenderError:
-                return None
-            return wanted.body if wanted.request_hash == item.request_hash else None
-        outcome = self._renderer.page(prompts, [PlannedArtist(item.number, "", item.artist)]).outcomes[0]
-        same = isinstance(outcome, Wanted) and outcome.request_hash == item.request_hash
-        return outcome.body if isinstance(outcome, Wanted) and same else None
+        if outcome is None:
+            outcome = self._renderer.page(prompts, [PlannedArtist(item.number, "", item.artist)]).outcomes[0]
+        return outcome.body if isinstance(outcome, Wanted) and outcome.request_hash == item.request_hash else None

@@ -350,7 +350,7 @@ def pending(
         chosen = [json.dumps(among)]
     if untried_in is not None:
         state += f" AND NOT {tried('t')}"
-    index = "INDEXED BY targets_open" if which is not Which.EVERYTHING and among is None else ""
+    index = "NOT INDEXED" if among is not None else "" if which is Which.EVERYTHING else "INDEXED BY targets_open"
     sql = f"""
         SELECT t.id, t.artist, t.recipe, t.variant, t.request_hash, t.reason, t.detail, t.input_tokens,
                coalesce(q.attempts, 0), f.body, f.model, a.artist_id, a.artist_name, a.artist_data, a.columns
@@ -380,12 +380,19 @@ def pending(
 
 def tried(target: str) -> str:
     """The condition that a run, a parameter, has tried a target's request."""
-    return f"EXISTS (SELECT 1 FROM attempts x WHERE x.request_hash = {target}.request_hash AND x.run IS ?)"
+    # by its request: a run may have a million attempts
+    return (
+        "EXISTS (SELECT 1 FROM attempts x INDEXED BY attempts_by_request"
+        f" WHERE x.request_hash = {target}.request_hash AND x.run IS ?)"
+    )
 
 
 def tried_in(store: Store, run: int | None, request_hash: str) -> bool:
     """Whether a run has asked for this request."""
-    found = store.value("SELECT 1 FROM attempts WHERE request_hash = ? AND run IS ? LIMIT 1", (request_hash, run))
+    found = store.value(
+        "SELECT 1 FROM attempts INDEXED BY attempts_by_request WHERE request_hash = ? AND run IS ? LIMIT 1",
+        (request_hash, run),
+    )
     return found is not None
 
 
