@@ -148,13 +148,15 @@ class Planner:
         """Plan what these events, which are recorded, bring about."""
         found = Consequences()
         failed = [
-            event.launch.request.request_hash
+            event.launch.request
             for event in events
-            if (isinstance(event, Unusable) or (isinstance(event, Failed) and event.final))
-            and self._follows_up(event.launch.request.recipe)
+            if isinstance(event, Unusable) or (isinstance(event, Failed) and event.final)
         ]
-        if failed:
-            self._follow_failures(failed, found)
+        # what fails as it did before has not changed, and is not waited for any more all the same
+        upstream.note_failures(self._store, [request.request_hash for request in failed])
+        followed = [request.request_hash for request in failed if self._follows_up(request.recipe)]
+        if followed:
+            self._follow_failures(followed, found)
         self.replan_dependents(found)
         return found
 

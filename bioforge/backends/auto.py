@@ -81,10 +81,14 @@ class AutoDriver:
 
     def _by_calls(self, requests: Iterator[Request], way: str) -> Iterator[Sequence[Event]]:
         tier = FLEX if way == FLEX else None
+
+        def bought(request: Request) -> Request:
+            return replace(request, service_tier=tier)
+
         part = replace(
             self._work,
             # a map goes on where its source does, after an end as well
-            requests=map(lambda request: replace(request, service_tier=tier), requests),
+            requests=map(bought, requests),
             limits=self._limits(),
             retry=replace(self._work.retry, max_attempts=min(FLEX_ATTEMPTS, self._work.retry.max_attempts))
             if tier

@@ -118,18 +118,13 @@ class RunWatcher:
                 " `bioforge run -B --select ID` asks again and pays again"
             )
         for group in result.left:
+            what = f"{count(group.targets, 'target')} of {named(group.recipe, group.variant)}"
             if group.unrenderable:
-                say(
-                    f"cannot be rendered: {count(group.unrenderable, 'target')} of {named(group.recipe, group.variant)}: {group.detail}"
-                )
+                say(f"cannot be rendered: {what}: {group.detail}")
             elif group.reason == SKIPPED:
-                say(
-                    f"skipped: {count(group.targets, 'target')} of {named(group.recipe, group.variant)}, which need {group.detail}"
-                )
+                say(f"skipped: {what}, which need {group.detail}")
             elif result.run is None and not group.held and group.reason != IN_BATCH:
-                say(
-                    f"not asked: {count(group.targets, 'target')} of {named(group.recipe, group.variant)}: {group.reason}"
-                )
+                say(f"not asked: {what}: {group.reason}")
         if result.in_batches and result.stopped is None:
             say(
                 f"in batches: {count(result.in_batches, 'target')} whose answers are still to come;"

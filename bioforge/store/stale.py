@@ -12,7 +12,6 @@ from bioforge.plan import (
     INTERRUPTED,
     INVALID,
     MAYBE_PAID,
-    REMOVED,
     REPAIR,
     SKIPPED,
     UPSTREAM,

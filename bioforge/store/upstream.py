@@ -55,6 +55,19 @@ def changed_artists(store: Store, needs: Iterable[Pair]) -> Iterator[list[int]]:
         after = rows[-1][0]
 
 
+def note_failures(store: Store, hashes: Sequence[str]) -> None:
+    """These requests have failed: who needs their targets is to be planned anew."""
+    if not hashes or store.value("SELECT 1 FROM needed LIMIT 1") is None:
+        return
+    with store.transaction() as connection:
+        connection.execute(
+            "INSERT OR IGNORE INTO upstream_changes SELECT t.recipe, t.variant, t.artist FROM targets t"
+            " JOIN needed n ON n.recipe = t.recipe AND n.variant = t.variant"
+            " WHERE t.request_hash IN (SELECT value FROM json_each(?))",
+            (json.dumps(hashes),),
+        )
+
+
 def any_change(store: Store) -> bool:
     return store.value("SELECT 1 FROM upstream_changes LIMIT 1") is not None
 

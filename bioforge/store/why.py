@@ -86,7 +86,8 @@ def story(store: Store, artist_id: str) -> tuple[str, str, int | None, float | N
         for identity, recipe, variant, reason, detail, held, digest, wanted, built, built_row, built_at, accepted,
             answered, upstream, built_upstream, kind in store.rows(
             "SELECT t.id, t.recipe, t.variant, t.reason, t.detail, t.held, t.request_hash, t.definition,"
-            " t.built_definition, t.built_row, r.created_at, t.accepted_hash, r.request_hash, t.upstream, t.built_upstream, f.kind FROM targets t"
+            " t.built_definition, t.built_row, r.created_at, t.accepted_hash, r.request_hash, t.upstream,"
+            " t.built_upstream, f.kind FROM targets t"
             " LEFT JOIN responses r ON r.id = t.built_response LEFT JOIN follow_ups f ON f.request_hash = r.request_hash"
             " WHERE t.artist = ? ORDER BY t.id",
             (artist,),

@@ -34,9 +34,8 @@ from bioforge.plan import IN_BATCH, Decision, KnownRequest, KnownTarget, decide
 from bioforge.store import Selection, Store, batches, inputs, runs, stale, targets, upkeep
 from bioforge.store.ledger import average_seconds, ledger
 from bioforge.store.record import IN_FLIGHT, UNSENT, Recorder, settle
-from bioforge.store.targets import Which
 from bioforge.store.schema import migrations
-from bioforge.store.targets import Planned
+from bioforge.store.targets import Planned, Which
 
 ALL = Selection()
 USAGE = Usage(input_tokens=10, output_tokens=20)
