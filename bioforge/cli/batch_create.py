@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import secrets
 import time
 from dataclasses import replace
+from os import urandom
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -77,7 +77,7 @@ def _batch(checked: Checked) -> Batch:
     from bioforge.model import Batch, BatchState
 
     return Batch(
-        key=f"hand-{checked.sha256[:16]}-{secrets.token_hex(4)}",
+        key=f"hand-{checked.sha256[:16]}-{urandom(4).hex()}",
         endpoint=checked.endpoint,
         model=checked.model or "",
         state=BatchState.PREPARED,
