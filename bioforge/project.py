@@ -2,59 +2,47 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, nullcontext, suppress
 from dataclasses import replace
 from itertools import islice
 from pathlib import Path
 
-from bioforge import engine, planfile
+from bioforge import engine, planfile, selecting
 from bioforge.aftermath import Aftermath
 from bioforge.config import ProjectConfig
 from bioforge.config.relations import in_order
 from bioforge.errors import (
     EXIT_INTERRUPTED,
     EXIT_STOPPED,
-    ConfigError,
     InputError,
     StateError,
     StoppedError,
     UsageError,
-    nearest,
 )
 from bioforge.estimate import Estimator, batch_loads, loads, total
 from bioforge.events import Stopped
-from bioforge.interfaces import Backend, BackendContext, Job, Limits, Stop, Work
+from bioforge.interfaces import Backend, Job, Limits, Stop, Work
 from bioforge.model import Batch
+from bioforge.opening import SIMULATOR, Backends
 from bioforge.orders import Order, Plan, Result, Watcher
 from bioforge.outputs import check_outputs, write_outputs
 from bioforge.planning import Planner
 from bioforge.plugins import Plugins
 from bioforge.prompts import Prompts
-from bioforge.recipes import closure, definitions, no_data_notes, prompt_notes
+from bioforge.recipes import definitions, no_data_notes, prompt_notes
 from bioforge.refresh import InputSpec, Refreshed, refresh
 from bioforge.requesting import Requests
 from bioforge.store import Selection, Store, batches, inputs, runs, stale, targets
 from bioforge.store.ledger import average_cost, average_seconds
 from bioforge.store.record import Settled, settle
 from bioforge.store.targets import Which
-from bioforge.variants import matches
-
-VARIANT = "variant:"
 
 NO_RUN = 0
 """Lists of targets are kept by run; this one is for plans, and is overwritten by the next."""
 
-SIMULATED_POLLING = {"poll_seconds": 0.5, "poll_max_seconds": 2.0}
-
 SMALLEST_BUDGET = 1e-9
 """US dollars: what is left when nothing is. Open batches are collected all the same; nothing more is sent."""
-
-NO_KEY = "none"
-"""What the embedded server is given: too short to be masked as a secret where it stands in a text."""
-
-SIMULATOR = "simulator"
-"""The dialect of simulated answers, which must never pass for real ones."""
 
 
 class OpenProject:
@@ -64,42 +52,10 @@ class OpenProject:
         self.config = config
         self.plugins = plugins
         self.backend_name = config.backend.name
-        self.backend = self._backend(config.provider.base_url)
+        self._backends = Backends(config, plugins)
+        self.backend = self._backends.make(self.backend_name)
         dialect = SIMULATOR if config.simulated else self.backend.dialect
         self.prompts = [Prompts(definition) for definition in definitions(config, dialect)]
-        self._needs = {name: recipe.needs for name, recipe in config.recipes.items()}
-
-    def _backend(self, base_url: str, name: str | None = None) -> Backend:
-        config, name = self.config, name or self.backend_name
-        tables = dict(config.backend.options)
-        if config.simulated:  # nobody wants to wait for a batch of the embedded server as for a real one
-            tables["batch"] = {**SIMULATED_POLLING, **tables.get("batch", {})}
-        context = BackendContext(
-            base_url=base_url,
-            api_key=NO_KEY if config.simulated else config.api_key(),
-            api_key_env=config.provider.api_key_env,
-            timeout=config.provider.timeout,
-            options=tables.get(name, {}),
-            root=config.root,
-            siblings=tables,
-        )
-        try:
-            return self.plugins.backend(name)(context)
-        except ConfigError as error:  # an option of the backend: only it knows them
-            raise ConfigError(f"{config.path.name}: {error.message}", error.hint) from None
-
-    @contextmanager
-    def _sending(self, *, batches_too: bool) -> Iterator[Callable[[str], Backend]]:
-        """Backends to send with, by name; the embedded server runs just for as long as it is needed. `batches_too`: it
-        keeps files and batches for a later run."""
-        if not self.config.simulated:
-            yield lambda name: self.backend if name == self.backend_name else self._backend(self.provider, name)
-            return
-        from bioforge.simulator import Simulator, SimulatorOptions
-
-        options = self.config.simulator_options if batches_too else self.config.simulator
-        with Simulator(SimulatorOptions(**options)) as server:
-            yield lambda name: self._backend(server.base_url, name)
 
     @property
     def provider(self) -> str:
@@ -121,48 +77,14 @@ class OpenProject:
             cache=config.state_path.with_name(config.state_path.name + ".inputs"),
         )
 
-    def selection(self, recipes: Sequence[str], select: Sequence[str], limit: int | None = None) -> Selection:
-        """These recipes and what they need. Raises `UsageError` for a recipe that the project does not have."""
-        for name in recipes:
-            if name not in self.config.recipes:
-                known = nearest(name, self.recipes) or f"recipes are: {', '.join(self.recipes)}"
-                raise UsageError(f"no recipe {name!r} in {self.config.path.name}", known)
-        chosen = set(closure(recipes, self._needs)) if recipes else set(self.recipes)
-        given = [item.removeprefix(VARIANT) for item in select if item.startswith(VARIANT)]
-        others = tuple(item for item in select if not item.startswith(VARIANT))
-        names = tuple(name for name in self.recipes if name in chosen)
-        return Selection.parse(names, others, limit, self._variants(given, chosen) if given else ())
-
-    def _variants(self, given: Sequence[str], recipes: Collection[str]) -> tuple[tuple[str, str], ...]:
-        """The variants that any of these means, and those they build on."""
-        upstream = {
-            (prompts.definition.recipe, prompts.definition.variant): tuple(prompts.definition.upstream.items())
-            for prompts in self.prompts
-        }
-        known = [name for recipe, name in upstream if recipe in recipes and name]
-        for text in given:
-            if not any(matches(name, text) for name in known):
-                hint = (
-                    nearest(text, known) or f"variants are: {', '.join(known[:6])}"
-                    if known
-                    else "no recipe has a matrix"
-                )
-                raise UsageError(f"--select {VARIANT}{text}: no such variant", hint)
-        found: dict[tuple[str, str], None] = {}
-        waiting = [pair for pair in upstream if pair[0] in recipes and any(matches(pair[1], text) for text in given)]
-        while waiting:
-            pair = waiting.pop()
-            found[pair] = None
-            waiting += upstream[pair]
-        return tuple(sorted(found))
-
     @property
     def variants(self) -> dict[str, list[str]]:
         """The variants of each recipe in the order of the file; the first stands for it where only one is wanted."""
-        found: dict[str, list[str]] = {}
-        for prompts in self.prompts:
-            found.setdefault(prompts.definition.recipe, []).append(prompts.definition.variant)
-        return found
+        return selecting.variants_of(self.prompts)
+
+    def selection(self, recipes: Sequence[str], select: Sequence[str], limit: int | None = None) -> Selection:
+        """These recipes and what they need. Raises `UsageError` for a recipe that the project does not have."""
+        return selecting.select(self.config, self.prompts, recipes, select, limit)
 
     def estimator(self, store: Store) -> Estimator:
         return self._estimator(store, None)
@@ -359,7 +281,7 @@ class OpenProject:
         aftermath = Aftermath(self.prompts, planner, requests, stop, order.max_failures, watcher.grown)
         awaited = sum(batch.requests for batch in work.batches if batch.awaited)
         stopped = None
-        with self._sending(batches_too=bool(plan.batches) or self.backend.batches) as backend:
+        with self._backends.reachable(batches_too=bool(plan.batches) or self.backend.batches) as backend:
             runs.set_running(store, run)
             watcher.start(plan.requests + awaited, self.backend_name, lambda: work.gauges)
             try:

@@ -123,7 +123,15 @@ def test_status_as_json(built: ProjectFolder) -> None:
     assert found["project"] == "test"
     assert (found["artists"], found["removed"], found["bad_rows"], found["simulated"]) == (4, 0, 0, False)
     (recipe,) = found["recipes"]
-    assert recipe == {"recipe": "bio", "in_project": True, "fresh": 4, "stale": {}, "held": 0, "unplanned": 0}
+    assert recipe == {
+        "recipe": "bio",
+        "variant": "",
+        "in_project": True,
+        "fresh": 4,
+        "stale": {},
+        "held": 0,
+        "unplanned": 0,
+    }
     assert found["money"]["paid"] == 4
     assert found["money"]["cost_usd"] == pytest.approx(built.value("SELECT sum(cost_usd) FROM responses"))
     (run,) = found["runs"]
