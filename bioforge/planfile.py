@@ -1,7 +1,7 @@
 """A plan as a file: what `plan --out` writes and `run --plan` does exactly, or refuses.
 
 JSON lines: a header `{"bioforge_plan": 1, "project": …, "targets": N, …}`, then one line for each target with
-`artist_id, recipe, variant, request_hash, reason`.
+`artist_id, recipe, variant, request_hash, reason`; the hash is null where the target waits for others.
 """
 
 from __future__ import annotations
@@ -71,9 +71,12 @@ def read(path: Path, store: Store, project: str) -> Iterator[int]:
 
 def _row(path: Path, number: int, line: bytes) -> list[Any]:
     row = _line(path, number, line)
-    if not (isinstance(row, list) and len(row) == 5 and all(isinstance(word, str) for word in row)):
-        raise PlanMismatch(f"{path}, line {number}: this is no plan", "`bioforge plan --out FILE` writes one")
-    return row
+    if isinstance(row, list) and len(row) == 5:
+        # without a hash: it waits for others, and what it will ask shows when they are there
+        *words, digest, reason = row
+        if all(isinstance(word, str) for word in (*words, digest or "", reason)):
+            return row
+    raise PlanMismatch(f"{path}, line {number}: this is no plan", "`bioforge plan --out FILE` writes one")
 
 
 def _same(path: Path, row: list[Any], target: tuple[int, str | None, str | None] | None) -> int:

@@ -113,6 +113,15 @@ class Planner:
                 self._plan_page(prompts, page)
         targets.set_planned(self._store, recipe, variant, definition, generation)
 
+    def plan_unchecked(self) -> None:
+        """Check answers that came in without their schema, as from elsewhere, and plan what that changes."""
+        for prompts in self._recipes:
+            schema = prompts.definition.schema
+            if schema is not None:
+                for numbers in verdicts.artists_unchecked(self._store, *_pair(prompts), schema.validation_hash):
+                    self._replan(prompts, numbers, None)
+        self.replan_dependents()
+
     def _plan_skipped(self, prompts: Prompts) -> None:
         """What was skipped for a failure waits again: a new run asks again for what has failed."""
         if prompts.definition.upstream:

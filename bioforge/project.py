@@ -78,6 +78,11 @@ class OpenProject:
         )
 
     @property
+    def chained(self) -> bool:
+        """Whether any recipe needs another one."""
+        return any(prompts.definition.upstream for prompts in self.prompts)
+
+    @property
     def variants(self) -> dict[str, list[str]]:
         """The variants of each recipe in the order of the file; the first stands for it where only one is wanted."""
         return selecting.variants_of(self.prompts)
@@ -170,7 +175,11 @@ class OpenProject:
             run=run,
         )
 
-    def _planner(self, store: Store, run: int) -> Planner:
+    def check_answers(self, store: Store) -> None:
+        """Check by their schemas what was adopted from elsewhere, and plan what depends on it."""
+        self._planner(store, None).plan_unchecked()
+
+    def _planner(self, store: Store, run: int | None) -> Planner:
         again = self.config.retry.maybe_paid
         return Planner(store, self.prompts, self.backend, ask_again_maybe_paid=again, run=run)
 

@@ -33,11 +33,13 @@ from bioforge.events import Failed, Launch, Succeeded, Unusable
 from bioforge.interfaces import Backend, Member
 from bioforge.model import Batch, Failure, Usage
 from bioforge.plan import ANSWERED
-from bioforge.prompts import Prompts, RenderError
-from bioforge.rendering import render
+from bioforge.prompts import Prompts
+from bioforge.rendering import Renderer
+from bioforge.rendering import Wanted as Asked
 from bioforge.store import Store, batches, imports
 from bioforge.store.imports import Adoption, Known, Wanted
 from bioforge.store.record import Recorder, settle
+from bioforge.store.targets import PlannedArtist
 
 Price = Callable[[str, Usage, str | None], float | None]
 
@@ -61,6 +63,7 @@ class Adopter:
         self._store = store
         self._run = run
         self._recipes = {(prompts.definition.recipe, prompts.definition.variant): prompts for prompts in recipes}
+        self._renderer = Renderer(store, recipes, backend, ask_again_maybe_paid=True, run=None)
         self._dialect = recipes[0].definition.dialect
         self._backend = backend
         self._format = format
@@ -239,15 +242,17 @@ class Adopter:
         recipes = [recipe for recipe, _ in self._recipes]
         for digest, target in imports.wanting(self._store, missing, recipes).items():
             prompts = self._recipes.get((target.recipe, target.variant))
-            if prompts is None or prompts.definition.upstream or prompts.definition.for_all:
+            if prompts is None:
+                continue
+            page = self._renderer.page(prompts, [PlannedArtist(target.number, "", target.artist)])
+            (rendered,) = page.outcomes
+            if not isinstance(rendered, Asked) or rendered.request_hash != digest:
                 continue
             try:
-                wanted = render(prompts, self._backend, target.artist)
-                text = wanted.body.decode()
-            except (RenderError, UnicodeDecodeError):
+                text = rendered.body.decode()
+            except UnicodeDecodeError:
                 continue
-            if wanted.request_hash == digest:
-                found[digest] = Wanted(digest, prompts.definition.endpoint, prompts.definition.model or "", text)
+            found[digest] = Wanted(digest, prompts.definition.endpoint, prompts.definition.model or "", text)
         return found
 
     def _keep(self, items: Sequence[Kept]) -> None:

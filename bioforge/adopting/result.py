@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from enum import StrEnum
 
 from bioforge.errors import EXIT_FAILED, EXIT_OK
@@ -61,6 +61,18 @@ class Result:
     unreadable: Examples = field(default_factory=Examples)
     unknown: Examples = field(default_factory=Examples)
     fresh: int = 0
+
+    def followed_by(self, later: Result) -> Result:
+        """Of two passes over the same lines, the second of which found requests that the first one made known."""
+        both = replace(later, known=later.known - self.adopted, settled=self.settled + later.settled)
+        both.adopted += self.adopted
+        both.unusable += self.unusable
+        both.unwanted += self.unwanted
+        both.adopted_usd += self.adopted_usd
+        both.unpriced += self.unpriced
+        both.settled_usd += self.settled_usd
+        both.fresh += self.fresh
+        return both
 
     def leave(self, why: Why, name: str) -> None:
         """An answer that belongs to no request."""

@@ -70,6 +70,12 @@ def import_(
             say(line)
         with rehearsal(store) if dry_run else nullcontext(store) as place:
             result = _adopt(place, project, opened)
+            # what recipes ask that need others shows when the answers of those are there
+            while project.chained and result.changed and result.without_request:
+                later = _adopt(place, project, opened)
+                result = result.followed_by(later)
+                if not later.adopted:
+                    break
     if not result.recognised:
         raise _nothing_recognised(opened.names, result)
     if format == "json":
@@ -94,6 +100,7 @@ def _adopt(store: Store, project: OpenProject, files: AnswerFiles) -> Result:
     adopter = Adopter(store, run, project.prompts, project.backend, batch_lines)
     try:
         result = adopter.adopt(files)
+        project.check_answers(store)
     except BaseException as error:
         with suppress(StateError):  # where the state itself is the trouble, the next run closes this one
             if isinstance(error, KeyboardInterrupt):

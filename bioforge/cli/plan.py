@@ -225,7 +225,8 @@ def why(
     from bioforge.cli.show import when
 
     gone = f"; removed from the input {when(removed)}" if removed is not None else ""
-    print(f"{artist_id}  {name}  ({source}:{line}{gone})")
+    place = f"  ({source}:{line}{gone})" if source else ""
+    print(f"{artist_id}  {name}{place}")
     used = _used_columns(file)
     for target in stories:
         for text in _target_lines(target, used.get(target.recipe)):

@@ -148,11 +148,12 @@ def batches_of(store: Store, custom_ids: Sequence[str]) -> dict[str, str]:
 
 @dataclass(frozen=True, slots=True)
 class Wanting:
-    """A target that wants a request, with what is needed to render it."""
+    """A target that wants a request, with what is needed to render it. `number` is the artist's own in the state."""
 
     recipe: str
     variant: str
     artist: Artist
+    number: int
 
 
 def wanting(store: Store, hashes: Sequence[str], recipes: Sequence[str]) -> dict[str, Wanting]:
@@ -160,14 +161,14 @@ def wanting(store: Store, hashes: Sequence[str], recipes: Sequence[str]) -> dict
     rows = store.rows(
         # as above: max() chooses the row
         "SELECT t.request_hash, t.recipe, t.variant, a.artist_id, a.artist_name, a.artist_data, a.columns,"
-        " max(a.removed_at IS NULL) FROM targets t JOIN artists a ON a.id = t.artist"
+        " a.id, max(a.removed_at IS NULL) FROM targets t JOIN artists a ON a.id = t.artist"
         " WHERE t.request_hash IN (SELECT value FROM json_each(?)) AND t.recipe IN (SELECT value FROM json_each(?))"
         " GROUP BY t.request_hash",
         (json.dumps(hashes), json.dumps(recipes)),
     )
     return {
-        digest: Wanting(recipe, variant, Artist(artist_id, name, data, json.loads(columns) if columns else {}))
-        for digest, recipe, variant, artist_id, name, data, columns, _ in rows
+        digest: Wanting(recipe, variant, Artist(artist_id, name, data, json.loads(columns) if columns else {}), number)
+        for digest, recipe, variant, artist_id, name, data, columns, number, _ in rows
     }
 
 

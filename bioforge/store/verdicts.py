@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from bioforge.plan import ANSWERED, INVALID, SCHEMA, UNUSABLE
 from bioforge.store.database import Store, bump_results
+
+_PAGE = 2_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,6 +47,23 @@ def unchecked(store: Store, hashes: Sequence[str], validation: str) -> list[Unch
         (json.dumps(hashes), validation),
     )
     return [Unchecked(*row) for row in rows]
+
+
+def artists_unchecked(store: Store, recipe: str, variant: str, validation: str) -> Iterator[list[int]]:
+    """Numbers of the artists whose answer was not checked by this schema, in pages. Looks at every target."""
+    after = -1
+    while True:
+        rows = store.rows(
+            "SELECT t.artist FROM targets t JOIN requests q ON q.request_hash = t.request_hash"
+            " JOIN responses r ON r.id = q.response WHERE t.recipe = ? AND t.variant = ? AND r.validation IS NOT ?"
+            f" AND (q.state IN ('{ANSWERED}', '{INVALID}') OR q.error_class = '{SCHEMA}') AND t.artist > ?"
+            f" ORDER BY t.artist LIMIT {_PAGE}",
+            (recipe, variant, validation, after),
+        )
+        if not rows:
+            return
+        yield [row[0] for row in rows]
+        after = rows[-1][0]
 
 
 def save(store: Store, verdicts: Sequence[Verdict], validation: str) -> None:
