@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
@@ -83,6 +84,8 @@ class Renderer:
         self._again = ask_again_maybe_paid
         self._run = run
         self._for_all = {prompts.definition.recipe for prompts in recipes if prompts.definition.for_all}
+        self._row_tokens: tuple[int, int] | None = None
+        """How many artists there are, and the tokens of their rows."""
 
     def page(self, prompts: Prompts, artists: Sequence[PlannedArtist]) -> Page:
         definition = prompts.definition
@@ -116,13 +119,22 @@ class Renderer:
         ]
         missing = [state for state in (*states, *gathered) if state.reason is not None or state.response is None]
         if missing:
-            return Blocked(missing, _guess(prompts, artist))
+            return Blocked(missing, _guess(prompts, artist) + (self._all_rows(prompts) if definition.for_all else 0))
         try:
             texts = {need: needed(answer.text, answer.parsed) for need, answer in answers.items()}
             everybody = self._everybody(definition.upstream) if definition.for_all else None
             return wanted(prompts, self._backend, prompts.render(artist, texts, everybody))
         except RenderError as error:
             return error
+
+    def _all_rows(self, prompts: Prompts) -> int:
+        """Tokens of all artists in one request, guessed from above: whole rows, and whole answers of what is needed."""
+        if self._row_tokens is None:
+            artists, characters = stale.row_lengths(self._store)
+            self._row_tokens = artists, math.ceil(characters / 3)
+        artists, tokens = self._row_tokens
+        own = [need for need in prompts.definition.upstream if need not in self._for_all]
+        return tokens + artists * NEEDED_TOKENS * len(own)
 
     def _everybody(self, needs: Mapping[str, str]) -> Everybody:
         return Everybody(self._store, {need: name for need, name in needs.items() if need not in self._for_all})

@@ -171,6 +171,12 @@ def _by_recipe(config: ProjectConfig | None, name: str | None, flags: Flags, plu
     for line in (*config.overrides, *config.notes):
         say(f"note: {line}")
     project = OpenProject(config, plugins)
+    recipe = config.recipes[name]
+    if recipe.needs or recipe.scope == "all":
+        why = f"needs {', '.join(recipe.needs)}" if recipe.needs else "is about all artists"
+        raise UsageError(
+            f"recipe {name!r} {why}, so what it asks is known only in a run", "`bioforge run --backend batch` asks it"
+        )
     prompts = [prompts for prompts in project.prompts if prompts.definition.recipe == name]
     return Asking(prompts, project.backend.body, prompt_notes(prompts))
 

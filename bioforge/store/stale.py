@@ -150,5 +150,14 @@ def removed_artists(store: Store) -> int:
     return int(store.value("SELECT count(*) FROM artists WHERE removed_at IS NOT NULL"))
 
 
+def row_lengths(store: Store) -> tuple[int, int]:
+    """How many artists there are, and the characters of all their names and data."""
+    row = store.row(
+        "SELECT count(*), coalesce(sum(length(artist_name) + length(artist_data)), 0) FROM artists"
+        " WHERE removed_at IS NULL AND id > 0"
+    )
+    return int(row[0]), int(row[1])
+
+
 def total_artists(store: Store) -> int:
     return int(store.value("SELECT count(*) FROM artists WHERE removed_at IS NULL AND id > 0"))
