@@ -87,7 +87,10 @@ class Planner:
     def plan(self) -> None:
         """Bring every target up to date with the input, the definitions and what it needs. Raises `TemplateError`."""
         targets.retire(self._store, list(self._by_pair))
-        upstream.set_needed(self._store, (pair for prompts in self._recipes for pair in _needs(prompts)))
+        noted_anew = upstream.set_needed(self._store, (pair for prompts in self._recipes for pair in _needs(prompts)))
+        for prompts in self._recipes:
+            if noted_anew.intersection(_needs(prompts)):
+                targets.unplan(self._store, *_pair(prompts))
         if self._for_all:
             upstream.ensure_everybody(self._store)
         generation = self._store.fact("generation")

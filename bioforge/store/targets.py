@@ -130,6 +130,12 @@ def set_planned(store: Store, recipe: str, variant: str, definition: int, genera
         )
 
 
+def unplan(store: Store, recipe: str, variant: str) -> None:
+    """Have all targets of a recipe planned anew."""
+    with store.transaction() as connection:
+        connection.execute("DELETE FROM planned WHERE recipe = ? AND variant = ?", (recipe, variant))
+
+
 # --------------------------------------------------------------------------------------------------------- planning
 
 

@@ -102,6 +102,10 @@ def collect(store: Store, recipes: str, run: int) -> Dropped:
         connection.execute(
             "DELETE FROM artists WHERE removed_at IS NOT NULL AND id NOT IN (SELECT artist FROM targets)"
         )
+        connection.execute(
+            "DELETE FROM follow_ups WHERE request_hash NOT IN (SELECT request_hash FROM requests) AND request_hash NOT IN"
+            " (SELECT request_hash FROM targets WHERE request_hash IS NOT NULL)"
+        )
         connection.execute("DELETE FROM artist_history WHERE artist NOT IN (SELECT id FROM artists)")
     store.vacuum()
     return dropped

@@ -25,17 +25,20 @@ class Answered:
     parsed: str | None
 
 
-def set_needed(store: Store, pairs: Iterable[Pair]) -> None:
-    """Whose changes are to be noted from now on. Changes of others are forgotten."""
+def set_needed(store: Store, pairs: Iterable[Pair]) -> set[Pair]:
+    """Whose changes are to be noted from now on; changes of others are forgotten. Returns those that are new: what they
+    have gone through before this nobody has noted."""
     wanted = sorted(set(pairs))
-    if store.rows("SELECT recipe, variant FROM needed ORDER BY recipe, variant") == wanted:
-        return
+    before = store.rows("SELECT recipe, variant FROM needed ORDER BY recipe, variant")
+    if before == wanted:
+        return set()
     with store.transaction() as connection:
         connection.execute("DELETE FROM needed")
         connection.executemany("INSERT INTO needed VALUES (?, ?)", wanted)
         connection.execute(
             "DELETE FROM upstream_changes WHERE (recipe, variant) NOT IN (SELECT recipe, variant FROM needed)"
         )
+    return set(wanted) - set(before)
 
 
 def changed_artists(store: Store, needs: Iterable[Pair]) -> Iterator[list[int]]:
