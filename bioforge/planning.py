@@ -87,10 +87,7 @@ class Planner:
     def plan(self) -> None:
         """Bring every target up to date with the input, the definitions and what it needs. Raises `TemplateError`."""
         targets.retire(self._store, list(self._by_pair))
-        noted_anew = upstream.set_needed(self._store, (pair for prompts in self._recipes for pair in _needs(prompts)))
-        for prompts in self._recipes:
-            if noted_anew.intersection(_needs(prompts)):
-                targets.unplan(self._store, *_pair(prompts))
+        self._note_needed()
         if self._for_all:
             upstream.ensure_everybody(self._store)
         generation = self._store.fact("generation")
@@ -99,6 +96,15 @@ class Planner:
             self._plan_after(prompts, None)
             self._plan_skipped(prompts)
         upstream.forget_changes(self._store)
+
+    def _note_needed(self) -> None:
+        """Have changes noted of what others need. What happened to one of them before that nobody knows."""
+        wanted = {pair for prompts in self._recipes for pair in _needs(prompts)}
+        unnoted = wanted - upstream.needed(self._store)
+        for prompts in self._recipes:
+            if unnoted.intersection(_needs(prompts)):
+                targets.unplan(self._store, *_pair(prompts))
+        upstream.set_needed(self._store, wanted)
 
     def _plan_recipe(self, prompts: Prompts, generation: int) -> None:
         """Render what may have changed: everything for a new definition, else only artists whose rows changed."""

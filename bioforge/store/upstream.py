@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from bioforge.plan import FAILED, IN_BATCH, MAYBE_PAID, REMOVED, SKIPPED, UPSTREAM, Upstream
@@ -25,20 +25,21 @@ class Answered:
     parsed: str | None
 
 
-def set_needed(store: Store, pairs: Iterable[Pair]) -> set[Pair]:
-    """Whose changes are to be noted from now on; changes of others are forgotten. Returns those that are new: what they
-    have gone through before this nobody has noted."""
-    wanted = sorted(set(pairs))
-    before = store.rows("SELECT recipe, variant FROM needed ORDER BY recipe, variant")
-    if before == wanted:
-        return set()
+def needed(store: Store) -> set[Pair]:
+    """Whose changes are being noted."""
+    return set(store.rows("SELECT recipe, variant FROM needed"))
+
+
+def set_needed(store: Store, pairs: Collection[Pair]) -> None:
+    """Whose changes are to be noted from now on; changes of others are forgotten."""
+    if needed(store) == set(pairs):
+        return
     with store.transaction() as connection:
         connection.execute("DELETE FROM needed")
-        connection.executemany("INSERT INTO needed VALUES (?, ?)", wanted)
+        connection.executemany("INSERT INTO needed VALUES (?, ?)", sorted(set(pairs)))
         connection.execute(
             "DELETE FROM upstream_changes WHERE (recipe, variant) NOT IN (SELECT recipe, variant FROM needed)"
         )
-    return set(wanted) - set(before)
 
 
 def changed_artists(store: Store, needs: Iterable[Pair]) -> Iterator[list[int]]:
