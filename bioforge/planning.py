@@ -12,6 +12,7 @@ from bioforge.interfaces import Backend
 from bioforge.plan import (
     CHANGED,
     FAILED,
+    MAYBE_PAID,
     NEW,
     SKIPPED,
     UPSTREAM,
@@ -94,7 +95,7 @@ class Planner:
         for prompts in self._recipes:
             self._plan_recipe(prompts, generation)
             self._plan_after(prompts, None)
-            self._plan_skipped(prompts)
+            self._plan_failed(prompts)
         upstream.forget_changes(self._store)
 
     def _note_needed(self) -> None:
@@ -131,10 +132,13 @@ class Planner:
                     self._replan(prompts, numbers, None)
         self.replan_dependents()
 
-    def _plan_skipped(self, prompts: Prompts) -> None:
-        """What was skipped for a failure waits again: a new run asks again for what has failed."""
-        if prompts.definition.upstream:
-            for numbers in targets.with_reason(self._store, *_pair(prompts), SKIPPED):
+    def _plan_failed(self, prompts: Prompts) -> None:
+        """A new run asks again for what has failed: what was skipped for it waits again, and chains begin anew."""
+        reasons = [SKIPPED] if prompts.definition.upstream else []
+        if prompts.definition.follows_up:
+            reasons += [FAILED, MAYBE_PAID]
+        for reason in reasons:
+            for numbers in targets.with_reason(self._store, *_pair(prompts), reason):
                 self._replan(prompts, numbers, None)
 
     def _plan_after(self, prompts: Prompts, consequences: Consequences | None) -> None:

@@ -235,7 +235,7 @@ def _audit_lines(found: object, path: Path, simulated: bool) -> Iterator[str]:
         if found.asked_again:
             yield f"  of these, asked again: {found.asked_again:,} (`maybe_paid = false` in [retry] never asks again)"
     if found.forced_again:
-        yield f"paid again on purpose: {count(found.forced_again, 'answer')} (-B or after forget)"
+        yield f"paid again on purpose: {count(found.forced_again, 'answer')} (-B, forget, or a stricter schema)"
     if found.forgotten:
         yield f"forgotten on purpose: {count(found.forgotten, 'answer')}, had cost {money(found.forgotten_cost_usd)}"
     unknown = f", fate unknown: {count(found.maybe_paid, 'attempt')}" if found.maybe_paid else ""

@@ -1,0 +1,92 @@
+"""bioforge as a library: typed answers, one by one or by the million, and projects from code.
+
+    generate, generate_many      for event loops; `_sync` for plain code
+    Client                       the same with a configuration, a state and a budget of its own; safe to share
+    Project                      a bioforge.toml: plan, run, results
+
+Importing this loads neither the SDK nor a transport nor the state; what is needed is loaded with the first call.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from bioforge.api.client import Client
+from bioforge.api.config import BatchConfig, Config, LimitsConfig, ProviderConfig, RetryConfig, SimulatorConfig
+from bioforge.api.project import Project
+from bioforge.api.results import Answer, Item, Options, Outcome, Progress
+from bioforge.api.shared import generate, generate_many, generate_many_sync, generate_sync
+from bioforge.errors import (
+    AuthenticationError,
+    BadArgument,
+    BioforgeError,
+    BudgetError,
+    ClosedError,
+    ConfigError,
+    GenerationError,
+    HaltedError,
+    OutageError,
+    PendingError,
+    QuotaError,
+    RefusedError,
+    SchemaValidationError,
+    StateError,
+    TransportError,
+    TruncatedError,
+    UnusableError,
+)
+from bioforge.interfaces import Stop
+from bioforge.model import Usage
+
+if TYPE_CHECKING:
+    from bioforge.orders import Plan, Result
+
+__all__ = [
+    "Answer",
+    "AuthenticationError",
+    "BadArgument",
+    "BatchConfig",
+    "BioforgeError",
+    "BudgetError",
+    "Client",
+    "ClosedError",
+    "Config",
+    "ConfigError",
+    "GenerationError",
+    "HaltedError",
+    "Item",
+    "LimitsConfig",
+    "Options",
+    "OutageError",
+    "Outcome",
+    "PendingError",
+    "Plan",
+    "Progress",
+    "Project",
+    "ProviderConfig",
+    "QuotaError",
+    "RefusedError",
+    "Result",
+    "RetryConfig",
+    "SchemaValidationError",
+    "SimulatorConfig",
+    "StateError",
+    "Stop",
+    "TransportError",
+    "TruncatedError",
+    "UnusableError",
+    "Usage",
+    "generate",
+    "generate_many",
+    "generate_many_sync",
+    "generate_sync",
+]
+
+
+def __getattr__(name: str) -> object:
+    """What a project's methods return, loaded when it is asked for: most programs only annotate with it."""
+    if name in ("Plan", "Result"):
+        from bioforge import orders
+
+        return getattr(orders, name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -1,0 +1,166 @@
+"""What a client is made from: where requests go, how many at once, how often again. Frozen models, checked by pydantic.
+
+The same tables as in a project file where they fit, so that a key has the same name, bounds and default in both.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Literal, Self
+
+from pydantic import Field, SecretStr, ValidationError, model_validator
+
+from bioforge.config.environment import Environment
+from bioforge.config.tables import SIMULATOR, Limit, Provider, Retry, Simulator, Table, Text
+from bioforge.errors import ConfigError
+from bioforge.interfaces import Limits, RetryPolicy
+
+
+class ProviderConfig(Provider):
+    """`base_url` and `api_key` of the code win over the environment (`OPENAI_BASE_URL`, and whatever `api_key_env`
+    names); `timeout` is the longest time for one attempt, in seconds."""
+
+    if TYPE_CHECKING:  # defaults as type checkers can see them
+        base_url: str = SIMULATOR
+        api_key_env: str = "OPENAI_API_KEY"
+        timeout: float = 600.0
+    api_key: SecretStr | None = Field(default=None, description="a key; without one it is read from the environment")
+
+
+class LimitsConfig(Limit):
+    """`concurrency` is how many calls are in flight at once, over all callers of a client."""
+
+    if TYPE_CHECKING:
+        requests_per_minute: float | None = None
+        tokens_per_minute: float | None = None
+        max_cost_usd: float | None = None
+    concurrency: Annotated[int, Field(ge=1, le=4096)] = Field(default=64, description="a whole number from 1 to 4096")
+
+
+class RetryConfig(Retry):
+    """Times in seconds. `maybe_paid`: whether a request whose fate is unknown may be sent, and paid for, again."""
+
+    if TYPE_CHECKING:
+        max_attempts: int = 6
+        first_delay: float = 0.5
+        max_delay: float = 60.0
+        maybe_paid: bool = True
+        outage_seconds: float = 300.0
+
+    @model_validator(mode="after")
+    def _in_order(self) -> Self:
+        if self.max_delay < self.first_delay:
+            raise ValueError(
+                f"max_delay: expected at least first_delay ({self.first_delay:g}), found {self.max_delay:g}"
+            )
+        return self
+
+
+class BatchConfig(Table):
+    """How large batches may be, and how often they are looked at; for `backend="batch"`."""
+
+    max_requests: Annotated[int, Field(ge=1, le=50_000)] = Field(default=50_000, description="from 1 to 50,000")
+    max_bytes: Annotated[int, Field(ge=1, le=209_715_200)] = Field(default=200_000_000, description="up to 200 MiB")
+    max_enqueued_tokens: Annotated[int, Field(ge=1)] | None = Field(default=None, description="a whole number from 1")
+    poll_seconds: Annotated[float, Field(gt=0)] = Field(default=15.0, description="seconds, above 0")
+    poll_max_seconds: Annotated[float, Field(gt=0)] = Field(default=300.0, description="seconds, above 0")
+
+
+class SimulatorConfig(Simulator):
+    """Options of the embedded server, by the names they have in a project file; see docs/simulator.md."""
+
+    if TYPE_CHECKING:
+        latency: float = 0.0
+        latency_sigma: float = 0.0
+        requests_per_minute: int = 0
+        tokens_per_minute: int = 0
+        seed: int = 0
+        quota_after: int = 0
+        faults: dict[str, Any] = {}
+        retry_after: float = 0.0
+        hang_seconds: float = 0.0
+        several_parts: float = 0.0
+        ledger: str | None = None
+        batch_seconds: float = 0.0
+        batch_window_seconds: float = 0.0
+        batch_cancel_seconds: float = 0.0
+        batch_creations_per_hour: int = 0
+        batch_enqueued_tokens: int = 0
+        batch_token_refusal: str = "failed"
+        batch_script: list[str] = []
+        batch_faults: str = ""
+        data: str | None = None
+
+
+class Config(Table):
+    """Everything a client is made from; the default asks the embedded server, without a key and without cost.
+
+    `backend` is `async`, `threads`, `batch` or a plugin's; `model` and `endpoint` are for calls that name none;
+    `simulator` the options of the embedded server; `options` those of plugins' backends, by backend.
+    """
+
+    provider: ProviderConfig = Field(default_factory=ProviderConfig, description="a ProviderConfig")
+    limits: LimitsConfig = Field(default_factory=LimitsConfig, description="a LimitsConfig")
+    retry: RetryConfig = Field(default_factory=RetryConfig, description="a RetryConfig")
+    batch: BatchConfig = Field(default_factory=BatchConfig, description="a BatchConfig")
+    backend: Text = Field(default="async", description="the name of a backend, like 'async'")
+    model: Text | None = Field(default=None, description="the name of a model")
+    endpoint: Literal["/v1/responses", "/v1/chat/completions"] = Field(
+        default="/v1/responses", description="'/v1/responses' or '/v1/chat/completions'"
+    )
+    simulator: SimulatorConfig = Field(default_factory=SimulatorConfig, description="a SimulatorConfig")
+    options: dict[str, dict[str, Any]] = Field(default={}, description="tables of options by backend")
+
+
+class Setting:
+    """A configuration with the environment applied: what the code says wins, then what a variable says."""
+
+    def __init__(self, config: Config, variables: Mapping[str, str] | None = None) -> None:
+        self.config = config
+        self._environment = Environment(os.environ if variables is None else variables)
+        given = "base_url" in config.provider.model_fields_set
+        self.base_url = config.provider.base_url
+        if not given and (found := self._environment.get("OPENAI_BASE_URL")):
+            try:
+                self.base_url = ProviderConfig(base_url=found).base_url
+            except ValidationError as problem:
+                detail = problem.errors(include_url=False)[0]
+                raise ConfigError(f"OPENAI_BASE_URL: {detail.get('ctx', {}).get('error', detail['msg'])}") from None
+        self.model = config.model or self._environment.get("OPENAI_MODEL")
+
+    @property
+    def simulated(self) -> bool:
+        """Whether answers come from the embedded server: no key, no cost."""
+        return self.base_url == SIMULATOR
+
+    def api_key(self) -> str | None:
+        """The key, kept nowhere else; None when there is none."""
+        given = self.config.provider.api_key
+        return self._environment.get(self.config.provider.api_key_env) if given is None else given.get_secret_value()
+
+    def limits(self, spent_usd: float) -> Limits:
+        """What may still be sent, when so much has been spent."""
+        limits = self.config.limits
+        left = None if limits.max_cost_usd is None else limits.max_cost_usd - spent_usd
+        return Limits(
+            concurrency=limits.concurrency,
+            requests_per_minute=limits.requests_per_minute,
+            tokens_per_minute=limits.tokens_per_minute,
+            max_cost_usd=left,
+        )
+
+    @property
+    def retry(self) -> RetryPolicy:
+        return RetryPolicy(**self.config.retry.model_dump())
+
+    def options(self, backend: str) -> dict[str, Any]:
+        """The table of a backend."""
+        own = dict(self.config.options.get(backend, {}))
+        if backend == "batch":
+            own = {**self.config.batch.model_dump(exclude_unset=True), **own}
+        return own
+
+    def simulator_options(self) -> dict[str, Any]:
+        return dict(self.config.simulator.given(Path.cwd()))

@@ -1,0 +1,190 @@
+"""A project file from code: what `bioforge plan`, `run` and `export` do, with values instead of lines."""
+
+from __future__ import annotations
+
+import os
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from time import monotonic
+from typing import TYPE_CHECKING, Self
+
+from bioforge.api.results import Progress
+from bioforge.errors import BadArgument
+from bioforge.events import Event, Failed, Succeeded, Unusable
+from bioforge.interfaces import Gauges, Record, Stop
+
+if TYPE_CHECKING:
+    from bioforge.config import ProjectConfig
+    from bioforge.orders import Plan, Result
+    from bioforge.project import OpenProject
+    from bioforge.store import Selection, Store
+
+Names = str | Sequence[str]
+
+
+class Project:
+    """A project, ready to be planned and run. Its state is open only while a method works on it.
+
+    Methods do not return before they are done; on an event loop, `await asyncio.to_thread(project.run)`.
+    """
+
+    def __init__(self, opened: OpenProject) -> None:
+        self._opened = opened
+
+    @classmethod
+    def load(
+        cls,
+        path: str | os.PathLike[str] | None = None,
+        *,
+        backend: str | None = None,
+        concurrency: int | None = None,
+        max_cost: float | None = None,
+        strict: bool | None = None,
+    ) -> Self:
+        """The project of a file, or of the folder it is in; without one, of the working folder. What is given wins over
+        the file. Raises `ConfigError` with every mistake of the file, `PluginError`, `TemplateError`."""
+        from bioforge.config import load, with_overrides
+        from bioforge.plugins import build_manager
+        from bioforge.project import OpenProject
+
+        config = with_overrides(
+            load(None if path is None else Path(path), os.environ),
+            backend=backend,
+            concurrency=concurrency,
+            max_cost=max_cost,
+            strict=strict,
+        )
+        return cls(OpenProject(config, build_manager(os.environ.get("BIOFORGE_LOAD_PLUGINS"))))
+
+    @property
+    def config(self) -> ProjectConfig:
+        return self._opened.config
+
+    @property
+    def recipes(self) -> list[str]:
+        return list(self._opened.recipes)
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """What the environment overrides, and further lines worth showing."""
+        return (*self.config.overrides, *self.config.notes)
+
+    def plan(self, recipes: Names = (), *, select: Names = (), limit: int | None = None) -> Plan:
+        """What a run would do now, with its price; nothing is sent. Raises `InputError`, `StateError` and `UsageError`."""
+        from bioforge.store import Store
+
+        selection = self._selection(recipes, select, limit)
+        with Store.open(self.config.state_path) as store:
+            return self._opened.plan(store, selection)
+
+    def run(
+        self,
+        recipes: Names = (),
+        *,
+        select: Names = (),
+        limit: int | None = None,
+        always_make: bool = False,
+        max_failures: int | None = None,
+        wait: bool = True,
+        progress: Callable[[Progress], object] | None = None,
+        stop: Stop | None = None,
+    ) -> Result:
+        """Build what is stale, and write the outputs. Failed targets are in the result, not raised.
+
+        `stop.raise_level()` from another thread ends it in order; `progress` is called after each group of answers. Not
+        `wait`: batches are submitted, and left. Raises `UsageError` and `StateError` before anything was sent,
+        `StoppedError` afterwards.
+        """
+        from bioforge.orders import Order
+
+        order = Order(
+            command="run",
+            selection=self._selection(recipes, select, limit),
+            always_make=always_make,
+            max_failures=max_failures,
+            wait=wait,
+        )
+        return self._opened.run(order, _Watcher(progress), stop or Stop())
+
+    def results(self, recipe: str | None = None, *, select: Names = (), failed: bool = False) -> Iterator[Record]:
+        """Every target's newest answer as an export record, streamed from the state; `failed`: only failures, with what
+        was received. Also while a run is under way. Raises `StateError` when there is no state yet."""
+        return self._records(self._selection(recipe or (), select, None), failed)
+
+    def _records(self, selection: Selection, failed: bool) -> Iterator[Record]:
+        from bioforge.store import Store, results
+
+        with Store.read(self.config.state_path) as store:
+            yield from results.records(store, selection, failed_only=failed)
+
+    def _selection(self, recipes: Names, select: Names, limit: int | None) -> Selection:
+        if limit is not None and (type(limit) is not int or limit < 1):
+            raise BadArgument(f"limit: expected a whole number from 1, found {limit!r}")
+        return self._opened.selection(_listed(recipes), _listed(select), limit)
+
+    def __repr__(self) -> str:
+        return f"<Project {self.config.project.name!r}: {self.config.path}>"
+
+
+def _listed(names: Names) -> Sequence[str]:
+    return (names,) if isinstance(names, str) else names
+
+
+class _Watcher:
+    """Counts what a run reports."""
+
+    def __init__(self, progress: Callable[[Progress], object] | None) -> None:
+        self._progress = progress
+        self._total = 0
+        self._answered = 0
+        self._failures: Counter[str] = Counter()
+        self._tokens = [0, 0]
+        self._cost = 0.0
+        self._since = monotonic()
+
+    def recovered(self, *found: object) -> None:
+        """Earlier runs are told by `bioforge status`."""
+
+    def planned(self, plan: Plan, store: Store) -> None:
+        """The plan is told by `Project.plan`."""
+
+    def start(self, requests: int, backend: str, gauges: Callable[[], Gauges]) -> None:
+        self._total = requests
+
+    def grown(self, requests: int) -> None:
+        self._total += requests
+
+    def finish(self) -> None:
+        """The end is told by the result."""
+
+    def show(self, events: Sequence[Event], gauges: Gauges) -> None:
+        for event in events:
+            match event:
+                case Succeeded(answer=answer) | Unusable(answer=answer):
+                    self._answered += isinstance(event, Succeeded)
+                    self._cost += answer.cost_usd or 0.0
+                    if answer.usage is not None:
+                        self._tokens[0] += answer.usage.input_tokens
+                        self._tokens[1] += answer.usage.output_tokens
+                    if answer.problem is not None:
+                        self._failures[answer.problem.error_class] += 1
+                case Failed(failure=failure, final=True):
+                    self._failures[failure.error_class] += 1
+                case _:
+                    pass
+        if self._progress is not None:
+            failed = sum(self._failures.values())
+            self._progress(
+                Progress(
+                    done=self._answered + failed,
+                    failed=failed,
+                    total=self._total,
+                    in_flight=gauges.in_flight,
+                    input_tokens=self._tokens[0],
+                    output_tokens=self._tokens[1],
+                    cost_usd=self._cost,
+                    seconds=monotonic() - self._since,
+                    failures=dict(self._failures),
+                )
+            )

@@ -1,0 +1,72 @@
+"""Clients of a simulator, models to ask for, and a state to look into."""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import AsyncIterator, Mapping
+from contextlib import closing
+from pathlib import Path
+from typing import Any
+
+from pydantic import BaseModel, SecretStr, field_validator
+
+from bioforge.api import Config, Outcome, ProviderConfig, RetryConfig
+from bioforge.simulator import Simulator
+
+QUICK = RetryConfig(first_delay=0.01, max_delay=0.05)
+
+
+class Bio(BaseModel):
+    """What is asked for in most tests."""
+
+    born: int
+    summary: str
+
+
+class Mended(BaseModel):
+    """Fits only what was sent back once: the simulator quotes the last message in its texts."""
+
+    summary: str
+
+    @field_validator("summary")
+    @classmethod
+    def second_try(cls, summary: str) -> str:
+        if "previous answer" not in summary:
+            raise ValueError("too thin")
+        return summary
+
+
+class Never(BaseModel):
+    """Fits nothing."""
+
+    summary: str
+
+    @field_validator("summary")
+    @classmethod
+    def hopeless(cls, summary: str) -> str:
+        raise ValueError("never good enough")
+
+
+def configured(server: Simulator | str, **more: Any) -> Config:
+    base_url = server if isinstance(server, str) else server.base_url
+    provider = ProviderConfig(base_url=base_url, api_key=SecretStr("test-key"), timeout=20.0)
+    return Config(**{"provider": provider, "model": "gpt-6-luna", "retry": QUICK, **more})
+
+
+class Bodies:
+    """A script for the simulator that meets no fault, and keeps every body that is asked."""
+
+    def __init__(self) -> None:
+        self.seen: list[Mapping[str, Any]] = []
+
+    def __call__(self, body: Mapping[str, Any], number: int) -> None:
+        self.seen.append(body)
+
+
+async def gathered(outcomes: AsyncIterator[Outcome[Any]]) -> list[Outcome[Any]]:
+    return [outcome async for outcome in outcomes]
+
+
+def rows(state: Path, sql: str) -> list[tuple[Any, ...]]:
+    with closing(sqlite3.connect(state)) as connection:
+        return connection.execute(sql).fetchall()

@@ -1,0 +1,159 @@
+"""Who waits for what, without threads and without a server: joining, handing out, taking back, closing."""
+
+from __future__ import annotations
+
+import pytest
+
+from bioforge.api import ClosedError
+from bioforge.api.asking import Question
+from bioforge.api.desk import LINGER, Call, Desk, Flight
+from bioforge.model import Rendered, Request
+
+
+def call(name: str) -> Call:
+    request = Request(name, "/v1/responses", "m", b"{}", "", "")
+    return Call(Question(Rendered("/v1/responses", "m", None, name, None, {}), request))
+
+
+def joined(desk: Desk, name: str) -> tuple[Call, Flight]:
+    """A call that has begun a flight which is handed in to be sent."""
+    first = call(name)
+    flight = desk.join(first)
+    assert flight is not None
+    desk.ready(flight, flight.request)
+    return first, flight
+
+
+def handed_out(desk: Desk) -> list[str]:
+    found = []
+    while (request := desk.next()) is not None:
+        found.append(request.request_hash)
+    return found
+
+
+def test_calls_for_the_same_request_are_one_flight() -> None:
+    desk = Desk()
+    first, flight = joined(desk, "a")
+    second = call("a")
+    assert desk.join(second) is None
+    assert handed_out(desk) == ["a"]
+    assert desk.asked_by("a") is first
+    assert desk.take("a") == [first, second]
+    assert desk.take("a") == []
+    assert desk.join(call("a")) is not flight, "what is settled is begun anew"
+
+
+def test_requests_are_handed_out_in_order_and_once() -> None:
+    desk = Desk()
+    for name in "abc":
+        joined(desk, name)
+    assert handed_out(desk) == ["a", "b", "c"]
+    assert handed_out(desk) == []
+
+
+def test_one_that_nobody_waits_for_is_never_handed_out() -> None:
+    desk = Desk()
+    first, _ = joined(desk, "a")
+    joined(desk, "b")
+    first.future.cancel()
+    assert handed_out(desk) == ["b"]
+    assert desk.join(call("a")) is not None, "it is forgotten"
+
+
+def test_somebody_has_to_be_told_only_after_there_was_nothing() -> None:
+    desk = Desk()
+    flights = [desk.join(call(name)) for name in "abc"]
+    told = []
+    for flight in flights:
+        assert flight is not None
+        told.append(desk.ready(flight, flight.request))
+        if len(told) == 1:
+            handed_out(desk)
+    assert told == [False, True, False]
+
+
+def test_nothing_is_handed_out_while_somebody_collects() -> None:
+    desk = Desk()
+    with desk.collecting(), desk.collecting():
+        joined(desk, "a")
+        assert handed_out(desk) == []
+        joined(desk, "b")
+    assert handed_out(desk) == ["a", "b"]
+
+
+def test_what_was_given_back_is_handed_out_again_with_its_attempts() -> None:
+    desk = Desk()
+    for name in "ab":
+        joined(desk, name)
+    handed_out(desk)
+    desk.give_back("a", 3)
+    assert [(request.request_hash, request.attempts) for request in desk.again()] == [("a", 3)]
+    assert desk.again() == []
+    desk.give_back("unknown", 1)
+    assert desk.again() == []
+
+
+def test_a_flight_can_be_split() -> None:
+    desk = Desk()
+    first, flight = joined(desk, "a")
+    second = call("a")
+    desk.join(second)
+    assert desk.split(flight, lambda one: one is second) == [first]
+    assert flight.calls == [second]
+    assert desk.split(flight, lambda one: False) == [second]
+    assert desk.take("a") == []
+
+
+def test_what_ends_is_not_handed_out_any_more() -> None:
+    desk = Desk()
+    first, flight = joined(desk, "a")
+    assert desk.end() == [first]
+    assert handed_out(desk) == []
+    assert not desk.ready(flight, flight.request), "it comes too late"
+    assert handed_out(desk) == []
+
+
+def test_closing_returns_what_was_not_sent_and_leaves_the_rest() -> None:
+    desk = Desk()
+    sent, _ = joined(desk, "sent")
+    handed_out(desk)
+    unsent, _ = joined(desk, "unsent")
+    assert not desk.forsaken
+    assert desk.close() == [unsent]
+    assert not desk.wait()
+    assert handed_out(desk) == []
+    with pytest.raises(ClosedError):
+        desk.join(call("late"))
+    sent.future.cancel()
+    assert desk.forsaken
+    assert desk.take("sent") == [sent]
+    assert not desk.forsaken, "nothing is under way"
+
+
+def test_a_batch_of_an_earlier_process_is_something_to_do() -> None:
+    desk = Desk()
+    flight = desk.join(call("a"))
+    assert flight is not None
+    desk.park(flight, "bf-1")
+    assert desk.batches() == {"bf-1"}
+    assert desk.wait()
+    assert handed_out(desk) == []
+
+
+def test_it_stays_lively_for_a_while() -> None:
+    now = 100.0
+    desk = Desk(lambda: now)
+    joined(desk, "a")
+    now += LINGER - 1
+    assert desk.lively
+    handed_out(desk)
+    now += LINGER - 1
+    assert desk.lively
+    desk.take("a")
+    now += LINGER
+    assert not desk.lively
+    joined(desk, "b")
+    handed_out(desk)
+    assert desk.lively
+    desk.close()
+    assert not desk.lively

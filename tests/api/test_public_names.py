@@ -1,0 +1,132 @@
+"""What programs may rely on: the names, their types, and that importing them costs little."""
+
+from __future__ import annotations
+
+import dataclasses
+import importlib.metadata
+import inspect
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import bioforge
+from bioforge import api, evaluation
+
+NAMES = {
+    "Answer", "AuthenticationError", "BadArgument", "BatchConfig", "BioforgeError", "BudgetError", "Client",
+    "ClosedError", "Config", "ConfigError", "GenerationError", "HaltedError", "Item", "LimitsConfig", "Options",
+    "OutageError", "Outcome", "PendingError", "Plan", "Progress", "Project", "ProviderConfig", "QuotaError",
+    "RefusedError", "Result", "RetryConfig", "SchemaValidationError", "SimulatorConfig", "StateError", "Stop",
+    "TransportError", "TruncatedError", "UnusableError", "Usage", "generate", "generate_many", "generate_many_sync",
+    "generate_sync",
+}  # fmt: skip
+
+MEMBERS = {
+    api.Client: {
+        "aclose", "close", "close_soon", "config", "generate", "generate_many", "generate_many_sync", "generate_sync",
+        "state",
+    },
+    api.Project: {"config", "load", "notes", "plan", "recipes", "results", "run"},
+    api.Answer: {
+        "attempts", "cached", "cost_usd", "model", "parsed", "repaired", "request_hash", "request_id", "response_id",
+        "seconds", "text", "usage", "value",
+    },
+    api.Outcome: {"answer", "error", "index", "item", "ok", "unwrap"},
+    api.Item: {
+        "again", "data", "endpoint", "id", "instructions", "max_attempts", "max_output_tokens", "model", "parameters",
+        "prompt", "repair", "schema", "temperature",
+    },
+    api.Progress: {
+        "cached", "cost_usd", "done", "failed", "failures", "in_flight", "input_tokens", "output_tokens", "seconds",
+        "succeeded", "total",
+    },
+    evaluation.Evaluation: {"evaluate", "evaluate_sync", "items", "name", "request", "score"},
+    evaluation.Report: {
+        "cost_usd", "failures", "mean", "model", "n", "name", "rows", "scores", "standard_error", "unpriced", "unscored",
+    },
+}  # fmt: skip
+
+HEAVY = (
+    "aiohttp",
+    "genai_prices",
+    "httpx2",
+    "jinja2",
+    "jsonschema",
+    "openai",
+    "pluggy",
+    "sqlite3",
+    "sqlite_utils",
+    "tenacity",
+)
+
+
+def test_the_names_are_these() -> None:
+    assert set(api.__all__) == NAMES
+    assert api.__all__ == sorted(api.__all__, key=lambda name: (name[0].islower(), name))
+    assert all(getattr(api, name) is not None for name in NAMES)
+
+
+@pytest.mark.parametrize("kind", MEMBERS, ids=lambda kind: kind.__name__)
+def test_and_what_they_have(kind: type) -> None:
+    found = {name for name in dir(kind) if not name.startswith("_")}
+    if dataclasses.is_dataclass(kind):
+        found |= {field.name for field in dataclasses.fields(kind)}
+    elif kind is api.Client:
+        found |= {name for name in vars(api.Client()) if not name.startswith("_")}
+    assert found == MEMBERS[kind]
+
+
+def test_an_unknown_name_is_an_attribute_error() -> None:
+    with pytest.raises(AttributeError, match="no attribute 'generat'"):
+        api.generat  # noqa: B018
+
+
+def test_every_option_of_a_call_is_one_of_an_item() -> None:
+    """`schema` has its own argument, since the type of the answer depends on it; `data` is for many alone."""
+    fields = {field.name for field in dataclasses.fields(api.Item)}
+    assert set(api.Options.__annotations__) == fields - {"prompt", "schema", "data"}
+
+
+@pytest.mark.parametrize("name", ["generate", "generate_sync", "generate_many", "generate_many_sync"])
+def test_functions_and_methods_take_the_same(name: str) -> None:
+    function = set(inspect.signature(getattr(api, name)).parameters)
+    method = set(inspect.signature(getattr(api.Client, name)).parameters)
+    assert function - {"config", "state"} == method - {"self"}
+
+
+def test_everything_is_typed_and_documented() -> None:
+    assert (Path(bioforge.__file__).parent / "py.typed").exists()
+    for module in (api, evaluation):
+        for name in [name for name in dir(module) if not name.startswith("_")]:
+            kind = getattr(module, name)
+            if not getattr(kind, "__module__", "").startswith(("bioforge.api", "bioforge.evaluation")):
+                continue
+            members = vars(kind).items() if inspect.isclass(kind) else [(name, kind)]
+            for member, function in members:
+                if not inspect.isfunction(function) or (member.startswith("_") and member != "__init__"):
+                    continue
+                signature = inspect.signature(function)
+                assert signature.return_annotation is not inspect.Signature.empty, f"{name}.{member}"
+                for parameter in list(signature.parameters.values())[inspect.isclass(kind) :]:
+                    assert parameter.annotation is not inspect.Parameter.empty, f"{name}.{member}({parameter.name})"
+            if inspect.isclass(kind) and not issubclass(kind, Exception):
+                assert kind.__doc__, name
+                assert not kind.__doc__.startswith(f"{name}("), f"{name} has only the docstring that dataclasses make"
+
+
+def test_importing_it_loads_neither_sdk_nor_transport_nor_state() -> None:
+    script = (
+        "import json, sys, bioforge.api, bioforge.evaluation;"
+        "print(json.dumps([name for name in json.loads(sys.argv[1]) if name in sys.modules]))"
+    )
+    ran = subprocess.run(
+        [sys.executable, "-c", script, json.dumps(HEAVY)], capture_output=True, text=True, timeout=60, check=True
+    )
+    assert json.loads(ran.stdout) == []
+
+
+def test_the_package_says_that_it_is_typed() -> None:
+    assert "Typing :: Typed" in (importlib.metadata.metadata("bioforge").get_all("Classifier") or [])
