@@ -17,7 +17,7 @@ from bioforge.plan import ANSWERED, FAILED, FALLBACK, INVALID, MAYBE_PAID, REPAI
 from bioforge.prompts import Prompts
 from bioforge.rendering import Wanted, wanted
 from bioforge.schemas import Invalid, repair_instructions
-from bioforge.store import Store, targets, verdicts
+from bioforge.store import Store, pending, targets, verdicts
 from bioforge.store.follow_ups import FollowUp
 
 ENDED = (FAILED, MAYBE_PAID, INVALID, UNUSABLE)
@@ -75,7 +75,7 @@ class Chains:
         return FollowUp(asked.request_hash, own.request_hash, link.kind, model, asked.body, asked.input_tokens)
 
     def _tried(self, link: Link) -> bool:
-        return self._run is not None and targets.tried_in(self._store, self._run, link.wanted.request_hash)
+        return self._run is not None and pending.tried_in(self._store, self._run, link.wanted.request_hash)
 
     def _links(self, prompts: Prompts, own: Wanted, known: KnownRequest | None) -> Iterator[Link]:
         definition = prompts.definition

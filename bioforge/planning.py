@@ -28,9 +28,10 @@ from bioforge.plan import (
 from bioforge.prompts import Prompts, RenderError
 from bioforge.rendering import Blocked, Outcome, Renderer, Wanted
 from bioforge.schemas import Schema, Valid
-from bioforge.store import Store, follow_ups, inputs, targets, upstream, verdicts
+from bioforge.store import Store, follow_ups, inputs, pending, targets, upstream, verdicts
 from bioforge.store.follow_ups import FollowUp
-from bioforge.store.targets import EVERYBODY, Planned, PlannedArtist, Standing
+from bioforge.store.pending import Standing
+from bioforge.store.targets import EVERYBODY, Planned, PlannedArtist
 
 Pair = tuple[str, str]
 
@@ -190,7 +191,7 @@ class Planner:
         )
 
     def _follow_failures(self, hashes: Sequence[str], consequences: Consequences) -> None:
-        sharing = targets.sharing(self._store, hashes)
+        sharing = pending.sharing(self._store, hashes)
         artists: dict[Pair, list[int]] = {}
         for shared in sharing:
             artists.setdefault((shared.recipe, shared.variant), []).append(shared.artist)
@@ -205,9 +206,9 @@ class Planner:
         if consequences is None:
             self._plan_page(prompts, targets.numbered(self._store, artists))
             return
-        before = targets.standing(self._store, *_pair(prompts), artists, self._run)
+        before = pending.standing(self._store, *_pair(prompts), artists, self._run)
         self._plan_page(prompts, targets.numbered(self._store, artists))
-        for artist, now in targets.standing(self._store, *_pair(prompts), artists, self._run).items():
+        for artist, now in pending.standing(self._store, *_pair(prompts), artists, self._run).items():
             waited = artist in before and before[artist].reason == UPSTREAM
             consequences.released += waited and now.reason != UPSTREAM
             if now.ready:

@@ -35,8 +35,8 @@ from bioforge.refresh import InputSpec, Refreshed, refresh
 from bioforge.requesting import Requests
 from bioforge.store import Selection, Store, batches, inputs, runs, stale, targets
 from bioforge.store.ledger import average_cost, average_seconds
+from bioforge.store.pending import Which
 from bioforge.store.record import Settled, settle
-from bioforge.store.targets import Which
 
 NO_RUN = 0
 """Lists of targets are kept by run; this one is for plans, and is overwritten by the next."""

@@ -13,8 +13,9 @@ from bioforge.model import Request
 from bioforge.plan import FORCED
 from bioforge.prompts import Prompts
 from bioforge.rendering import Outcome, Renderer, Wanted
-from bioforge.store import Selection, Store, targets
-from bioforge.store.targets import Pending, PlannedArtist, Standing, Which
+from bioforge.store import Selection, Store, pending
+from bioforge.store.pending import Pending, Standing, Which
+from bioforge.store.targets import PlannedArtist
 
 _CHUNK = 256
 """Targets that became ready, and are looked up together."""
@@ -91,7 +92,7 @@ class Requests(Iterator[Request]):
             if item is None:
                 item = next(self._stale)
                 # its page may have been read before the same request became ready
-                if self._run is not None and targets.tried_in(self._store, self._run, item.request_hash):
+                if self._run is not None and pending.tried_in(self._store, self._run, item.request_hash):
                     continue
             self._offered.discard(item.request_hash)
             if item.request_hash in self._unrecorded:
@@ -103,7 +104,7 @@ class Requests(Iterator[Request]):
                 return request
 
     def _pending(self, among: Sequence[int] | None) -> Iterator[Pending]:
-        return targets.pending(
+        return pending.targets(
             self._store,
             self._selection,
             self._which,

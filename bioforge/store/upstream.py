@@ -8,7 +8,8 @@ from dataclasses import dataclass
 
 from bioforge.plan import FAILED, IN_BATCH, MAYBE_PAID, REMOVED, SKIPPED, UPSTREAM, Upstream
 from bioforge.store.database import Store
-from bioforge.store.targets import EVERYBODY, EVERYBODY_ID, tried
+from bioforge.store.pending import tried
+from bioforge.store.targets import EVERYBODY, EVERYBODY_ID
 
 _PAGE = 2_000
 

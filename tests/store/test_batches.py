@@ -31,11 +31,12 @@ from bioforge.events import (
 from bioforge.interfaces import Member
 from bioforge.model import Answer, Artist, Batch, BatchProblem, BatchState, Failure, Paid, Request, Usage
 from bioforge.plan import IN_BATCH, Decision, KnownRequest, KnownTarget, decide
-from bioforge.store import Selection, Store, batches, inputs, runs, stale, targets, upkeep
+from bioforge.store import Selection, Store, batches, inputs, pending, runs, stale, targets, upkeep
 from bioforge.store.ledger import average_seconds, ledger
+from bioforge.store.pending import Which
 from bioforge.store.record import IN_FLIGHT, UNSENT, Recorder, settle
 from bioforge.store.schema import migrations
-from bioforge.store.targets import Planned, Which
+from bioforge.store.targets import Planned
 
 ALL = Selection()
 USAGE = Usage(input_tokens=10, output_tokens=20)
@@ -545,7 +546,7 @@ class TestSettling:
         assert batch is not None
         assert batch.state is BatchState.RELEASED
         assert settle(store).interrupted == 0, "settled once"
-        assert len(list(targets.pending(store, ALL, ask_again_maybe_paid=False))) == 3
+        assert len(list(pending.targets(store, ALL, ask_again_maybe_paid=False))) == 3
 
     @pytest.mark.parametrize(
         "state",
@@ -596,7 +597,7 @@ class TestWhatIsInBatchIsNotAsked:
 
     def test_it_is_not_handed_out(self, store: Store, under_way: Submitted) -> None:
         def handed_out(which: Which = Which.STALE) -> list[str]:
-            found = targets.pending(store, ALL, which, ask_again_maybe_paid=True)
+            found = pending.targets(store, ALL, which, ask_again_maybe_paid=True)
             return [item.artist.artist_id for item in found]
 
         assert handed_out() == ["4"]
@@ -660,7 +661,7 @@ class TestWhatIsInBatchIsNotAsked:
         submit_hash(run, "k", 1, "v1:one", number=2, reason="forced")
         third = Selection(ids=("3",))
         targets.force(store, run.run, third)
-        assert list(targets.pending(store, third, ask_again_maybe_paid=True)) == [], (
+        assert list(pending.targets(store, third, ask_again_maybe_paid=True)) == [], (
             "it would be in two batches at once"
         )
 
@@ -734,7 +735,7 @@ class TestUpkeep:
         targets.force(store, run.run, Selection(ids=("1",)))
         submit_hash(run, "k", 1, "v1:one", number=2, reason="forced")
         upkeep.forget(store, Selection(ids=("3",)), run.run)
-        assert [item.artist.artist_id for item in targets.pending(store, ALL, ask_again_maybe_paid=True)] == ["2", "4"]
+        assert [item.artist.artist_id for item in pending.targets(store, ALL, ask_again_maybe_paid=True)] == ["2", "4"]
 
     def test_collecting_garbage_loses_nothing_that_is_under_way(self, store: Store) -> None:
         run = Submitted(store)
@@ -871,7 +872,7 @@ class StoredBook:
         return self._asked(Which.WAITING)
 
     def _asked(self, which: Which) -> Iterator[Request]:
-        for item in targets.pending(self.store, ALL, which, ask_again_maybe_paid=True):
+        for item in pending.targets(self.store, ALL, which, ask_again_maybe_paid=True):
             yield Request(
                 item.request_hash,
                 "/v1/responses",

@@ -1,0 +1,175 @@
+"""Handing out targets to be built: which ones, in which order, and how they stand while a run goes on."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from enum import Enum
+
+from bioforge.model import Artist
+from bioforge.plan import IN_BATCH, MAYBE_PAID, REMOVED, WAITING
+from bioforge.store.database import Store
+from bioforge.store.selection import Selection
+from bioforge.store.targets import STALE, artist_of
+
+_WORK_PAGE = 512
+
+
+@dataclass(frozen=True, slots=True)
+class Pending:
+    """A stale target to be built, with what is needed to render it again. `number` is the artist's own in the state.
+
+    `follow_up` is the body of a request that stands in for the target's own, for `follow_up_model`.
+    """
+
+    target: int
+    number: int
+    recipe: str
+    variant: str
+    request_hash: str
+    reason: str | None
+    detail: str | None
+    input_tokens: int
+    attempts: int
+    artist: Artist
+    follow_up: str | None = None
+    follow_up_model: str | None = None
+
+
+class Which(Enum):
+    """Which of the selected targets are handed out."""
+
+    STALE = "stale"
+    EVERYTHING = "everything"
+    """As if all were forced."""
+    WAITING = "waiting"
+    """Only those whose request failed in this run and waits for another try."""
+
+
+def targets(
+    store: Store,
+    selection: Selection,
+    which: Which = Which.STALE,
+    *,
+    ask_again_maybe_paid: bool,
+    among: Sequence[int] | None = None,
+    untried_in: int | None = None,
+) -> Iterator[Pending]:
+    """Targets to build, each different request once, in the order of the targets.
+
+    Pages are read while earlier ones are being built: whatever was answered meanwhile is no longer stale. `among`: only
+    these targets. `untried_in`: without requests that this run has asked already.
+    """
+    where, values = selection.where()
+    other, other_values = selection.where("o", "b")
+    wanted = f"{{0}}.request_hash IS NOT NULL AND {{0}}.reason IS NOT '{IN_BATCH}' AND {{0}}.reason IS NOT '{REMOVED}'"
+    if which is not Which.EVERYTHING:
+        wanted += " AND {0}.reason IS NOT NULL AND {0}.held = 0"
+        if not ask_again_maybe_paid:
+            wanted += f" AND {{0}}.reason <> '{MAYBE_PAID}'"
+    # whatever its targets are stale for, what is in a batch is under way
+    state = f"q.state = '{WAITING}'" if which is Which.WAITING else f"q.state IS NOT '{IN_BATCH}'"
+    chosen: list[object] = []
+    if among is not None:
+        wanted += " AND {0}.id IN (SELECT value FROM json_each(?))"
+        chosen = [json.dumps(among)]
+    if untried_in is not None:
+        state += f" AND NOT {tried('t')}"
+    index = "NOT INDEXED" if among is not None else "" if which is Which.EVERYTHING else "INDEXED BY targets_open"
+    sql = f"""
+        SELECT t.id, t.artist, t.recipe, t.variant, t.request_hash, t.reason, t.detail, t.input_tokens,
+               coalesce(q.attempts, 0), f.body, f.model, a.artist_id, a.artist_name, a.artist_data, a.columns
+        FROM targets t {index} JOIN artists a ON a.id = t.artist
+        LEFT JOIN requests q ON q.request_hash = t.request_hash
+        LEFT JOIN follow_ups f ON f.request_hash = t.request_hash
+        WHERE t.id > ? AND a.removed_at IS NULL AND {wanted.format("t")} AND {where} AND {state}
+          AND NOT EXISTS (
+            SELECT 1 FROM targets o JOIN artists b ON b.id = o.artist
+            WHERE o.request_hash = t.request_hash AND o.id < t.id AND b.removed_at IS NULL
+              AND {wanted.format("o")} AND {other})
+        ORDER BY t.id LIMIT {_WORK_PAGE}
+    """
+    run = [] if untried_in is None else [untried_in]
+    after = 0
+    while True:
+        rows = store.rows(sql, (after, *chosen, *values, *run, *chosen, *other_values))
+        if not rows:
+            return
+        for row in rows:
+            target, number, recipe, variant, digest, reason, detail, tokens, attempts, body, model, *artist = row
+            yield Pending(
+                target,
+                number,
+                recipe,
+                variant,
+                digest,
+                reason,
+                detail,
+                tokens,
+                attempts,
+                artist_of(artist),
+                body,
+                model,
+            )
+        after = rows[-1][0]
+
+
+def tried(target: str) -> str:
+    """The condition that a run, a parameter, has tried a target's request."""
+    # by its request: a run may have a million attempts
+    return (
+        "EXISTS (SELECT 1 FROM attempts x INDEXED BY attempts_by_request"
+        f" WHERE x.request_hash = {target}.request_hash AND x.run IS ?)"
+    )
+
+
+def tried_in(store: Store, run: int | None, request_hash: str) -> bool:
+    """Whether a run has asked for this request."""
+    found = store.value(
+        "SELECT 1 FROM attempts INDEXED BY attempts_by_request WHERE request_hash = ? AND run IS ? LIMIT 1",
+        (request_hash, run),
+    )
+    return found is not None
+
+
+@dataclass(frozen=True, slots=True)
+class Sharing:
+    """A stale target that wants a request, perhaps with others. `artist` is its number."""
+
+    request_hash: str
+    target: int
+    recipe: str
+    variant: str
+    artist: int
+
+
+def sharing(store: Store, hashes: Sequence[str]) -> list[Sharing]:
+    """The stale targets that want one of these requests."""
+    rows = store.rows(
+        "SELECT t.request_hash, t.id, t.recipe, t.variant, t.artist FROM targets t"
+        f" WHERE t.request_hash IN (SELECT value FROM json_each(?)) AND {STALE} ORDER BY t.id",
+        (json.dumps(hashes),),
+    )
+    return [Sharing(*row) for row in rows]
+
+
+@dataclass(frozen=True, slots=True)
+class Standing:
+    """How a target stands while a run goes on. `ready`: it can be asked for, and the run has not done so."""
+
+    target: int
+    reason: str | None
+    request_hash: str | None
+    ready: bool
+
+
+def standing(store: Store, recipe: str, variant: str, artists: Sequence[int], run: int | None) -> dict[int, Standing]:
+    """By the numbers of the artists."""
+    rows = store.rows(
+        "SELECT t.artist, t.id, t.reason, t.request_hash, t.request_hash IS NOT NULL AND t.held = 0 AND t.reason IS NOT NULL"
+        f" AND t.reason NOT IN ('{REMOVED}', '{IN_BATCH}') AND NOT {tried('t')} FROM json_each(?) j CROSS JOIN targets t"
+        " ON t.artist = j.value AND t.recipe = ? AND t.variant = ?",
+        (run, json.dumps(artists), recipe, variant),
+    )
+    return {row[0]: Standing(row[1], row[2], row[3], bool(row[4])) for row in rows}
