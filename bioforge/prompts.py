@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Container, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -119,9 +119,18 @@ class RenderError(Exception):
     """This artist cannot be rendered; the message says which text and why."""
 
 
+class _Sandbox(ImmutableSandboxedEnvironment):
+    """A field of an answer is data, also where a dict has a method of that name which nobody may call."""
+
+    def is_safe_attribute(self, obj: Any, attr: str, value: Any) -> bool:
+        if isinstance(obj, Fields) and not attr.startswith("_") and attr in obj:
+            return True
+        return super().is_safe_attribute(obj, attr, value)
+
+
 def environment() -> jinja2.Environment:
     """For every template of a project: sandboxed, no HTML escaping, undefined names are errors."""
-    made = ImmutableSandboxedEnvironment(undefined=jinja2.StrictUndefined, autoescape=False)
+    made = _Sandbox(undefined=jinja2.StrictUndefined, autoescape=False)
     # what gives another text each time would make a request that was never planned
     del made.filters["random"]
     del made.globals["lipsum"]
@@ -179,7 +188,8 @@ class Prompts:
             ) from None
 
     def _note_names(self, tree: jinja2.nodes.Template) -> None:
-        self._names |= jinja2.meta.find_undeclared_variables(tree)
+        names = jinja2.meta.find_undeclared_variables(tree)
+        self._names |= names
         named = 0
         for node in tree.find_all((jinja2.nodes.Getattr, jinja2.nodes.Getitem)):
             inner = node.node if isinstance(node, jinja2.nodes.Getattr | jinja2.nodes.Getitem) else None
@@ -193,21 +203,33 @@ class Prompts:
                 named += 1
         mentions = sum(1 for name in tree.find_all(jinja2.nodes.Name) if name.name == "columns")
         self._any_column = self._any_column or mentions > named
-        self._check_needed(tree)
+        self._check_needed(tree, names)
 
-    def _check_needed(self, tree: jinja2.nodes.Template) -> None:
-        """Raise `TemplateError` for what an answer of a needed recipe does not have."""
-        definition = self.definition
-        for node in tree.find_all(jinja2.nodes.Getattr):
-            if not (isinstance(node.node, jinja2.nodes.Name) and node.node.name in definition.upstream):
+    def _check_needed(self, tree: jinja2.nodes.Template, names: Container[str]) -> None:
+        """Raise `TemplateError` for what the answers of needed recipes do not have. `names` come from outside."""
+        upstream, place = self.definition.upstream, f"recipe.{self.definition.recipe}"
+        if not upstream:
+            return
+        for node in tree.find_all((jinja2.nodes.Getattr, jinja2.nodes.Getitem)):
+            read = _read_name(node)
+            if read is None:
                 continue
-            need, place = node.node.name, f"recipe.{definition.recipe}"
-            if node.attr not in ("text", "parsed"):
+            if _is_name(_inner(node), NEEDS, names) and read not in upstream:
+                if isinstance(node, jinja2.nodes.Getattr) and hasattr(dict, read):  # needs.items()
+                    continue
                 raise TemplateError(
-                    f"{place}: the template uses {need}.{node.attr}, and an answer has only {need}.text and {need}.parsed",
-                    f"did you mean {{{{ {need}.parsed.{node.attr} }}}}?",
+                    f"{place}: the template uses {NEEDS}[{read!r}], which it does not need",
+                    nearest(read, upstream) or f"{NEEDS} = {json.dumps(list(upstream))} in the project file",
                 )
-            if node.attr == "parsed" and need not in definition.needs_parsed:
+            need = _needed_name(_inner(node), names)
+            if need not in upstream:
+                continue
+            if read not in ("text", "parsed"):
+                raise TemplateError(
+                    f"{place}: the template uses {need}.{read}, and an answer has only {need}.text and {need}.parsed",
+                    f"did you mean {{{{ {need}.parsed.{read} }}}}?",
+                )
+            if read == "parsed" and need not in self.definition.needs_parsed:
                 raise TemplateError(
                     f"{place}: the template uses {need}.parsed, and recipe {need!r} has no schema",
                     f"give recipe.{need} a schema, or use {need}.text",
@@ -292,6 +314,31 @@ def artist_context(artist: Artist) -> dict[str, Any]:
         "artist_data": artist.artist_data,
     }
     return {**columns, "columns": columns}
+
+
+def _inner(node: jinja2.nodes.Node) -> jinja2.nodes.Node | None:
+    """What `node` reads something off; None for a node that reads nothing."""
+    return node.node if isinstance(node, jinja2.nodes.Getattr | jinja2.nodes.Getitem) else None
+
+
+def _read_name(node: jinja2.nodes.Node) -> str | None:
+    """The name that is read: `x.name` or `x["name"]`; None where it is computed."""
+    if isinstance(node, jinja2.nodes.Getattr):
+        return node.attr
+    if isinstance(node, jinja2.nodes.Getitem) and isinstance(node.arg, jinja2.nodes.Const):
+        return str(node.arg.value)
+    return None
+
+
+def _is_name(node: jinja2.nodes.Node | None, name: str, names: Container[str]) -> bool:
+    return isinstance(node, jinja2.nodes.Name) and node.name == name and name in names
+
+
+def _needed_name(node: jinja2.nodes.Node | None, names: Container[str]) -> str | None:
+    """The recipe that an expression may stand for: `facts`, `needs["facts"]`."""
+    if isinstance(node, jinja2.nodes.Name):
+        return node.name if node.name in names else None
+    return _read_name(node) if node is not None and _is_name(_inner(node), NEEDS, names) else None
 
 
 def _is_constant(tree: jinja2.nodes.Template) -> bool:

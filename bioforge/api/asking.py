@@ -61,18 +61,17 @@ class Question:
 class Asker:
     """Makes questions. Safe to use from any thread."""
 
-    def __init__(self, backend: Backend, dialect: str, model: str | None, endpoint: str, *, budget: bool) -> None:
-        """`model` and `endpoint` are for items that name none; with a `budget`, prices have to be known."""
+    def __init__(self, backend: Backend, dialect: str, model: str | None, endpoint: str) -> None:
+        """`model` and `endpoint` are for items that name none."""
         self._backend = backend
         self._dialect = dialect
         self._model = model
         self._endpoint = endpoint
-        self._budget = budget
         self._schemas: dict[type[BaseModel] | str, Schema] = {}
         self._answered: dict[str, tuple[int, int]] = {}
 
     def question(self, item: Item) -> Question:
-        """Raises `BadArgument` (a ValueError) for what cannot be meant, `ConfigError` for a schema or a price."""
+        """Raises `BadArgument` (a ValueError) for what cannot be meant, `ConfigError` for a schema."""
         rendered, schema = self._rendered(item, _prompt(item.prompt))
         model = self._model if item.model is None else item.model
         if not isinstance(model, str) or not model:
@@ -133,6 +132,17 @@ class Asker:
         self._schemas[key] = made
         return made
 
+    def price(self, request: Request) -> float:
+        """US dollars that a request is expected to cost at most. Raises `ConfigError` where nobody knows."""
+        usage = Usage(request.input_tokens, request.max_output_tokens or request.output_tokens)
+        price = self._backend.price(request.model, usage)
+        if price is None:
+            raise ConfigError(
+                f"the price of model {request.model!r} is unknown, so a budget cannot be kept",
+                "leave out max_cost_usd, or use a model whose price is known",
+            )
+        return price
+
     def learn(self, model: str, usage: Usage | None) -> None:
         """Note how long an answer was: the next ones of the model are likely to be as long."""
         if usage is not None and usage.output_tokens:
@@ -145,11 +155,6 @@ class Asker:
             body = canonical(self._backend.body(rendered))
         except (TypeError, ValueError) as problem:
             raise BadArgument(f"parameters: cannot be sent as JSON: {problem}") from None
-        if self._budget and self._backend.price(model, Usage(input_tokens=1000, output_tokens=100)) is None:
-            raise ConfigError(
-                f"the price of model {model!r} is unknown, so a budget cannot be kept",
-                "leave out max_cost_usd, or use a model whose price is known",
-            )
         return Request(
             request_hash=request_hash(rendered.endpoint, body, self._dialect),
             endpoint=rendered.endpoint,

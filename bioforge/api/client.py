@@ -54,13 +54,7 @@ class Client:
         self.state = None if state is None else Path(state)
         setting = Setting(self.config)
         self._backends = Backends(setting, self.state)
-        self._asker = Asker(
-            self._backends.asking,
-            self._backends.dialect,
-            setting.model,
-            self.config.endpoint,
-            budget=self.config.limits.max_cost_usd is not None,
-        )
+        self._asker = Asker(self._backends.asking, self._backends.dialect, setting.model, self.config.endpoint)
         self._engine = Engine(self._backends, self._asker, self.state)
 
     # ---------------------------------------------------------------------------------------------------- one by one
@@ -242,7 +236,10 @@ class Client:
         return self._ask(item)
 
     def _ask(self, item: Item) -> Future[Answer[Any]]:
-        return self._engine.submit(self._asker.question(item))
+        question = self._asker.question(item)
+        if self.config.limits.max_cost_usd is not None:
+            self._asker.price(question.request)  # what nobody knows the price of is refused before anything is begun
+        return self._engine.submit(question)
 
     def _many(
         self,

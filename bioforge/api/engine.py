@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING, Any
 from bioforge.api.asking import Asker, Question
 from bioforge.api.backends import Backends
 from bioforge.api.desk import Call, Desk, Flight, result_of
-from bioforge.api.judging import Arrival, Verdicts, halted, no_answer
+from bioforge.api.judging import Arrival, Verdicts, halted, no_answer, too_dear
 from bioforge.api.results import Answer
 from bioforge.api.session import Meter, Session
 from bioforge.api.telling import MakeError, Teller, error_of, fail
@@ -46,6 +46,7 @@ class Engine:
     def __init__(self, backends: Backends, asker: Asker, state: Path | None) -> None:
         self.desk = Desk()
         self._backends = backends
+        self._asker = asker
         self._state = None if state is None else state.resolve()
         self._meter = Meter()
         self._teller = Teller(asker, self._enter)
@@ -132,10 +133,24 @@ class Engine:
             self._send(flight, flight.request)
 
     def _send(self, flight: Flight, request: Request) -> None:
-        if self._broke is not None:
-            fail(self.desk.take(request.request_hash), self._broke)
+        if (refusal := self._unaffordable(request)) is not None:
+            fail(self.desk.take(request.request_hash), refusal)
         elif self.desk.ready(flight, request):
             self._stop.nudge()
+
+    def _unaffordable(self, request: Request) -> MakeError | None:
+        """Why a request cannot be sent for want of money. One that is too dear alone does not end the others."""
+        limit = self._backends.setting.config.limits.max_cost_usd
+        if limit is None or self._broke is not None:
+            return self._broke
+        try:
+            price = self._asker.price(request)
+        except ConfigError as error:
+            return error_of(error)
+        if self._meter.spent + price <= limit:
+            return None
+        spent = self._meter.spent
+        return lambda: too_dear(request, limit, spent, price)
 
     def _start(self) -> None:
         """With the lock held."""
@@ -218,10 +233,6 @@ class Engine:
             if self._stop.level:
                 return
             stop = self._stop = Stop()
-        limit = self._backends.setting.config.limits.max_cost_usd
-        if limit is not None and self._meter.spent >= limit:
-            self._halt(Stopped("budget", f"the budget of ${limit:g} is used up"))
-            return
         try:
             ending = self._session.run(self._backends.sending(stack), stop, state)
         except UsageError as error:

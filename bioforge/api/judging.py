@@ -25,10 +25,10 @@ from bioforge.errors import (
 )
 from bioforge.events import Failed, Stopped
 from bioforge.model import Answer as Received
-from bioforge.model import Failure, Paid, Usage
+from bioforge.model import Failure, Paid, Request, Usage
 from bioforge.plan import SCHEMA
 from bioforge.schemas import Invalid, Schema, SchemaError, Valid
-from bioforge.wording import counted
+from bioforge.wording import counted, money
 
 _UNUSABLE: dict[str, tuple[type[UnusableError], str]] = {
     "refusal": (RefusedError, "ask differently; the same request is likely to be refused again"),
@@ -165,6 +165,16 @@ def halted(stopped: Stopped, status_code: int | None = None) -> Callable[[], Hal
     kind, hint = _HALTED.get(stopped.kind, (HaltedError, stopped.hint))
     status = status_code if kind in (AuthenticationError, QuotaError) else None
     return lambda: kind(stopped.message, hint, status_code=status, error_class=stopped.kind)
+
+
+def too_dear(request: Request, limit: float, spent: float, price: float) -> BudgetError:
+    """For a request that does not fit into what is left of a budget, all in US dollars."""
+    return BudgetError(
+        f"the budget is {money(limit)}: {money(spent)} spent, and this request may cost {money(price)}",
+        "lower max_output_tokens, or raise LimitsConfig(max_cost_usd=…) and open another client",
+        error_class="budget",
+        request_hash=request.request_hash,
+    )
 
 
 def _unusable(question: Question, arrival: Arrival, problem: Failure, paying: Paying) -> UnusableError:

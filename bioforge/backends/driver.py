@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+import threading
 import time
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Sequence
@@ -24,6 +25,31 @@ being handled on Windows."""
 TURN = 0.0002
 """Seconds a thread may keep the interpreter while others wait. The storing thread lets go of it at every statement; at
 Python's own 5 ms it would wait that long for the sending ones each time, which halves the answers a second."""
+
+
+class _Turns:
+    """The interpreter's turns while anybody drives: the first one shortens them, the last one puts back what was."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._drivers = 0
+        self._before = 0.0
+
+    def __enter__(self) -> None:
+        with self._lock:
+            if not self._drivers:
+                self._before = sys.getswitchinterval()
+                sys.setswitchinterval(TURN)
+            self._drivers += 1
+
+    def __exit__(self, *_: object) -> None:
+        with self._lock:
+            self._drivers -= 1
+            if not self._drivers:
+                sys.setswitchinterval(self._before)
+
+
+_SHORT_TURNS = _Turns()
 
 
 class Lanes(ABC):
@@ -78,8 +104,7 @@ def drive(
     stop = work.stop
     abandon = True
     finished: list[Finished] = []
-    turn = sys.getswitchinterval()
-    sys.setswitchinterval(TURN)
+    _SHORT_TURNS.__enter__()
     try:
         stop.subscribe(lanes.wake)
         while True:
@@ -122,7 +147,7 @@ def drive(
         elif abandon or (stop.level and window.unfinished):
             yield [_asked_to_stop(stop.reason, abandon)]
     finally:
-        sys.setswitchinterval(turn)
+        _SHORT_TURNS.__exit__()
         work.gauges = window.gauges(clock())
         lanes.close(abandon)
 

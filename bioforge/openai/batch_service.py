@@ -24,7 +24,15 @@ from bioforge.interfaces import BackendContext, Outcome
 from bioforge.model import Batch, Failure, Paid, Request
 from bioforge.openai import batch_lines
 from bioforge.openai.batch_lines import read_batch
-from bioforge.openai.client import CONNECT_SECONDS, PLACEHOLDER_KEY, check_key, lowered, without_key, words_without_key
+from bioforge.openai.client import (
+    CONNECT_SECONDS,
+    PLACEHOLDER_KEY,
+    check_key,
+    lowered,
+    trust,
+    without_key,
+    words_without_key,
+)
 from bioforge.openai.failures import read_failure
 from bioforge.openai.outcomes import broken_off
 from bioforge.openai.wire import Price
@@ -322,7 +330,10 @@ class OpenAIBatches:
                     base_url=self._context.base_url,
                     max_retries=0,
                     timeout=self._short(),
-                    http_client=httpx2.Client(follow_redirects=redirects),
+                    # a file may be kept elsewhere, where everything is encrypted
+                    http_client=httpx2.Client(
+                        follow_redirects=redirects, verify=redirects or trust(self._context.base_url)
+                    ),
                 )
             return found
 

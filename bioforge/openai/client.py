@@ -21,6 +21,7 @@ from bioforge.openai.wire import Price, sent
 
 if TYPE_CHECKING:
     import socket
+    import ssl
 
     import aiohttp
     import httpx2
@@ -56,14 +57,32 @@ def endpoint_url(base_url: str, endpoint: str) -> str:
 
 def call_headers(context: BackendContext) -> dict[str, str]:
     """The headers that the SDK sends with each call."""
+    import httpx2
     from openai import OpenAI
 
     key = context.api_key or PLACEHOLDER_KEY
-    with OpenAI(api_key=key, base_url=context.base_url, max_retries=0) as client:
+    silent = httpx2.Client(verify=_trusting_nobody())  # it is only asked what it would send
+    with OpenAI(api_key=key, base_url=context.base_url, max_retries=0, http_client=silent) as client:
         headers = {**client.default_headers, **client.auth_headers}
     headers.pop("X-Stainless-Async", None)
     # An `Omit` stands where there is nothing to send.
     return {name: value for name, value in headers.items() if isinstance(value, str)}
+
+
+def trust(base_url: str) -> ssl.SSLContext | bool:
+    """Whom a client trusts, as the `verify` of httpx2. To read a machine's certificates takes longer than many a call to
+    a server nearby; where nothing is encrypted none are read, and whatever asks for encryption after all is refused."""
+    from urllib.parse import urlsplit
+    from urllib.request import getproxies
+
+    ways = (base_url, *getproxies().values())
+    return _trusting_nobody() if not any(urlsplit(way).scheme == "https" for way in ways) else True
+
+
+def _trusting_nobody() -> ssl.SSLContext:
+    import ssl
+
+    return ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
 
 
 def without_key(received: Sequence[bytes], context: BackendContext) -> bytes:
@@ -95,7 +114,11 @@ class SyncSender:
         )
         timeout = httpx2.Timeout(context.timeout, connect=min(CONNECT_SECONDS, context.timeout))
         self._client = httpx2.Client(
-            headers=call_headers(context), limits=limits, timeout=timeout, follow_redirects=False
+            headers=call_headers(context),
+            limits=limits,
+            timeout=timeout,
+            follow_redirects=False,
+            verify=trust(context.base_url),
         )
         self._sockets: set[socket.socket] = set()
         self._lock = threading.Lock()

@@ -8,6 +8,7 @@ import signal
 import socket
 import threading
 from collections.abc import Callable
+from contextlib import suppress
 from types import TracebackType
 from typing import TYPE_CHECKING, Self
 
@@ -20,6 +21,9 @@ if TYPE_CHECKING:
 BACKLOG = 1024
 GRACE = 0.25
 """Seconds that requests being answered get when the server stops; waiting ones are ended at once."""
+
+ACCEPTING = 3
+"""Turns of the loop in which something accepted becomes a connection: a task begins, makes it, and tells its protocol."""
 
 
 class Simulator:
@@ -147,6 +151,7 @@ class Simulator:
             ready()
             await self._stopping.wait()
         finally:
+            await self._accept_no_more(listener)
             server.close()
             transports = [connection.transport for connection in protocols.connections]
             app.cancel_pauses()
@@ -157,6 +162,19 @@ class Simulator:
                 if isinstance(transport, asyncio.Transport):
                     transport.abort()
             await app.stop()
+
+    async def _accept_no_more(self, listener: socket.socket) -> None:
+        """Returns when everything that was accepted is a connection, to be closed like all others.
+
+        What is none yet when a server of asyncio closes is never closed by anybody.
+        """
+        import asyncio
+
+        assert self._loop is not None
+        with suppress(NotImplementedError):  # the loop of Windows accepts in another way
+            self._loop.remove_reader(listener)
+        for _ in range(ACCEPTING):
+            await asyncio.sleep(0)
 
     def _stop_on_signals(self) -> None:
         assert self._loop is not None

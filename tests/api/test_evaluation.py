@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import os
-import signal
 import sqlite3
 import statistics
 import subprocess
@@ -15,14 +13,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from processes import KILLED, Child, wait_until
 
 from bioforge.api import Answer, BadArgument, Client, Item, LimitsConfig, QuotaError
 from bioforge.evaluation import Evaluation, Report, Row
 from bioforge.simulator import Simulator, SimulatorOptions
 
+from .children import EXAMPLE, evaluate_slowly
 from .clients import Bio, configured, rows
-
-EXAMPLE = Path(__file__).parent.parent.parent / "examples" / "evaluation" / "keeps_facts.py"
 
 
 class Lengths(Evaluation[str, str]):
@@ -61,7 +59,7 @@ class TestReport:
 
             def score(self, name: str, answer: Answer[str]) -> float | None:
                 scores: dict[str, Any] = {"Turner": 1.0, "Hokusai": None, "Klint": float("nan"), "Durer": "good"}
-                return scores[name]
+                return scores[name]  # type: ignore[no-any-return]
 
         names = ["Goya", "Kahlo", "Turner", "Hokusai", "Klint", "Durer", "Valadon"]
         with Simulator(SimulatorOptions(script=script)) as server:
@@ -175,40 +173,24 @@ class TestExample:
         assert ran.returncode == 0, ran.stderr
         return ran.stdout
 
-    def test_it_runs_and_a_second_time_for_nothing(self, tmp_path: Path) -> None:
-        first, second = self.run(tmp_path / "answers.db"), self.run(tmp_path / "answers.db")
-        *worst, line = first.splitlines()
+    def test_killed_in_the_middle_it_asks_only_for_what_is_missing_and_then_for_nothing(self, tmp_path: Path) -> None:
+        state = tmp_path / "answers.db"
+        process = Child(tmp_path, evaluate_slowly, (state,))
+        wait_until(lambda: recorded(state) >= 5, "five answers")
+        process.kill()
+        assert process.end().code == KILLED
+        before = recorded(state)
+        assert 5 <= before < 20
+
+        *worst, line = self.run(state).splitlines()
+        asked = "SELECT count(*) FROM attempts WHERE run = (SELECT max(id) FROM runs)"
+        assert rows(state, asked) == [(20 - before,)]
         assert len(worst) == 3
         assert line.startswith("keeps-facts: 0.")
         assert "n = 20 of 20" in line
-        assert second.splitlines()[-1] == line.rpartition("$")[0] + "$0.0000"
-        assert rows(tmp_path / "answers.db", "SELECT count(*), count(DISTINCT request_hash) FROM attempts") == [
-            (20, 20)
-        ]
 
-    def test_killed_in_the_middle_it_asks_only_for_what_is_missing(self, tmp_path: Path) -> None:
-        state = tmp_path / "answers.db"
-        script = SLOW.format(folder=str(EXAMPLE.parent))
-        with subprocess.Popen([sys.executable, "-c", script, str(state)], stderr=subprocess.PIPE) as process:
-            while process.poll() is None and recorded(state) < 5:
-                os.sched_yield()
-            process.send_signal(signal.SIGKILL)
-            process.communicate(timeout=30)
-        before = recorded(state)
-        assert 5 <= before < 20
-        assert "n = 20 of 20" in self.run(state)
-        asked = "SELECT count(*) FROM attempts WHERE run = (SELECT max(id) FROM runs)"
-        assert rows(state, asked) == [(20 - before,)]
-
-
-SLOW = """
-import sys
-sys.path.insert(0, {folder!r})
-from keeps_facts import KeepsFacts
-from bioforge.api import Config, LimitsConfig, SimulatorConfig
-config = Config(model="gpt-6-luna", limits=LimitsConfig(concurrency=2), simulator=SimulatorConfig(latency=0.1))
-KeepsFacts().evaluate_sync(config, state=sys.argv[1])
-"""
+        assert self.run(state).splitlines()[-1] == line.rpartition("$")[0] + "$0.0000"
+        assert recorded(state) == 20
 
 
 def recorded(state: Path) -> int:

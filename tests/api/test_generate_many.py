@@ -145,7 +145,7 @@ class TestFailures:
 
     def test_plain_code_is_told_so_too(self) -> None:
         with Simulator(SimulatorOptions(quota_after=3)) as server, Client(configured(server)) as client:
-            outcomes = []
+            outcomes: list[Outcome[Any]] = []
             with pytest.raises(QuotaError):
                 outcomes.extend(client.generate_many_sync((str(number) for number in range(100)), concurrency=2))
         assert len(server.ledger) == 3
@@ -191,6 +191,24 @@ class TestStreaming:
                 most = max(most, pulled - handed_out)
         assert pulled == 500
         assert most <= AHEAD * 5
+
+    def test_a_slow_first_one_does_not_let_all_the_others_pile_up(self) -> None:
+        pulled = 0
+
+        def items() -> Iterator[str]:
+            nonlocal pulled
+            for number in range(500):
+                pulled += 1
+                yield f"Artist {number}" if number else "slow"
+
+        with (
+            Simulator(SimulatorOptions(script={"slow": ["hang"]}, hang_seconds=0.3)) as server,
+            Client(configured(server)) as client,
+        ):
+            outcomes = client.generate_many_sync(items(), concurrency=5)
+            assert next(outcomes).item.prompt == "slow"
+            assert 5 < pulled <= AHEAD * 5
+            outcomes.close()
 
     def test_an_asynchronous_source_is_awaited_beside_the_answers(self, server: Simulator) -> None:
         async def ask() -> list[int]:
@@ -263,7 +281,7 @@ class TestStreaming:
 class TestOptions:
     def test_options_are_for_items_that_say_nothing_else(self) -> None:
         bodies = Bodies()
-        items = [
+        items: list[Item | str] = [
             "plain",
             Item("own", model="gpt-6.1-terra", temperature=0.9, parameters={"top_p": 0.1}),
             Item("typed", schema=Bio),
@@ -326,7 +344,7 @@ class TestOptions:
             yield "x"
 
         with Client() as client, pytest.raises(BadArgument, match="items: expected an iterable, found async_generator"):
-            client.generate_many_sync(items())  # type: ignore[arg-type]
+            client.generate_many_sync(items())  # type: ignore[call-overload]
 
     def test_an_unreadable_schema_is_a_mistake_in_the_configuration(self) -> None:
         with Client() as client, pytest.raises(ConfigError, match="no such file"):
