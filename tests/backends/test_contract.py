@@ -387,3 +387,32 @@ def test_what_a_sender_should_not_raise_fails_one_attempt_and_not_the_run() -> N
         events = [event for group in drive(work, window, lanes) for event in group]
         failed = [event for event in events if isinstance(event, Failed)]
         assert [(event.failure.error_class, event.paid) for event in failed] == [("internal", Paid.MAYBE)] * 3
+
+
+def test_drivers_side_by_side_leave_the_interpreter_as_it_was() -> None:
+    """The second one begins when turns are short already: what is put back is not what it found."""
+    import sys
+
+    from bioforge.backends.driver import drive
+    from bioforge.backends.threads import ThreadLanes
+    from bioforge.interfaces import Outcome
+    from bioforge.window import Window
+
+    class Never:
+        def send(self, request: Request, client_request_id: str) -> Outcome:
+            raise AssertionError("nothing is sent before its intent was taken")
+
+        def close(self) -> None:
+            pass
+
+    before = sys.getswitchinterval()
+    works = [Work(requests(1), Limits(1), QUICK) for _ in range(2)]
+    runs = [
+        drive(work, Window(work.limits, work.retry, lambda _: None, 0.0), ThreadLanes(Never(), 1)) for work in works
+    ]
+    for run in runs:
+        next(run)
+    assert sys.getswitchinterval() < before
+    for run in runs:
+        run.close()  # type: ignore[attr-defined]
+    assert sys.getswitchinterval() == before
