@@ -110,7 +110,8 @@ class Estimator:
         which = (group.recipe, group.variant)
         sendable = group.targets - group.held - group.unrenderable
         each = self.input_tokens(*which, group.input_tokens / sendable) if sendable else 0.0
-        known, output, model = self._look_up(*which), self.output_tokens(*which), self.model(*which)
+        known, output = self._look_up(*which), self.output_tokens(*which)
+        model = group.model or self.model(*which)
         usage = Usage(input_tokens=round(each), output_tokens=output)
         one = self._backend.price(model, usage, self.tier) if sendable else 0.0
         return Priced(
@@ -129,9 +130,9 @@ class Estimator:
         for (recipe, _), definition in self._definitions.items():
             if recipe not in wanted:
                 continue
-            model = definition.model or ""
-            if self._backend.price(model, Usage(input_tokens=1000, output_tokens=100)) is None:
-                return model or "(the prompt's own model)"
+            for model in (definition.model or "", *definition.fallback):
+                if self._backend.price(model, Usage(input_tokens=1000, output_tokens=100)) is None:
+                    return model or "(the prompt's own model)"
         return None
 
 

@@ -8,17 +8,31 @@ has an answer.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from bioforge.interfaces import Backend
 from bioforge.model import Rendered, Turn
-from bioforge.plan import ANSWERED, FAILED, FALLBACK, INVALID, MAYBE_PAID, REPAIR, UNUSABLE, KnownRequest
+from bioforge.plan import (
+    ANSWERED,
+    FAILED,
+    FALLBACK,
+    FORGOTTEN,
+    IN_BATCH,
+    INVALID,
+    MAYBE_PAID,
+    REPAIR,
+    STARTED,
+    UNUSABLE,
+    KnownRequest,
+)
 from bioforge.prompts import Prompts
 from bioforge.rendering import Wanted, wanted
 from bioforge.schemas import Invalid, repair_instructions
-from bioforge.store import Store, pending, targets, verdicts
+from bioforge.store import Store, pending, verdicts
 from bioforge.store.follow_ups import FollowUp
+
+Known = Callable[[Prompts, Sequence[str]], Mapping[str, KnownRequest]]
 
 ENDED = (FAILED, MAYBE_PAID, INVALID, UNUSABLE)
 
@@ -36,21 +50,30 @@ class Link:
 class Chains:
     """Finds the link of a target's chain that is to be asked next, or that has the answer."""
 
-    def __init__(self, store: Store, backend: Backend, *, ask_again_maybe_paid: bool, run: int | None) -> None:
+    def __init__(
+        self, store: Store, backend: Backend, known: Known, *, ask_again_maybe_paid: bool, run: int | None
+    ) -> None:
+        """`known` looks up requests, with their answers checked by the schema as it is now."""
         self._store = store
         self._backend = backend
+        self._known = known
         self._again = ask_again_maybe_paid
         self._run = run
 
     def link(self, prompts: Prompts, own: Wanted, known: KnownRequest | None) -> Link:
         """`own` is the target's own request, and what is known of it."""
-        if known is None or known.state not in ENDED or not prompts.definition.follows_up:
+        if known is None or known.state not in (*ENDED, FORGOTTEN) or not prompts.definition.follows_up:
             return Link(own, known)
         retry: Link | None = None
         last = Link(own, known)
         for link in self._links(prompts, own, known):
             state = None if link.known is None else link.known.state
-            if state is None or state not in (*ENDED, ANSWERED):  # not asked yet, or under way
+            if state in (IN_BATCH, STARTED):  # under way: nothing else is asked beside it
+                return link
+            if state == FORGOTTEN:  # asked again, unless another link has the answer
+                retry = retry or link
+                continue
+            if state is None or state not in (*ENDED, ANSWERED):  # not asked yet
                 last = link
                 break
             if state == ANSWERED:
@@ -109,7 +132,7 @@ class Chains:
 
     def _link(self, prompts: Prompts, rendered: Rendered, kind: str, after: str) -> Link:
         asked = wanted(prompts, self._backend, rendered)
-        known = targets.known_requests(self._store, [asked.request_hash]).get(asked.request_hash)
+        known = self._known(prompts, [asked.request_hash]).get(asked.request_hash)
         return Link(asked, known, kind, after)
 
 

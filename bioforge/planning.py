@@ -6,10 +6,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from bioforge.checking import as_text, complaint
+from bioforge.errors import ConfigError
 from bioforge.events import Event, Failed, Unusable
 from bioforge.follow_ups import Chains, Link
 from bioforge.interfaces import Backend
 from bioforge.plan import (
+    ANSWERED,
     CHANGED,
     FAILED,
     MAYBE_PAID,
@@ -58,6 +60,8 @@ class Consequences:
     ready: list[Standing] = field(default_factory=list)
     released: int = 0
     followed: set[str] = field(default_factory=set)
+    failed: set[int] = field(default_factory=set)
+    """Targets for which nothing is left to ask in this run."""
 
 
 class Planner:
@@ -79,7 +83,7 @@ class Planner:
         self._recipes = recipes
         self._by_pair = {_pair(prompts): prompts for prompts in recipes}
         self._renderer = Renderer(store, recipes, backend, ask_again_maybe_paid=ask_again_maybe_paid, run=run)
-        self._chains = Chains(store, backend, ask_again_maybe_paid=ask_again_maybe_paid, run=run)
+        self._chains = Chains(store, backend, self._known_requests, ask_again_maybe_paid=ask_again_maybe_paid, run=run)
         self._changes: dict[Pair, _Changes] = {}
         self._definitions: dict[Pair, int] = {}
         self._for_all = {prompts.definition.recipe for prompts in recipes if prompts.definition.for_all}
@@ -116,10 +120,14 @@ class Planner:
         if planned == (definition, generation):
             return
         prompts.check_names(inputs.columns(self._store))
+        if planned is None or planned[0] != definition:
+            # said before there is any target: those of a plan that was broken off are retired like all others
+            targets.set_planned(self._store, recipe, variant, definition, targets.NOTHING)
+            targets.retire_others(self._store, recipe, variant, for_all=prompts.definition.for_all)
         if prompts.definition.for_all:
             self._plan_page(prompts, targets.numbered(self._store, [EVERYBODY]))
         else:
-            since = planned[1] if planned is not None and planned[0] == definition else -1
+            since = planned[1] if planned is not None and planned[0] == definition else targets.NOTHING
             for page in targets.artists(self._store, since):
                 self._plan_page(prompts, page)
         targets.set_planned(self._store, recipe, variant, definition, generation)
@@ -199,8 +207,8 @@ class Planner:
             prompts = self._by_pair.get(pair)
             if prompts is not None and prompts.definition.follows_up:
                 self._replan(prompts, numbers, consequences)
-        ready = {standing.target for standing in consequences.ready}
-        consequences.followed = {shared.request_hash for shared in sharing if shared.target in ready}
+        lost = {shared.request_hash for shared in sharing if shared.target in consequences.failed}
+        consequences.followed = {shared.request_hash for shared in sharing} - lost
 
     def _replan(self, prompts: Prompts, artists: Sequence[int], consequences: Consequences | None) -> None:
         if consequences is None:
@@ -213,6 +221,8 @@ class Planner:
             consequences.released += waited and now.reason != UPSTREAM
             if now.ready:
                 consequences.ready.append(now)
+            elif now.reason in (FAILED, MAYBE_PAID):
+                consequences.failed.add(now.target)
 
     # ------------------------------------------------------------------------------------------------- page by page
 
@@ -254,15 +264,17 @@ class Planner:
             return Planned(item.id, None, item.row_hash, outcome.input_tokens, decision, needs)
         known = requests.get(outcome.request_hash)
         forced = target is not None and target.forced(outcome.request_hash)
-        link = Link(outcome, known) if forced else self._chains.link(prompts, outcome, known)
+        accepted = target is not None and target.accepted_hash == outcome.request_hash
+        link = Link(outcome, known) if forced or accepted else self._chains.link(prompts, outcome, known)
         changes = self._changes_of(prompts).since(target, item, needs)
         decision = decide(link.wanted.request_hash, target, link.known, changes)
         if link.kind and decision.reason in (NEW, CHANGED):
             decision = Decision(link.kind, link.after)
-        if (follow_up := self._chains.remembered(prompts, outcome, link)) is not None and link.known is None:
+        if (follow_up := self._chains.remembered(prompts, outcome, link)) is not None:
             following.append(follow_up)
         asked = link.wanted
-        return Planned(item.id, asked.request_hash, item.row_hash, asked.input_tokens, decision, needs)
+        tokens, own = asked.input_tokens, outcome.request_hash
+        return Planned(item.id, asked.request_hash, item.row_hash, tokens, decision, needs, own)
 
     def _known_requests(self, prompts: Prompts, hashes: Sequence[str]) -> dict[str, KnownRequest]:
         """What became of these requests, their answers checked by the schema as it is now."""
@@ -284,6 +296,11 @@ class Planner:
             verdict = schema.validate(answer.text or "")
             if isinstance(verdict, Valid):
                 checked.append(verdicts.Verdict(answer, as_text(verdict), None))
+            elif not verdict.repairable and answer.state == ANSWERED:
+                # a good answer is not bought again for a mistake in the code that checks it
+                raise ConfigError(
+                    complaint(verdict, schema), "mend that code; nothing was sent, and all answers are kept"
+                )
             else:
                 checked.append(verdicts.Verdict(answer, None, complaint(verdict, schema)))
         verdicts.save(self._store, checked, schema.validation_hash)

@@ -27,6 +27,7 @@ from bioforge.model import Batch
 from bioforge.opening import SIMULATOR, Backends
 from bioforge.orders import Order, Plan, Result, Watcher
 from bioforge.outputs import check_outputs, write_outputs
+from bioforge.plan import UPSTREAM
 from bioforge.planning import Planner
 from bioforge.plugins import Plugins
 from bioforge.prompts import Prompts
@@ -88,8 +89,12 @@ class OpenProject:
         return selecting.variants_of(self.prompts)
 
     def selection(self, recipes: Sequence[str], select: Sequence[str], limit: int | None = None) -> Selection:
-        """These recipes and what they need. Raises `UsageError` for a recipe that the project does not have."""
+        """These recipes and no others. Raises `UsageError` for a recipe that the project does not have."""
         return selecting.select(self.config, self.prompts, recipes, select, limit)
+
+    def with_needs(self, selection: Selection) -> Selection:
+        """The same, and what its recipes need: for what is going to be built."""
+        return replace(selection, recipes=selecting.with_needs(self.config, selection.recipes))
 
     def estimator(self, store: Store) -> Estimator:
         return self._estimator(store, None)
@@ -135,7 +140,12 @@ class OpenProject:
         again = self.config.retry.maybe_paid
         groups = stale.stale_groups(store, selection, ask_again_maybe_paid=again)
         requests = self._to_send(store, selection) if groups else 0
-        groups.sort(key=self._place)
+        places = {(prompts.definition.recipe, prompts.definition.variant): n for n, prompts in enumerate(self.prompts)}
+        # what is needed before what needs it, variants as in the file
+        groups = sorted(
+            (group for group in groups if (group.recipe, group.variant) in places),
+            key=lambda group: places[group.recipe, group.variant],
+        )
         priced = self.estimator(store).price(groups)
         found = batches.open_batches(store, selection)
         known = self.plugins.backends() if found else {}
@@ -154,11 +164,6 @@ class OpenProject:
             priced = self._estimator(store, choice.tier).price(groups)
         cost = total(priced, requests)
         return Plan(refreshed, selection, priced, requests, cost, choice, ours, len(found) - len(ours))
-
-    def _place(self, group: stale.StaleGroup) -> int:
-        """Where a group stands in a plan: what is needed before what needs it, variants as in the file."""
-        pairs = [(prompts.definition.recipe, prompts.definition.variant) for prompts in self.prompts]
-        return pairs.index((group.recipe, group.variant))
 
     def requests(
         self, store: Store, selection: Selection, which: Which = Which.STALE, run: int | None = None
@@ -302,10 +307,11 @@ class OpenProject:
                 if plan.requests or work.batches or self._to_send(store, plan.selection):
                     stopped = self._build(store, run, backend(self.backend_name), work, watcher, aftermath)
                     # a backend that does not ask again for what its answers made ready is asked again itself
-                    while stopped is None and (left := requests.waiting):
+                    while stopped is None and requests.waiting:
+                        before = requests.handed_out
                         work = replace(work, batches=(), limits=self._limits_left(store, run))
                         stopped = self._build(store, run, backend(self.backend_name), work, watcher, aftermath)
-                        if requests.waiting >= left:
+                        if requests.handed_out == before:
                             break
             finally:
                 watcher.finish()
@@ -354,6 +360,10 @@ class OpenProject:
         Reasons change while a run goes on, and a limit means "these, no others": both become a list of targets.
         """
         selection = order.selection
+        if selection.reasons == (UPSTREAM,):
+            raise UsageError(
+                "--select reason:upstream: these wait for what they need", "select artists instead: --select ID"
+            )
         if order.run is not None and selection.run is not None:
             runs.take_over_targets(store, order.run, run)
             selection = replace(selection, run=run)

@@ -100,6 +100,9 @@ class Needed:
     text: str
     parsed: object = None
 
+    def __str__(self) -> str:
+        return self.text
+
 
 class Fields(dict[str, Any]):
     """A JSON object whose fields are found by their names even where a dict has a method of that name."""

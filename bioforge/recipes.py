@@ -9,6 +9,7 @@ from bioforge.config import ProjectConfig, Recipe, TemplateText
 from bioforge.config.relations import TEMPLATES, in_order
 from bioforge.config.templates import resolve
 from bioforge.errors import ConfigError
+from bioforge.fingerprint import definition_hash
 from bioforge.prompts import Definition, Prompts
 from bioforge.schemas import Schema, load_schema
 from bioforge.variants import Variant, expand
@@ -22,6 +23,7 @@ def definitions(config: ProjectConfig, dialect: str) -> Iterator[Definition]:
 
     Raises `ConfigError` for a schema that cannot be used.
     """
+    asked: dict[str, tuple[str, str | None]] = {}
     variants: dict[str, list[Variant]] = {}
     with_schema = frozenset(name for name, recipe in config.recipes.items() if recipe.schema_ is not None)
     for name in in_order(config.recipes):
@@ -31,7 +33,25 @@ def definitions(config: ProjectConfig, dialect: str) -> Iterator[Definition]:
         if not variants[name]:  # what is shared by needed recipes never agrees
             raise ConfigError(f"{config.path.name}: recipe.{name}.needs: these recipes have no variant in common")
         for variant in variants[name]:
-            yield _definition(config, name, recipe, variant, schema, dialect, with_schema)
+            definition = _definition(config, name, recipe, variant, schema, dialect, with_schema)
+            _check_checks(config, definition, asked)
+            yield definition
+
+
+def _check_checks(config: ProjectConfig, definition: Definition, asked: dict[str, tuple[str, str | None]]) -> None:
+    """Raise `ConfigError` where two recipes ask the same and judge the one answer differently."""
+    told = definition.as_dict()
+    validation = told.pop("validation", None)
+    for part in ("repair", "fallback"):
+        told.pop(part, None)
+    key = definition_hash(told)
+    other, before = asked.setdefault(key, (definition.recipe, str(validation) if validation else None))
+    if other != definition.recipe and before != (str(validation) if validation else None):
+        raise ConfigError(
+            f"{config.path.name}: recipe.{definition.recipe}: asks the same as recipe.{other}, and checks the answer"
+            " differently",
+            "one answer serves both: use one schema, or say something else in one of them",
+        )
 
 
 def _definition(

@@ -55,6 +55,8 @@ class Requests(Iterator[Request]):
         self._stale = self._pending(None)
         self._chunk: Iterator[tuple[Pending, Outcome | None]] = iter(())
         self._ready: deque[int] = deque()
+        self.handed_out = 0
+        """Requests so far."""
         self._offered: set[str] = set()
         """Hashes of requests that are ready, and were not handed out yet."""
         self._unrecorded: set[str] = set()
@@ -99,6 +101,7 @@ class Requests(Iterator[Request]):
                 continue
             request = self._request(item, outcome)
             if request is not None:
+                self.handed_out += 1
                 if self._run is not None:
                     self._unrecorded.add(item.request_hash)
                 return request

@@ -28,12 +28,17 @@ def select(
         if name not in config.recipes:
             hint = nearest(name, known) or f"recipes are: {', '.join(known)}"
             raise UsageError(f"no recipe {name!r} in {config.path.name}", hint)
-    needs = {name: recipe.needs for name, recipe in config.recipes.items()}
-    chosen = closure(recipes, needs) if recipes else known
+    chosen = recipes or known
     given = [word.removeprefix(VARIANT) for word in words if word.startswith(VARIANT)]
     others = tuple(word for word in words if not word.startswith(VARIANT))
     pairs = _variants(prompts, given, chosen) if given else ()
     return Selection.parse(tuple(name for name in known if name in chosen), others, limit, pairs)
+
+
+def with_needs(config: ProjectConfig, recipes: Sequence[str]) -> tuple[str, ...]:
+    """These recipes and what they need, in dependency order."""
+    chosen = closure(recipes, {name: recipe.needs for name, recipe in config.recipes.items()})
+    return tuple(name for name in in_order(config.recipes) if name in chosen)
 
 
 def variants_of(prompts: Sequence[Prompts]) -> dict[str, list[str]]:

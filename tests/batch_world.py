@@ -1,35 +1,28 @@
 """A small project that buys in batches, in processes that are really killed; and what must be true of it afterwards.
 
-Its processes are forked by a server that has imported everything once and never starts a thread, so that a walk through
-all moments of a run takes seconds. Each is a process of its own: the real commands, the real SDK, real sockets and a
-real state file.
+Its processes are forked by a server, so that a walk through all moments of a run takes seconds. Each is a process of its
+own: the real commands, the real SDK, real sockets and a real state file.
 """
 
 from __future__ import annotations
 
 import csv
 import json
-import multiprocessing
 import os
 import signal
-import sys
 import threading
-import time
 import urllib.request
-import warnings
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import chdir, contextmanager, redirect_stderr, redirect_stdout
-from functools import cache
 from io import StringIO
 from itertools import count
-from multiprocessing.connection import wait
-from multiprocessing.context import ForkServerProcess
 from pathlib import Path
 from typing import Any
 
-from projects import ENVIRONMENT, ProjectFolder, Ran
+from processes import ENVIRONMENT, PATIENCE, Child, Ran
+from projects import ProjectFolder, command_line
 
 from bioforge.simulator import Simulator, SimulatorOptions
 from bioforge.simulator.bodies import canonical, digest_of
@@ -59,14 +52,6 @@ path = "out.jsonl"
 
 CLEAN = "rows paid twice: 0, paid answers lost: 0"
 """How `audit` ends when nothing went wrong and nothing is unclear."""
-
-PATIENCE = 60.0
-"""Seconds after which whatever is waited for is taken for something that never comes."""
-
-KILLED = -signal.SIGKILL
-
-_VARIABLES = ENVIRONMENT | {"SSL_CERT_FILE": "", "SSL_CERT_DIR": str(Path(__file__).parent)}
-"""Nothing in here speaks TLS, and reading a system's certificates takes a client longer than all its calls."""
 
 
 # ------------------------------------------------------------------------------------------------ the folder of a project
@@ -100,11 +85,11 @@ class BatchWorld(ProjectFolder):
         if threading.current_thread() is not threading.main_thread():
             return self.command(*arguments)
         out, err, code = StringIO(), StringIO(), 0
-        before = {name: os.environ.get(name) for name in _VARIABLES}
-        os.environ.update(_VARIABLES)
+        before = {name: os.environ.get(name) for name in ENVIRONMENT}
+        os.environ.update(ENVIRONMENT)
         try:
             with chdir(self.root), redirect_stdout(out), redirect_stderr(err):
-                _command_line()(arguments, "bioforge")
+                command_line()(arguments, "bioforge")
         except SystemExit as end:
             code = end.code if isinstance(end.code, int) else 0
         finally:
@@ -113,13 +98,6 @@ class BatchWorld(ProjectFolder):
         return Ran(code, out.getvalue(), err.getvalue())
 
     # ----------------------------------------------------------------------------------------- processes of its own
-
-    def begin(self, *arguments: str) -> Child:
-        """A command in a process of its own, which goes on by itself."""
-        return Child(self.root, _command, arguments)
-
-    def command(self, *arguments: str) -> Ran:
-        return self.begin(*arguments).end()
 
     def until(self, group: int, of: str = "", **order: Any) -> Ran:
         """A run that kills its own process when so many groups of events are durable, unless it ends before.
@@ -263,16 +241,6 @@ class BatchWorld(ProjectFolder):
         self.assert_clean_audit()
 
 
-@cache
-def _command_line() -> Any:
-    """The program as its entry point makes it, which takes as long as many a command."""
-    import typer.main
-
-    from bioforge.cli.app import app
-
-    return typer.main.get_command(app)
-
-
 def _digest(body: object) -> str:
     return digest_of(canonical(body)).hex()
 
@@ -300,101 +268,7 @@ def walk(step: Callable[[int], bool], *, start: int = 1, stride: int = 1, abreas
     raise AssertionError("a walk without an end")
 
 
-def wait_until(met: Callable[[], bool], what: str) -> None:
-    """Give others the processor until something is so; there is nothing to be woken by."""
-    deadline = time.monotonic() + PATIENCE
-    while not met():
-        assert time.monotonic() < deadline, f"never came: {what}"
-        os.sched_yield()
-
-
 # ------------------------------------------------------------------------------------------------ processes of a project
-
-
-_context = multiprocessing.get_context("forkserver")
-_context.set_forkserver_preload(["warm"])
-
-_turn = threading.Lock()
-"""Walks are made by two threads, and whoever begins a process or asks how it ended looks after all others as well."""
-
-
-def _started(process: ForkServerProcess) -> None:
-    """Begin a process. The first one begins the server they are forked from, which has to find `warm`."""
-    path = os.environ.get("PYTHONPATH")
-    with _turn:
-        os.environ["PYTHONPATH"] = os.pathsep.join(name for name in (path, str(Path(__file__).parent)) if name)
-        try:
-            process.start()
-        finally:
-            if path is None:
-                del os.environ["PYTHONPATH"]
-            else:
-                os.environ["PYTHONPATH"] = path
-
-
-class Child:
-    """A process that works in a project's folder. What it writes is read when it has ended."""
-
-    def __init__(self, root: Path, function: Callable[..., int | None], arguments: Sequence[Any]) -> None:
-        self._root = root
-        self._process = _context.Process(target=_child, args=(root, function, arguments))
-        _started(self._process)
-        assert self._process.pid is not None
-        self.pid: int = self._process.pid
-
-    def signal(self, number: signal.Signals) -> None:
-        os.kill(self.pid, number)
-
-    def kill(self) -> None:
-        """When this returns it is dead."""
-        self.signal(signal.SIGKILL)
-        wait_until(self.gone, "the end of a process that was killed")
-
-    def gone(self) -> bool:
-        """Whether it has ended. From any thread."""
-        try:
-            os.kill(self.pid, 0)
-        except ProcessLookupError:
-            return True
-        return False
-
-    def said(self) -> str:
-        """What stands on its stderr so far."""
-        return (self._root / f"{self.pid}.err").read_text("utf-8")
-
-    def end(self) -> Ran:
-        """How it ended, which it must do by itself."""
-        in_time = bool(wait([self._process.sentinel], PATIENCE))
-        if not in_time:
-            self.kill()
-        with _turn:
-            self._process.join()
-            code = self._process.exitcode
-            self._process.close()
-        out, err = ((self._root / f"{self.pid}.{name}") for name in ("out", "err"))
-        ran = Ran(-1 if code is None else code, *(path.read_text("utf-8") for path in (out, err)))
-        out.unlink()
-        err.unlink()
-        assert in_time, f"it did not end:\n{ran.err}"
-        assert "Traceback" not in ran.err, ran.err
-        return ran
-
-
-def _child(root: Path, function: Callable[..., int | None], arguments: Sequence[Any]) -> None:
-    os.chdir(root)
-    os.environ.update(_VARIABLES)
-    warnings.simplefilter("error")
-    for number, name in ((1, "out"), (2, "err")):
-        with open(f"{os.getpid()}.{name}", "wb") as stream:
-            os.dup2(stream.fileno(), number)
-    sys.exit(function(*arguments))
-
-
-def _command(*arguments: str) -> None:
-    from warm import COMMAND
-
-    sys.argv = ["bioforge", *arguments]
-    COMMAND()
 
 
 def _run_until(group: int, of: str, order: dict[str, Any]) -> int:
@@ -415,6 +289,7 @@ class _Mortal:
 
     def recovered(self, *_: object) -> None: ...
     def planned(self, *_: object) -> None: ...
+    def grown(self, *_: object) -> None: ...
     def finish(self) -> None: ...
 
     def start(self, *_: object) -> None:

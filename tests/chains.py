@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import json
+import os
+import sys
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from processes import Ran
 from projects import ProjectFolder
 
 from bioforge.simulator import Simulator, SimulatorOptions
@@ -103,6 +106,15 @@ class ChainFolder(ProjectFolder):
             text = text.replace(old, new)
         self.write("bioforge.toml", text)
 
+    def run(self, *arguments: str, **options: Any) -> Ran:
+        """A command in this process. The next one imports the project's own modules anew, as one of its own would."""
+        try:
+            return super().run(*arguments, **options)
+        finally:
+            for name, module in list(sys.modules.items()):
+                if str(getattr(module, "__file__", None)).startswith(f"{self.root}{os.sep}"):
+                    del sys.modules[name]
+
     def states(self, recipe: str, variant: str = "") -> dict[str, str]:
         """What is said of a recipe's targets, by artist: `fresh`, or the reason and its detail."""
         return dict(
@@ -116,9 +128,7 @@ class ChainFolder(ProjectFolder):
         )
 
     def texts(self, recipe: str, variant: str = "") -> dict[str, str | None]:
-        return dict(
-            self.rows("SELECT artist_id, text FROM results WHERE recipe = ? AND variant = ?", recipe, variant)
-        )
+        return dict(self.rows("SELECT artist_id, text FROM results WHERE recipe = ? AND variant = ?", recipe, variant))
 
     def why_asked(self) -> dict[tuple[str, str], int]:
         """How many attempts there were for each recipe and reason."""
@@ -137,7 +147,7 @@ class ChainFolder(ProjectFolder):
         """The books agree, and whatever the server was paid for twice was asked for again for a reason that says so."""
         found = self.audit()
         assert (found["paid_twice"], found["lost"], found["in_flight"]) == (0, 0, 0)
-        charged = Counter(charge.client_request_id for charge in self.server.ledger.entries())
+        charged = Counter(charge.custom_id or charge.client_request_id for charge in self.server.ledger.entries())
         paid, maybe = (
             Counter(row[0] for row in self.rows("SELECT client_request_id FROM attempts WHERE paid = ?", word))
             for word in ("yes", "maybe")

@@ -1,4 +1,5 @@
-"""A project folder to run commands in: in this process for most tests, as a process of its own for acceptance."""
+"""A project folder to run commands in: in this process for most tests, in one of its own where it may die or be
+signalled, and in an interpreter of its own where that is what a test is about."""
 
 from __future__ import annotations
 
@@ -8,11 +9,12 @@ import sqlite3
 import subprocess
 import sys
 from collections.abc import Mapping
-from contextlib import closing
-from dataclasses import dataclass
+from contextlib import chdir, closing
+from functools import cache
 from pathlib import Path
 from typing import Any
 
+from processes import ENVIRONMENT, Child, Ran, program
 from typer.testing import CliRunner
 
 from bioforge.simulator import Simulator
@@ -45,17 +47,29 @@ concurrency = 4
 """
 
 
-@dataclass(frozen=True, slots=True)
-class Ran:
-    """How a command ended."""
+@cache
+def command_line() -> Any:
+    """The program as its entry point makes it, which takes as long as many a command."""
+    import typer.main
 
-    code: int
-    out: str
-    err: str
+    from bioforge.cli.app import app
 
-    def ok(self) -> Ran:
-        assert self.code == 0, f"exit code {self.code}\n{self.out}\n{self.err}"
-        return self
+    return typer.main.get_command(app)
+
+
+def invoke(*arguments: str, env: Mapping[str, str] | None = None, stdin: str | None = None) -> Ran:
+    """A command in this process, in its working folder, with texts for streams."""
+    code = 0
+    with CliRunner().isolation(input=stdin, env={**ENVIRONMENT, **(env or {})}) as streams:
+        try:
+            command_line().main(args=list(arguments), prog_name="bioforge")
+        except SystemExit as end:
+            code = end.code if isinstance(end.code, int) else int(end.code is not None)
+        finally:
+            sys.stdout.flush()
+            sys.stderr.flush()
+        out, err = (stream.getvalue().decode().replace("\r\n", "\n") for stream in streams[:2])
+    return Ran(code, out, err)
 
 
 class ProjectFolder:
@@ -94,20 +108,19 @@ class ProjectFolder:
 
     def run(self, *arguments: str, env: Mapping[str, str] | None = None, stdin: str | None = None) -> Ran:
         """A command in this process, with this folder as the working folder."""
-        from bioforge.cli.app import app
+        with chdir(self.root):
+            return invoke(*arguments, env=env, stdin=stdin)
 
-        before = Path.cwd()
-        os.chdir(self.root)
-        try:
-            result = CliRunner().invoke(app, list(arguments), env={**ENVIRONMENT, **(env or {})}, input=stdin)
-        finally:
-            os.chdir(before)
-        if result.exception is not None and not isinstance(result.exception, SystemExit):
-            raise result.exception
-        return Ran(result.exit_code, result.stdout, result.stderr)
+    def begin(self, *arguments: str) -> Child:
+        """A command in a process of its own, which goes on by itself."""
+        return Child(self.root, program, arguments)
+
+    def command(self, *arguments: str) -> Ran:
+        """A command in a process of its own, to its end."""
+        return self.begin(*arguments).end()
 
     def start(self, *arguments: str, **options: Any) -> subprocess.Popen[str]:
-        """A command as a process of its own."""
+        """A command in an interpreter of its own, as a shell begins it."""
         return subprocess.Popen(
             [sys.executable, "-m", "bioforge", *arguments],
             cwd=self.root,
@@ -158,8 +171,3 @@ class ProjectFolder:
         )
         assert lost == 0
         assert self.value("PRAGMA integrity_check") == "ok"
-
-
-ENVIRONMENT = dict.fromkeys(
-    ("OPENAI_BASE_URL", "OPENAI_MODEL", "OPENAI_PROMPT_ID", "PROMPT_ID", "PROMPT_VERSION"), ""
-) | {"OPENAI_API_KEY": "test-key", "NO_COLOR": "1"}

@@ -74,7 +74,7 @@ class Project:
         """What a run would do now, with its price; nothing is sent. Raises `InputError`, `StateError` and `UsageError`."""
         from bioforge.store import Store
 
-        selection = self._selection(recipes, select, limit)
+        selection = self._opened.with_needs(self._selection(recipes, select, limit))
         with Store.open(self.config.state_path) as store:
             return self._opened.plan(store, selection)
 
@@ -100,7 +100,7 @@ class Project:
 
         order = Order(
             command="run",
-            selection=self._selection(recipes, select, limit),
+            selection=self._opened.with_needs(self._selection(recipes, select, limit)),
             always_make=always_make,
             max_failures=max_failures,
             wait=wait,

@@ -137,7 +137,9 @@ def drive(
                 continue
             work.gauges = window.gauges(now)
             timeout = window.timeout(clock())
-            finished = lanes.wait(HEARTBEAT if timeout is None else min(timeout, HEARTBEAT))
+            most = HEARTBEAT if timeout is None else min(timeout, HEARTBEAT)
+            # What was just recorded may have brought about requests that the source did not have.
+            finished = lanes.wait(0.0 if events and window.exhausted else most)
         abandon = stop.level > 1
         lanes.close(abandon)
         if source.error:

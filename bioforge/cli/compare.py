@@ -57,7 +57,6 @@ def compare(
     file: FileOption = None,
 ) -> int:
     """Show the variants of a recipe side by side: success, length, tokens, cost, latency, score. Works during a run."""
-    from dataclasses import replace
 
     from bioforge.cli.compare_show import as_json, lines, warnings
     from bioforge.cli.show import unmatched_lines
@@ -72,7 +71,7 @@ def compare(
     project = open_project(file)
     name = recipe or _only_recipe_with_variants(project, score)
     # a selection has the recipes that are needed as well
-    selection = replace(project.selection((name,), select or ()), recipes=(name,))
+    selection = project.selection((name,), select or ())
     scored_by = score or project.config.recipes[name].score
     if sort == "score" and scored_by is None:
         raise UsageError(f"--sort score: recipe {name!r} has no score", "say with --score what scores its answers")

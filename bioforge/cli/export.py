@@ -51,8 +51,6 @@ def export(
     elif not everything and not selection.variants:
         names = recipe or project.recipes
         selection = replace(selection, variants=tuple((name, project.variants[name][0]) for name in names))
-    if recipe:  # what it needs is not asked for here
-        selection = replace(selection, recipes=tuple(recipe))
     name = writer_name(str(output or ""), format)
     writer = project.plugins.writer(name)
     options: dict[str, object] = {"formulas": "escape"} if escape_formulas else {}

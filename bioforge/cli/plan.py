@@ -66,7 +66,7 @@ def plan(
     check_format(format, ("text", "json"))
     seconds = parse_seconds(deadline)
     project = open_project(file, backend=backend, concurrency=concurrency, max_cost=max_cost, strict=strict)
-    selection = project.selection(recipes or (), select or (), limit)
+    selection = project.with_needs(project.selection(recipes or (), select or (), limit))
     if out is not None:
         check_destination(project.config, out, "--out")
     with Store.open(project.config.state_path) as store:

@@ -96,7 +96,7 @@ def run(
         raise UsageError("--plan takes no recipes, --select, --limit or -B", "a plan already says what to do")
     seconds = parse_seconds(deadline)
     project = open_project(file, backend=backend, concurrency=concurrency, max_cost=max_cost, strict=strict)
-    selection = project.selection(recipes or (), select or (), limit)
+    selection = project.with_needs(project.selection(recipes or (), select or (), limit))
     order = Order(
         command=_command_line("run"),
         selection=selection if plan is None else replace(selection, plan=str(plan.absolute())),

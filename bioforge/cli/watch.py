@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Sequence
+from shlex import quote
 from typing import TYPE_CHECKING
 
 from bioforge.cli.edge import say
@@ -120,7 +121,7 @@ class RunWatcher:
         for group in result.left:
             what = f"{count(group.targets, 'target')} of {named(group.recipe, group.variant)}"
             if group.unrenderable:
-                say(f"cannot be rendered: {what}: {group.detail}")
+                say(f"cannot be rendered: {what}; `bioforge why {quote(group.example)}` says what is wrong")
             elif group.reason == SKIPPED:
                 say(f"skipped: {what}, which need {group.detail}")
             elif result.run is None and not group.held and group.reason != IN_BATCH:

@@ -33,7 +33,7 @@ def records(store: Store, selection: Selection, *, failed_only: bool = False) ->
         LEFT JOIN requests s ON s.request_hash = coalesce(r.request_hash, t.request_hash)
         LEFT JOIN follow_ups f ON f.request_hash = s.request_hash
         WHERE (t.artist, t.recipe, t.variant) > (?, ?, ?) AND a.removed_at IS NULL AND {where}
-          AND ({"0" if failed_only else "t.built_response IS NOT NULL"} OR t.reason IN ('failed', 'maybe paid'))
+          AND ({"0" if failed_only else "t.built_response IS NOT NULL"} OR t.reason IN ('failed', 'maybe paid', 'skipped'))
         ORDER BY t.artist, t.recipe, t.variant LIMIT {_PAGE}
     """
     after: tuple[object, ...] = (0, "", "")
@@ -97,6 +97,8 @@ def _request(digest: str | None, endpoint: str | None, body: str | None, kind: s
 def _error(
     reason: str | None, detail: str | None, error_class: str | None, code: str | None, message: str | None
 ) -> dict[str, object] | None:
+    if reason == "skipped":
+        return {"class": reason, "code": None, "message": f"needs {detail}"}
     if reason not in ("failed", "maybe paid"):
         return None
     if error_class is None:  # it was never sent: the text could not be rendered

@@ -273,6 +273,9 @@ ALTER TABLE responses ADD COLUMN validation TEXT;
 ALTER TABLE targets ADD COLUMN upstream TEXT;
 ALTER TABLE targets ADD COLUMN built_upstream TEXT;
 
+-- The request that a target asks first, whatever stands in for it by now.
+ALTER TABLE targets ADD COLUMN own_hash TEXT;
+
 -- Requests that stand in for another one after it has failed. `root` is the target's own request, `kind` is repair or
 -- fallback, `body` what is sent.
 CREATE TABLE follow_ups (
@@ -295,7 +298,8 @@ SELECT a.artist_id, a.artist_name, a.artist_data, t.recipe, t.variant,
        r.text, r.parsed, r.model, r.response_id, r.input_tokens, r.output_tokens, r.cost_usd,
        datetime(r.created_at, 'unixepoch') AS created,
        CASE WHEN t.reason = 'failed' THEN t.detail END AS error,
-       t.request_hash, a.removed_at IS NOT NULL AS removed, f.kind AS answered_by
+       t.request_hash, a.removed_at IS NOT NULL AS removed,
+       CASE WHEN t.own_hash <> r.request_hash THEN f.kind END AS answered_by
 FROM targets t JOIN artists a ON a.id = t.artist LEFT JOIN responses r ON r.id = t.built_response
 LEFT JOIN follow_ups f ON f.request_hash = r.request_hash;
 """

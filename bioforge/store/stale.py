@@ -38,6 +38,8 @@ class StaleGroup:
     unrenderable: int
     example: str
     variant: str = ""
+    model: str | None = None
+    """The model of a request that stands in for the recipe's own."""
 
 
 def _not_asked(ask_again_maybe_paid: bool) -> str:
@@ -56,9 +58,10 @@ def stale_groups(store: Store, selection: Selection, *, ask_again_maybe_paid: bo
         " THEN substr(t.detail, 1, instr(t.detail || ': ', ': ') - 1) ELSE t.detail END AS detail,"
         f" count(*), count(DISTINCT CASE WHEN NOT {held} THEN t.request_hash END) + sum(t.reason = '{UPSTREAM}'),"
         f" sum(CASE WHEN {held} THEN 0 ELSE t.input_tokens END), sum({held}),"
-        f" sum(t.request_hash IS NULL AND t.reason NOT IN ('{UPSTREAM}', '{SKIPPED}')), min(a.artist_id), t.variant"
-        f" FROM targets t JOIN artists a ON a.id = t.artist WHERE {STALE} AND {where}"
-        " GROUP BY t.recipe, t.variant, t.reason, 3 ORDER BY t.recipe, t.variant, count(*) DESC, t.reason, 3",
+        f" sum(t.request_hash IS NULL AND t.reason NOT IN ('{UPSTREAM}', '{SKIPPED}')), min(a.artist_id), t.variant, f.model"
+        " FROM targets t JOIN artists a ON a.id = t.artist LEFT JOIN follow_ups f ON f.request_hash = t.request_hash"
+        f" WHERE {STALE} AND {where} GROUP BY t.recipe, t.variant, t.reason, 3, f.model"
+        " ORDER BY t.recipe, t.variant, count(*) DESC, t.reason, 3",
         values,
     )
     return [StaleGroup(*row) for row in rows]

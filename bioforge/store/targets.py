@@ -47,6 +47,8 @@ class Planned:
     decision: Decision
     upstream: str | None = None
     """The answers it is wanted from: a JSON object of response ids by recipe."""
+    own_hash: str | None = None
+    """The request it asks first, where another one stands in for that by now."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,6 +84,10 @@ def definition(store: Store, identity: int) -> dict[str, Any]:
     return found
 
 
+NOTHING = -1
+"""The generation before the first one: a recipe that is planned up to this has all its targets planned anew."""
+
+
 def planned_up_to(store: Store, recipe: str, variant: str) -> tuple[int, int] | None:
     """(definition, generation) up to which all targets of a recipe are planned; None before the first plan."""
     row = store.row("SELECT definition, generation FROM planned WHERE recipe = ? AND variant = ?", (recipe, variant))
@@ -98,7 +104,9 @@ def set_planned(store: Store, recipe: str, variant: str, definition: int, genera
 def unplan(store: Store, recipe: str, variant: str) -> None:
     """Have all targets of a recipe planned anew."""
     with store.transaction() as connection:
-        connection.execute("DELETE FROM planned WHERE recipe = ? AND variant = ?", (recipe, variant))
+        connection.execute(
+            "UPDATE planned SET generation = ? WHERE recipe = ? AND variant = ?", (NOTHING, recipe, variant)
+        )
 
 
 # --------------------------------------------------------------------------------------------------------- planning
@@ -166,13 +174,13 @@ def with_reason(store: Store, recipe: str, variant: str, reason: str) -> Iterato
     after = -1
     while True:
         rows = store.rows(
-            "SELECT artist FROM targets INDEXED BY targets_stale WHERE recipe = ? AND reason = ? AND variant = ? AND artist > ?"
-            f" ORDER BY artist LIMIT {_PAGE}",
+            "SELECT id, artist FROM targets INDEXED BY targets_stale WHERE recipe = ? AND reason = ? AND variant = ? AND id > ?"
+            f" ORDER BY id LIMIT {_PAGE}",
             (recipe, reason, variant, after),
         )
         if not rows:
             return
-        yield [row[0] for row in rows]
+        yield [row[1] for row in rows]
         after = rows[-1][0]
 
 
@@ -195,16 +203,17 @@ def save(store: Store, recipe: str, variant: str, definition: int, planned: Sequ
         connection.executemany(
             """
             INSERT INTO targets (artist, recipe, variant, request_hash, definition, row_hash, reason, detail, held,
-                                 input_tokens, reason_before, upstream, built_response, built_definition, built_row,
+                                 input_tokens, reason_before, upstream, own_hash, built_response, built_definition, built_row,
                                  built_upstream)
             VALUES (:artist, :recipe, :variant, :hash, :definition, :row, :reason, :detail, :held, :tokens, :before,
-                    :upstream, :response, CASE WHEN :response IS NULL THEN NULL ELSE :definition END,
+                    :upstream, :own, :response, CASE WHEN :response IS NULL THEN NULL ELSE :definition END,
                     CASE WHEN :response IS NULL THEN NULL ELSE :row END,
                     CASE WHEN :response IS NULL THEN NULL ELSE :upstream END)
             ON CONFLICT (artist, recipe, variant) DO UPDATE SET
               request_hash = excluded.request_hash, definition = excluded.definition, row_hash = excluded.row_hash,
               reason = excluded.reason, detail = excluded.detail, held = excluded.held,
-              input_tokens = excluded.input_tokens, reason_before = excluded.reason_before,
+              input_tokens = excluded.input_tokens, own_hash = excluded.own_hash,
+              reason_before = CASE WHEN excluded.reason = 'in batch' THEN reason_before ELSE excluded.reason_before END,
               upstream = excluded.upstream,
               built_upstream = coalesce(excluded.built_upstream, built_upstream),
               built_response = coalesce(excluded.built_response, built_response),
@@ -225,6 +234,7 @@ def save(store: Store, recipe: str, variant: str, definition: int, planned: Sequ
                     "tokens": item.input_tokens,
                     "before": item.decision.reason_before,
                     "upstream": item.upstream,
+                    "own": item.own_hash or item.request_hash,
                     "response": item.decision.response,
                 }
                 for item in planned
@@ -239,8 +249,7 @@ def force(store: Store, run: int, selection: Selection) -> None:
     where, values = selection.where()
     with store.transaction() as connection:
         connection.execute(
-            f"UPDATE targets SET reason = '{FORCED}', detail = NULL, held = 0, request_hash = coalesce((SELECT root"
-            "  FROM follow_ups f WHERE f.request_hash = targets.request_hash), request_hash)"
+            f"UPDATE targets SET reason = '{FORCED}', detail = NULL, held = 0, request_hash = coalesce(own_hash, request_hash)"
             " WHERE request_hash IS NOT NULL AND id IN"
             f" (SELECT t.id FROM targets t JOIN artists a ON a.id = t.artist"
             f"  WHERE a.removed_at IS NULL AND t.reason IS NOT '{REMOVED}' AND t.reason IS NOT '{IN_BATCH}'"
@@ -290,6 +299,20 @@ def by_names(
         (json.dumps([name[0] for name in names]),),
     )
     return {(row[0], row[1], row[2]): (row[3], row[4], row[5]) for row in rows}
+
+
+def retire_others(store: Store, recipe: str, variant: str, *, for_all: bool) -> None:
+    """Take out of account the targets that a recipe has no more: of single artists, where it is for all now; of all
+    together, where it is for single ones."""
+    others = f"artist <> {EVERYBODY}" if for_all else f"artist = {EVERYBODY}"
+    with store.transaction() as connection:
+        changed = connection.execute(
+            f"UPDATE targets SET reason = '{REMOVED}', detail = NULL WHERE recipe = ? AND variant = ? AND {others}"
+            f" AND reason IS NOT '{REMOVED}'",
+            (recipe, variant),
+        ).rowcount
+        if changed:
+            bump_results(connection)
 
 
 def retire(store: Store, kept: Sequence[tuple[str, str]]) -> int:

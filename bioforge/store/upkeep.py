@@ -37,9 +37,10 @@ def accept(store: Store, selection: Selection, run: int) -> int:
             (time.time(), run, *values),
         )
         count = connection.execute(
-            "UPDATE targets SET reason = NULL, detail = NULL, held = 0, accepted_hash = request_hash,"
+            "UPDATE targets SET reason = NULL, detail = NULL, held = 0, accepted_hash = coalesce(own_hash, request_hash),"
             " accepted_response = built_response,"
-            f" built_definition = definition, built_row = row_hash WHERE id IN ({chosen})",
+            " built_definition = definition, built_row = row_hash, built_upstream = upstream"
+            f" WHERE id IN ({chosen})",
             values,
         ).rowcount
         bump_results(connection)
@@ -59,19 +60,24 @@ def _answers_of(selection: Selection) -> tuple[str, list[object]]:
     sql = (
         "SELECT r.id FROM responses r WHERE r.request_hash IN (SELECT t.request_hash FROM targets t"
         f" JOIN artists a ON a.id = t.artist WHERE {where})"
+        f" OR r.request_hash IN (SELECT t.own_hash FROM targets t JOIN artists a ON a.id = t.artist WHERE {where})"
+        " OR r.request_hash IN (SELECT f.request_hash FROM follow_ups f JOIN targets t ON t.own_hash = f.root"
+        f" JOIN artists a ON a.id = t.artist WHERE {where})"
         f" OR r.id IN (SELECT t.built_response FROM targets t JOIN artists a ON a.id = t.artist WHERE {where})"
     )
-    return sql, [*values, *values]
+    return sql, [*values, *values, *values, *values]
 
 
 _UNREACHED = """
-    WITH live AS (SELECT t.request_hash, t.built_response, t.accepted_response FROM targets t
+    WITH live AS (SELECT t.request_hash, t.own_hash, t.built_response, t.accepted_response FROM targets t
                   JOIN artists a ON a.id = t.artist
                   WHERE a.removed_at IS NULL AND t.reason IS NOT 'removed' AND t.recipe IN (SELECT value FROM json_each(?)))
     SELECT r.id FROM responses r
     WHERE r.id NOT IN (SELECT built_response FROM live WHERE built_response IS NOT NULL)
       AND r.id NOT IN (SELECT accepted_response FROM live WHERE accepted_response IS NOT NULL)
       AND r.request_hash NOT IN (SELECT request_hash FROM live WHERE request_hash IS NOT NULL)
+      AND r.request_hash NOT IN (SELECT own_hash FROM live WHERE own_hash IS NOT NULL)
+      AND r.request_hash NOT IN (SELECT request_hash FROM follow_ups WHERE root IN (SELECT own_hash FROM live))
 """
 
 

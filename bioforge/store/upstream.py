@@ -44,20 +44,19 @@ def set_needed(store: Store, pairs: Collection[Pair]) -> None:
 
 
 def changed_artists(store: Store, needs: Iterable[Pair]) -> Iterator[list[int]]:
-    """Numbers of the artists for which any of these has changed, in pages; `EVERYBODY` first."""
-    pairs = json.dumps([list(pair) for pair in needs])
-    after = -1
-    while True:
-        rows = store.rows(
-            "SELECT DISTINCT c.artist FROM json_each(?) j CROSS JOIN upstream_changes c"
-            " ON c.recipe = json_extract(j.value, '$[0]') AND c.variant = json_extract(j.value, '$[1]') WHERE c.artist > ?"
-            f" ORDER BY c.artist LIMIT {_PAGE}",
-            (pairs, after),
-        )
-        if not rows:
-            return
-        yield [row[0] for row in rows]
-        after = rows[-1][0]
+    """Numbers of the artists for which any of these has changed, in pages."""
+    for pair in needs:
+        after = -1
+        while True:
+            rows = store.rows(
+                "SELECT artist FROM upstream_changes WHERE recipe = ? AND variant = ? AND artist > ?"
+                f" ORDER BY artist LIMIT {_PAGE}",
+                (*pair, after),
+            )
+            if not rows:
+                break
+            yield [row[0] for row in rows]
+            after = rows[-1][0]
 
 
 def note_failures(store: Store, hashes: Sequence[str]) -> None:
@@ -120,6 +119,9 @@ def gathered(store: Store, recipe: str, variant: str, run: int | None, ask_again
         "SELECT t.reason, t.detail FROM targets t INDEXED BY targets_stale"
         f" WHERE t.recipe = ? AND t.reason IS NOT NULL AND t.reason <> '{REMOVED}' AND t.variant = ?"
     )
+    # a plan says what a failure that nobody asks about again keeps from being asked at all
+    if run is None and (row := store.row(f"{stale} AND {stuck} LIMIT 1", (recipe, variant, run))) is not None:
+        return Upstream(recipe, row[0], row[1], None, stuck=True)
     # asked for after each group of answers: as long as anything is to come, the first row found ends the search
     if (row := store.row(f"{stale} AND NOT {stuck} LIMIT 1", (recipe, variant, run))) is not None:
         return Upstream(recipe, row[0], row[1], None)

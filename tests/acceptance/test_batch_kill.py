@@ -14,9 +14,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from batch_world import KILLED, REQUESTS, BatchWorld, Child, provider, wait_until, walk, world
+from batch_world import REQUESTS, BatchWorld, provider, walk, world
 from killing_proxy import KillingProxy, Moment
-from projects import Ran
+from processes import KILLED, Child, Ran, wait_until
 
 from bioforge.backends.batches.filling import GROUP
 

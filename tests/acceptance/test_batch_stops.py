@@ -10,7 +10,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from batch_world import KILLED, REQUESTS, BatchWorld, provider, wait_until, world
+from batch_world import REQUESTS, BatchWorld, provider, world
+from processes import KILLED, wait_until
 
 from bioforge.model import Usage
 from bioforge.openai.prices import price

@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 import json
-import os
 import random
 import signal
-import time
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from projects import ProjectFolder, Ran
+from processes import Child, wait_until
+from projects import ProjectFolder
 
 from bioforge.simulator import Simulator, SimulatorOptions
 
@@ -35,17 +34,14 @@ def project(tmp_path: Path, server: Simulator) -> ProjectFolder:
 
 def _killed_run(project: ProjectFolder, backend: str, answers: int) -> None:
     """Kill a run once the server has charged for so many answers in all; also a run that has just ended is fine."""
-    with project.start("run", "--backend", backend) as process:
-        deadline = time.monotonic() + 60
-        while project.charged() < answers and process.poll() is None and time.monotonic() < deadline:
-            select_briefly()
-        process.send_signal(signal.SIGKILL)
-        process.communicate(timeout=30)
+    _kill_when_charged(project, project.begin("run", "--backend", backend), answers)
 
 
-def select_briefly() -> None:
-    """Give the other process the processor; polling a counter needs no longer wait."""
-    os.sched_yield()
+def _kill_when_charged(project: ProjectFolder, process: Child, answers: int) -> None:
+    wait_until(lambda: project.charged() >= answers or process.gone(), f"{answers} answers")
+    if not process.gone():
+        process.kill()
+    process.end()
 
 
 @pytest.mark.parametrize("backend", ["async", "threads"])
@@ -59,7 +55,7 @@ def test_killed_at_random_moments_and_resumed(project: ProjectFolder, backend: s
             assert answers[digest] == answer, "a committed answer changed or went away"
         kept = answers
         assert project.value("PRAGMA integrity_check") == "ok"
-    resumed = project.process("resume", "--backend", backend)
+    resumed = project.command("resume", "--backend", backend)
     assert resumed.code == 0, resumed.err
 
     project.assert_ledger_equals_state()
@@ -86,7 +82,10 @@ def test_killed_at_random_moments_and_resumed(project: ProjectFolder, backend: s
 
 def test_after_kill_an_unclear_request_is_not_asked_again_when_the_project_says_so(project: ProjectFolder) -> None:
     project.configure(**{"first_delay = 0.001": "first_delay = 0.001\nmaybe_paid = false"})
-    _killed_run(project, "async", 20)
+    with project.start("run") as process:
+        wait_until(lambda: project.charged() >= 20 or process.poll() is not None, "20 answers")
+        process.kill()
+        process.communicate()
     resumed = project.process("resume")
     unclear = project.value("SELECT count(*) FROM results WHERE state = 'maybe paid'")
     assert unclear == project.value("SELECT count(*) FROM attempts WHERE paid = 'maybe'")
@@ -96,12 +95,8 @@ def test_after_kill_an_unclear_request_is_not_asked_again_when_the_project_says_
 
 
 def test_resume_keeps_the_selection(project: ProjectFolder) -> None:
-    with project.start("run", "--select", "1*", "--limit", "40") as process:
-        while project.charged() < 5 and process.poll() is None:
-            select_briefly()
-        process.send_signal(signal.SIGKILL)
-        process.communicate(timeout=30)
-    ran = project.process("resume")
+    _kill_when_charged(project, project.begin("run", "--select", "1*", "--limit", "40"), 5)
+    ran = project.command("resume")
     assert ran.code == 0, ran.err
     fresh = {row[0] for row in project.rows("SELECT artist_id FROM results WHERE state = 'fresh'")}
     assert len(fresh) == 40
@@ -110,12 +105,12 @@ def test_resume_keeps_the_selection(project: ProjectFolder) -> None:
 
 
 def test_a_second_run_is_refused_by_name_and_readers_go_on(project: ProjectFolder) -> None:
-    with project.start("run", "-j", "1") as process:
-        while project.charged() < 1 and process.poll() is None:
-            select_briefly()
-        second = project.run("run")
-        reading: Ran = project.run("status")
-        process.communicate(timeout=60)
+    process = project.begin("run", "-j", "1")
+    wait_until(lambda: project.charged() >= 1, "the first answer")
+    second = project.run("run")
+    reading = project.run("status")
+    process.signal(signal.SIGTERM)
+    process.end()
     assert second.code == 2
     assert f"in use by `bioforge run -j 1`, process {process.pid}" in second.err
     assert reading.code == 0, reading.err

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import os
 import signal
-import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from processes import Child, wait_until
 from projects import ProjectFolder
 
 from bioforge.simulator import Simulator, SimulatorOptions
@@ -28,21 +27,22 @@ def project(tmp_path: Path, server: Simulator) -> ProjectFolder:
     return folder
 
 
-def _when_charged(project: ProjectFolder, process: subprocess.Popen[str], answers: int) -> None:
-    while project.charged() < answers and process.poll() is None:
-        os.sched_yield()
+def _running(project: ProjectFolder, backend: str) -> Child:
+    """A run in the middle of its work."""
+    process = project.begin("run", "--backend", backend)
+    wait_until(lambda: project.charged() >= 8, "the first answers")
+    return process
 
 
 @pytest.mark.parametrize("backend", ["async", "threads"])
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_the_first_signal_drains(project: ProjectFolder, backend: str, number: signal.Signals) -> None:
-    with project.start("run", "--backend", backend) as process:
-        _when_charged(project, process, 8)
-        process.send_signal(number)
-        _, err = process.communicate(timeout=60)
-    assert process.returncode == 130, err
-    assert "waiting for those in flight" in err
-    assert "bioforge resume" in err
+    process = _running(project, backend)
+    process.signal(number)
+    ran = process.end()
+    assert ran.code == 130, ran.err
+    assert "waiting for those in flight" in ran.err
+    assert "bioforge resume" in ran.err
     project.assert_ledger_equals_state()
     assert project.value("SELECT count(*) FROM attempts WHERE paid = 'maybe'") == 0, "drained means nothing is unclear"
     assert project.value("SELECT count(*) FROM responses") == project.charged()
@@ -52,22 +52,17 @@ def test_the_first_signal_drains(project: ProjectFolder, backend: str, number: s
 @pytest.mark.parametrize("backend", ["async", "threads"])
 def test_the_second_signal_leaves_and_says_what_is_unclear(project: ProjectFolder, backend: str) -> None:
     project.configure(**{"[provider]": "[provider]\ntimeout = 60"})
-    with project.start("run", "--backend", backend) as process:
-        _when_charged(project, process, 8)
-        process.send_signal(signal.SIGINT)
-        assert process.stderr is not None
-        for line in process.stderr:
-            if "waiting for those in flight" in line:
-                break
-        process.send_signal(signal.SIGINT)
-        process.communicate(timeout=60)
-    assert process.returncode == 130
+    process = _running(project, backend)
+    process.signal(signal.SIGINT)
+    wait_until(lambda: "waiting for those in flight" in process.said(), "what the first signal does")
+    process.signal(signal.SIGINT)
+    assert process.end().code == 130
     project.assert_ledger_equals_state()
     assert project.value("SELECT count(*) FROM attempts WHERE outcome = 'started'") == 0
 
 
 def test_a_deadline_drains_and_says_to_run_again(project: ProjectFolder) -> None:
-    ran = project.process("run", "--deadline", "2.5s")
+    ran = project.command("run", "--deadline", "1.5s")
     assert ran.code == 75, ran.err
     assert "the deadline has passed" in ran.err
     project.assert_ledger_equals_state()

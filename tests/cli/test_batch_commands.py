@@ -11,10 +11,9 @@ from typing import Any
 
 import pytest
 from odd_server import OddServer
-from projects import ENVIRONMENT, ProjectFolder, Ran
-from typer.testing import CliRunner
+from processes import ENVIRONMENT, Ran
+from projects import ProjectFolder, invoke
 
-from bioforge.cli.app import app
 from bioforge.cli.batch import EXAMPLES
 from bioforge.cli.batch_files import Parts
 from bioforge.cli.batch_rows import custom_id
@@ -184,7 +183,7 @@ def test_the_embedded_simulator_keeps_batches_between_commands(project: ProjectF
 
 @pytest.mark.parametrize("name", EXAMPLES)
 def test_every_command_says_what_it_does_and_shows_examples(name: str) -> None:
-    shown = CliRunner().invoke(app, ["batch", name, "--help"]).stdout
+    shown = invoke("batch", name, "--help").out
     assert shown.startswith(f"Usage: bioforge batch {name} ")
     _, _, examples = shown.partition("\n  Examples:\n")
     assert [line[4:] for line in examples.splitlines()] == list(EXAMPLES[name])
@@ -746,7 +745,7 @@ def test_a_log_that_cannot_be_written_is_a_warning(outside: Outside) -> None:
 
 
 def test_the_commands_as_a_process(project: ProjectFolder) -> None:
-    project.process("batch", "jsonl").ok()
+    project.command("batch", "jsonl").ok()
     batch_id = project.process(*CREATE).ok().out.split()[1]
-    assert project.process("batch", "status", batch_id, "--no-auto-save").ok().out.startswith(f"{batch_id}: ")
+    assert project.command("batch", "status", batch_id, "--no-auto-save").ok().out.startswith(f"{batch_id}: ")
     assert ENVIRONMENT["OPENAI_API_KEY"] not in "".join(path.read_text() for path in project.root.glob("logs/*"))

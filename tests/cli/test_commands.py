@@ -10,27 +10,17 @@ import re
 import signal
 import subprocess
 import sys
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
-from projects import ARTISTS, ENVIRONMENT, ProjectFolder
+from processes import ENVIRONMENT, wait_until
+from projects import ARTISTS, ProjectFolder
 
 from bioforge.simulator import Simulator, SimulatorOptions
 
 KEY = "sk-test-0123456789abcdef"
-
-
-def until(condition: Callable[[], bool], process: subprocess.Popen[str] | None = None) -> None:
-    """Polls; ends early when the process does, and fails after a minute."""
-    deadline = time.monotonic() + 60
-    while not condition():
-        if process is not None and process.poll() is not None:
-            return
-        assert time.monotonic() < deadline, "waited for a minute"
-        os.sched_yield()
 
 
 def many(project: ProjectFolder, number: int) -> None:
@@ -104,12 +94,12 @@ def test_status_before_during_and_after_a_run(project: ProjectFolder) -> None:
     many(project, 60)
     with Simulator(SimulatorOptions(latency=0.2)) as slow:
         project.edit("bioforge.toml", project.server.base_url, slow.base_url)
-        with project.start("run") as process:
-            until(lambda: project.value("SELECT count(*) FROM responses") > 0, process)
-            during = json.loads(project.run("status", "--format", "json").ok().out)
-            exported = project.run("export").ok()
-            process.send_signal(signal.SIGINT)
-            process.communicate(timeout=60)
+        process = project.begin("run")
+        wait_until(lambda: project.value("SELECT count(*) FROM responses") > 0, "the first answer")
+        during = json.loads(project.run("status", "--format", "json").ok().out)
+        exported = project.run("export").ok()
+        process.signal(signal.SIGINT)
+        process.end()
     assert [run["state"] for run in during["runs"]] == ["running"]
     assert 0 < during["recipes"][0]["fresh"] < 60
     assert 0 < len(records(exported.out)) < 60, "export works while a run goes on"

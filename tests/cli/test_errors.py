@@ -3,16 +3,13 @@
 from __future__ import annotations
 
 import json
-import os
-import resource
-import subprocess
-import sys
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
-from projects import ARTISTS, ENVIRONMENT, ProjectFolder
+from processes import Child, program_on_a_small_disk
+from projects import ARTISTS, ProjectFolder
 
 Prepare = Callable[[ProjectFolder], object]
 
@@ -253,7 +250,7 @@ def test_a_text_that_cannot_be_rendered_fails_its_artist_alone(project: ProjectF
     project.edit("bioforge.toml", "{{ artist_data }}", "{{ 100 // (born | int - 1965) }}")
     ran = project.run("run")
     assert ran.code == 1
-    assert "cannot be rendered: 1 target of bio: template" in ran.err
+    assert "cannot be rendered: 1 target of bio; `bioforge why" in ran.err
     assert project.charged() == 3
     assert project.reasons() == {"failed": 1}
     assert "integer division or modulo by zero" in project.run("why", "1").ok().out
@@ -305,23 +302,10 @@ def test_a_full_disk_keeps_what_was_committed_and_a_later_run_finishes(project: 
     project.run("plan").ok()
     room = max(path.stat().st_size for path in project.root.iterdir()) + 60_000
 
-    def cramp() -> None:
-        resource.setrlimit(resource.RLIMIT_FSIZE, (room, room))
-
-    full = subprocess.run(
-        # Python ignores SIGXFSZ: a write beyond the limit is an OSError, as on a full disk
-        [sys.executable, "-m", "bioforge", "run", "--backend", backend],
-        cwd=project.root,
-        env={**os.environ, **ENVIRONMENT},
-        preexec_fn=cramp,
-        capture_output=True,
-        text=True,
-        timeout=60,
-    )
-    assert "Traceback" not in full.stderr
-    assert "error: " in full.stderr
-    assert "hint: " in full.stderr
-    assert full.returncode == 75, "run again, and it goes on"
+    full = Child(project.root, program_on_a_small_disk, (room, "run", "--backend", backend)).end()
+    assert "error: " in full.err
+    assert "hint: " in full.err
+    assert full.code == 75, "run again, and it goes on"
     assert project.value("PRAGMA integrity_check") == "ok"
     kept = dict(project.rows("SELECT request_hash, text FROM responses"))
     assert len(kept) < 200, "the disk was not full"
@@ -339,9 +323,8 @@ def test_a_full_disk_keeps_what_was_committed_and_a_later_run_finishes(project: 
 
 
 def test_the_process_shows_no_traceback(project: ProjectFolder) -> None:
-    for arguments, code in ((("run", "boi"), 2), (("rnu",), 2), (("status",), 2)):
-        ran = project.process(*arguments)
-        assert ran.code == code
+    for ran in (project.process("run", "boi"), project.command("rnu"), project.command("status")):
+        assert ran.code == 2
         assert ran.err.startswith("error: ")
         assert "Traceback" not in ran.err
         assert ran.out == ""

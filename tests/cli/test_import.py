@@ -12,7 +12,8 @@ from typing import Any
 
 import pytest
 from openai import OpenAI
-from projects import ProjectFolder, Ran
+from processes import Ran
+from projects import ProjectFolder
 
 from bioforge.adopting import Adopter
 from bioforge.adopting.files import AnswerFiles, Line

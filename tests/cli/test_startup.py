@@ -8,10 +8,10 @@ import subprocess
 import sys
 
 import pytest
-from projects import ENVIRONMENT, ProjectFolder
-from typer.testing import CliRunner
+from processes import ENVIRONMENT
+from projects import ProjectFolder, command_line, invoke
 
-from bioforge.cli.app import EXAMPLES, app
+from bioforge.cli.app import EXAMPLES
 
 HEAVY = (
     "aiohttp", "asyncio", "filelock", "genai_prices", "httpx2", "jinja2", "openai", "requests", "rich", "sqlite3",
@@ -56,9 +56,7 @@ def test_the_measure_itself_sees_what_is_loaded(project: ProjectFolder) -> None:
 
 @pytest.mark.parametrize("name", COMMANDS)
 def test_every_command_says_what_it_does_and_shows_examples(name: str) -> None:
-    result = CliRunner().invoke(app, [name, "--help"])
-    assert result.exit_code == 0
-    help_text = result.stdout
+    help_text = invoke(name, "--help").ok().out
     assert help_text.startswith(f"Usage: bioforge {name} ")
     _, _, examples = help_text.partition("\n  Examples:\n")
     shown = [line.strip() for line in examples.splitlines() if line.strip()]
@@ -68,29 +66,21 @@ def test_every_command_says_what_it_does_and_shows_examples(name: str) -> None:
 
 
 def test_every_command_has_examples() -> None:
-    import typer
-
-    group = typer.main.get_command(app)
-    assert sorted(group.commands) == sorted(EXAMPLES)  # type: ignore[attr-defined]
+    assert sorted(command_line().commands) == sorted(EXAMPLES)
 
 
 def test_without_a_command_it_is_the_help() -> None:
-    bare, asked = CliRunner().invoke(app, []), CliRunner().invoke(app, ["--help"])
-    assert bare.exit_code == 2
-    assert bare.stderr.strip() == asked.stdout.strip()
+    bare, asked = invoke(), invoke("--help")
+    assert bare.code == 2
+    assert bare.err.strip() == asked.out.strip()
 
 
-def complete(project: ProjectFolder, shell: str, words: str, **env: str) -> list[str]:
-    ran = subprocess.run(
-        [sys.executable, "-c", AS_INSTALLED],
-        cwd=project.root,
-        env={**os.environ, **ENVIRONMENT, "_BIOFORGE_COMPLETE": shell, "COMP_WORDS": words, **env},
-        capture_output=True,
-        text=True,
-        timeout=60,
-    )
-    assert ran.stderr == ""
-    return ran.stdout.split()
+def complete(project: ProjectFolder, words: str, place: int) -> list[str]:
+    """What a shell is given for the word at this place."""
+    asked = {"_BIOFORGE_COMPLETE": "complete_bash", "COMP_WORDS": words, "COMP_CWORD": str(place)}
+    ran = project.run(env=asked)
+    assert ran.err == ""
+    return ran.out.split()
 
 
 def test_the_completion_script_for_bash(project: ProjectFolder) -> None:
@@ -109,8 +99,8 @@ def test_the_completion_script_for_bash(project: ProjectFolder) -> None:
 
 def test_recipe_names_complete(project: ProjectFolder) -> None:
     project.configure(more='[recipe.bibliography]\nmodel = "gpt-6-luna"\ninput = "{{ artist_name }}"')
-    assert complete(project, "complete_bash", "bioforge run ", COMP_CWORD="2") == ["bio", "bibliography"]
-    assert complete(project, "complete_bash", "bioforge run bib", COMP_CWORD="2") == ["bibliography"]
-    assert complete(project, "complete_bash", "bioforge export --recipe bib", COMP_CWORD="3") == ["bibliography"]
+    assert complete(project, "bioforge run ", 2) == ["bio", "bibliography"]
+    assert complete(project, "bioforge run bib", 2) == ["bibliography"]
+    assert complete(project, "bioforge export --recipe bib", 3) == ["bibliography"]
     (project.root / "bioforge.toml").unlink()
-    assert complete(project, "complete_bash", "bioforge run ", COMP_CWORD="2") == [], "silent without a project"
+    assert complete(project, "bioforge run ", 2) == [], "silent without a project"

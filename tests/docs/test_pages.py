@@ -18,14 +18,13 @@ from types import ModuleType
 from typing import Any
 
 import pytest
-import typer
-from projects import ProjectFolder
+from projects import ProjectFolder, command_line
 
 from bioforge import batching, plan
 from bioforge.backends.batches.options import BatchOptions
 from bioforge.backends.choice import TIERS, ChoiceOptions
 from bioforge.cli import batch as batch_commands
-from bioforge.cli.app import EXAMPLES, app
+from bioforge.cli.app import EXAMPLES
 from bioforge.config import tables
 from bioforge.model import BatchState
 from bioforge.report.batches import CLASSES
@@ -41,7 +40,7 @@ SHELL_WORDS = ("|", "||", "&&", ">", "2>", "2>>")
 
 def every_command() -> Iterator[tuple[str, Any]]:
     """Each command by its words, and those of a group after it."""
-    for name, command in typer.main.get_command(app).commands.items():  # type: ignore[attr-defined]
+    for name, command in command_line().commands.items():
         yield name, command
         for word, one in getattr(command, "commands", {}).items():
             yield f"{name} {word}", one

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import errno
+import gc
 import json
 import os
 import signal
@@ -12,6 +13,7 @@ import subprocess
 import sys
 import threading
 import time
+from contextlib import ExitStack
 from pathlib import Path
 
 import aiohttp
@@ -50,6 +52,15 @@ def test_a_port_in_use_is_an_error_that_names_it():
         with pytest.raises(OSError, match=f"port {port} on 127.0.0.1 is already in use") as caught:
             Simulator(port=port).start()
     assert caught.value.errno == errno.EADDRINUSE
+
+
+def test_connections_that_arrive_while_it_stops_are_closed_too():
+    """Nobody knows them yet; what is left open is a warning, and so an error here, when it is collected."""
+    for _ in range(20):
+        with ExitStack() as clients, Simulator() as server:
+            for _ in range(30):
+                clients.enter_context(socket.create_connection(("127.0.0.1", server.port)))
+    gc.collect()
 
 
 def test_a_stopped_port_can_be_used_again_at_once():

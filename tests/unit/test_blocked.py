@@ -1,0 +1,162 @@
+"""Decisions about targets that need others: what waits, what is skipped, and what is known of answers and schemas."""
+
+from __future__ import annotations
+
+import pytest
+
+from bioforge.plan import (
+    FORCED,
+    INVALID,
+    SKIPPED,
+    UNUSABLE,
+    UPSTREAM,
+    Decision,
+    KnownRequest,
+    KnownTarget,
+    Upstream,
+    blocked,
+    decide,
+    definition_changes,
+    upstream_changes,
+)
+
+FRESH = Upstream("facts", None, None, 7)
+
+
+def target(**known: object) -> KnownTarget:
+    """A target that was built, as far as nothing else is said."""
+    values: dict[str, object] = dict.fromkeys(
+        ("request_hash", "reason", "built_response", "built_definition", "built_row", "accepted_hash")
+    )
+    return KnownTarget(**{**values, "request_hash": "v1:a", "built_response": 5, **known})  # type: ignore[arg-type]
+
+
+# ------------------------------------------------------------------------------------------------ waiting and skipping
+
+
+def test_nothing_is_blocked_by_answers_that_are_there() -> None:
+    assert blocked([], None) is None
+    assert blocked([FRESH, Upstream("style", None, None, 9)], None) is None
+
+
+@pytest.mark.parametrize(
+    "reason", ["new", "changed", "forced", "interrupted", "invalid", "repair", "in batch", "upstream"]
+)
+def test_it_waits_for_what_will_be_asked(reason: str) -> None:
+    assert blocked([FRESH, Upstream("style", reason, "why", 3)], None) == Decision(UPSTREAM, "style")
+
+
+def test_it_names_everything_that_it_waits_for() -> None:
+    needs = [Upstream("facts", "new", None, None), FRESH, Upstream("style", "failed", "timeout", None)]
+    assert blocked(needs, None) == Decision(UPSTREAM, "facts, style")
+
+
+def test_what_was_never_answered_and_has_no_reason_is_waited_for_too() -> None:
+    assert blocked([Upstream("facts", None, None, None)], None) == Decision(UPSTREAM, "facts")
+
+
+@pytest.mark.parametrize(
+    ("reason", "detail", "shown"),
+    [
+        ("failed", "refusal: I'm sorry", "facts (refusal)"),
+        ("failed", "schema: facts.json: born: missing", "facts (schema)"),
+        ("failed", "template: input: 'x' is undefined", "facts (template)"),
+        ("failed", None, "facts (failed)"),
+        ("maybe paid", "timeout: after 600 s", "facts (maybe paid)"),
+        ("removed", None, "facts (removed)"),
+    ],
+)
+def test_it_is_skipped_for_what_will_not_be_asked_by_itself(reason: str, detail: str | None, shown: str) -> None:
+    assert blocked([Upstream("facts", reason, detail, None, stuck=True)], None) == Decision(SKIPPED, shown)
+
+
+def test_one_failure_is_enough_also_when_others_are_waited_for() -> None:
+    needs = [Upstream("style", "new", None, None), Upstream("facts", "failed", "refusal: no", None, stuck=True)]
+    assert blocked(needs, None) == Decision(SKIPPED, "facts (refusal)")
+
+
+def test_along_a_chain_the_first_failure_is_named() -> None:
+    skipped = Upstream("bio", "skipped", "facts (refusal)", None, stuck=True)
+    assert blocked([skipped], None) == Decision(SKIPPED, "facts (refusal)")
+
+
+@pytest.mark.parametrize("known", [target(reason="forced"), target(reason="upstream", reason_before="forced")])
+def test_what_was_to_be_built_anew_is_so_after_waiting(known: KnownTarget) -> None:
+    waiting = blocked([Upstream("facts", "new", None, None)], known)
+    assert waiting == Decision(UPSTREAM, "facts", reason_before=FORCED)
+    skipped = blocked([Upstream("facts", "failed", "refusal: no", None, stuck=True)], known)
+    assert skipped == Decision(SKIPPED, "facts (refusal)", reason_before=FORCED)
+
+
+@pytest.mark.parametrize("reason", [UPSTREAM, SKIPPED])
+def test_what_waited_and_was_forced_is_built_whatever_it_asks_now(reason: str) -> None:
+    known = target(reason=reason, reason_before=FORCED, request_hash=None)
+    assert decide("v1:b", known, KnownRequest("answered", 5, None), None).reason == FORCED
+
+
+def test_what_only_waited_is_fresh_when_it_asks_what_was_answered() -> None:
+    known = target(reason=UPSTREAM, request_hash=None)
+    assert decide("v1:a", known, KnownRequest("answered", 5, None), None) == Decision(None, response=5)
+
+
+# --------------------------------------------------------------------------------------------------- answers and schemas
+
+
+def test_an_answer_that_no_longer_fits_is_asked_for_again() -> None:
+    known = KnownRequest(INVALID, 5, "schema: works: missing", "schema")
+    assert decide("v1:a", target(), known, "model") == Decision(INVALID, "schema: works: missing")
+    assert known.misfit
+
+
+def test_an_answer_that_never_fitted_is_held() -> None:
+    known = KnownRequest(UNUSABLE, 5, "schema: works: missing", "schema")
+    assert decide("v1:a", target(), known, None) == Decision("failed", "schema: works: missing", held=True)
+    assert known.misfit
+
+
+def test_other_unusable_answers_are_no_misfits() -> None:
+    assert not KnownRequest(UNUSABLE, 5, "refusal: no", "refusal").misfit
+    assert not KnownRequest("answered", 5, None).misfit
+
+
+def test_an_accepted_answer_stays_whatever_its_schema_says() -> None:
+    known = KnownRequest(INVALID, 5, "schema: works: missing", "schema")
+    accepted = target(accepted_hash="v1:a", accepted_response=5)
+    assert decide("v1:a", accepted, known, None) == Decision(None, response=5)
+
+
+def test_a_request_in_a_batch_is_under_way_even_when_forced() -> None:
+    forced = target(reason="forced")
+    assert decide("v1:a", forced, KnownRequest("in batch", None, "batch_1"), None) == Decision("in batch", "batch_1")
+
+
+# --------------------------------------------------------------------------------------------------- what has changed
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "changed"),
+    [
+        ('{"facts": 1}', '{"facts": 1}', []),
+        ('{"facts": 1}', '{"facts": 2}', ["facts"]),
+        ('{"facts": 1, "style": 2}', '{"facts": 2, "style": 3}', ["facts", "style"]),
+        ('{"facts": 1, "style": 2}', '{"facts": 1, "style": 3}', ["style"]),
+        ('{"facts": 1}', '{"facts": 1, "style": 3}', ["style"]),
+        ('{"facts": 1, "style": 3}', '{"facts": 1}', []),
+        (None, '{"facts": 1}', []),
+        ('{"facts": 1}', None, []),
+    ],
+)
+def test_which_needed_answers_differ(old: str | None, new: str | None, changed: list[str]) -> None:
+    assert list(upstream_changes(old, new)) == changed
+
+
+def test_what_a_recipe_needs_is_part_of_how_it_asks() -> None:
+    before: dict[str, object] = {"model": "m", "parameters": {}}
+    after = {**before, "needs": {"facts": ""}, "for": "all", "schema": {"name": "x", "properties": {"a": "b" * 50}}}
+    assert [change.short() for change in definition_changes(before, after)] == [
+        "schema",
+        'needs nothing → {"facts": ""}',
+        "for nothing → all",
+    ]
+    validation = {**after, "validation": "v1:other", "repair": True, "fallback": ["terra"], "sample": 2}
+    assert list(definition_changes(after, validation)) == [], "what changes no request is no reason to ask again"

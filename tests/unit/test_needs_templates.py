@@ -1,0 +1,180 @@
+"""Templates that read the answers of other recipes, or all artists: which names they may use, and what they are given."""
+
+from __future__ import annotations
+
+import pytest
+
+from bioforge.errors import TemplateError
+from bioforge.model import Artist
+from bioforge.prompts import Definition, Fields, Needed, Prompts, RenderError, artist_context, needed
+
+DVORAK = Artist("7", "Antonín Dvořák", "composer", {"born": "1841"})
+FACTS = needed("some text", '{"born": 1841, "works": ["Rusalka", "Armida"], "place": {"name": "Nelahozeves"}}')
+
+
+def prompts(text: str, **changes: object) -> Prompts:
+    values: dict[str, object] = {
+        "recipe": "bio",
+        "endpoint": "/v1/responses",
+        "model": "m",
+        "instructions": None,
+        "input": text,
+        "prompt": None,
+        "parameters": {},
+        "upstream": {"facts": ""},
+        "needs_parsed": frozenset({"facts"}),
+    }
+    return Prompts(Definition(**{**values, **changes}))  # type: ignore[arg-type]
+
+
+def rendered(text: str, **answers: Needed) -> str | None:
+    return prompts(text).render(DVORAK, {"facts": FACTS, **answers}).input
+
+
+# ------------------------------------------------------------------------------------------------------ what they give
+
+
+@pytest.mark.parametrize(
+    ("text", "given"),
+    [
+        ("{{ facts.text }}", "some text"),
+        ("{{ facts.parsed.born + 1 }}", "1842"),
+        ("{{ facts.parsed.works | join(' and ') }}", "Rusalka and Armida"),
+        ("{{ facts.parsed.place.name }}", "Nelahozeves"),
+        ("{{ facts['parsed']['born'] }}", "1841"),
+        ("{{ needs['facts'].text }}", "some text"),
+        ("{{ needs.facts.parsed.born }}", "1841"),
+        ("{{ artist_name }}: {{ born }}, {{ facts.parsed.born }}", "Antonín Dvořák: 1841, 1841"),
+        ("{{ facts.parsed.died | default('?') }}", "?"),
+        ("{% for name in facts.parsed %}{{ name }} {% endfor %}", "born works place "),
+        ("{% for name, value in facts.parsed.place.items() %}{{ name }}={{ value }}{% endfor %}", "name=Nelahozeves"),
+    ],
+)
+def test_what_an_answer_gives_to_a_template(text: str, given: str) -> None:
+    assert rendered(text) == given
+
+
+def test_a_recipe_whose_name_is_no_identifier_is_read_from_needs() -> None:
+    made = prompts("{{ needs['my-facts'].text }}", upstream={"my-facts": ""}, needs_parsed=frozenset())
+    assert made.render(DVORAK, {"my-facts": Needed("here")}).input == "here"
+
+
+def test_fields_are_found_by_their_names_even_where_a_dict_has_methods_of_these_names() -> None:
+    answer = needed("", '{"items": [1, 2], "keys": "k", "get": {"values": "v"}, "update": null}')
+    assert rendered("{{ facts.parsed.items | sum }}{{ facts.parsed.keys }}", facts=answer) == "3k"
+    assert rendered("{{ facts.parsed.get.values }}", facts=answer) == "v"
+    assert rendered("{{ facts.parsed.update is none }}", facts=answer) == "True"
+
+
+def test_fields_are_a_dict_in_everything_else() -> None:
+    fields = Fields({"items": 1, "__class__": 2})
+    assert fields == {"items": 1, "__class__": 2}
+    assert fields.items == 1  # type: ignore[comparison-overlap]
+    assert fields.__class__ is Fields, "what is not a name of the answer's stays out of its reach"
+    assert list(fields.keys()) == ["items", "__class__"]
+
+
+def test_an_answer_without_a_schema_has_no_data() -> None:
+    assert needed("text", None) == Needed("text", None)
+    assert needed(None, None).text == ""
+
+
+def test_a_field_that_only_some_answers_have_fails_just_those() -> None:
+    with pytest.raises(RenderError, match="input: .*'died'"):
+        rendered("{{ facts.parsed.died }}")
+
+
+@pytest.mark.parametrize("text", ["{{ facts.parsed.update({}) }}", "{{ facts.parsed.__init__.__globals__ }}"])
+def test_the_sandbox_lets_nothing_out_through_answers(text: str) -> None:
+    with pytest.raises(RenderError):
+        rendered(text)
+
+
+def test_a_needed_recipe_goes_before_a_column_of_its_name() -> None:
+    made = prompts("{{ born.text }}", upstream={"born": ""})
+    assert made.render(DVORAK, {"born": Needed("answered")}).input == "answered"
+
+
+# ---------------------------------------------------------------------------------------- errors before anything is sent
+
+
+@pytest.mark.parametrize(
+    ("text", "message", "hint"),
+    [
+        (
+            "{{ facts.txt }}",
+            "the template uses facts.txt, and an answer has only facts.text and facts.parsed",
+            "did you mean {{ facts.parsed.txt }}?",
+        ),
+        (
+            "{{ facts['born'] }}",
+            "the template uses facts.born, and an answer has only facts.text and facts.parsed",
+            "did you mean {{ facts.parsed.born }}?",
+        ),
+        (
+            "{% if needs.facts.born %}x{% endif %}",
+            "the template uses facts.born, and an answer has only facts.text and facts.parsed",
+            "did you mean {{ facts.parsed.born }}?",
+        ),
+        ("{{ needs['facst'].text }}", "the template uses needs['facst'], which it does not need", "did you mean 'facts'?"),
+        ("{{ needs.style.text }}", "the template uses needs['style'], which it does not need", "needs = [\"facts\"]"),
+    ],
+)  # fmt: skip
+def test_what_no_answer_has_is_an_error_of_the_template(text: str, message: str, hint: str) -> None:
+    with pytest.raises(TemplateError) as caught:
+        prompts(text)
+    assert caught.value.message == f"recipe.bio: {message}"
+    assert hint in str(caught.value.hint)
+
+
+@pytest.mark.parametrize(
+    "text", ["{{ facts.parsed.born }}", "{{ needs['facts'].parsed.born }}", "{{ facts['parsed'] }}"]
+)
+def test_data_of_a_recipe_without_a_schema_is_an_error_of_the_template(text: str) -> None:
+    with pytest.raises(TemplateError) as caught:
+        prompts(text, needs_parsed=frozenset())
+    assert caught.value.message == "recipe.bio: the template uses facts.parsed, and recipe 'facts' has no schema"
+    assert caught.value.hint == "give recipe.facts a schema, or use facts.text"
+
+
+@pytest.mark.parametrize("text", ["{{ facts.text }}", "{{ needs['facts'].text }}"])
+def test_a_recipe_that_is_not_needed_is_an_unknown_name(text: str) -> None:
+    with pytest.raises(TemplateError) as caught:
+        prompts(text, upstream={}).check_names(["born"])
+    name = text.split()[1].split(".")[0].split("[")[0]
+    assert caught.value.message == f"recipe.bio: the template uses {name!r}, which is no column of the input"
+
+
+def test_needed_recipes_are_no_columns() -> None:
+    made = prompts("{{ artist_name }} {{ facts.text }} {{ needs['facts'].text }} {{ born }}")
+    made.check_names(["born"])
+    assert made.used_columns == {"artist_name", "born"}
+
+
+# ------------------------------------------------------------------------------------------------ one text about everybody
+
+
+def everybody(text: str, **changes: object) -> Prompts:
+    return prompts(text, for_all=True, **changes)
+
+
+def test_a_recipe_over_all_artists_walks_through_them() -> None:
+    made = everybody(
+        "{{ artists | length }}:{% for artist in artists %} {{ artist.artist_name }} {{ artist.born }}{% endfor %}"
+    )
+    artists = [artist_context(DVORAK), artist_context(Artist("8", "Absalon", "", {"born": "1964"}))]
+    assert made.render(Artist("*", "all artists"), {}, artists).input == "2: Antonín Dvořák 1841 Absalon 1964"
+    assert made.used_columns is None, "any column may count"
+
+
+@pytest.mark.parametrize("name", ["artist_name", "born", "columns"])
+def test_it_has_no_artist_of_its_own(name: str) -> None:
+    with pytest.raises(TemplateError) as caught:
+        everybody(f"{{{{ {name} }}}}").check_names(["born"])
+    assert f"the template uses {name!r}, and is one text about all artists" in caught.value.message
+    assert f"{{{{ artist.{name} }}}}" in str(caught.value.hint)
+
+
+def test_artists_are_for_recipes_over_all_of_them() -> None:
+    with pytest.raises(TemplateError, match="'artists', which is no column"):
+        prompts("{{ artists | length }}").check_names([])
