@@ -93,11 +93,11 @@ class Requests(Iterator[Request]):
                 continue
             if item is None:
                 item = next(self._stale)
-                # its page may have been read before the same request became ready
-                if self._run is not None and pending.tried_in(self._store, self._run, item.request_hash):
-                    continue
             self._offered.discard(item.request_hash)
             if item.request_hash in self._unrecorded:
+                continue
+            # what was read with others may have been asked meanwhile, for another target that wants the same
+            if self._run is not None and pending.tried_in(self._store, self._run, item.request_hash):
                 continue
             request = self._request(item, outcome)
             if request is not None:

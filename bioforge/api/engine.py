@@ -11,6 +11,7 @@ told, and a later call begins another session.
 from __future__ import annotations
 
 import atexit
+import os
 import threading
 import weakref
 from collections.abc import Iterator
@@ -45,6 +46,7 @@ class Engine:
 
     def __init__(self, backends: Backends, asker: Asker, state: Path | None) -> None:
         self.desk = Desk()
+        self._process = os.getpid()
         self._backends = backends
         self._asker = asker
         self._state = None if state is None else state.resolve()
@@ -96,6 +98,8 @@ class Engine:
 
     def ask_to_close(self) -> Future[None]:
         """Begin to close, without waiting. What is returned is done when there is nothing left of it."""
+        if self._process != os.getpid():  # a fork has neither the thread nor anything to end
+            return self._nothing_to_end()
         unsent = self.desk.close()
         with self._lock:
             if self._stop.level == 0:
@@ -103,6 +107,11 @@ class Engine:
             over = self._over
         self._leave_if_forsaken()
         fail(unsent, lambda: ClosedError("the client was closed before this was sent", error_class="interrupted"))
+        return over
+
+    def _nothing_to_end(self) -> Future[None]:
+        over: Future[None] = Future()
+        over.set_result(None)
         return over
 
     def leave(self) -> None:
@@ -120,6 +129,12 @@ class Engine:
             self._leave_if_forsaken()
 
     def _enter(self, call: Call) -> None:
+        if self._process != os.getpid():
+            raise ClosedError(
+                "this client was opened before the process was forked, and its thread stayed behind",
+                "open a client in this process",
+                error_class="interrupted",
+            )
         flight = self.desk.join(call)
         with self._lock:
             if self._thread is None and self.desk.open:
@@ -253,6 +268,10 @@ class Engine:
 
 def _facts(flight: Flight, known: Kept, error_class: str) -> Facts:
     return Facts(error_class=error_class, request_hash=flight.request.request_hash, attempts=known.attempts)
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_living.clear)
 
 
 @atexit.register

@@ -78,6 +78,9 @@ class _Clients:
 
 
 _clients = _Clients()
+if hasattr(os, "register_at_fork"):
+    # a forked process has none of their threads: it opens its own
+    os.register_at_fork(after_in_child=_clients.__init__)  # type: ignore[misc]
 
 
 @contextmanager

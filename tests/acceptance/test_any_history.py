@@ -153,7 +153,7 @@ class History:
         if self._draw.random() < 0.2:
             arguments += ["--limit", self._draw.choice("125")]
         if self._draw.random() < 0.2:
-            arguments += ["--select", self._draw.choice(["1", "2", "reason:new", "reason:changed", "reason:upstream"])]
+            arguments += ["--select", self._draw.choice(["1", "2", "reason:new", "reason:changed", "reason:failed"])]
         if self._draw.random() < 0.2:
             arguments.append(self._draw.choice(sorted(self.files.present)))
         if self._draw.random() < 0.3:

@@ -343,7 +343,7 @@ def test_variants_of_what_is_needed_are_variants_too(project: ProjectFolder) -> 
     ]
     refused = project.run("compare", "style", "--select", "variant:model=*")
     assert (refused.code, refused.out) == (2, "")
-    assert refused.err.startswith("error: --select: recipe 'style' has no such variant\nhint: variants are: bio.model=")
+    assert refused.err.startswith("error: --select variant:model=*: no such variant\nhint: variants are: bio.model=")
 
 
 def test_texts_about_all_artists_together_are_compared_like_others(project: ProjectFolder) -> None:

@@ -14,9 +14,11 @@ from chains import BIO, FACTS, TRANSLATION, ChainFolder, chain
 from projects import ARTISTS
 
 from bioforge.cli.common import open_project
+from bioforge.events import Launch, Started
 from bioforge.interfaces import Backend
 from bioforge.model import Rendered
-from bioforge.store import Store
+from bioforge.store import Selection, Store, pending, runs
+from bioforge.store.record import Recorder
 
 COLD, HOT = "temperature=0.2", "temperature=0.9"
 
@@ -126,6 +128,28 @@ def test_artists_who_ask_alike_share_each_sample(project: ChainFolder) -> None:
     project.write("artists.csv", "artist_id,artist_name,artist_data\n1,A,painter\n2,B,painter\n")
     project.run("run").ok()
     assert project.charged() == 3
+
+
+def test_what_comes_to_the_same_request_at_nearly_the_same_time_is_handed_out_once(project: ChainFolder) -> None:
+    """The third target was looked up with the second one, before anything was known of the first one's request."""
+    project.recipes(FACTS)
+    project.write("artists.csv", "artist_id,artist_name,artist_data\n1,A,x\n2,B,x\n3,A,x\n")
+    with chdir(project.root), Store.open(project.root / "bioforge.db") as store:
+        opened = open_project(None)
+        opened.refresh(store)
+        run = runs.begin(store, "run", "async", Selection())
+        record = Recorder(store, run, "async")
+        requests = opened.requests(store, Selection(), run=run)
+        ready = pending.standing(store, "facts", "", [1, 2, 3], run)
+        requests.offer([ready[1]])
+        launches = [Launch(next(requests), 1, "W01", "first", 1.0)]
+        requests.offer([ready[2], ready[3]])
+        launches.append(Launch(next(requests), 1, "W02", "second", 1.0))
+        started = [Started(launch) for launch in launches]
+        record.record(started)
+        requests.recorded(started)
+        assert [launch.request.artist_id for launch in launches] == ["1", "2"]
+        assert list(requests) == []
 
 
 def test_one_more_value_asks_only_for_its_own_variants(project: ChainFolder) -> None:

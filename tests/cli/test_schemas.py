@@ -273,6 +273,21 @@ def test_a_changed_validator_is_noticed_by_its_source_and_that_of_what_it_calls(
     assert all(note == (note.lower() if name == "models.py" else note.upper()) for note in notes(modelled).values())
 
 
+def test_who_needs_the_data_is_built_anew_when_a_model_makes_something_else_of_the_same_answer(
+    modelled: ChainFolder,
+) -> None:
+    modelled.recipes(FACTS, 'schema = "models:Facts"\n', BIO.replace("facts.text", "facts.parsed.note"))
+    modelled.run("run").ok()
+    modelled.edit("models.py", "note.upper()", "note.title()")
+    (group,) = modelled.plan()["groups"]
+    assert (group["recipe"], group["reason"], group["targets"]) == ("bio", "changed", 4)
+    modelled.edit("models.py", "note.title()", "note.upper()")
+    assert modelled.plan()["fresh"]
+    modelled.edit("models.py", "return note.upper()", "return note.upper()  # as before")
+    assert modelled.plan()["fresh"]
+    assert modelled.charged() == 8
+
+
 def test_what_is_sent_of_a_schema_makes_everything_stale_when_it_changes(project: ChainFolder) -> None:
     project.run("run").ok()
     project.write("facts.json", json.dumps(LOOSE).replace("1999", "1998"))

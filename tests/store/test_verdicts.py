@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from filled_state import FilledState
 
-from bioforge.store import Store, verdicts
+from bioforge.store import Store, upstream, verdicts
 from bioforge.store.targets import known_requests
 from bioforge.store.verdicts import Unchecked, Verdict
 
@@ -113,6 +113,32 @@ def test_the_answer_itself_stays_as_it_was_received(answers: Answers) -> None:
     assert answers.store.row("SELECT id, text, body, created_at, request_hash FROM responses") == before
     assert verdicts.text_of(answers.store, response) == "text of v1:a"
     assert verdicts.text_of(answers.store, 99) == ""
+
+
+@pytest.mark.parametrize(
+    ("before", "now", "told"),
+    [
+        ('{"a": 1}', '{"a": 2}', [1, 2]),
+        ('{"a": 1}', '{"a": 1}', []),
+        (None, '{"a": 1}', [1, 2]),
+        ('{"a": 1}', None, [1, 2]),
+    ],
+)
+def test_who_needs_the_data_is_told_when_it_is_another(
+    answers: Answers, before: str | None, now: str | None, told: list[int]
+) -> None:
+    response = answers.request("v1:a")
+    for number in "123":
+        answers.artist(number)
+    answers.target(1, recipe="facts", request_hash="v1:a", built_response=response)
+    answers.target(2, recipe="facts", request_hash="v1:a", built_response=response)
+    answers.target(3, recipe="facts", request_hash="v1:a", built_response=response + 1)
+    answers.target(3, recipe="bio", request_hash="v1:a", built_response=response)
+    with answers.store.transaction() as connection:
+        connection.execute("UPDATE responses SET parsed = ?", (before,))
+    upstream.set_needed(answers.store, [("facts", "")])
+    answers.judge("v1:a", now, None if now else "no")
+    assert [number for page in upstream.changed_artists(answers.store, [("facts", "")]) for number in page] == told
 
 
 def test_outputs_are_written_again_after_verdicts(answers: Answers) -> None:
