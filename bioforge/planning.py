@@ -30,10 +30,11 @@ from bioforge.plan import (
 from bioforge.prompts import Prompts, RenderError
 from bioforge.rendering import Blocked, Outcome, Renderer, Wanted
 from bioforge.schemas import Schema, Valid
-from bioforge.store import Store, follow_ups, inputs, pending, targets, upstream, verdicts
+from bioforge.store import Store, follow_ups, inputs, pending, targets, tokens, upstream, verdicts
 from bioforge.store.follow_ups import FollowUp
 from bioforge.store.pending import Standing
 from bioforge.store.targets import EVERYBODY, Planned, PlannedArtist
+from bioforge.tokens import counter_for
 
 Pair = tuple[str, str]
 
@@ -124,12 +125,15 @@ class Planner:
             # said before there is any target: those of a plan that was broken off are retired like all others
             targets.set_planned(self._store, recipe, variant, definition, targets.NOTHING)
             targets.retire_others(self._store, recipe, variant, for_all=prompts.definition.for_all)
+        since = planned[1] if planned is not None and planned[0] == definition else targets.NOTHING
         if prompts.definition.for_all:
+            since = targets.NOTHING
             self._plan_page(prompts, targets.numbered(self._store, [EVERYBODY]))
         else:
-            since = planned[1] if planned is not None and planned[0] == definition else targets.NOTHING
             for page in targets.artists(self._store, since):
                 self._plan_page(prompts, page)
+        how = counter_for(prompts.definition.model).counting.as_text()
+        tokens.note_counting(self._store, recipe, variant, how, whole=since == targets.NOTHING)
         targets.set_planned(self._store, recipe, variant, definition, generation)
 
     def plan_unchecked(self) -> None:

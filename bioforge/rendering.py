@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from bioforge.fingerprint import canonical, request_hash
@@ -15,6 +15,7 @@ from bioforge.prompts import Needed, Prompts, RenderError, artist_context, estim
 from bioforge.store import Store, stale, targets, upstream
 from bioforge.store.targets import EVERYBODY, PlannedArtist
 from bioforge.store.upstream import Answered
+from bioforge.tokens import counter_for
 
 NEEDED_TOKENS = 300
 """Tokens that the answer of a needed recipe is taken for as long as there is none."""
@@ -54,7 +55,7 @@ def wanted(prompts: Prompts, backend: Backend, rendered: Rendered) -> Wanted:
     body = canonical(backend.body(rendered))
     definition = prompts.definition
     digest = request_hash(rendered.endpoint, body, definition.dialect, definition.sample)
-    return Wanted(digest, body, _tokens(rendered), rendered)
+    return Wanted(digest, body, _tokens(rendered, counter_for(rendered.model).count), rendered)
 
 
 def render(prompts: Prompts, backend: Backend, artist: Artist) -> Wanted:
@@ -62,12 +63,12 @@ def render(prompts: Prompts, backend: Backend, artist: Artist) -> Wanted:
     return wanted(prompts, backend, prompts.render(artist))
 
 
-def _tokens(rendered: Rendered) -> int:
+def _tokens(rendered: Rendered, count: Callable[[str], int]) -> int:
     texts = [rendered.instructions or "", rendered.input or "", *(turn.text for turn in rendered.turns)]
     if rendered.prompt is not None:
         variables = rendered.prompt.get("variables")
         texts += [str(value) for value in variables.values()] if isinstance(variables, Mapping) else []
-    return 8 + sum(estimate_tokens(text) for text in texts if text)
+    return 8 + sum(count(text) for text in texts if text)
 
 
 class Renderer:

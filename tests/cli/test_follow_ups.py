@@ -392,3 +392,14 @@ def test_an_imported_answer_ends_a_chain(project: ChainFolder) -> None:
     assert project.plan()["fresh"]
     assert project.charged() == 4
     assert answered_by(project)["3"] == "fallback"
+
+
+def test_gc_keeps_the_failure_that_an_answer_stands_in_for(project: ChainFolder) -> None:
+    project.recipes(FALLBACK)
+    project.script.faults = {("Absalon", LUNA): "refusal"}
+    project.run("run").ok()
+    project.run("gc", "--yes").ok()
+    project.edit("bioforge.toml", "Collect facts.", "Collect all facts.")
+    project.run("plan").ok()
+    project.edit("bioforge.toml", "Collect all facts.", "Collect facts.")
+    assert project.plan()["fresh"]

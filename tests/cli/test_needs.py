@@ -505,12 +505,6 @@ def test_an_answer_forgotten_above_is_asked_again_and_leaves_what_is_below(proje
     project.assert_money_is_explained()
 
 
-def test_an_answer_forgotten_below_leaves_what_is_above(project: ChainFolder) -> None:
-    project.run("run").ok()
-    project.run("forget", "1", "--recipe", "translation", "--yes").ok()
-    assert project.states("facts") == FRESH
-
-
 def test_a_limit_counts_targets_of_the_whole_chain(project: ChainFolder) -> None:
     project.run("run", "--limit", "5").ok()
     assert project.why_asked() == {("facts", "new"): 4, ("bio", "new"): 1}
@@ -548,3 +542,45 @@ def test_a_budget_ends_a_chain_in_the_middle_and_the_next_run_goes_on(project: C
     project.run("run").ok()
     assert project.charged() == 12
     project.assert_money_is_explained()
+
+
+def test_what_waits_is_not_selected_by_that(project: ChainFolder) -> None:
+    ran = project.run("run", "--select", "reason:upstream")
+    assert ran.code == 2
+    assert "these wait for what they need" in ran.err
+    assert project.charged() == 0
+
+
+def test_a_whole_chain_is_imported(project: ChainFolder, tmp_path: Path) -> None:
+    project.run("run").ok()
+    exported = project.run("export", "-F", "jsonl").ok().out
+    with chain(tmp_path / "other", FACTS, BIO, TRANSLATION) as other:
+        other.write("bought.jsonl", exported)
+        ran = other.run("import", "bought.jsonl").ok()
+        assert "adopted: 12 answers" in ran.err
+        assert other.plan()["fresh"]
+        other.run("run").ok()
+        assert other.charged() == 0
+        assert other.texts("translation") == project.texts("translation")
+
+
+def test_of_an_imported_chain_only_what_is_missing_is_asked(project: ChainFolder, tmp_path: Path) -> None:
+    project.run("run").ok()
+    lines = project.run("export", "-F", "jsonl").ok().out.splitlines(keepends=True)
+    missing = [line for line in lines if json.loads(line)["recipe"] == "facts" and json.loads(line)["artist_id"] == "3"]
+    assert len(missing) == 1
+    with chain(tmp_path / "other", FACTS, BIO, TRANSLATION) as other:
+        other.write("bought.jsonl", "".join(line for line in lines if line not in missing))
+        other.run("import", "bought.jsonl").ok()
+        assert other.reasons() == {"new": 1, "upstream": 2}
+        other.run("run").ok()
+        assert 1 <= other.charged() <= 3
+        other.run("import", "bought.jsonl").ok()
+        assert other.plan()["fresh"]
+
+
+def test_an_answer_forgotten_below_leaves_what_is_above(project: ChainFolder) -> None:
+    project.run("run").ok()
+    ran = project.run("forget", "1", "--recipe", "translation", "--yes").ok()
+    assert "1 answer forgotten" in ran.err
+    assert project.states("facts") == FRESH

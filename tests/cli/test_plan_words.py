@@ -72,3 +72,8 @@ def test_a_plan_says_with_what_its_input_was_counted(project: ProjectFolder) -> 
     with Store.open(project.root / "bioforge.db") as store:
         note_counting(store, "bio", "", EXACT.as_text(), whole=True)
     assert last_line(project).endswith(" tokens, input counted with o200k_base)")
+
+
+def test_a_plan_remembers_how_tokens_were_counted(project: ProjectFolder) -> None:
+    project.run("plan").ok()
+    assert project.value("SELECT value FROM facts WHERE name = 'counting bio'") == ESTIMATED.as_text()

@@ -223,7 +223,7 @@ def test_what_is_asked_again_and_does_not_fit_either_is_held(project: ChainFolde
 
 def test_taking_a_stricter_check_back_costs_nothing(project: ChainFolder) -> None:
     project.run("run").ok()
-    artist, limit = longest(project)
+    _, limit = longest(project)
     for _ in range(2):
         project.write("facts.json", limited(limit))
         assert project.reasons() == {"invalid": 1}
@@ -248,7 +248,7 @@ def test_a_laxer_check_makes_what_was_held_back_good_for_nothing(project: ChainF
 
 def test_what_was_found_unfit_stays_so_under_another_check_that_it_does_not_fit(project: ChainFolder) -> None:
     project.run("run").ok()
-    artist, limit = longest(project)
+    _, limit = longest(project)
     for longest_note in (limit, limit - 1, 3):
         project.write("facts.json", limited(longest_note))
         assert project.plan()["requests"] >= 1

@@ -80,7 +80,7 @@ def test_an_answer_without_a_schema_has_no_data() -> None:
 
 
 def test_a_field_that_only_some_answers_have_fails_just_those() -> None:
-    with pytest.raises(RenderError, match="input: .*'died'"):
+    with pytest.raises(RenderError, match=r"input: .*'died'"):
         rendered("{{ facts.parsed.died }}")
 
 
