@@ -1,9 +1,10 @@
-"""Chains and matrices, killed with -9 at random moments and resumed: they come to what an undisturbed run comes to."""
+"""Chains and matrices, killed or interrupted at random moments and resumed: they come to what a calm run comes to."""
 
 from __future__ import annotations
 
 import json
 import random
+import signal
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
@@ -12,6 +13,8 @@ from typing import Any
 import pytest
 from chains import BIO, FACTS, OVERVIEW, TRANSLATION, ChainFolder, Script, Words, chain
 from processes import KILLED, Child, wait_until
+
+from bioforge.errors import EXIT_INTERRUPTED
 
 ARTISTS = 8
 KILLS = 4
@@ -107,8 +110,8 @@ def kill_and_go_on(project: ChainFolder, backend: str, draw: random.Random, most
         process, until = project.begin(command, "--backend", backend), requests(project) + draw.randint(1, most)
         wait_for(project, process, until)
         if not process.gone():
-            process.kill()
-        killed += process.end().code == KILLED
+            process.signal(draw.choice((signal.SIGKILL, signal.SIGKILL, signal.SIGINT)))
+        killed += process.end().code in (KILLED, EXIT_INTERRUPTED)
         answers = {row[0]: row[1:] for row in project.rows("SELECT id, request_hash, text FROM responses")}
         assert kept.items() <= answers.items(), "a committed answer changed or went away"
         kept = answers

@@ -122,9 +122,17 @@ def test_artists_with_the_same_request_share_a_repair(project: ChainFolder) -> N
 # ------------------------------------------------------------------------------------------------------------- fallback
 
 
-@pytest.mark.parametrize("backend", ["async", "threads"])
 @pytest.mark.parametrize(
-    "fault", ["refusal", "incomplete", "content_filter", "bad_request", "drop_after", "drop_before"]
+    ("fault", "backend"),
+    [
+        ("refusal", "async"),
+        ("refusal", "threads"),
+        ("incomplete", "async"),
+        ("content_filter", "async"),
+        ("bad_request", "threads"),
+        ("drop_after", "async"),
+        ("drop_before", "threads"),
+    ],
 )
 def test_after_a_failure_that_is_final_another_model_is_asked(project: ChainFolder, fault: str, backend: str) -> None:
     project.recipes(FALLBACK)

@@ -422,6 +422,20 @@ def test_a_text_about_all_that_needs_nothing_is_asked_at_once(tmp_path: Path) ->
         assert project.charged() == 2
 
 
+def test_a_recipe_that_is_for_all_now_has_no_targets_of_single_artists_and_the_other_way_round(tmp_path: Path) -> None:
+    single = FACTS.replace("{{ artist_name }}: {{ artist_data }}", "{{ artists | length }}").replace(
+        'model = "gpt-6-luna"', 'for = "all"\nmodel = "gpt-6-luna"'
+    )
+    with chain(tmp_path / "project", FACTS) as project:
+        project.run("run").ok()
+        for tables, charged in (((single,), 5), ((FACTS,), 5), ((single,), 5)):
+            project.recipes(*tables)
+            project.run("run").ok()
+            assert project.charged() == charged
+            assert project.plan()["fresh"]
+        assert project.states("facts") == {"*": "fresh", **dict.fromkeys("0123", "removed")}
+
+
 # ------------------------------------------------------------------------------------------- what is shown before sending
 
 

@@ -297,6 +297,43 @@ def test_what_is_sent_of_a_schema_makes_everything_stale_when_it_changes(project
     assert project.plan()["fresh"]
 
 
+def test_a_broken_validator_buys_nothing_again(modelled: ChainFolder) -> None:
+    modelled.run("run").ok()
+    modelled.write("words.py", "def check(note):\n    return note.no_such_method()\n")
+    for _ in range(2):
+        ran = modelled.run("run")
+        assert ran.code == 2
+        assert "the model's own code failed in words.py, line 2" in ran.err
+        assert "mend that code; nothing was sent" in ran.err
+    modelled.write("words.py", WORDS)
+    assert modelled.plan()["fresh"]
+    assert modelled.charged() == 4
+    assert len(notes(modelled)) == 4
+
+
+def test_an_answer_that_a_broken_validator_cannot_check_is_held_until_it_is_mended(modelled: ChainFolder) -> None:
+    modelled.recipes(FACTS, 'schema = "models:Facts"\nrepair = true\n')
+    modelled.write("words.py", "def check(note):\n    return note.no_such_method()\n")
+    assert modelled.run("run").code == 1
+    assert modelled.charged() == 4, "there is nothing that could be repaired"
+    modelled.write("words.py", WORDS)
+    modelled.run("run").ok()
+    assert modelled.charged() == 4
+    assert modelled.states("facts") == FRESH
+
+
+def test_one_answer_is_not_judged_by_two_schemas(project: ChainFolder) -> None:
+    project.write("other/facts.json", limited(5))
+    project.recipes(TYPED, TYPED.replace("recipe.facts", "recipe.twin").replace("facts.json", "other/facts.json"))
+    ran = project.run("run")
+    assert ran.code == 2
+    assert "recipe.twin: asks the same as recipe.facts, and checks the answer differently" in ran.err
+    assert project.charged() == 0
+    project.recipes(TYPED, TYPED.replace("recipe.facts", "recipe.twin"))
+    project.run("run").ok()
+    assert project.charged() == 4
+
+
 def test_answers_of_before_are_checked_when_they_are_wanted_again(project: ChainFolder) -> None:
     """A reverted prompt brings back answers that were checked by the schema of then."""
     project.run("run").ok()
