@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 from bioforge.interfaces import Backend, Load
 from bioforge.model import Batch, Usage
+from bioforge.plan import UPSTREAM
 from bioforge.prompts import Definition
 from bioforge.store import Store
 from bioforge.store.stale import StaleGroup
@@ -120,7 +121,8 @@ class Estimator:
             input_tokens=round(each * group.requests),
             output_tokens=output * group.requests,
             cost_usd=None if one is None else one * group.requests,
-            counting=known.counting,
+            # what waits for another recipe's answer has no text yet that could be counted
+            counting=ESTIMATED if group.reason == UPSTREAM else known.counting,
             corrected=known.corrected,
         )
 

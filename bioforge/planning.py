@@ -146,8 +146,13 @@ class Planner:
         self.replan_dependents()
 
     def _plan_failed(self, prompts: Prompts) -> None:
-        """A new run asks again for what has failed: what was skipped for it waits again, and chains begin anew."""
+        """A new run asks again for what has failed: what was skipped for it waits again, and chains begin anew.
+
+        What is about all artists waits while a run goes on, and is skipped afterwards where any of them has failed.
+        """
         reasons = [SKIPPED] if prompts.definition.upstream else []
+        if prompts.definition.upstream and prompts.definition.for_all:
+            reasons.append(UPSTREAM)
         if prompts.definition.follows_up:
             reasons += [FAILED, MAYBE_PAID]
         for reason in reasons:

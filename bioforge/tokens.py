@@ -14,7 +14,7 @@ import re
 from collections.abc import Callable
 from dataclasses import dataclass
 from enum import StrEnum
-from functools import lru_cache
+from functools import cache, lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -139,25 +139,31 @@ _OWN_MODELS = re.compile(r"(?:ft:)?(?:chat)?(?:gpt-\d|o\d)")
 
 
 def counter_for(
-    model: str | None, folder: Path | None = None, vocabularies: tuple[Vocabulary, ...] = VOCABULARIES
+    model: str | None, folder: Path | str | None = None, vocabularies: tuple[Vocabulary, ...] = VOCABULARIES
 ) -> Counter:
     """What counts tokens for a model: as exactly as is possible without asking anybody for anything.
 
     `folder` is where vocabularies lie; by default where tiktoken keeps them. It is looked into once in a process, and
     a vocabulary takes a third of a second to read: ask only where something is to be counted.
     """
-    where = folder or vocabulary_folder()
-    return ESTIMATING if where is None else _counter(model or "", where, vocabularies)
+    where = vocabulary_folder() if folder is None else str(folder)
+    return _counter(model or "", where, vocabularies) if where else ESTIMATING
 
 
-def vocabulary_folder() -> Path | None:
-    """Where tiktoken keeps what it has downloaded; None where it is told to keep nothing."""
+def vocabulary_folder() -> str:
+    """Where tiktoken keeps what it has downloaded; empty where it is told to keep nothing."""
     for name in ("TIKTOKEN_CACHE_DIR", "DATA_GYM_CACHE_DIR"):
-        if name in os.environ:
-            return Path(os.environ[name]) if os.environ[name] else None
+        found = os.environ.get(name)
+        if found is not None:
+            return found
+    return _default_folder()
+
+
+@cache
+def _default_folder() -> str:
     import tempfile
 
-    return Path(tempfile.gettempdir(), "data-gym-cache")
+    return str(Path(tempfile.gettempdir(), "data-gym-cache"))
 
 
 def file_name(vocabulary: Vocabulary) -> str:
@@ -166,9 +172,9 @@ def file_name(vocabulary: Vocabulary) -> str:
 
 
 @lru_cache(maxsize=64)
-def _counter(model: str, folder: Path, vocabularies: tuple[Vocabulary, ...]) -> Counter:
+def _counter(model: str, folder: str, vocabularies: tuple[Vocabulary, ...]) -> Counter:
     # files before tiktoken: without one, its import would be for nothing
-    if not any((folder / file_name(vocabulary)).is_file() for vocabulary in vocabularies):
+    if not any(Path(folder, file_name(vocabulary)).is_file() for vocabulary in vocabularies):
         return ESTIMATING
     try:
         tiktoken = importlib.import_module("tiktoken")
@@ -192,13 +198,13 @@ def _encoding_name(tiktoken: Any, model: str, nearest: str) -> tuple[str | None,
 
 
 @lru_cache(maxsize=8)
-def _count_with(vocabulary: Vocabulary, folder: Path) -> Count | None:
+def _count_with(vocabulary: Vocabulary, folder: str) -> Count | None:
     """Counts with a vocabulary; None where its file is not there, not whole, or not what it should be.
 
     The file is read here and not by tiktoken, which would replace one that it does not like by downloading it.
     """
     try:
-        content = (folder / file_name(vocabulary)).read_bytes()
+        content = Path(folder, file_name(vocabulary)).read_bytes()
     except OSError:
         return None
     if hashlib.sha256(content).hexdigest() != vocabulary.sha256:

@@ -104,7 +104,7 @@ def counted_by(store: Store, recipe: str, variant: str) -> str | None:
 def note_counting(store: Store, recipe: str, variant: str, how: str, *, whole: bool) -> None:
     """Remember how tokens were counted: of every target of a recipe's variant (`whole`), or of some of them."""
     known = counted_by(store, recipe, variant)
-    if known == how:
+    if known == how or (known is None and not whole):
         return
     with store.transaction() as connection:
         connection.execute("INSERT OR REPLACE INTO facts VALUES (?, ?)", (_fact(recipe, variant), how if whole else ""))

@@ -67,17 +67,20 @@ def artists_unchecked(store: Store, recipe: str, variant: str, validation: str) 
 
 
 def save(store: Store, verdicts: Sequence[Verdict], validation: str) -> None:
-    """Answers stay as they were received; only what is thought of them changes. Who needs their data is told."""
+    """Answers stay as they were received; only what is thought of them changes. Who needs their data is told.
+
+    The data of an answer that fits no longer stays: somebody may accept it all the same.
+    """
     with store.transaction() as connection:
         connection.executemany(
             "INSERT OR IGNORE INTO upstream_changes SELECT t.recipe, t.variant, t.artist FROM targets t"
             " JOIN needed n ON n.recipe = t.recipe AND n.variant = t.variant JOIN responses r ON r.id = t.built_response"
             " WHERE t.request_hash = ? AND t.built_response = ? AND r.parsed IS NOT ?",
-            [(item.of.request_hash, item.of.response, item.parsed) for item in verdicts],
+            [(item.of.request_hash, item.of.response, item.parsed) for item in verdicts if item.parsed is not None],
         )
         why = [(None, None) if item.message is None else (SCHEMA, item.message) for item in verdicts]
         connection.executemany(
-            "UPDATE responses SET parsed = ?, validation = ?, usable = ?, error_class = ?, error_code = NULL,"
+            "UPDATE responses SET parsed = coalesce(?, parsed), validation = ?, usable = ?, error_class = ?, error_code = NULL,"
             " error_message = ? WHERE id = ?",
             [
                 (item.parsed, validation, item.message is None, *reason, item.of.response)

@@ -396,6 +396,17 @@ def test_it_is_skipped_while_anybody_has_failed(overview: ChainFolder) -> None:
     assert overview.charged() == 5
 
 
+def test_a_plan_says_that_it_is_skipped_although_others_are_still_to_come(overview: ChainFolder) -> None:
+    overview.script.faults = {("Collect", "Absalon"): "refusal"}
+    assert overview.run("run", "--select", "3").code == 1
+    assert overview.reasons() == {"failed": 1, "new": 3, "skipped": 1}
+    overview.script.faults = {}
+    overview.run("run", "-B", "--select", "3").ok()
+    assert overview.reasons() == {"new": 3, "upstream": 1}
+    overview.run("run").ok()
+    assert overview.states("overview") == {"*": "fresh"}
+
+
 def test_single_artists_may_need_the_text_about_all(tmp_path: Path) -> None:
     place = BIO.replace("bio", "place").replace('["facts"]', '["overview"]').replace("facts.text", "overview.text")
     with chain(tmp_path / "project", FACTS, OVERVIEW, place) as project:

@@ -362,14 +362,19 @@ def test_an_unfit_answer_keeps_who_needs_it_waiting_and_a_good_one_that_is_the_s
     assert project.charged() == 8
 
 
-def test_an_accepted_answer_stays_although_it_does_not_fit(project: ChainFolder) -> None:
+def test_an_accepted_answer_stays_although_it_does_not_fit_and_so_does_what_is_built_on_it(
+    project: ChainFolder,
+) -> None:
     project.run("run").ok()
     _, limit = longest(project)
+    project.recipes(TYPED, BIO.replace("facts.text", "facts.parsed.born"))
+    project.run("run").ok()
     project.write("facts.json", limited(limit))
+    assert project.reasons() == {"invalid": 1, "upstream": 1}
     project.run("accept", "reason:invalid", "--yes").ok()
     assert project.plan()["fresh"]
     project.run("run").ok()
-    assert project.charged() == 4
+    assert project.charged() == 8
 
 
 def test_a_forgotten_answer_is_not_checked(project: ChainFolder) -> None:

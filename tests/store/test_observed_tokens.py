@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import count
 from pathlib import Path
 
@@ -12,7 +12,7 @@ import pytest
 from bioforge.estimate import Estimator
 from bioforge.events import Launch, Started, Succeeded, Unusable
 from bioforge.model import Answer, Artist, Failure, Request, Usage
-from bioforge.plan import Decision
+from bioforge.plan import UPSTREAM, Decision
 from bioforge.prompts import Definition
 from bioforge.store import Selection, Store, inputs, runs, targets
 from bioforge.store.record import Recorder
@@ -298,6 +298,12 @@ def test_what_a_provider_keeps_cannot_be_counted(world: World) -> None:
     exactly(world)
     (priced,) = estimator(world, definition(prompt={"id": "pmpt_1"})).price([group()])
     assert (priced.input_tokens, priced.counting) == (6_000, ESTIMATED)
+
+
+def test_what_waits_for_another_answer_is_an_estimate(world: World) -> None:
+    exactly(world)
+    (priced,) = estimator(world).price([replace(group(), reason=UPSTREAM, detail="facts")])
+    assert priced.counting == ESTIMATED
 
 
 def test_variants_have_their_own_prices(world: World) -> None:

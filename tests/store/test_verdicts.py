@@ -92,6 +92,15 @@ def test_a_good_answer_that_no_longer_fits_is_to_be_asked_for_again(answers: Ans
     assert (known.misfit, known.detail, known.validation) == (True, "schema: facts.json: born: missing", TODAY)
 
 
+def test_the_data_of_an_answer_that_fits_no_longer_stays_for_whoever_accepts_it(answers: Answers) -> None:
+    answers.request("v1:a")
+    answers.judge("v1:a", '{"born": 1965}')
+    with answers.store.transaction() as connection:
+        connection.execute("UPDATE responses SET validation = 'v1:yesterday'")
+    answers.judge("v1:a", None, "facts.json: died: missing")
+    assert answers.of("v1:a") == ("invalid", "schema", 0, '{"born": 1965}', "facts.json: died: missing")
+
+
 def test_an_answer_that_never_fitted_stays_held(answers: Answers) -> None:
     answers.request("v1:a", "unusable", error_class="schema")
     answers.judge("v1:a", None, "facts.json: died: missing")
@@ -121,7 +130,7 @@ def test_the_answer_itself_stays_as_it_was_received(answers: Answers) -> None:
         ('{"a": 1}', '{"a": 2}', [1, 2]),
         ('{"a": 1}', '{"a": 1}', []),
         (None, '{"a": 1}', [1, 2]),
-        ('{"a": 1}', None, [1, 2]),
+        ('{"a": 1}', None, []),
     ],
 )
 def test_who_needs_the_data_is_told_when_it_is_another(

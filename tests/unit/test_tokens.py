@@ -87,17 +87,17 @@ def test_without_tiktoken_its_files_are_of_no_use(
         ({"DATA_GYM_CACHE_DIR": "/gym"}, "/gym"),
         ({"TIKTOKEN_CACHE_DIR": "/vocabularies", "DATA_GYM_CACHE_DIR": "/gym"}, "/vocabularies"),
         ({}, "{temporary}/data-gym-cache"),
-        ({"TIKTOKEN_CACHE_DIR": ""}, None),
+        ({"TIKTOKEN_CACHE_DIR": ""}, ""),
     ],
 )
 def test_vocabularies_are_looked_for_where_tiktoken_keeps_them(
-    variables: dict[str, str], folder: str | None, monkeypatch: pytest.MonkeyPatch
+    variables: dict[str, str], folder: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     for name in ("TIKTOKEN_CACHE_DIR", "DATA_GYM_CACHE_DIR"):
         monkeypatch.delenv(name, raising=False)
     for name, value in variables.items():
         monkeypatch.setenv(name, value)
-    assert vocabulary_folder() == (folder and Path(folder.format(temporary=tempfile.gettempdir())))
+    assert vocabulary_folder() == folder.format(temporary=tempfile.gettempdir())
 
 
 def test_where_tiktoken_is_to_keep_nothing_tokens_are_estimated(monkeypatch: pytest.MonkeyPatch) -> None:
