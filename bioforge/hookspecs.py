@@ -6,14 +6,14 @@ from collections.abc import Mapping
 
 import pluggy
 
-from bioforge.interfaces import BackendFactory, FolderWriter, Reader, Writer
+from bioforge.interfaces import AnyReader, AnyWriter, BackendFactory
 
 hookspec = pluggy.HookspecMarker("bioforge")
 hookimpl = pluggy.HookimplMarker("bioforge")
 
 
 @hookspec
-def bioforge_readers() -> Mapping[str, Reader]:  # type: ignore[empty-body]
+def bioforge_readers() -> Mapping[str, AnyReader]:  # type: ignore[empty-body]
     """Input formats by name. A name is also the file suffix it is chosen for (`csv` for `artists.csv`)."""
 
 
@@ -23,5 +23,5 @@ def bioforge_backends() -> Mapping[str, BackendFactory]:  # type: ignore[empty-b
 
 
 @hookspec
-def bioforge_writers() -> Mapping[str, Writer | FolderWriter]:  # type: ignore[empty-body]
+def bioforge_writers() -> Mapping[str, AnyWriter]:  # type: ignore[empty-body]
     """Output formats by name. A name is also the file suffix it is chosen for."""

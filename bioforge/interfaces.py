@@ -6,10 +6,13 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import IO, Protocol
+from typing import IO, TYPE_CHECKING, Any, ClassVar, Protocol
 
 from bioforge.events import Event, Launch
 from bioforge.model import Answer, Artist, BadRow, Batch, Failure, Paid, Rendered, Request, Usage
+
+if TYPE_CHECKING:
+    from pydantic import BaseModel
 
 # ---------------------------------------------------------------------------------------------------------- readers
 
@@ -17,12 +20,24 @@ from bioforge.model import Answer, Artist, BadRow, Batch, Failure, Paid, Rendere
 class Reader(Protocol):
     """Reads one opened source into rows, lazily and in order.
 
-    `stream` is binary and positioned at the start. Yield an `Artist` for each good row and a `BadRow` for each that
-    must be kept out; raise `InputError` only when the source as a whole cannot be read. `options` is the `[input]`
-    table of the project file without `path` and `reader`.
+    `stream` is binary and positioned at the start, unpacked where it was gzip; `source` is its name in messages. Yield an
+    `Artist` for each good row and a `BadRow` for each that must be kept out; raise `InputError` only when the source as
+    a whole cannot be read. `options` is the `[input]` table of the project file without `path`, `reader` and `strict`: as
+    it was written, or an instance of the reader's attribute `Options` (see `bioforge.options`), where it has one.
     """
 
-    def __call__(self, stream: IO[bytes], source: str, options: Mapping[str, object]) -> Iterable[Artist | BadRow]: ...
+    def __call__(self, stream: IO[bytes], source: str, options: Any) -> Iterable[Artist | BadRow]: ...
+
+
+class PathReader(Protocol):
+    """A reader for what has to be a file: it is given its path. A reader is one when it has `reads_path = True`.
+
+    Standard input, gzip and downloads are put into a file before; it is not to be changed.
+    """
+
+    reads_path: bool
+
+    def __call__(self, path: Path, source: str, options: Any) -> Iterable[Artist | BadRow]: ...
 
 
 # ---------------------------------------------------------------------------------------------------------- writers
@@ -35,10 +50,11 @@ response_id, created, model, usage, cost_usd, error`; absent where empty, except
 class Writer(Protocol):
     """Writes records to a binary stream, one at a time; never holds them all.
 
-    `options` is the `[[output]]` table without `path` and `writer`.
+    The file is put in its place when it is whole. `options` is the `[[output]]` table without `path`, `writer`, `recipe`
+    and `all`: as it was written, or an instance of the writer's attribute `Options`, where it has one.
     """
 
-    def __call__(self, records: Iterable[Record], stream: IO[bytes], options: Mapping[str, object]) -> None: ...
+    def __call__(self, records: Iterable[Record], stream: IO[bytes], options: Any) -> None: ...
 
 
 class FolderWriter(Protocol):
@@ -50,8 +66,24 @@ class FolderWriter(Protocol):
 
     writes_folder: bool
 
-    def __call__(self, records: Iterable[Record], options: Mapping[str, object]) -> Iterator[tuple[str, bytes]]: ...
+    def __call__(self, records: Iterable[Record], options: Any) -> Iterator[tuple[str, bytes]]: ...
 
+
+class PathWriter(Protocol):
+    """Writes records where a path leads, for what is no file that is written anew each time: a table of a database, a
+    record of deliveries. A writer is one when it has `writes_path = True`.
+
+    That readers never see half of it is the writer's own care. The folder exists. What it returns is shown in place of
+    the number of records. `OutputError` says that not all of it could be done: it is called again by the next run.
+    """
+
+    writes_path: bool
+
+    def __call__(self, records: Iterable[Record], path: Path, options: Any) -> str | None: ...
+
+
+AnyReader = Reader | PathReader
+AnyWriter = Writer | FolderWriter | PathWriter
 
 # --------------------------------------------------------------------------------------------------------- backends
 
@@ -237,15 +269,24 @@ class Work:
     more: Callable[[], bool] = lambda: False
 
 
+OPENAI_DIALECT = "openai-compatible"
+
+
 class Backend(ABC):
     """Executes requests. Only `execute` must be written; a backend never sees the state.
 
     `dialect` names the form of its bodies: backends with the same dialect share answers.
     """
 
-    dialect: str = "openai-compatible"
+    dialect: str = OPENAI_DIALECT
     batches: bool = False
     """Whether what it sends may outlive the run, so that `--no-wait` has a meaning."""
+    endpoints: tuple[str, ...] = ("/v1/responses", "/v1/chat/completions")
+    """What a recipe may ask for; the first one where it names none."""
+    base_url: str = "https://api.openai.com/v1"
+    """Where the vendor is found: said to who uses the embedded server, which speaks only the dialect above."""
+    Options: ClassVar[type[BaseModel] | None] = None
+    """What its table in the project file is checked by (see `bioforge.options`). None: it checks it itself."""
 
     @abstractmethod
     def execute(self, work: Work) -> Iterator[Sequence[Event]]:
@@ -256,7 +297,11 @@ class Backend(ABC):
         """Raise `UsageError` when nothing could be sent (no key, …). Called before anything is sent."""
 
     def body(self, rendered: Rendered) -> dict[str, object]:
-        """The request body for `rendered.endpoint`. This default is the shape of `/v1/responses`."""
+        """The request body for `rendered.endpoint`. This default is the shape of `/v1/responses`.
+
+        The same texts give the same body. Parameters come as they stand in the project file, and where a recipe has a
+        schema, it stands in `text` as `/v1/responses` takes it, for all endpoints but `/v1/chat/completions`.
+        """
         body: dict[str, object] = dict(rendered.parameters)
         for key, value in (
             ("model", rendered.model),
@@ -280,14 +325,14 @@ class Backend(ABC):
 @dataclass(frozen=True, slots=True)
 class BackendContext:
     """What a backend is built from. `base_url` ends without a slash; `api_key` is None when none is set;
-    `options` is the table `[backend.NAME]` of the project file, `siblings` all such tables by name; `timeout` is seconds
-    for one call."""
+    `options` is the table `[backend.NAME]` of the project file, or an instance of the backend's `Options`, where it has
+    them; `siblings` all such tables by name, as they were written; `timeout` is seconds for one call."""
 
     base_url: str
     api_key: str | None = field(repr=False)
     api_key_env: str = "OPENAI_API_KEY"
     timeout: float = 600.0
-    options: Mapping[str, object] = field(default_factory=dict)
+    options: Any = field(default_factory=dict)
     root: Path = Path()
     siblings: Mapping[str, Mapping[str, object]] = field(default_factory=dict)
 

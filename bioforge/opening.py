@@ -1,14 +1,19 @@
-"""Backends of a project: made from its configuration, and reachable for as long as something is sent."""
+"""What a project's tables name, opened with their options: its readers, writers and backends.
+
+Backends are made from the configuration, and reachable for as long as something is sent.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 
 from bioforge.config import ProjectConfig
-from bioforge.errors import ConfigError
-from bioforge.interfaces import Backend, BackendContext
+from bioforge.config.options import OptionsOf, options_of
+from bioforge.errors import ConfigError, PluginError, nearest
+from bioforge.interfaces import OPENAI_DIALECT, Backend, BackendContext
 from bioforge.plugins import Plugins
+from bioforge.readers.foreign import ReadBy
 
 SIMULATED_POLLING = {"poll_seconds": 0.5, "poll_max_seconds": 2.0}
 
@@ -19,12 +24,31 @@ SIMULATOR = "simulator"
 """The dialect of simulated answers, which must never pass for real ones."""
 
 
+def read_by(plugins: Plugins, options: OptionsOf, table: Mapping[str, object], name: str) -> ReadBy:
+    """The reader of a name with its options, which stand in `table`. Raises `PluginError` and `ConfigError`."""
+    reader = plugins.reader(name)
+    plugin = plugins.foreign("bioforge_readers", name)
+    return ReadBy(reader, options.read(reader, table, "input"), plugin, plugins.version(plugin))
+
+
 class Backends:
     """Makes backends by name. Raises `ConfigError` for an option that a backend does not know."""
 
     def __init__(self, config: ProjectConfig, plugins: Plugins) -> None:
         self._config = config
         self._plugins = plugins
+        self._options = options_of(config)
+
+    def check_tables(self, used: str) -> list[str]:
+        """Check the tables of all backends that are installed, not only of the one in use. Returns notes on the others."""
+        notes = []
+        known = self._plugins.backends()
+        for name in self._config.backend.options:
+            if name in known and name != used:
+                self.make(name)
+            elif name not in known and (near := nearest(name, known)):
+                notes.append(f"backend.{name}: no backend of that name is installed; {near}")
+        return notes
 
     def make(self, name: str, base_url: str | None = None) -> Backend:
         """`base_url`: instead of the one in the project file."""
@@ -32,19 +56,21 @@ class Backends:
         tables = dict(config.backend.options)
         if config.simulated:  # nobody wants to wait for a batch of the embedded server as for a real one
             tables["batch"] = {**SIMULATED_POLLING, **tables.get("batch", {})}
+        factory = self._plugins.backend(name)
         context = BackendContext(
             base_url=base_url or config.provider.base_url,
             api_key=NO_KEY if config.simulated else config.api_key(),
             api_key_env=config.provider.api_key_env,
             timeout=config.provider.timeout,
-            options=tables.get(name, {}),
+            options=self._options.read(factory, tables.get(name, {}), f"backend.{name}"),
             root=config.root,
             siblings=tables,
         )
         try:
-            return self._plugins.backend(name)(context)
+            made = factory(context)
         except ConfigError as error:  # an option of the backend: only it knows them
             raise ConfigError(f"{config.path.name}: {error.message}", error.hint) from None
+        return checked_backend(made, name, self._plugins)
 
     @contextmanager
     def reachable(self, *, batches_too: bool) -> Iterator[Callable[[str], Backend]]:
@@ -59,3 +85,23 @@ class Backends:
         options = config.simulator_options if batches_too else config.simulator
         with Simulator(SimulatorOptions(**options)) as server:
             yield lambda name: self.make(name, server.base_url)
+
+
+def checked_backend(made: object, name: str, plugins: Plugins) -> Backend:
+    """What a factory has made. Raises `PluginError` when it is no backend."""
+    if not isinstance(made, Backend):
+        plugin = plugins.foreign("bioforge_backends", name)
+        raise PluginError(f"plugin {plugin!r}: backend {name!r} made {type(made).__name__}, expected a Backend")
+    return made
+
+
+def dialect_of(backend: Backend, name: str, *, simulated: bool) -> str:
+    """Whose answers may be shared. Raises `ConfigError` where the embedded server does not speak as the backend does."""
+    if not simulated:
+        return backend.dialect
+    if backend.dialect != OPENAI_DIALECT:
+        raise ConfigError(
+            f"backend {name!r} cannot use the embedded server, which speaks like OpenAI's API",
+            f'write base_url = "{backend.base_url}" under [provider], and the name of its key as api_key_env',
+        )
+    return SIMULATOR

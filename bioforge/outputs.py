@@ -4,17 +4,18 @@ from __future__ import annotations
 
 import io
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import cast
+from typing import IO, cast
 
 from bioforge.config import Output, ProjectConfig
-from bioforge.errors import BioforgeError
+from bioforge.config.options import OptionsOf, options_of
+from bioforge.errors import BioforgeError, OutputError, PluginError
 from bioforge.files import atomic_write
 from bioforge.fingerprint import canonical
-from bioforge.interfaces import FolderWriter, Record, Writer
+from bioforge.interfaces import AnyWriter, FolderWriter, PathWriter, Record, Writer
 from bioforge.plugins import Plugins
 from bioforge.store import Selection, Store, upkeep
 from bioforge.store.results import records
@@ -22,11 +23,54 @@ from bioforge.store.results import records
 
 @dataclass(frozen=True, slots=True)
 class Written:
-    """An output as it is now; `changed` False: it was left as it was."""
+    """An output as it is now; `changed` False: it was left as it was. `note` is what the writer itself says of it."""
 
     path: str
     records: int
     changed: bool
+    note: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class WriteWith:
+    """A writer with its options, as it is given them."""
+
+    name: str
+    writer: AnyWriter
+    options: object
+
+    @property
+    def to_folder(self) -> bool:
+        return bool(getattr(self.writer, "writes_folder", False))
+
+    @property
+    def to_path(self) -> bool:
+        return bool(getattr(self.writer, "writes_path", False))
+
+    def stream(self, rows: Iterable[Record], stream: IO[bytes]) -> None:
+        cast("Writer", self.writer)(rows, stream, self.options)
+
+    def files(self, rows: Iterable[Record]) -> Iterator[tuple[str, bytes]]:
+        """Names and contents of the files of a folder. Raises `PluginError` for a name that leads out of it."""
+        for name, content in cast("FolderWriter", self.writer)(rows, self.options):
+            place = Path(name)
+            if place.is_absolute() or ".." in place.parts or not place.parts:
+                raise PluginError(f"writer {self.name!r} names a file outside of its folder: {name!r}")
+            yield name, content
+
+    def path(self, rows: Iterable[Record], path: Path) -> str:
+        """Raises `OutputError` when not all of it could be done."""
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise OutputError(f"cannot write {path}: {error.strerror or error}") from error
+        return cast("PathWriter", self.writer)(rows, path, self.options) or ""
+
+
+def write_with(plugins: Plugins, options: OptionsOf, name: str, table: Mapping[str, object], key: str) -> WriteWith:
+    """The writer of a name with its options, which stand in `table`. Raises `PluginError` and `ConfigError`."""
+    writer = plugins.writer(name)
+    return WriteWith(name, writer, options.read(writer, table, key))
 
 
 def write_outputs(
@@ -50,14 +94,17 @@ def write_outputs(
 
 def check_outputs(config: ProjectConfig, plugins: Plugins) -> None:
     """Raise `PluginError` or `ConfigError` for an output nobody can write: better before anything is paid for than
-    after. Options are checked by the writer itself, which is given no records and a place that is thrown away."""
+    after. A writer without a model of its options checks them itself: it is given no records and a place that is thrown
+    away."""
     for output in config.outputs:
-        writer = plugins.writer(writer_name(output.path, output.writer))
+        chosen = _chosen(config, plugins, output)
+        if chosen.to_path or getattr(chosen.writer, "Options", None) is not None:
+            continue
         try:
-            if getattr(writer, "writes_folder", False):
-                list(cast("FolderWriter", writer)((), output.options))
+            if chosen.to_folder:
+                list(chosen.files(()))
             else:
-                cast("Writer", writer)((), io.BytesIO(), output.options)
+                chosen.stream((), io.BytesIO())
         except BioforgeError:
             raise
         except Exception:  # a plugin's writer that cannot do without records: that says nothing about its options
@@ -78,7 +125,7 @@ def _write(
 ) -> Written:
     path = config.root / output.path
     name = writer_name(output.path, output.writer)
-    writer = plugins.writer(name)
+    chosen_writer = _chosen(config, plugins, output)
     recipes = (output.recipe,) if output.recipe else tuple(config.recipes)
     most = None if output.all else 1
     chosen = tuple((recipe, name) for recipe in recipes for name in variants[recipe][:most])
@@ -89,21 +136,27 @@ def _write(
         return Written(output.path, 0, changed=False)
     counter = _Counter(records(store, Selection(recipes=recipes, variants=chosen)))
     files: str | None = None
-    if getattr(writer, "writes_folder", False):
-        files = json.dumps(_write_folder(path, cast("FolderWriter", writer), counter, output, before and before[3]))
+    note = ""
+    if chosen_writer.to_folder:
+        files = json.dumps(_write_folder(path, chosen_writer, counter, before and before[3]))
+    elif chosen_writer.to_path:
+        note = chosen_writer.path(counter, path)
     else:
         with atomic_write(path) as stream:
-            cast("Writer", writer)(counter, stream, output.options)
+            chosen_writer.stream(counter, stream)
     upkeep.remember_output(store, output.path, options, version, _signature(path) or "", files)
-    return Written(output.path, counter.count, changed=True)
+    return Written(output.path, counter.count, changed=True, note=note)
 
 
-def _write_folder(
-    folder: Path, writer: FolderWriter, rows: Iterator[Record], output: Output, before: str | None
-) -> list[str]:
+def _chosen(config: ProjectConfig, plugins: Plugins, output: Output) -> WriteWith:
+    key = "output" if len(config.outputs) == 1 else f"output {config.outputs.index(output) + 1}"
+    return write_with(plugins, options_of(config), writer_name(output.path, output.writer), output.options, key)
+
+
+def _write_folder(folder: Path, writer: WriteWith, rows: Iterator[Record], before: str | None) -> list[str]:
     """Files that an earlier run wrote and this one does not are removed; files of others are left alone."""
     names: list[str] = []
-    for name, content in writer(rows, output.options):
+    for name, content in writer.files(rows):
         with atomic_write(folder / name, durable=False) as stream:
             stream.write(content)
         names.append(name)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import importlib
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from typing import TYPE_CHECKING, Any, cast
@@ -12,12 +12,19 @@ import pluggy
 
 from bioforge import __version__, hookspecs
 from bioforge.errors import PluginError, nearest
-from bioforge.interfaces import BackendFactory, FolderWriter, Reader, Writer
+from bioforge.interfaces import AnyReader, AnyWriter, BackendFactory
 
 if TYPE_CHECKING:
     from importlib.metadata import EntryPoint
 
 GROUP = "bioforge"
+API_VERSION = 1
+"""The version of the contract: `hookspecs.py`, and what `bioforge.plugin` names. A change that breaks plugins raises it."""
+
+DECLARATION = "BIOFORGE_API"
+"""What a plugin's module says it is made for."""
+
+BUILT_IN_SOURCE = "built in"
 BUILT_IN = ("bioforge.readers", "bioforge.writers", "bioforge.openai.plugin")
 HOOKS = ("bioforge_readers", "bioforge_backends", "bioforge_writers")
 
@@ -25,24 +32,29 @@ HOOKS = ("bioforge_readers", "bioforge_backends", "bioforge_writers")
 @dataclass(frozen=True, slots=True)
 class PluginInfo:
     """A plugin as people know it: its distribution's name and version, where it comes from (`built in`, or its entry
-    point), and the names it provides by hook."""
+    point), the names it provides by hook, the version of the contract it is made for, and what is wrong with it."""
 
     name: str
     version: str = ""
     source: str = ""
     provides: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    api: int | None = None
+    problems: tuple[str, ...] = ()
 
 
-def build_manager(load: str | None, *, built_in: Iterable[str] = BUILT_IN) -> Plugins:
+def build_manager(
+    load: str | None, *, built_in: Iterable[str] = BUILT_IN, warn: Callable[[str], None] = lambda problem: None
+) -> Plugins:
     """The built-in plugins, and the installed ones that `load` chooses.
 
     `load` is `BIOFORGE_LOAD_PLUGINS`: None for all, an empty text for none, or names separated by commas (of the
-    distribution or of the entry point). PluginError when one of them is not installed. A plugin that cannot be
-    imported or registered does not stop the others: it is one of `Plugins.problems`.
+    distribution or of the entry point). PluginError when one of them is not installed. A plugin that cannot be used is
+    left out and does not stop the others: what is wrong is one of `Plugins.problems`, and told to `warn` when it is
+    found.
     """
-    plugins = Plugins()
+    plugins = Plugins(warn)
     for module in built_in:
-        plugins.load(partial(importlib.import_module, module), module, __version__, "built in")
+        plugins.load(partial(importlib.import_module, module), module, __version__, BUILT_IN_SOURCE)
     if load is None or load.strip():
         for entry, name, version in _installed(load):
             unique = f"{name}:{entry.name}" if name in plugins else name
@@ -78,130 +90,153 @@ def _same(name: str) -> str:
 
 
 @dataclass(slots=True)
-class _Collected:
-    """What one hook gave: values by plugin and name, and the first plugin error."""
+class _Known:
+    """A plugin, and its problems so far. One that is `out` is not asked."""
 
-    values: dict[str, dict[str, Any]] = field(default_factory=dict)
-    wrong: PluginError | None = None
+    plugin: object
+    version: str
+    source: str
+    problems: list[str] = field(default_factory=list)
+    out: bool = False
 
 
 class Plugins:
-    """Plugins and what they provide. `problems` has a sentence for each that could not be used."""
+    """Plugins and what they provide. `problems` has a sentence for each thing that could not be used."""
 
-    def __init__(self) -> None:
+    def __init__(self, warn: Callable[[str], None] = lambda problem: None) -> None:
         self._manager = pluggy.PluginManager("bioforge")
         self._manager.add_hookspecs(hookspecs)
-        self._known: dict[str, tuple[object, str, str]] = {}
-        self._collected: dict[str, _Collected] = {}
+        self._known: dict[str, _Known] = {}
+        self._collected: dict[str, dict[str, dict[str, Any]]] = {}
+        self._warn = warn
         self.problems: list[str] = []
 
     def load(self, get: Callable[[], object], name: str, version: str = "", source: str = "") -> None:
         """Register what `get` returns; a failure is a problem of this plugin, not of the others."""
+        known = self._known[name] = _Known(None, version, source)
         try:
-            plugin = get()
+            known.plugin = get()
         # Whatever a foreign module does while it is imported, the other plugins are to work.
         except (Exception, SystemExit) as problem:
-            self.problems.append(f"plugin {name!r} cannot be imported: {type(problem).__name__}: {problem}")
+            self._leave_out(name, f"cannot be imported: {type(problem).__name__}: {problem}")
+            return
+        if source != BUILT_IN_SOURCE and (wrong := _wrong_version(known.plugin)):
+            self._leave_out(name, wrong)
             return
         try:
-            self.register(plugin, name, version, source)
+            self.register(known.plugin, name, version, source)
         except PluginError as problem:
-            self.problems.append(problem.message)
+            self._leave_out(name, problem.message)
 
     def register(self, plugin: object, name: str, version: str = "", source: str = "") -> None:
         """Add a module or object with hook implementations. PluginError when it does not fit the hooks."""
         try:
             self._manager.register(plugin, name)
         except (pluggy.PluginValidationError, ValueError) as problem:
-            raise PluginError(f"plugin {name!r} cannot be used: {problem}") from None
-        self._known[name] = (plugin, version, source)
+            raise PluginError(f"cannot be used: {str(problem).strip()}") from None
+        if wrong := self._wrong_hooks(plugin):
+            self._manager.unregister(plugin)
+            raise PluginError(wrong)
+        self._known[name] = _Known(plugin, version, source)
         self._collected.clear()
 
     def __contains__(self, name: str) -> bool:
         return name in self._known
 
-    def readers(self) -> dict[str, Reader]:
-        return cast("dict[str, Reader]", self._all("bioforge_readers"))
+    def readers(self) -> dict[str, AnyReader]:
+        """By name; a name that two plugins claim is nobody's."""
+        return cast("dict[str, AnyReader]", self._all("bioforge_readers"))
 
     def backends(self) -> dict[str, BackendFactory]:
         return cast("dict[str, BackendFactory]", self._all("bioforge_backends"))
 
-    def writers(self) -> dict[str, Writer | FolderWriter]:
-        return cast("dict[str, Writer | FolderWriter]", self._all("bioforge_writers"))
+    def writers(self) -> dict[str, AnyWriter]:
+        return cast("dict[str, AnyWriter]", self._all("bioforge_writers"))
 
-    def reader(self, name: str) -> Reader:
-        """PluginError with the nearest name and all known ones when there is no such reader."""
-        return cast("Reader", self._one("reader", name, self.readers()))
+    def reader(self, name: str) -> AnyReader:
+        """PluginError with the nearest name and all known ones when there is no such reader, or more than one."""
+        return cast("AnyReader", self._one("reader", name))
 
     def backend(self, name: str) -> BackendFactory:
-        return cast("BackendFactory", self._one("backend", name, self.backends()))
+        return cast("BackendFactory", self._one("backend", name))
 
-    def writer(self, name: str) -> Writer | FolderWriter:
-        return cast("Writer | FolderWriter", self._one("writer", name, self.writers()))
+    def writer(self, name: str) -> AnyWriter:
+        return cast("AnyWriter", self._one("writer", name))
+
+    def foreign(self, hook: str, name: str) -> str:
+        """The plugin that brings a name; empty for what is built in."""
+        owner = next((plugin for plugin, values in self._collect(hook).items() if name in values), "")
+        return "" if not owner or self._known[owner].source == BUILT_IN_SOURCE else owner
+
+    def version(self, plugin: str) -> str:
+        """The version of a plugin's distribution; empty for one that has none."""
+        return self._known[plugin].version if plugin in self._known else ""
 
     def describe(self) -> list[PluginInfo]:
-        """Every plugin with what it provides, in the order of loading. Whatever is wrong with one is added to
-        `problems` instead of raised."""
+        """Every plugin with what it provides and what is wrong with it, in the order of loading."""
         self.conflicts()
         return [
-            PluginInfo(name, version, source, self._provided(name))
-            for name, (_, version, source) in self._known.items()
+            PluginInfo(
+                name,
+                known.version,
+                known.source,
+                {hook: tuple(self._collected[hook].get(name, ())) for hook in HOOKS},
+                API_VERSION if known.source == BUILT_IN_SOURCE else getattr(known.plugin, DECLARATION, None),
+                tuple(known.problems),
+            )
+            for name, known in self._known.items()
         ]
 
     def conflicts(self) -> list[str]:
         """Run every check of every hook, and add what is wrong to `problems`, which is returned."""
         for hook in HOOKS:
-            self._collect(hook)
-            try:
-                self._all(hook)
-            except PluginError as problem:
-                if problem.message not in self.problems:
-                    self.problems.append(problem.message)
+            for name, owners in self._owners(hook).items():
+                if len(owners) > 1:
+                    self._tell(_claimed(name, hook, owners))
         return self.problems
 
-    def _provided(self, plugin: str) -> dict[str, tuple[str, ...]]:
-        """Names by hook; asks after `conflicts`, so that every hook is collected."""
-        return {hook: tuple(self._collected[hook].values.get(plugin, ())) for hook in HOOKS}
+    def _owners(self, hook: str) -> dict[str, list[str]]:
+        """Who provides what, by name."""
+        owners: dict[str, list[str]] = {}
+        for plugin, values in self._collect(hook).items():
+            for name in values:
+                owners.setdefault(name, []).append(plugin)
+        return owners
 
-    def _one(self, kind: str, name: str, known: Mapping[str, object]) -> object:
-        if name in known:
-            return known[name]
-        near = nearest(name, known)
-        hint = f"known: {', '.join(sorted(known)) or 'none'}"
+    def _one(self, kind: str, name: str) -> object:
+        hook = f"bioforge_{kind}s"
+        owners = self._owners(hook)
+        match owners.get(name, ()):
+            case [owner]:
+                return self._collect(hook)[owner][name]
+            case [_, _, *_]:
+                raise PluginError(
+                    _claimed(name, hook, owners[name]), "uninstall one, or leave it out with BIOFORGE_LOAD_PLUGINS"
+                )
+        near = nearest(name, owners)
+        hint = f"known: {', '.join(sorted(owners)) or 'none'}"
         raise PluginError(f"no {kind} {name!r}{near and '; ' + near}", "; ".join([hint, *self.problems]))
 
     def _all(self, hook: str) -> dict[str, Any]:
-        """What every plugin returns from `hook`, merged; PluginError for unknown hooks, wrong types and two claims."""
-        self._check_hooks()
+        """What every plugin returns from `hook`, merged."""
         collected = self._collect(hook)
-        if collected.wrong:
-            raise collected.wrong
-        merged: dict[str, Any] = {}
-        claimed: dict[str, str] = {}
-        for plugin, values in collected.values.items():
-            for name, value in values.items():
-                if name in claimed:
-                    raise PluginError(
-                        f"{name!r} is claimed by two plugins, {claimed[name]!r} and {plugin!r} ({hook})",
-                        "uninstall one, or leave it out with BIOFORGE_LOAD_PLUGINS",
-                    )
-                claimed[name] = plugin
-                merged[name] = value
-        return merged
+        return {name: collected[owners[0]][name] for name, owners in self._owners(hook).items() if len(owners) == 1}
 
-    def _collect(self, hook: str) -> _Collected:
-        """Each plugin asked once."""
+    def _collect(self, hook: str) -> dict[str, dict[str, Any]]:
+        """Each plugin asked once: values by plugin and name."""
         if hook not in self._collected:
-            collected = self._collected[hook] = _Collected()
-            for name in self._known:
+            collected: dict[str, dict[str, Any]] = {}
+            for name, known in self._known.items():
+                if known.out:
+                    continue
                 try:
-                    collected.values[name] = self._ask(hook, name)
+                    collected[name] = self._ask(hook, known.plugin)
                 except PluginError as problem:
-                    collected.wrong = collected.wrong or problem
+                    self._note(name, problem.message)
+            self._collected[hook] = collected
         return self._collected[hook]
 
-    def _ask(self, hook: str, name: str) -> dict[str, Any]:
-        plugin = self._known[name][0]
+    def _ask(self, hook: str, plugin: object) -> dict[str, Any]:
         found: dict[str, Any] = {}
         for implementation in getattr(self._manager.hook, hook).get_hookimpls():
             if implementation.plugin is not plugin:
@@ -209,36 +244,71 @@ class Plugins:
             try:
                 values = implementation.function()
             except Exception as problem:
-                self.problems.append(f"plugin {name!r} fails in {hook}: {type(problem).__name__}: {problem}")
-                continue
-            found.update(_checked(values, hook, name))
+                raise PluginError(f"{hook} fails: {type(problem).__name__}: {problem}") from None
+            found.update(_checked(values, hook))
         return found
 
-    def _check_hooks(self) -> None:
-        for name, (plugin, _, _) in self._known.items():
-            for caller in self._manager.get_hookcallers(plugin) or ():
-                optional = all(one.optionalhook for one in caller.get_hookimpls() if one.plugin is plugin)
-                if not caller.has_spec() and not optional:
-                    near = nearest(caller.name, HOOKS)
-                    raise PluginError(
-                        f"plugin {name!r} implements an unknown hook {caller.name!r}{near and '; ' + near}",
-                        f"hooks: {', '.join(HOOKS)}; the plugin may be made for another version of bioforge",
-                    )
-            called = {caller.name for caller in self._manager.get_hookcallers(plugin) or ()}
-            for hook in HOOKS:
-                if hook not in called and callable(getattr(plugin, hook, None)):
-                    raise PluginError(
-                        f"plugin {name!r} has a function {hook!r} without @hookimpl, so it is never called"
-                    )
+    def _wrong_hooks(self, plugin: object) -> str:
+        """What is wrong with the hooks that a registered plugin implements, or an empty text."""
+        called = set()
+        for caller in self._manager.get_hookcallers(plugin) or ():
+            called.add(caller.name)
+            optional = all(one.optionalhook for one in caller.get_hookimpls() if one.plugin is plugin)
+            if not caller.has_spec() and not optional:
+                near = nearest(caller.name, HOOKS) or f"hooks are: {', '.join(HOOKS)}"
+                return f"implements an unknown hook {caller.name!r}; {near}"
+        for hook in HOOKS:
+            if hook not in called and callable(getattr(plugin, hook, None)):
+                return f"has a function {hook!r} without @hookimpl, so it is never called"
+        return ""
+
+    def _leave_out(self, name: str, problem: str) -> None:
+        self._known[name].out = True
+        self._note(name, f"{problem}; it is left out")
+
+    def _note(self, name: str, problem: str) -> None:
+        known = self._known[name]
+        known.problems.append(problem)
+        version = f" {known.version}" if known.version else ""
+        self._tell(f"plugin {name!r}{version}: {problem}")
+
+    def _tell(self, problem: str) -> None:
+        if problem not in self.problems:
+            self.problems.append(problem)
+            self._warn(problem)
 
 
-def _checked(values: object, hook: str, plugin: str) -> dict[str, Any]:
-    where = f"plugin {plugin!r}, {hook}"
+def _claimed(name: str, hook: str, owners: Sequence[str]) -> str:
+    return f"{name!r} is claimed by {len(owners)} plugins, {' and '.join(map(repr, owners))} ({hook})"
+
+
+def _wrong_version(plugin: object) -> str:
+    """What is wrong with the version of the contract that a plugin is made for, or an empty text."""
+    declared = getattr(plugin, DECLARATION, None)
+    match declared:
+        case None:
+            return (
+                f"does not say which version of the contract it is made for: put {DECLARATION} = {API_VERSION} into it"
+            )
+        case int() if declared == API_VERSION and declared is not True:
+            return ""
+        case int() if not isinstance(declared, bool):
+            newer = "a newer bioforge" if declared > API_VERSION else "a newer version of the plugin"
+            return (
+                f"is made for version {declared} of the contract, and this bioforge has {API_VERSION}: it needs {newer}"
+            )
+    return f"{DECLARATION} is {declared!r:.40}, expected a whole number like {API_VERSION}"
+
+
+def _checked(values: object, hook: str) -> dict[str, Any]:
     if not isinstance(values, Mapping):
-        raise PluginError(f"{where}: expected a mapping of names, found {type(values).__name__}")
+        raise PluginError(f"{hook}: expected a mapping of names, found {type(values).__name__}")
     for name, value in values.items():
         if not isinstance(name, str) or not name:
-            raise PluginError(f"{where}: expected a name as text, found {name!r}")
+            raise PluginError(f"{hook}: expected a name as text, found {name!r}")
         if not callable(value):
-            raise PluginError(f"{where}: {name!r} should be something to call, found {type(value).__name__}")
+            raise PluginError(f"{hook}: {name!r} should be something to call, found {type(value).__name__}")
+        options = getattr(value, "Options", None)
+        if options is not None and not (isinstance(options, type) and hasattr(options, "model_validate")):
+            raise PluginError(f"{hook}: {name!r} has Options that are no pydantic model: {options!r:.60}")
     return dict(values)

@@ -11,6 +11,7 @@ from pathlib import Path
 from bioforge import engine, planfile, selecting
 from bioforge.aftermath import Aftermath
 from bioforge.config import ProjectConfig
+from bioforge.config.options import options_of
 from bioforge.config.relations import in_order
 from bioforge.errors import (
     EXIT_INTERRUPTED,
@@ -24,13 +25,14 @@ from bioforge.estimate import Estimator, batch_loads, loads, total
 from bioforge.events import Stopped
 from bioforge.interfaces import Backend, Job, Limits, Stop, Work
 from bioforge.model import Batch
-from bioforge.opening import SIMULATOR, Backends
+from bioforge.opening import Backends, dialect_of, read_by
 from bioforge.orders import Order, Plan, Result, Watcher
 from bioforge.outputs import check_outputs, write_outputs
 from bioforge.plan import UPSTREAM
 from bioforge.planning import Planner
 from bioforge.plugins import Plugins
 from bioforge.prompts import Prompts
+from bioforge.readers.foreign import ReadBy
 from bioforge.recipes import definitions, no_data_notes, prompt_notes
 from bioforge.refresh import InputSpec, Refreshed, refresh
 from bioforge.requesting import Requests
@@ -55,8 +57,9 @@ class OpenProject:
         self.backend_name = config.backend.name
         self._backends = Backends(config, plugins)
         self.backend = self._backends.make(self.backend_name)
-        dialect = SIMULATOR if config.simulated else self.backend.dialect
-        self.prompts = [Prompts(definition) for definition in definitions(config, dialect)]
+        self.notes = self._backends.check_tables(self.backend_name)
+        dialect = dialect_of(self.backend, self.backend_name, simulated=config.simulated)
+        self.prompts = [Prompts(definition) for definition in definitions(config, dialect, self.backend.endpoints)]
 
     @property
     def provider(self) -> str:
@@ -107,7 +110,7 @@ class OpenProject:
         done = refresh(
             store,
             self.input_spec,
-            self.plugins.reader,
+            self._read_by,
             self.prompts,
             self.backend,
             ask_again_maybe_paid=self.config.retry.maybe_paid,
@@ -125,6 +128,9 @@ class OpenProject:
                     "mend the rows, or run without --strict (and `strict = false`) to leave them out; nothing was sent",
                 )
         return done
+
+    def _read_by(self, name: str) -> ReadBy:
+        return read_by(self.plugins, options_of(self.config), self.input_spec.options, name)
 
     def plan(self, store: Store, selection: Selection, deadline: float | None = None) -> Plan:
         """What a run would do now, priced; `deadline` in seconds. Sends nothing."""

@@ -85,9 +85,9 @@ class Definition:
         """The request parameters, with the schema where the endpoint wants it."""
         if self.schema is None:
             return self.parameters
-        from bioforge.schemas import PARAMETERS, response_format
+        from bioforge.schemas import parameter, response_format
 
-        name = PARAMETERS[self.endpoint]
+        name = parameter(self.endpoint)
         given = self.parameters.get(name)
         more = given if isinstance(given, Mapping) else {}
         return {**self.parameters, name: {**more, **response_format(self.schema, self.endpoint)}}

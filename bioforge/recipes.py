@@ -6,9 +6,10 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 
 from bioforge.config import ProjectConfig, Recipe, TemplateText
+from bioforge.config.mistakes import short
 from bioforge.config.relations import TEMPLATES, in_order
 from bioforge.config.templates import resolve
-from bioforge.errors import ConfigError
+from bioforge.errors import ConfigError, nearest
 from bioforge.fingerprint import definition_hash
 from bioforge.prompts import Definition, Prompts
 from bioforge.schemas import Schema, load_schema
@@ -18,10 +19,11 @@ PROMPT_OBJECTS_END = "2026-11-30"
 """The day on which OpenAI ends the prompts API and requests that name a prompt by its id."""
 
 
-def definitions(config: ProjectConfig, dialect: str) -> Iterator[Definition]:
-    """Every variant of every recipe, what is needed before what needs it; `dialect` names whose answers may be shared.
+def definitions(config: ProjectConfig, dialect: str, endpoints: Sequence[str]) -> Iterator[Definition]:
+    """Every variant of every recipe, what is needed before what needs it; `dialect` names whose answers may be shared,
+    `endpoints` is what the backend can ask; the first one is for recipes that name none.
 
-    Raises `ConfigError` for a schema that cannot be used.
+    Raises `ConfigError` for a schema or an endpoint that cannot be used.
     """
     asked: dict[str, tuple[str, str | None]] = {}
     variants: dict[str, list[Variant]] = {}
@@ -29,11 +31,12 @@ def definitions(config: ProjectConfig, dialect: str) -> Iterator[Definition]:
     for name in in_order(config.recipes):
         recipe = config.recipes[name]
         schema = _schema(config, name, recipe)
+        endpoint = _endpoint(config, name, recipe, endpoints)
         variants[name] = expand(recipe.matrix, recipe.samples, {need: variants[need] for need in recipe.needs})
         if not variants[name]:  # what is shared by needed recipes never agrees
             raise ConfigError(f"{config.path.name}: recipe.{name}.needs: these recipes have no variant in common")
         for variant in variants[name]:
-            definition = _definition(config, name, recipe, variant, schema, dialect, with_schema)
+            definition = _definition(config, name, recipe, endpoint, variant, schema, dialect, with_schema)
             _check_checks(config, definition, asked)
             yield definition
 
@@ -58,6 +61,7 @@ def _definition(
     config: ProjectConfig,
     name: str,
     recipe: Recipe,
+    endpoint: str,
     variant: Variant,
     schema: Schema | None,
     dialect: str,
@@ -76,7 +80,7 @@ def _definition(
     return Definition(
         recipe=name,
         variant=variant.name,
-        endpoint=recipe.endpoint,
+        endpoint=endpoint,
         model=model,
         instructions=_text(templates["instructions"]),
         input=_text(templates["input"]),
@@ -92,6 +96,17 @@ def _definition(
         repair=recipe.repair,
         fallback=tuple(other for other in recipe.fallback if other != model),
     )
+
+
+def _endpoint(config: ProjectConfig, name: str, recipe: Recipe, endpoints: Sequence[str]) -> str:
+    found = recipe.endpoint
+    if found is not None and found not in endpoints:
+        near = nearest(found, endpoints)
+        raise ConfigError(
+            f"{config.path.name}: recipe.{name}.endpoint: expected {' or '.join(map(repr, endpoints))} for backend"
+            f" {config.backend.name!r}, found {short(found)}{near and '; ' + near}"
+        )
+    return found or endpoints[0]
 
 
 def _schema(config: ProjectConfig, name: str, recipe: Recipe) -> Schema | None:

@@ -2,21 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from bioforge.errors import PluginError
 from bioforge.fingerprint import definition_hash
-from bioforge.interfaces import Backend, Reader
+from bioforge.interfaces import Backend
 from bioforge.model import Artist, BadRow
 from bioforge.planning import Planner
 from bioforge.prompts import Prompts
+from bioforge.readers.foreign import FindReader
 from bioforge.readers.sources import Signature, Source, find, is_url
 from bioforge.store import Store, inputs
 from bioforge.store.inputs import Reading
-
-FindReader = Callable[[str], Reader]
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,7 +68,10 @@ def read_input(store: Store, spec: InputSpec, find_reader: FindReader) -> Readin
     """Read the input into the state, unless every source is known to be untouched."""
     known = inputs.sources(store)
     # a hash, because a path may be a URL that carries a token
-    reader = definition_hash({"reader": spec.reader, "options": spec.options, "path": spec.path})
+    read_as: dict[str, object] = {"reader": spec.reader, "options": spec.options, "path": spec.path}
+    if plugin := _plugin(spec, find_reader):  # another version of it may read something else
+        read_as["plugin"] = plugin
+    reader = definition_hash(read_as)
     same_reader = inputs.remembered_reader(store) == reader
     found: list[Source]
     seen: dict[str, dict[str, Any]] = {}
@@ -106,6 +109,16 @@ def read_input(store: Store, spec: InputSpec, find_reader: FindReader) -> Readin
     return reading
 
 
+def _plugin(spec: InputSpec, find_reader: FindReader) -> str:
+    """Which plugin reads the input, and its version; empty for what is built in."""
+    name = spec.reader or Source(spec.path, None).suffix or "csv"
+    try:
+        found = find_reader(name)
+    except PluginError:  # the name of a path that is a pattern; whoever reads its files says what is wrong
+        return ""
+    return f"{found.plugin} {found.version}".strip()
+
+
 def _signature_text(signature: Signature | None) -> str | None:
     """None for what has to be read each time: streams, and files too young for their clock to be trusted."""
     if signature is None or not signature.trusted:
@@ -115,6 +128,4 @@ def _signature_text(signature: Signature | None) -> str | None:
 
 def _rows(sources: Iterable[Source], spec: InputSpec, find_reader: FindReader) -> Iterator[Artist | BadRow]:
     for source in sources:
-        reader = find_reader(spec.reader or source.suffix or "csv")
-        with source.open() as stream:
-            yield from reader(stream, source.name, spec.options)
+        yield from find_reader(spec.reader or source.suffix or "csv").rows(source)

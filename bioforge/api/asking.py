@@ -12,12 +12,11 @@ from typing import TYPE_CHECKING, Any
 from pydantic import BaseModel
 
 from bioforge.api.results import Item
-from bioforge.config.tables import ENDPOINTS
 from bioforge.errors import BadArgument, ConfigError
 from bioforge.fingerprint import canonical, request_hash
 from bioforge.interfaces import Backend
 from bioforge.model import Rendered, Request, Turn, Usage
-from bioforge.schemas import PARAMETERS, Schema, from_document, from_model, load_schema, repair_instructions
+from bioforge.schemas import Schema, from_document, from_model, load_schema, parameter, repair_instructions
 from bioforge.schemas.asking import response_format
 
 if TYPE_CHECKING:
@@ -61,12 +60,13 @@ class Question:
 class Asker:
     """Makes questions. Safe to use from any thread."""
 
-    def __init__(self, backend: Backend, dialect: str, model: str | None, endpoint: str) -> None:
-        """`model` and `endpoint` are for items that name none."""
+    def __init__(self, backend: Backend, dialect: str, model: str | None, endpoint: str | None) -> None:
+        """`model` and `endpoint` are for items that name none. Without an endpoint: the backend's first one."""
         self._backend = backend
         self._dialect = dialect
         self._model = model
-        self._endpoint = endpoint
+        self._endpoint = endpoint or backend.endpoints[0]
+        self._known(self._endpoint)
         self._schemas: dict[type[BaseModel] | str, Schema] = {}
         self._answered: dict[str, tuple[int, int]] = {}
 
@@ -91,8 +91,7 @@ class Asker:
     def _rendered(self, item: Item, prompt: str) -> tuple[Rendered, Schema | None]:
         """All but the model."""
         endpoint = self._endpoint if item.endpoint is None else item.endpoint
-        if endpoint not in ENDPOINTS:
-            raise BadArgument(f"endpoint: expected {' or '.join(map(repr, ENDPOINTS))}, found {_short(endpoint)}")
+        self._known(endpoint)
         schema = None if item.schema is None else self.schema(item.schema)
         rendered = Rendered(
             endpoint=endpoint,
@@ -103,6 +102,11 @@ class Asker:
             parameters=_parameters(item, endpoint, schema),
         )
         return rendered, schema
+
+    def _known(self, endpoint: str) -> None:
+        known = self._backend.endpoints
+        if endpoint not in known:
+            raise BadArgument(f"endpoint: expected {' or '.join(map(repr, known))}, found {_short(endpoint)}")
 
     def repairing(self, question: Question, text: str, errors: tuple[SchemaError, ...]) -> Question:
         """The question that sends an answer back with what is wrong with it."""
@@ -244,7 +248,7 @@ def _parameters(item: Item, endpoint: str, schema: Schema | None) -> dict[str, o
         if value is not None:
             made[name] = value
     if schema is not None:
-        name = PARAMETERS[endpoint]
+        name = parameter(endpoint)
         given = made.get(name)
         made[name] = {**(given if isinstance(given, Mapping) else {}), **response_format(schema, endpoint)}
     return made

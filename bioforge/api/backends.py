@@ -51,9 +51,9 @@ class Backends:
     @property
     def dialect(self) -> str:
         """Whose answers may be shared: simulated ones must never pass for real ones."""
-        from bioforge.opening import SIMULATOR
+        from bioforge.opening import dialect_of
 
-        return SIMULATOR if self.setting.simulated else self.asking.dialect
+        return dialect_of(self.asking, self.setting.config.backend, simulated=self.setting.simulated)
 
     def sending(self, stack: ExitStack) -> Backend:
         """Ready to send. The embedded server runs until the stack is closed. Raises `UsageError` without a key."""
@@ -92,23 +92,25 @@ class Backends:
         self._sending = None
 
     def _make(self, base_url: str) -> Backend:
-        from bioforge.opening import NO_KEY, SIMULATED_POLLING
+        from bioforge.config.options import OptionsOf
+        from bioforge.opening import NO_KEY, SIMULATED_POLLING, checked_backend
 
         setting = self.setting
         name, provider = setting.config.backend, setting.config.provider
         tables = {other: setting.options(other) for other in {name, "batch", *setting.config.options}}
         if setting.simulated:
             tables["batch"] = {**SIMULATED_POLLING, **tables["batch"]}
+        factory = self._plugins.backend(name)
         context = BackendContext(
             base_url=base_url,
             api_key=NO_KEY if setting.simulated else setting.api_key(),
             api_key_env=provider.api_key_env,
             timeout=provider.timeout,
-            options=tables[name],
+            options=OptionsOf("Config", setting.variable).read(factory, tables[name], f"options.{name}"),
             root=Path.cwd(),
             siblings=tables,
         )
-        return self._plugins.backend(name)(context)
+        return checked_backend(factory(context), name, self._plugins)
 
     @cached_property
     def _simulator_options(self) -> dict[str, Any]:

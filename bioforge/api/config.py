@@ -8,7 +8,7 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal, Self
+from typing import TYPE_CHECKING, Annotated, Any, Self
 
 from pydantic import Field, SecretStr, ValidationError, model_validator
 
@@ -107,9 +107,7 @@ class Config(Table):
     batch: BatchConfig = Field(default_factory=BatchConfig, description="a BatchConfig")
     backend: Text = Field(default="async", description="the name of a backend, like 'async'")
     model: Text | None = Field(default=None, description="the name of a model")
-    endpoint: Literal["/v1/responses", "/v1/chat/completions"] = Field(
-        default="/v1/responses", description="'/v1/responses' or '/v1/chat/completions'"
-    )
+    endpoint: Text | None = Field(default=None, description="an endpoint of the backend, like '/v1/responses'")
     simulator: SimulatorConfig = Field(default_factory=SimulatorConfig, description="a SimulatorConfig")
     options: dict[str, dict[str, Any]] = Field(default={}, description="tables of options by backend")
 
@@ -134,6 +132,10 @@ class Setting:
     def simulated(self) -> bool:
         """Whether answers come from the embedded server: no key, no cost."""
         return self.base_url == SIMULATOR
+
+    def variable(self, name: str) -> str | None:
+        """What stands in the environment; None for nothing."""
+        return self._environment.get(name)
 
     def api_key(self) -> str | None:
         """The key, kept nowhere else; None when there is none."""

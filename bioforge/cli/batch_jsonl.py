@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from bioforge.cli.common import FileOption, complete_recipes
+from bioforge.cli.common import FileOption, complete_recipes, load_plugins
 from bioforge.cli.edge import command, say
 from bioforge.errors import EXIT_OK, UsageError, nearest
 
@@ -100,11 +100,10 @@ def jsonl(
     from bioforge.cli.batch_provider import project_config
     from bioforge.cli.batch_rows import BadRows, batch_lines
     from bioforge.cli.show import count
-    from bioforge.plugins import build_manager
 
     flags = Flags(prompt_id, prompt_version, model, template, instructions, endpoint, max_output_tokens)
     config = project_config(file)
-    plugins = build_manager(os.environ.get("BIOFORGE_LOAD_PLUGINS"))
+    plugins = load_plugins()
     if recipe is not None or (config is not None and not flags.say_how):
         asking = _by_recipe(config, recipe, flags, plugins)
     else:
@@ -198,7 +197,7 @@ def _by_flags(flags: Flags) -> Asking:
 def _definition(flags: Flags, environment: Environment) -> Definition:
     """A recipe out of flags and environment; raises `UsageError` for what cannot be meant."""
     from bioforge.config.environment import PROMPT_IDS
-    from bioforge.config.tables import ENDPOINTS
+    from bioforge.openai.wire import ENDPOINTS
     from bioforge.prompts import Definition
 
     endpoint = flags.endpoint or ENDPOINTS[0]
@@ -260,7 +259,7 @@ def _source(config: ProjectConfig | None, given: str | None, columns: Mapping[st
         return Source(given, None, options, Path.cwd())
     if config is None:
         raise UsageError("there is no input", "--in names a CSV or JSONL file; a project has one of its own")
-    return Source(config.input.path, config.input.reader, options, config.root)
+    return Source(config.input.path, config.input.reader, options, config.root, config.path.name)
 
 
 def _mapping(columns: Iterable[str] | None) -> dict[str, str]:

@@ -6,16 +6,19 @@ import hashlib
 import re
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
+from os import environ
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
 from bioforge.cli.show import count
+from bioforge.config.options import OptionsOf
 from bioforge.errors import InputError
 from bioforge.events import Launch
 from bioforge.fingerprint import canonical
 from bioforge.model import Artist, BadRow, Rendered, Request
 from bioforge.names import slug
 from bioforge.openai.batch_lines import line
+from bioforge.opening import read_by
 from bioforge.plugins import Plugins
 from bioforge.prompts import Prompts, RenderError
 from bioforge.readers.sources import find, is_url
@@ -34,6 +37,7 @@ class Source:
     reader: str | None
     options: Mapping[str, object]
     root: Path
+    file: str = "the command line"
 
 
 @dataclass(slots=True)
@@ -54,9 +58,8 @@ def _rows(source: Source, plugins: Plugins) -> Iterator[Artist | BadRow]:
         else:
             found = find(source.path, source.root)
         for one in found:
-            reader = plugins.reader(source.reader or one.suffix or "csv")
-            with one.open() as stream:
-                yield from reader(stream, one.name, source.options)
+            name = source.reader or one.suffix or "csv"
+            yield from read_by(plugins, OptionsOf(source.file, environ.get), source.options, name).rows(one)
 
 
 class BadRows:

@@ -12,6 +12,7 @@ from bioforge.cli.edge import say
 
 if TYPE_CHECKING:
     from bioforge.config import ProjectConfig
+    from bioforge.plugins import Plugins
     from bioforge.project import OpenProject
 
 FileOption = Annotated[
@@ -62,7 +63,6 @@ def open_project(
 ) -> OpenProject:
     """The project with what flags say instead of the file; says what the environment overrides."""
     from bioforge.config import with_overrides
-    from bioforge.plugins import build_manager
     from bioforge.project import OpenProject
 
     config = with_overrides(
@@ -70,8 +70,17 @@ def open_project(
     )
     for line in (*config.overrides, *config.notes):
         say(f"note: {line}")
-    plugins = build_manager(os.environ.get("BIOFORGE_LOAD_PLUGINS"))
-    return OpenProject(config, plugins)
+    project = OpenProject(config, load_plugins())
+    for line in project.notes:
+        say(f"note: {line}")
+    return project
+
+
+def load_plugins() -> Plugins:
+    """All that the environment chooses; what is wrong with one is said, and the others work."""
+    from bioforge.plugins import build_manager
+
+    return build_manager(os.environ.get("BIOFORGE_LOAD_PLUGINS"), warn=lambda problem: say(f"warning: {problem}"))
 
 
 def check_destination(config: ProjectConfig, path: Path, flag: str) -> None:

@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
-from typing import Annotated, cast
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from bioforge.cli.common import FileOption, RecipeOption, SelectOption, check_destination, open_project
 from bioforge.cli.edge import command, say
 from bioforge.errors import EXIT_OK, UsageError
+
+if TYPE_CHECKING:
+    from bioforge.config import ProjectConfig
 
 
 @command
@@ -37,8 +40,9 @@ def export(
     """Write every artist's newest answer. Works while a run goes on."""
     from dataclasses import replace
 
+    from bioforge.config.options import options_of
     from bioforge.files import atomic_write
-    from bioforge.outputs import writer_name
+    from bioforge.outputs import write_with, writer_name
     from bioforge.store import Store
     from bioforge.store.results import records
 
@@ -52,28 +56,42 @@ def export(
         names = recipe or project.recipes
         selection = replace(selection, variants=tuple((name, project.variants[name][0]) for name in names))
     name = writer_name(str(output or ""), format)
-    writer = project.plugins.writer(name)
-    options: dict[str, object] = {"formulas": "escape"} if escape_formulas else {}
+    table: dict[str, object] = {"formulas": "escape"} if escape_formulas else {}
+    table |= _options_of_output(project.config, name, output)
+    writer = write_with(project.plugins, options_of(project.config), name, table, f"--format {name}")
     with Store.read(project.config.state_path) as store:
         rows = records(store, selection, failed_only=failed)
-        if getattr(writer, "writes_folder", False):
-            if output is None:
-                raise UsageError(f"--format {name} writes a folder of files", "name the folder with -o")
-            from bioforge.interfaces import FolderWriter
-
+        if output is None and (writer.to_folder or writer.to_path):
+            what = "a folder of files" if writer.to_folder else "where a path leads"
+            raise UsageError(f"--format {name} writes {what}", "name it with -o")
+        if output is not None and writer.to_path:
+            if note := writer.path(rows, output):
+                say(note)
+        elif output is not None and writer.to_folder:
             number = 0
-            for path, content in cast("FolderWriter", writer)(rows, options):
+            for path, content in writer.files(rows):
                 with atomic_write(output / path, durable=False) as stream:
                     stream.write(content)
                 number += 1
             say(f"{number:,} files written to {output}")
-            return EXIT_OK
-        from bioforge.interfaces import Writer
-
-        if output is None:
-            cast("Writer", writer)(rows, sys.stdout.buffer, options)
+        elif output is None:
+            writer.stream(rows, sys.stdout.buffer)
             sys.stdout.buffer.flush()
         else:
             with atomic_write(output) as stream:
-                cast("Writer", writer)(rows, stream, options)
+                writer.stream(rows, stream)
     return EXIT_OK
+
+
+def _options_of_output(config: ProjectConfig, name: str, output: Path | None) -> dict[str, object]:
+    """The options of the project's `[[output]]` that writes the same place in the same form: an export to it is no other
+    than that of a run."""
+    from bioforge.outputs import writer_name
+
+    if output is None:
+        return {}
+    for known in config.outputs:
+        same_place = (config.root / known.path).resolve() == output.resolve()
+        if same_place and writer_name(known.path, known.writer) == name:
+            return known.options
+    return {}

@@ -133,7 +133,7 @@ class RunWatcher:
             )
         for output in result.written:
             if output.changed:
-                say(f"wrote {output.path} ({count(output.records, 'record')})")
+                say(f"wrote {output.path} ({output.note or count(output.records, 'record')})")
         if result.left_out > 0:
             say(f"{count(result.left_out, 'more stale target')} outside this run; `bioforge plan` lists them")
         if result.interrupted and self._project.config.outputs and not result.written:

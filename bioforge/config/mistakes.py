@@ -6,7 +6,7 @@ import re
 from collections.abc import Container, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from difflib import get_close_matches
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from bioforge.errors import ConfigError, nearest
 
@@ -42,10 +42,16 @@ def _place(key: str, sources: Mapping[str, str]) -> str:
 def of_validation(error: ValidationError, model: type[BaseModel], key: str) -> Iterator[Mistake]:
     """The mistakes pydantic found in the table `key`. What is expected stands in each field's description."""
     for detail in error.errors(include_url=False):
+        if not detail["loc"]:  # of the table as a whole
+            yield Mistake(key, _words(detail))
+            continue
         first, *rest = detail["loc"]
         place = ".".join([key, str(first), *(str(part) for part in rest if part != "[key]")])
         field = next((found for name, found in model.model_fields.items() if (found.alias or name) == first), None)
         expected = field.description if field is not None else None
+        if expected is None and detail["type"] not in ("extra_forbidden", "value_error"):
+            yield Mistake(place, f"{_words(detail)}, found {short(detail['input'])}")
+            continue
         match detail["type"]:
             case "extra_forbidden":
                 yield Mistake(place, unknown(str(first), model.model_fields))
@@ -58,6 +64,14 @@ def of_validation(error: ValidationError, model: type[BaseModel], key: str) -> I
                 yield Mistake(place, f"expected {expected}, found {short(detail['input'])}{near and '; ' + near}")
             case _:
                 yield Mistake(place, f"expected {expected}, found {short(detail['input'])}")
+
+
+def _words(detail: Any) -> str:
+    """What pydantic says, in the form of our own sentences."""
+    if detail["type"] == "value_error":
+        return str(detail["ctx"]["error"])
+    text = str(detail["msg"])
+    return text[:1].lower() + text[1:]
 
 
 def missing(name: str, table: object, known: Container[str], expected: str | None) -> str:

@@ -8,22 +8,19 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 from urllib.parse import urlsplit
 
-from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, PlainValidator
+from pydantic import AfterValidator, BeforeValidator, ConfigDict, Field, PlainValidator
 
 from bioforge.config.templates import TemplateText, read_template
 from bioforge.interfaces import RetryPolicy
+from bioforge.options import Options
 
 SIMULATOR = "simulator"
-ENDPOINTS = ("/v1/responses", "/v1/chat/completions")
 ARTIST_FIELDS = ("artist_id", "artist_name", "artist_data")
 
 _RETRY = RetryPolicy()
 
 
-class Table(BaseModel):
-    """No conversions (`"64"` is not a number), no unknown keys, no inf and nan."""
-
-    model_config = ConfigDict(frozen=True, strict=True, extra="forbid", allow_inf_nan=False)
+Table = Options
 
 
 class OpenTable(Table):
@@ -101,9 +98,7 @@ Template = Annotated[TemplateText, PlainValidator(read_template)]
 
 
 class Recipe(OpenTable):
-    endpoint: Literal["/v1/responses", "/v1/chat/completions"] = Field(
-        "/v1/responses", description="'/v1/responses' or '/v1/chat/completions'"
-    )
+    endpoint: Text | None = Field(None, description="an endpoint of the backend, like '/v1/responses'")
     model: Text | None = Field(None, description="the name of a model")
     instructions: Template | None = Field(None, description="a template file or text")
     input: Template | None = Field(None, description="a template file or text")

@@ -3,22 +3,17 @@
 from __future__ import annotations
 
 import re
-from abc import abstractmethod
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import closing
 from functools import cached_property
-from pathlib import Path
 from typing import TYPE_CHECKING
 
+from bioforge.backends.vendor import AsyncCallsBackend, BatchesBackend, ThreadCallsBackend, VendorBackend
 from bioforge.hookspecs import hookimpl
-from bioforge.interfaces import Backend, BackendContext, BackendFactory, Choice, Job, Load, Work
-from bioforge.model import Batch, Rendered, Request, Usage
+from bioforge.interfaces import AsyncSender, BackendContext, BackendFactory, Choice, Job, Load, Sender, Work
+from bioforge.model import Rendered, Request, Usage
 
 if TYPE_CHECKING:
-    from bioforge.backends.batches import BatchDriver
-    from bioforge.backends.batches.library import Prepared
-    from bioforge.backends.driver import Lanes
-    from bioforge.batching import Row
     from bioforge.events import Event
     from bioforge.openai.batch_service import OpenAIBatches
 
@@ -26,11 +21,8 @@ _TIER = re.compile(rb'"service_tier":\s*"(\w+)"')
 """In a canonical body. Quotes inside of texts are escaped there, so a text cannot be taken for it."""
 
 
-class OpenAIBackend(Backend):
+class OpenAIBackend(VendorBackend):
     """What all ways have in common: bodies and prices."""
-
-    def __init__(self, context: BackendContext) -> None:
-        self.context = context
 
     def check(self) -> None:
         from bioforge.openai.client import check_key
@@ -48,57 +40,32 @@ class OpenAIBackend(Backend):
         return price(model, usage, service_tier)
 
     def most(self, request: Request) -> float | None:
-        """US dollars that a request is expected to cost at most."""
         tier = _TIER.search(request.body)
         output = request.max_output_tokens or request.output_tokens
         usage = Usage(request.input_tokens, output)
         return self.price(request.model, usage, tier[1].decode() if tier else request.service_tier)
 
 
-class CallsBackend(OpenAIBackend):
-    """Calls that are answered at once, side by side."""
-
-    def execute(self, work: Work) -> Iterator[Sequence[Event]]:
-        import time
-
-        from bioforge.backends.driver import drive
-        from bioforge.window import Window
-
-        window = Window(work.limits, work.retry, self.most, time.monotonic())
-        yield from drive(work, window, self.lanes(work.limits.concurrency))
-
-    @abstractmethod
-    def lanes(self, concurrency: int) -> Lanes:
-        """Where the attempts are sent, opened for one run."""
-
-
-class ThreadsBackend(CallsBackend):
+class ThreadsBackend(OpenAIBackend, ThreadCallsBackend):
     """One thread for each call in flight."""
 
-    def lanes(self, concurrency: int) -> Lanes:
-        from bioforge.backends.threads import ThreadLanes
+    def open_sender(self, concurrency: int) -> Sender:
         from bioforge.openai.client import SyncSender
 
-        return ThreadLanes(SyncSender(self.context, concurrency, self.price), concurrency)
+        return SyncSender(self.context, concurrency, self.price)
 
 
-class AsyncBackend(CallsBackend):
+class AsyncBackend(OpenAIBackend, AsyncCallsBackend):
     """One event loop for all calls: for hundreds in flight."""
 
-    def lanes(self, concurrency: int) -> Lanes:
-        from bioforge.backends.asynchronous import AsyncLanes
-        from bioforge.openai.client import AsyncSender
+    def open_sender(self) -> AsyncSender:
+        from bioforge.openai import client
 
-        return AsyncLanes(lambda: AsyncSender(self.context, self.price))
+        return client.AsyncSender(self.context, self.price)
 
 
-class BatchBackend(OpenAIBackend):
-    """The Batch API: half the price, up to a day.
-
-    Beside `execute`, for programs without a project: `prepare`, `submit`, `poll`, `fetch`; see `batches/library.py`.
-    """
-
-    batches = True
+class BatchBackend(OpenAIBackend, BatchesBackend):
+    """The Batch API: half the price, up to a day."""
 
     def __init__(self, context: BackendContext) -> None:
         super().__init__(context)
@@ -112,36 +79,11 @@ class BatchBackend(OpenAIBackend):
 
         return OpenAIBatches(self.context, self.price)
 
+    def close(self) -> None:
+        self.service.close()
+
     def price(self, model: str, usage: Usage, service_tier: str | None = None) -> float | None:
-        return super().price(model, usage, service_tier or "batch")
-
-    def execute(self, work: Work) -> Iterator[Sequence[Event]]:
-        with closing(self.service), closing(self.driver(work)) as driver:
-            yield from driver.run(wait=work.wait)
-            yield driver.left_waiting()
-
-    def driver(self, work: Work, *, requeue: bool = True) -> BatchDriver:
-        from bioforge.backends.batches import BatchDriver
-
-        return BatchDriver(work, self.service, self.options, self.most, requeue=requeue)
-
-    def prepare(self, requests: Iterable[Request], folder: Path) -> list[Prepared]:
-        from bioforge.backends.batches.library import prepare
-
-        return prepare(requests, folder, self.service, self.options)
-
-    def submit(self, prepared: Prepared) -> Batch:
-        from bioforge.backends.batches.library import submit
-
-        return submit(prepared, self.service)
-
-    def poll(self, batch: Batch) -> Batch:
-        return self.service.look(batch)
-
-    def fetch(self, batch: Batch) -> Iterator[Row]:
-        from bioforge.backends.batches.library import fetch
-
-        return fetch(batch, self.service)
+        return super().price(model, usage, service_tier or self.tier)
 
 
 class AutoBackend(OpenAIBackend):
@@ -175,7 +117,7 @@ class AutoBackend(OpenAIBackend):
     def execute(self, work: Work) -> Iterator[Sequence[Event]]:
         from bioforge.backends.auto import AutoDriver
 
-        with closing(self._batch.service), closing(self._batch.driver(work, requeue=False)) as batches:
+        with closing(self._batch), closing(self._batch.driver(work, requeue=False)) as batches:
             yield from AutoDriver(work, batches, self._calls.execute).run()
 
 

@@ -16,6 +16,7 @@ Price = Callable[[str, Usage, str | None], float | None]
 
 RESPONSES = "/v1/responses"
 CHAT = "/v1/chat/completions"
+ENDPOINTS = (RESPONSES, CHAT)
 
 _ENDED_EARLY = {
     "max_output_tokens": "truncated",

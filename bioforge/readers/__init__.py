@@ -25,7 +25,6 @@ LONGEST_VALUE = 1 << 24
 
 _CSV_OPTIONS = ("columns", "header", "delimiter", "encoding", "quote", "comment")
 _JSONL_OPTIONS = ("columns", "encoding", "comment")
-_NAMELESS_ROWS = 1_000
 _UNSTORABLE = re.compile("[\0\ud800-\udfff]")
 _ARRAY = re.compile(r"\[\s*($|\{)")
 _WITHOUT_HEADER = {1: ("artist_name",), 2: ("artist_name", "artist_data")}
@@ -254,35 +253,16 @@ def jsonl_reader(stream: IO[bytes], source: str, options: Mapping[str, object]) 
 def _jsonl_rows(
     stream: IO[bytes], source: str, columns: ColumnMap, encoding: str, comment: str
 ) -> Iterator[Artist | BadRow]:
-    held: list[BadRow] | None = []  # bad rows at the start, until it is known whether any row has a name
-    nameless: dict[str, None] = {}
     with open_text(stream, source, encoding, newline="\n") as text:
-        for line, content in _json_lines(text, comment, source):
-            try:
-                original = _json_object(content)
-                row = columns.rename(original)
-                if columns.computes:
-                    columns.compute(row, original)
-                if "artist_name" in row:
-                    yield from held or ()
-                    held = None
-                elif held is not None:
-                    nameless.update(dict.fromkeys(original))
-                found: Artist | BadRow = rows.artist(row, source, line)
-            except RowError as error:
-                found = BadRow(source, line, str(error))
-            if held is None:
-                yield found
-            elif isinstance(found, BadRow):
-                held.append(found)
-                if len(held) == _NAMELESS_ROWS:
-                    if nameless:
-                        break
-                    yield from held
-                    held = None
-        if held and nameless:
-            raise rows.no_name_column(list(nameless), source)
-        yield from held or ()
+        yield from rows.artists(_json_rows(text, comment, source), source, columns)
+
+
+def _json_rows(text: Iterable[str], comment: str, source: str) -> Iterator[tuple[int, dict[str, Any] | RowError]]:
+    for line, content in _json_lines(text, comment, source):
+        try:
+            yield line, _json_object(content)
+        except RowError as error:
+            yield line, error
 
 
 def _json_lines(text: Iterable[str], comment: str, source: str) -> Iterator[tuple[int, str]]:

@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 from bioforge.errors import InputError, nearest
-from bioforge.model import Artist
+from bioforge.model import Artist, BadRow
 from bioforge.names import derived_id
 from bioforge.readers.decoding import encoding_name
 
 OWN_COLUMNS = ("artist_id", "artist_name", "artist_data")
 _SHOWN_COLUMNS = 20
+_NAMELESS_ROWS = 1_000
 
 
 class RowError(ValueError):
@@ -217,6 +218,52 @@ def _listed(names: Sequence[str]) -> str:
 
 
 # ------------------------------------------------------------------------------------------------------------- rows
+
+
+def artists(
+    rows: Iterable[tuple[int, Mapping[str, Any] | RowError]],
+    source: str,
+    columns: ColumnMap,
+    header: Sequence[str] | None = None,
+) -> Iterator[Artist | BadRow]:
+    """The artists of numbered rows; what cannot be one is a `BadRow`. Values are JSON values.
+
+    Raises `InputError` when there is no column for the name: by the `header`, where the format has one, else when no
+    row among the first has it.
+    """
+    if header is not None:
+        columns.header(header, source)
+    held: list[BadRow] | None = [] if header is None else None  # until it is known whether any row has a name
+    nameless: dict[str, None] = {}
+    for line, original in rows:
+        try:
+            if isinstance(original, RowError):
+                raise original
+            row = columns.rename(original)
+            if columns.computes:
+                columns.compute(row, original)
+            if "artist_name" in row:
+                yield from held or ()
+                held = None
+            elif held is not None:
+                nameless.update(dict.fromkeys(original))
+            found: Artist | BadRow = artist(row, source, line)
+        except RowError as error:
+            if columns.templates and header is not None:
+                columns.check_templates(header, source)
+            found = BadRow(source, line, str(error))
+        if held is None:
+            yield found
+        elif isinstance(found, BadRow):
+            held.append(found)
+            if len(held) == _NAMELESS_ROWS:
+                if nameless:
+                    break
+                yield from held
+                held = None
+    if held and nameless:
+        raise no_name_column(list(nameless), source)
+    yield from held or ()
 
 
 def artist(row: dict[str, Any], source: str, line: int) -> Artist:

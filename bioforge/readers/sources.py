@@ -61,6 +61,17 @@ class Source:
         name = PurePosixPath(name).name.lower().removesuffix(".gz")
         return PurePosixPath(name).suffix[1:]
 
+    @property
+    def is_plain(self) -> bool:
+        """Whether its content is that of a file, as it is: neither a stream nor packed."""
+        if self.path is None:
+            return False
+        try:
+            with self.path.open("rb") as stream:
+                return stat.S_ISREG(os.fstat(stream.fileno()).st_mode) and stream.read(2) != _GZIP
+        except OSError as error:
+            raise _refused(self.name, error) from error
+
     def signature(self) -> Signature | None:
         """By one `stat`; None for standard input, pipes and other streams that are gone once they were read."""
         if self.path is None:

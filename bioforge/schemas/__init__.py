@@ -2,13 +2,13 @@
 
 load_schema       schemas/bio.json or package.module:Model → Schema; a mistake is one ConfigError
 Schema            the strict JSON Schema of the request, two hashes, and validate(text) → Valid | Invalid
-response_format   the request parameter of either endpoint
+response_format   the request parameter that has the schema
 repair_instructions   the words that ask once more
 """
 
 from __future__ import annotations
 
-from bioforge.schemas.asking import PARAMETERS, in_written_order, repair_instructions, response_format
+from bioforge.schemas.asking import PARAMETERS, in_written_order, parameter, repair_instructions, response_format
 from bioforge.schemas.loading import from_document, from_model, load_schema
 from bioforge.schemas.schema import Schema
 from bioforge.schemas.verdicts import Invalid, SchemaError, Valid
@@ -23,6 +23,7 @@ __all__ = [
     "from_model",
     "in_written_order",
     "load_schema",
+    "parameter",
     "repair_instructions",
     "response_format",
 ]

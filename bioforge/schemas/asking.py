@@ -1,4 +1,4 @@
-"""A schema in a request: the parameter of either endpoint, and the words that ask again after an invalid answer. Pure.
+"""A schema in a request: the parameter that has it, and the words that ask again after an invalid answer. Pure.
 
 https://platform.openai.com/docs/guides/structured-outputs
 """
@@ -8,25 +8,25 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, Any
 
-from bioforge.errors import ConfigError
-
 if TYPE_CHECKING:
     from bioforge.schemas.schema import Schema
     from bioforge.schemas.verdicts import SchemaError
 
 PARAMETERS: Mapping[str, str] = {"/v1/responses": "text", "/v1/chat/completions": "response_format"}
-"""The request parameter that `response_format` gives the value of, by endpoint."""
+"""The request parameter that has the schema, by endpoint. Other vendors' endpoints find it in `text`, and translate it."""
+
+
+def parameter(endpoint: str) -> str:
+    """The name of the request parameter that `response_format` gives the value of."""
+    return PARAMETERS.get(endpoint, "text")
 
 
 def response_format(schema: Schema, endpoint: str) -> dict[str, Any]:
-    """The value of `text` for `/v1/responses`, of `response_format` for `/v1/chat/completions`."""
+    """The value of `response_format` for `/v1/chat/completions`, of `text` for all others."""
     named = {"name": schema.name, "schema": dict(schema.generation), "strict": True}
-    match PARAMETERS.get(endpoint):
-        case "text":
-            return {"format": {"type": "json_schema", **named}}
-        case "response_format":
-            return {"type": "json_schema", "json_schema": named}
-    raise ConfigError(f"{schema.source}: a schema cannot be used with {endpoint}", f"use {' or '.join(PARAMETERS)}")
+    if parameter(endpoint) == "text":
+        return {"format": {"type": "json_schema", **named}}
+    return {"type": "json_schema", "json_schema": named}
 
 
 def repair_instructions(errors: Iterable[SchemaError]) -> str:

@@ -63,6 +63,10 @@ CASES = [
     Case("key in the file", "run",
          "bioforge.toml: provider.api_key: a key does not belong in this file: put it into the environment or .env, under"
          " provider.api_key_env", "", edit("[provider]", '[provider]\napi_key = "sk-secret-0123456789"')),
+    Case("endpoint that the backend does not have", "run",
+         "bioforge.toml: recipe.bio.endpoint: expected '/v1/responses' or '/v1/chat/completions' for backend 'async',"
+         " found '/v1/response'; did you mean '/v1/responses'?", "",
+         lambda project: project.edit("bioforge.toml", "[recipe.bio]", '[recipe.bio]\nendpoint = "/v1/response"')),
     Case("bad TOML", "run", "bioforge.toml, line 3, column 8: invalid value; found 'name = test'",
          'TOML: text stands in quotes, as in key = "text"', edit('name = "test"', "name = test")),
     Case("no model", "run",
@@ -171,7 +175,7 @@ CASES = [
          "the state is intact: give the name of a file, then `bioforge export` writes it again",
          lambda project: (project.run("plan"), folder("out")(project)), code=1),
     Case("a folder to stdout", "export -F markdown-folder", "--format markdown-folder writes a folder of files",
-         "name the folder with -o", lambda project: project.run("plan")),
+         "name it with -o", lambda project: project.run("plan")),
 ]  # fmt: skip
 
 

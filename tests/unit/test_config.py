@@ -61,7 +61,7 @@ class TestDefaults:
         assert config.retry == RetryPolicy()
         assert (config.outputs, config.simulator, config.overrides, config.notes) == ((), {}, (), ())
         bio = config.recipes["bio"]
-        assert bio.endpoint == "/v1/responses"
+        assert bio.endpoint is None
         assert bio.input == TemplateText("{{ artist_name }}")
         assert (bio.instructions, bio.prompt, bio.parameters) == (None, None, {})
 
@@ -282,11 +282,6 @@ def test_a_mistake_is_one_sentence(folder, more, message):
         (
             "api_key = 'sk-secretsecret'",
             "api_key: cannot work: a key does not belong in this file; put it into the environment or .env",
-        ),
-        (
-            "endpoint = '/v1/response'",
-            "endpoint: expected '/v1/responses' or '/v1/chat/completions', found '/v1/response';"
-            " did you mean '/v1/responses'?",
         ),
         ("instructions = ''", "instructions: the template is empty"),
         ("instructions = 3", "instructions: expected a template file or text, found 3"),

@@ -13,7 +13,9 @@ from bioforge.errors import PluginError
 from bioforge.plugins import BUILT_IN, PluginInfo, Plugins, build_manager
 
 GOOD = """
-    from bioforge.hookspecs import hookimpl
+    from bioforge.plugin import hookimpl
+
+    BIOFORGE_API = 1
 
     def read(stream, source, options):
         return iter(())
@@ -75,6 +77,7 @@ class TestInstalled:
                 "1.2",
                 "bioforge_parquet_plugin",
                 {"bioforge_readers": ("parquet",), "bioforge_backends": (), "bioforge_writers": ()},
+                1,
             )
         ]
         assert plugins.problems == []
@@ -90,7 +93,7 @@ class TestInstalled:
     @pytest.mark.parametrize("load", ["parquet", "bioforge-parquet", "Bioforge_Parquet", "parquet, other"])
     def test_named_by_entry_point_or_distribution(self, install, load):
         install("bioforge-parquet", GOOD)
-        install("bioforge-other", "")
+        install("bioforge-other", "raise RuntimeError('imported')" if "other" not in load else "BIOFORGE_API = 1")
         assert list(build_manager(load, built_in=()).readers()) == ["parquet"]
 
     def test_named_and_not_installed(self, install):
@@ -107,7 +110,8 @@ class TestInstalled:
         plugins = build_manager(None, built_in=())
         assert list(plugins.readers()) == ["parquet"]
         problem = (
-            "plugin 'bioforge-broken' cannot be imported: ModuleNotFoundError: No module named 'nothing_like_this'"
+            "plugin 'bioforge-broken' 1.2: cannot be imported: ModuleNotFoundError: No module named 'nothing_like_this';"
+            " it is left out"
         )
         assert plugins.problems == [problem]
         with pytest.raises(PluginError) as caught:
@@ -117,7 +121,34 @@ class TestInstalled:
 
     def test_one_that_leaves_while_it_is_imported(self, install):
         install("bioforge-rude", "raise SystemExit(3)")
-        assert build_manager(None, built_in=()).problems == ["plugin 'bioforge-rude' cannot be imported: SystemExit: 3"]
+        assert build_manager(None, built_in=()).problems == [
+            "plugin 'bioforge-rude' 1.2: cannot be imported: SystemExit: 3; it is left out"
+        ]
+
+    @pytest.mark.parametrize(
+        ("declared", "problem"),
+        [
+            ("", "does not say which version of the contract it is made for: put BIOFORGE_API = 1 into it"),
+            (
+                "BIOFORGE_API = 2",
+                "is made for version 2 of the contract, and this bioforge has 1: it needs a newer bioforge",
+            ),
+            (
+                "BIOFORGE_API = 0",
+                "is made for version 0 of the contract, and this bioforge has 1: it needs a newer version of the plugin",
+            ),
+            ("BIOFORGE_API = '1'", "BIOFORGE_API is '1', expected a whole number like 1"),
+            ("BIOFORGE_API = True", "BIOFORGE_API is True, expected a whole number like 1"),
+        ],
+    )
+    def test_one_made_for_another_contract_is_left_out(self, install, declared, problem):
+        install("bioforge-parquet", GOOD.replace("BIOFORGE_API = 1", declared))
+        told = []
+        plugins = build_manager(None, built_in=(), warn=told.append)
+        assert plugins.readers() == {}
+        assert told == plugins.problems == [f"plugin 'bioforge-parquet' 1.2: {problem}; it is left out"]
+        (info,) = plugins.describe()
+        assert info.problems == (f"{problem}; it is left out",)
 
 
 class TestBuiltIn:
@@ -146,30 +177,37 @@ class TestBuiltIn:
 
 
 class TestConflicts:
+    """Whoever brings trouble is named, once; everything that has nothing to do with it works."""
+
     def plugins(self, module, *codes):
-        return build_manager("", built_in=[module(f"fake_{number}", code) for number, code in enumerate(codes)])
+        self.told = []
+        names = [module(f"fake_{number}", code) for number, code in enumerate(codes)]
+        return build_manager("", built_in=names, warn=self.told.append)
 
-    def refused(self, plugins, ask=Plugins.readers):
+    def problem(self, plugins):
+        """The one thing that is wrong, told once however often it is asked about."""
+        for _ in range(2):
+            plugins.readers(), plugins.writers(), plugins.backends(), plugins.describe()
+        (problem,) = plugins.problems
+        assert self.told == [problem]
+        return problem.replace(f" {__version__}:", ":")
+
+    def test_a_name_claimed_twice_is_nobodys(self, module):
+        plugins = self.plugins(module, GOOD, GOOD, GOOD.replace("parquet", "arrow"))
+        assert list(plugins.readers()) == ["arrow"]
         with pytest.raises(PluginError) as caught:
-            ask(plugins)
-        # Asked again it is no better, and whoever lists the plugins can still do so.
-        with pytest.raises(PluginError):
-            ask(plugins)
-        plugins.describe()
-        assert plugins.problems == [caught.value.message]
-        return caught.value
-
-    def test_a_name_claimed_twice(self, module):
-        plugins = self.plugins(module, GOOD, GOOD)
-        error = self.refused(plugins)
-        assert error.message == "'parquet' is claimed by two plugins, 'fake_0' and 'fake_1' (bioforge_readers)"
+            plugins.reader("parquet")
+        assert caught.value.message == "'parquet' is claimed by 2 plugins, 'fake_0' and 'fake_1' (bioforge_readers)"
+        assert "BIOFORGE_LOAD_PLUGINS" in caught.value.hint
         assert plugins.writers() == {}
+        assert self.problem(plugins) == caught.value.message
 
     def test_an_unknown_hook(self, module):
-        plugins = self.plugins(module, GOOD.replace("bioforge_readers", "bioforge_raeders"))
-        error = self.refused(plugins, Plugins.backends)
-        assert error.message == (
-            "plugin 'fake_0' implements an unknown hook 'bioforge_raeders'; did you mean 'bioforge_readers'?"
+        plugins = self.plugins(module, GOOD.replace("bioforge_readers", "bioforge_raeders"), GOOD)
+        assert list(plugins.readers()) == ["parquet"]
+        assert self.problem(plugins) == (
+            "plugin 'fake_0': implements an unknown hook 'bioforge_raeders'; did you mean 'bioforge_readers'?;"
+            " it is left out"
         )
 
     def test_a_hook_for_other_versions_may_be_optional(self, module):
@@ -177,33 +215,34 @@ class TestConflicts:
         assert list(self.plugins(module, code).readers()) == ["parquet"]
 
     def test_a_forgotten_mark(self, module):
-        error = self.refused(self.plugins(module, GOOD.replace("@hookimpl", "")))
-        assert error.message == (
-            "plugin 'fake_0' has a function 'bioforge_readers' without @hookimpl, so it is never called"
+        assert self.problem(self.plugins(module, GOOD.replace("@hookimpl", ""))) == (
+            "plugin 'fake_0': has a function 'bioforge_readers' without @hookimpl, so it is never called; it is left out"
         )
 
     @pytest.mark.parametrize(
         ("value", "message"),
         [
-            ("[]", "plugin 'fake_0', bioforge_readers: expected a mapping of names, found list"),
-            ("{1: read}", "plugin 'fake_0', bioforge_readers: expected a name as text, found 1"),
-            ("{'x': 'read'}", "plugin 'fake_0', bioforge_readers: 'x' should be something to call, found str"),
+            ("[]", "bioforge_readers: expected a mapping of names, found list"),
+            ("{1: read}", "bioforge_readers: expected a name as text, found 1"),
+            ("{'x': 'read'}", "bioforge_readers: 'x' should be something to call, found str"),
+            ("1 / 0", "bioforge_readers fails: ZeroDivisionError: division by zero"),
         ],
     )
     def test_a_wrong_value(self, module, value, message):
-        plugins = self.plugins(module, GOOD.replace('{"parquet": read}', value))
-        assert self.refused(plugins).message == message
+        plugins = self.plugins(module, GOOD.replace('{"parquet": read}', value), GOOD)
+        assert list(plugins.readers()) == ["parquet"]
+        assert self.problem(plugins) == f"plugin 'fake_0': {message}"
+
+    def test_options_that_are_no_model(self, module):
+        plugins = self.plugins(module, GOOD + "\n    read.Options = dict\n")
+        assert self.problem(plugins) == (
+            "plugin 'fake_0': bioforge_readers: 'parquet' has Options that are no pydantic model: <class 'dict'>"
+        )
 
     def test_arguments_that_the_hook_does_not_have(self, module):
         plugins = self.plugins(module, GOOD.replace("bioforge_readers()", "bioforge_readers(config)"))
         assert plugins.readers() == {}
-        assert len(plugins.problems) == 1
-        assert plugins.problems[0].startswith("plugin 'fake_0' cannot be used: ")
-
-    def test_a_hook_that_fails(self, module):
-        plugins = self.plugins(module, GOOD.replace('{"parquet": read}', "1 / 0"), GOOD)
-        assert list(plugins.readers()) == ["parquet"]
-        assert plugins.problems == ["plugin 'fake_0' fails in bioforge_readers: ZeroDivisionError: division by zero"]
+        assert self.problem(plugins).startswith("plugin 'fake_0': cannot be used: ")
 
 
 def test_an_object_can_be_a_plugin():
@@ -217,5 +256,5 @@ def test_an_object_can_be_a_plugin():
     plugins = Plugins()
     plugins.register(Demo(), "demo", "0.1", "a test")
     assert plugins.backend("echo") is dict
-    with pytest.raises(PluginError, match="plugin 'demo' cannot be used"):
+    with pytest.raises(PluginError, match="cannot be used: "):
         plugins.register(Demo(), "demo")

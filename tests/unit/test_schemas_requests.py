@@ -12,7 +12,6 @@ import pytest
 import requests
 
 import bioforge.schemas
-from bioforge.errors import ConfigError
 from bioforge.fingerprint import canonical
 from bioforge.openai.wire import read_answer
 from bioforge.schemas import SchemaError, Valid, from_document, in_written_order, repair_instructions, response_format
@@ -45,12 +44,8 @@ def test_the_parameter_has_the_shape_of_its_endpoint() -> None:
     }
 
 
-def test_another_endpoint_has_no_parameter_for_it() -> None:
-    with pytest.raises(
-        ConfigError, match=r"^schemas/bio\.json: a schema cannot be used with /v1/embeddings$"
-    ) as caught:
-        response_format(BIO, "/v1/embeddings")
-    assert caught.value.hint == "use /v1/responses or /v1/chat/completions"
+def test_the_endpoints_of_other_vendors_are_given_what_responses_takes() -> None:
+    assert response_format(BIO, "/v1/messages") == response_format(BIO, "/v1/responses")
 
 
 @pytest.mark.parametrize("endpoint", PARAMETERS)
@@ -118,6 +113,7 @@ def test_every_public_name_is_there() -> None:
         "from_model",
         "in_written_order",
         "load_schema",
+        "parameter",
         "repair_instructions",
         "response_format",
     ]

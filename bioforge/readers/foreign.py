@@ -1,0 +1,163 @@
+"""Readers of others: their rows as artists by the rules that every format shares, and their mistakes as errors.
+
+Values of databases and spreadsheets become JSON values here: dates and times ISO text, decimals and UUIDs text, NaN
+and infinity nothing.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import shutil
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import date, time, timedelta
+from decimal import Decimal
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any, cast
+from uuid import UUID
+
+from bioforge.errors import BioforgeError, InputError
+from bioforge.interfaces import AnyReader, PathReader, Reader
+from bioforge.model import Artist, BadRow
+from bioforge.readers import rows
+from bioforge.readers.rows import ColumnMap, RowError
+from bioforge.readers.sources import Source
+
+
+def artists(
+    numbered: Iterable[tuple[int, Mapping[str, Any] | RowError]],
+    source: str,
+    columns: Mapping[str, str] | None = None,
+    header: Sequence[str] | None = None,
+) -> Iterator[Artist | BadRow]:
+    """Rows as artists: renamed by `columns`, with the id made from the name where there is none.
+
+    `numbered` yields (number of the row or line, from 1; its values by column, or a `RowError` for a row that cannot be
+    read). `header` names all columns, where the format knows them before its rows: then a missing one is an error at
+    once. Raises `InputError` when there is no column for the name, with what there is instead.
+    """
+    return rows.artists(_with_json_values(numbered), source, ColumnMap.of(columns or {}), header)
+
+
+def _with_json_values(
+    numbered: Iterable[tuple[int, Mapping[str, Any] | RowError]],
+) -> Iterator[tuple[int, Mapping[str, Any] | RowError]]:
+    for line, row in numbered:
+        if isinstance(row, RowError):
+            yield line, row
+            continue
+        try:
+            yield line, {name: json_value(value, name) for name, value in row.items()}
+        except RowError as error:
+            yield line, error
+
+
+def json_value(value: Any, column: str = "value") -> Any:
+    """`value` as JSON has it. Raises `RowError` for what has no such form: bytes, and whatever nobody knows."""
+    match value:
+        case None | bool() | int():
+            return value
+        case str():
+            if "\0" in value:
+                raise RowError(f"{column} has a NUL character")
+            if not value.isascii():
+                try:
+                    value.encode()
+                except UnicodeEncodeError:
+                    raise RowError(f"{column} has half of a surrogate pair") from None
+            return value
+        case float():
+            return value if math.isfinite(value) else None
+        case date() | time():
+            return value.isoformat()
+        case Decimal():
+            return str(value) if value.is_finite() else None
+        case UUID() | timedelta():
+            return str(value)
+        case Mapping():
+            return {str(json_value(name, column)): json_value(item, f"{column}.{name}") for name, item in value.items()}
+        case list() | tuple() | set() | frozenset():
+            return [json_value(item, column) for item in value]
+    if callable(getattr(value, "item", None)) and getattr(value, "shape", None) == ():  # a number of numpy's
+        return json_value(value.item(), column)
+    raise RowError(f"{column} is {type(value).__name__}, which cannot be kept as JSON")
+
+
+# ---------------------------------------------------------------------------------------------------------- reading
+
+
+@dataclass(frozen=True, slots=True)
+class ReadBy:
+    """A reader with its options. `plugin` and `version` are those of who brought it, empty where it is built in."""
+
+    reader: AnyReader
+    options: object
+    plugin: str = ""
+    version: str = ""
+
+    def rows(self, source: Source) -> Iterator[Artist | BadRow]:
+        """The rows of a source; what a plugin does wrong becomes an `InputError` that names it."""
+        found = _opened(source, self.reader, self.options)
+        return _checked(found, source.name, self.plugin) if self.plugin else found
+
+
+FindReader = Callable[[str], ReadBy]
+"""The reader of a name. Raises `PluginError` and `ConfigError`."""
+
+
+def _opened(source: Source, reader: AnyReader, options: object) -> Iterator[Artist | BadRow]:
+    if getattr(reader, "reads_path", False):
+        with _as_file(source) as path:
+            yield from cast("PathReader", reader)(path, source.name, options)
+    else:
+        with source.open() as stream:
+            yield from cast("Reader", reader)(stream, source.name, options)
+
+
+@contextmanager
+def _as_file(source: Source) -> Iterator[Path]:
+    """The path of a source's content. What is a stream, or packed, is put into a file for as long as it is read."""
+    if source.path is not None and source.is_plain:
+        with source.open():  # says in the same words as for every format that it is empty
+            pass
+        yield source.path
+        return
+    with source.open() as stream, TemporaryDirectory(prefix="bioforge-") as folder:
+        path = Path(folder, f"input.{source.suffix}" if source.suffix else "input")
+        try:
+            with path.open("wb") as file:
+                shutil.copyfileobj(stream, file, 1 << 20)
+        except OSError as error:  # a full disk, a broken gzip
+            raise InputError(f"{source.name} cannot be put into a file: {error}") from None
+        yield path
+
+
+def _checked(found: Iterator[Artist | BadRow], source: str, plugin: str) -> Iterator[Artist | BadRow]:
+    who = f"{source}: the reader of plugin {plugin!r}"
+    hint = "this is a mistake of the plugin; BIOFORGE_DEBUG=1 shows where"
+    try:
+        for row in found:
+            if isinstance(row, Artist):
+                _check(row, who, hint)
+            elif not isinstance(row, BadRow):
+                raise InputError(f"{who} gave {type(row).__name__}, expected an Artist or a BadRow", hint)
+            yield row
+    except (BioforgeError, GeneratorExit):
+        raise
+    except Exception as error:
+        raise InputError(f"{who} failed: {type(error).__name__}: {error}", hint) from error
+
+
+def _check(row: Artist, who: str, hint: str) -> None:
+    for name in ("artist_id", "artist_name", "artist_data"):
+        if not isinstance(getattr(row, name), str):
+            raise InputError(f"{who} gave an Artist whose {name} is no text: {getattr(row, name)!r:.60}", hint)
+    if not row.artist_id or not row.artist_name:
+        raise InputError(f"{who} gave an Artist without {'an artist_id' if row.artist_name else 'a name'}", hint)
+    try:
+        json.dumps(row.columns, allow_nan=False)
+    except (TypeError, ValueError) as error:
+        raise InputError(f"{who} gave columns that are no JSON (row {row.line}): {error}", hint) from None
