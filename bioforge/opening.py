@@ -7,13 +7,15 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from difflib import get_close_matches
 
 from bioforge.config import ProjectConfig
 from bioforge.config.options import OptionsOf, options_of
-from bioforge.errors import ConfigError, PluginError, nearest
+from bioforge.errors import ConfigError, PluginError
 from bioforge.interfaces import OPENAI_DIALECT, Backend, BackendContext
 from bioforge.plugins import Plugins
 from bioforge.readers.foreign import ReadBy
+from bioforge.supervising import supervised
 
 SIMULATED_POLLING = {"poll_seconds": 0.5, "poll_max_seconds": 2.0}
 
@@ -46,8 +48,8 @@ class Backends:
         for name in self._config.backend.options:
             if name in known and name != used:
                 self.make(name)
-            elif name not in known and (near := nearest(name, known)):
-                notes.append(f"backend.{name}: no backend of that name is installed; {near}")
+            elif name not in known and (near := get_close_matches(name, known, n=1, cutoff=0.7)):
+                notes.append(f"backend.{name}: no backend of that name is installed; did you mean {near[0]!r}?")
         return notes
 
     def make(self, name: str, base_url: str | None = None) -> Backend:
@@ -88,10 +90,14 @@ class Backends:
 
 
 def checked_backend(made: object, name: str, plugins: Plugins) -> Backend:
-    """What a factory has made. Raises `PluginError` when it is no backend."""
+    """What a factory has made; a plugin's is supervised. Raises `PluginError` when it is no backend."""
+    plugin = plugins.foreign("bioforge_backends", name)
     if not isinstance(made, Backend):
-        plugin = plugins.foreign("bioforge_backends", name)
         raise PluginError(f"plugin {plugin!r}: backend {name!r} made {type(made).__name__}, expected a Backend")
+    if plugin:
+        execute = made.execute
+        # the rest of it stays what it is: whoever asks for a plugin's own methods finds them
+        vars(made)["execute"] = lambda work: supervised(execute(work), name, plugin)
     return made
 
 

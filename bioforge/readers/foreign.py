@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import math
 import shutil
+import zlib
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -130,7 +131,7 @@ def _as_file(source: Source) -> Iterator[Path]:
         try:
             with path.open("wb") as file:
                 shutil.copyfileobj(stream, file, 1 << 20)
-        except OSError as error:  # a full disk, a broken gzip
+        except (OSError, EOFError, zlib.error) as error:  # a full disk, a broken gzip
             raise InputError(f"{source.name} cannot be put into a file: {error}") from None
         yield path
 

@@ -1,0 +1,305 @@
+"""Projects with plugins: what they read, write and send with, and what happens when a plugin is not what it should be."""
+
+from __future__ import annotations
+
+import importlib
+import json
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from textwrap import dedent
+
+import pytest
+from projects import ProjectFolder
+
+Install = Callable[..., None]
+
+HEAD = """
+from bioforge.plugin import *
+BIOFORGE_API = 1
+"""
+
+DIARY = (
+    HEAD
+    + """
+class DiaryOptions(Options):
+    fails: int = 0
+    word: str = "kept"
+
+class Diary:
+    writes_path = True
+    Options = DiaryOptions
+    def __call__(self, records, path, options):
+        known = set(path.read_text().split()) if path.exists() else set()
+        new = [record["artist_id"] for record in records if record["artist_id"] not in known]
+        kept = new[: len(new) - options.fails]
+        with path.open("a") as stream:
+            stream.writelines(f"{name}\\n" for name in kept)
+        if len(kept) < len(new):
+            raise OutputError(f"{path.name}: {len(kept)} of {len(new)} were {options.word}")
+        return f"{len(kept)} {options.word}"
+
+@hookimpl
+def bioforge_writers():
+    return {"diary": Diary()}
+"""
+)
+
+NAMES = (
+    HEAD
+    + """
+@with_options(ReaderOptions)
+def names(stream, source, options):
+    lines = (line.decode().strip() for line in stream)
+    yield from artists(((number, {"name": line}) for number, line in enumerate(lines, 1)), source, options.columns)
+
+@hookimpl
+def bioforge_readers():
+    return {"names": names}
+"""
+)
+
+ECHO = (
+    HEAD
+    + """
+from time import time
+
+class EchoOptions(Options):
+    word: str = "Echo"
+
+class Echo(Backend):
+    dialect = "echo"
+    endpoints = ("/echo",)
+    base_url = "https://echo.example"
+    Options = EchoOptions
+
+    def __init__(self, context):
+        self.word = context.options.word
+
+    def execute(self, work):
+        for number, request in enumerate(work.requests):
+            launch = Launch(request, request.attempts + 1, "W01", f"{request.request_hash}-{number}", time())
+            yield [Started(launch)]
+            yield [Succeeded(launch, Answer(request.body, f"{self.word}: {request.artist_id}", Usage(1, 1)), 0.0)]
+
+@hookimpl
+def bioforge_backends():
+    return {"echo": Echo}
+"""
+)
+
+
+@pytest.fixture
+def install(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> Iterator[Install]:
+    """`install("bioforge-demo", code)`: a distribution with an entry point, found as pip's are."""
+    folder = tmp_path_factory.mktemp("site")
+    monkeypatch.syspath_prepend(str(folder))
+    modules = set(sys.modules)
+
+    def add(name: str, code: str, version: str = "1.2") -> None:
+        module = name.replace("-", "_")
+        (folder / f"{module}.py").write_text(dedent(code))
+        sys.modules.pop(module, None)
+        info = folder / f"{module}.dist-info"
+        info.mkdir(exist_ok=True)
+        (info / "METADATA").write_text(f"Metadata-Version: 2.1\nName: {name}\nVersion: {version}\n")
+        (info / "entry_points.txt").write_text(f"[bioforge]\n{name.removeprefix('bioforge-')} = {module}\n")
+        importlib.invalidate_caches()
+
+    yield add
+    for module in set(sys.modules) - modules:
+        if module.startswith("bioforge_"):
+            del sys.modules[module]
+
+
+DIARY_OUTPUT = '[[output]]\npath = "out/diary.txt"\nwriter = "diary"\n'
+
+
+class TestWritersOfPaths:
+    def test_what_it_says_is_shown_and_it_is_asked_again_only_when_something_changed(
+        self, project: ProjectFolder, install: Install
+    ) -> None:
+        install("bioforge-diary", DIARY)
+        project.configure(DIARY_OUTPUT)
+        assert "wrote out/diary.txt (4 kept)" in project.run("run").ok().err
+        assert "out/diary.txt" not in project.run("run").ok().err
+        project.edit("artists.csv", "Icelandic singer", "Icelandic singer and producer")
+        assert "wrote out/diary.txt (0 kept)" in project.run("run").ok().err
+
+    def test_what_could_not_be_done_is_done_by_the_next_run_and_nothing_is_bought_for_it(
+        self, project: ProjectFolder, install: Install
+    ) -> None:
+        install("bioforge-diary", DIARY)
+        project.configure(DIARY_OUTPUT + "fails = 1")
+        ran = project.run("run")
+        assert (ran.code, project.charged()) == (1, 4)
+        assert "error: diary.txt: 3 of 4 were kept" in ran.err
+        project.configure(DIARY_OUTPUT)
+        assert "wrote out/diary.txt (1 kept)" in project.run("run").ok().err
+        assert project.charged() == 4
+
+    def test_its_options_are_checked_before_anything_is_sent(self, project: ProjectFolder, install: Install) -> None:
+        install("bioforge-diary", DIARY)
+        project.configure(DIARY_OUTPUT + 'wrod = "x"')
+        ran = project.run("run")
+        assert (ran.code, project.charged()) == (2, 0)
+        assert ran.err.endswith("error: bioforge.toml: output.wrod: unknown key; did you mean 'word'?\n")
+
+    def test_an_export_to_the_same_place_has_the_same_options(self, project: ProjectFolder, install: Install) -> None:
+        install("bioforge-diary", DIARY)
+        project.configure(DIARY_OUTPUT + 'word = "noted"')
+        project.run("run").ok()
+        assert project.run("export", "-F", "diary", "-o", "out/diary.txt").ok().err == "0 noted\n"
+        assert project.run("export", "-F", "diary", "-o", "other.txt").ok().err == "4 kept\n"
+        ran = project.run("export", "-F", "diary")
+        assert (ran.code, ran.err) == (2, "error: --format diary writes where a path leads\nhint: name it with -o\n")
+
+
+class TestReaders:
+    def test_a_reader_reads_and_is_asked_anew_when_it_is_another_version(
+        self, project: ProjectFolder, install: Install
+    ) -> None:
+        install("bioforge-names", NAMES)
+        project.write("artists.names", "Björk\nAbsalon\n")
+        project.edit(
+            "bioforge.toml", 'path = "artists.csv"', 'path = "artists.names"\ncolumns = { artist_name = "name" }'
+        )
+        project.edit("bioforge.toml", ": {{ artist_data }}", "")
+        assert "2 artists (2 new)" in project.run("run").ok().err
+        assert project.run("plan").ok().out == "test: everything is up to date (2 artists); nothing to send\n"
+        install("bioforge-names", NAMES.replace(".strip()", ".strip().upper()"), version="1.3")
+        assert "(2 new, 2 removed)" in project.run("plan").ok().out
+
+    def test_one_that_reads_nonsense_stops_everything_before_it_is_paid_for(
+        self, project: ProjectFolder, install: Install
+    ) -> None:
+        install("bioforge-names", NAMES.replace("yield from artists", "yield 3\n    yield from artists"))
+        project.write("artists.names", "Björk\n")
+        project.edit("bioforge.toml", 'path = "artists.csv"', 'path = "artists.names"')
+        ran = project.run("run")
+        assert (ran.code, project.charged()) == (2, 0)
+        assert "error: artists.names: the reader of plugin 'bioforge-names' gave int, expected" in ran.err
+
+
+def ask_echo(project: ProjectFolder, more: str = "") -> None:
+    project.configure(more)
+    project.edit("bioforge.toml", "concurrency = 4", 'name = "echo"')
+    project.edit("bioforge.toml", project.server.base_url, "https://echo.example")
+
+
+class TestBackends:
+    def test_a_few_lines_are_a_backend(self, project: ProjectFolder, install: Install) -> None:
+        install("bioforge-echo", ECHO)
+        ask_echo(project, '[backend.echo]\nword = "Hear"')
+        project.run("run").ok()
+        texts = [json.loads(line)["response_text"] for line in project.run("export").ok().out.splitlines()]
+        assert texts == ["Hear: 1", "Hear: 2", "Hear: 3", "Hear: 0"]
+        assert project.rows("SELECT DISTINCT endpoint, backend FROM requests JOIN attempts USING (request_hash)") == [
+            ("/echo", "echo")
+        ]
+        assert project.plan()["fresh"]
+        assert "paid twice: 0" in project.run("audit").ok().out
+
+    def test_the_embedded_server_does_not_speak_for_others(self, project: ProjectFolder, install: Install) -> None:
+        install("bioforge-echo", ECHO)
+        project.configure()
+        project.edit("bioforge.toml", project.server.base_url, "simulator")
+        ran = project.run("run", "--backend", "echo")
+        assert ran.code == 2
+        assert "backend 'echo' cannot use the embedded server, which speaks like OpenAI's API" in ran.err
+        assert 'hint: write base_url = "https://echo.example" under [provider]' in ran.err
+
+    def test_an_endpoint_is_one_of_the_backends(self, project: ProjectFolder, install: Install) -> None:
+        install("bioforge-echo", ECHO)
+        ask_echo(project)
+        project.edit("bioforge.toml", "[recipe.bio]", '[recipe.bio]\nendpoint = "/v1/responses"')
+        ran = project.run("plan")
+        assert ran.code == 2
+        assert "recipe.bio.endpoint: expected '/echo' for backend 'echo', found '/v1/responses'" in ran.err
+
+    @pytest.mark.parametrize(
+        ("more", "message"),
+        [
+            (
+                "[backend.echo]\nword = 3",
+                "error: bioforge.toml: backend.echo.word: input should be a valid string, found 3",
+            ),
+            ("[backend.batch]\nmax_request = 3", "error: bioforge.toml: backend.batch.max_request: unknown key"),
+        ],
+    )
+    def test_tables_are_checked_also_of_backends_that_are_not_in_use(
+        self, project: ProjectFolder, install: Install, more: str, message: str
+    ) -> None:
+        install("bioforge-echo", ECHO)
+        project.configure(more)
+        ran = project.run("plan")
+        assert (ran.code, ran.err.splitlines()[0].startswith(message)) == (2, True), ran.err
+
+    def test_a_table_of_nobody_may_be_a_slip(self, project: ProjectFolder, install: Install) -> None:
+        install("bioforge-echo", ECHO)
+        project.configure("[backend.ecko]\nword = 3\n[backend.ray]\nworkers = 3")
+        ran = project.run("plan").ok()
+        assert "note: backend.ecko: no backend of that name is installed; did you mean 'echo'?" in ran.err
+        assert "ray" not in ran.err
+
+    def test_what_a_broken_one_has_delivered_is_kept(self, project: ProjectFolder, install: Install) -> None:
+        install("bioforge-echo", ECHO.replace("yield [Started(launch)]", "if number == 2: raise KeyError(number)"))
+        ask_echo(project)
+        ran = project.run("run")
+        assert ran.code == 75
+        assert "answered attempt" in ran.err
+        assert "which it had not announced" in ran.err
+        assert project.value("SELECT count(*) FROM responses") == 1
+        install(
+            "bioforge-echo",
+            ECHO.replace("yield [Started(launch)]", "yield [Started(launch)]\n            1 / (number - 1)"),
+        )
+        ran = project.run("resume")
+        assert ran.code == 75
+        assert "error: backend 'echo' of plugin 'bioforge-echo' failed: ZeroDivisionError: division by zero" in ran.err
+        assert project.value("SELECT count(*) FROM responses") == 2
+        install("bioforge-echo", ECHO)
+        project.run("resume").ok()
+        assert project.value("SELECT count(*) FROM responses") == 4
+        audit = project.run("audit").ok().out
+        assert "paid twice: 0" in audit
+        assert "fate unknown: 1 attempt" in audit
+
+    def test_a_factory_that_makes_no_backend(self, project: ProjectFolder, install: Install) -> None:
+        install("bioforge-echo", ECHO.replace('"echo": Echo}', '"echo": lambda context: None}'))
+        ask_echo(project)
+        ran = project.run("plan")
+        assert ran.code == 2
+        assert "plugin 'bioforge-echo': backend 'echo' made NoneType, expected a Backend" in ran.err
+
+
+def test_a_broken_plugin_is_left_out_with_a_warning_and_everything_else_works(
+    project: ProjectFolder, install: Install
+) -> None:
+    install("bioforge-broken", "import nothing_like_this")
+    ran = project.run("run").ok()
+    assert "warning: plugin 'bioforge-broken' 1.2: cannot be imported: ModuleNotFoundError" in ran.err
+    assert project.charged() == 4
+    assert "warning" not in project.run("plan", env={"BIOFORGE_LOAD_PLUGINS": " "}).ok().err
+
+
+def test_a_name_that_two_claim_is_refused_only_where_it_is_used(project: ProjectFolder, install: Install) -> None:
+    install("bioforge-other", NAMES.replace('"names"', '"csv"'))
+    ran = project.run("run")
+    assert (ran.code, project.charged()) == (2, 0)
+    assert "error: 'csv' is claimed by 2 plugins, 'bioforge.readers' and 'bioforge-other' (bioforge_readers)" in ran.err
+    project.write("artists.tsv", project.read("artists.csv").replace(",", "\t").replace('"', ""))
+    install("bioforge-other", NAMES.replace('"names"', '"csv"'))
+    project.edit("bioforge.toml", "artists.csv", "a.jsonl")
+    project.write("a.jsonl", '{"artist_id": "1", "artist_name": "Björk", "artist_data": ""}')
+    project.run("run").ok()
+
+
+def test_what_a_plugin_may_import_is_pinned() -> None:
+    import bioforge.plugin
+
+    for name in bioforge.plugin.__all__:
+        assert hasattr(bioforge.plugin, name)
+    assert bioforge.plugin.API_VERSION == 1
+    assert bioforge.plugin.__all__ == sorted(bioforge.plugin.__all__)
+    assert (len(bioforge.plugin.__all__), Path(bioforge.plugin.__file__).name) == (63, "plugin.py")
