@@ -107,14 +107,15 @@ class OpenProject:
 
     def refresh(self, store: Store) -> Refreshed:
         """Bring the state up to date with input and recipes. Raises `InputError` for bad rows when strict."""
-        done = refresh(
-            store,
-            self.input_spec,
-            self._read_by,
-            self.prompts,
-            self.backend,
-            ask_again_maybe_paid=self.config.retry.maybe_paid,
-        )
+        with store.derived():
+            done = refresh(
+                store,
+                self.input_spec,
+                self._read_by,
+                self.prompts,
+                self.backend,
+                ask_again_maybe_paid=self.config.retry.maybe_paid,
+            )
         done.notes += prompt_notes(self.prompts)
         if done.reading is not None and not done.reading.any_data:
             done.notes += no_data_notes(self.prompts)

@@ -52,10 +52,14 @@ class Page:
 
 def wanted(prompts: Prompts, backend: Backend, rendered: Rendered) -> Wanted:
     """The exact request for rendered texts."""
+    return _wanted(prompts, backend, rendered, counter_for(rendered.model).count)
+
+
+def _wanted(prompts: Prompts, backend: Backend, rendered: Rendered, count: Callable[[str], int]) -> Wanted:
     body = canonical(backend.body(rendered))
     definition = prompts.definition
     digest = request_hash(rendered.endpoint, body, definition.dialect, definition.sample)
-    return Wanted(digest, body, _tokens(rendered, counter_for(rendered.model).count), rendered)
+    return Wanted(digest, body, _tokens(rendered, count), rendered)
 
 
 def render(prompts: Prompts, backend: Backend, artist: Artist) -> Wanted:
@@ -64,7 +68,9 @@ def render(prompts: Prompts, backend: Backend, artist: Artist) -> Wanted:
 
 
 def _tokens(rendered: Rendered, count: Callable[[str], int]) -> int:
-    texts = [rendered.instructions or "", rendered.input or "", *(turn.text for turn in rendered.turns)]
+    texts = [rendered.instructions or "", rendered.input or ""]
+    if rendered.turns:
+        texts += [turn.text for turn in rendered.turns]
     if rendered.prompt is not None:
         variables = rendered.prompt.get("variables")
         texts += [str(value) for value in variables.values()] if isinstance(variables, Mapping) else []
@@ -91,7 +97,8 @@ class Renderer:
     def page(self, prompts: Prompts, artists: Sequence[PlannedArtist]) -> Page:
         definition = prompts.definition
         if not definition.upstream and not definition.for_all:
-            return Page([self._outcome(prompts, item.artist, {}) for item in artists], [None] * len(artists))
+            count = counter_for(definition.model).count
+            return Page([self._plain(prompts, item.artist, count) for item in artists], [None] * len(artists))
         shared = {need: name for need, name in definition.upstream.items() if need in self._for_all}
         own = {need: name for need, name in definition.upstream.items() if need not in self._for_all}
         of_all = self._answers(shared, [EVERYBODY]).get(EVERYBODY, {}) if shared else {}
@@ -105,6 +112,13 @@ class Renderer:
         answers = [{**of_all, **found.get(item.id, {})} for item in artists]
         outcomes = [self._outcome(prompts, item.artist, each) for item, each in zip(artists, answers, strict=True)]
         return Page(outcomes, [_ids(each) for each in answers])
+
+    def _plain(self, prompts: Prompts, artist: Artist, count: Callable[[str], int]) -> Outcome:
+        """Of a recipe that needs nothing but the artist."""
+        try:
+            return _wanted(prompts, self._backend, prompts.render(artist), count)
+        except RenderError as error:
+            return error
 
     def _answers(self, needs: Mapping[str, str], artists: Sequence[int]) -> dict[int, dict[str, Answered]]:
         return upstream.answers(self._store, needs, artists, run=self._run, ask_again_maybe_paid=self._again)

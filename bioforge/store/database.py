@@ -92,6 +92,18 @@ class Store:
                     self.connection.execute("ROLLBACK")
                 raise
 
+    @contextmanager
+    def derived(self) -> Iterator[None]:
+        """For what can be had again: reading the input, planning. Its transactions are whole and in order whatever
+        happens, but a power cut may take the last of them; whatever is committed afterwards makes them durable too."""
+        with _explained(self.path):
+            self.connection.execute("PRAGMA synchronous = NORMAL")
+        try:
+            yield
+        finally:
+            with _explained(self.path):
+                self.connection.execute("PRAGMA synchronous = FULL")
+
     def rows(self, sql: str, parameters: Sequence[object] | dict[str, object] = ()) -> list[Any]:
         with _explained(self.path):
             return self.connection.execute(sql, parameters).fetchall()

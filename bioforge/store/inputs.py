@@ -10,13 +10,14 @@ from itertools import islice
 from typing import Any
 
 from bioforge.errors import InputError
-from bioforge.fingerprint import row_hash
+from bioforge.fingerprint import encoder, row_hash
 from bioforge.model import Artist, BadRow
 from bioforge.plan import REMOVED
 from bioforge.store.database import Store, bump_results
 from bioforge.store.targets import EVERYBODY_ID
 
 _SET = 2_000
+_as_json = encoder()
 _KEPT_BAD_ROWS = 10_000
 
 
@@ -135,7 +136,7 @@ def _sets(rows: Iterable[Artist | BadRow]) -> Iterator[list[Artist | BadRow]]:
 
 
 def _values(artist: Artist) -> tuple[str, str, str | None]:
-    columns = json.dumps(dict(artist.columns), ensure_ascii=False) if artist.columns else None
+    columns = _as_json(dict(artist.columns)) if artist.columns else None
     return artist.artist_name, artist.artist_data, columns
 
 

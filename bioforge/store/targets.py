@@ -205,10 +205,7 @@ def save(store: Store, recipe: str, variant: str, definition: int, planned: Sequ
             INSERT INTO targets (artist, recipe, variant, request_hash, definition, row_hash, reason, detail, held,
                                  input_tokens, reason_before, upstream, own_hash, built_response, built_definition, built_row,
                                  built_upstream)
-            VALUES (:artist, :recipe, :variant, :hash, :definition, :row, :reason, :detail, :held, :tokens, :before,
-                    :upstream, :own, :response, CASE WHEN :response IS NULL THEN NULL ELSE :definition END,
-                    CASE WHEN :response IS NULL THEN NULL ELSE :row END,
-                    CASE WHEN :response IS NULL THEN NULL ELSE :upstream END)
+            VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
             ON CONFLICT (artist, recipe, variant) DO UPDATE SET
               request_hash = excluded.request_hash, definition = excluded.definition, row_hash = excluded.row_hash,
               reason = excluded.reason, detail = excluded.detail, held = excluded.held,
@@ -220,27 +217,31 @@ def save(store: Store, recipe: str, variant: str, definition: int, planned: Sequ
               built_definition = coalesce(excluded.built_definition, built_definition),
               built_row = coalesce(excluded.built_row, built_row)
             """,
-            [
-                {
-                    "artist": item.artist,
-                    "recipe": recipe,
-                    "variant": variant,
-                    "hash": item.request_hash,
-                    "definition": definition,
-                    "row": item.row_hash,
-                    "reason": item.decision.reason,
-                    "detail": item.decision.detail,
-                    "held": item.decision.held,
-                    "tokens": item.input_tokens,
-                    "before": item.decision.reason_before,
-                    "upstream": item.upstream,
-                    "own": item.own_hash or item.request_hash,
-                    "response": item.decision.response,
-                }
-                for item in planned
-            ],
+            [_row(recipe, variant, definition, item) for item in planned],
         )
         bump_results(connection)
+
+
+def _row(recipe: str, variant: str, definition: int, item: Planned) -> tuple[object, ...]:
+    decision = item.decision
+    response = decision.response
+    built = (None,) * 4 if response is None else (response, definition, item.row_hash, item.upstream)
+    return (
+        item.artist,
+        recipe,
+        variant,
+        item.request_hash,
+        definition,
+        item.row_hash,
+        decision.reason,
+        decision.detail,
+        decision.held,
+        item.input_tokens,
+        decision.reason_before,
+        item.upstream,
+        item.own_hash or item.request_hash,
+        *built,
+    )
 
 
 def force(store: Store, run: int, selection: Selection) -> None:
