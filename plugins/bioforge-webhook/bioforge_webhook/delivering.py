@@ -1,0 +1,163 @@
+"""The writer: streams records past the record of deliveries, and posts those that were not delivered yet."""
+
+from __future__ import annotations
+
+import threading
+from collections import deque
+from collections.abc import Iterable, Iterator
+from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
+from contextlib import closing
+from pathlib import Path
+
+from bioforge.plugin import OutputError, Record
+from bioforge_webhook.messages import Delivery, Message, content, delivery, message
+from bioforge_webhook.options import WebhookOptions
+from bioforge_webhook.record import DeliveryRecord, open_record
+from bioforge_webhook.sending import Outcome, Sender, Verdict
+
+
+class WebhookWriter:
+    """Posts each record at least once. `path` is the record of deliveries.
+
+    Returns a sentence like `delivered 3, 47 before`. Raises OutputError when some could not be delivered, after all
+    others were; the next call posts only those.
+    """
+
+    writes_path = True
+    Options = WebhookOptions
+
+    def __call__(self, records: Iterable[Record], path: Path, options: WebhookOptions) -> str:
+        with open_record(path) as record:
+            record.begin()
+            return _Run(record, options).deliver(records)
+
+
+class _Run:
+    """One call of the writer. Only the thread that calls `deliver` touches the record; the others only post."""
+
+    def __init__(self, record: DeliveryRecord, options: WebhookOptions) -> None:
+        self._record = record
+        self._options = options
+        self._stop = threading.Event()
+        self._sender = Sender(options, self._stop)
+        self._running: dict[Future[Outcome], Message] = {}
+        self._halves: deque[Message] = deque()
+        self._delivered = 0
+        self._before = 0
+        self._undelivered = 0
+        self._failures_in_a_row = 0
+        self._last_error = ""
+        self._why_stopped = ""
+
+    def deliver(self, records: Iterable[Record]) -> str:
+        with closing(self._sender), ThreadPoolExecutor(self._options.concurrency, "bioforge-webhook") as pool:
+            try:
+                for one in self._messages(records):
+                    self._start(pool, one)
+                while self._running or self._halves:
+                    self._collect()
+                    self._start_halves(pool)
+            finally:  # also after Ctrl-C: what is under way is awaited, and what was taken is recorded
+                self._stop.set()
+                while self._running:
+                    self._collect()
+        return self._result()
+
+    def _messages(self, records: Iterable[Record]) -> Iterator[Message]:
+        """What is still to be delivered, in requests of `batch` records."""
+        waiting: list[Delivery] = []
+        for record in records:
+            if record.get("error") is not None and not self._options.failed:
+                continue
+            try:
+                told = content(self._options.identity, record)
+            except ValueError as error:  # a failed record is data
+                self._undelivered += 1
+                self._last_error = f"{record.get('artist_id')}: cannot be written as JSON: {error}"
+                continue
+            revision = self._record.revision(told)
+            if revision is None:
+                self._before += 1
+                continue
+            waiting.append(delivery(told, revision))
+            if len(waiting) == self._options.batch:
+                yield self._message(waiting)
+                waiting = []
+        if waiting:
+            yield self._message(waiting)
+
+    def _message(self, deliveries: Iterable[Delivery]) -> Message:
+        return message(tuple(deliveries), array=self._options.batch > 1)
+
+    def _start(self, pool: ThreadPoolExecutor, one: Message) -> None:
+        """Post `one`, as soon as there is room."""
+        self._start_halves(pool)
+        while len(self._running) >= self._most_at_once:
+            self._collect()
+            self._start_halves(pool)
+        self._submit(pool, one)
+
+    @property
+    def _most_at_once(self) -> int:
+        """One until the endpoint has taken something: where it is down or gone, it is not asked by all at once."""
+        return self._options.concurrency if self._delivered else 1
+
+    def _start_halves(self, pool: ThreadPoolExecutor) -> None:
+        while self._halves and len(self._running) < self._most_at_once:
+            self._submit(pool, self._halves.popleft())
+
+    def _submit(self, pool: ThreadPoolExecutor, one: Message) -> None:
+        if self._stop.is_set():
+            self._undelivered += len(one.deliveries)
+        else:
+            self._record.sending(one.deliveries)
+            self._running[pool.submit(self._sender.send, one)] = one
+
+    def _collect(self) -> None:
+        """Wait until something has come back, and record all that has: durable when this returns."""
+        if not self._running:
+            return
+        done, _ = wait(self._running, return_when=FIRST_COMPLETED)
+        for future in done:
+            one, outcome = self._running[future], future.result()
+            if outcome.verdict is Verdict.DELIVERED:
+                self._record.delivered(one.deliveries, outcome.status or 200)
+                self._delivered += len(one.deliveries)
+                self._failures_in_a_row = 0
+            else:
+                self._failed(one, outcome)
+            del self._running[future]  # only now: interrupted before, it is looked at again
+
+    def _failed(self, one: Message, outcome: Outcome) -> None:
+        if outcome.verdict is Verdict.REFUSED and len(one.deliveries) > 1:
+            middle = len(one.deliveries) // 2  # find the record that it is about: the others can be delivered
+            self._halves.extend(self._message(half) for half in (one.deliveries[:middle], one.deliveries[middle:]))
+            return
+        self._undelivered += len(one.deliveries)
+        if not outcome.attempts:  # it was stopped before its turn
+            return
+        if not self._why_stopped:  # what comes back after that is not the reason
+            self._last_error = outcome.error
+        self._record.failed(one.deliveries, outcome.attempts, outcome.error)
+        if outcome.verdict is Verdict.HALT:
+            self._halt("nothing more was sent")
+        elif outcome.verdict is Verdict.FAILED:
+            self._failures_in_a_row += 1
+            if self._failures_in_a_row >= self._options.stop_after:
+                self._halt(f"stopped after {self._failures_in_a_row} failures in a row")
+
+    def _halt(self, why: str) -> None:
+        self._why_stopped = self._why_stopped or why
+        self._stop.set()
+
+    def _result(self) -> str:
+        if not self._undelivered:
+            return f"delivered {self._delivered:,}, {self._before:,} before"
+        total = self._delivered + self._before + self._undelivered
+        stopped = f"; {self._why_stopped}" if self._why_stopped else ""
+        raise OutputError(
+            f"{self._undelivered:,} of {total:,} records could not be delivered to {self._options.host}:"
+            f" {self._last_error}{stopped} (delivered {self._delivered:,}, {self._before:,} before)",
+            "the state is intact and nothing is bought again; the next run sends only those (table failures in"
+            f" {self._record.path})",
+        )
