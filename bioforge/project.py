@@ -134,7 +134,9 @@ class OpenProject:
         return read_by(self.plugins, options_of(self.config), self.input_spec.options, name)
 
     def plan(self, store: Store, selection: Selection, deadline: float | None = None) -> Plan:
-        """What a run would do now, priced; `deadline` in seconds. Sends nothing."""
+        """What a run would do now, priced; `deadline` in seconds. Sends nothing. Raises what a run would raise before it
+        sends anything."""
+        check_outputs(self.config, self.plugins)
         recover(store)
         refreshed = self.refresh(store)
         if selection.limit is not None:

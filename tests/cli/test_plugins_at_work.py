@@ -141,9 +141,10 @@ class TestWritersOfPaths:
     def test_its_options_are_checked_before_anything_is_sent(self, project: ProjectFolder, install: Install) -> None:
         install("bioforge-diary", DIARY)
         project.configure(DIARY_OUTPUT + 'wrod = "x"')
-        ran = project.run("run")
-        assert (ran.code, project.charged()) == (2, 0)
-        assert ran.err.endswith("error: bioforge.toml: output.wrod: unknown key; did you mean 'word'?\n")
+        for command in ("run", "plan"):
+            ran = project.run(command)
+            assert (ran.code, project.charged()) == (2, 0)
+            assert ran.err.endswith("error: bioforge.toml: output.wrod: unknown key; did you mean 'word'?\n")
 
     def test_an_export_to_the_same_place_has_the_same_options(self, project: ProjectFolder, install: Install) -> None:
         install("bioforge-diary", DIARY)
