@@ -1,0 +1,91 @@
+"""What the tables of the project file may say to each reader and writer."""
+
+from __future__ import annotations
+
+from typing import Literal, Self
+
+from pydantic import Field, field_validator, model_validator
+
+from bioforge.plugin import Options, ReaderOptions
+
+_SELECT = "a list of column names to read, where not all are wanted"
+
+
+class ParquetOptions(ReaderOptions):
+    """`select`: only these columns are read and decoded."""
+
+    select: list[str] = Field([], description=_SELECT)
+
+
+class ArrowOptions(ReaderOptions):
+    """As for Parquet: columns that are not named are not decoded."""
+
+    select: list[str] = Field([], description=_SELECT)
+
+
+class ExcelOptions(ReaderOptions):
+    """`sheet`: the first worksheet when it is left out. `header_row`: the first row that is not blank."""
+
+    sheet: str | None = Field(None, description="the name of a sheet", min_length=1)
+    header_row: int | None = Field(None, description="the number of the row that names the columns, from 1", ge=1)
+    select: list[str] = Field([], description=_SELECT)
+
+
+class DatabaseOptions(ReaderOptions):
+    """One of `query` and `table`; none where a database has exactly one table."""
+
+    query: str | None = Field(None, description="one SELECT", min_length=1)
+    table: str | None = Field(None, description="the name of a table or view", min_length=1)
+
+    @model_validator(mode="after")
+    def _one_of_both(self) -> Self:
+        if self.query is not None and self.table is not None:
+            raise ValueError("found query and table, expected only one of them")
+        return self
+
+
+ScanValue = bool | int | float | str | list[str]
+
+
+class DuckDBOptions(DatabaseOptions):
+    """`scan`: parameters of DuckDB's own reading function, for a file that is no database. `memory_limit`: what a query
+    holds in memory before it goes on in temporary files."""
+
+    scan: dict[str, ScanValue] = Field({}, description="a table of parameters, like { all_varchar = true }")
+    memory_limit: str = Field("1GB", description='a size like "500MB"', pattern=r"^\d+(\.\d+)? ?[KMGT]i?B$")
+
+    @field_validator("scan")
+    @classmethod
+    def _names(cls, scan: dict[str, ScanValue]) -> dict[str, ScanValue]:
+        for name in scan:
+            if not name.isidentifier():
+                raise ValueError(f"{name!r} is no name of a parameter")
+        return scan
+
+
+class ParquetOutputOptions(Options):
+    """A row group is written when it has `row_group_size` rows, or 64 MB."""
+
+    compression: Literal["zstd", "snappy", "gzip", "brotli", "lz4", "none"] = Field(
+        "zstd", description='"zstd", "snappy", "gzip", "brotli", "lz4" or "none"'
+    )
+    row_group_size: int = Field(50_000, description="a number of rows, from 1 to 1,000,000", ge=1, le=1_000_000)
+
+
+class SQLiteOutputOptions(Options):
+    """`timeout`: seconds to wait for another process that is writing to the database."""
+
+    table: str = Field("results", description="the name of a table", min_length=1)
+    timeout: float = Field(10.0, description="seconds, from 0 to 3600", ge=0, le=3600)
+
+    @field_validator("table")
+    @classmethod
+    def _usable(cls, table: str) -> str:
+        if table.lower().startswith("sqlite_") or "\0" in table:
+            raise ValueError(f"{table!r}: SQLite keeps names with sqlite_ for itself; choose another")
+        return table
+
+    @field_validator("timeout", mode="before")
+    @classmethod
+    def _seconds(cls, timeout: object) -> object:
+        return float(timeout) if isinstance(timeout, int) and not isinstance(timeout, bool) else timeout
