@@ -123,7 +123,7 @@ class ColumnMap:
         """Whether rows need `compute` after their columns were renamed."""
         return bool(self.copies or self.templates)
 
-    def header(self, found: Sequence[str], source: str) -> list[str]:
+    def header(self, found: Sequence[str], source: str, *, is_text: bool = True) -> list[str]:
         """Our names for an input's columns, in order. Raises `InputError` when they cannot make artists."""
         for theirs, ours in self.renames.items():
             if theirs not in found:
@@ -143,7 +143,7 @@ class ColumnMap:
                     f'name the old one too: columns = {{ {name}_old = "{name}" }}',
                 )
         if "artist_name" not in names and "artist_name" not in self._added:
-            raise no_name_column(found, source)
+            raise no_name_column(found, source, is_text=is_text)
         return names
 
     @property
@@ -186,11 +186,12 @@ class ColumnMap:
                 )
 
 
-def no_name_column(found: Sequence[str], source: str) -> InputError:
+def no_name_column(found: Sequence[str], source: str, *, is_text: bool = True) -> InputError:
+    """`is_text`: the names were read from text, so they may be something else."""
     problem = f"{source} has no column artist_name; found: {_listed(found)}"
-    if len(found) == 1 and found[0].lstrip().startswith("{"):
+    if is_text and len(found) == 1 and found[0].lstrip().startswith("{"):
         return InputError(problem, 'these are JSON lines: write reader = "jsonl" under [input]')
-    if len(found) == 1 and (other := next((mark for mark in ";\t|" if mark in found[0]), None)):
+    if is_text and len(found) == 1 and (other := next((mark for mark in ";\t|" if mark in found[0]), None)):
         shown = "tab" if other == "\t" else other
         return InputError(problem, f'another delimiter? Write delimiter = "{shown}" under [input]')
     guesses = {
@@ -203,7 +204,7 @@ def no_name_column(found: Sequence[str], source: str) -> InputError:
     return InputError(
         problem,
         f"write under [input] in the project file: columns = {{ {columns} }}"
-        " (or header = false, when the first row is an artist already)",
+        + (" (or header = false, when the first row is an artist already)" if is_text else ""),
     )
 
 
@@ -232,7 +233,7 @@ def artists(
     row among the first has it.
     """
     if header is not None:
-        columns.header(header, source)
+        columns.header(header, source, is_text=False)
     held: list[BadRow] | None = [] if header is None else None  # until it is known whether any row has a name
     nameless: dict[str, None] = {}
     for line, original in rows:
@@ -262,7 +263,7 @@ def artists(
                 yield from held
                 held = None
     if held and nameless:
-        raise no_name_column(list(nameless), source)
+        raise no_name_column(list(nameless), source, is_text=False)
     yield from held or ()
 
 
