@@ -12,12 +12,9 @@ from projects import ProjectFolder
 
 from bioforge.simulator import Simulator, SimulatorOptions
 
+pytest_plugins = ["bioforge.testing"]
+
 os.environ.update(ISOLATION)
-
-
-def pytest_configure(config: pytest.Config) -> None:
-    # aiohttp warns about itself where a form arrives in pieces of a few bytes
-    config.addinivalue_line("filterwarnings", r"ignore:unread_data\(\) is deprecated:DeprecationWarning")
 
 
 @pytest.fixture

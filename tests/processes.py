@@ -12,56 +12,33 @@ import resource
 import signal
 import sys
 import threading
-import time
 import warnings
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from multiprocessing.connection import wait
 from multiprocessing.context import ForkServerProcess
 from pathlib import Path
 from typing import Any
 
-PATIENCE = 60.0
-"""Seconds after which whatever is waited for is taken for something that never comes."""
+from bioforge.testing import processes as testing
+from bioforge.testing.processes import KILLED, PATIENCE, Ran, wait_until
 
-MOMENT = 0.001
-"""Seconds until a look at something that cannot wake anybody is repeated; nothing depends on how many they are."""
-
-KILLED = -signal.SIGKILL
+__all__ = [
+    "ENVIRONMENT",
+    "ISOLATION",
+    "KILLED",
+    "PATIENCE",
+    "Child",
+    "Ran",
+    "program",
+    "program_on_a_small_disk",
+    "wait_until",
+]
 
 ISOLATION = {"SSL_CERT_FILE": "", "SSL_CERT_DIR": str(Path(__file__).parent), "TIKTOKEN_CACHE_DIR": ""}
 """No certificates, which take a client longer to read than all its calls, and nothing in here speaks TLS; and no
 vocabularies that happen to be on this machine."""
 
-ENVIRONMENT = (
-    dict.fromkeys(("OPENAI_BASE_URL", "OPENAI_MODEL", "OPENAI_PROMPT_ID", "PROMPT_ID", "PROMPT_VERSION"), "")
-    | {"OPENAI_API_KEY": "test-key", "NO_COLOR": "1"}
-    | ISOLATION
-)
-
-
-@dataclass(frozen=True, slots=True)
-class Ran:
-    """How a command ended."""
-
-    code: int
-    out: str
-    err: str
-
-    def ok(self) -> Ran:
-        assert self.code == 0, f"exit code {self.code}\n{self.out}\n{self.err}"
-        return self
-
-
-_unmet = threading.Event()
-
-
-def wait_until(met: Callable[[], bool], what: str) -> None:
-    """Look again and again until something is so, where there is nothing to be woken by."""
-    deadline = time.monotonic() + PATIENCE
-    while not met():
-        assert time.monotonic() < deadline, f"never came: {what}"
-        _unmet.wait(MOMENT)
+ENVIRONMENT = {**testing.ENVIRONMENT, **ISOLATION}
 
 
 _context = multiprocessing.get_context("forkserver")

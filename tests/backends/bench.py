@@ -1,4 +1,5 @@
-"""A backend at work against a simulator, and what is to be true of every run."""
+"""A backend at work against a simulator, with requests whose bodies are written by hand, and what is to be true of every
+run."""
 
 from __future__ import annotations
 
@@ -6,13 +7,14 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack
 from typing import Any
 
-from bioforge.events import Event, Failed, Noticed, Started, Stopped, Succeeded, Unusable
+from bioforge import testing
 from bioforge.fingerprint import canonical, request_hash
 from bioforge.interfaces import Backend, BackendContext, Limits, RetryPolicy, Stop, Work
-from bioforge.model import Paid, Request
+from bioforge.model import Request
 from bioforge.simulator import Ledger, Simulator, SimulatorOptions
+from bioforge.testing.serving import QUICK
 
-QUICK = RetryPolicy(first_delay=0.01, max_delay=0.05)
+__all__ = ["QUICK", "Bench", "Recorded", "requests"]
 
 
 def requests(names: Sequence[str] | int, endpoint: str = "/v1/responses", **parameters: Any) -> Iterator[Request]:
@@ -34,49 +36,11 @@ def requests(names: Sequence[str] | int, endpoint: str = "/v1/responses", **para
         )
 
 
-class Recorded:
-    """The events of a run, and what can be said about them."""
+class Recorded(testing.Recorded):
+    """The kit's, which asks the simulator's ledger what was charged."""
 
-    def __init__(self) -> None:
-        self.groups: list[Sequence[Event]] = []
-
-    def of(self, *kinds: type[Any]) -> list[Any]:
-        return [event for group in self.groups for event in group if isinstance(event, kinds)]
-
-    @property
-    def succeeded(self) -> list[Succeeded]:
-        return self.of(Succeeded)
-
-    @property
-    def failed(self) -> list[Failed]:
-        return self.of(Failed)
-
-    @property
-    def lost(self) -> list[Failed]:
-        return [event for event in self.failed if event.final]
-
-    @property
-    def stopped(self) -> Stopped | None:
-        found = self.of(Stopped)
-        assert len(found) <= 1
-        if found:
-            assert self.groups[-1][-1] is found[0]
-        return found[0] if found else None
-
-    def notices(self, kind: str) -> list[Noticed]:
-        return [event for event in self.of(Noticed) if event.kind == kind]
-
-    def check(self, ledger: Ledger) -> None:
-        """Every attempt has one beginning and one end, and every charge of the ledger is accounted for."""
-        started = [event.launch.client_request_id for event in self.of(Started)]
-        ended = [event.launch.client_request_id for event in self.of(Succeeded, Unusable, Failed)]
-        assert len(set(started)) == len(started)
-        assert sorted(started) == sorted(ended)
-        paid = {event.launch.client_request_id for event in self.of(Succeeded, Unusable)}
-        maybe = {event.launch.client_request_id for event in self.failed if event.paid is Paid.MAYBE}
-        charged = {charge.client_request_id for charge in ledger.entries()}
-        assert paid <= charged
-        assert charged <= paid | maybe
+    def check(self, ledger: Ledger) -> None:  # type: ignore[override]
+        super().check(charge.custom_id or charge.client_request_id for charge in ledger.entries())
 
 
 class Bench:

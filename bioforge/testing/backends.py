@@ -1,0 +1,308 @@
+"""What every backend must do, as tests to derive from."""
+
+from __future__ import annotations
+
+import socket
+import threading
+from collections import deque
+from collections.abc import Iterator
+from contextlib import closing
+
+import pytest
+
+from bioforge.errors import UsageError
+from bioforge.events import Started, Unusable
+from bioforge.fingerprint import canonical
+from bioforge.interfaces import RetryPolicy, Stop, Work
+from bioforge.model import Paid, Rendered, Request, Usage
+from bioforge.testing.recording import Recorded
+from bioforge.testing.serving import BackendBench
+from bioforge.testing.stopping import StoppingStories
+
+ONCE = RetryPolicy(max_attempts=1)
+GIVES_UP = RetryPolicy(max_attempts=1, outage_seconds=0.0)
+
+_TABLES = {"refusal": "refusals", "broken_answer": "broken", "unusable_answer": "unusable"}
+"""Stories that are told for each entry of a table, by the name of their argument."""
+
+
+class BackendContract(StoppingStories, BackendBench):
+    """Derive a test class from it, say which backend, and pytest runs every story against a real server.
+
+    ```python
+    class TestRay(BackendContract):              # it speaks to OpenAI-compatible servers: the simulator is the server
+        options = {"actors": 2}
+
+        def factory(self):
+            return RayBackend
+
+
+    class TestMyVendor(BackendContract):         # its vendor has a form of its own, and so has its server
+        model = "my-model-1"
+        refusals = {"rate_limit": "rate_limit", "overloaded": "overloaded"}
+        broken = {}
+
+        def factory(self):
+            return MyBackend
+
+        def start_server(self, stack, **options):
+            return stack.enter_context(MyServer(**options))   # has .base_url and .charged()
+    ```
+    The attributes (`BackendBench`) say what the server can do; without them it is taken for the simulator.
+    """
+
+    def pytest_generate_tests(self, metafunc: pytest.Metafunc) -> None:
+        for argument, table in _TABLES.items():
+            if argument in metafunc.fixturenames:
+                metafunc.parametrize(argument, list(getattr(self, table).items()), ids=list(getattr(self, table)))
+
+    # -------------------------------------------------------------------------------------------------------- answers
+
+    def test_every_request_is_answered_once(self) -> None:
+        """The whole of it: each request has one answer, which was paid for once, at each endpoint."""
+        self.serve()
+        charges = 0
+        for endpoint in self.backend().endpoints:
+            recorded = self.run(self.requests(30, endpoint))
+            assert recorded.stopped is None
+            assert len(recorded.succeeded) == 30
+            assert len({event.launch.request.artist_id for event in recorded.succeeded}) == 30
+            assert len(self.server.charged()) == charges + 30
+            recorded.check(self.server.charged()[charges:])
+            charges += 30
+
+    def test_answers_have_what_is_kept_of_them(self) -> None:
+        """The body as it was received is what everything can be read from again; text, tokens and price are shown."""
+        for event in self.run(self.requests(3)).succeeded:
+            assert event.answer.body
+            assert event.answer.text
+            assert event.answer.usage is not None
+            assert event.answer.usage.output_tokens > 0
+            assert event.answer.cost_usd is None or event.answer.cost_usd >= 0
+            assert event.answer.problem is None
+            assert event.seconds > 0 or event.launch.batch is not None, "the clock of batches has whole seconds"
+
+    def test_nothing_is_sent_before_its_start_was_recorded(self) -> None:
+        """Whatever was sent and not recorded is lost to a crash: nobody knows then that it may have been paid for."""
+        known: set[str | None] = set()
+        self.serve()
+
+        def look(recorded: Recorded, work: Work) -> None:
+            arrived = set(self.server.charged())
+            assert arrived <= known, "it was sent before `Started` was durable: yield it first, then send"
+            known.update(event.launch.client_request_id for event in recorded.groups[-1] if isinstance(event, Started))
+
+        self.run(self.requests(40), concurrency=5, look=look)
+        assert len(known) == 40
+
+    def test_requests_are_pulled_as_they_can_be_sent(self) -> None:
+        """They come from the state page by page; who pulls them all at once holds a million of them."""
+        self.only_calls()
+        pulled: list[Request] = []
+
+        def source() -> Iterator[Request]:
+            for request in self.requests(20):
+                pulled.append(request)
+                yield request
+
+        def look(recorded: Recorded, work: Work) -> None:
+            assert len(pulled) <= len(recorded.succeeded) + 4, "more was pulled than can be in flight"
+
+        self.run(source(), concurrency=4, look=look)
+        assert len(pulled) == 20
+
+    def test_work_without_requests_ends(self) -> None:
+        """A run of what is up to date."""
+        recorded = self.run(iter(()))
+        assert not recorded.of(Started)
+        assert recorded.stopped is None
+
+    def test_what_an_answer_brings_about_is_sent_too(self) -> None:
+        """A recipe that needs another one has no request until that is answered: `requests` that had no more are asked
+        again after each group of events."""
+        wanted = list(self.requests(6))
+        queue = deque(wanted[:3])
+
+        def look(recorded: Recorded, work: Work) -> None:
+            if len(recorded.succeeded) == 3 and len(wanted) == 6:
+                queue.extend(wanted[3:])
+                wanted.clear()
+
+        recorded = self.run(_Queue(queue), look=look)
+        assert len(recorded.succeeded) == 6
+
+    def test_what_comes_while_more_is_announced_is_sent_too(self) -> None:
+        """While `more()` is true a run has not ended, although nothing is there to send; a nudge says that it is."""
+        wanted = list(self.requests(4))
+        queue, announced = deque(wanted[:2]), [True]
+        answered, stop = threading.Event(), Stop()
+
+        def bring() -> None:
+            answered.wait(20.0)
+            queue.extend(wanted[2:])
+            announced.clear()
+            stop.nudge()
+
+        def look(recorded: Recorded, work: Work) -> None:
+            if len(recorded.succeeded) >= 2:
+                answered.set()
+
+        thread = threading.Thread(target=bring)
+        thread.start()
+        recorded = self.run(_Queue(queue), stop=stop, more=lambda: bool(announced), look=look)
+        answered.set()
+        thread.join()
+        assert len(recorded.succeeded) == 4
+
+    # ------------------------------------------------------------------------------------------------ bodies, prices
+
+    def test_the_same_texts_give_the_same_body(self) -> None:
+        """A request is known by its body: one that differs from day to day is paid for every day."""
+        self.serve()
+        first, second = self.backend(), self.backend()
+        for endpoint in first.endpoints:
+            texts = [
+                Rendered(endpoint, self.model, "Be brief.", name, None, self.parameters)
+                for name in ("Björk", "Absalon")
+            ]
+            body = canonical(first.body(texts[0]))
+            assert body == canonical(first.body(texts[0])) == canonical(second.body(texts[0]))
+            assert body != canonical(first.body(texts[1])), "the input is not in the body"
+
+    def test_a_price_is_known_or_not(self) -> None:
+        """None where it is unknown: a price of 0 would make a budget worthless."""
+        backend = self.backend()
+        for usage in (Usage(), Usage(1000, 1000), Usage(1000, 1000, cached_tokens=500, reasoning_tokens=100)):
+            price = backend.price(self.model, usage)
+            assert price is None or price >= 0
+        assert backend.price("no-such-model-anywhere", Usage(1000, 1000)) is None
+
+    # --------------------------------------------------------------------------------------------------------- faults
+
+    def survives(self, fault: str, error_class: str, paid: Paid) -> None:
+        """One request that meets a fault and is answered by the second try."""
+        self.serve(script={"Absalon": [fault, "ok"]}, retry_after=0.02)
+        recorded = self.run(self.requests(["Absalon"]))
+        (failed,) = recorded.failed
+        assert (failed.failure.error_class, failed.paid, failed.final) == (error_class, paid, False)
+        assert len(recorded.succeeded) == 1
+        assert bool(failed.body) == (fault not in self.nothing_received), "what was received is kept"
+        recorded.check(self.server.charged())
+
+    def test_a_refusal_is_named_and_survived(self, refusal: tuple[str, str]) -> None:
+        """It cost nothing and is tried again; people count failures by their class."""
+        self.survives(*refusal, Paid.NO)
+
+    def test_a_broken_answer_is_named_and_survived(self, broken_answer: tuple[str, str]) -> None:
+        """Nobody can know whether it was charged for: it is maybe paid, and never said to have cost nothing."""
+        self.only_calls()
+        self.survives(*broken_answer, Paid.MAYBE)
+
+    def test_an_answer_that_cannot_be_used_is_kept_and_final(self, unusable_answer: tuple[str, str]) -> None:
+        """It was paid for, so it is an answer with a problem, and no failure that is asked again."""
+        fault, error_class = unusable_answer
+        self.serve(script={"Absalon": [fault]})
+        recorded = self.run(self.requests(["Absalon"]))
+        (event,) = recorded.of(Unusable)
+        assert event.answer.problem is not None
+        assert event.answer.problem.error_class == error_class
+        assert event.answer.body
+        recorded.check(self.server.charged())
+
+    def test_a_refused_request_fails_alone(self) -> None:
+        """It is refused for what it says, at each try: final at once, and no reason to stop the others."""
+        if self.bad_request is None:
+            pytest.skip("the server refuses no request for what it says")
+        fault, error_class = self.bad_request
+        self.serve(script={"Absalon": [fault]})
+        recorded = self.run(self.requests(["Absalon", "Abakanowicz"]))
+        (failed,) = recorded.lost
+        assert (failed.failure.error_class, failed.paid) == (error_class, Paid.NO)
+        assert failed.failure.message
+        assert len(recorded.succeeded) == 1
+        recorded.check(self.server.charged())
+
+    def test_a_hanging_answer_is_given_up_and_may_have_been_paid(self) -> None:
+        """`BackendContext.timeout` is for each call. What may have been paid for is not sent again where the project
+        says so."""
+        self.only_calls()
+        if self.hangs is None:
+            pytest.skip("the server answers every request")
+        self.serve(script={"Absalon": [self.hangs]})
+        recorded = self.run(self.requests(["Absalon"]), timeout=0.3, retry=RetryPolicy(maybe_paid=False))
+        (failed,) = recorded.lost
+        assert (failed.failure.error_class, failed.paid) == ("timeout", Paid.MAYBE)
+        recorded.check(self.server.charged())
+
+    def test_nobody_listening_is_an_outage_that_cost_nothing(self) -> None:
+        """Nothing was sent, so nothing can have been paid for; and a run does not go on for ever."""
+        self.only_calls()
+        if not self.sends_to_base_url:
+            pytest.skip("it does not open connections itself")
+        with closing(socket.create_server(("127.0.0.1", 0))) as free:
+            port = free.getsockname()[1]
+        recorded = self.run(self.requests(3), base_url=f"http://127.0.0.1:{port}/v1", retry=GIVES_UP)
+        assert {(event.failure.error_class, event.paid) for event in recorded.failed} == {("connection", Paid.NO)}
+        assert recorded.stopped is not None
+
+    def test_a_server_that_speaks_something_else_is_survived(self) -> None:
+        """A wrong port in the project file."""
+        self.only_calls()
+        if not self.sends_to_base_url:
+            pytest.skip("it does not open connections itself")
+        with closing(socket.create_server(("127.0.0.1", 0))) as listener:
+
+            def serve() -> None:
+                connection, _ = listener.accept()
+                with connection:
+                    connection.recv(65536)
+                    connection.sendall(b"SSH-2.0-OpenSSH_9.6\r\n")
+
+            thread = threading.Thread(target=serve)
+            thread.start()
+            url = f"http://127.0.0.1:{listener.getsockname()[1]}/v1"
+            recorded = self.run(self.requests(1), base_url=url, retry=ONCE)
+            thread.join()
+        (failed,) = recorded.lost
+        assert (failed.failure.error_class, failed.paid) == ("connection", Paid.MAYBE)
+
+    def test_three_hundred_requests_through_every_fault(self) -> None:
+        """All of it at once: nothing is lost, nothing is paid for without being known."""
+        if not self.random_faults:
+            pytest.skip("the server has no faults by chance")
+        self.serve(faults=self.random_faults, retry_after=0.05, hang_seconds=2.0)
+        recorded = self.run(self.requests(300), concurrency=32, timeout=0.5)
+        recorded.check(self.server.charged())
+        finished = {event.launch.request.artist_id for event in recorded.succeeded}
+        finished |= {event.launch.request.artist_id for event in recorded.of(Unusable)}
+        finished |= {event.launch.request.artist_id for event in recorded.lost}
+        assert len(finished) == 300
+        assert recorded.stopped is None
+        lost = {event.failure.error_class for event in recorded.lost}
+        assert lost <= ({self.bad_request[1]} if self.bad_request else set())
+
+    # ----------------------------------------------------------------------------------------------------------- keys
+
+    def test_a_missing_key_is_said_before_anything_is_sent(self) -> None:
+        """By `check()`, with the name of the variable: a run of a million refusals says it less well."""
+        if not self.needs_key:
+            pytest.skip("it needs no key")
+        with pytest.raises(UsageError, match="MY_KEY") as caught:
+            self.backend("https://api.example.com/v1", key=None).check()
+        assert caught.value.hint
+
+    def test_with_a_key_there_is_nothing_to_complain_about(self) -> None:
+        """`check()` is asked at the beginning of every run."""
+        self.backend().check()
+
+
+class _Queue(Iterator[Request]):
+    """Requests that go on after there were none."""
+
+    def __init__(self, queue: deque[Request]) -> None:
+        self._queue = queue
+
+    def __next__(self) -> Request:
+        if not self._queue:
+            raise StopIteration
+        return self._queue.popleft()

@@ -1,0 +1,45 @@
+"""What bioforge itself does around a plugin: its table is checked, its file opened, its output put in place."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable, Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from bioforge.config.options import OptionsOf
+from bioforge.files import atomic_write
+from bioforge.interfaces import Record
+from bioforge.model import Artist, BadRow
+from bioforge.outputs import WriteWith
+from bioforge.readers.foreign import ReadBy
+from bioforge.readers.sources import Source
+
+_OPTIONS = OptionsOf("bioforge.toml", lambda name: os.environ.get(name) or None)
+
+
+def handed(plugin: Any, table: Mapping[str, object], key: str) -> Any:
+    """What a plugin is given for a table of the project file (`key` is its name): an instance of its `Options`, where it
+    has them, else the table. Raises `ConfigError`."""
+    return _OPTIONS.read(plugin, table, key)
+
+
+def read(reader: Any, path: Path, table: Mapping[str, object]) -> Iterator[Artist | BadRow]:
+    """The rows of a file, as a run reads them; but an exception that a run would make an error of stays what it is."""
+    return ReadBy(reader, handed(reader, table, "input")).rows(Source(path.name, path))
+
+
+def deliver(writer: Any, records: Iterable[Record], path: Path, table: Mapping[str, object]) -> str:
+    """Have an output written, as a run does: a file is put in its place when it is whole. Returns what a writer of a path
+    says of it."""
+    chosen = WriteWith("tested", writer, handed(writer, table, "output"))
+    if chosen.to_path:
+        return chosen.path(records, path)
+    if chosen.to_folder:
+        for name, content in chosen.files(records):
+            with atomic_write(path / name, durable=False) as stream:
+                stream.write(content)
+    else:
+        with atomic_write(path) as stream:
+            chosen.stream(records, stream)
+    return ""

@@ -1,0 +1,196 @@
+"""What a backend has reported: its events, and a state in memory that says what must be true of each."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+from bioforge.events import (
+    BatchChanged,
+    BatchCollected,
+    Event,
+    Failed,
+    Launch,
+    Noticed,
+    Started,
+    Stopped,
+    Succeeded,
+    Unusable,
+)
+from bioforge.interfaces import Member
+from bioforge.model import CLOSED, ENDED, Batch, BatchState, Paid, Request
+
+
+class Recorded:
+    """The events of a run in their groups, and what can be said about them."""
+
+    def __init__(self) -> None:
+        self.groups: list[Sequence[Event]] = []
+
+    def of(self, *kinds: type[Any]) -> list[Any]:
+        """All events of these kinds, in order."""
+        return [event for group in self.groups for event in group if isinstance(event, kinds)]
+
+    @property
+    def succeeded(self) -> list[Succeeded]:
+        return self.of(Succeeded)
+
+    @property
+    def failed(self) -> list[Failed]:
+        return self.of(Failed)
+
+    @property
+    def lost(self) -> list[Failed]:
+        """Failures after which nothing is tried again."""
+        return [event for event in self.failed if event.final]
+
+    @property
+    def stopped(self) -> Stopped | None:
+        """What stopped the run before its work was done: the last event, and there is one at most."""
+        found = self.of(Stopped)
+        assert len(found) <= 1, found
+        if found:
+            assert self.groups[-1][-1] is found[0], "events came after it had stopped"
+        return found[0] if found else None
+
+    def notices(self, kind: str) -> list[Noticed]:
+        return [event for event in self.of(Noticed) if event.kind == kind]
+
+    def check(self, charges: Iterable[str | None]) -> None:
+        """Every attempt has one beginning and one end, and every charge is accounted for.
+
+        `charges` are the ids a server has charged for: of an attempt its `client_request_id`, as it was sent.
+        """
+        started = [event.launch.client_request_id for event in self.of(Started)]
+        ended = [event.launch.client_request_id for event in self.of(Succeeded, Unusable, Failed)]
+        assert len(set(started)) == len(started), "two attempts have the same id"
+        assert sorted(started) == sorted(ended), "an attempt has no end, or more than one"
+        paid = {event.launch.client_request_id for event in self.of(Succeeded, Unusable)}
+        maybe = {event.launch.client_request_id for event in self.failed if event.paid is Paid.MAYBE}
+        ids = list(charges)
+        charged = set(ids)
+        assert len(ids) == len(charged), "an attempt was charged for twice"
+        assert paid <= charged, f"answers nobody has charged for: {paid - charged}"
+        assert charged <= paid | maybe, f"charged, and said to cost nothing: {charged - paid - maybe}"
+
+
+@dataclass(slots=True)
+class Attempt:
+    """One attempt as a state keeps it; `open` until it has its end."""
+
+    launch: Launch
+    open: bool = True
+
+
+@dataclass
+class Book:
+    """What a state keeps of requests and batches, from run to run; asserts of each event what must be true of it.
+
+    A request is in batch, in flight, waiting, interrupted, answered, unusable, failed or unclear.
+    """
+
+    requests: dict[str, Request] = field(default_factory=dict)
+    states: dict[str, str] = field(default_factory=dict)
+    tries: Counter[str] = field(default_factory=Counter)
+    members: dict[str, dict[str, Attempt]] = field(default_factory=dict)
+    """Attempts by batch and name, calls under the batch ""."""
+    batches: dict[str, Batch] = field(default_factory=dict)
+    _recorded: int = 0
+
+    def record(self, events: Sequence[Event]) -> None:
+        """Make a group of events durable."""
+        for event in events:
+            match event:
+                case Started(launch):
+                    self._start(launch)
+                case Succeeded(launch):
+                    self._end(launch, "answered")
+                case Unusable(launch):
+                    self._end(launch, "unusable")
+                case Failed(launch):
+                    unclear = event.paid is Paid.MAYBE
+                    self._end(launch, ("unclear" if unclear else "failed") if event.final else "waiting")
+                case BatchChanged(batch):
+                    self._change(batch)
+                case BatchCollected(batch):
+                    left = list(self.launches(batch.key, open_only=True))
+                    assert not left, f"a batch was collected, and these members have no end: {left}"
+
+    def _start(self, launch: Launch) -> None:
+        digest = launch.request.request_hash
+        state = self.states.get(digest)
+        assert state not in ("in batch", "in flight", "answered", "unusable"), f"asked again although {state}: {launch}"
+        assert launch.number == self.tries[digest] + 1, f"not the number of this attempt over all runs: {launch}"
+        if launch.batch is not None:
+            assert self.batches[launch.batch].state is BatchState.PREPARING, "its members were complete"
+        self.requests[digest] = launch.request
+        self.states[digest] = "in flight" if launch.batch is None else "in batch"
+        self.tries[digest] += 1
+        self._recorded += 1
+        members = self.members.setdefault(launch.batch or "", {})
+        assert launch.client_request_id not in members, f"an id that was used before: {launch}"
+        members[launch.client_request_id] = Attempt(replace(launch, attempt=self._recorded))
+
+    def _end(self, launch: Launch, state: str) -> None:
+        attempt = self.members.get(launch.batch or "", {}).get(launch.client_request_id)
+        assert attempt is not None, f"the end of what never began: {launch}"
+        assert attempt.open, f"a second end of {launch}"
+        attempt.open = False
+        self.states[launch.request.request_hash] = state
+
+    def _change(self, batch: Batch) -> None:
+        before = self.batches.get(batch.key)
+        if before is None:
+            assert (batch.state, batch.requests) == (BatchState.PREPARING, 0), f"a batch begins with nothing: {batch}"
+        else:
+            assert before.state not in CLOSED, f"{batch.key} was closed"
+        if batch.state is BatchState.PREPARED:
+            assert batch.requests == len(list(self.launches(batch.key))), "not every member was recorded"
+        if batch.state in CLOSED:
+            assert not list(self.launches(batch.key, open_only=True)), f"{batch.key} was closed with an open member"
+        if batch.state is BatchState.COLLECTED:
+            assert before is not None
+            assert before.state in ENDED, f"{batch.key} was collected before it had ended"
+        self.batches[batch.key] = batch
+
+    # --------------------------------------------------------------------------------- what `Work` asks it: `Members`
+
+    def launches(self, batch: str, *, open_only: bool = False) -> Iterator[Launch]:
+        for one in list(self.members.get(batch, {}).values()):
+            if one.open or not open_only:
+                yield self._read(one.launch)
+
+    def find(self, batch: str, custom_ids: Sequence[str]) -> Mapping[str, Member]:
+        known = self.members.get(batch, {})
+        found = {name: known[name] for name in custom_ids if name in known}
+        return {name: Member(self._read(one.launch), one.open) for name, one in found.items()}
+
+    def _read(self, launch: Launch) -> Launch:
+        return replace(launch, request=self._again(launch.request.request_hash, launch.request))
+
+    def _again(self, digest: str, request: Request) -> Request:
+        return replace(request, attempts=self.tries[digest])
+
+    def retries(self) -> Iterator[Request]:
+        """What failed in this run and is to be tried again."""
+        for digest, request in list(self.requests.items()):
+            if self.states[digest] == "waiting":
+                yield self._again(digest, request)
+
+    def open(self) -> list[Batch]:
+        """Batches that earlier runs left open."""
+        return [batch for batch in self.batches.values() if batch.state not in CLOSED]
+
+    def settle(self) -> None:
+        """What the next process makes of what the last one left."""
+        for batch in list(self.batches.values()):
+            if batch.state in (BatchState.PREPARING, BatchState.RELEASING):
+                for one in self.members.get(batch.key, {}).values():
+                    if one.open:
+                        one.open = False
+                        self.states[one.launch.request.request_hash] = "interrupted"
+                self.batches[batch.key] = replace(batch, state=BatchState.RELEASED)
+        for digest, state in self.states.items():
+            self.states[digest] = {"waiting": "interrupted", "in flight": "unclear"}.get(state, state)
