@@ -1,0 +1,21 @@
+"""What every backend must do, by a worker of a cluster. One, since each story begins with new processes; what several
+are to one another is told in test_fleet.py and test_losses.py."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import pytest
+from bioforge_ray import RayBackend
+
+from bioforge.plugin import BackendFactory
+from bioforge.testing import BackendContract
+
+
+@pytest.mark.usefixtures("joined")
+class TestRay(BackendContract):
+    options: Mapping[str, object] = {"workers": 1, "cpus_per_worker": 0.25}
+    needs_key = True
+
+    def factory(self) -> BackendFactory:
+        return RayBackend
