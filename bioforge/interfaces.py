@@ -288,6 +288,9 @@ class Backend(ABC):
     Options: ClassVar[type[BaseModel] | None] = None
     """What its table in the project file is checked by (see `bioforge.options`). None: it checks it itself."""
 
+    def __init__(self, context: BackendContext) -> None:
+        self.context = context
+
     @abstractmethod
     def execute(self, work: Work) -> Iterator[Sequence[Event]]:
         """Yield groups of events. When `yield` returns, that group is durable: so yield `Started` before sending,

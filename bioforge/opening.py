@@ -5,14 +5,16 @@ Backends are made from the configuration, and reachable for as long as something
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+import os
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from difflib import get_close_matches
 
 from bioforge.config import ProjectConfig
 from bioforge.config.options import OptionsOf, options_of
-from bioforge.errors import ConfigError, PluginError
-from bioforge.interfaces import OPENAI_DIALECT, Backend, BackendContext
+from bioforge.errors import BioforgeError, ConfigError, PluginError
+from bioforge.events import Event
+from bioforge.interfaces import OPENAI_DIALECT, Backend, BackendContext, Work
 from bioforge.plugins import Plugins
 from bioforge.readers.foreign import ReadBy
 from bioforge.supervising import supervised
@@ -72,6 +74,15 @@ class Backends:
             made = factory(context)
         except ConfigError as error:  # an option of the backend: only it knows them
             raise ConfigError(f"{config.path.name}: {error.message}", error.hint) from None
+        except BioforgeError:
+            raise
+        except Exception as error:
+            if os.environ.get("BIOFORGE_DEBUG") or not (plugin := self._plugins.foreign("bioforge_backends", name)):
+                raise
+            raise PluginError(
+                f"backend {name!r} of plugin {plugin!r} cannot be made: {type(error).__name__}: {error}",
+                "its factory is called with a BackendContext; BIOFORGE_DEBUG=1 shows where it went wrong",
+            ) from None
         return checked_backend(made, name, self._plugins)
 
     @contextmanager
@@ -97,8 +108,13 @@ def checked_backend(made: object, name: str, plugins: Plugins) -> Backend:
     if plugin:
         execute = made.execute
         # the rest of it stays what it is: whoever asks for a plugin's own methods finds them
-        vars(made)["execute"] = lambda work: supervised(execute(work), name, plugin)
+        vars(made)["execute"] = lambda work: supervised(_begun(execute, work), name, plugin)
     return made
+
+
+def _begun(execute: Callable[[Work], Iterator[Sequence[Event]]], work: Work) -> Iterator[Sequence[Event]]:
+    """`execute` may fail when it is called, too, where it is no generator."""
+    yield from execute(work)
 
 
 def dialect_of(backend: Backend, name: str, *, simulated: bool) -> str:

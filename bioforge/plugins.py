@@ -43,7 +43,7 @@ class PluginInfo:
 
 
 def build_manager(
-    load: str | None, *, built_in: Iterable[str] = BUILT_IN, warn: Callable[[str], None] = lambda problem: None
+    load: str | None, *, built_in: Iterable[str] = BUILT_IN, warn: Callable[[str], None] | None = None
 ) -> Plugins:
     """The built-in plugins, and the installed ones that `load` chooses.
 
@@ -103,7 +103,7 @@ class _Known:
 class Plugins:
     """Plugins and what they provide. `problems` has a sentence for each thing that could not be used."""
 
-    def __init__(self, warn: Callable[[str], None] = lambda problem: None) -> None:
+    def __init__(self, warn: Callable[[str], None] | None = None) -> None:
         self._manager = pluggy.PluginManager("bioforge")
         self._manager.add_hookspecs(hookspecs)
         self._known: dict[str, _Known] = {}
@@ -215,7 +215,8 @@ class Plugins:
                 )
         near = nearest(name, owners)
         hint = f"known: {', '.join(sorted(owners)) or 'none'}"
-        raise PluginError(f"no {kind} {name!r}{near and '; ' + near}", "; ".join([hint, *self.problems]))
+        told = self.problems if self._warn is None else ()
+        raise PluginError(f"no {kind} {name!r}{near and '; ' + near}", "; ".join([hint, *told]))
 
     def _all(self, hook: str) -> dict[str, Any]:
         """What every plugin returns from `hook`, merged."""
@@ -275,7 +276,8 @@ class Plugins:
     def _tell(self, problem: str) -> None:
         if problem not in self.problems:
             self.problems.append(problem)
-            self._warn(problem)
+            if self._warn is not None:
+                self._warn(problem)
 
 
 def _claimed(name: str, hook: str, owners: Sequence[str]) -> str:

@@ -1,21 +1,30 @@
 """Writes the generated parts of the pages in this folder: `python docs/generate.py`. A test compares them.
 
 A generated part stands between two comments, `<!-- generated: KIND NAME -->` and `<!-- end -->`, and is one fenced
-block: the help of a command as it is printed, or a table of the state as SQLite has it.
+block: the help of a command as it is printed, a table of the state as SQLite has it, a file of this repository (or a
+function or class of it, named after its path), the signatures of a plugin's hooks and values, or what a plugin that is
+wrong makes a command say.
 """
 
 from __future__ import annotations
 
+import ast
+import inspect
+import os
 import re
 import sqlite3
+import subprocess
+import sys
 import tempfile
+from collections.abc import Callable
 from contextlib import closing
 from functools import cache
 from importlib.metadata import version
 from pathlib import Path
 
 FOLDER = Path(__file__).parent
-PART = re.compile(r"<!-- generated: (?P<kind>\w+) ?(?P<name>[\w ]*?) -->\n.*?<!-- end -->", re.DOTALL)
+ROOT = FOLDER.parent
+PART = re.compile(r"<!-- generated: (?P<kind>\w+) ?(?P<name>[\w ./-]*?) -->\n.*?<!-- end -->", re.DOTALL)
 
 
 def help_of(command: str) -> str:
@@ -48,9 +57,111 @@ def schema_of(name: str) -> str:
     return f"```text\n{schema()[name]}\n```"
 
 
+# ---------------------------------------------------------------------------------------------------------- plugins
+
+LANGUAGES = {".py": "python", ".toml": "toml", ".xml": "xml", ".md": "markdown"}
+MISTAKES = {
+    "unknown_hook": ("unknown_hook", "plugins", ""),
+    "forgotten_mark": ("forgotten_mark", "plugins", ""),
+    "import_failure": ("import_failure", "plugins", ""),
+    "wrong_type": ("wrong_type", "plugins", ""),
+    "failing_hook": ("failing_hook", "plugins", ""),
+    "no_version": ("no_version", "plugins", ""),
+    "newer_version": ("newer_version", "plugins", ""),
+    "claimed_twice": ("claimed_twice", "plugins", ""),
+    "claimed_and_used": ("claimed_twice", "plan", 'reader = "csv"'),
+    "left_out_and_used": ("no_version", "plan", ""),
+    "wrong_row": ("wrong_row", "plan", ""),
+    "wrong_option": ("wrong_option", "plan", 'skip = "3"'),
+    "unknown_option": ("wrong_option", "plan", "skp = 3"),
+}
+"""By name: the plugin in examples/plugins/mistakes/, the command that says what is wrong, and what `[input]` has beside a
+path."""
+
+_LIST = """
+[project]
+name = "list"
+[provider]
+base_url = "simulator"
+[input]
+path = "painters.list"
+{more}
+[recipe.bio]
+model = "gpt-6-luna"
+input = "{{{{ artist_name }}}}"
+"""
+
+
+def file_of(name: str) -> str:
+    """A file by its path, or the functions and classes of it that are named after the path."""
+    path, *names = name.split()
+    text = (ROOT / path).read_text("utf-8")
+    if names:
+        lines = text.splitlines()
+        found = {node.name: node for node in ast.parse(text).body if isinstance(node, ast.FunctionDef | ast.ClassDef)}
+        starts = {
+            one: min([node.lineno, *(mark.lineno for mark in node.decorator_list)]) for one, node in found.items()
+        }
+        text = "\n\n\n".join("\n".join(lines[starts[one] - 1 : found[one].end_lineno]) for one in names)
+    # In these pages `toml` is a project file.
+    language = "ini" if path.endswith("pyproject.toml") else LANGUAGES.get(Path(path).suffix, "text")
+    return f"```{language}\n{text.strip()}\n```"
+
+
+def signatures_of(_: str) -> str:
+    """The hooks, and what the values that they return are called with."""
+    from bioforge import hookspecs, interfaces
+    from bioforge.plugins import HOOKS
+
+    lines = [f"{name}{inspect.signature(getattr(hookspecs, name))}" for name in HOOKS]
+    for name in ("Reader", "PathReader", "Writer", "FolderWriter", "PathWriter"):
+        call = inspect.signature(getattr(interfaces, name).__call__)
+        called = call.replace(parameters=list(call.parameters.values())[1:])
+        lines.append(f"{name}{called}")
+    lines.append("BackendFactory(context: BackendContext) -> Backend")
+    return "```text\n" + "\n".join(line.replace("'", "") for line in lines) + "\n```"
+
+
+@cache
+def said(name: str) -> str:
+    """What the command of a mistake says on stderr, with the plugin installed as `bioforge-list` and no other."""
+    plugin, command, more = MISTAKES[name]
+    with tempfile.TemporaryDirectory() as folder:
+        root = Path(folder)
+        (root / "bioforge_list.py").write_text((ROOT / f"examples/plugins/mistakes/{plugin}.py").read_text("utf-8"))
+        about = root / "bioforge_list-0.1.0.dist-info"
+        about.mkdir()
+        (about / "METADATA").write_text("Metadata-Version: 2.1\nName: bioforge-list\nVersion: 0.1.0\n")
+        (about / "entry_points.txt").write_text("[bioforge]\nlist = bioforge_list\n")
+        (root / "bioforge.toml").write_text(_LIST.format(more=more))
+        (root / "painters.list").write_text("Hilma af Klint\nEl Anatsui\n")
+        environment = {**os.environ, "PYTHONPATH": folder, "BIOFORGE_LOAD_PLUGINS": "list", "NO_COLOR": "1"}
+        environment |= dict.fromkeys(("OPENAI_BASE_URL", "OPENAI_MODEL", "PYTHONDEVMODE", "BIOFORGE_DEBUG"), "")
+        ran = subprocess.run(
+            [sys.executable, "-P", "-m", "bioforge", command], cwd=root, env=environment, capture_output=True, text=True
+        )
+    assert ran.returncode, f"{name}: nothing was wrong"
+    assert "Traceback" not in ran.stderr, ran.stderr
+    return ran.stderr
+
+
+def mistake_of(name: str) -> str:
+    return f"```console\n$ bioforge {MISTAKES[name][1]}\n{said(name).strip()}\n```"
+
+
 def made_with() -> str:
     """What the form of the help depends on beside bioforge."""
     return f"typer {'.'.join(version('typer').split('.')[:2])}"
+
+
+MAKERS: dict[str, Callable[[str], str]] = {
+    "help": help_of,
+    "schema": schema_of,
+    "version": lambda _: f"<!-- {made_with()} -->",
+    "file": file_of,
+    "signatures": signatures_of,
+    "mistake": mistake_of,
+}
 
 
 def generated(page: str) -> str:
@@ -58,7 +169,7 @@ def generated(page: str) -> str:
 
     def part(found: re.Match[str]) -> str:
         kind, name = found["kind"], found["name"]
-        content = {"help": help_of, "schema": schema_of, "version": lambda _: f"<!-- {made_with()} -->"}[kind](name)
+        content = MAKERS[kind](name)
         return f"<!-- generated: {kind}{' ' * bool(name)}{name} -->\n{content}\n<!-- end -->"
 
     return PART.sub(part, page)

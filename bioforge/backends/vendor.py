@@ -12,7 +12,7 @@ from contextlib import closing
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from bioforge.interfaces import AsyncSender, Backend, BackendContext, Sender, Work
+from bioforge.interfaces import AsyncSender, Backend, Sender, Work
 from bioforge.model import Batch, Request, Usage
 
 if TYPE_CHECKING:
@@ -26,9 +26,6 @@ if TYPE_CHECKING:
 
 class VendorBackend(Backend):
     """A backend that knows the prices of what it buys."""
-
-    def __init__(self, context: BackendContext) -> None:
-        self.context = context
 
     def most(self, request: Request) -> float | None:
         """US dollars that a request is expected to cost at most; None where its price is unknown. Budgets reserve it."""

@@ -39,7 +39,7 @@ def _root(
 
 
 def _register() -> None:
-    from bioforge.cli import batch, compare, export, importing, plan, run, setup, state, upkeep
+    from bioforge.cli import batch, compare, export, importing, plan, plugin, run, setup, state, upkeep
 
     for name, function in (
         ("init", setup.init),
@@ -57,13 +57,20 @@ def _register() -> None:
         ("gc", upkeep.gc),
         ("simulate", setup.simulate),
         ("plugins", setup.plugins),
+        ("install", plugin.install),
+        ("uninstall", plugin.uninstall),
     ):
         app.command(name, epilog=_epilog(EXAMPLES[name]))(function)
     app.add_typer(batch.group(_epilog), epilog=_epilog(EXAMPLES["batch"]))
 
 
 EXAMPLES = {
-    "init": ("bioforge init", "bioforge init my-project"),
+    "init": (
+        "bioforge init",
+        "bioforge init my-project",
+        "bioforge init --plugin discogs",
+        "bioforge init --plugin html --kind writer ~/plugins",
+    ),
     "run": (
         "bioforge run",
         "bioforge run bio --dry-run",
@@ -110,6 +117,12 @@ EXAMPLES = {
         "OPENAI_BASE_URL=http://127.0.0.1:8080/v1 bioforge run",
     ),
     "plugins": ("bioforge plugins", "bioforge plugins --format json"),
+    "install": (
+        "bioforge install bioforge-tables",
+        "bioforge install -e ./bioforge-mine",
+        "bioforge install -U bioforge-tables -- --pre",
+    ),
+    "uninstall": ("bioforge uninstall bioforge-tables", "bioforge uninstall bioforge-tables --yes"),
 }
 
 

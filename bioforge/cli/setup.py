@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import os
+import sys
+from collections.abc import Collection
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -19,18 +21,52 @@ if TYPE_CHECKING:
 
 @command
 def init(
-    folder: Annotated[Path, typer.Argument(metavar="DIR", help="Where to write the project.")] = Path(),
+    folder: Annotated[Path, typer.Argument(metavar="DIR", help="Where to write it.")] = Path(),
+    plugin: Annotated[
+        str | None,
+        typer.Option("--plugin", metavar="NAME", help="Write a plugin instead: the folder bioforge-NAME, with tests."),
+    ] = None,
+    kind: Annotated[
+        str | None,
+        typer.Option("--kind", metavar="reader|writer|backend", help="What the plugin is.  [default: reader]"),
+    ] = None,
 ) -> int:
-    """Write a commented project that runs as it is, without a key and at no cost."""
-    from bioforge import scaffold
-
+    """Write a commented project that runs as it is, without a key and at no cost; or the beginnings of a plugin."""
     if folder.exists() and not folder.is_dir():
         raise UsageError(f"{folder} is a file, not a folder", "`bioforge init DIR` makes the folder it is given")
+    if plugin is not None:
+        return _init_plugin(folder, plugin, kind or "reader")
+    if kind is not None:
+        raise UsageError("--kind is for plugins", f"`bioforge init --plugin NAME --kind {kind}`")
+    from bioforge import scaffold
+
     written = scaffold.write(folder)
     for path in written:
         print(path)
     here = "" if folder == Path() else f"cd {folder} && "
     say(f"next: {here}bioforge run")
+    return EXIT_OK
+
+
+def _init_plugin(folder: Path, name: str, kind: str) -> int:
+    from bioforge.plugins import build_manager
+    from bioforge.skeleton import Skeleton
+
+    skeleton = Skeleton.of(name, kind)
+    plugins = build_manager("")
+    taken: dict[str, Collection[str]] = {
+        "reader": plugins.readers(),
+        "writer": plugins.writers(),
+        "backend": plugins.backends(),
+    }
+    if skeleton.name in taken[kind]:
+        raise UsageError(
+            f"--plugin {skeleton.name}: bioforge has a {kind} of this name already",
+            "two of one name cannot be used; give yours another one",
+        )
+    for path in skeleton.write(folder):
+        print(path)
+    say(f"next: cd {folder / skeleton.distribution} && bioforge install -e '.[test]' && pytest")
     return EXIT_OK
 
 
@@ -134,35 +170,35 @@ def _fault(item: str) -> tuple[str, float]:
 def plugins(
     format: Annotated[str, typer.Option("--format", metavar="text|json", help="How to print it.")] = "text",
 ) -> int:
-    """List what is loaded: built-in and installed plugins with versions, and the formats and backends they bring."""
+    """List what is loaded: built-in and installed plugins with versions, and the formats and backends they bring.
+
+    What is wrong with a plugin is said below the list, and the exit code is then 1.
+    """
     from dataclasses import asdict
 
     from bioforge.cli.show import table
+    from bioforge.installed import in_words
     from bioforge.plugins import build_manager
 
     check_format(format, ("text", "json"))
     loaded = build_manager(os.environ.get("BIOFORGE_LOAD_PLUGINS"))
-    described = loaded.describe()
-    problems = [str(problem) for problem in loaded.problems]
+    described, problems = loaded.describe(), list(loaded.problems)
     if format == "json":
         found = {"plugins": [asdict(info) for info in described], "problems": problems}
-        print(json.dumps(found, ensure_ascii=False, indent=2))
+        print(json.dumps(found, ensure_ascii=False, indent=2, default=repr))
     else:
         rows = [
-            [
-                info.name,
-                info.version or "-",
-                info.source,
-                "; ".join(
-                    f"{hook.removeprefix('bioforge_')}: {', '.join(names)}"
-                    for hook, names in info.provides.items()
-                    if names
-                ),
-            ]
+            [info.name, info.version or "-", _api(info.api), info.source, in_words(info.provides) or "-"]
             for info in described
         ]
-        for line in table([["plugin", "version", "source", "provides"], *rows]):
+        for line in table([["plugin", "version", "api", "source", "provides"], *rows]):
             print(line)
+        sys.stdout.flush()
         for problem in problems:
             say(f"error: {problem}")
     return EXIT_FAILED if problems else EXIT_OK
+
+
+def _api(declared: object) -> str:
+    """The version of the contract that a plugin says it is made for. It can say anything."""
+    return str(declared) if isinstance(declared, int) else "-"

@@ -296,7 +296,7 @@ def test_a_reader_of_texts_that_leaves_does_not_stop_the_run(project: ProjectFol
 def test_plugins_lists_what_is_built_in(built: ProjectFolder) -> None:
     ran = built.run("plugins", env={"BIOFORGE_LOAD_PLUGINS": ""}).ok()
     lines = [line.split() for line in ran.out.splitlines()]
-    assert lines[0] == ["plugin", "version", "source", "provides"]
+    assert lines[0] == ["plugin", "version", "api", "source", "provides"]
     assert [line[0] for line in lines[1:]] == ["bioforge.readers", "bioforge.writers", "bioforge.openai.plugin"]
     found = json.loads(built.run("plugins", "--format", "json", env={"BIOFORGE_LOAD_PLUGINS": ""}).ok().out)
     assert found["problems"] == []

@@ -1,0 +1,68 @@
+"""`install` and `uninstall`: plugins into this environment, with a look at whether they work, and out of it."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from bioforge.cli.edge import command, say, show_error
+from bioforge.cli.upkeep import Yes, confirmed
+from bioforge.errors import EXIT_FAILED, EXIT_OK
+
+if TYPE_CHECKING:
+    from bioforge.installing import Report
+
+Quiet = Annotated[bool, typer.Option("-q", "--quiet", help="Have pip say less.")]
+
+
+@command
+def install(
+    packages: Annotated[
+        list[str] | None,
+        typer.Argument(
+            metavar="NAME|PATH",
+            help="Names in the package index, folders or wheels. After --: further options for `pip install`.",
+        ),
+    ] = None,
+    upgrade: Annotated[bool, typer.Option("-U", "--upgrade", help="Take the newest version.")] = False,
+    editable: Annotated[
+        list[str] | None,
+        typer.Option("-e", "--editable", metavar="PATH", help="A folder whose changes count at once. May be repeated."),
+    ] = None,
+    quiet: Quiet = False,
+) -> int:
+    """Install plugins with pip, and see that they load."""
+    from bioforge import installing
+
+    options = [*(["--upgrade"] if upgrade else []), *(["--quiet"] if quiet else [])]
+    return _tell(installing.install(packages or (), options, editable or ()))
+
+
+@command
+def uninstall(
+    names: Annotated[list[str], typer.Argument(metavar="NAME", help="Plugins, as `bioforge plugins` lists them.")],
+    yes: Yes = False,
+    quiet: Quiet = False,
+) -> int:
+    """Uninstall plugins, and say which names are gone with them."""
+    from bioforge import installing
+    from bioforge.installed import look
+
+    now = look()
+    plugins = installing.to_uninstall(names, now)
+    installing.installer()
+    words = "; ".join(f"{one}{(offers := now.offers(one)) and f' ({offers})'}" for one in plugins)
+    if not confirmed(f"uninstall {words}?", yes):
+        return EXIT_OK
+    return _tell(installing.uninstall(plugins, now, ["--quiet"] if quiet else []))
+
+
+def _tell(report: Report) -> int:
+    for line in report.lines:
+        print(line, flush=True)
+    for note in report.notes:
+        say(f"note: {note}")
+    for error in report.errors:
+        show_error(error)
+    return EXIT_FAILED if report.errors else EXIT_OK

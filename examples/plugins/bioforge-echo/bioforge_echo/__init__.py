@@ -1,0 +1,50 @@
+"""A backend that gives each input back, to see what a backend is: `bioforge run --backend echo`. It sends nothing."""
+
+from __future__ import annotations
+
+import json
+import time
+import uuid
+from collections.abc import Iterator, Mapping, Sequence
+
+from bioforge.plugin import (
+    Answer,
+    Backend,
+    BackendContext,
+    BackendFactory,
+    Event,
+    Launch,
+    Started,
+    Succeeded,
+    Usage,
+    Work,
+    hookimpl,
+)
+
+BIOFORGE_API = 1
+
+
+class Echo(Backend):
+    dialect = "echo"
+    base_url = "http://127.0.0.1"  # nobody is called there, but the embedded server has another dialect
+
+    def __init__(self, context: BackendContext) -> None:
+        """Nothing of the context is needed here: no address, no key, no options."""
+
+    def execute(self, work: Work) -> Iterator[Sequence[Event]]:
+        for request in work.requests:
+            if work.stop.level:
+                return
+            launch = Launch(request, request.attempts + 1, "W01", str(uuid.uuid4()), time.time())
+            yield [Started(launch)]
+            yield [
+                Succeeded(launch, Answer(request.body, json.loads(request.body)["input"], Usage(), cost_usd=0.0), 0.0)
+            ]
+
+    def price(self, model: str, usage: Usage, service_tier: str | None = None) -> float:
+        return 0.0
+
+
+@hookimpl
+def bioforge_backends() -> Mapping[str, BackendFactory]:
+    return {"echo": Echo}

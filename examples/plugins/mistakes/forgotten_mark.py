@@ -1,0 +1,5 @@
+BIOFORGE_API = 1
+
+
+def bioforge_readers():
+    return {}

@@ -1,0 +1,1 @@
+BIOFORGE_API = 2

@@ -1,0 +1,6 @@
+from bioforge.plugin import hookimpl
+
+
+@hookimpl
+def bioforge_readers():
+    return {}
