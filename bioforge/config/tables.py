@@ -129,7 +129,7 @@ class Backend(Table):
     """`options` holds the sub-tables `[backend.X]` by backend, as they were written."""
 
     name: Text = Field("async", description="the name of a backend, like 'async'")
-    concurrency: Annotated[int, Field(ge=1, le=4096)] = Field(64, description="a whole number from 1 to 4096")
+    concurrency: Annotated[int, Field(ge=1, le=16_384)] = Field(64, description="a whole number from 1 to 16384")
     options: dict[str, dict[str, Any]] = Field({}, description="tables of options")
 
 

@@ -58,7 +58,7 @@ CASES = [
          edit("first_delay", "frist_delay")),
     Case("unknown table", "run", "bioforge.toml: limit: unknown table; did you mean 'limits'?", "",
          add("[limit]\nmax_cost_usd = 1")),
-    Case("wrong type", "run", "bioforge.toml: backend.concurrency: expected a whole number from 1 to 4096, found 'four'",
+    Case("wrong type", "run", "bioforge.toml: backend.concurrency: expected a whole number from 1 to 16384, found 'four'",
          "", edit("concurrency = 4", 'concurrency = "four"')),
     Case("key in the file", "run",
          "bioforge.toml: provider.api_key: a key does not belong in this file: put it into the environment or .env, under"
@@ -136,7 +136,7 @@ CASES = [
     Case("unknown command", "rnu", "no such command 'rnu'", "did you mean 'run'?"),
     Case("unknown flag", "run --nope", "no such option: --nope", "see `bioforge run --help`"),
     Case("missing argument", "why", "missing argument 'ID'", "see `bioforge why --help`"),
-    Case("no concurrency", "run -j 0", "--concurrency: expected a whole number from 1 to 4096, found 0"),
+    Case("no concurrency", "run -j 0", "--concurrency: expected a whole number from 1 to 16384, found 0"),
     Case("negative budget", "run --max-cost=-1", "--max-cost: expected US dollars, above 0, found -1.0"),
     Case("budget that is none", "run --max-cost nan", "--max-cost: expected US dollars, above 0, found nan"),
     Case("a plan and more", "run --plan today.plan bio", "--plan takes no recipes, --select, --limit or -B",

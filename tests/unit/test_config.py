@@ -232,9 +232,9 @@ class TestSyntax:
         ),
         ("[provider]\ntimeout = 0", "provider.timeout: expected seconds, above 0, found 0"),
         ("[provider]\ntimeout = inf", "provider.timeout: expected seconds, above 0, found inf"),
-        ("[backend]\nconcurrency = 0", "backend.concurrency: expected a whole number from 1 to 4096, found 0"),
-        ("[backend]\nconcurrency = 4097", "backend.concurrency: expected a whole number from 1 to 4096, found 4097"),
-        ("[backend]\nconcurrency = '64'", "backend.concurrency: expected a whole number from 1 to 4096, found '64'"),
+        ("[backend]\nconcurrency = 0", "backend.concurrency: expected a whole number from 1 to 16384, found 0"),
+        ("[backend]\nconcurrency = 16385", "backend.concurrency: expected a whole number from 1 to 16384, found 16385"),
+        ("[backend]\nconcurrency = '64'", "backend.concurrency: expected a whole number from 1 to 16384, found '64'"),
         ("[backend]\nconcurency = 64", "backend.concurency: unknown key; did you mean 'concurrency'?"),
         ("[limits]\nmax_cost_usd = -1", "limits.max_cost_usd: expected US dollars, above 0, found -1"),
         ("[limits]\ntokens_per_minute = true", "limits.tokens_per_minute: expected a number above 0, found true"),
@@ -507,7 +507,7 @@ class TestFlags:
     @pytest.mark.parametrize(
         ("flags", "message"),
         [
-            ({"concurrency": 0}, "--concurrency: expected a whole number from 1 to 4096, found 0"),
+            ({"concurrency": 0}, "--concurrency: expected a whole number from 1 to 16384, found 0"),
             ({"max_cost": -1}, "--max-cost: expected US dollars, above 0, found -1.0"),
             ({"backend": ""}, "--backend: expected the name of a backend, like 'async', found ''"),
         ],
