@@ -5,6 +5,7 @@ module says `BIOFORGE_API = 1`, and implements hooks of `bioforge.hookspecs` wit
 more in `bioforge.backends.vendor`, and tests in `bioforge.testing`.
 """
 
+from bioforge.batching import BatchService, CallError, FileBatchService, InlineBatchService, Row, Undecided
 from bioforge.errors import BioforgeError, ConfigError, InputError, OutputError, UsageError, nearest
 from bioforge.events import (
     BatchChanged,
@@ -68,15 +69,19 @@ __all__ = [
     "Batch",
     "BatchChanged",
     "BatchCollected",
+    "BatchService",
     "BatchState",
     "BioforgeError",
+    "CallError",
     "Choice",
     "ConfigError",
     "Event",
     "Failed",
     "Failure",
+    "FileBatchService",
     "FolderWriter",
     "Gauges",
+    "InlineBatchService",
     "InputError",
     "Job",
     "Launch",
@@ -97,6 +102,7 @@ __all__ = [
     "Rendered",
     "Request",
     "RetryPolicy",
+    "Row",
     "RowError",
     "SecretEnv",
     "Sender",
@@ -106,6 +112,7 @@ __all__ = [
     "StrayLine",
     "Succeeded",
     "Turn",
+    "Undecided",
     "Unusable",
     "Usage",
     "UsageError",

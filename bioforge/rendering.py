@@ -7,6 +7,7 @@ import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
+from bioforge.errors import ConfigError
 from bioforge.fingerprint import canonical, request_hash
 from bioforge.interfaces import Backend
 from bioforge.model import Artist, Rendered
@@ -56,8 +57,11 @@ def wanted(prompts: Prompts, backend: Backend, rendered: Rendered) -> Wanted:
 
 
 def _wanted(prompts: Prompts, backend: Backend, rendered: Rendered, count: Callable[[str], int]) -> Wanted:
-    body = canonical(backend.body(rendered))
     definition = prompts.definition
+    try:
+        body = canonical(backend.body(rendered))
+    except ConfigError as error:  # what this backend cannot express
+        raise ConfigError(f"recipe.{definition.recipe}: {error.message}", error.hint) from None
     digest = request_hash(rendered.endpoint, body, definition.dialect, definition.sample)
     return Wanted(digest, body, _tokens(rendered, count), rendered)
 

@@ -9,14 +9,14 @@ from __future__ import annotations
 import json
 import re
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, closing
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 from bioforge.backends.batches import BatchDriver, BatchOptions
-from bioforge.batching import CallError, Row
+from bioforge.batching import CallError, Row, Undecided
 from bioforge.events import (
     BatchChanged,
     BatchCollected,
@@ -423,6 +423,58 @@ class FakeService:
 _ANY = Batch("", "", "")
 
 
+class FakeInlineService(FakeService):
+    """The same provider without files and without a place for our key: a job is recognised by the names of its requests,
+    which it tells when it has ended. Each search is a look at those that are still at work."""
+
+    patience: float | None = 86_400.0
+    """Seconds after a search in which it will be known; None: never."""
+
+    def custom_id_in(self, request: Request, number: int, key: str) -> str:
+        return f"{request.artist_id}.{number}.{self.name(key)}"
+
+    def create_from(self, batch: Batch, project: str, path: Path) -> Batch:
+        def act() -> Batch:
+            file_id = self._new_id("file")
+            self.files[file_id] = (path.name, path.read_bytes())
+            return replace(self._create(replace(batch, file_id=file_id)), file_id=None)
+
+        created: Batch = self._call("create", batch.key, act)
+        return created
+
+    def search(self, batch: Batch, known: Collection[str]) -> Batch | Undecided | None:
+        found: Batch | Undecided | None = self._call("find", batch.key, lambda: self._search(batch, known))
+        return found
+
+    def _search(self, batch: Batch, known: Collection[str]) -> Batch | Undecided | None:
+        unclear = []
+        for job in self.jobs:
+            if job.hidden > 0:
+                job.hidden -= 1
+                continue
+            if job.id in known or len(job.names) != batch.requests:
+                continue
+            job.looks += 1
+            if job.looks >= job.course.looks:
+                self.finish(job)
+            if not job.ended:
+                unclear.append(job.id)
+            elif job.names[0].rpartition(".")[2] == self.name(batch.key):
+                return self._seen(batch, job)
+        if not unclear:
+            return None
+        return Undecided(f"{unclear} at work", None if self.patience is None else self.clock.now + self.patience)
+
+    def stranger(self, number: int, course: Course) -> Job:
+        """A job that another program has created."""
+        names = [f"z-{place}.1.theirs" for place in range(number)]
+        self.jobs.append(Job("theirs", self._new_id("batch"), "m", "", names, course, self.clock.now))
+        return self.jobs[-1]
+
+    def _seen(self, batch: Batch, job: Job) -> Batch:
+        return replace(super()._seen(batch, job), file_id=None)
+
+
 # -------------------------------------------------------------------------------------------------------- the state
 
 
@@ -455,6 +507,8 @@ class Book:
     ends: dict[tuple[str | None, str], str] = field(default_factory=dict)
     """What each attempt came to, by batch and name."""
     page: int = 100
+    uploads: bool = True
+    """Whether a batch has a file before it is created."""
 
     def record(self, events: Sequence[Event]) -> None:
         for event in events:
@@ -522,7 +576,7 @@ class Book:
             assert before is not None
             assert before.state in ENDED
         if batch.state in (BatchState.UPLOADED, BatchState.SUBMITTED, *ENDED):
-            assert batch.file_id is not None
+            assert (batch.file_id is not None) == self.uploads
         if batch.state in (BatchState.SUBMITTED, *ENDED):
             assert batch.batch_id is not None
         self.batches[batch.key] = batch
@@ -650,6 +704,12 @@ class World:
         self.tick: Callable[[float], object] = self.pass_time
         """Called with the moment that is waited for; it must make it come."""
         self._gauges = self.work.gauges
+
+    @classmethod
+    def inline(cls, asked: Iterable[Request] = (), **values: Any) -> World:
+        """With a provider that takes the requests with the creation."""
+        clock = Clock()
+        return cls(asked, clock=clock, service=FakeInlineService(clock), book=Book(uploads=False), **values)
 
     def next(self, asked: Iterable[Request] = (), *awaited: str, **values: Any) -> World:
         self.book.settle()

@@ -47,6 +47,7 @@ from .fake_service import (
     USAGE,
     Clock,
     Course,
+    FakeInlineService,
     FakeService,
     Job,
     Trouble,
@@ -493,21 +494,31 @@ class TestUnclearEnds:
         assert len(world.service.jobs) == 1
 
 
+KINDS = pytest.mark.parametrize("world_of", [World, World.inline], ids=["files", "no files"])
+"""Both kinds of providers."""
+
+
 class TestAdoption:
+    @KINDS
     @pytest.mark.parametrize("story", ["usual", "refused", "crowded"])
-    def test_a_process_that_dies_after_any_group_is_gone_on_with(self, story: str) -> None:
+    def test_a_process_that_dies_after_any_group_is_gone_on_with(
+        self, story: str, world_of: Callable[..., World]
+    ) -> None:
         for place in count():
-            world, again = _die(place, None, story)
+            world, again = _die(place, None, story, world_of)
             if not again:
                 break
             _assert_asked_once(world, again)
         assert place > 15, "fewer moments than there are steps"
 
+    @KINDS
     @pytest.mark.parametrize("story", ["usual", "crowded"])
     @pytest.mark.parametrize("moment", ["before", "after"])
-    def test_a_process_that_dies_in_any_call_is_gone_on_with(self, moment: str, story: str) -> None:
+    def test_a_process_that_dies_in_any_call_is_gone_on_with(
+        self, moment: str, story: str, world_of: Callable[..., World]
+    ) -> None:
         for place in count():
-            world, again = _die(place, moment, story)
+            world, again = _die(place, moment, story, world_of)
             if not again:
                 break
             _assert_asked_once(world, again)
@@ -579,12 +590,15 @@ class TestAdoption:
         assert world.story.index("b1 collected") < world.story.index("look at b2")
 
 
-def _die(place: int, moment: str | None, story: str) -> tuple[World, World | None]:
+def _die(
+    place: int, moment: str | None, story: str, world_of: Callable[..., World] = World
+) -> tuple[World, World | None]:
     """A process that dies after its n-th group, or before or after its n-th call; and the next one at its end.
 
     Usual: some requests fail. Refused: there is room for two at a time. Crowded: for a while others use up all of it.
     """
-    world = World(requests(5), max_requests=5 if story == "refused" else 2)
+    world = world_of(requests(5), max_requests=5 if story == "refused" else 2)
+    world.service.usual = Course(looks=3)
     world.service.fates = {"a-1": ["busy"], "a-3": ["refused"], "a-4": ["twice"]}
     world.service.limit = None if story == "usual" else 20
     world.service.others = 20 if story == "crowded" else 0
@@ -638,6 +652,155 @@ def _died_at(world: World, word: str, groups: int | None = None) -> World:
     with pytest.raises(Crash):
         world.run()
     return world
+
+
+class TestWithoutFiles:
+    """A provider that takes the requests with the creation, and knows a batch by them only when it has ended."""
+
+    def test_each_step_is_durable_before_the_next_call(self) -> None:
+        world = World.inline(requests(3)).run()
+        assert world.story == [
+            "b1 preparing",
+            "members of b1 × 3",
+            "b1 prepared",
+            "create b1",
+            "b1 submitted",
+            "look at b1",
+            "b1 completed",
+            "download output of b1",
+            "answers × 3",
+            "b1 collected",
+        ]
+
+    def test_the_file_goes_with_the_creation_and_is_removed(self, tmp_path: Path) -> None:
+        folder = tmp_path / "batches"
+        world = World.inline(requests(3), folder=folder)
+        world.service.trouble = {"create": [DROPPED]}
+        seen: dict[str, list[str]] = {}
+        world.service.before = lambda call: seen.update({call: [path.name for path in folder.iterdir()]})
+        world.run()
+        (key,) = world.book.batches
+        assert (seen["create b1"], seen["look at b1"]) == ([f"{key}.jsonl"], [])
+        (content,) = (content for name, content in world.service.files.values() if name == f"{key}.jsonl")
+        assert world.service.names_in(content) == ["a-0.1.b1", "a-1.1.b1", "a-2.1.b1"]
+        assert world.book.batches[key].bytes == len(content)
+
+    def test_a_creation_that_did_not_happen_is_made_again_after_several_looks(self) -> None:
+        world = World.inline(requests(3))
+        world.service.trouble = {"create": [DROPPED]}
+        world.run()
+        assert world.service.calls("create", "find") == ["create b1", *["find b1"] * 3, "create b1"]
+        assert world.book.count() == {"answered": 3}
+
+    def test_a_creation_that_happened_is_waited_for_and_adopted(self) -> None:
+        world = World.inline(requests(3))
+        world.service.courses, world.service.trouble = [Course(looks=4)], {"create": [LOST]}
+        world.run()
+        assert world.service.calls("create", "find") == ["create b1", *["find b1"] * 4]
+        assert (world.sizes, world.book.count(), world.stopped) == ([3], {"answered": 3}, None)
+        assert len([words for words in world.notices if "it is not known yet whether batch" in words]) == 1
+        assert world.waits[0] == POLL
+
+    @pytest.mark.parametrize("ends", [2, 9], ids=["before it", "after it"])
+    def test_a_job_of_a_stranger_is_waited_for_and_not_taken(self, ends: int) -> None:
+        world = World.inline(requests(3))
+        world.service.courses, world.service.trouble = [Course(looks=5)], {"create": [LOST]}
+        world.service.stranger(3, Course(looks=ends))
+        world.run()
+        assert world.service.calls("create") == ["create b1"]
+        assert (world.book.count(), world.stopped) == ({"answered": 3}, None)
+
+    def test_when_every_job_is_excluded_it_is_created_again(self) -> None:
+        world = World.inline(requests(3))
+        world.service.trouble = {"create": [DROPPED]}
+        world.service.stranger(3, Course(looks=4))
+        world.run()
+        assert world.service.calls("create") == ["create b1"] * 2
+        assert world.service.calls("find")[:4] == ["find b1"] * 4
+        assert world.book.count() == {"answered": 3}
+
+    def test_one_s_own_batches_and_those_of_another_size_are_no_candidates(self) -> None:
+        world = World.inline(requests(5), max_requests=2)
+        world.service.courses, world.service.trouble = [SLOW, Course()], {"create": [None, DROPPED]}
+        world.service.stranger(3, SLOW)
+        world.run(wait=False)
+        assert world.service.calls("create") == ["create b1", "create b2", "create b2", "create b3"]
+
+    @pytest.mark.parametrize("crash", [False, True], ids=["lost", "killed"])
+    def test_who_does_not_wait_is_told_and_nothing_is_created_again(self, crash: bool) -> None:
+        world = World.inline(requests(3))
+        world.service.courses = [Course(looks=4)]
+        if crash:
+            world.service.after = _dies("create b1")
+            with pytest.raises(Crash):
+                world.run()
+        else:
+            world.service.trouble = {"create": [LOST]}
+            world.run(wait=False)
+        for _ in range(2):
+            world = world.next(requests(3)).run(wait=False)
+            assert world.kind == "waiting"
+            assert world.stopped is not None
+            assert "it is not known yet whether batch bf-" in world.stopped.message
+            assert "bioforge batch abandon bf-" in world.stopped.hint
+            assert world.sizes == [3]
+        world = world.next(requests(3)).run()
+        assert (world.sizes, world.book.count()) == ([3], {"answered": 3})
+
+    def test_others_go_on_meanwhile(self) -> None:
+        world = World.inline(requests(5), max_requests=2)
+        world.service.courses, world.service.trouble = [Course(looks=9)], {"create": [LOST]}
+        world.run()
+        assert world.story.index("b3 collected") < world.story.index("b1 collected")
+        assert (world.sizes, world.book.count()) == ([2, 2, 1], {"answered": 5})
+
+    def test_when_waiting_does_not_help_it_is_not_waited_for(self) -> None:
+        world = World.inline(requests(5), max_requests=4)
+        assert isinstance(world.service, FakeInlineService)
+        world.service.courses, world.service.trouble = [SLOW], {"create": [LOST]}
+        world.service.patience = None
+        world.run()
+        assert world.kind == "waiting"
+        assert world.book.count() == {"in batch": 4, "answered": 1}
+
+    def test_it_is_waited_for_no_longer_than_it_can_take(self) -> None:
+        world = World.inline(requests(3))
+        assert isinstance(world.service, FakeInlineService)
+        world.service.courses, world.service.trouble = [SLOW], {"create": [LOST]}
+        end = NOW + 3_600
+
+        def passes(moment: float) -> None:
+            world.clock.now = moment
+            world.service.patience = end - moment  # type: ignore[attr-defined]
+
+        world.tick = passes
+        world.run()
+        assert world.kind == "waiting"
+        assert 3_600 < world.clock.now - NOW < 3_600 + 2 * 20 * POLL
+
+    def test_a_batch_that_nobody_waits_for_ends_no_run(self) -> None:
+        first = World.inline(requests(3))
+        first.service.courses, first.service.trouble = [SLOW], {"create": [LOST]}
+        first.run(wait=False)
+        world = first.next(requests(2, 3), "none of them").run()
+        assert world.stopped is None
+        assert world.book.count() == {"in batch": 3, "answered": 2}
+
+    def test_asked_to_stop_it_stays_as_it_is(self) -> None:
+        world = World.inline(requests(3))
+        world.service.courses, world.service.trouble = [Course(looks=9)], {"create": [LOST]}
+        world.tick = lambda moment: world.stop.raise_level()
+        world.run()
+        assert world.kind == "interrupted"
+        assert world.book.count() == {"in batch": 3}
+        later = world.next(requests(3)).run()
+        assert (later.sizes, later.book.count()) == ([3], {"answered": 3})
+
+    def test_a_refusal_gives_the_members_back(self) -> None:
+        world = World.inline(requests(3))
+        world.service.trouble = {"create": [REFUSED]}
+        world.run()
+        assert (world.kind, world.book.count()) == ("refused", {"waiting": 3})
 
 
 class TestRefusals:
@@ -927,6 +1090,37 @@ def _stopped_at(world: World, word: str) -> World:
 
     world.look = look
     return world.run()
+
+
+class TestMoreToCome:
+    """Requests that are announced: the run goes on although nothing is there to send."""
+
+    def test_they_are_waited_for_and_sent(self) -> None:
+        world, announced = World(requests(2)), [3, 2, 1]
+        late = world.book.source(requests(2, 2))
+
+        first = world.work.requests
+        world.work.requests = _Either(lambda: first if announced else late)
+        world.work.more = lambda: bool(announced and (announced.pop(), world.stop.nudge()))
+        world.run()
+        assert world.book.count() == {"answered": 4}
+        assert (world.sizes, world.stopped) == ([2, 2], None)
+
+    def test_who_stops_meanwhile_leaves(self) -> None:
+        world = World(requests(2))
+        world.work.more = lambda: bool(world.stop.raise_level())
+        world.run()
+        assert (world.kind, world.book.count()) == ("interrupted", {"answered": 2})
+
+
+class _Either(Iterator[Request]):
+    """The next request of whatever iterator it is told of."""
+
+    def __init__(self, which: Callable[[], Iterator[Request]]) -> None:
+        self._which = which
+
+    def __next__(self) -> Request:
+        return next(self._which())
 
 
 class TestNotWaiting:
@@ -1311,11 +1505,14 @@ class TestRetries:
 
 
 class TestEverythingAtOnce:
+    @KINDS
     @pytest.mark.parametrize("seed", range(30))
-    def test_whatever_goes_wrong_a_request_is_in_one_batch_at_a_time_and_no_answer_is_lost(self, seed: int) -> None:
+    def test_whatever_goes_wrong_a_request_is_in_one_batch_at_a_time_and_no_answer_is_lost(
+        self, seed: int, world_of: Callable[..., World]
+    ) -> None:
         random = Random(seed)
         asked = [*requests(random.randint(1, 9)), *requests(random.randint(0, 4), 9, "n")]
-        world = World(asked, max_requests=random.choice([2, 5, 50]))
+        world = world_of(asked, max_requests=random.choice([2, 5, 50]))
         _arm(world, random)
         for _ in range(4):
             _annoy(world, random)

@@ -296,6 +296,26 @@ def test_a_name_that_two_claim_is_refused_only_where_it_is_used(project: Project
     project.run("run").ok()
 
 
+@pytest.mark.parametrize(
+    ("module", "names"),
+    [
+        ("backends.vendor", "AsyncCallsBackend BatchesBackend CallsBackend ThreadCallsBackend VendorBackend"),
+        ("backends.driver", "Lanes broken drive"),
+        ("backends.asynchronous", "AsyncLanes"),
+        ("backends.threads", "ThreadLanes"),
+        ("backends.batches.options", "BatchOptions"),
+        ("window", "Window"),
+        ("openai.plugin", "AsyncBackend BatchBackend OpenAIBackend ThreadsBackend"),
+        ("openai.client", "AsyncSender SyncSender check_key"),
+        ("openai.prices", "price"),
+    ],
+)
+def test_what_backends_of_vendors_are_made_of_is_pinned_too(module: str, names: str) -> None:
+    found = importlib.import_module(f"bioforge.{module}")
+    for name in names.split():
+        assert hasattr(found, name)
+
+
 def test_what_a_plugin_may_import_is_pinned() -> None:
     import bioforge.plugin
 
@@ -303,4 +323,4 @@ def test_what_a_plugin_may_import_is_pinned() -> None:
         assert hasattr(bioforge.plugin, name)
     assert bioforge.plugin.API_VERSION == 1
     assert bioforge.plugin.__all__ == sorted(bioforge.plugin.__all__)
-    assert (len(bioforge.plugin.__all__), Path(bioforge.plugin.__file__).name) == (63, "plugin.py")
+    assert (len(bioforge.plugin.__all__), Path(bioforge.plugin.__file__).name) == (69, "plugin.py")

@@ -1,11 +1,13 @@
 """Batches from preparation to collection, as one generator of events. No vendor's words in here.
 
     fill      requests are packed; the members are recorded, then the batch is sealed
-    submit    its file is written from the state, uploaded, and the job created: each durable before the next
+    submit    its file is written from the state, uploaded, and the job created: each durable before the next (where a
+              provider wants no file of its own, it goes with the creation)
     look      every open batch in growing intervals
     collect   both files of every batch that ended; what may be tried again goes into the next batch
 
-Whatever an earlier process left is looked for at the provider before anything is uploaded or created again.
+Whatever an earlier process left is looked for at the provider before anything is uploaded or created again. Where the
+provider cannot tell yet whether a batch exists, it stays as it is and is looked for again in growing intervals.
 """
 
 from __future__ import annotations
@@ -24,8 +26,8 @@ from bioforge.backends.batches.collecting import Account, told
 from bioforge.backends.batches.filling import Filling
 from bioforge.backends.batches.options import BatchOptions
 from bioforge.backends.batches.packing import enqueued
-from bioforge.backends.batches.submitting import Submitter, out_of_sight
-from bioforge.batching import BatchService, CallError, Row
+from bioforge.backends.batches.submitting import Doubt, Submitter, out_of_sight, undecided
+from bioforge.batching import BatchService, CallError, FileBatchService, Row
 from bioforge.events import BatchChanged, BatchCollected, Event, Failed, Launch, LimitLearned, Noticed, Stopped
 from bioforge.interfaces import Gauges, Work
 from bioforge.model import Batch, BatchState, Failure, Paid
@@ -59,6 +61,8 @@ class _Open:
     interval: float
     unseen: Stopped | None = None
     """Why it could not be looked at the last time."""
+    doubt: Stopped | None = None
+    """Why it is not known yet whether it was created."""
 
 
 class BatchDriver:
@@ -86,10 +90,11 @@ class BatchDriver:
         self._random = random or Random().random
         self._calls = Calls(work.stop, work.retry, self._random, wall)
         self._filling = Filling(work, service, options, price, wall, requeue=requeue)
-        self._submitter = Submitter(work, service, self._calls, options, self._folder, wall)
+        self._submitter = Submitter(work, service, self._calls, options, self._folder, self._known, wall)
         now = wall()
         self._open = {batch.key: _Open(batch, now, options.poll_seconds) for batch in work.batches}
         self._earlier = set(self._open)
+        self._ids = {batch.batch_id for batch in work.batches}
         self._freed = False
         self._barren = 0
         self._tries: dict[str, int] = {}
@@ -153,7 +158,11 @@ class BatchDriver:
                 if not wait or not (self.awaited or (self._filling.held is not None and broke is None)):
                     if broke is not None:
                         raise Halted(broke)
-                    return
+                    if not (wait and fill and self._work.more()):
+                        return
+                    yield []
+                    self._calls.rest()
+                    continue
                 yield from self._wait()
         except Left:
             self.stopped = self._interrupted()
@@ -169,6 +178,9 @@ class BatchDriver:
         filling = self._filling
         if self.stopped is not None or not (self.awaited or filling.held is not None or filling.again):
             return []
+        doubts = [item.doubt for item in self._open.values() if item.batch.awaited and item.doubt is not None]
+        if doubts:
+            return [doubts[0]]
         return [Stopped("waiting", f"left on purpose: {self._remaining()}", _COME_BACK)]
 
     def _adopt(self) -> Groups[None]:
@@ -213,6 +225,10 @@ class BatchDriver:
             self._open[batch.key] = _Open(batch, self._wall(), self._options.poll_seconds)
             yield from self._submit(batch)
 
+    def _known(self) -> set[str]:
+        """The provider's ids of all batches this run has heard of."""
+        return {batch_id for batch_id in self._ids if batch_id is not None}
+
     def _under_way(self) -> list[Batch]:
         return [item.batch for item in self._open.values()]
 
@@ -229,25 +245,41 @@ class BatchDriver:
                     if isinstance(event, BatchChanged):
                         item.batch = event.batch
                         adopted = adopted or bool(event.note)
+                        self._ids.add(event.batch.batch_id)
                 self._show()
                 yield group
         except CallError as error:
             yield from self._refused(item.batch, error)
             return
+        except Doubt as doubt:
+            yield from self._doubt(item, doubt)
+            return
         finally:
             groups.close()
+        item.doubt = item.unseen = None
         # what was found at the provider may have ended long ago
         item.due = self._wall() + (0.0 if adopted else self._options.poll_seconds)
         item.interval = self._options.poll_seconds
+
+    def _doubt(self, item: _Open, doubt: Doubt) -> Groups[None]:
+        """Nobody can tell yet whether it was created: it is looked for again, as long as waiting may help."""
+        first, until = item.doubt is None, doubt.undecided.until
+        item.doubt = undecided(item.batch, doubt.undecided)
+        item.unseen = item.doubt if until is None or self._wall() > until else None
+        self._earlier.add(item.batch.key)
+        self._postpone(item)
+        if first:
+            yield [Noticed("batch", item.doubt.message)]
 
     def _release(
         self, batch: Batch, failure: Failure, is_final: Callable[[Launch], bool] = lambda launch: False
     ) -> Groups[None]:
         yield from self._filling.release(batch, failure, is_final)
         self._open.pop(batch.key, None)
-        if batch.file_id is not None and batch.batch_id is None:
+        service, file_id = self._service, batch.file_id
+        if file_id is not None and batch.batch_id is None and isinstance(service, FileBatchService):
             with suppress(CallError):  # nothing refers to it; the provider removes it in the end
-                self._calls.once(lambda: self._service.delete_file(str(batch.file_id)))
+                self._calls.once(lambda: service.delete_file(file_id))
 
     def _refused(self, batch: Batch, error: CallError) -> Groups[None]:
         """The provider does not take this batch: for now, because too much is enqueued, or at all."""
@@ -261,7 +293,7 @@ class BatchDriver:
             Stopped(
                 "refused",
                 f"the provider refuses the batch: {failure.message}",
-                error.outcome.hint or "check model, endpoint and base_url, or use --backend async",
+                error.outcome.hint or "check model, endpoint and base_url, or use another backend",
             )
         )
 
@@ -287,7 +319,11 @@ class BatchDriver:
         for item in list(self._open.values()):
             if self._work.stop.level:
                 raise Left
-            if item.due > self._wall() or item.batch.state in (BatchState.PREPARED, BatchState.UPLOADED):
+            if item.due > self._wall():
+                continue
+            if item.batch.state in (BatchState.PREPARED, BatchState.UPLOADED):
+                if item.doubt is not None:
+                    yield from self._submit(item.batch)
                 continue
             if not item.batch.ended or self._may_have_files(item.batch):
                 yield from self._look(item)
@@ -311,12 +347,15 @@ class BatchDriver:
             item.unseen, item.due = unseen, self._wall() + self._options.poll_max_seconds
             return
         item.unseen = None
-        item.due = self._wall() + item.interval * (1.0 + (JITTER - 1.0) * (2.0 * self._random() - 1.0))
-        item.interval = min(item.interval * GROWTH, self._options.poll_max_seconds)
+        self._postpone(item)
         if seen != batch:
             item.batch = seen
             self._show()
             yield [BatchChanged(seen)]
+
+    def _postpone(self, item: _Open) -> None:
+        item.due = self._wall() + item.interval * (1.0 + (JITTER - 1.0) * (2.0 * self._random() - 1.0))
+        item.interval = min(item.interval * GROWTH, self._options.poll_max_seconds)
 
     def _collect(self, item: _Open) -> Groups[None]:
         batch = item.batch

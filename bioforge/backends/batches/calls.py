@@ -106,6 +106,13 @@ class Calls:
                 return
             self._ring(min(HEARTBEAT, until - now))
 
+    def rest(self) -> None:
+        """Wait for a nudge, or for a moment. Raises `Left` when somebody asks to stop."""
+        if not self._stop.level:
+            self._ring(HEARTBEAT)
+        if self._stop.level:
+            raise Left
+
     def _wake(self) -> None:
         self._bell.put(None)
 

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import secrets
-import time
 from collections.abc import Callable, Collection, Iterator
 from dataclasses import replace
 
 from bioforge.backends.batches.calls import Clock, Groups, Left
+from bioforge.backends.batches.naming import naming, new_key
 from bioforge.backends.batches.options import BatchOptions
 from bioforge.backends.batches.packing import Parcel, Queue, enqueued, tokens_of
 from bioforge.batching import BatchService
@@ -50,6 +49,7 @@ class Filling:
         """Until when nothing of a model is sent (seconds since 1970)."""
         self._work = work
         self._service = service
+        self._name = naming(service)
         self._options = options
         self._price = price
         self._wall = wall
@@ -128,18 +128,16 @@ class Filling:
         """Put a request into the parcel it belongs to. Returns the bytes of its line, 0 where it has to wait."""
         place, number, now = (request.endpoint, request.model), request.attempts + 1, self._wall()
         parcel = self._parcels.get(place)
-        key = "" if parcel is None else parcel.batch.key
-        launch = Launch(request, number, WORKER, self._service.custom_id(request, number), now, key)
+        key = new_key(now) if parcel is None else parcel.batch.key
+        launch = Launch(request, number, WORKER, self._name(request, number, key), now, key)
         size = len(self._service.line(launch))
         if parcel is not None and not parcel.fits(size, self._options):
             self._seal(place)
             self.held = request  # comes next, and by then that batch may have taught a limit
             return 0
         if parcel is None:
-            key = f"bf-{time.strftime('%Y%m%d', time.gmtime(now))}-{secrets.token_hex(8)}"
             self._parcels[place] = parcel = Parcel(Batch(key, *place, prepared_at=now))
             group.append(BatchChanged(parcel.batch))
-            launch = replace(launch, batch=key)
         parcel.add(request, size, self._price(request))
         self.budget.reserve(quote)
         before = self._reserved.get(key, NOTHING)

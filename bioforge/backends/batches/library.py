@@ -14,7 +14,6 @@ Nothing is kept by itself: the caller keeps the batches (they are plain values) 
 
 from __future__ import annotations
 
-import secrets
 import time
 from collections.abc import Iterable, Iterator
 from contextlib import ExitStack
@@ -23,11 +22,13 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import IO
 
+from bioforge.backends.batches.naming import naming, new_key
 from bioforge.backends.batches.options import BatchOptions
 from bioforge.backends.batches.packing import Parcel
-from bioforge.batching import BatchService, Row
+from bioforge.batching import BatchService, CallError, FileBatchService, InlineBatchService, Row, Undecided
 from bioforge.events import Launch
-from bioforge.model import Batch, BatchState, Request
+from bioforge.interfaces import Outcome
+from bioforge.model import Batch, BatchState, Failure, Paid, Request
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,6 +45,7 @@ def prepare(requests: Iterable[Request], folder: Path, service: BatchService, op
     Streams: holds the names of a file's lines, and no request.
     """
     folder.mkdir(parents=True, exist_ok=True)
+    name = naming(service)
     names: dict[tuple[str, str], set[str]] = {}
     open_parcels: dict[tuple[str, str], tuple[Parcel, IO[bytes]]] = {}
     done: list[Prepared] = []
@@ -54,22 +56,30 @@ def prepare(requests: Iterable[Request], folder: Path, service: BatchService, op
             stream.close()
             done.append(Prepared(parcel.sealed(), Path(stream.name)))
 
+        def begin(place: tuple[str, str], now: float) -> None:
+            key = new_key(now)
+            names[place] = set()
+            opened = stack.enter_context((folder / f"{key}.jsonl").open("wb"))
+            open_parcels[place] = (Parcel(Batch(key, *place, prepared_at=now)), opened)
+
+        def asked(request: Request, number: int, now: float, key: str) -> tuple[str, bytes]:
+            launch = Launch(request, number, "", name(request, number, key), now, key)
+            return launch.client_request_id, service.line(launch)
+
         for request in requests:
             place = (request.endpoint, request.model)
-            number = request.attempts + 1
-            launch = Launch(request, number, "", service.custom_id(request, number), time.time())
-            line = service.line(launch)
-            if place in open_parcels and launch.client_request_id in names[place]:
-                continue
-            if place in open_parcels and not open_parcels[place][0].fits(len(line), options):
-                seal(place)
+            number, now = request.attempts + 1, time.time()
             if place not in open_parcels:
-                key = f"bf-{secrets.token_hex(8)}"
-                names[place] = set()
-                opened = stack.enter_context((folder / f"{key}.jsonl").open("wb"))
-                open_parcels[place] = (Parcel(Batch(key, *place, prepared_at=time.time())), opened)
+                begin(place, now)
+            custom_id, line = asked(request, number, now, open_parcels[place][0].batch.key)
+            if custom_id in names[place]:
+                continue
+            if not open_parcels[place][0].fits(len(line), options):
+                seal(place)
+                begin(place, now)
+                custom_id, line = asked(request, number, now, open_parcels[place][0].batch.key)
             parcel, stream = open_parcels[place]
-            names[place].add(launch.client_request_id)
+            names[place].add(custom_id)
             stream.write(line)
             parcel.add(request, len(line), None)
         for place in list(open_parcels):
@@ -78,11 +88,27 @@ def prepare(requests: Iterable[Request], folder: Path, service: BatchService, op
 
 
 def submit(prepared: Prepared, service: BatchService, project: str = "") -> Batch:
-    """Upload and create, each exactly once. After an unclear end of either, `service.find` knows whether it happened;
-    submitting the same `prepared` again looks there first."""
+    """Upload and create, each exactly once. After an unclear end of either, submitting the same `prepared` again looks
+    first whether it happened.
+
+    Where the provider cannot tell yet, it raises a `CallError` of the class `undecided`: nothing was done, and the same
+    call knows more later. That it was begun is told by a file beside that of `prepared`.
+    """
     batch = prepared.batch
-    if (found := service.find(batch)) is not None:
-        return found
+    if isinstance(service, InlineBatchService):
+        begun = prepared.path.with_suffix(".begun")
+        if begun.exists():
+            found = service.search(batch, ())
+            if isinstance(found, Undecided):
+                words = f"it is not known yet whether batch {batch.key} was created: {found.message}"
+                raise CallError(Outcome(failure=Failure("undecided", words), paid=Paid.MAYBE, retryable=True))
+            if found is not None:
+                return found
+        begun.touch()
+        return service.create_from(batch, project, prepared.path)
+    assert isinstance(service, FileBatchService)
+    if (existing := service.find(batch)) is not None:
+        return existing
     file_id = service.find_file(batch) or service.upload(batch, prepared.path)
     return service.create(replace(batch, state=BatchState.UPLOADED, file_id=file_id), project)
 

@@ -23,8 +23,16 @@ class BatchOptions:
     poll_max_seconds: float = 300.0
 
     @classmethod
-    def from_options(cls, options: Mapping[str, Any], table: str = "backend.batch") -> Self:
-        """Raises `ConfigError` for a key that is not known and a value that cannot be meant."""
+    def from_options(
+        cls,
+        options: Mapping[str, Any],
+        table: str = "backend.batch",
+        *,
+        max_requests: int = 50_000,
+        max_bytes: int = 209_715_200,
+    ) -> Self:
+        """Raises `ConfigError` for a key that is not known and a value that cannot be meant, or is more than
+        `max_requests` or `max_bytes`, the most that the vendor takes."""
         known = {field.name for field in fields(cls)}
         for key, value in options.items():
             if key not in known:
@@ -37,7 +45,7 @@ class BatchOptions:
                     f"{table}.{key}: expected a {'whole ' if whole else ''}number above 0, found {value!r}"
                 )
         made = cls(**options)
-        for key, most in (("max_requests", 50_000), ("max_bytes", 209_715_200)):
+        for key, most in (("max_requests", max_requests), ("max_bytes", max_bytes)):
             if getattr(made, key) > most:
                 raise ConfigError(f"{table}.{key}: at most {most:,} are allowed, found {getattr(made, key):,}")
         return made

@@ -1,14 +1,15 @@
-"""Uploading a batch's file and creating its job, each once, whatever becomes of the answers."""
+"""Creating a batch's job, and before that uploading its file where the provider wants one, each once, whatever becomes
+of the answers."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import replace
 from pathlib import Path
 
 from bioforge.backends.batches.calls import Calls, Clock, Groups, Halted, of_account, of_outage
 from bioforge.backends.batches.options import BatchOptions
-from bioforge.batching import BatchService, CallError
+from bioforge.batching import BatchService, CallError, FileBatchService, InlineBatchService, Undecided
 from bioforge.events import BatchChanged, Noticed, Stopped
 from bioforge.interfaces import Work
 from bioforge.model import Batch, BatchState, Paid
@@ -20,10 +21,18 @@ LIST_LAG = 10.0
 """Seconds between these looks: a job that was created a moment ago may still be missing from the list."""
 
 
+class Doubt(Exception):
+    """Whether a batch was created cannot be known yet: it stays as it is, and is looked for again later."""
+
+    def __init__(self, undecided: Undecided) -> None:
+        super().__init__(undecided.message)
+        self.undecided = undecided
+
+
 class Submitter:
     """Nothing is uploaded or created a second time before it was looked for at the provider.
 
-    `folder` gives the place for a file on its way.
+    `folder` gives the place for a file on its way, `known` the provider's ids of all batches whose keys are known.
     """
 
     def __init__(
@@ -33,6 +42,7 @@ class Submitter:
         calls: Calls,
         options: BatchOptions,
         folder: Callable[[], Path],
+        known: Callable[[], Collection[str]],
         wall: Clock,
     ) -> None:
         self._work = work
@@ -40,29 +50,41 @@ class Submitter:
         self._calls = calls
         self._options = options
         self._folder = folder
+        self._known = known
         self._wall = wall
 
     def submit(self, batch: Batch, *, earlier: bool) -> Groups[Batch]:
         """The batch with its job. `earlier`: another process may have come further than the state knows.
 
-        Raises `CallError` when the provider refuses it for good, which no job has come of.
+        Raises `CallError` when the provider refuses it for good, which no job has come of, and `Doubt`.
         """
         if earlier and (found := (yield from self._search(batch))) is not None:
             yield [BatchChanged(found, "found at the provider: it had been created")]
             return found
-        if batch.file_id is None:
-            file_id, note = yield from self._uploaded(batch, earlier)
-            batch = replace(batch, state=BatchState.UPLOADED, file_id=file_id)
-            yield [BatchChanged(batch, note)]
-        created, note = yield from self._created(batch)
+        service, project = self._service, self._work.project
+        if isinstance(service, InlineBatchService):
+            inline, path = service, self._folder() / f"{batch.key}.jsonl"
+            self._write(batch, path)
+            try:
+                created, note = yield from self._created(batch, lambda: inline.create_from(batch, project, path))
+            finally:
+                path.unlink(missing_ok=True)
+        else:
+            assert isinstance(service, FileBatchService)
+            if batch.file_id is None:
+                file_id, note = yield from self._uploaded(service, batch, earlier)
+                batch = replace(batch, state=BatchState.UPLOADED, file_id=file_id)
+                yield [BatchChanged(batch, note)]
+            filed, uploaded = service, batch
+            created, note = yield from self._created(batch, lambda: filed.create(uploaded, project))
         yield [BatchChanged(created, note)]
         return created
 
     # -------------------------------------------------------------------------------------------------------- the file
 
-    def _uploaded(self, batch: Batch, earlier: bool) -> Groups[tuple[str, str]]:
+    def _uploaded(self, service: FileBatchService, batch: Batch, earlier: bool) -> Groups[tuple[str, str]]:
         """The id of the file, and what there is to say about it."""
-        if earlier and (found := (yield from self._find_file(batch))) is not None:
+        if earlier and (found := (yield from self._find_file(service, batch))) is not None:
             return found, "its file had been uploaded"
         path = self._folder() / f"{batch.key}.jsonl"
         self._write(batch, path)
@@ -70,11 +92,11 @@ class Submitter:
         try:
             while True:
                 try:
-                    return self._calls.once(lambda: self._service.upload(batch, path)), ""
+                    return self._calls.once(lambda: service.upload(batch, path)), ""
                 except CallError as error:
                     tries += 1
                     yield from self._before_again(error, tries, since, f"uploading batch {batch.key}")
-                    if (found := (yield from self._find_file(batch))) is not None:
+                    if (found := (yield from self._find_file(service, batch))) is not None:
                         return found, "its file had arrived"
         finally:
             path.unlink(missing_ok=True)
@@ -85,16 +107,16 @@ class Submitter:
             for launch in self._work.members.launches(batch.key):
                 stream.write(self._service.line(launch))
 
-    def _find_file(self, batch: Batch) -> Groups[str | None]:
+    def _find_file(self, service: FileBatchService, batch: Batch) -> Groups[str | None]:
         what = f"looking for the file of batch {batch.key}"
         try:
-            return (yield from self._calls.patiently(lambda: self._service.find_file(batch), what))
+            return (yield from self._calls.patiently(lambda: service.find_file(batch), what))
         except CallError as error:
             raise Halted(out_of_sight(batch, error)) from None
 
     # --------------------------------------------------------------------------------------------------------- the job
 
-    def _created(self, batch: Batch) -> Groups[tuple[Batch, str]]:
+    def _created(self, batch: Batch, create: Callable[[], Batch]) -> Groups[tuple[Batch, str]]:
         """Create the job. After any unclear end it is looked for, and only then created again.
 
         A refusal of the second creation does not say that there is no job: the first one may be the reason for it.
@@ -102,7 +124,7 @@ class Submitter:
         tries, since, unclear = 0, self._wall(), False
         while True:
             try:
-                return self._calls.once(lambda: self._service.create(batch, self._work.project)), ""
+                return self._calls.once(create), ""
             except CallError as error:
                 refused = error.outcome.paid is Paid.NO and not error.outcome.outage and not error.outcome.stops_run
                 too_much = self._service.enqueued_limit(f"{error.failure.code} {error.failure.message}") is not None
@@ -120,19 +142,28 @@ class Submitter:
                     return found, "its creation had an unclear end; it was found at the provider"
 
     def _search(self, batch: Batch, looks: int = LOOKS) -> Groups[Batch | None]:
-        """Look for the job of a batch. Once its file has arrived, somebody may have created it a moment ago."""
-        for look in range(looks if batch.file_id is not None else 1):
+        """Look for the job of a batch. Once its file has arrived, or where none is needed, somebody may have created it a
+        moment ago."""
+        may_be_young = batch.file_id is not None or isinstance(self._service, InlineBatchService)
+        for look in range(looks if may_be_young else 1):
             if look:
                 self._calls.sleep(self._wall() + min(LIST_LAG, self._options.poll_seconds))
             try:
-                found = yield from self._calls.patiently(
-                    lambda: self._service.find(batch), f"looking for batch {batch.key}"
-                )
+                found = yield from self._calls.patiently(lambda: self._found(batch), f"looking for batch {batch.key}")
             except CallError as error:
                 raise Halted(out_of_sight(batch, error)) from None
+            if isinstance(found, Undecided):
+                raise Doubt(found)
             if found is not None:
                 return found
         return None
+
+    def _found(self, batch: Batch) -> Batch | Undecided | None:
+        service = self._service
+        if isinstance(service, InlineBatchService):
+            return service.search(batch, self._known())
+        assert isinstance(service, FileBatchService)
+        return service.find(batch)
 
     def _before_again(self, error: CallError, tries: int, since: float, what: str) -> Groups[None]:
         """Wait before a call that may already have done its work is looked after; raises where that is no use."""
@@ -155,6 +186,16 @@ def in_doubt(batch: Batch, error: CallError) -> Stopped:
         "outage",
         f"it is unclear whether batch {batch.key} was created, and the provider now says: {error.failure.message}",
         f"run again later: it is looked for first; `bioforge batch abandon {batch.key}` gives it up",
+    )
+
+
+def undecided(batch: Batch, doubt: Undecided) -> Stopped:
+    """Nothing is given back and nothing created: either could pay twice."""
+    return Stopped(
+        "waiting",
+        f"it is not known yet whether batch {batch.key} was created: {doubt.message}",
+        "run again later: it is looked for first, and nothing of it is asked again meanwhile;"
+        f" `bioforge batch abandon {batch.key}` gives it up",
     )
 
 

@@ -1,0 +1,269 @@
+"""The requests of a Message Batch, the lines of its results, and the batch itself. Pure: bytes in, values out, and never an
+exception for what came back.
+
+https://platform.claude.com/docs/en/build-with-claude/batch-processing
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Generator, Iterable, Mapping, Sequence
+from dataclasses import replace
+from typing import Any
+
+from bioforge.batching import Row, Undecided
+from bioforge.plugin import Batch, BatchState, Failure, Launch, Paid
+from bioforge_anthropic.failures import failure_of, is_transient, read_moment, stops_run
+from bioforge_anthropic.prices import BATCH
+from bioforge_anthropic.wire import read_answer, readable, sent
+
+MARK = 16
+"""Characters of a batch's key that stand at the beginning of each `custom_id`: the random ones at the key's end."""
+
+HASH_DIGITS = 20
+"""Hexadecimal digits of a request's hash that stand in a `custom_id`, which may have 64 characters."""
+
+PIECE = 1 << 16
+"""Bytes that are sent at once."""
+
+AFTER = 3_600.0
+"""Seconds after a batch was to expire in which it may still be ending."""
+
+LATE = 600.0
+"""Seconds after a batch's end in which its results may still appear."""
+
+_MARKED = re.compile(r"[A-Za-z0-9_]{1,16}(?=-t)")
+_MESSAGE = re.compile(rb'"message"\s*:\s*(?=\{)')
+_AFTER_MESSAGE = re.compile(rb"\}\s*\}\s*\}\s*$")
+
+_NOT_BEGUN = {
+    "canceled": ("cancelled", "the batch was cancelled before this request was answered"),
+    "expired": ("expired", "the batch expired before this request was answered"),
+}
+
+
+# ---------------------------------------------------------------------------------------------------------- requests
+
+
+def mark_of(key: str) -> str:
+    """What the names of a batch's requests begin with."""
+    return re.sub(r"[^A-Za-z0-9_]", "", key)[-MARK:]
+
+
+def custom_id(key: str, target: int, number: int, request_hash: str) -> str:
+    """The name of a request: which batch, whose target, which attempt, and the beginning of the request's hash.
+
+    At most 64 characters of `[a-zA-Z0-9_-]`, as long as target and number together have no more than 23 digits.
+    """
+    return f"{mark_of(key)}-t{target}-{number}-{request_hash.partition(':')[2][:HASH_DIGITS]}"
+
+
+def mark_in(name: str) -> str:
+    """The mark in the name of a request; empty for a name that is not of this form."""
+    found = _MARKED.match(name)
+    return found[0] if found else ""
+
+
+def line(launch: Launch) -> bytes:
+    """An element of `requests` with a line feed. The params are the request's own body, as it is sent."""
+    name = json.dumps(launch.client_request_id).encode()
+    return b'{"custom_id":%b,"params":%b}\n' % (name, sent(launch.request))
+
+
+_BEGIN, _END = b'{"requests":[', b"]}"
+
+
+def creation(lines: Iterable[bytes]) -> Generator[bytes]:
+    """The body of a creation, in pieces: each line of the file is an element."""
+    piece, begin = bytearray(_BEGIN), b""
+    for line in lines:
+        piece += begin + line.removesuffix(b"\n")
+        begin = b","
+        if len(piece) >= PIECE:
+            yield bytes(piece)
+            piece.clear()
+    yield bytes(piece) + _END
+
+
+def length_of_creation(size: int) -> int:
+    """Bytes of the body that a file of so many bytes makes: commas for line feeds, and none for the last one."""
+    return size - 1 + len(_BEGIN) + len(_END)
+
+
+# ----------------------------------------------------------------------------------------------------------- results
+
+
+def name_in(line: bytes) -> str | None:
+    """The `custom_id` of a line of results; None where it has none."""
+    try:
+        entry = json.loads(line)
+    except (ValueError, RecursionError):
+        return None
+    return _text(entry.get("custom_id")) if isinstance(entry, dict) else None
+
+
+def read_line(batch: Batch, line: bytes) -> Row:
+    """What a line of results says. Blank lines are for the caller to skip."""
+    found = _without_message(line)
+    if found is not None:
+        name, content = found
+        answer = read_answer(content, batch.model, BATCH)
+        if answer.problem is None or answer.problem.error_class != "malformed":
+            return Row(name, answer, paid=Paid.YES)
+    try:
+        entry = json.loads(line)
+    except (ValueError, RecursionError) as error:
+        return _unreadable(line, f"the line is not JSON: {error}")
+    known = _text(entry.get("custom_id")) if isinstance(entry, dict) else None
+    if known is None:
+        return _unreadable(line, "the line has no custom_id")
+    result = _object(entry.get("result"))
+    kind = _text(result.get("type"))
+    if kind == "succeeded":
+        return _succeeded(batch, known, result.get("message"))
+    if kind == "errored":
+        return _errored(known, _object(result.get("error")))
+    if kind in _NOT_BEGUN:
+        return Row(known, failure=Failure(*_NOT_BEGUN[kind], kind), transient=True)
+    failure = Failure("batch_error", f"the line has a result of an unknown type: {kind}", kind)
+    return Row(known, failure=failure, paid=Paid.MAYBE, transient=True, body=line)
+
+
+def _without_message(line: bytes) -> tuple[str, bytes] | None:
+    """The name and the message as it was received; None for any line that is not plainly an answer.
+
+    An answer is parsed once and kept byte for byte. What is left of the line proves that the message was cut out whole:
+    it is JSON with exactly a null where the message belongs.
+    """
+    start, end = _MESSAGE.search(line), _AFTER_MESSAGE.search(line)
+    if start is None or end is None or end.start() < start.end():
+        return None
+    try:
+        entry = json.loads(line[: start.end()] + b"null" + line[end.start() + 1 :])
+        result = entry["result"]
+        plain = result["message"] is None and result["type"] == "succeeded"
+    except (ValueError, LookupError, TypeError, RecursionError):
+        return None
+    name = _text(entry.get("custom_id"))
+    return (name, line[start.end() : end.start() + 1]) if plain and name else None
+
+
+def _succeeded(batch: Batch, name: str, message: object) -> Row:
+    content = _bytes(message)
+    answer = read_answer(content, batch.model, BATCH)
+    if answer.problem is not None and answer.problem.error_class == "malformed":
+        # Something was delivered, and whether it was charged for nobody can tell from here.
+        return Row(name, failure=answer.problem, paid=Paid.MAYBE, transient=True, body=content or None)
+    return Row(name, answer, paid=Paid.YES)
+
+
+def _errored(name: str, response: Mapping[str, Any]) -> Row:
+    """A request that was refused, which is not charged for. The error stands within a response, as calls have it."""
+    error = _object(response.get("error")) or response
+    failure = failure_of(error)
+    return Row(
+        name,
+        failure=failure,
+        transient=is_transient(failure),
+        stops_run=stops_run(failure),
+        request_id=_text(response.get("request_id")),
+        body=_bytes(dict(response)),
+    )
+
+
+def _unreadable(line: bytes, message: str) -> Row:
+    return Row(None, failure=Failure("unreadable", message), paid=Paid.MAYBE, body=line)
+
+
+def _bytes(body: object) -> bytes:
+    try:
+        try:
+            return json.dumps(body, ensure_ascii=False, separators=(",", ":")).encode()
+        except UnicodeEncodeError:  # half of a surrogate pair, which only escapes can carry
+            return json.dumps(body, separators=(",", ":")).encode()
+    except (ValueError, RecursionError):
+        return b""
+
+
+# ------------------------------------------------------------------------------------------------- the object of the API
+
+
+def requests_in(job: Mapping[str, Any]) -> int:
+    """How many requests a batch of the API has; 0 where that is not told."""
+    return sum(_counts(job).values())
+
+
+def read_batch(batch: Batch, job: Mapping[str, Any]) -> Batch:
+    """The batch with what the API's object says about it; what that does not tell stays as it is."""
+    status = _text(job.get("processing_status"))
+    counts = _counts(job)
+    batch_id = _text(job.get("id")) or batch.batch_id
+    submitted, expires, ended = (read_moment(job.get(f"{name}_at")) for name in ("created", "expires", "ended"))
+    has_results = _text(job.get("results_url")) is not None
+    return replace(
+        batch,
+        state=_state(batch, status, counts, job),
+        status=status or batch.status,
+        batch_id=batch_id,
+        # results have no id of their own
+        output_file_id=batch_id if has_results else batch.output_file_id,
+        requests=batch.requests or sum(counts.values()),
+        completed=counts["succeeded"],
+        failed=counts["errored"] + counts["canceled"] + counts["expired"],
+        submitted_at=batch.submitted_at if submitted is None else submitted,
+        expires_at=batch.expires_at if expires is None else expires,
+        ended_at=batch.ended_at if ended is None else ended,
+    )
+
+
+def undecided(jobs: Sequence[Mapping[str, Any]]) -> Undecided:
+    """What is said of batches that may be the one that is looked for, and do not tell the names of their requests yet."""
+    ids = ", ".join(str(job.get("id")) for job in jobs)
+    has, it, tells, they = (
+        ("has", "its", "tells", "it has") if len(jobs) == 1 else ("have", "their", "tell", "they have")
+    )
+    ends = [_until(job) for job in jobs]
+    return Undecided(
+        f"{ids} {has} as many requests, and {tells} {it} requests' names only when {they} ended",
+        max((end for end in ends if end is not None), default=None),
+    )
+
+
+def _until(job: Mapping[str, Any]) -> float | None:
+    """When the names of a batch's requests can be read at the latest (seconds since 1970); None: never any more."""
+    if job.get("processing_status") != "ended":
+        expires = read_moment(job.get("expires_at"))
+        return None if expires is None else expires + AFTER
+    ended = read_moment(job.get("ended_at"))
+    return None if ended is None or job.get("archived_at") is not None else ended + LATE
+
+
+def _state(batch: Batch, status: str | None, counts: Mapping[str, int], job: Mapping[str, Any]) -> BatchState:
+    """The API knows only whether a batch has ended: how it did is told by its requests."""
+    if status is None:
+        return batch.state
+    if status != "ended":
+        return BatchState.IN_PROGRESS
+    if counts["canceled"] and job.get("cancel_initiated_at") is not None:
+        return BatchState.CANCELLED
+    return BatchState.EXPIRED if counts["expired"] else BatchState.COMPLETED
+
+
+def _counts(job: Mapping[str, Any]) -> dict[str, int]:
+    told = _object(job.get("request_counts"))
+    names = ("processing", "succeeded", "errored", "canceled", "expired")
+    return {name: _count(told.get(name)) for name in names}
+
+
+def _object(value: object) -> Mapping[str, Any]:
+    return value if isinstance(value, dict) else {}
+
+
+def _text(value: object) -> str | None:
+    """A text that is not empty, or None."""
+    return readable(value) if isinstance(value, str) and value else None
+
+
+def _count(value: object) -> int:
+    return value if isinstance(value, int) and not isinstance(value, bool) and 0 <= value < 2**53 else 0

@@ -1,0 +1,323 @@
+"""Message Batches as an `InlineBatchService`: the real SDK, each call once, every ending an `Outcome`.
+
+The SDK's retries stay off, since a creation that is sent twice is paid twice, and bodies are read as bytes, since its
+parsing raises after the fact.
+"""
+
+from __future__ import annotations
+
+import json
+import threading
+import time
+from collections.abc import Callable, Collection, Generator, Iterator, Mapping
+from contextlib import closing, contextmanager
+from dataclasses import replace
+from email.utils import parsedate_to_datetime
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, cast
+
+from bioforge.batching import CallError, Row, Undecided
+from bioforge.plugin import (
+    BackendContext,
+    Batch,
+    Failure,
+    Launch,
+    Outcome,
+    OutputError,
+    Paid,
+    Request,
+    atomic_write,
+)
+from bioforge_anthropic import batch_lines
+from bioforge_anthropic.batch_lines import read_batch
+from bioforge_anthropic.client import (
+    CONNECT_SECONDS,
+    PLACEHOLDER_KEY,
+    call_headers,
+    lowered,
+    masked,
+    sdk_url,
+    trust,
+    without_key,
+)
+from bioforge_anthropic.failures import read_failure, read_moment
+from bioforge_anthropic.outcomes import broken_off
+
+if TYPE_CHECKING:
+    import httpx2
+    from anthropic import Anthropic
+
+BATCHES = "/v1/messages/batches"
+
+CALL_SECONDS = 120.0
+"""Longest time for a call that looks something up or asks for an end."""
+
+TRANSFER_SECONDS = 600.0
+"""Longest time without progress of a creation or a download."""
+
+PIECE = 1 << 16
+"""Bytes of a download that are written at once."""
+
+PAGE = 1_000
+"""Entries of a list in one page: the most the API gives."""
+
+BEFORE = 3_600.0
+"""Seconds before its preparation in which a batch is still looked for, beyond what this machine's clock is known to be
+fast."""
+
+
+class AnthropicBatches:
+    """One client for all threads. Raises `CallError` for whatever comes of a call, `OutputError` for a local disk."""
+
+    def __init__(self, context: BackendContext) -> None:
+        self._context = context
+        self._lock = threading.Lock()
+        self._sdk: Anthropic | None = None
+        self._http: httpx2.Client | None = None
+        self._marks: dict[str, str] = {}
+        """What the names of the requests begin with, in batches that were looked into."""
+
+    def close(self) -> None:
+        with self._lock:
+            client, self._sdk, self._http = self._sdk, None, None
+        if client is not None:
+            client.close()
+
+    # ------------------------------------------------------------------------------------------------- pure
+
+    def custom_id_in(self, request: Request, number: int, key: str) -> str:
+        return batch_lines.custom_id(key, request.target, number, request.request_hash)
+
+    def line(self, launch: Launch) -> bytes:
+        return batch_lines.line(launch)
+
+    def read(self, batch: Batch, line: bytes) -> Row:
+        return batch_lines.read_line(batch, line)
+
+    def enqueued_limit(self, text: str) -> int | None:
+        """The API limits how many requests wait in batches by an ordinary 429, which is waited for."""
+        return None
+
+    # ------------------------------------------------------------------------------------------------ creation
+
+    def create_from(self, batch: Batch, project: str, path: Path) -> Batch:
+        import httpx2
+
+        try:
+            stream = path.open("rb")
+            size = path.stat().st_size
+        except OSError as error:
+            raise OutputError(f"cannot read {path}: {error.strerror or error}") from error
+        with stream, closing(batch_lines.creation(stream)) as content:
+            job = self._call(
+                lambda client: client.post(
+                    BATCHES,
+                    cast_to=httpx2.Response,
+                    content=content,
+                    options={
+                        "headers": {"Content-Length": str(batch_lines.length_of_creation(size))},
+                        "timeout": self._timeout(TRANSFER_SECONDS),
+                    },
+                )
+            )
+        _check_id(job)
+        return read_batch(batch, job)
+
+    def search(self, batch: Batch, known: Collection[str]) -> Batch | Undecided | None:
+        """A batch of the API has nothing of ours but the names of its requests, and tells those when it has ended.
+
+        Until then every batch that is young enough and has as many requests may be it.
+        """
+        mark, unclear = batch_lines.mark_of(batch.key), list[Mapping[str, Any]]()
+        for job in self._young(batch):
+            if job.get("id") in known or batch_lines.requests_in(job) not in (0, batch.requests):
+                continue
+            found = self._mark(job)
+            if found == mark:
+                return read_batch(batch, job)
+            if found is None:
+                unclear.append(job)
+        return batch_lines.undecided(unclear) if unclear else None
+
+    def _mark(self, job: Mapping[str, Any]) -> str | None:
+        """What the names of a batch's requests begin with, read from the first of its results; None while it has none."""
+        batch_id = str(job.get("id"))
+        if batch_id in self._marks:
+            return self._marks[batch_id]
+        if job.get("processing_status") != "ended" or not job.get("results_url"):
+            return None
+        try:
+            with self._results(batch_id) as response:
+                first = next((line for line in response.iter_lines() if line.strip()), "")
+        except CallError as error:
+            if error.failure.http_status in (404, 410):  # they are kept for a while only
+                return None
+            raise
+        name = batch_lines.name_in(first.encode())
+        if name is not None:
+            self._marks[batch_id] = batch_lines.mark_in(name)
+        return self._marks.get(batch_id)
+
+    def _young(self, batch: Batch) -> Iterator[Mapping[str, Any]]:
+        """The batches of the account's workspace that may have been created since this one was prepared, newest first."""
+        after, since = "", float("inf")
+        while True:
+            page: dict[str, Any] = {"limit": PAGE, "timeout": self._short()} | ({"after_id": after} if after else {})
+            asked = time.time()
+            answer = self._answer(partial(_page, page))
+            body = _object(without_key([answer.content], self._context))
+            # Clocks differ: by the API's own one it may have been created before it was prepared.
+            since = min(since, batch.prepared_at + min(0.0, _date(answer, asked) - asked) - BEFORE)
+            data = body.get("data")
+            entries = [entry for entry in data if isinstance(entry, dict)] if isinstance(data, list) else []
+            for entry in entries:
+                created = read_moment(entry.get("created_at"))
+                if created is not None and created < since:
+                    return
+                yield entry
+            last = entries[-1].get("id") if entries else None
+            # A server that pays no heed to `after_id` would give the same page for ever.
+            if not body.get("has_more") or not isinstance(last, str) or last == after:
+                return
+            after = last
+
+    # ------------------------------------------------------------------------------------------------ afterwards
+
+    def look(self, batch: Batch) -> Batch:
+        batch_id = batch.batch_id or ""
+        return read_batch(
+            batch,
+            self._call(
+                lambda client: client.messages.batches.with_raw_response.retrieve(batch_id, timeout=self._short())
+            ),
+        )
+
+    def cancel(self, batch: Batch) -> Batch:
+        batch_id = batch.batch_id or ""
+        return read_batch(
+            batch,
+            self._call(
+                lambda client: client.messages.batches.with_raw_response.cancel(batch_id, timeout=self._short())
+            ),
+        )
+
+    def download(self, file_id: str, path: Path) -> int:
+        """The results of the batch with this id."""
+        size = 0
+        try:
+            with self._results(file_id) as response, atomic_write(path) as stream:
+                for piece in response.iter_bytes(PIECE):
+                    stream.write(piece)
+                    size += len(piece)
+        except OutputError as error:
+            raise OutputError(error.message, "nothing is lost: the API keeps the results for 29 days") from error
+        return size
+
+    @contextmanager
+    def _results(self, batch_id: str) -> Generator[httpx2.Response]:
+        """The results of a batch as they arrive; `CallError` for whatever goes wrong until they have been read.
+
+        They are asked for under the base URL and not at the address that the batch names, so that the key goes nowhere
+        else. The block reads them, and nothing else that may fail but `OutputError`.
+        """
+        started = time.perf_counter()
+        answer: httpx2.Response | None = None
+        url = f"{sdk_url(self._context.base_url)}{BATCHES}/{batch_id}/results"
+        try:
+            self._client()
+            assert self._http is not None
+            with self._http.stream(
+                "GET", url, headers=call_headers(self._context), timeout=self._timeout(TRANSFER_SECONDS)
+            ) as answer:
+                if not answer.is_success:
+                    content = without_key([answer.read()], self._context)
+                    raise CallError(read_failure(answer.status_code, lowered(answer.headers), content))
+                yield answer
+        except (CallError, OutputError):
+            raise
+        except Exception as error:
+            raise CallError(self._outcome(error, time.perf_counter() - started, answer)) from error
+
+    # ------------------------------------------------------------------------------------------------ calls
+
+    def _call(self, ask: Callable[[Anthropic], Any]) -> dict[str, Any]:
+        """The object that a call answers with."""
+        return _object(without_key([self._answer(ask).content], self._context))
+
+    def _answer(self, ask: Callable[[Anthropic], Any]) -> httpx2.Response:
+        started = time.perf_counter()
+        try:
+            answer = ask(self._client())
+        except Exception as error:
+            raise CallError(self._outcome(error, time.perf_counter() - started, None)) from error
+        return cast("httpx2.Response", getattr(answer, "http_response", answer))
+
+    def _outcome(self, error: Exception, seconds: float, answer: httpx2.Response | None) -> Outcome:
+        import anthropic
+
+        if isinstance(error, anthropic.APIStatusError):
+            response = error.response
+            content = without_key([response.content], self._context)
+            return replace(read_failure(response.status_code, lowered(response.headers), content), seconds=seconds)
+        # The SDK hides what happened behind an exception of its own that only says that something did.
+        hidden = error.__cause__ if isinstance(error, anthropic.APIConnectionError) else None
+        cause = hidden if isinstance(hidden, Exception) else error
+        status, headers = (None, {}) if answer is None else (answer.status_code, lowered(answer.headers))
+        return masked(broken_off(cause, seconds, status, headers, b""), self._context)
+
+    def _client(self) -> Anthropic:
+        import httpx2
+        from anthropic import Anthropic
+
+        with self._lock:
+            if self._sdk is None:
+                self._http = httpx2.Client(follow_redirects=False, verify=trust(self._context.base_url))
+                self._sdk = Anthropic(
+                    api_key=self._context.api_key or PLACEHOLDER_KEY,
+                    base_url=sdk_url(self._context.base_url),
+                    max_retries=0,
+                    timeout=self._short(),
+                    http_client=self._http,
+                )
+            return self._sdk
+
+    def _short(self) -> httpx2.Timeout:
+        return self._timeout(min(CALL_SECONDS, self._context.timeout))
+
+    def _timeout(self, seconds: float) -> httpx2.Timeout:
+        import httpx2
+
+        return httpx2.Timeout(seconds, connect=min(CONNECT_SECONDS, seconds))
+
+
+def _page(page: dict[str, Any], client: Anthropic) -> Any:
+    return client.messages.batches.with_raw_response.list(**page)
+
+
+def _date(answer: httpx2.Response, otherwise: float) -> float:
+    """The time by the API's clock, in seconds since 1970."""
+    try:
+        return parsedate_to_datetime(answer.headers.get("date", "")).timestamp()
+    except (ValueError, TypeError, OverflowError):
+        return otherwise
+
+
+def _check_id(job: Mapping[str, Any]) -> None:
+    if not isinstance(job.get("id"), str) or not job["id"]:
+        raise _malformed("the answer is no batch: it has no id", json.dumps(job).encode())
+
+
+def _object(content: bytes) -> dict[str, Any]:
+    try:
+        body = json.loads(content)
+    except (ValueError, RecursionError) as error:
+        raise _malformed(f"the answer is not JSON: {error}", content) from error
+    if not isinstance(body, dict):
+        raise _malformed(f"the answer is JSON without an object: {type(body).__name__}", content)
+    return body
+
+
+def _malformed(words: str, content: bytes) -> CallError:
+    """A success that cannot be read: whatever was asked for may have been done."""
+    return CallError(Outcome(failure=Failure("malformed", words), paid=Paid.MAYBE, retryable=True, body=content))

@@ -1,0 +1,192 @@
+"""Sends a message byte for byte, once, and reports what came back as an `Outcome`.
+
+The SDK says who is calling: key, API version, its own headers, from arguments and environment. The bytes then go out
+through the HTTP client that the SDK itself uses, without the SDK's calls: those retry, parse and raise after an answer
+was paid for, and drop the part of an answer that arrived before a connection broke.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from typing import TYPE_CHECKING
+from urllib.parse import urlsplit
+
+from bioforge.plugin import BackendContext, Outcome, Request, UsageError
+from bioforge_anthropic.outcomes import broken_off, interpret
+from bioforge_anthropic.wire import sent
+
+if TYPE_CHECKING:
+    import ssl
+
+    import httpx2
+
+KEY = "ANTHROPIC_API_KEY"
+
+CONNECT_SECONDS = 15.0
+"""Longest time for a connection; the time for an answer is the project's `timeout`."""
+
+KEEP_ALIVE_SECONDS = 15.0
+"""How long an idle connection is used again. Servers close theirs silently, and a request sent into a closed one is
+one whose fate nobody knows."""
+
+SHORTEST_SECRET = 8
+"""Characters below which a key is a placeholder that may stand in any text (`any`, `test`)."""
+
+PLACEHOLDER_KEY = "no-key-needed"
+
+
+def check_context(context: BackendContext) -> None:
+    """Raises `UsageError` where nothing could be sent, and where a key would be sent to whom it is not for."""
+    host = (urlsplit(context.base_url).hostname or "").lower()
+    if host == "openai.com" or host.endswith(".openai.com"):
+        raise UsageError(
+            f"the backend anthropic cannot talk to {context.base_url}",
+            'write base_url = "https://api.anthropic.com" under [provider]',
+        )
+    if _is_loopback(host):
+        return
+    if context.api_key_env == "OPENAI_API_KEY":
+        raise UsageError(
+            f"no API key for {context.base_url}: api_key_env is OPENAI_API_KEY, whose key is for OpenAI",
+            f'write api_key_env = "{KEY}" under [provider], and put the key into that variable or into .env',
+        )
+    if context.api_key is None:
+        name = context.api_key_env
+        raise UsageError(
+            f"no API key for {context.base_url}: {name} is not set",
+            f'export {name}=…, or write it into .env; [provider] api_key_env = "{KEY}" is the usual name',
+        )
+
+
+def endpoint_url(base_url: str, endpoint: str) -> str:
+    """Where an endpoint is, under a base URL with or without `/v1` at its end."""
+    return base_url.rstrip("/").removesuffix("/v1") + endpoint
+
+
+def sdk_url(base_url: str) -> str:
+    """The base URL as the SDK wants it."""
+    return base_url.rstrip("/").removesuffix("/v1")
+
+
+def call_headers(context: BackendContext) -> dict[str, str]:
+    """The headers that the SDK sends with each call."""
+    import httpx2
+    from anthropic import Anthropic
+
+    silent = httpx2.Client(verify=_trusting_nobody())  # it is only asked what it would send
+    with Anthropic(
+        api_key=context.api_key or PLACEHOLDER_KEY,
+        base_url=sdk_url(context.base_url),
+        max_retries=0,
+        http_client=silent,
+    ) as client:
+        headers = {**client.default_headers, **client.auth_headers}
+    headers.pop("X-Stainless-Async", None)
+    # An `Omit` stands where there is nothing to send.
+    return {name: value for name, value in headers.items() if isinstance(value, str)}
+
+
+def trust(base_url: str) -> ssl.SSLContext | bool:
+    """Whom a client trusts, as the `verify` of httpx2: reading a machine's certificates takes longer than many a call to a
+    server nearby, so where nothing is encrypted none are read, and whatever asks for encryption after all is refused."""
+    from urllib.request import getproxies
+
+    ways = (base_url, *getproxies().values())
+    return _trusting_nobody() if not any(urlsplit(way).scheme == "https" for way in ways) else True
+
+
+def without_key(received: Sequence[bytes], context: BackendContext) -> bytes:
+    """What was received as one piece; a provider that repeats the key in a refusal does not get it stored or shown."""
+    content = b"".join(received)
+    if context.api_key and len(context.api_key) >= SHORTEST_SECRET:
+        return content.replace(context.api_key.encode(), b"[key]")
+    return content
+
+
+def masked(outcome: Outcome, context: BackendContext) -> Outcome:
+    """An outcome whose words do not have the key: those about an illegal header quote it."""
+    assert outcome.failure is not None
+    words = without_key([outcome.failure.message.encode("utf-8", "replace")], context).decode("utf-8", "replace")
+    return replace(outcome, failure=replace(outcome.failure, message=words))
+
+
+def lowered(headers: httpx2.Headers) -> dict[str, str]:
+    """Headers by lower-case name."""
+    return {name.decode("latin-1").lower(): value.decode("latin-1") for name, value in headers.raw}
+
+
+class MessagesSender:
+    """One `httpx2` client; to be made and used on one event loop."""
+
+    def __init__(self, context: BackendContext) -> None:
+        self._context = context
+        self._client: httpx2.AsyncClient | None = None
+
+    async def send(self, request: Request, client_request_id: str) -> Outcome:
+        started = time.perf_counter()
+        received: list[bytes] = []
+        response: httpx2.Response | None = None
+        try:
+            if self._client is None:
+                self._client = self._open()
+            outgoing = self._client.build_request(
+                "POST",
+                endpoint_url(self._context.base_url, request.endpoint),
+                content=sent(request),
+                headers={"X-Client-Request-Id": client_request_id},
+            )
+            response = await self._client.send(outgoing, stream=True)
+            try:
+                # Read in pieces: those that arrived before a connection broke are kept.
+                async for piece in response.aiter_bytes():
+                    received.append(piece)
+            finally:
+                await response.aclose()
+            return interpret(
+                request,
+                response.status_code,
+                lowered(response.headers),
+                without_key(received, self._context),
+                time.perf_counter() - started,
+            )
+        except Exception as error:
+            status, headers = _of(response)
+            content = without_key(received, self._context)
+            outcome = broken_off(error, time.perf_counter() - started, status, headers, content)
+            return masked(outcome, self._context)
+
+    async def close(self) -> None:
+        if self._client is not None:
+            await self._client.aclose()
+
+    def _open(self) -> httpx2.AsyncClient:
+        import httpx2
+
+        context = self._context
+        # A connection for each call and none to wait for: how many there are is the scheduler's business.
+        limits = httpx2.Limits(
+            max_connections=None, max_keepalive_connections=None, keepalive_expiry=KEEP_ALIVE_SECONDS
+        )
+        return httpx2.AsyncClient(
+            headers=call_headers(context),
+            limits=limits,
+            timeout=httpx2.Timeout(context.timeout, connect=min(CONNECT_SECONDS, context.timeout)),
+            follow_redirects=False,
+            verify=trust(context.base_url),
+        )
+
+
+def _of(response: httpx2.Response | None) -> tuple[int | None, Mapping[str, str]]:
+    return (None, {}) if response is None else (response.status_code, lowered(response.headers))
+
+
+def _is_loopback(host: str) -> bool:
+    return host in ("localhost", "::1", "0.0.0.0") or host.startswith("127.")
+
+
+def _trusting_nobody() -> ssl.SSLContext:
+    import ssl
+
+    return ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)

@@ -1,0 +1,252 @@
+"""Bodies and answers of `/v1/messages`. Pure: bytes in, values out, and never an exception for what came back.
+
+https://platform.claude.com/docs/en/api/messages
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from bioforge.plugin import Answer, ConfigError, Failure, Rendered, Request, Usage
+from bioforge_anthropic.prices import price
+
+EFFORTS = ("low", "medium", "high", "xhigh", "max")
+TIERS = ("auto", "standard_only")
+
+_ENDED_EARLY = {
+    "max_tokens": ("truncated", "the answer was cut off at its token limit; raise max_output_tokens"),
+    "model_context_window_exceeded": ("truncated", "the answer was cut off at the end of the model's context window"),
+    "pause_turn": ("incomplete", "the answer was paused before its end"),
+    "tool_use": ("incomplete", "the model asks for a tool, and nothing here runs tools"),
+}
+"""Why an answer ended before its end, to error class and sentence."""
+
+_ENDED_WELL = ("end_turn", "stop_sequence")
+
+_MOST = 2**53
+"""More tokens than this are no number of tokens, and no number that every program can keep."""
+
+# ------------------------------------------------------------------------------------------------------------- bodies
+
+
+def body(rendered: Rendered) -> dict[str, object]:
+    """The body for a recipe; `ConfigError` where the API cannot express it.
+
+    Parameters that OpenAI's `/v1/responses` names otherwise are translated, all others go out as they are written.
+    """
+    if rendered.prompt is not None:
+        raise ConfigError(
+            "a reusable prompt cannot be used with Anthropic", "write the prompt as instructions and input instead"
+        )
+    made = dict(rendered.parameters)
+    made["max_tokens"] = _max_tokens(made)
+    if (config := _output_config(made)) is not None:
+        made["output_config"] = config
+    if made.get("stream"):
+        raise ConfigError(
+            "stream: answers are not read as a stream", "leave it out: answers are stored when they are whole"
+        )
+    tier = made.get("service_tier")
+    if tier is not None and tier not in TIERS:
+        raise ConfigError(
+            f"service_tier: expected {TIERS[0]!r} or {TIERS[1]!r} for Anthropic, found {tier!r}",
+            "for half the price use the backend anthropic-batch",
+        )
+    messages = [] if rendered.input is None else [{"role": "user", "content": rendered.input}]
+    messages += [{"role": turn.role, "content": turn.text} for turn in rendered.turns]
+    if not messages:
+        raise ConfigError("Anthropic needs an input, and the recipe has none", "write what is asked as input")
+    if rendered.model is None:
+        raise ConfigError(
+            "Anthropic needs a model, and the recipe has none", 'write one, like model = "claude-haiku-4-5"'
+        )
+    if rendered.instructions is not None:
+        made["system"] = rendered.instructions
+    return {**made, "model": rendered.model, "messages": messages}
+
+
+def _max_tokens(made: dict[str, object]) -> object:
+    """Takes the limit out of the parameters."""
+    limits = [made.pop(name) for name in ("max_output_tokens", "max_tokens") if name in made]
+    if not limits:
+        raise ConfigError(
+            "Anthropic needs max_output_tokens, and the recipe has none",
+            "write the most tokens an answer may have, like max_output_tokens = 1024",
+        )
+    if len(limits) > 1:
+        raise ConfigError("max_output_tokens and max_tokens are the same here", "leave out one of them")
+    (limit,) = limits
+    if isinstance(limit, bool) or not isinstance(limit, int) or limit < 1:
+        raise ConfigError(f"max_output_tokens: expected a whole number from 1, found {limit!r}")
+    return limit
+
+
+def _output_config(made: dict[str, object]) -> dict[str, object] | None:
+    """What the schema and the effort come to; takes `text` and `reasoning` out of the parameters."""
+    text, reasoning, given = made.pop("text", None), made.pop("reasoning", None), made.get("output_config")
+    config: dict[str, object] = dict(given) if isinstance(given, Mapping) else {}
+    if text is not None:
+        form = text.get("format") if isinstance(text, Mapping) else None
+        if not isinstance(text, Mapping) or set(text) - {"format"}:
+            raise ConfigError("text: Anthropic knows only text.format", "leave out the other keys of text")
+        if isinstance(form, Mapping) and form.get("type") == "json_schema":
+            if "format" in config:
+                raise ConfigError("the recipe has a schema and output_config.format", "leave out one of them")
+            config["format"] = {"type": "json_schema", "schema": form.get("schema")}
+        elif form is not None and not (isinstance(form, Mapping) and form.get("type") == "text"):
+            raise ConfigError(
+                "text.format: Anthropic answers with a JSON schema or plain text", "give the recipe a schema"
+            )
+    if reasoning is not None:
+        effort = reasoning.get("effort") if isinstance(reasoning, Mapping) else None
+        if not isinstance(reasoning, Mapping) or set(reasoning) != {"effort"} or effort not in EFFORTS:
+            raise ConfigError(
+                f"reasoning: expected {{ effort = … }} with one of {', '.join(EFFORTS)}",
+                "for anything else write Anthropic's own parameters: thinking and output_config",
+            )
+        if config.get("effort", effort) != effort:
+            raise ConfigError("reasoning.effort and output_config.effort differ", "leave out one of them")
+        config["effort"] = effort
+    return config or None
+
+
+def sent(request: Request) -> bytes:
+    """The bytes that go out: the request's own body. The properties of a schema go out in the order in which they were
+    written, which canonical JSON has lost and `required` has kept: a model answers in that order."""
+    if b'"output_config"' not in request.body:
+        return request.body
+    made = json.loads(request.body)
+    made["output_config"] = _ordered(made["output_config"])
+    return json.dumps(made, ensure_ascii=False, separators=(",", ":")).encode("utf-8", "surrogatepass")
+
+
+def _ordered(value: Any) -> Any:
+    if isinstance(value, list):
+        return [_ordered(item) for item in value]
+    if not isinstance(value, Mapping):
+        return value
+    made = {key: _ordered(item) for key, item in value.items()}
+    properties, required = made.get("properties"), made.get("required")
+    if isinstance(properties, dict) and isinstance(required, list) and set(required) == properties.keys():
+        made["properties"] = {name: properties[name] for name in required}
+    return made
+
+
+# ------------------------------------------------------------------------------------------------------------ answers
+
+
+def read_answer(content: bytes, asked: str = "", tier: str | None = None) -> Answer:
+    """Reads a complete answer. What cannot be used has a `problem`, with as much of the rest as could be read.
+
+    `problem.error_class` is `malformed` for what is no message at all. The cost is that of the model that answered, or
+    of the one that was `asked` where that one has no known price; at the price `tier`, or at the one the answer names.
+    """
+    try:
+        body = json.loads(content)
+    except (ValueError, RecursionError) as error:
+        return _malformed(content, f"the answer is not JSON: {error}")
+    if not isinstance(body, dict):
+        return _malformed(content, f"the answer is JSON without an object: {type(body).__name__}")
+    if body.get("type") != "message" or not isinstance(body.get("content"), list):
+        return _malformed(content, "the answer has not the shape of a message", body)
+    parts = [part["text"] for part in _dicts(body["content"]) if part.get("type") == "text" and _is_text(part)]
+    words = _text("".join(parts))
+    usage, model = read_usage(body), _text(body.get("model"))
+    told = _text(_dict(body, "usage").get("service_tier"))
+    return Answer(
+        body=content,
+        text=words,
+        usage=usage,
+        model=model,
+        response_id=_text(body.get("id")),
+        service_tier=told,
+        cost_usd=None if usage is None else _cost(body, usage, (model, asked), tier or told),
+        problem=_problem(body, words),
+    )
+
+
+def read_usage(body: Mapping[str, Any]) -> Usage | None:
+    """Tokens of an answer; None where none are told. Anthropic counts what was read from and written to its cache beside
+    `input_tokens`; here all of that is input."""
+    usage = _dict(body, "usage")
+    plain, given = _count(usage, "input_tokens"), _count(usage, "output_tokens")
+    if plain is None and given is None:
+        return None
+    read, written = _count(usage, "cache_read_input_tokens") or 0, _count(usage, "cache_creation_input_tokens") or 0
+    return Usage(
+        input_tokens=(plain or 0) + read + written,
+        output_tokens=given or 0,
+        cached_tokens=read,
+        cache_write_tokens=written,
+        reasoning_tokens=_count(_dict(usage, "output_tokens_details"), "thinking_tokens") or 0,
+    )
+
+
+def _cost(body: Mapping[str, Any], usage: Usage, models: tuple[str | None, ...], tier: str | None) -> float | None:
+    long_lived = _count(_dict(_dict(body, "usage"), "cache_creation"), "ephemeral_1h_input_tokens") or 0
+    found = (price(model, usage, tier, long_lived) for model in models if model)
+    return next((cost for cost in found if cost is not None), None)
+
+
+def _problem(body: Mapping[str, Any], words: str | None) -> Failure | None:
+    reason = _text(body.get("stop_reason"))
+    if reason == "refusal":
+        details = _dict(body, "stop_details")
+        category = _text(details.get("category"))
+        said = _text(details.get("explanation")) or words or "refused without words"
+        return Failure("refusal", f"{said} ({category})" if category else said, "refusal")
+    if reason in _ENDED_EARLY:
+        return Failure(*_ENDED_EARLY[reason], reason)
+    if reason not in _ENDED_WELL:
+        return Failure("incomplete", f"the answer ended for an unknown reason: {reason}", reason)
+    if words is None or not words.strip():
+        return Failure("empty", "the answer has no text")
+    return None
+
+
+def _malformed(content: bytes, message: str, body: Mapping[str, Any] | None = None) -> Answer:
+    known = body or {}
+    return Answer(
+        body=content,
+        usage=read_usage(known),
+        model=_text(known.get("model")),
+        response_id=_text(known.get("id")),
+        problem=Failure("malformed", message, http_status=200),
+    )
+
+
+# --------------------------------------------------------------------------------------------------------- any JSON
+
+
+def readable(text: str) -> str:
+    """The text without lone surrogates, which JSON can carry and no file or database can."""
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return text.encode("utf-8", "replace").decode()
+    return text
+
+
+def _is_text(part: Mapping[str, Any]) -> bool:
+    return isinstance(part.get("text"), str)
+
+
+def _dicts(value: object) -> Iterator[dict[str, Any]]:
+    return (entry for entry in value if isinstance(entry, dict)) if isinstance(value, list) else iter(())
+
+
+def _dict(body: Mapping[str, Any], name: str) -> dict[str, Any]:
+    value = body.get(name)
+    return value if isinstance(value, dict) else {}
+
+
+def _count(body: Mapping[str, Any], name: str) -> int | None:
+    value = body.get(name)
+    return value if isinstance(value, int) and not isinstance(value, bool) and 0 <= value <= _MOST else None
+
+
+def _text(value: object) -> str | None:
+    """A text that is not empty, or None."""
+    return readable(value) if isinstance(value, str) and value else None

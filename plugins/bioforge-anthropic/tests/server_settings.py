@@ -1,0 +1,48 @@
+"""What the test server is told, and what it writes down of the money."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+
+@dataclass(frozen=True, slots=True)
+class Charge:
+    """One answer that was charged for. `name`: what the client calls the attempt, in a batch its `custom_id`."""
+
+    name: str | None
+    body_sha256: str
+    response_id: str
+    model: str
+    tier: str
+    input_tokens: int
+    output_tokens: int
+    batch_id: str | None = None
+
+
+@dataclass
+class Settings:
+    """`script`: faults of the 1st, 2nd … try of each request in which a text stands. `faults`: probabilities. Times in
+    seconds. `batch_script`: what becomes of the 1st, 2nd … batch (see `server_batches.Job`), joined by a plus."""
+
+    latency: float = 0.0
+    script: Mapping[str, Sequence[str]] = field(default_factory=dict)
+    faults: Mapping[str, float] = field(default_factory=dict)
+    seed: int = 1
+    retry_after: float = 0.05
+    hang_seconds: float = 30.0
+    quota_after: int | None = None
+    outage: tuple[int, int] | None = None
+    requests_per_minute: int = 1_000_000
+    tokens_per_minute: int = 100_000_000
+    cached: bool = False
+    batch_seconds: float = 0.0
+    batch_script: Sequence[str] = ()
+    create_latency: float = 0.0
+    """Between the creation of a batch and the answer to it, the first time."""
+    echo_key: bool = False
+    """Whether a refused key is repeated in the refusal."""
+    list_lag: int = 0
+    """In how many lists a new batch is missing."""
+    data: Path | None = None
