@@ -5,19 +5,23 @@ Backends are made from the configuration, and reachable for as long as something
 
 from __future__ import annotations
 
-import os
-from collections.abc import Callable, Iterator, Mapping, Sequence
+import math
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from decimal import Decimal
 from difflib import get_close_matches
+from numbers import Real
+from typing import TypeVar
 
 from bioforge.config import ProjectConfig
 from bioforge.config.options import OptionsOf, options_of
 from bioforge.errors import BioforgeError, ConfigError, PluginError
-from bioforge.events import Event
-from bioforge.interfaces import OPENAI_DIALECT, Backend, BackendContext, Work
+from bioforge.interfaces import OPENAI_DIALECT, Backend, BackendContext
 from bioforge.plugins import Plugins
 from bioforge.readers.foreign import ReadBy
 from bioforge.supervising import supervised
+
+Result = TypeVar("Result")
 
 SIMULATED_POLLING = {"poll_seconds": 0.5, "poll_max_seconds": 2.0}
 
@@ -76,13 +80,13 @@ class Backends:
             raise ConfigError(f"{config.path.name}: {error.message}", error.hint) from None
         except BioforgeError:
             raise
-        except Exception as error:
-            if os.environ.get("BIOFORGE_DEBUG") or not (plugin := self._plugins.foreign("bioforge_backends", name)):
+        except (Exception, SystemExit) as error:
+            if not (plugin := self._plugins.foreign("bioforge_backends", name)):
                 raise
             raise PluginError(
                 f"backend {name!r} of plugin {plugin!r} cannot be made: {type(error).__name__}: {error}",
                 "its factory is called with a BackendContext; BIOFORGE_DEBUG=1 shows where it went wrong",
-            ) from None
+            ) from error
         return checked_backend(made, name, self._plugins)
 
     @contextmanager
@@ -103,18 +107,65 @@ class Backends:
 def checked_backend(made: object, name: str, plugins: Plugins) -> Backend:
     """What a factory has made; a plugin's is supervised. Raises `PluginError` when it is no backend."""
     plugin = plugins.foreign("bioforge_backends", name)
+    if not plugin:
+        assert isinstance(made, Backend)
+        return made
+    who = f"backend {name!r} of plugin {plugin!r}"
     if not isinstance(made, Backend):
         raise PluginError(f"plugin {plugin!r}: backend {name!r} made {type(made).__name__}, expected a Backend")
-    if plugin:
-        execute = made.execute
-        # the rest of it stays what it is: whoever asks for a plugin's own methods finds them
-        vars(made)["execute"] = lambda work: supervised(_begun(execute, work), name, plugin)
+    if not isinstance(made.dialect, str) or not made.dialect:
+        raise PluginError(f"{who} has dialect {made.dialect!r:.40}, expected text", _CHANGES_EVERYTHING)
+    endpoints: object = made.endpoints
+    if not isinstance(endpoints, list | tuple) or not endpoints or not all(map(_is_endpoint, endpoints)):
+        raise PluginError(
+            f'{who} has endpoints {endpoints!r:.60}, expected a tuple of paths, like ("/v1/messages",)',
+            _CHANGES_EVERYTHING,
+        )
+    own = vars(made)
+    execute = made.execute
+    # the rest of it stays what it is: whoever asks for a plugin's own methods finds them
+    own["execute"] = lambda work: supervised(execute, work, name, plugin)
+    for method in ("body", "check", "choose"):
+        own[method] = _blamed(getattr(made, method), f"{who}: {method}()")
+    own["price"] = _priced(_blamed(made.price, f"{who}: price()"), who)
     return made
 
 
-def _begun(execute: Callable[[Work], Iterator[Sequence[Event]]], work: Work) -> Iterator[Sequence[Event]]:
-    """`execute` may fail when it is called, too, where it is no generator."""
-    yield from execute(work)
+_CHANGES_EVERYTHING = "answers are kept by dialect and endpoint: another one would buy everything again"
+
+
+def _is_endpoint(value: object) -> bool:
+    return isinstance(value, str) and value.startswith("/")
+
+
+def _blamed(method: Callable[..., Result], who: str) -> Callable[..., Result]:
+    """The same, with a plugin's own mistakes as errors that name it."""
+
+    def called(*values: object, **named: object) -> Result:
+        try:
+            return method(*values, **named)
+        except BioforgeError:
+            raise
+        except (Exception, SystemExit) as error:
+            raise PluginError(
+                f"{who} failed: {type(error).__name__}: {error}", "BIOFORGE_DEBUG=1 shows where the plugin went wrong"
+            ) from error
+
+    return called
+
+
+def _priced(price: Callable[..., object], who: str) -> Callable[..., float | None]:
+    """Prices as numbers from 0: a budget is kept by them."""
+
+    def called(*values: object, **named: object) -> float | None:
+        found = price(*values, **named)
+        if found is None:
+            return None
+        if isinstance(found, Real | Decimal) and not isinstance(found, bool) and 0 <= float(found) < math.inf:
+            return float(found)
+        raise PluginError(f"{who}: price() gave {found!r:.40}, expected US dollars as a number from 0, or None")
+
+    return called
 
 
 def dialect_of(backend: Backend, name: str, *, simulated: bool) -> str:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import io
 import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, cast
@@ -14,7 +14,7 @@ from bioforge.config import Output, ProjectConfig
 from bioforge.config.options import OptionsOf, options_of
 from bioforge.errors import BioforgeError, OutputError, PluginError
 from bioforge.files import atomic_write
-from bioforge.fingerprint import canonical
+from bioforge.fingerprint import definition_hash
 from bioforge.interfaces import AnyWriter, FolderWriter, PathWriter, Record, Writer
 from bioforge.plugins import Plugins
 from bioforge.store import Selection, Store, upkeep
@@ -38,6 +38,9 @@ class WriteWith:
     name: str
     writer: AnyWriter
     options: object
+    plugin: str = ""
+    version: str = ""
+    """Who brought it; empty for what is built in."""
 
     @property
     def to_folder(self) -> bool:
@@ -48,29 +51,71 @@ class WriteWith:
         return bool(getattr(self.writer, "writes_path", False))
 
     def stream(self, rows: Iterable[Record], stream: IO[bytes]) -> None:
-        cast("Writer", self.writer)(rows, stream, self.options)
+        """Raises `OutputError` when it did not write all of it."""
+        rows = iter(rows)
+        with self._blamed():
+            given: object = cast("Writer", self.writer)(rows, stream, self.options)
+        if given is not None:
+            raise OutputError(
+                f"{self._who} returned {type(given).__name__}, expected nothing",
+                "is it a generator? A writer writes to its stream, and yields nothing",
+            )
+        self._check_all_taken(rows)
 
     def files(self, rows: Iterable[Record]) -> Iterator[tuple[str, bytes]]:
-        """Names and contents of the files of a folder. Raises `PluginError` for a name that leads out of it."""
-        for name, content in cast("FolderWriter", self.writer)(rows, self.options):
-            place = Path(name)
-            if place.is_absolute() or ".." in place.parts or not place.parts:
-                raise PluginError(f"writer {self.name!r} names a file outside of its folder: {name!r}")
-            yield name, content
+        """Names and contents of the files of a folder. Raises `OutputError` for a name that leads out of it."""
+        rows = iter(rows)
+        with self._blamed():
+            for name, content in cast("FolderWriter", self.writer)(rows, self.options):
+                place = Path(name)
+                if place.is_absolute() or ".." in place.parts or not place.parts:
+                    raise OutputError(f"{self._who} names a file outside of its folder: {name!r}")
+                if not isinstance(content, bytes):
+                    raise OutputError(
+                        f"{self._who} gave {type(content).__name__} for the content of {name}, expected bytes"
+                    )
+                yield name, content
+        self._check_all_taken(rows)
 
     def path(self, rows: Iterable[Record], path: Path) -> str:
-        """Raises `OutputError` when not all of it could be done."""
+        """What it says of it. Raises `OutputError` when not all of it could be done."""
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
         except OSError as error:
             raise OutputError(f"cannot write {path}: {error.strerror or error}") from error
-        return cast("PathWriter", self.writer)(rows, path, self.options) or ""
+        with self._blamed():
+            note = cast("PathWriter", self.writer)(rows, path, self.options)
+        return note if isinstance(note, str) else ""
+
+    @property
+    def _who(self) -> str:
+        return f"writer {self.name!r}" + (f" of plugin {self.plugin!r}" if self.plugin else "")
+
+    def _check_all_taken(self, rows: Iterator[Record]) -> None:
+        if next(rows, None) is not None:
+            raise OutputError(f"{self._who} did not take all records, so that some are missing")
+
+    @contextmanager
+    def _blamed(self) -> Iterator[None]:
+        """A plugin's own mistakes as errors that name it. What the system says (a full disk) is nobody's mistake."""
+        try:
+            yield
+        except (BioforgeError, OSError):
+            raise
+        except (Exception, SystemExit) as error:
+            if not self.plugin:
+                raise
+            raise OutputError(
+                f"{self._who} failed: {type(error).__name__}: {error}",
+                "the state is intact; BIOFORGE_DEBUG=1 shows where the plugin went wrong",
+            ) from error
 
 
 def write_with(plugins: Plugins, options: OptionsOf, name: str, table: Mapping[str, object], key: str) -> WriteWith:
     """The writer of a name with its options, which stand in `table`. Raises `PluginError` and `ConfigError`."""
     writer = plugins.writer(name)
-    return WriteWith(name, writer, options.read(writer, table, key))
+    plugin = plugins.foreign("bioforge_writers", name)
+    return WriteWith(name, writer, options.read(writer, table, key), plugin, plugins.version(plugin))
 
 
 def write_outputs(
@@ -86,7 +131,8 @@ def write_outputs(
         try:
             written.append(_write(store, config, plugins, output, variants))
         except BioforgeError as error:
-            errors.append(error.message + (f" ({error.hint})" if error.hint else ""))
+            place = "" if Path(output.path).name in error.message else f"{output.path}: "
+            errors.append(place + error.message + (f" ({error.hint})" if error.hint else ""))
         except Exception as error:  # whatever a plugin's writer does, the answers are kept and shown as done
             errors.append(f"{output.path}: the writer failed: {type(error).__name__}: {error} (the state is intact)")
     return written, errors
@@ -105,6 +151,12 @@ def check_outputs(config: ProjectConfig, plugins: Plugins) -> None:
                 list(chosen.files(()))
             else:
                 chosen.stream((), io.BytesIO())
+        except OutputError as error:
+            if not chosen.plugin:
+                raise
+            if isinstance(error.__cause__, Exception | SystemExit):  # it cannot do without records, perhaps
+                continue
+            raise PluginError(f"{output.path}: {error.message}", error.hint) from None
         except BioforgeError:
             raise
         except Exception:  # a plugin's writer that cannot do without records: that says nothing about its options
@@ -129,7 +181,11 @@ def _write(
     recipes = (output.recipe,) if output.recipe else tuple(config.recipes)
     most = None if output.all else 1
     chosen = tuple((recipe, name) for recipe in recipes for name in variants[recipe][:most])
-    options = canonical({"writer": name, "options": output.options, "recipes": recipes, "variants": chosen}).decode()
+    # a hash, because an option may be a token; with the version of a plugin, since another one may write otherwise
+    asked = {"writer": name, "options": output.options, "recipes": recipes, "variants": chosen}
+    if chosen_writer.plugin:
+        asked["plugin"] = f"{chosen_writer.plugin} {chosen_writer.version}"
+    options = definition_hash(json.loads(json.dumps(asked, default=str)))
     version = store.fact("results_version")
     before = upkeep.output_written(store, output.path)
     if before is not None and before[:2] == (options, version) and before[2] == _signature(path):

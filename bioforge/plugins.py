@@ -244,7 +244,7 @@ class Plugins:
                 continue
             try:
                 values = implementation.function()
-            except Exception as problem:
+            except (Exception, SystemExit) as problem:
                 raise PluginError(f"{hook} fails: {type(problem).__name__}: {problem}") from None
             found.update(_checked(values, hook))
         return found

@@ -1,36 +1,48 @@
 """Backends of plugins at work: what they report is checked before it is kept, so that a slip of theirs loses no answer.
 
-An answer that comes without having been announced was paid for all the same: it is kept, and then the run stops.
+What was paid for is kept, whatever else is wrong with it: values of another type are made what they should be, with a
+note; an answer that comes without having been announced is kept and then the run stops. What would pay twice, or give
+an artist the answer of another, stops the run before it is sent or used.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from dataclasses import replace
-from typing import get_args
+import json
+import math
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import fields, replace
+from numbers import Real
+from typing import Any, TypeVar, get_args
 
 from bioforge.errors import BioforgeError, StoppedError
-from bioforge.events import Event, Failed, Launch, Started, Succeeded, Unusable
-from bioforge.model import Answer, Failure
+from bioforge.events import BatchChanged, Event, Failed, Launch, Noticed, Started, Succeeded, Unusable
+from bioforge.interfaces import Work
+from bioforge.model import Answer, Batch, Failure, Paid, Request, Usage
+
+Execute = Callable[[Work], Iterator[Sequence[Event]]]
+Ended = TypeVar("Ended", Succeeded, Unusable, Failed)
 
 _KINDS = get_args(Event)
 _HINT = "what was recorded is kept, and `bioforge resume` goes on; BIOFORGE_DEBUG=1 shows where the plugin went wrong"
+_UNCLEAR = "attribution"
 
 
-def supervised(groups: Iterator[Sequence[Event]], backend: str, plugin: str) -> Iterator[Sequence[Event]]:
+def supervised(execute: Execute, work: Work, backend: str, plugin: str) -> Iterator[Sequence[Event]]:
     """The groups of a plugin's backend. Raises `StoppedError` that names it for whatever it does wrong, after what it had
     reported by then."""
     who = f"backend {backend!r} of plugin {plugin!r}"
-    check = _Check()
+    check = _Check(work, who)
+    groups: Iterator[Sequence[Event]] | None = None
     try:
+        groups = iter(execute(work))
         for group in groups:
-            events, wrong = check(group)
+            events = check(group)
             yield from _in_order(events)
-            if wrong:
-                raise StoppedError(f"{who} {wrong}", _HINT)
+            if check.wrong:
+                raise StoppedError(f"{who} {check.wrong}", _HINT)
     except (BioforgeError, GeneratorExit):
         raise
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         raise StoppedError(f"{who} failed: {type(error).__name__}: {error}", _HINT) from error
     finally:
         close = getattr(groups, "close", None)
@@ -54,55 +66,245 @@ def _in_order(events: Sequence[Event]) -> Iterator[list[Event]]:
         yield group
 
 
+class _Noted(Iterator[Request]):
+    """Requests, each noted as owed when it is handed out. One that had no more may have further ones later."""
+
+    def __init__(self, requests: Iterator[Request], owed: dict[str, Request]) -> None:
+        self._requests = requests
+        self._owed = owed
+
+    def __next__(self) -> Request:
+        request = next(self._requests)
+        self._owed[request.request_hash] = request
+        return request
+
+
 class _Check:
-    """What has been announced and has not ended, over all groups."""
+    """What was handed out and is still owed, and what is under way. `wrong` is the first thing that cannot go on."""
 
-    def __init__(self) -> None:
-        self._open: set[str] = set()
+    def __init__(self, work: Work, who: str) -> None:
+        self.wrong = ""
+        self._work = work
+        self._who = who
+        self._owed: dict[str, Request] = {}
+        self._open: dict[str, Launch] = {}
+        self._batches = {batch.key for batch in work.batches}
+        self._spent = 0.0
+        self._told: set[str] = set()
+        self._notes: list[Event] = []
+        retries = work.retries
+        work.requests = _Noted(work.requests, self._owed)
+        work.retries = lambda: _Noted(retries(), self._owed)
 
-    def __call__(self, group: Sequence[Event]) -> tuple[list[Event], str]:
-        """The events that can be kept, and the first thing that is wrong."""
+    def __call__(self, group: object) -> list[Event]:
+        """The events that can be kept."""
+        found: Iterable[Any]
+        if isinstance(group, _KINDS):
+            found = [group]
+            self._refuse(f"yielded {type(group).__name__}, expected a list of events")
+        elif isinstance(group, Iterable) and not isinstance(group, str | bytes | Mapping):
+            found = group
+        else:
+            self._refuse(f"yielded {type(group).__name__}, expected a list of events")
+            return []
         events: list[Event] = []
-        wrong = ""
-        if not isinstance(group, list | tuple):
-            return [], f"yielded {type(group).__name__}, expected a list of events"
-        for event in group:
-            kept, flaw = self._event(event)
-            events += kept
-            wrong = wrong or flaw
-        return events, wrong
+        for event in found:
+            try:
+                events += self._event(event)
+            except BioforgeError:
+                raise
+            except Exception as error:
+                self._refuse(f"gave a {type(event).__name__} that cannot be read: {type(error).__name__}: {error}")
+        notes, self._notes = self._notes, []
+        return [*notes, *events]
 
-    def _event(self, event: Event) -> tuple[list[Event], str]:
+    def _refuse(self, wrong: str) -> None:
+        self.wrong = self.wrong or wrong
+
+    def _event(self, event: Any) -> list[Event]:
         match event:
             case Started(launch):
-                if launch.client_request_id in self._open:
-                    return [], f"announced attempt {launch.client_request_id!r} twice"
-                if launch.batch is None:
-                    self._open.add(launch.client_request_id)
-                return [event], ""
-            case Succeeded(launch, answer) | Unusable(launch, answer):
-                if not isinstance(answer, Answer) or not isinstance(answer.body, bytes):
-                    return [], f"gave an answer that is none: {type(answer).__name__}"
-                if isinstance(event, Succeeded) and answer.problem is not None:
-                    return self._ended(launch, Unusable(launch, answer, event.seconds, event.request_id))
-                if isinstance(event, Unusable) and answer.problem is None:
-                    problem = Failure("unusable", "the backend did not say why")
-                    event = replace(event, answer=replace(answer, problem=problem))
-                return self._ended(launch, event)
-            case Failed(launch):
-                return self._ended(launch, event)
-        return (
-            ([event], "") if isinstance(event, _KINDS) else ([], f"yielded {type(event).__name__}, which is no event")
+                return self._started(launch)
+            case Succeeded() | Unusable():
+                return self._answered(event)
+            case Failed():
+                return self._failed(event)
+            case BatchChanged(batch):
+                if not isinstance(batch, Batch) or not isinstance(batch.key, str):
+                    raise TypeError(f"expected a Batch, found {type(batch).__name__}")
+                self._batches.add(batch.key)
+                return [event]
+        if isinstance(event, _KINDS):
+            return [event]
+        self._refuse(f"yielded {type(event).__name__}, which is no event")
+        return []
+
+    # ------------------------------------------------------------------------------------------------- beginnings
+
+    def _started(self, launch: Launch) -> list[Event]:
+        digest, name = launch.request.request_hash, launch.client_request_id
+        if not isinstance(name, str) or not name:
+            self._refuse(f"announced an attempt without a client_request_id: {name!r}")
+            return []
+        if name in self._open:
+            self._refuse(f"announced attempt {name!r} twice")
+            return []
+        if digest not in self._owed:
+            self._refuse(
+                f"announced a request that it was not given, or that was answered or is under way: {digest:.16}…"
+            )
+            return []
+        if launch.batch is not None and launch.batch not in self._batches:
+            self._refuse(f"announced a member of batch {launch.batch!r}, which it had not recorded")
+            return []
+        budget = self._work.limits.max_cost_usd
+        if budget is not None and self._spent > budget:
+            self._refuse(f"goes on although the budget is used up (${self._spent:.4f} of ${budget:g})")
+            return []
+        launch = replace(launch, request=self._owed.pop(digest), attempt=0)
+        if launch.batch is None:
+            self._open[name] = launch
+        return [Started(launch)]
+
+    # ------------------------------------------------------------------------------------------------------- ends
+
+    def _answered(self, event: Succeeded | Unusable) -> list[Event]:
+        answer = self._answer(event.answer)
+        self._spent += answer.cost_usd or 0.0
+        problem, before = answer.problem, list[Event]()
+        if isinstance(event, Unusable) and problem is None:
+            problem = Failure("unusable", "the backend did not say why")
+        launch, announced = self._launch(event.launch)
+        if launch is None:
+            # paid for: kept, whatever else is wrong with it
+            launch = replace(event.launch, batch=None, attempt=0)
+            before = [Started(launch)]
+            self._refuse(f"answered attempt {launch.client_request_id!r}, which it had not announced")
+        elif announced and launch.request.request_hash != event.launch.request.request_hash:
+            problem = Failure(_UNCLEAR, "the backend gave it for another request than the one that it had announced")
+            self._refuse(
+                f"gave the answer of one request under attempt {launch.client_request_id!r}, which is another's"
+            )
+        self._owed.pop(launch.request.request_hash, None)
+        end = (launch, replace(answer, problem=problem), self._seconds(event.seconds), self._text(event.request_id))
+        return [*before, Succeeded(*end) if problem is None else Unusable(*end)]
+
+    def _failed(self, event: Failed) -> list[Event]:
+        launch, _ = self._launch(event.launch)
+        if launch is None:
+            self._refuse(f"ended attempt {event.launch.client_request_id!r}, which is not under way")
+            return []
+        try:
+            paid = Paid(event.paid)
+        except ValueError:
+            self._note(f"said {event.paid!r} of what was paid, expected one of {', '.join(Paid)}")
+            paid = Paid.MAYBE
+        failure = self._failure(event.failure) or Failure("internal", "the backend did not say why")
+        if not event.final:
+            self._owed[launch.request.request_hash] = launch.request
+        return [
+            replace(
+                event,
+                launch=launch,
+                failure=failure,
+                paid=paid,
+                seconds=self._seconds(event.seconds),
+                final=bool(event.final),
+                counted=bool(event.counted),
+                request_id=self._text(event.request_id),
+                body=event.body if isinstance(event.body, bytes) else None,
+            )
+        ]
+
+    def _launch(self, launch: Launch) -> tuple[Launch | None, bool]:
+        """The attempt that ends as it was announced, in this run (True) or as a member of a batch; None for neither."""
+        name = launch.client_request_id
+        if launch.batch is None:
+            return self._open.pop(name, None), True
+        member = self._work.members.find(launch.batch, [name]).get(name)
+        return (member.launch if member is not None and member.open else None), False
+
+    # ----------------------------------------------------------------------------------------------------- values
+
+    def _answer(self, answer: Any) -> Answer:
+        if not isinstance(answer, Answer):
+            self._note(f"gave {type(answer).__name__} for an answer")
+            body = answer if isinstance(answer, bytes) else str(answer).encode("utf-8", "replace")
+            return Answer(body, problem=Failure("malformed", f"the backend gave {type(answer).__name__} for an answer"))
+        problem = self._failure(answer.problem)
+        body = answer.body
+        if not isinstance(body, bytes):
+            self._note(f"gave an answer whose body is {type(body).__name__}, expected bytes")
+            body = str(body).encode("utf-8", "replace")
+        if answer.text is not None and not isinstance(answer.text, str):
+            problem = problem or Failure("malformed", f"the backend gave {type(answer.text).__name__} for the text")
+        return Answer(
+            body=body,
+            text=self._text(answer.text, "text"),
+            usage=self._usage(answer.usage),
+            model=self._text(answer.model, "model"),
+            response_id=self._text(answer.response_id, "response_id"),
+            service_tier=self._text(answer.service_tier, "service_tier"),
+            cost_usd=self._number(answer.cost_usd, "cost_usd"),
+            problem=problem,
+            parsed=self._parsed(answer.parsed),
+            validation=self._text(answer.validation, "validation"),
         )
 
-    def _ended(self, launch: Launch, event: Event) -> tuple[list[Event], str]:
-        name = launch.client_request_id
-        if launch.batch is not None or launch.attempt:
-            return [event], ""
-        if name in self._open:
-            self._open.discard(name)
-            return [event], ""
-        if isinstance(event, Failed):
-            return [], f"ended attempt {name!r}, which is not under way"
-        # paid for: kept, whatever else is wrong with it
-        return [Started(launch), event], f"answered attempt {name!r}, which it had not announced"
+    def _failure(self, failure: Any) -> Failure | None:
+        if failure is None:
+            return None
+        if not isinstance(failure, Failure):
+            self._note(f"gave {type(failure).__name__} for a Failure")
+            return Failure("internal", self._text(str(failure)) or type(failure).__name__)
+        status = failure.http_status
+        return Failure(
+            self._text(failure.error_class, "error_class") or "internal",
+            self._text(failure.message, "message") or "",
+            self._text(failure.code, "code"),
+            status if isinstance(status, int) else None,
+        )
+
+    def _usage(self, usage: Any) -> Usage | None:
+        if usage is None:
+            return None
+        known = {field.name for field in fields(Usage)}
+        given = usage if isinstance(usage, Mapping) else {name: getattr(usage, name, 0) for name in known}
+        if not isinstance(usage, Usage):
+            self._note(f"gave {type(usage).__name__} for a Usage")
+        counts = {name: self._number(value, f"usage.{name}") for name, value in given.items() if name in known}
+        return Usage(**{name: round(value) for name, value in counts.items() if value is not None})
+
+    def _number(self, value: Any, name: str) -> float | None:
+        if value is None or (type(value) in (int, float) and 0 <= value < math.inf):
+            return value  # type: ignore[no-any-return]
+        self._note(f"gave {value!r:.40} for {name}, expected a number from 0")
+        try:
+            number = float(value) if isinstance(value, Real) or hasattr(value, "__float__") else math.nan
+        except (ValueError, OverflowError):
+            return None
+        return number if 0 <= number < math.inf else None
+
+    def _seconds(self, value: Any) -> float:
+        return self._number(value, "seconds") or 0.0
+
+    def _parsed(self, value: Any) -> str | None:
+        if value is None or isinstance(value, str):
+            return self._text(value, "parsed")
+        self._note(f"gave {type(value).__name__} for parsed, expected JSON text")
+        return json.dumps(value, ensure_ascii=False, default=str)
+
+    def _text(self, value: Any, name: str = "request_id") -> str | None:
+        if value is None:
+            return None
+        if not isinstance(value, str):
+            self._note(f"gave {type(value).__name__} for {name}, expected text")
+        text = str(value)
+        # half of a surrogate pair cannot be kept
+        return text if text.isascii() else text.encode("utf-8", "replace").decode("utf-8")
+
+    def _note(self, slip: str) -> None:
+        """Told once: that it is wrong, and goes on."""
+        if slip not in self._told and len(self._told) < 100:
+            self._told.add(slip)
+            self._notes.append(Noticed("plugin", f"{self._who} {slip}"))

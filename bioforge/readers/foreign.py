@@ -143,12 +143,15 @@ def _checked(found: Iterator[Artist | BadRow], source: str, plugin: str) -> Iter
         for row in found:
             if isinstance(row, Artist):
                 _check(row, who, hint)
-            elif not isinstance(row, BadRow):
+            elif isinstance(row, BadRow):
+                line = row.line if isinstance(row.line, int) else 0
+                row = BadRow(str(row.source or source), line, json_text(str(row.message)))
+            else:
                 raise InputError(f"{who} gave {type(row).__name__}, expected an Artist or a BadRow", hint)
             yield row
     except (BioforgeError, GeneratorExit):
         raise
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         raise InputError(f"{who} failed: {type(error).__name__}: {error}", hint) from error
 
 
@@ -158,7 +161,20 @@ def _check(row: Artist, who: str, hint: str) -> None:
             raise InputError(f"{who} gave an Artist whose {name} is no text: {getattr(row, name)!r:.60}", hint)
     if not row.artist_id or not row.artist_name:
         raise InputError(f"{who} gave an Artist without {'an artist_id' if row.artist_name else 'a name'}", hint)
+    if not isinstance(row.line, int) or not isinstance(row.source, str):
+        raise InputError(f"{who} gave an Artist whose line is {row.line!r:.20} of {row.source!r:.40}", hint)
+    if not isinstance(row.columns, Mapping) or not all(isinstance(name, str) for name in row.columns):
+        raise InputError(f"{who} gave columns that are no mapping of names (row {row.line})", hint)
     try:
-        json.dumps(row.columns, allow_nan=False)
+        text = f"{row.artist_id}{row.artist_name}{row.artist_data}{json.dumps(dict(row.columns), allow_nan=False)}"
+        if not text.isascii() or "\\ud" in text:
+            json.dumps(
+                [row.artist_id, row.artist_name, row.artist_data, dict(row.columns)], ensure_ascii=False
+            ).encode()
     except (TypeError, ValueError) as error:
-        raise InputError(f"{who} gave columns that are no JSON (row {row.line}): {error}", hint) from None
+        raise InputError(f"{who} gave what cannot be kept as JSON (row {row.line}): {error}", hint) from None
+
+
+def json_text(text: str) -> str:
+    """`text` without halves of surrogate pairs, which cannot be kept."""
+    return text.encode("utf-8", "replace").decode("utf-8")

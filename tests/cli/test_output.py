@@ -5,7 +5,6 @@ from __future__ import annotations
 import csv
 import io
 import json
-from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -130,36 +129,6 @@ def test_outputs_are_replaced_and_never_rewritten_in_place(project: ProjectFolde
         assert first + reader.read() == old
     assert project.read("out/bios.jsonl") != old
     assert not [path for path in (project.root / "out").rglob("*") if path.name.endswith(".tmp")]
-
-
-def test_a_writer_that_breaks_leaves_the_old_output(project: ProjectFolder, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A plugin's writer that raises halfway: the old file stays, and the run says so."""
-    from bioforge import plugins
-    from bioforge.interfaces import Record
-
-    def half(rows: Iterator[Record], stream: io.BytesIO, options: Mapping[str, object]) -> None:
-        for row in rows:
-            stream.write(str(row["artist_id"]).encode())
-            raise RuntimeError("cannot write this one")
-
-    project.run("run").ok()
-    old = project.read("out/bios.jsonl")
-    project.edit("artists.csv", "Polish sculptor", "Polish artist")
-    build = plugins.build_manager
-
-    def broken(load: str | None) -> plugins.Plugins:
-        loaded = build(load)
-        known = loaded.writers()
-        monkeypatch.setattr(loaded.__class__, "writers", lambda self: {**known, "jsonl": half})
-        return loaded
-
-    monkeypatch.setattr(plugins, "build_manager", broken)
-    ran = project.run("run")
-    assert ran.code == 1
-    assert "error: out/bios.jsonl: the writer failed: RuntimeError: cannot write this one" in ran.err
-    assert project.read("out/bios.jsonl") == old
-    assert "wrote out/bios.csv (4 records)" in ran.err
-    assert project.charged() == 5
 
 
 def test_failures_carry_their_error(tmp_path: Path) -> None:

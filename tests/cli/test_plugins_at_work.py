@@ -156,6 +156,80 @@ class TestWritersOfPaths:
         assert (ran.code, ran.err) == (2, "error: --format diary writes where a path leads\nhint: name it with -o\n")
 
 
+HALF = (
+    HEAD
+    + """
+def half(records, stream, options):
+    for record in records:
+        stream.write(record["artist_id"].encode())
+        BREAK
+
+@hookimpl
+def bioforge_writers():
+    return {"half": half}
+"""
+)
+
+
+class TestWriters:
+    @pytest.mark.parametrize(
+        ("code", "message"),
+        [
+            ("raise RuntimeError('not this one')", "failed: RuntimeError: not this one (the state is intact"),
+            ("raise SystemExit(0)", "failed: SystemExit: 0 (the state is intact"),
+            ("break", "did not take all records, so that some are missing"),
+        ],
+    )
+    def test_one_that_breaks_is_named_and_leaves_what_was_there(
+        self, project: ProjectFolder, install: Install, code: str, message: str
+    ) -> None:
+        install("bioforge-half", HALF.replace("BREAK", "pass"))
+        project.configure('[[output]]\npath = "out/a.half"\n[[output]]\npath = "out/bios.csv"\n')
+        project.run("run").ok()
+        assert project.read("out/a.half") == "1230"
+        project.edit("artists.csv", "Polish sculptor", "Polish artist")
+        install("bioforge-half", HALF.replace("BREAK", code))
+        ran = project.run("run")
+        assert (ran.code, project.charged()) == (1, 5)
+        assert f"error: out/a.half: writer 'half' of plugin 'bioforge-half' {message}" in ran.err
+        assert "wrote out/bios.csv (4 records)" in ran.err
+        assert project.read("out/a.half") == "1230"
+        ran = project.run("export", "-F", "half", "-o", "out/a.half")
+        assert ran.code == 1
+        assert f"error: writer 'half' of plugin 'bioforge-half' {message.partition(' (')[0]}" in ran.err
+        install("bioforge-half", HALF.replace("BREAK", "pass"))
+        assert "wrote out/a.half (4 records)" in project.run("run").ok().err
+
+    def test_one_that_is_a_generator_is_refused_before_anything_is_paid_for(
+        self, project: ProjectFolder, install: Install
+    ) -> None:
+        install("bioforge-half", HALF.replace("BREAK", "yield"))
+        project.configure('[[output]]\npath = "out/a.half"\n')
+        ran = project.run("run")
+        assert (ran.code, project.charged()) == (2, 0)
+        assert (
+            "error: out/a.half: writer 'half' of plugin 'bioforge-half' returned generator, expected nothing" in ran.err
+        )
+
+    def test_another_version_writes_anew(self, project: ProjectFolder, install: Install) -> None:
+        install("bioforge-half", HALF.replace("BREAK", "pass"))
+        project.configure('[[output]]\npath = "out/a.half"\n')
+        project.run("run").ok()
+        assert "wrote" not in project.run("run").ok().err
+        install("bioforge-half", HALF.replace("BREAK", "stream.write(b' ')"), version="1.3")
+        project.run("run").ok()
+        assert project.read("out/a.half") == "1 2 3 0 "
+
+    def test_options_are_never_kept_in_clear_and_may_be_dates(self, project: ProjectFolder, install: Install) -> None:
+        install("bioforge-half", HALF.replace("BREAK", "pass"))
+        project.configure('[[output]]\npath = "out/a.half"\ntoken = "t0p-s3cret"\nsince = 2026-01-01\n')
+        project.run("run").ok()
+        assert "wrote" not in project.run("run").ok().err
+        assert b"t0p-s3cret" not in b"".join(
+            path.read_bytes() for path in project.root.glob("bioforge.db*") if path.is_file()
+        )
+
+
 class TestReaders:
     def test_a_reader_reads_and_is_asked_anew_when_it_is_another_version(
         self, project: ProjectFolder, install: Install
@@ -265,6 +339,44 @@ class TestBackends:
         audit = project.run("audit").ok().out
         assert "paid twice: 0" in audit
         assert "fate unknown: 1 attempt" in audit
+
+    @pytest.mark.parametrize(
+        ("change", "message"),
+        [
+            (('dialect = "echo"', 'dialect = ""'), "has dialect '', expected text"),
+            (('endpoints = ("/echo",)', 'endpoints = "/echo"'), "has endpoints '/echo', expected a tuple of paths"),
+            (('endpoints = ("/echo",)', "endpoints = ()"), "has endpoints (), expected a tuple of paths"),
+            (("self.word = context.options.word", "context.nothing"), "cannot be made: AttributeError: "),
+            (("self.word = context.options.word", "raise SystemExit(0)"), "cannot be made: SystemExit: 0"),
+            (
+                ("    def execute", "    def body(self, rendered):\n        return {}['x']\n    def execute"),
+                "body() failed: KeyError: 'x'",
+            ),
+            (
+                ("    def execute", "    def check(self):\n        return 1 / 0\n    def execute"),
+                "check() failed: ZeroDivisionError",
+            ),
+            (
+                ("    def execute", "    def price(self, model):\n        return 1\n    def execute"),
+                "price() failed: TypeError: ",
+            ),
+            (
+                ("    def execute", "    def price(self, *_):\n        return '1'\n    def execute"),
+                "price() gave '1', expected US dollars",
+            ),
+        ],
+    )
+    def test_what_a_backend_says_of_itself_is_checked_before_anything_is_sent(
+        self, project: ProjectFolder, install: Install, change: tuple[str, str], message: str
+    ) -> None:
+        assert change[0] in ECHO
+        install("bioforge-echo", ECHO.replace(*change))
+        ask_echo(project)
+        ran = project.run("run")
+        assert ran.code == 2, ran.err
+        assert "error: backend 'echo' of plugin 'bioforge-echo'" in ran.err
+        assert message in ran.err
+        assert not (project.root / "bioforge.db").exists() or project.rows("SELECT * FROM attempts") == []
 
     def test_a_factory_that_makes_no_backend(self, project: ProjectFolder, install: Install) -> None:
         install("bioforge-echo", ECHO.replace('"echo": Echo}', '"echo": lambda context: None}'))

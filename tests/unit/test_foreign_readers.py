@@ -151,7 +151,15 @@ class TestMistakesOfAPlugin:
             ([Artist(1, "Björk")], "gave an Artist whose artist_id is no text: 1"),  # type: ignore[arg-type]
             ([Artist("1", "")], "gave an Artist without a name"),
             ([Artist("", "Björk")], "gave an Artist without an artist_id"),
-            ([Artist("1", "Björk", columns={"born": date(1965, 11, 21)})], "gave columns that are no JSON"),
+            ([Artist("1", "Björk", columns={"born": date(1965, 11, 21)})], "gave what cannot be kept as JSON"),
+            ([Artist("1", "Bj\ud800rk")], "gave what cannot be kept as JSON (row 0): 'utf-8' codec"),
+            (
+                [Artist("1", "Björk", columns={"a": "\ud800"})],
+                "gave what cannot be kept as JSON (row 0): 'utf-8' codec",
+            ),
+            ([Artist("1", "Björk", columns=None)], "gave columns that are no mapping of names (row 0)"),  # type: ignore[arg-type]
+            ([Artist("1", "Björk", columns=["a"])], "gave columns that are no mapping of names (row 0)"),  # type: ignore[arg-type]
+            ([Artist("1", "Björk", line="3")], "gave an Artist whose line is '3' of ''"),  # type: ignore[arg-type]
             (None, "failed: TypeError: 'NoneType' object is not iterable"),
         ],
     )
@@ -164,3 +172,19 @@ class TestMistakesOfAPlugin:
             list(ReadBy(reader, {}, "bioforge-list").rows(Source("a.list", tmp_path / "a.list")))
         assert caught.value.message.startswith(f"a.list: the reader of plugin 'bioforge-list' {message}")
         assert "BIOFORGE_DEBUG" in caught.value.hint
+
+    def test_a_bad_row_is_made_readable(self, tmp_path: Path) -> None:
+        def reader(stream: IO[bytes], source: str, options: object) -> Any:
+            yield BadRow(None, None, "no \ud800")  # type: ignore[arg-type]
+
+        (tmp_path / "a.list").write_text("x")
+        found = list(ReadBy(reader, {}, "bioforge-list").rows(Source("a.list", tmp_path / "a.list")))
+        assert found == [BadRow("a.list", 0, "no ?")]
+
+    def test_one_that_leaves_is_named(self, tmp_path: Path) -> None:
+        def reader(stream: IO[bytes], source: str, options: object) -> Any:
+            raise SystemExit(0)
+
+        (tmp_path / "a.list").write_text("x")
+        with pytest.raises(InputError, match="the reader of plugin 'bioforge-list' failed: SystemExit: 0"):
+            list(ReadBy(reader, {}, "bioforge-list").rows(Source("a.list", tmp_path / "a.list")))

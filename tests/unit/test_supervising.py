@@ -2,124 +2,295 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections import deque
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import replace
+from decimal import Decimal
+from typing import Any
 
 import pytest
 
 from bioforge.errors import StoppedError
-from bioforge.events import Event, Failed, Launch, Noticed, Started, Succeeded, Unusable
-from bioforge.model import Answer, Failure, Paid, Request
+from bioforge.events import BatchChanged, Event, Failed, Launch, Noticed, Started, Stopped, Succeeded, Unusable
+from bioforge.interfaces import Limits, Member, Work
+from bioforge.model import Answer, Batch, Failure, Paid, Request, Usage
 from bioforge.supervising import supervised
 
-REQUEST = Request("v1:aa", "/v1/responses", "m", b"{}", "1", "bio")
-ANSWER = Answer(b"{}", "Born in 1965.")
+REQUESTS = {name: Request(f"v1:{name}", "/v1/responses", "m", b"{}", name, "bio") for name in "abcd"}
+ANSWER = Answer(b"{}", "Born in 1965.", Usage(3, 4), "m", "resp_1", None, 0.5)
 WHO = "backend 'echo' of plugin 'bioforge-echo' "
 
 
-def launch(name: str = "a", **changed: object) -> Launch:
-    return Launch(**{"request": REQUEST, "number": 1, "worker": "W01", "client_request_id": name, "at": 0.0, **changed})  # type: ignore[arg-type]
+class OneMember:
+    """A batch of an earlier run with one request, which is still open."""
+
+    def launches(self, batch: str, *, open_only: bool = False) -> Iterator[Launch]:
+        return iter(())
+
+    def find(self, batch: str, custom_ids: Sequence[str]) -> Mapping[str, Member]:
+        known = {"a": Member(launch(batch="k", attempt=7), True)} if batch == "k" else {}
+        return {name: known[name] for name in custom_ids if name in known}
 
 
-def kept(*groups: object) -> tuple[list[Event], str]:
-    """What of these groups is handed on, and what is said about the rest."""
+def launch(name: str = "a", **changed: Any) -> Launch:
+    made = Launch(REQUESTS[name], 1, "W01", name, 0.0)
+    return replace(made, **changed)
+
+
+def kept(*groups: Any, limits: Limits | None = None) -> tuple[list[Event], str]:
+    """What of these groups is handed on, and what is said about the rest. The backend pulled everything before."""
     events: list[Event] = []
+
+    def execute(work: Work) -> Iterator[Any]:
+        assert len(list(work.requests)) == len(REQUESTS)
+        yield from groups
+
+    work = Work(iter(REQUESTS.values()), limits or Limits(), members=OneMember())
     said = ""
     try:
-        for group in supervised(iter(groups), "echo", "bioforge-echo"):  # type: ignore[arg-type]
+        for group in supervised(execute, work, "echo", "bioforge-echo"):
             events += group
     except StoppedError as error:
-        said = error.message
+        said = error.message.removeprefix(WHO)
     return events, said
+
+
+def end(name: str = "a", answer: Any = ANSWER, seconds: Any = 0.1, **changed: Any) -> Succeeded:
+    return Succeeded(launch(name, **changed), answer, seconds)
 
 
 def test_a_backend_without_fault_is_left_alone() -> None:
     events = [Started(launch()), Started(launch("b")), Noticed("pause", "waiting")]
-    ends = [Succeeded(launch(), ANSWER, 0.1), Failed(launch("b"), Failure("timeout", ""), Paid.MAYBE, 0.1, False)]
-    assert kept(events, ends, [Started(launch("c"))]) == ([*events, *ends, Started(launch("c"))], "")
+    ends = [end(), Failed(launch("b"), Failure("timeout", ""), Paid.MAYBE, 0.1, False)]
+    again = [Started(launch("b", client_request_id="b2", number=2)), Stopped("interrupted", "", "")]
+    assert kept(events, ends, again) == ([*events, *ends, *again], "")
 
 
 def test_an_attempt_that_begins_and_ends_in_one_group_begins_before_it_ends() -> None:
-    one, other = launch(), launch("b")
-    end = Succeeded(one, ANSWER, 0.1)
-    groups = supervised(iter([[Started(one), Started(other), end, Started(launch("c"))]]), "echo", "bioforge-echo")
-    assert [list(group) for group in groups] == [[Started(one), Started(other)], [end, Started(launch("c"))]]
+    def execute(work: Work) -> Iterator[list[Event]]:
+        list(work.requests)
+        yield [Started(launch()), Started(launch("b")), end(), Started(launch("c"))]
+
+    groups = supervised(execute, Work(iter(REQUESTS.values())), "echo", "bioforge-echo")
+    assert [list(group) for group in groups] == [
+        [Started(launch()), Started(launch("b"))],
+        [end(), Started(launch("c"))],
+    ]
 
 
-def test_a_member_of_a_batch_was_announced_by_an_earlier_run() -> None:
-    end = Succeeded(launch(batch="k", attempt=7), ANSWER, 0.1)
-    assert kept([end]) == ([end], "")
+def test_requests_that_come_later_are_known_too() -> None:
+    waiting: deque[Request] = deque()
+
+    class Source(Iterator[Request]):
+        def __next__(self) -> Request:
+            if not waiting:
+                raise StopIteration
+            return waiting.popleft()
+
+    def execute(work: Work) -> Iterator[list[Event]]:
+        assert list(work.requests) == []
+        waiting.append(REQUESTS["a"])
+        assert [one.artist_id for one in work.requests] == ["a"]
+        assert [one.artist_id for one in work.retries()] == ["b"]
+        yield [Started(launch()), Started(launch("b"))]
+
+    work = Work(Source(), retries=lambda: iter([REQUESTS["b"]]))
+    assert sum(map(len, supervised(execute, work, "echo", "bioforge-echo"))) == 2
 
 
-def test_an_answer_that_nobody_announced_is_kept_before_everything_stops() -> None:
-    end = Succeeded(launch(), ANSWER, 0.1)
-    assert kept([end], [Started(launch("b"))]) == (
-        [Started(launch()), end],
-        WHO + "answered attempt 'a', which it had not announced",
+class TestMoney:
+    def test_an_answer_that_nobody_announced_is_kept_before_everything_stops(self) -> None:
+        assert kept([end()], [Started(launch("b"))]) == (
+            [Started(launch()), end()],
+            "answered attempt 'a', which it had not announced",
+        )
+
+    def test_an_answer_that_comes_twice_is_kept_twice_since_both_may_have_been_paid_for(self) -> None:
+        events, said = kept([Started(launch()), end()], [end()])
+        assert events.count(end()) == 2
+        assert said == "answered attempt 'a', which it had not announced"
+
+    @pytest.mark.parametrize(
+        "second",
+        [
+            [Started(launch(client_request_id="again"))],
+            [end(), Started(launch(client_request_id="again"))],
+            [Started(Launch(Request("v1:made up", "/x", "m", b"", "x", "bio"), 1, "W01", "x", 0.0))],
+        ],
+        ids=["under way", "answered", "never given"],
     )
+    def test_what_is_not_to_be_asked_is_not_announced_so_it_is_never_sent(self, second: list[Event]) -> None:
+        events, said = kept([Started(launch())], second)
+        assert [event for event in events if isinstance(event, Started)] == [Started(launch())]
+        assert said.startswith("announced a request that it was not given, or that was answered or is under way: v1:")
+
+    def test_the_answer_of_one_is_never_given_to_another(self) -> None:
+        """Its name says a, its request says b: it was paid for, and nobody knows by whom."""
+        events, said = kept([Started(launch()), Started(launch("b"))], [end("b", client_request_id="a")])
+        (unclear,) = [event for event in events if isinstance(event, Unusable)]
+        assert unclear.launch == launch()
+        assert unclear.answer.problem is not None
+        assert unclear.answer.problem.error_class == "attribution"
+        assert said == "gave the answer of one request under attempt 'a', which is another's"
+
+    def test_a_budget_that_is_used_up_ends_the_beginnings(self) -> None:
+        events, said = kept(
+            [Started(launch()), Started(launch("b"))],
+            [end(), end("b"), Started(launch("c"))],
+            limits=Limits(max_cost_usd=0.9),
+        )
+        assert len(events) == 4
+        assert said == "goes on although the budget is used up ($1.0000 of $0.9)"
+
+    @pytest.mark.parametrize(
+        ("paid", "taken"), [("maybe", Paid.MAYBE), ("yes", Paid.YES), ("perhaps", Paid.MAYBE), (None, Paid.MAYBE)]
+    )
+    def test_what_is_said_of_the_money_is_never_taken_for_no(self, paid: Any, taken: Paid) -> None:
+        events, said = kept([Started(launch())], [Failed(launch(), Failure("x", ""), paid, 0.1, True)])
+        assert (events[-1].paid, said) == (taken, "")  # type: ignore[union-attr]
 
 
-def test_an_answer_that_comes_twice_is_kept_twice_since_both_may_have_been_paid_for() -> None:
-    end = Succeeded(launch(), ANSWER, 0.1)
-    events, said = kept([Started(launch()), end], [end])
-    assert events.count(end) == 2
-    assert said == WHO + "answered attempt 'a', which it had not announced"
+class TestBatches:
+    def test_a_member_was_announced_by_an_earlier_run(self) -> None:
+        assert kept([end(batch="k", attempt=0)]) == ([end(batch="k", attempt=7)], "")
+
+    def test_an_answer_of_no_known_member_is_kept_all_the_same(self) -> None:
+        events, said = kept([end("b", batch="k", attempt=3)])
+        assert events == [Started(launch("b")), end("b")]
+        assert said == "answered attempt 'b', which it had not announced"
+
+    def test_a_member_has_a_batch(self) -> None:
+        batch = BatchChanged(Batch("k", "/v1/responses", "m"))
+        assert kept([batch, Started(launch(batch="k"))])[1] == ""
+        assert kept([Started(launch(batch="k"))])[1] == "announced a member of batch 'k', which it had not recorded"
+
+    def test_no_attempt_of_others_is_written_over(self) -> None:
+        events, said = kept([Started(launch(attempt=1))], [end(attempt=1)])
+        assert (events, said) == ([Started(launch()), end()], "")
+
+
+class TestSlips:
+    """Of what was paid for everything that can be read is kept, and what was wrong is said."""
+
+    @pytest.mark.parametrize(
+        ("change", "value", "read"),
+        [
+            ("cost_usd", Decimal("0.25"), 0.25),
+            ("cost_usd", "0.25", None),
+            ("cost_usd", float("nan"), None),
+            ("cost_usd", -1.0, None),
+            ("usage", {"input_tokens": 3, "other": 4}, Usage(3)),
+            ("usage", Usage(2.0, None), Usage(2)),  # type: ignore[arg-type]
+            ("parsed", {"born": 1965}, '{"born": 1965}'),
+            ("model", 3, "3"),
+            ("body", "{}", b"{}"),
+        ],
+    )
+    def test_a_value_of_another_type(self, change: str, value: Any, read: Any) -> None:
+        events, said = kept([Started(launch())], [end(answer=replace(ANSWER, **{change: value}))])
+        told = [event for event in events if isinstance(event, Noticed)]
+        assert events[-1] == end(answer=replace(ANSWER, **{change: read}))
+        assert said == ""
+        assert told or change == "usage"
+
+    def test_half_of_a_surrogate_pair(self) -> None:
+        events, said = kept([Started(launch())], [end(answer=replace(ANSWER, text="Bj\ud800rk"))])
+        assert (events[-1].answer.text, said) == ("Bj?rk", "")  # type: ignore[union-attr]
+
+    @pytest.mark.parametrize(
+        "answer", ["text", b"{}", replace(ANSWER, text=["x"]), replace(ANSWER, problem="refused")], ids=str
+    )
+    def test_an_answer_that_is_none_is_kept_and_not_used(self, answer: Any) -> None:
+        events, said = kept([Started(launch())], [end(answer=answer), Started(launch("b"))])
+        assert said == ""
+        (unusable,) = [event for event in events if isinstance(event, Unusable)]
+        assert isinstance(unusable.answer.body, bytes)
+        assert unusable.answer.problem is not None
+
+    def test_a_problem_makes_an_answer_unusable_whatever_the_backend_calls_it(self) -> None:
+        refused = Answer(b"{}", problem=Failure("refusal", "no"))
+        assert kept([Started(launch())], [end(answer=refused)])[0][-1] == Unusable(launch(), refused, 0.1)
+        events, _ = kept([Started(launch())], [Unusable(launch(), ANSWER, 0.1)])
+        assert isinstance(events[-1], Unusable)
+        assert events[-1].answer.problem is not None
+
+    @pytest.mark.parametrize("failure", [ValueError("no"), "no", None])
+    def test_a_failure_that_is_none(self, failure: Any) -> None:
+        events, said = kept([Started(launch())], [Failed(launch(), failure, Paid.NO, None, True)])  # type: ignore[arg-type]
+        (failed,) = [event for event in events if isinstance(event, Failed)]
+        assert (failed.failure.error_class, failed.seconds, said) == ("internal", 0.0, "")
+
+    @pytest.mark.parametrize(
+        "slip",
+        [Started(None), Started(REQUESTS["b"]), end("b", None), "done", 3],
+        ids=lambda slip: type(slip).__name__,  # type: ignore[arg-type]
+    )
+    @pytest.mark.parametrize("make", [list, tuple, deque, iter])
+    def test_one_slip_does_not_take_the_others_of_its_group_with_it(
+        self, slip: Any, make: Callable[[list[Any]], Any]
+    ) -> None:
+        events, said = kept([Started(launch()), Started(launch("b"))], make([slip, end()]))
+        assert end() in events
+        assert said or any(isinstance(event, Noticed) for event in events)
+
+    def test_an_event_that_is_no_group_is_kept(self) -> None:
+        events, said = kept([Started(launch())], end())
+        assert (events, said) == ([Started(launch()), end()], "yielded Succeeded, expected a list of events")
+
+    @pytest.mark.parametrize("group", [None, 3, "done", {}])
+    def test_what_is_no_group_at_all(self, group: Any) -> None:
+        assert kept(group) == ([], f"yielded {type(group).__name__}, expected a list of events")
+
+    def test_an_attempt_that_is_not_under_way_cannot_fail(self) -> None:
+        assert kept([Failed(launch(), Failure("x", ""), Paid.NO, 0.1, True)])[1] == (
+            "ended attempt 'a', which is not under way"
+        )
+
+    def test_an_attempt_is_announced_once(self) -> None:
+        events, said = kept([Started(launch()), Started(launch("b", client_request_id="a"))])
+        assert (events, said) == ([Started(launch())], "announced attempt 'a' twice")
 
 
 @pytest.mark.parametrize(
-    ("group", "said"),
-    [
-        ([Started(launch()), Started(launch())], "announced attempt 'a' twice"),
-        ([Started(launch()), "done"], "yielded str, which is no event"),
-        (Started(launch()), "yielded Started, expected a list of events"),
-        (
-            [Started(launch()), Failed(launch("b"), Failure("timeout", ""), Paid.NO, 0.1, True)],
-            "ended attempt 'b', which is not under way",
-        ),
-        ([Started(launch()), Succeeded(launch(), "text", 0.1)], "gave an answer that is none: str"),  # type: ignore[arg-type]
-    ],
+    ("error", "words"), [(KeyError("workers"), "KeyError: 'workers'"), (SystemExit(0), "SystemExit: 0")]
 )
-def test_what_is_wrong_stops_the_run_after_what_is_right(group: object, said: str) -> None:
-    events, message = kept(group)
-    assert message == WHO + said
-    assert events in ([Started(launch())], [])
-
-
-def test_a_problem_makes_an_answer_unusable_whatever_the_backend_calls_it() -> None:
-    refused = Answer(b"{}", problem=Failure("refusal", "no"))
-    events, said = kept([Started(launch()), Succeeded(launch(), refused, 0.1)])
-    assert (events[1], said) == (Unusable(launch(), refused, 0.1), "")
-    events, said = kept([Started(launch()), Unusable(launch(), ANSWER, 0.1)])
-    assert isinstance(events[1], Unusable)
-    assert events[1].answer.problem is not None
-
-
-def test_an_exception_names_the_plugin_after_what_it_had_reported() -> None:
+def test_an_exception_names_the_plugin_after_what_it_had_reported(error: BaseException, words: str) -> None:
     closed = []
 
-    def groups() -> Iterator[Sequence[Event]]:
+    def execute(work: Work) -> Iterator[Sequence[Event]]:
         try:
+            next(work.requests)
             yield [Started(launch())]
-            raise KeyError("workers")
+            raise error
         finally:
             closed.append(True)
 
-    found = supervised(groups(), "echo", "bioforge-echo")
+    found = supervised(execute, Work(iter(REQUESTS.values())), "echo", "bioforge-echo")
     assert list(next(found)) == [Started(launch())]
-    with pytest.raises(StoppedError, match=r"^backend 'echo' of plugin 'bioforge-echo' failed: KeyError: 'workers'$"):
+    with pytest.raises(StoppedError, match=f"^{WHO}failed: {words}$"):
         next(found)
     assert closed
+
+
+def test_one_that_fails_before_it_begins_is_named_too() -> None:
+    def execute(work: Work) -> Iterator[Sequence[Event]]:
+        raise KeyError("workers")
+
+    with pytest.raises(StoppedError, match=f"^{WHO}failed: KeyError: 'workers'$"):
+        next(supervised(execute, Work(iter(())), "echo", "bioforge-echo"))
 
 
 def test_whoever_leaves_early_closes_the_backend() -> None:
     closed = []
 
-    def groups() -> Iterator[Sequence[Event]]:
+    def execute(work: Work) -> Iterator[Sequence[Event]]:
         try:
+            next(work.requests)
             yield [Started(launch())]
         finally:
             closed.append(True)
 
-    found = supervised(groups(), "echo", "bioforge-echo")
+    found = supervised(execute, Work(iter(REQUESTS.values())), "echo", "bioforge-echo")
     next(found)
     found.close()  # type: ignore[attr-defined]
     assert closed
