@@ -43,6 +43,10 @@ def parse(name: str, path: Path) -> dict[str, Any]:
         raise ConfigError(
             f"{name}{_syntax(str(problem), text)}", 'TOML: text stands in quotes, as in key = "text"'
         ) from None
+    except RecursionError:
+        raise ConfigError(f"{name}: lists or tables are nested too deeply to be read") from None
+    except ValueError as problem:  # a number with more digits than anybody counts
+        raise ConfigError(f"{name}: cannot be read: {problem}") from None
 
 
 def _syntax(problem: str, text: str) -> str:

@@ -156,6 +156,10 @@ def _explained(path: Path) -> Iterator[None]:
             raise StateError(
                 f"{path}: {text}", "another program holds the file; close it (a GUI browser?) and run again"
             ) from None
+        if "file format" in text or "malformed" in text:
+            raise StateError(
+                f"{path}: {text}", "the file is damaged, or of another kind; it was left as it is"
+            ) from None
         raise
     except sqlite3.DatabaseError as error:
         if isinstance(error, sqlite3.IntegrityError | sqlite3.ProgrammingError):

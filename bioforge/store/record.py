@@ -81,7 +81,8 @@ class Recorder:
             for event in collected:
                 batches.save_collected(connection, event.batch.key, event.counts, event.usage)
                 self._collected.add(event.batch.key)
-            if changed:
+            # which failures are shown depends on what is in a batch
+            if changed or started.batched or ended.given_back:
                 bump_results(connection)
 
     def _started(self, started: _Started, launch: Launch) -> None:

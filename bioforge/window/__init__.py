@@ -71,6 +71,8 @@ class Window:
         self._retries: list[tuple[float, int, _Job]] = []
         self._held: _Job | None = None
         self._draining = False
+        self._dropped = False
+        """Whether something was to be tried again, and was not since everything came to its end."""
         self._paused_until = now
         self._sequence = 0
         self._waiting = ""
@@ -117,7 +119,7 @@ class Window:
     @property
     def unfinished(self) -> bool:
         """Whether there was work left when it was done."""
-        return not self.exhausted or self._held is not None or bool(self._retries)
+        return not self.exhausted or self._held is not None or bool(self._retries) or self._dropped
 
     def drain(self) -> None:
         """No new attempts and no retries; those in flight are awaited."""
@@ -226,6 +228,8 @@ class Window:
         event = self._judge(launch, flight.job, outcome, counted)
         if isinstance(event, Failed) and event.retry_in is not None and not self._halted:
             self._queue(flight.job, now + event.retry_in)
+        elif isinstance(event, Failed) and not event.final:
+            self._dropped = True
         return [event, *notices]
 
     def withdraw(self, launches: Sequence[Launch]) -> list[Event]:
