@@ -10,6 +10,7 @@ BioforgeError (1)
     PlanMismatch             `run --plan` when the world has moved on
   StateError (2)             the state file: locked, newer, not ours, not writable
   OutputError (1)            an output could not be written; the state is intact
+  BrokenBackendError (1)     a plugin's backend went wrong at work; what it had delivered is kept
   StoppedError (75)          stopped on purpose; running again goes on
   GenerationError (1)        a call of the library that came to no usable answer
     TransportError           no answer: refused, broken off or never reached, after every attempt
@@ -82,6 +83,10 @@ class StateError(BioforgeError):
 
 
 class OutputError(BioforgeError):
+    exit_code = EXIT_FAILED
+
+
+class BrokenBackendError(BioforgeError):
     exit_code = EXIT_FAILED
 
 

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import io
 import json
+import sys
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager, redirect_stdout, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, cast
@@ -53,7 +54,7 @@ class WriteWith:
     def stream(self, rows: Iterable[Record], stream: IO[bytes]) -> None:
         """Raises `OutputError` when it did not write all of it."""
         rows = iter(rows)
-        with self._blamed():
+        with self._blamed(), redirect_stdout(sys.stderr):
             given: object = cast("Writer", self.writer)(rows, stream, self.options)
         if given is not None:
             raise OutputError(
@@ -83,7 +84,7 @@ class WriteWith:
             path.parent.mkdir(parents=True, exist_ok=True)
         except OSError as error:
             raise OutputError(f"cannot write {path}: {error.strerror or error}") from error
-        with self._blamed():
+        with self._blamed(), redirect_stdout(sys.stderr):
             note = cast("PathWriter", self.writer)(rows, path, self.options)
         return note if isinstance(note, str) else ""
 

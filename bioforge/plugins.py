@@ -3,9 +3,17 @@
 from __future__ import annotations
 
 import importlib
+import json
+import os
+import re
+import sys
+import traceback
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import redirect_stdout
 from dataclasses import dataclass, field
+from difflib import get_close_matches
 from functools import partial
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
 import pluggy
@@ -78,7 +86,7 @@ def _installed(load: str | None) -> list[tuple[EntryPoint, str, str]]:
             near = nearest(word, [name for _, name, _ in found])
             raise PluginError(
                 f"BIOFORGE_LOAD_PLUGINS names {word!r}, which is not installed{near and '; ' + near}",
-                f"`pip install {word}` installs it",
+                "`BIOFORGE_LOAD_PLUGINS= bioforge plugins` works without any" if not near else "",
             )
     chosen = {_same(word) for word in wanted}
     return [(entry, name, version) for entry, name, version in found if chosen & {_same(entry.name), _same(name)}]
@@ -115,9 +123,11 @@ class Plugins:
         """Register what `get` returns; a failure is a problem of this plugin, not of the others."""
         known = self._known[name] = _Known(None, version, source)
         try:
-            known.plugin = get()
+            with redirect_stdout(sys.stderr):  # what it prints must not come between exported records
+                known.plugin = get()
         # Whatever a foreign module does while it is imported, the other plugins are to work.
         except (Exception, SystemExit) as problem:
+            _show_traceback()
             self._leave_out(name, f"cannot be imported: {type(problem).__name__}: {problem}")
             return
         if source != BUILT_IN_SOURCE and (wrong := _wrong_version(known.plugin)):
@@ -169,8 +179,10 @@ class Plugins:
         return "" if not owner or self._known[owner].source == BUILT_IN_SOURCE else owner
 
     def version(self, plugin: str) -> str:
-        """The version of a plugin's distribution; empty for one that has none."""
-        return self._known[plugin].version if plugin in self._known else ""
+        """Which version of a plugin this is: that of its distribution, and for a folder whose changes count at once (an
+        editable installation) when its newest file was changed. Empty for what is not a plugin."""
+        known = self._known.get(plugin)
+        return "" if known is None else known.version + _edited(known.plugin, plugin)
 
     def describe(self) -> list[PluginInfo]:
         """Every plugin with what it provides and what is wrong with it, in the order of loading."""
@@ -213,7 +225,8 @@ class Plugins:
                 raise PluginError(
                     _claimed(name, hook, owners[name]), "uninstall one, or leave it out with BIOFORGE_LOAD_PLUGINS"
                 )
-        near = nearest(name, owners)
+        close = get_close_matches(name, owners, n=1, cutoff=0.7)
+        near = f"did you mean {close[0]!r}?" if close else ""
         hint = f"known: {', '.join(sorted(owners)) or 'none'}"
         told = self.problems if self._warn is None else ()
         raise PluginError(f"no {kind} {name!r}{near and '; ' + near}", "; ".join([hint, *told]))
@@ -243,8 +256,10 @@ class Plugins:
             if implementation.plugin is not plugin:
                 continue
             try:
-                values = implementation.function()
+                with redirect_stdout(sys.stderr):
+                    values = implementation.function()
             except (Exception, SystemExit) as problem:
+                _show_traceback()
                 raise PluginError(f"{hook} fails: {type(problem).__name__}: {problem}") from None
             found.update(_checked(values, hook))
         return found
@@ -280,6 +295,12 @@ class Plugins:
                 self._warn(problem)
 
 
+def _show_traceback() -> None:
+    """Where a plugin went wrong, for who asks for it."""
+    if os.environ.get("BIOFORGE_DEBUG"):
+        traceback.print_exc(file=sys.stderr)
+
+
 def _claimed(name: str, hook: str, owners: Sequence[str]) -> str:
     return f"{name!r} is claimed by {len(owners)} plugins, {' and '.join(map(repr, owners))} ({hook})"
 
@@ -308,9 +329,27 @@ def _checked(values: object, hook: str) -> dict[str, Any]:
     for name, value in values.items():
         if not isinstance(name, str) or not name:
             raise PluginError(f"{hook}: expected a name as text, found {name!r}")
+        if not re.fullmatch(r"[A-Za-z0-9][\w.+-]*", name):
+            raise PluginError(f"{hook}: {name!r} is no name: letters, digits, '_' and '-'; a suffix without its dot")
         if not callable(value):
             raise PluginError(f"{hook}: {name!r} should be something to call, found {type(value).__name__}")
         options = getattr(value, "Options", None)
         if options is not None and not (isinstance(options, type) and hasattr(options, "model_validate")):
             raise PluginError(f"{hook}: {name!r} has Options that are no pydantic model: {options!r:.60}")
     return dict(values)
+
+
+def _edited(module: object, name: str) -> str:
+    """` edited at …` for the module of an editable installation; else an empty text."""
+    from importlib.metadata import PackageNotFoundError, distribution
+
+    try:
+        origin = distribution(name).read_text("direct_url.json") or ""
+    except (PackageNotFoundError, ValueError):
+        return ""
+    file = getattr(module, "__file__", None)
+    if file is None or not json.loads(origin or "{}").get("dir_info", {}).get("editable"):
+        return ""
+    path = Path(file)
+    files = path.parent.rglob("*.py") if path.name == "__init__.py" else [path]
+    return f" edited at {max((one.stat().st_mtime_ns for one in files), default=0)}"

@@ -14,22 +14,26 @@ from dataclasses import fields, replace
 from numbers import Real
 from typing import Any, TypeVar, get_args
 
-from bioforge.errors import BioforgeError, StoppedError
-from bioforge.events import BatchChanged, Event, Failed, Launch, Noticed, Started, Succeeded, Unusable
+from bioforge.errors import BioforgeError, BrokenBackendError
+from bioforge.events import BatchChanged, Event, Failed, Launch, Noticed, Started, Stopped, Succeeded, Unusable
 from bioforge.interfaces import Work
 from bioforge.model import Answer, Batch, Failure, Paid, Request, Usage
+from bioforge.wording import counted
 
 Execute = Callable[[Work], Iterator[Sequence[Event]]]
 Ended = TypeVar("Ended", Succeeded, Unusable, Failed)
 
 _KINDS = get_args(Event)
-_HINT = "what was recorded is kept, and `bioforge resume` goes on; BIOFORGE_DEBUG=1 shows where the plugin went wrong"
+_HINT = (
+    "what it had delivered is kept; mend or replace the plugin before `bioforge resume`, which asks again for what is"
+    " unclear; BIOFORGE_DEBUG=1 shows where it went wrong"
+)
 _UNCLEAR = "attribution"
 
 
 def supervised(execute: Execute, work: Work, backend: str, plugin: str) -> Iterator[Sequence[Event]]:
-    """The groups of a plugin's backend. Raises `StoppedError` that names it for whatever it does wrong, after what it had
-    reported by then."""
+    """The groups of a plugin's backend. Raises `BrokenBackendError` that names it for whatever it does wrong, after what
+    it had reported by then."""
     who = f"backend {backend!r} of plugin {plugin!r}"
     check = _Check(work, who)
     groups: Iterator[Sequence[Event]] | None = None
@@ -39,11 +43,13 @@ def supervised(execute: Execute, work: Work, backend: str, plugin: str) -> Itera
             events = check(group)
             yield from _in_order(events)
             if check.wrong:
-                raise StoppedError(f"{who} {check.wrong}", _HINT)
+                raise BrokenBackendError(f"{who} {check.wrong}", _HINT)
+        if check.forgotten:
+            raise BrokenBackendError(f"{who} {check.forgotten}", _HINT)
     except (BioforgeError, GeneratorExit):
         raise
     except (Exception, SystemExit) as error:
-        raise StoppedError(f"{who} failed: {type(error).__name__}: {error}", _HINT) from error
+        raise BrokenBackendError(f"{who} failed: {type(error).__name__}: {error}", _HINT) from error
     finally:
         close = getattr(groups, "close", None)
         if close is not None:
@@ -91,6 +97,7 @@ class _Check:
         self._batches = {batch.key for batch in work.batches}
         self._spent = 0.0
         self._told: set[str] = set()
+        self._stopped = False
         self._notes: list[Event] = []
         retries = work.retries
         work.requests = _Noted(work.requests, self._owed)
@@ -118,6 +125,14 @@ class _Check:
         notes, self._notes = self._notes, []
         return [*notes, *events]
 
+    @property
+    def forgotten(self) -> str:
+        """What is wrong with an end that came by itself: attempts of which nobody has said what became of them."""
+        number = len(self._open)
+        if not number or self._stopped or self._work.stop.level:
+            return ""
+        return f"ended without saying what became of {counted(number, 'attempt')}: they may have been paid for"
+
     def _refuse(self, wrong: str) -> None:
         self.wrong = self.wrong or wrong
 
@@ -134,6 +149,7 @@ class _Check:
                     raise TypeError(f"expected a Batch, found {type(batch).__name__}")
                 self._batches.add(batch.key)
                 return [event]
+        self._stopped = self._stopped or isinstance(event, Stopped)
         if isinstance(event, _KINDS):
             return [event]
         self._refuse(f"yielded {type(event).__name__}, which is no event")

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from bioforge.errors import StoppedError
+from bioforge.errors import BrokenBackendError
 from bioforge.events import BatchChanged, Event, Failed, Launch, Noticed, Started, Stopped, Succeeded, Unusable
 from bioforge.interfaces import Limits, Member, Work
 from bioforge.model import Answer, Batch, Failure, Paid, Request, Usage
@@ -37,8 +37,9 @@ def launch(name: str = "a", **changed: Any) -> Launch:
     return replace(made, **changed)
 
 
-def kept(*groups: Any, limits: Limits | None = None) -> tuple[list[Event], str]:
-    """What of these groups is handed on, and what is said about the rest. The backend pulled everything before."""
+def kept(*groups: Any, limits: Limits | None = None, asked_to_stop: bool = True) -> tuple[list[Event], str]:
+    """What of these groups is handed on, and what is said about the rest. The backend pulled everything before, and
+    leaves with what is still in flight, which it may when it was asked to."""
     events: list[Event] = []
 
     def execute(work: Work) -> Iterator[Any]:
@@ -46,11 +47,13 @@ def kept(*groups: Any, limits: Limits | None = None) -> tuple[list[Event], str]:
         yield from groups
 
     work = Work(iter(REQUESTS.values()), limits or Limits(), members=OneMember())
+    if asked_to_stop:
+        work.stop.raise_level()
     said = ""
     try:
         for group in supervised(execute, work, "echo", "bioforge-echo"):
             events += group
-    except StoppedError as error:
+    except BrokenBackendError as error:
         said = error.message.removeprefix(WHO)
     return events, said
 
@@ -71,7 +74,9 @@ def test_an_attempt_that_begins_and_ends_in_one_group_begins_before_it_ends() ->
         list(work.requests)
         yield [Started(launch()), Started(launch("b")), end(), Started(launch("c"))]
 
-    groups = supervised(execute, Work(iter(REQUESTS.values())), "echo", "bioforge-echo")
+    work = Work(iter(REQUESTS.values()))
+    work.stop.raise_level()
+    groups = supervised(execute, work, "echo", "bioforge-echo")
     assert [list(group) for group in groups] == [
         [Started(launch()), Started(launch("b"))],
         [end(), Started(launch("c"))],
@@ -95,6 +100,7 @@ def test_requests_that_come_later_are_known_too() -> None:
         yield [Started(launch()), Started(launch("b"))]
 
     work = Work(Source(), retries=lambda: iter([REQUESTS["b"]]))
+    work.stop.raise_level()
     assert sum(map(len, supervised(execute, work, "echo", "bioforge-echo"))) == 2
 
 
@@ -132,6 +138,13 @@ class TestMoney:
         assert unclear.answer.problem is not None
         assert unclear.answer.problem.error_class == "attribution"
         assert said == "gave the answer of one request under attempt 'a', which is another's"
+
+    def test_an_end_without_the_ends_of_all_attempts_is_not_passed_over(self) -> None:
+        assert kept([Started(launch()), Started(launch("b"))], [end()], asked_to_stop=False)[1] == (
+            "ended without saying what became of 1 attempt: they may have been paid for"
+        )
+        assert kept([Started(launch())], [Stopped("outage", "", "")], asked_to_stop=False)[1] == ""
+        assert kept([Started(launch())], [end()], asked_to_stop=False)[1] == ""
 
     def test_a_budget_that_is_used_up_ends_the_beginnings(self) -> None:
         events, said = kept(
@@ -267,7 +280,7 @@ def test_an_exception_names_the_plugin_after_what_it_had_reported(error: BaseExc
 
     found = supervised(execute, Work(iter(REQUESTS.values())), "echo", "bioforge-echo")
     assert list(next(found)) == [Started(launch())]
-    with pytest.raises(StoppedError, match=f"^{WHO}failed: {words}$"):
+    with pytest.raises(BrokenBackendError, match=f"^{WHO}failed: {words}$"):
         next(found)
     assert closed
 
@@ -276,7 +289,7 @@ def test_one_that_fails_before_it_begins_is_named_too() -> None:
     def execute(work: Work) -> Iterator[Sequence[Event]]:
         raise KeyError("workers")
 
-    with pytest.raises(StoppedError, match=f"^{WHO}failed: KeyError: 'workers'$"):
+    with pytest.raises(BrokenBackendError, match=f"^{WHO}failed: KeyError: 'workers'$"):
         next(supervised(execute, Work(iter(())), "echo", "bioforge-echo"))
 
 
