@@ -2,33 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, nullcontext, suppress
+from contextlib import nullcontext, suppress
 from dataclasses import replace
 from itertools import islice
-from pathlib import Path
 
-from bioforge import engine, planfile, selecting
 from bioforge.aftermath import Aftermath
 from bioforge.config import ProjectConfig
 from bioforge.config.options import options_of
-from bioforge.config.relations import in_order
-from bioforge.errors import (
-    EXIT_INTERRUPTED,
-    EXIT_STOPPED,
-    InputError,
-    StateError,
-    StoppedError,
-    UsageError,
-)
+from bioforge.errors import EXIT_INTERRUPTED, EXIT_STOPPED, InputError, PluginError, StateError, UsageError
 from bioforge.estimate import Estimator, batch_loads, loads, total
 from bioforge.events import Stopped
-from bioforge.interfaces import Backend, Job, Limits, Stop, Work
-from bioforge.model import Batch
+from bioforge.interfaces import Job, Stop, Work
 from bioforge.opening import Backends, dialect_of, read_by
 from bioforge.orders import Order, Plan, Result, Watcher
 from bioforge.outputs import check_outputs, write_outputs
-from bioforge.plan import UPSTREAM
 from bioforge.planning import Planner
 from bioforge.plugins import Plugins
 from bioforge.prompts import Prompts
@@ -36,6 +23,8 @@ from bioforge.readers.foreign import ReadBy
 from bioforge.recipes import definitions, no_data_notes, prompt_notes
 from bioforge.refresh import InputSpec, Refreshed, refresh
 from bioforge.requesting import Requests
+from bioforge.selecting import Names
+from bioforge.sending import Sending, freeze, no_usage_error_from_here
 from bioforge.store import Selection, Store, batches, inputs, runs, stale, targets
 from bioforge.store.ledger import average_cost, average_seconds
 from bioforge.store.pending import Which
@@ -44,19 +33,21 @@ from bioforge.store.record import Settled, settle
 NO_RUN = 0
 """Lists of targets are kept by run; this one is for plans, and is overwritten by the next."""
 
-SMALLEST_BUDGET = 1e-9
-"""US dollars: what is left when nothing is. Open batches are collected all the same; nothing more is sent."""
 
-
-class OpenProject:
-    """Everything that a project file names, made ready. Nothing is read or sent before a method says so."""
+class OpenProject(Names):
+    """A project with everything its file names made ready. Nothing is read or sent before a method says so."""
 
     def __init__(self, config: ProjectConfig, plugins: Plugins) -> None:
-        self.config = config
+        """Raises `PluginError` for a backend that cannot be had, `ConfigError`, `TemplateError`."""
+        super().__init__(config)
         self.plugins = plugins
         self.backend_name = config.backend.name
         self._backends = Backends(config, plugins)
-        self.backend = self._backends.make(self.backend_name)
+        try:
+            self.backend = self._backends.make(self.backend_name)
+        except PluginError as error:
+            error.hint = "; ".join(filter(None, (error.hint, _what_works_without(config))))
+            raise
         self.notes = self._backends.check_tables(self.backend_name)
         dialect = dialect_of(self.backend, self.backend_name, simulated=config.simulated)
         self.prompts = [Prompts(definition) for definition in definitions(config, dialect, self.backend.endpoints)]
@@ -65,10 +56,6 @@ class OpenProject:
     def provider(self) -> str:
         """Where requests go, as the state remembers it: open batches are at home there."""
         return self.config.provider.base_url
-
-    @property
-    def recipes(self) -> list[str]:
-        return in_order(self.config.recipes)
 
     @property
     def input_spec(self) -> InputSpec:
@@ -85,19 +72,6 @@ class OpenProject:
     def chained(self) -> bool:
         """Whether any recipe needs another one."""
         return any(prompts.definition.upstream for prompts in self.prompts)
-
-    @property
-    def variants(self) -> dict[str, list[str]]:
-        """The variants of each recipe in the order of the file; the first stands for it where only one is wanted."""
-        return selecting.variants_of(self.prompts)
-
-    def selection(self, recipes: Sequence[str], select: Sequence[str], limit: int | None = None) -> Selection:
-        """These recipes and no others. Raises `UsageError` for a recipe that the project does not have."""
-        return selecting.select(self.config, self.prompts, recipes, select, limit)
-
-    def with_needs(self, selection: Selection) -> Selection:
-        """The same, and what its recipes need: for what is going to be built."""
-        return replace(selection, recipes=selecting.with_needs(self.config, selection.recipes))
 
     def estimator(self, store: Store) -> Estimator:
         return self._estimator(store, None)
@@ -134,11 +108,14 @@ class OpenProject:
         return read_by(self.plugins, options_of(self.config), self.input_spec.options, name)
 
     def plan(self, store: Store, selection: Selection, deadline: float | None = None) -> Plan:
-        """What a run would do now, priced; `deadline` in seconds. Sends nothing. Raises what a run would raise before it
-        sends anything."""
-        check_outputs(self.config, self.plugins)
+        """What a run would do now, priced; `deadline` in seconds. Sends nothing. An output that nobody can write, which a
+        run refuses, is a note: it may be that the secret for it is not here."""
         recover(store)
         refreshed = self.refresh(store)
+        try:
+            check_outputs(self.config, self.plugins)
+        except UsageError as error:
+            refreshed.notes.append(f"a run would be refused: {error.message}")
         if selection.limit is not None:
             chosen = targets.listed(store, selection, sendable=True)
             runs.set_targets(store, NO_RUN, (target.id for target in islice(chosen, selection.limit)))
@@ -241,14 +218,14 @@ class OpenProject:
             settle(store)
         refreshed = self.refresh(store)
         self._check_can_send(store, order)
-        selection = self._freeze(store, run, order)
+        selection = freeze(store, run, order, self.config.project.name)
         if order.always_make:  # what depends on what is asked anew waits for it
             self._planner(store, run).replan_dependents()
         plan = self._priced(store, refreshed, selection, order.deadline)
         watcher.planned(plan, store)
         fresh_before = self._fresh(store, selection)
         work = bool(plan.requests or plan.batches)
-        with _no_usage_error_from_here() if work else nullcontext():
+        with no_usage_error_from_here() if work else nullcontext():
             stopped = self._send(store, run, plan, order, watcher, stop) if work else None
             result = Result(run if work else None, refreshed, stale.stale_groups(store, selection), stopped)
             result.paid = runs.may_have_paid(store, run)
@@ -300,52 +277,17 @@ class OpenProject:
             folder=self.config.state_path.with_name(self.config.state_path.name + ".batches"),
             project=self.config.project.name,
         )
-        planner = self._planner(store, run)
-        aftermath = Aftermath(self.prompts, planner, requests, stop, order.max_failures, watcher.grown)
-        awaited = sum(batch.requests for batch in work.batches if batch.awaited)
-        stopped = None
+        aftermath = Aftermath(
+            self.prompts, self._planner(store, run), requests, stop, order.max_failures, watcher.grown
+        )
         with self._backends.reachable(batches_too=bool(plan.batches) or self.backend.batches) as backend:
-            runs.set_running(store, run)
-            watcher.start(plan.requests + awaited, self.backend_name, lambda: work.gauges)
-            try:
-                for name, others in self._of_others(plan.batches):
-                    # collected if they are ready, and not waited for: this run was told to use another backend
-                    part = replace(work, requests=iter(()), retries=lambda: iter(()), batches=others, choice=None)
-                    stopped = engine.build(store, run, backend(name), name, self.provider, part, watcher, aftermath)
-                # what the batches of others gave back is asked now: the requests are read when they are pulled
-                if plan.requests or work.batches or self._to_send(store, plan.selection):
-                    stopped = self._build(store, run, backend(self.backend_name), work, watcher, aftermath)
-                    # a backend that does not ask again for what its answers made ready is asked again itself
-                    while stopped is None and requests.waiting:
-                        before = requests.handed_out
-                        work = replace(work, batches=(), limits=self._limits_left(store, run))
-                        stopped = self._build(store, run, backend(self.backend_name), work, watcher, aftermath)
-                        if requests.handed_out == before:
-                            break
-            finally:
-                watcher.finish()
+            sending = Sending(store, run, self.config, backend, watcher, aftermath)
+            stopped = sending.send(plan, work, requests, lambda: self._to_send(store, plan.selection))
         settle(store)
         return stopped
 
-    def _build(
-        self, store: Store, run: int, backend: Backend, work: Work, watcher: Watcher, aftermath: Aftermath
-    ) -> Stopped | None:
-        return engine.build(store, run, backend, self.backend_name, self.provider, work, watcher, aftermath)
-
-    def _limits_left(self, store: Store, run: int) -> Limits:
-        """The limits without what the run has spent already."""
-        limits = self.config.limits
-        if limits.max_cost_usd is None:
-            return limits
-        return replace(limits, max_cost_usd=max(SMALLEST_BUDGET, limits.max_cost_usd - runs.spent_usd(store, run)))
-
     def _to_send(self, store: Store, selection: Selection) -> int:
         return stale.requests_to_send(store, selection, ask_again_maybe_paid=self.config.retry.maybe_paid)
-
-    def _of_others(self, found: Sequence[batches.Open]) -> Iterator[tuple[str, list[Batch]]]:
-        """Open batches that other backends prepared, by backend."""
-        for name in sorted({item.backend for item in found} - {self.backend_name}):
-            yield name, [replace(item.batch, awaited=False) for item in found if item.backend == name]
 
     def _fresh(self, store: Store, selection: Selection) -> int:
         """Targets that are up to date, over the whole input, of the selected recipes."""
@@ -363,31 +305,6 @@ class OpenProject:
         state = "interrupted" if result.interrupted else "stopped" if by else "finished"
         runs.end(store, run, state, result.exit_code, by)
 
-    def _freeze(self, store: Store, run: int, order: Order) -> Selection:
-        """The selection as it stays for this run and for resuming it.
-
-        Reasons change while a run goes on, and a limit means "these, no others": both become a list of targets.
-        """
-        selection = order.selection
-        if selection.reasons == (UPSTREAM,):
-            raise UsageError(
-                "--select reason:upstream: these wait for what they need", "select artists instead: --select ID"
-            )
-        if order.run is not None and selection.run is not None:
-            runs.take_over_targets(store, order.run, run)
-            selection = replace(selection, run=run)
-        elif selection.plan is not None:
-            runs.set_targets(store, run, planfile.read(Path(selection.plan), store, self.config.project.name))
-            selection = replace(selection, plan=None, run=run)
-        if selection.reasons or selection.limit is not None:
-            chosen = targets.listed(store, selection, stale=not order.always_make, sendable=selection.limit is not None)
-            runs.set_targets(store, run, (target.id for target in islice(chosen, selection.limit)))
-            selection = replace(selection, reasons=(), limit=None, run=run)
-        if order.always_make:
-            targets.force(store, run, selection)
-        runs.update_selection(store, run, selection)
-        return selection
-
 
 def recover(store: Store) -> tuple[Settled, list[runs.Run]]:
     """Close runs that ended without a word, and say what is known of what they left open."""
@@ -395,13 +312,16 @@ def recover(store: Store) -> tuple[Settled, list[runs.Run]]:
     return settle(store), dead
 
 
-@contextmanager
-def _no_usage_error_from_here() -> Iterator[None]:
-    """Once something may have been sent, a state that fails stops the run; it no longer refuses it."""
+def _what_works_without(config: ProjectConfig) -> str:
+    """What to do where runs were made with this backend before, which cannot be had now; empty where there were none."""
     try:
-        yield
-    except StateError as error:
-        raise StoppedError(
-            f"stopped while answers were being kept: {error.message}",
-            error.hint or "what was recorded is kept; `bioforge resume` goes on and says what is unclear",
-        ) from error
+        with Store.read(config.state_path) as store:
+            known = any(run.backend == config.backend.name for run in runs.newest(store, limit=1000))
+    except StateError:  # there is no state, or none that can be read: that is said where it is used
+        known = False
+    if not known:
+        return ""
+    return (
+        "this project was built with it: install or mend the plugin that brought it (`bioforge plugins` says what is"
+        " wrong); `bioforge export`, `status`, `why`, `compare` and `audit` work without it"
+    )

@@ -26,19 +26,27 @@ def definitions(config: ProjectConfig, dialect: str, endpoints: Sequence[str]) -
     Raises `ConfigError` for a schema or an endpoint that cannot be used.
     """
     asked: dict[str, tuple[str, str | None]] = {}
-    variants: dict[str, list[Variant]] = {}
     with_schema = frozenset(name for name, recipe in config.recipes.items() if recipe.schema_ is not None)
-    for name in in_order(config.recipes):
+    for name, variants in expanded(config).items():
         recipe = config.recipes[name]
         schema = _schema(config, name, recipe)
         endpoint = _endpoint(config, name, recipe, endpoints)
-        variants[name] = expand(recipe.matrix, recipe.samples, {need: variants[need] for need in recipe.needs})
-        if not variants[name]:  # what is shared by needed recipes never agrees
-            raise ConfigError(f"{config.path.name}: recipe.{name}.needs: these recipes have no variant in common")
-        for variant in variants[name]:
+        for variant in variants:
             definition = _definition(config, name, recipe, endpoint, variant, schema, dialect, with_schema)
             _check_checks(config, definition, asked)
             yield definition
+
+
+def expanded(config: ProjectConfig) -> dict[str, list[Variant]]:
+    """The variants of each recipe as the project file alone has them, what is needed before what needs it. Raises
+    `ConfigError` for a recipe that has none."""
+    found: dict[str, list[Variant]] = {}
+    for name in in_order(config.recipes):
+        recipe = config.recipes[name]
+        found[name] = expand(recipe.matrix, recipe.samples, {need: found[need] for need in recipe.needs})
+        if not found[name]:  # what is shared by needed recipes never agrees
+            raise ConfigError(f"{config.path.name}: recipe.{name}.needs: these recipes have no variant in common")
+    return found
 
 
 def _check_checks(config: ProjectConfig, definition: Definition, asked: dict[str, tuple[str, str | None]]) -> None:

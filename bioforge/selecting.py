@@ -1,60 +1,61 @@
-"""From the words of a command to a selection: recipes with what they need, artists, reasons, variants."""
+"""What a project file names by itself, recipes and their variants, and from the words of a command to a selection."""
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import replace
 
 from bioforge.config import ProjectConfig
-from bioforge.config.relations import in_order
 from bioforge.errors import UsageError, nearest
-from bioforge.prompts import Prompts
-from bioforge.recipes import closure
+from bioforge.recipes import closure, expanded
 from bioforge.store import Selection
-from bioforge.variants import matches
+from bioforge.variants import Variant, matches
 
 VARIANT = "variant:"
 
 
-def select(
-    config: ProjectConfig,
-    prompts: Sequence[Prompts],
-    recipes: Sequence[str],
-    words: Sequence[str],
-    limit: int | None = None,
-) -> Selection:
-    """`words` are the values of `--select`. Raises `UsageError` for what the project does not have."""
-    known = in_order(config.recipes)
-    for name in recipes:
-        if name not in config.recipes:
-            hint = nearest(name, known) or f"recipes are: {', '.join(known)}"
-            raise UsageError(f"no recipe {name!r} in {config.path.name}", hint)
-    chosen = recipes or known
-    given = [word.removeprefix(VARIANT) for word in words if word.startswith(VARIANT)]
-    others = tuple(word for word in words if not word.startswith(VARIANT))
-    pairs = _variants(prompts, given, chosen) if given else ()
-    return Selection.parse(tuple(name for name in known if name in chosen), others, limit, pairs)
+class Names:
+    """A project's recipes and variants by name. Whoever only reads what was answered needs no more than this: no plugin is
+    asked for anything."""
 
+    def __init__(self, config: ProjectConfig) -> None:
+        """Raises `ConfigError` for a recipe that has no variants."""
+        self.config = config
+        self._expanded = expanded(config)
+        self.recipes = list(self._expanded)
+        """What is needed before what needs it."""
+        self.variants = {recipe: [variant.name for variant in found] for recipe, found in self._expanded.items()}
+        """Of each recipe in the order of the file; the first stands for it where only one is wanted."""
 
-def with_needs(config: ProjectConfig, recipes: Sequence[str]) -> tuple[str, ...]:
-    """These recipes and what they need, in dependency order."""
-    chosen = closure(recipes, {name: recipe.needs for name, recipe in config.recipes.items()})
-    return tuple(name for name in in_order(config.recipes) if name in chosen)
+    def selection(self, recipes: Sequence[str], words: Sequence[str], limit: int | None = None) -> Selection:
+        """These recipes and no others; `words` are the values of `--select`. Raises `UsageError` for what the project does
+        not have."""
+        known = self.recipes
+        for name in recipes:
+            if name not in known:
+                hint = nearest(name, known) or f"recipes are: {', '.join(known)}"
+                raise UsageError(f"no recipe {name!r} in {self.config.path.name}", hint)
+        chosen = recipes or known
+        given = [word.removeprefix(VARIANT) for word in words if word.startswith(VARIANT)]
+        others = tuple(word for word in words if not word.startswith(VARIANT))
+        pairs = _variants(self._expanded, given, chosen) if given else ()
+        return Selection.parse(tuple(name for name in known if name in chosen), others, limit, pairs)
 
-
-def variants_of(prompts: Sequence[Prompts]) -> dict[str, list[str]]:
-    """The variants of each recipe, in the order of the file."""
-    found: dict[str, list[str]] = {}
-    for one in prompts:
-        found.setdefault(one.definition.recipe, []).append(one.definition.variant)
-    return found
+    def with_needs(self, selection: Selection) -> Selection:
+        """The same, and what its recipes need, in dependency order: for what is going to be built."""
+        recipes = self.config.recipes
+        chosen = closure(selection.recipes, {name: recipe.needs for name, recipe in recipes.items()})
+        return replace(selection, recipes=tuple(name for name in self.recipes if name in chosen))
 
 
 def _variants(
-    prompts: Sequence[Prompts], given: Sequence[str], recipes: Collection[str]
+    expanded: Mapping[str, Sequence[Variant]], given: Sequence[str], recipes: Collection[str]
 ) -> tuple[tuple[str, str], ...]:
     """(recipe, variant) of those that any of these words means, and of those they build on."""
     upstream = {
-        (one.definition.recipe, one.definition.variant): tuple(one.definition.upstream.items()) for one in prompts
+        (recipe, variant.name): tuple(variant.upstream.items())
+        for recipe, variants in expanded.items()
+        for variant in variants
     }
     known = [name for recipe, name in upstream if recipe in recipes and name]
     for text in given:

@@ -18,9 +18,10 @@ if TYPE_CHECKING:
     from bioforge.config import ProjectConfig
     from bioforge.orders import Plan, Result
     from bioforge.project import OpenProject
+    from bioforge.selecting import Names
     from bioforge.store import Selection, Store
 
-Names = str | Sequence[str]
+Words = str | Sequence[str]
 
 
 class Project:
@@ -29,8 +30,9 @@ class Project:
     Methods do not return before they are done; on an event loop, `await asyncio.to_thread(project.run)`.
     """
 
-    def __init__(self, opened: OpenProject) -> None:
-        self._opened = opened
+    def __init__(self, names: Names) -> None:
+        self._names = names
+        self._opened: OpenProject | None = None
 
     @classmethod
     def load(
@@ -43,10 +45,10 @@ class Project:
         strict: bool | None = None,
     ) -> Self:
         """The project of a file, or of the folder it is in; without one, of the working folder. What is given wins over
-        the file. Raises `ConfigError` with every mistake of the file, `PluginError`, `TemplateError`."""
+        the file. Raises `ConfigError` with every mistake of the file. What only `plan` and `run` need is made ready by the
+        first of them: a backend that is missing keeps nobody from results."""
         from bioforge.config import load, with_overrides
-        from bioforge.plugins import build_manager
-        from bioforge.project import OpenProject
+        from bioforge.selecting import Names
 
         config = with_overrides(
             load(None if path is None else Path(path), os.environ),
@@ -55,34 +57,36 @@ class Project:
             max_cost=max_cost,
             strict=strict,
         )
-        return cls(OpenProject(config, build_manager(os.environ.get("BIOFORGE_LOAD_PLUGINS"))))
+        return cls(Names(config))
 
     @property
     def config(self) -> ProjectConfig:
-        return self._opened.config
+        return self._names.config
 
     @property
     def recipes(self) -> list[str]:
-        return list(self._opened.recipes)
+        return list(self._names.recipes)
 
     @property
     def notes(self) -> tuple[str, ...]:
         """What the environment overrides, and further lines worth showing."""
         return (*self.config.overrides, *self.config.notes)
 
-    def plan(self, recipes: Names = (), *, select: Names = (), limit: int | None = None) -> Plan:
-        """What a run would do now, with its price; nothing is sent. Raises `InputError`, `StateError` and `UsageError`."""
+    def plan(self, recipes: Words = (), *, select: Words = (), limit: int | None = None) -> Plan:
+        """What a run would do now, with its price; nothing is sent. Raises `InputError`, `StateError` and `UsageError`,
+        of which `PluginError` and `TemplateError` are kinds."""
         from bioforge.store import Store
 
-        selection = self._opened.with_needs(self._selection(recipes, select, limit))
+        selection = self._names.with_needs(self._selection(recipes, select, limit))
+        opened = self._open()
         with Store.open(self.config.state_path) as store:
-            return self._opened.plan(store, selection)
+            return opened.plan(store, selection)
 
     def run(
         self,
-        recipes: Names = (),
+        recipes: Words = (),
         *,
-        select: Names = (),
+        select: Words = (),
         limit: int | None = None,
         always_make: bool = False,
         max_failures: int | None = None,
@@ -100,17 +104,25 @@ class Project:
 
         order = Order(
             command="run",
-            selection=self._opened.with_needs(self._selection(recipes, select, limit)),
+            selection=self._names.with_needs(self._selection(recipes, select, limit)),
             always_make=always_make,
             max_failures=max_failures,
             wait=wait,
         )
-        return self._opened.run(order, _Watcher(progress), stop or Stop())
+        return self._open().run(order, _Watcher(progress), stop or Stop())
 
-    def results(self, recipe: str | None = None, *, select: Names = (), failed: bool = False) -> Iterator[Record]:
+    def results(self, recipe: str | None = None, *, select: Words = (), failed: bool = False) -> Iterator[Record]:
         """Every target's newest answer as an export record, streamed from the state; `failed`: only failures, with what
         was received. Also while a run is under way. Raises `StateError` when there is no state yet."""
         return self._records(self._selection(recipe or (), select, None), failed)
+
+    def _open(self) -> OpenProject:
+        from bioforge.plugins import build_manager
+        from bioforge.project import OpenProject
+
+        if self._opened is None:
+            self._opened = OpenProject(self.config, build_manager(os.environ.get("BIOFORGE_LOAD_PLUGINS")))
+        return self._opened
 
     def _records(self, selection: Selection, failed: bool) -> Iterator[Record]:
         from bioforge.store import Store, results
@@ -118,16 +130,16 @@ class Project:
         with Store.read(self.config.state_path) as store:
             yield from results.records(store, selection, failed_only=failed)
 
-    def _selection(self, recipes: Names, select: Names, limit: int | None) -> Selection:
+    def _selection(self, recipes: Words, select: Words, limit: int | None) -> Selection:
         if limit is not None and (type(limit) is not int or limit < 1):
             raise BadArgument(f"limit: expected a whole number from 1, found {limit!r}")
-        return self._opened.selection(_listed(recipes), _listed(select), limit)
+        return self._names.selection(_listed(recipes), _listed(select), limit)
 
     def __repr__(self) -> str:
         return f"<Project {self.config.project.name!r}: {self.config.path}>"
 
 
-def _listed(names: Names) -> Sequence[str]:
+def _listed(names: Words) -> Sequence[str]:
     return (names,) if isinstance(names, str) else names
 
 

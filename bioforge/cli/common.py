@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -14,6 +15,7 @@ if TYPE_CHECKING:
     from bioforge.config import ProjectConfig
     from bioforge.plugins import Plugins
     from bioforge.project import OpenProject
+    from bioforge.selecting import Names
 
 FileOption = Annotated[
     Path | None,
@@ -53,6 +55,16 @@ def load(file: Path | None) -> ProjectConfig:
     return config.load(file, os.environ)
 
 
+def open_names(file: Path | None) -> Names:
+    """What the project file names by itself: for whatever was answered already. Nothing that is wrong with a plugin, a
+    schema or a template keeps anybody from that. Says what the environment overrides."""
+    from bioforge.selecting import Names
+
+    config = load(file)
+    _say_notes((*config.overrides, *config.notes))
+    return Names(config)
+
+
 def open_project(
     file: Path | None,
     *,
@@ -63,17 +75,26 @@ def open_project(
 ) -> OpenProject:
     """The project with what flags say instead of the file; says what the environment overrides."""
     from bioforge.config import with_overrides
-    from bioforge.project import OpenProject
 
     config = with_overrides(
         load(file), backend=backend, concurrency=concurrency, max_cost=max_cost, strict=strict or None
     )
-    for line in (*config.overrides, *config.notes):
-        say(f"note: {line}")
+    _say_notes((*config.overrides, *config.notes))
+    return made_ready(config)
+
+
+def made_ready(config: ProjectConfig) -> OpenProject:
+    """With its backend and all that it asks. Raises `PluginError` where a plugin is missing or broken."""
+    from bioforge.project import OpenProject
+
     project = OpenProject(config, load_plugins())
-    for line in project.notes:
-        say(f"note: {line}")
+    _say_notes(project.notes)
     return project
+
+
+def _say_notes(notes: Iterable[str]) -> None:
+    for line in notes:
+        say(f"note: {line}")
 
 
 def load_plugins() -> Plugins:

@@ -11,15 +11,15 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from bioforge.cli.common import FileOption, SelectOption, check_format, complete_recipes, open_project
+from bioforge.cli.common import FileOption, SelectOption, check_format, complete_recipes, open_names
 from bioforge.cli.edge import command, say
 from bioforge.errors import EXIT_OK, UsageError, nearest
 
 if TYPE_CHECKING:
     from bioforge.cli.compare_show import Compared, Row
     from bioforge.comparing import Summary
-    from bioforge.project import OpenProject
     from bioforge.scoring import Scorer
+    from bioforge.selecting import Names
     from bioforge.store import Selection, Store
 
 
@@ -68,7 +68,7 @@ def compare(
     if sort is not None and sort not in SORTS:
         known = nearest(sort, SORTS) or f"orders are: {', '.join(SORTS)}"
         raise UsageError(f"--sort {sort}: no such order", known)
-    project = open_project(file)
+    project = open_names(file)
     name = recipe or _only_recipe_with_variants(project, score)
     # a selection has the recipes that are needed as well
     selection = project.selection((name,), select or ())
@@ -93,15 +93,10 @@ def compare(
     return EXIT_OK
 
 
-def _variants(project: OpenProject, recipe: str) -> list[str]:
-    """In the order of the file, samples one by one."""
-    return [prompts.definition.variant for prompts in project.prompts if prompts.definition.recipe == recipe]
-
-
-def _only_recipe_with_variants(project: OpenProject, score: str | None) -> str:
+def _only_recipe_with_variants(project: Names, score: str | None) -> str:
     """Recipes that judge another one have variants because that one does: they are not what is compared."""
     judges = {score, *(recipe.score for recipe in project.config.recipes.values())}
-    several = [name for name in project.recipes if len(_variants(project, name)) > 1 and name not in judges]
+    several = [name for name in project.recipes if len(project.variants[name]) > 1 and name not in judges]
     if len(several) == 1:
         return several[0]
     if several:
@@ -116,7 +111,7 @@ def _only_recipe_with_variants(project: OpenProject, score: str | None) -> str:
 
 @contextmanager
 def _scorer(
-    store: Store, project: OpenProject, selection: Selection, scored_by: str | None, flag: str | None
+    store: Store, project: Names, selection: Selection, scored_by: str | None, flag: str | None
 ) -> Iterator[Scorer | None]:
     """What scores answers; `flag` where the project file does not say it. Raises `UsageError`."""
     from dataclasses import replace
@@ -135,12 +130,12 @@ def _scorer(
     else:
         check_judge(scored_by, name, {other: recipe.needs for other, recipe in config.recipes.items()}, key)
         judging = replace(selection, recipes=(scored_by,), reasons=(), variants=())
-        yield ByJudge(name, _variants(project, name), judgements(store, judging))
+        yield ByJudge(name, project.variants[name], judgements(store, judging))
 
 
 def _compare(
     store: Store,
-    project: OpenProject,
+    project: Names,
     selection: Selection,
     scored_by: str | None,
     scorer: Scorer | None,
@@ -151,7 +146,7 @@ def _compare(
     from bioforge.store.variants import measured, spent
 
     (name,) = selection.recipes
-    known, chosen = _variants(project, name), set(selection.variants)
+    known, chosen = project.variants[name], set(selection.variants)
     variants = [variant for variant in known if not chosen or (name, variant) in chosen]
     if not variants:
         raise UsageError(f"--select: recipe {name!r} has no such variant", f"variants are: {'; '.join(known[:6])}")

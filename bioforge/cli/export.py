@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from bioforge.cli.common import FileOption, RecipeOption, SelectOption, check_destination, open_project
+from bioforge.cli.common import FileOption, RecipeOption, SelectOption, check_destination, load_plugins, open_names
 from bioforge.cli.edge import command, say
 from bioforge.errors import EXIT_OK, UsageError
 
@@ -46,20 +46,21 @@ def export(
     from bioforge.store import Store
     from bioforge.store.results import records
 
-    project = open_project(file)
-    selection = project.selection(recipe or (), select or ())
+    names = open_names(file)
+    config = names.config
+    selection = names.selection(recipe or (), select or ())
     if output is not None:
-        check_destination(project.config, output, "-o")
+        check_destination(config, output, "-o")
     if everything and not recipe:
         selection = replace(selection, recipes=())
     elif not everything and not selection.variants:
-        names = recipe or project.recipes
-        selection = replace(selection, variants=tuple((name, project.variants[name][0]) for name in names))
+        first = {name: variants[0] for name, variants in names.variants.items()}
+        selection = replace(selection, variants=tuple((name, first[name]) for name in recipe or first))
     name = writer_name(str(output or ""), format)
     table: dict[str, object] = {"formulas": "escape"} if escape_formulas else {}
-    table |= _options_of_output(project.config, name, output)
-    writer = write_with(project.plugins, options_of(project.config), name, table, f"--format {name}")
-    with Store.read(project.config.state_path) as store:
+    table |= _options_of_output(config, name, output)
+    writer = write_with(load_plugins(), options_of(config), name, table, f"--format {name}")
+    with Store.read(config.state_path) as store:
         rows = records(store, selection, failed_only=failed)
         if output is None and (writer.to_folder or writer.to_path):
             what = "a folder of files" if writer.to_folder else "where a path leads"

@@ -21,7 +21,7 @@ from bioforge.cli.common import (
     parse_seconds,
 )
 from bioforge.cli.edge import command, say
-from bioforge.errors import EXIT_FAILED, EXIT_OK, OutputError, UsageError, nearest
+from bioforge.errors import EXIT_FAILED, EXIT_OK, OutputError, TemplateError, UsageError, nearest
 
 if TYPE_CHECKING:
     from bioforge.orders import Plan
@@ -227,9 +227,8 @@ def why(
     gone = f"; removed from the input {when(removed)}" if removed is not None else ""
     place = f"  ({source}:{line}{gone})" if source else ""
     print(f"{artist_id}  {name}{place}")
-    used = _used_columns(file)
     for target in stories:
-        for text in _target_lines(target, used.get(target.recipe)):
+        for text in _target_lines(target):
             print(text)
     if not stories:
         print("  no targets yet: `bioforge plan` or `bioforge run` plans them")
@@ -237,13 +236,34 @@ def why(
     return EXIT_OK
 
 
-def _used_columns(file: Path | None) -> dict[str, frozenset[str] | None]:
-    """The columns each recipe's templates read, so that a change in others is not blamed."""
-    project = open_project(file)
-    return {prompts.definition.recipe: prompts.used_columns for prompts in project.prompts}
+def _used_columns(target: TargetStory) -> frozenset[str] | None:
+    """The columns that the target's templates read, as they were planned, so that a change in others is not blamed; None
+    for any."""
+    from bioforge.prompts import Definition, Prompts
+
+    wanted = target.wanted_definition
+    upstream = wanted.get("needs", {})
+    try:
+        return Prompts(
+            Definition(
+                recipe=target.recipe,
+                variant=target.variant,
+                endpoint="",
+                model=None,
+                instructions=wanted.get("instructions"),
+                input=wanted.get("input"),
+                prompt=wanted.get("prompt"),
+                parameters={},
+                for_all=wanted.get("for") == "all",
+                upstream=upstream,
+                needs_parsed=frozenset(upstream),
+            )
+        ).used_columns
+    except TemplateError:  # it did compile once: everything that changed is shown
+        return None
 
 
-def _target_lines(target: TargetStory, used: frozenset[str] | None) -> Iterator[str]:
+def _target_lines(target: TargetStory) -> Iterator[str]:
     from bioforge.cli.show import named, table, value, when
     from bioforge.plan import CHANGED, REMOVED, column_changes, definition_changes
     from bioforge.wording import money
@@ -262,7 +282,7 @@ def _target_lines(target: TargetStory, used: frozenset[str] | None) -> Iterator[
     if target.reason not in (None, REMOVED) and target.built_definition is not None:
         changes = list(definition_changes(target.built_definition, target.wanted_definition))
         if target.built_row is not None:
-            changes += column_changes(target.built_row, target.wanted_row, used)
+            changes += column_changes(target.built_row, target.wanted_row, _used_columns(target))
         changes += _needed_changes(target)
         for change in changes:
             yield f"    {change.part}"

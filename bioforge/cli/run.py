@@ -19,6 +19,7 @@ from bioforge.cli.common import (
     SelectOption,
     check_destination,
     check_format,
+    load,
     open_project,
     parse_seconds,
 )
@@ -136,8 +137,7 @@ def resume(
     from bioforge.store import Selection, Store, batches, runs
 
     seconds = parse_seconds(deadline)
-    project = open_project(file)
-    with Store.read(project.config.state_path) as store:
+    with Store.read(load(file).state_path) as store:
         last = runs.unfinished(store)
         spent = 0.0 if last is None else runs.spent_usd(store, last.id)
         waiting = bool(batches.open_batches(store))
@@ -187,7 +187,7 @@ def _budget_left(last: Run, spent: float, waiting: bool, given: float | None) ->
         raise UsageError(
             f"run {last.id} stopped at its budget of ${last.max_cost_usd:g}", "give this one a budget: --max-cost USD"
         )
-    from bioforge.project import SMALLEST_BUDGET
+    from bioforge.sending import SMALLEST_BUDGET
 
     return max(left, SMALLEST_BUDGET)
 

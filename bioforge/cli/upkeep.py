@@ -10,11 +10,13 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from bioforge.cli.common import FileOption, RecipeOption, open_project
+from bioforge.cli.common import FileOption, RecipeOption, made_ready, open_names, open_project
 from bioforge.cli.edge import command, say
-from bioforge.errors import EXIT_OK, UsageError
+from bioforge.errors import EXIT_OK, PluginError, UsageError
 
 if TYPE_CHECKING:
+    from bioforge.config import ProjectConfig
+    from bioforge.project import OpenProject
     from bioforge.store import Store
 
 Yes = Annotated[bool, typer.Option("-y", "--yes", help="Do not ask.")]
@@ -53,11 +55,13 @@ def accept(
     from bioforge.project import recover
     from bioforge.store import Store, upkeep
 
-    project = open_project(file)
-    selection = project.selection(recipe or (), select or ())
-    with Store.open(project.config.state_path) as store:
+    names = open_names(file)
+    selection = names.selection(recipe or (), select or ())
+    project = _ready_if_possible(names.config)
+    with Store.open(names.config.state_path) as store:
         recover(store)
-        project.refresh(store)
+        if project is not None:
+            project.refresh(store)
         number = upkeep.acceptable(store, selection)
         if not number:
             say("nothing to accept: no stale target of the selection has an answer")
@@ -66,6 +70,15 @@ def accept(
                 accepted = upkeep.accept(store, selection, run)
             say(f"{count(accepted, 'target')} accepted (recorded in the table `accepted`)")
     return EXIT_OK
+
+
+def _ready_if_possible(config: ProjectConfig) -> OpenProject | None:
+    """None without its backend, which is said: what is stale is then what the last plan or run found."""
+    try:
+        return made_ready(config)
+    except PluginError as error:
+        say(f"note: {error.message}: what is stale is as the last plan or run found it")
+        return None
 
 
 @command
@@ -81,9 +94,9 @@ def forget(
     from bioforge.store import Store, upkeep
     from bioforge.wording import money
 
-    project = open_project(file)
-    selection = project.selection(recipe or (), select)
-    with Store.open(project.config.state_path) as store:
+    names = open_names(file)
+    selection = names.selection(recipe or (), select)
+    with Store.open(names.config.state_path) as store:
         recover(store)
         weighed = upkeep.would_forget(store, selection)
         if not weighed.answers:

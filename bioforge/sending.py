@@ -1,0 +1,125 @@
+"""What a run sends: its order as a list of targets that stays, and its requests to one backend after another."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from itertools import islice
+from pathlib import Path
+
+from bioforge import engine, planfile
+from bioforge.aftermath import Aftermath
+from bioforge.config import ProjectConfig
+from bioforge.errors import StateError, StoppedError, UsageError
+from bioforge.events import Stopped
+from bioforge.interfaces import Backend, Limits, Work
+from bioforge.model import Batch
+from bioforge.orders import Order, Plan, Watcher
+from bioforge.plan import UPSTREAM
+from bioforge.requesting import Requests
+from bioforge.store import Selection, Store, batches, runs, targets
+
+SMALLEST_BUDGET = 1e-9
+"""US dollars: what is left when nothing is. Open batches are collected all the same; nothing more is sent."""
+
+
+def freeze(store: Store, run: int, order: Order, project: str) -> Selection:
+    """The selection as it stays for this run and for resuming it.
+
+    Reasons change while a run goes on, and a limit means "these, no others": both become a list of targets.
+    """
+    selection = order.selection
+    if selection.reasons == (UPSTREAM,):
+        raise UsageError(
+            "--select reason:upstream: these wait for what they need", "select artists instead: --select ID"
+        )
+    if order.run is not None and selection.run is not None:
+        runs.take_over_targets(store, order.run, run)
+        selection = replace(selection, run=run)
+    elif selection.plan is not None:
+        runs.set_targets(store, run, planfile.read(Path(selection.plan), store, project))
+        selection = replace(selection, plan=None, run=run)
+    if selection.reasons or selection.limit is not None:
+        chosen = targets.listed(store, selection, stale=not order.always_make, sendable=selection.limit is not None)
+        runs.set_targets(store, run, (target.id for target in islice(chosen, selection.limit)))
+        selection = replace(selection, reasons=(), limit=None, run=run)
+    if order.always_make:
+        targets.force(store, run, selection)
+    runs.update_selection(store, run, selection)
+    return selection
+
+
+@dataclass(frozen=True, slots=True)
+class Sending:
+    """One run at work; `backend` gives those that can be reached, by name."""
+
+    store: Store
+    run: int
+    config: ProjectConfig
+    backend: Callable[[str], Backend]
+    watcher: Watcher
+    aftermath: Aftermath
+
+    def send(
+        self, plan: Plan, work: Work, requests: Requests, anything_to_send: Callable[[], object]
+    ) -> Stopped | None:
+        """Collect what earlier runs left open, and send `requests`, which are those of `work`. Says what stopped it.
+
+        `anything_to_send` looks again: the batches of other backends may have given something back.
+        """
+        own = self.config.backend.name
+        awaited = sum(batch.requests for batch in work.batches if batch.awaited)
+        stopped = None
+        runs.set_running(self.store, self.run)
+        self.watcher.start(plan.requests + awaited, own, lambda: work.gauges)
+        try:
+            for name, others in _of_others(plan.batches, own):
+                # collected if they are ready, and not waited for: this run was told to use another backend
+                part = replace(work, requests=iter(()), retries=lambda: iter(()), batches=others, choice=None)
+                stopped = self._build(name, part)
+            # what the batches of others gave back is asked now: the requests are read when they are pulled
+            if plan.requests or work.batches or anything_to_send():
+                stopped = self._build(own, work)
+                # a backend that does not ask again for what its answers made ready is asked again itself
+                while stopped is None and requests.waiting:
+                    before = requests.handed_out
+                    work = replace(work, batches=(), limits=self._limits_left())
+                    stopped = self._build(own, work)
+                    if requests.handed_out == before:
+                        break
+        finally:
+            self.watcher.finish()
+        return stopped
+
+    def _build(self, name: str, work: Work) -> Stopped | None:
+        provider = self.config.provider.base_url
+        return engine.build(
+            self.store, self.run, self.backend(name), name, provider, work, self.watcher, self.aftermath
+        )
+
+    def _limits_left(self) -> Limits:
+        """The limits without what the run has spent already."""
+        limits = self.config.limits
+        if limits.max_cost_usd is None:
+            return limits
+        left = limits.max_cost_usd - runs.spent_usd(self.store, self.run)
+        return replace(limits, max_cost_usd=max(SMALLEST_BUDGET, left))
+
+
+def _of_others(found: Sequence[batches.Open], own: str) -> Iterator[tuple[str, list[Batch]]]:
+    """Open batches that other backends prepared, by backend."""
+    for name in sorted({item.backend for item in found} - {own}):
+        yield name, [replace(item.batch, awaited=False) for item in found if item.backend == name]
+
+
+@contextmanager
+def no_usage_error_from_here() -> Iterator[None]:
+    """Once something may have been sent, a state that fails stops the run; it no longer refuses it."""
+    try:
+        yield
+    except StateError as error:
+        raise StoppedError(
+            f"stopped while answers were being kept: {error.message}",
+            error.hint or "what was recorded is kept; `bioforge resume` goes on and says what is unclear",
+        ) from error
