@@ -31,6 +31,7 @@ from bioforge.model import Answer, Batch, BatchState, Failure, Paid, Request
 STATUSES: Mapping[BatchState, str] = {
     BatchState.PREPARING: "submitted",
     BatchState.PREPARED: "submitted",
+    BatchState.CREATING: "submitted",
     BatchState.UPLOADED: "submitted",
     BatchState.SUBMITTED: "submitted",
     BatchState.IN_PROGRESS: "in_progress",

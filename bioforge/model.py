@@ -155,7 +155,9 @@ class BatchState(StrEnum):
     PREPARING = "preparing"
     """Its members are being recorded; nothing was sent."""
     PREPARED = "prepared"
-    """Its members are complete; its file may or may not have arrived."""
+    """Its members are complete; its file may or may not have arrived, and no job was asked for."""
+    CREATING = "creating"
+    """The requests are on their way, where they go with the creation: the batch may or may not have been created."""
     UPLOADED = "uploaded"
     """Its file has arrived; the batch may or may not have been created."""
     SUBMITTED = "submitted"
@@ -173,6 +175,9 @@ class BatchState(StrEnum):
     RELEASED = "released"
     """It never came to be: its members were given back."""
 
+
+UNSUBMITTED = frozenset({BatchState.PREPARED, BatchState.CREATING, BatchState.UPLOADED})
+"""States in which its requests are complete, and no job is known that has them."""
 
 ENDED = frozenset({BatchState.COMPLETED, BatchState.FAILED, BatchState.EXPIRED, BatchState.CANCELLED})
 """States in which the provider will do nothing more, and results wait to be collected."""

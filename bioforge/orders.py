@@ -51,7 +51,8 @@ class Order:
 class Plan:
     """What a run would do. `requests` are the different ones it would send, `cost_usd` their price (None: unknown);
     `selection` is as it stays during the run. `choice` is how a backend with several ways would buy; `batches` are
-    those that earlier runs left open, `elsewhere` how many of them another provider has."""
+    those that earlier runs left open; another provider has those in `elsewhere`, and the backends of those in `unusable`
+    are not installed."""
 
     refreshed: Refreshed
     selection: Selection
@@ -60,7 +61,8 @@ class Plan:
     cost_usd: float | None
     choice: Choice | None = None
     batches: tuple[Open, ...] = ()
-    elsewhere: int = 0
+    elsewhere: tuple[Open, ...] = ()
+    unusable: tuple[Open, ...] = ()
 
 
 @dataclass(slots=True)

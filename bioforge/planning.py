@@ -10,6 +10,7 @@ from bioforge.errors import ConfigError
 from bioforge.events import Event, Failed, Unusable
 from bioforge.follow_ups import Chains, Link
 from bioforge.interfaces import Backend
+from bioforge.keeping import Keeper
 from bioforge.plan import (
     ANSWERED,
     CHANGED,
@@ -22,15 +23,12 @@ from bioforge.plan import (
     KnownRequest,
     KnownTarget,
     blocked,
-    column_changes,
     decide,
-    definition_changes,
-    upstream_changes,
 )
 from bioforge.prompts import Prompts, RenderError
-from bioforge.rendering import Blocked, Outcome, Renderer, Wanted
+from bioforge.rendering import Blocked, Outcome, Renderer, Wanted, form
 from bioforge.schemas import Schema, Valid
-from bioforge.store import Store, follow_ups, inputs, pending, targets, tokens, upstream, verdicts
+from bioforge.store import Store, bodies, follow_ups, inputs, pending, targets, tokens, upstream, verdicts
 from bioforge.store.follow_ups import FollowUp
 from bioforge.store.pending import Standing
 from bioforge.store.targets import EVERYBODY, Planned, PlannedArtist
@@ -43,13 +41,15 @@ Pair = tuple[str, str]
 class Counts:
     """`planned` targets were looked at, `reused` of them are served by an answer that is in the state already.
 
-    `checked` stored answers were checked by a schema anew, `misfits` of them no longer fit.
+    `checked` stored answers were checked by a schema anew, `misfits` of them no longer fit. `kept` ones belong to a
+    request that the backend writes differently now.
     """
 
     planned: int = 0
     reused: int = 0
     checked: int = 0
     misfits: int = 0
+    kept: int = 0
 
 
 @dataclass(slots=True)
@@ -81,11 +81,12 @@ class Planner:
         self.counts = Counts()
         self._store = store
         self._run = run
+        self._backend = backend
+        self._keeper = Keeper(store, self._known_requests, ask_again_maybe_paid=ask_again_maybe_paid)
         self._recipes = recipes
         self._by_pair = {_pair(prompts): prompts for prompts in recipes}
         self._renderer = Renderer(store, recipes, backend, ask_again_maybe_paid=ask_again_maybe_paid, run=run)
         self._chains = Chains(store, backend, self._known_requests, ask_again_maybe_paid=ask_again_maybe_paid, run=run)
-        self._changes: dict[Pair, _Changes] = {}
         self._definitions: dict[Pair, int] = {}
         self._for_all = {prompts.definition.recipe for prompts in recipes if prompts.definition.for_all}
 
@@ -118,9 +119,18 @@ class Planner:
         recipe, variant = _pair(prompts)
         definition = self._definition(prompts)
         planned = targets.planned_up_to(self._store, recipe, variant)
-        if planned == (definition, generation):
+        written, before = form(prompts, self._backend), bodies.form(self._store, recipe, variant)
+        # a state in which nobody took a note is left as it is: what differs shows when it is sent
+        otherwise = before is not None and before != written
+        if planned == (definition, generation) and not otherwise:
+            if before is None:
+                bodies.note_form(self._store, recipe, variant, written)
             return
+        self._keeper.only_form = (recipe, variant) if planned == (definition, generation) else None
         prompts.check_names(inputs.columns(self._store))
+        if otherwise and planned is not None and planned[0] == definition:
+            targets.unplan(self._store, recipe, variant)
+            planned = (definition, targets.NOTHING)
         if planned is None or planned[0] != definition:
             # said before there is any target: those of a plan that was broken off are retired like all others
             targets.set_planned(self._store, recipe, variant, definition, targets.NOTHING)
@@ -134,7 +144,9 @@ class Planner:
                 self._plan_page(prompts, page)
         how = counter_for(prompts.definition.model).counting.as_text()
         tokens.note_counting(self._store, recipe, variant, how, whole=since == targets.NOTHING)
+        bodies.note_form(self._store, recipe, variant, written)
         targets.set_planned(self._store, recipe, variant, definition, generation)
+        self._keeper.only_form = None
 
     def plan_unchecked(self) -> None:
         """Check answers that came in without their schema, as from elsewhere, and plan what that changes."""
@@ -173,6 +185,11 @@ class Planner:
                     self._replan(prompts, [item.id for item in page], consequences)
                 return
             self._replan(prompts, numbers, consequences)
+
+    def plan_again(self, recipe: str, variant: str, artists: Sequence[int]) -> None:
+        """Plan these targets as they would be rendered now."""
+        if (prompts := self._by_pair.get((recipe, variant))) is not None:
+            self._replan(prompts, artists, None)
 
     def replan_dependents(self, consequences: Consequences | None = None) -> None:
         """Plan anew whatever needs a target that has changed, in dependency order."""
@@ -243,10 +260,24 @@ class Planner:
         hashes = [outcome.request_hash for outcome in rendered.outcomes if isinstance(outcome, Wanted)]
         known = targets.known_targets(self._store, recipe, variant, [item.id for item in page])
         requests = self._known_requests(prompts, hashes)
+        unheard = [
+            item.id
+            for item, outcome in zip(page, rendered.outcomes, strict=True)
+            if isinstance(outcome, Wanted) and item.id in known and outcome.request_hash not in requests
+        ]
+        standing = self._keeper.standing(prompts, unheard, known)
         decided: list[Planned] = []
         following: list[FollowUp] = []
         for item, outcome, needs in zip(page, rendered.outcomes, rendered.upstream, strict=True):
             target = known.get(item.id)
+            if target is not None and item.id in standing.origins and isinstance(outcome, Wanted):
+                definition = self._definition(prompts)
+                kept = self._keeper.kept(prompts, item, outcome, needs, target, standing, definition)
+                if kept is not None:
+                    self.counts.kept += kept.decision.reason is None and target.request_hash != outcome.request_hash
+                    decided.append(kept)
+                    continue
+                target = self._keeper.still_forced(prompts, item, outcome, needs, target, standing)
             planned = self._decide(prompts, item, outcome, needs, target, requests, following)
             fresh = planned.decision.reason is None
             self.counts.reused += fresh and (target is None or target.built_response != planned.decision.response)
@@ -275,7 +306,7 @@ class Planner:
         forced = target is not None and target.forced(outcome.request_hash)
         accepted = target is not None and target.accepted_hash == outcome.request_hash
         link = Link(outcome, known) if forced or accepted else self._chains.link(prompts, outcome, known)
-        changes = self._changes_of(prompts).since(target, item, needs)
+        changes = self._keeper.named_changes(prompts, target, item, needs)
         decision = decide(link.wanted.request_hash, target, link.known, changes)
         if link.kind and decision.reason in (NEW, CHANGED):
             decision = Decision(link.kind, link.after)
@@ -324,12 +355,6 @@ class Planner:
             self._definitions[pair] = targets.definition_id(self._store, *pair, wanted)
         return self._definitions[pair]
 
-    def _changes_of(self, prompts: Prompts) -> _Changes:
-        pair = _pair(prompts)
-        if pair not in self._changes:
-            self._changes[pair] = _Changes(self._store, prompts)
-        return self._changes[pair]
-
 
 def _pair(prompts: Prompts) -> Pair:
     return prompts.definition.recipe, prompts.definition.variant
@@ -341,38 +366,3 @@ def _needs(prompts: Prompts) -> list[Pair]:
 
 def _is_unchecked(known: KnownRequest | None, schema: Schema) -> bool:
     return known is not None and known.response is not None and known.validation != schema.validation_hash
-
-
-class _Changes:
-    """What differs between what a target was built from and what it is wanted from, in a few words."""
-
-    def __init__(self, store: Store, prompts: Prompts) -> None:
-        self._store = store
-        self._wanted = prompts.definition.as_dict()
-        self._used = prompts.used_columns
-        self._for_all = prompts.definition.for_all
-        self._definitions: dict[int, list[str]] = {}
-
-    def since(self, target: KnownTarget | None, item: PlannedArtist, needs: str | None) -> str:
-        if target is None or target.built_response is None:
-            return ""
-        parts: list[str] = []
-        definition, row = target.built_definition, target.built_row
-        if definition is not None:
-            if definition not in self._definitions:
-                old = targets.definition(self._store, definition)
-                self._definitions[definition] = [change.short() for change in definition_changes(old, self._wanted)]
-            parts += self._definitions[definition]
-        if self._for_all:
-            return ", ".join(parts) or "artists"
-        if row is not None and row != item.row_hash:
-            before = targets.old_columns(self._store, item.id, row)
-            if before is not None:
-                now = {
-                    "artist_name": item.artist.artist_name,
-                    "artist_data": item.artist.artist_data,
-                    **item.artist.columns,
-                }
-                parts += [change.short() for change in column_changes(before, now, self._used)]
-        parts += [f"answer of {need}" for need in upstream_changes(target.built_upstream, needs)]
-        return ", ".join(parts)

@@ -225,7 +225,7 @@ class Plugins:
                 raise PluginError(
                     _claimed(name, hook, owners[name]), "uninstall one, or leave it out with BIOFORGE_LOAD_PLUGINS"
                 )
-        close = get_close_matches(name, owners, n=1, cutoff=0.7)
+        close = get_close_matches(name, owners, n=1, cutoff=0.6)
         near = f"did you mean {close[0]!r}?" if close else ""
         hint = f"known: {', '.join(sorted(owners)) or 'none'}"
         told = self.problems if self._warn is None else ()

@@ -135,7 +135,9 @@ class OpenProject(Names):
         priced = self.estimator(store).price(groups)
         found = batches.open_batches(store, selection)
         known = self.plugins.backends() if found else {}
-        ours = tuple(item for item in found if item.provider == self.provider and item.backend in known)
+        unusable = tuple(item for item in found if item.backend not in known)
+        elsewhere = tuple(item for item in found if item.provider != self.provider and item not in unusable)
+        ours = tuple(item for item in found if item not in unusable and item not in elsewhere)
         # a choice is made for what is under way as well: its tail is bought as was announced with it
         under_way = [item.batch for item in ours if item.backend == self.backend_name]
         job = Job(
@@ -149,7 +151,7 @@ class OpenProject(Names):
         if choice is not None:
             priced = self._estimator(store, choice.tier).price(groups)
         cost = total(priced, requests)
-        return Plan(refreshed, selection, priced, requests, cost, choice, ours, len(found) - len(ours))
+        return Plan(refreshed, selection, priced, requests, cost, choice, ours, elsewhere, unusable)
 
     def requests(
         self, store: Store, selection: Selection, which: Which = Which.STALE, run: int | None = None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -17,6 +18,7 @@ from bioforge.readers.foreign import FindReader
 from bioforge.readers.sources import Signature, Source, find, is_url
 from bioforge.store import Store, inputs
 from bioforge.store.inputs import Reading
+from bioforge.wording import counted
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,7 +60,11 @@ def refresh(
     planner = Planner(store, recipes, backend, ask_again_maybe_paid=ask_again_maybe_paid)
     planner.plan()
     counts = planner.counts
-    return Refreshed(reading, counts.planned, counts.reused, checked=counts.checked, misfits=counts.misfits)
+    done = Refreshed(reading, counts.planned, counts.reused, checked=counts.checked, misfits=counts.misfits)
+    if counts.kept:
+        kept = counted(counts.kept, "answer")
+        done.notes.append(f"the backend writes requests in another way now: {kept} kept; `run -B` asks for them anew")
+    return done
 
 
 # ------------------------------------------------------------------------------------------------------------ input
@@ -71,7 +77,7 @@ def read_input(store: Store, spec: InputSpec, find_reader: FindReader) -> Readin
     read_as: dict[str, object] = {"reader": spec.reader, "options": spec.options, "path": spec.path}
     if plugin := _plugin(spec, find_reader):  # another version of it may read something else
         read_as["plugin"] = plugin
-    reader = definition_hash(read_as)
+    reader = definition_hash(json.loads(json.dumps(read_as, default=str)))  # TOML has dates
     same_reader = inputs.remembered_reader(store) == reader
     found: list[Source]
     seen: dict[str, dict[str, Any]] = {}
@@ -123,7 +129,7 @@ def _signature_text(signature: Signature | None) -> str | None:
     """None for what has to be read each time: streams, and files too young for their clock to be trusted."""
     if signature is None or not signature.trusted:
         return None
-    return f"{signature.size}:{signature.mtime_ns}:{signature.inode}"
+    return signature.as_text()
 
 
 def _rows(sources: Iterable[Source], spec: InputSpec, find_reader: FindReader) -> Iterator[Artist | BadRow]:

@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from bioforge.errors import ConfigError
-from bioforge.fingerprint import canonical, request_hash
+from bioforge.fingerprint import canonical, definition_hash, request_hash
 from bioforge.interfaces import Backend
 from bioforge.model import Artist, Rendered
 from bioforge.plan import Upstream
@@ -64,6 +64,27 @@ def _wanted(prompts: Prompts, backend: Backend, rendered: Rendered, count: Calla
         raise ConfigError(f"recipe.{definition.recipe}: {error.message}", error.hint) from None
     digest = request_hash(rendered.endpoint, body, definition.dialect, definition.sample)
     return Wanted(digest, body, _tokens(rendered, count), rendered)
+
+
+def form(prompts: Prompts, backend: Backend) -> str:
+    """How a backend writes a recipe's requests, as a hash: that of a body with the templates in the place of texts.
+
+    Two backends that write alike have the same one, and so have two versions of a plugin; options count where they
+    change a body. Empty where there is no such body. What depends on the texts themselves shows when they are sent.
+    """
+    definition = prompts.definition
+    written = Rendered(
+        definition.endpoint,
+        definition.model,
+        definition.instructions,
+        definition.input,
+        definition.prompt,
+        definition.sent_parameters(),
+    )
+    try:
+        return definition_hash(backend.body(written))
+    except Exception:  # said in so many words when a real one is rendered
+        return ""
 
 
 def render(prompts: Prompts, backend: Backend, artist: Artist) -> Wanted:

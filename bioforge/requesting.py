@@ -8,10 +8,12 @@ from collections.abc import Iterator, Mapping, Sequence
 from bioforge.errors import BioforgeError
 from bioforge.estimate import Estimator, output_limit
 from bioforge.events import Event, Started
+from bioforge.fingerprint import canonical
 from bioforge.interfaces import Backend
 from bioforge.model import Request
 from bioforge.plan import FORCED
-from bioforge.prompts import Prompts
+from bioforge.planning import Planner
+from bioforge.prompts import Prompts, RenderError
 from bioforge.rendering import Outcome, Renderer, Wanted
 from bioforge.store import Selection, Store, pending
 from bioforge.store.pending import Pending, Standing, Which
@@ -49,6 +51,7 @@ class Requests(Iterator[Request]):
         self._estimator = estimator
         self._selection = selection
         self._which = which
+        self._all = recipes
         self._again = ask_again_maybe_paid
         self._run = run
         self._renderer = Renderer(store, recipes, backend, ask_again_maybe_paid=ask_again_maybe_paid, run=run)
@@ -59,6 +62,8 @@ class Requests(Iterator[Request]):
         """Requests so far."""
         self._offered: set[str] = set()
         """Hashes of requests that are ready, and were not handed out yet."""
+        self._planned_again: set[int] = set()
+        """Targets whose requests were not written as planned."""
         self._unrecorded: set[str] = set()
         """Hashes of requests that were handed out, and stand nowhere in the state yet."""
 
@@ -128,17 +133,13 @@ class Requests(Iterator[Request]):
         return iter([(item, outcomes.get(item.target)) for item in items])
 
     def _request(self, item: Pending, outcome: Outcome | None) -> Request | None:
-        """None where what it needs has changed since the target was read: it is planned anew then."""
+        """None where it would be another one now: the target is planned anew then, and asked for by what that says."""
         prompts = self._recipes[item.recipe, item.variant]
         definition = prompts.definition
         body = self._body(prompts, item, outcome)
         if body is None:
-            if definition.upstream:
-                return None
-            raise BioforgeError(
-                f"artist {item.artist.artist_id}: recipe {item.recipe!r} renders differently from what was planned",
-                "a template must give the same text each time; nothing was sent for this artist",
-            )
+            self._plan_again(prompts, item)
+            return None
         return Request(
             request_hash=item.request_hash,
             endpoint=definition.endpoint,
@@ -160,5 +161,63 @@ class Requests(Iterator[Request]):
         if item.follow_up is not None:
             return item.follow_up.encode("utf-8", "surrogatepass")
         if outcome is None:
-            outcome = self._renderer.page(prompts, [PlannedArtist(item.number, "", item.artist)]).outcomes[0]
+            outcome = self._outcome(prompts, item)
         return outcome.body if isinstance(outcome, Wanted) and outcome.request_hash == item.request_hash else None
+
+    def _outcome(self, prompts: Prompts, item: Pending) -> Outcome:
+        return self._renderer.page(prompts, [PlannedArtist(item.number, "", item.artist)]).outcomes[0]
+
+    # ----------------------------------------------------------------------------------- what is not as it was planned
+
+    def _plan_again(self, prompts: Prompts, item: Pending) -> None:
+        """A backend writes this text otherwise than when it was planned, though it writes others alike; or what the
+        target needs has changed since it was read, and it is planned anew already.
+
+        Raises `BioforgeError` for what is another request each time: it cannot be planned.
+        """
+        known = next(self._pending([item.target]), None)
+        if known is None or known.request_hash != item.request_hash:
+            return
+        first, second = self._outcome(prompts, item), self._outcome(prompts, item)
+        if not isinstance(first, Wanted) or not isinstance(second, Wanted):
+            if prompts.definition.upstream:
+                return
+            raise self._unstable(item, first if isinstance(first, RenderError) else second)
+        if first.request_hash != second.request_hash or item.target in self._planned_again:
+            raise self._unstable(item, second)
+        planner = Planner(self._store, self._all, self._backend, ask_again_maybe_paid=self._again, run=self._run)
+        planner.plan_again(item.recipe, item.variant, [item.number])
+        again = [item.target]
+        for shared in pending.sharing(self._store, [item.request_hash]):
+            planner.plan_again(shared.recipe, shared.variant, [shared.artist])
+            again.append(shared.target)
+        self._planned_again.update(again)
+        self._ready.extendleft(reversed(again))
+
+    def _unstable(self, item: Pending, outcome: Outcome) -> BioforgeError:
+        who = f"artist {item.artist.artist_id}: recipe {item.recipe!r}"
+        if isinstance(outcome, Wanted) and (plugin := _plugin(self._backend)):
+            bodies = {canonical(self._backend.body(outcome.rendered)) for _ in range(3)}
+            if len(bodies) > 1 or item.target in self._planned_again:
+                return BioforgeError(
+                    f"{who}: {plugin} writes another request each time: body() gives another one for the same texts",
+                    "this is a mistake of the plugin: no time and no random number may stand in a body; nothing was"
+                    " sent for this artist",
+                )
+        return BioforgeError(
+            f"{who} renders differently from what was planned",
+            "a template must give the same text each time; nothing was sent for this artist",
+        )
+
+
+def _plugin(backend: Backend) -> str:
+    """Who wrote a backend, in words; empty for what is built in."""
+    from importlib.metadata import entry_points
+
+    module = type(backend).__module__.partition(".")[0]
+    if module == "bioforge":
+        return ""
+    for entry in entry_points(group="bioforge"):
+        if entry.module.partition(".")[0] == module and entry.dist is not None:
+            return f"plugin {entry.dist.name!r} {entry.dist.version}"
+    return f"backend {type(backend).__name__} of {type(backend).__module__}"

@@ -25,6 +25,7 @@ class AsyncLanes(Lanes):
         self._loop = asyncio.new_event_loop()
         self._thread = threading.Thread(target=self._run, name="bioforge-calls", daemon=True)
         self._started = False
+        self._leaving = False
         self._closed = False
 
     def submit(self, launches: Sequence[Launch]) -> None:
@@ -65,12 +66,17 @@ class AsyncLanes(Lanes):
             if self._sender is None:
                 self._sender = self._open_sender()
             outcome = await self._sender.send(launch.request, launch.client_request_id)
-        except Exception as error:
+        except GeneratorExit:
+            raise
+        except BaseException as error:  # a SystemExit would end the loop, and with it everybody's calls
+            if self._leaving and isinstance(error, asyncio.CancelledError):
+                raise
             outcome = broken(error)
         self.put(launch, outcome)
 
     async def _leave(self) -> None:
         """Cancels what is still in flight, then closes the client."""
+        self._leaving = True
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)

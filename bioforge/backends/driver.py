@@ -9,10 +9,13 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Sequence
 from queue import Empty, SimpleQueue
 
+from bioforge.backends.word import broken, kept
 from bioforge.events import Event, Launch, Started, Stopped
 from bioforge.interfaces import Outcome, Work
-from bioforge.model import Failure, Paid, Request
+from bioforge.model import Request
 from bioforge.window import Window
+
+__all__ = ["Lanes", "broken", "drive"]
 
 Clock = Callable[[], float]
 Finished = tuple[Launch, Outcome]
@@ -67,8 +70,8 @@ class Lanes(ABC):
         """Ends the lanes. `abandon`: without waiting for what is still in flight; its outcomes are lost."""
 
     def put(self, launch: Launch, outcome: Outcome) -> None:
-        """Called when an attempt has ended, from any thread."""
-        self._finished.put((launch, outcome))
+        """Called when an attempt has ended, from any thread. What a sender must not give is never passed on."""
+        self._finished.put((launch, kept(outcome)))
 
     def wake(self) -> None:
         """Ends a `wait`. Safe in a signal handler, also when the handler interrupts `wait` itself."""
@@ -152,12 +155,6 @@ def drive(
         _SHORT_TURNS.__exit__()
         work.gauges = window.gauges(clock())
         lanes.close(abandon)
-
-
-def broken(error: BaseException) -> Outcome:
-    """The outcome of an attempt whose sender raised, which it must not: nobody knows what became of it."""
-    message = f"{type(error).__name__}: {error}"
-    return Outcome(failure=Failure("internal", message), paid=Paid.MAYBE, retryable=False)
 
 
 def _asked_to_stop(reason: str, abandoned: bool) -> Stopped:

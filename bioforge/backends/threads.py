@@ -38,6 +38,6 @@ class ThreadLanes(Lanes):
     def _send(self, launch: Launch) -> None:
         try:
             outcome = self._sender.send(launch.request, launch.client_request_id)
-        except Exception as error:
+        except BaseException as error:  # a SystemExit would end nothing but this attempt's chance to be told
             outcome = broken(error)
         self.put(launch, outcome)

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import json
 import time
+from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from datetime import datetime
 from typing import TYPE_CHECKING
 
-from bioforge.model import BatchState
+from bioforge.model import UNSUBMITTED
 from bioforge.plan import IN_BATCH, INVALID, MAYBE_PAID, SKIPPED, UPSTREAM
 from bioforge.wording import duration, money
 
@@ -170,7 +171,7 @@ def counted_words(priced: Sequence[Priced]) -> str:
 
 def batch_lines(plan: Plan) -> Iterator[str]:
     """What is open at the provider: asked for, and not asked again."""
-    unsent = [item.batch for item in plan.batches if item.batch.state in (BatchState.PREPARED, BatchState.UPLOADED)]
+    unsent = [item.batch for item in plan.batches if item.batch.state in UNSUBMITTED]
     if unsent:
         known = [batch.estimated_usd for batch in unsent if batch.estimated_usd is not None]
         price = f"for about {money(sum(known))}" if len(known) == len(unsent) else "at an unknown price"
@@ -185,11 +186,15 @@ def batch_lines(plan: Plan) -> Iterator[str]:
             f" {count(sum(item.batch.requests for item in sent), 'request')}, not asked again; a run collects what is"
             " ready, and asks again only for what comes back without an answer"
         )
-    if plan.elsewhere:
+    for backend, number in sorted(Counter(item.backend for item in plan.unusable).items()):
         yield (
-            f"warning: {count(plan.elsewhere, 'open batch', 'open batches')} at another provider, or of a backend that is"
-            " not installed (`bioforge status --format json` says which): set base_url back to collect it, or give it up"
-            " with `bioforge batch abandon`"
+            f"warning: {count(number, 'open batch', 'open batches')} of the backend {backend!r}, which is not installed:"
+            " install its plugin to collect what is there, or give it up with `bioforge batch abandon`"
+        )
+    for (backend, place), number in sorted(Counter((item.backend, item.provider) for item in plan.elsewhere).items()):
+        yield (
+            f"warning: {count(number, 'open batch', 'open batches')} of the backend {backend!r} at {place}: set base_url"
+            " back to collect what is there, or give it up with `bioforge batch abandon`"
         )
 
 

@@ -22,6 +22,9 @@ from bioforge.errors import InputError, nearest
 
 STDIN = "-"
 _RACY_NS = 100_000_000
+_BESIDE = ("-wal", ".wal")
+"""What is added to the name of a database by SQLite and DuckDB for the file of what was written last, which belongs to
+its content until it is written into the database itself."""
 _GZIP = b"\x1f\x8b"
 
 
@@ -29,13 +32,15 @@ _GZIP = b"\x1f\x8b"
 class Signature:
     """What one look at a file says about its content without reading it.
 
-    Times are nanoseconds since 1970. Two signatures are equal when size, time of change and inode are.
+    Times are nanoseconds since 1970. Two signatures are equal when size, time of change and inode are, those of the
+    files `beside` it included.
     """
 
     size: int
     mtime_ns: int
     inode: int
     looked_ns: int = field(compare=False)
+    beside: tuple[Signature, ...] = ()
 
     @property
     def trusted(self) -> bool:
@@ -44,7 +49,10 @@ class Signature:
         Clocks of file systems tick coarsely: a file changed less than 0.1 s before this look (or in the future) can
         change again under the same time and size.
         """
-        return self.looked_ns - self.mtime_ns >= _RACY_NS
+        return self.looked_ns - self.mtime_ns >= _RACY_NS and all(other.trusted for other in self.beside)
+
+    def as_text(self) -> str:
+        return ";".join(f"{one.size}:{one.mtime_ns}:{one.inode}" for one in (self, *self.beside))
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,7 +81,8 @@ class Source:
             raise _refused(self.name, error) from error
 
     def signature(self) -> Signature | None:
-        """By one `stat`; None for standard input, pipes and other streams that are gone once they were read."""
+        """By a `stat` of the file and of those that belong to it; None for standard input, pipes and other streams that
+        are gone once they were read."""
         if self.path is None:
             return None
         now = time.time_ns()  # before the look: a change in between makes it less trusted, not more
@@ -83,7 +92,8 @@ class Source:
             raise _refused(self.name, error) from error
         if not stat.S_ISREG(found.st_mode):
             return None
-        return Signature(found.st_size, found.st_mtime_ns, found.st_ino, now)
+        beside = tuple(_beside(self.path, now))
+        return Signature(found.st_size, found.st_mtime_ns, found.st_ino, now, beside)
 
     @contextmanager
     def open(self) -> Iterator[IO[bytes]]:
@@ -100,6 +110,16 @@ class Source:
                 return
             with gzip.open(raw) as unpacked:
                 yield cast(IO[bytes], unpacked)
+
+
+def _beside(path: Path, now: int) -> Iterator[Signature]:
+    for suffix in _BESIDE:
+        try:
+            found = os.stat(f"{path}{suffix}")
+        except (OSError, ValueError):
+            continue
+        if stat.S_ISREG(found.st_mode) and found.st_size:  # one without content comes and goes with who reads
+            yield Signature(found.st_size, found.st_mtime_ns, found.st_ino, now)
 
 
 @contextmanager

@@ -12,7 +12,7 @@ from typing import Any
 
 from bioforge.events import Launch
 from bioforge.interfaces import Member
-from bioforge.model import Batch, BatchProblem, BatchState, Request, Usage
+from bioforge.model import Batch, BatchProblem, BatchState, Failure, Request, Usage
 from bioforge.plan import IN_BATCH, MAYBE_PAID
 from bioforge.store.database import Store, bump_results
 from bioforge.store.selection import Selection
@@ -142,34 +142,57 @@ def newest(store: Store, limit: int | None = None, *, open_only: bool = False) -
 
 def give_up(store: Store, batch: Batch) -> int:
     """Stop waiting for a batch: nobody can know the fate of its requests any more. Returns how many those are."""
-    why = f"given up: {IN_BATCH} {batch.name}"
     with store.transaction() as connection:
-        digests = connection.execute(
-            "SELECT request_hash FROM attempts WHERE batch = ? AND outcome = 'started'", (batch.key,)
-        ).fetchall()
-        connection.execute(
-            f"UPDATE attempts SET outcome = '{MAYBE_PAID}', paid = 'maybe', error_class = 'abandoned', error_message = ?"
-            " WHERE batch = ? AND outcome = 'started'",
-            (why, batch.key),
-        )
-        connection.executemany(
-            f"UPDATE requests SET state = '{MAYBE_PAID}', error_class = 'abandoned', error_message = ?, batch = NULL"
-            " WHERE request_hash = ? AND batch = ?",
-            ((why, digest, batch.key) for (digest,) in digests),
-        )
-        connection.executemany(
-            f"UPDATE targets SET reason = '{MAYBE_PAID}', detail = ?, reason_before = NULL, detail_before = NULL"
-            f" WHERE request_hash = ? AND reason = '{IN_BATCH}'",
-            ((f"abandoned: {why}", digest) for (digest,) in digests),
-        )
+        number = _nobody_knows(connection, batch.key, Failure("abandoned", f"given up: {IN_BATCH} {batch.name}"))
         connection.execute("UPDATE batches SET state = ? WHERE key = ?", (str(BatchState.COLLECTED), batch.key))
         bump_results(connection)
+    return number
+
+
+def free_orphans(store: Store) -> int:
+    """Free the open members of batches that the state has never heard of, whose backend told only of them: nobody would
+    collect them, ever. Something may have been sent. Returns how many."""
+    keys = store.rows(
+        "WITH RECURSIVE named (key) AS ("
+        " SELECT min(batch) FROM attempts WHERE batch IS NOT NULL UNION ALL"
+        " SELECT (SELECT min(batch) FROM attempts WHERE batch > named.key) FROM named WHERE named.key IS NOT NULL)"
+        " SELECT key FROM named WHERE key NOT IN (SELECT key FROM batches)"
+        " AND EXISTS (SELECT 1 FROM attempts WHERE batch = named.key AND outcome = 'started')"
+    )
+    number = 0
+    for (key,) in keys:
+        with store.transaction() as connection:
+            number += _nobody_knows(connection, key, Failure("interrupted", f"nothing is known of batch {key}"))
+            bump_results(connection)
+    return number
+
+
+def _nobody_knows(connection: sqlite3.Connection, key: str, why: Failure) -> int:
+    """The open members of a batch may have been paid for, and that will stay so. Returns how many those are."""
+    digests = connection.execute(
+        "SELECT request_hash FROM attempts WHERE batch = ? AND outcome = 'started'", (key,)
+    ).fetchall()
+    connection.execute(
+        f"UPDATE attempts SET outcome = '{MAYBE_PAID}', paid = 'maybe', error_class = ?, error_message = ?"
+        " WHERE batch = ? AND outcome = 'started'",
+        (why.error_class, why.message, key),
+    )
+    connection.executemany(
+        f"UPDATE requests SET state = '{MAYBE_PAID}', error_class = ?, error_message = ?, batch = NULL"
+        " WHERE request_hash = ? AND batch = ?",
+        ((why.error_class, why.message, digest, key) for (digest,) in digests),
+    )
+    connection.executemany(
+        f"UPDATE targets SET reason = '{MAYBE_PAID}', detail = ?, reason_before = NULL, detail_before = NULL"
+        f" WHERE request_hash = ? AND reason = '{IN_BATCH}'",
+        ((f"{why.error_class}: {why.message}", digest) for (digest,) in digests),
+    )
     return len(digests)
 
 
 def release_elsewhere(store: Store, provider: str) -> int:
-    """Let go of batches that were prepared for another provider and never got there: no job can have come of them.
-    `settle` gives their members back. Returns how many."""
+    """Let go of batches that were prepared for another provider and never got there: no job can have come of them,
+    since that it is being created is recorded before it is. `settle` gives their members back. Returns how many."""
     if not store.value("SELECT 1 FROM batches WHERE state = 'prepared' AND provider <> ? LIMIT 1", (provider,)):
         return 0
     with store.transaction() as connection:

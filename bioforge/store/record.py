@@ -270,11 +270,12 @@ class Settled:
 def settle(store: Store) -> Settled:
     """Say what is known of requests that were left open, once nobody can be working on them any more.
 
-    Those in batches go on without anybody, except where nothing of a batch was sent yet.
+    Those in batches go on without anybody, except where nothing of a batch was sent yet, or nothing is known of it.
     """
     _release_unsent(store)
+    freed = batches.free_orphans(store)
     if not store.value("SELECT 1 FROM requests WHERE state IN ('started', 'waiting') LIMIT 1"):
-        return Settled()
+        return Settled(freed)
     unclear = (
         "EXISTS (SELECT 1 FROM attempts x WHERE x.request_hash = requests.request_hash AND x.paid = 'maybe'"
         " AND x.id > coalesce((SELECT max(y.id) FROM attempts y WHERE y.request_hash = requests.request_hash"
@@ -303,7 +304,7 @@ def settle(store: Store) -> Settled:
             [(state, failure_text(error_class, message), 0, digest) for state, error_class, message, digest in settled],
         )
         bump_results(connection)
-    return Settled(attempts, sum(1 for _, state, _, _ in rows if state == INTERRUPTED))
+    return Settled(attempts + freed, sum(1 for _, state, _, _ in rows if state == INTERRUPTED))
 
 
 def _release_unsent(store: Store) -> None:

@@ -28,8 +28,8 @@ from bioforge.events import (
     Succeeded,
     Unusable,
 )
-from bioforge.interfaces import Member, RetryPolicy, Work
-from bioforge.model import Answer, Batch, BatchProblem, BatchState, Paid, Request, Usage
+from bioforge.interfaces import Member, Outcome, RetryPolicy, Work
+from bioforge.model import Answer, Batch, BatchProblem, BatchState, Failure, Paid, Request, Usage
 
 from .fake_service import (
     AT_ONCE,
@@ -663,6 +663,7 @@ class TestWithoutFiles:
             "b1 preparing",
             "members of b1 × 3",
             "b1 prepared",
+            "b1 creating",
             "create b1",
             "b1 submitted",
             "look at b1",
@@ -671,6 +672,70 @@ class TestWithoutFiles:
             "answers × 3",
             "b1 collected",
         ]
+
+    def test_what_was_sealed_is_sent_without_looking_for_it(self) -> None:
+        """That it is being created is durable before it is: a stranger's job must not hold up what nobody asked for."""
+        first = _died_at(World.inline(requests(3)), "b1 prepared")
+        first.service.stranger(3, SLOW)  # type: ignore[attr-defined]
+        world = first.next(requests(3)).run()
+        assert world.story[3:6] == ["b1 creating", "create b1", "b1 submitted"]
+        assert (world.service.calls("find"), world.book.count()) == ([], {"answered": 3})
+
+    def test_what_was_being_created_is_looked_for_before_anything_else_is_sent(self) -> None:
+        sealed = _died_at(World.inline(requests(3)), "b1 prepared")
+        killed = sealed.next(requests(3, 3), batches=())  # a run that goes on with none of the open ones
+        killed.service.after = _dies("create b2")
+        with pytest.raises(Crash):
+            killed.run()
+        assert [batch.state for batch in killed.book.open()] == [BatchState.PREPARED, BatchState.CREATING]
+        world = killed.next().run()
+        assert world.service.calls("create", "find")[:3] == ["create b2", "find b2", "create b1"]
+        assert (world.sizes, world.book.count()) == ([3, 3], {"answered": 6})
+
+    @pytest.mark.parametrize("refusal", [KEY, FORBIDDEN], ids=["key", "permission"])
+    def test_when_the_account_is_refused_nothing_was_created_and_nothing_is_looked_for(self, refusal: Trouble) -> None:
+        world = World.inline(requests(3))
+        world.service.trouble = {"create": [refusal]}
+        world.run()
+        assert (world.kind, world.book.count()) == ("key", {"in batch": 3})
+        assert world.story[-4:] == ["b1 creating", "create b1", "b1 prepared", "stopped: key"]
+        assert world.notes(BatchState.PREPARED) == ["", "it was not created"]
+        later = world.next(requests(3)).run()
+        assert later.service.calls("create", "find") == ["create b1"] * 2
+        assert later.book.count() == {"answered": 3}
+
+    @pytest.mark.parametrize("first", [LOST, DROPPED], ids=["lost", "dropped"])
+    def test_when_the_account_is_refused_after_an_unclear_end_it_is_looked_for(self, first: Trouble) -> None:
+        world = World.inline(requests(3))
+        world.service.courses, world.service.trouble = [Course(looks=9)], {"create": [first, KEY], "find": [KEY]}
+        world.run()
+        assert world.kind == "key"
+        assert [batch.state for batch in world.book.open()] == [BatchState.CREATING]
+        later = world.next(requests(3))
+        later.service.trouble = {}
+        later.run()
+        assert (later.sizes, later.book.count()) == ([3], {"answered": 3})
+
+    def test_an_account_that_may_have_been_charged_before_it_was_refused_is_not_trusted(self) -> None:
+        world = World.inline(requests(3))
+        unclear = Outcome(failure=Failure("quota", "no money left"), paid=Paid.MAYBE, stops_run=True)
+        world.service.trouble = {"create": [Trouble(unclear, done=True)]}
+        world.run()
+        assert [batch.state for batch in world.book.open()] == [BatchState.CREATING]
+        later = world.next(requests(3)).run()
+        assert (later.sizes, later.book.count()) == ([3], {"answered": 3})
+
+    def test_a_job_of_which_no_state_is_told_is_looked_at(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        world = World.inline(requests(3))
+        create = FakeInlineService.create_from
+
+        def wordless(self: FakeInlineService, batch: Batch, project: str, path: Path) -> Batch:
+            return replace(create(self, batch, project, path), state=batch.state)
+
+        monkeypatch.setattr(FakeInlineService, "create_from", wordless)
+        world.run()
+        assert "b1 submitted" in world.story
+        assert world.book.count() == {"answered": 3}
 
     def test_the_file_goes_with_the_creation_and_is_removed(self, tmp_path: Path) -> None:
         folder = tmp_path / "batches"
@@ -792,6 +857,8 @@ class TestWithoutFiles:
         world.tick = lambda moment: world.stop.raise_level()
         world.run()
         assert world.kind == "interrupted"
+        assert world.stopped is not None
+        assert world.stopped.message == "interrupted: 1 batch may have been created"
         assert world.book.count() == {"in batch": 3}
         later = world.next(requests(3)).run()
         assert (later.sizes, later.book.count()) == ([3], {"answered": 3})

@@ -215,6 +215,19 @@ class TestReaders:
         install("bioforge-names", NAMES.replace(".strip()", ".strip().upper()"), version="1.3")
         assert "(2 new, 2 removed)" in project.run("plan").ok().out
 
+    def test_options_may_be_dates(self, project: ProjectFolder, install: Install) -> None:
+        install(
+            "bioforge-names",
+            NAMES.replace("@with_options(ReaderOptions)\n", "").replace(
+                ", options.columns", ", {'artist_name': 'name'}"
+            ),
+        )
+        project.write("artists.names", "Björk\n")
+        project.edit("bioforge.toml", 'path = "artists.csv"', 'path = "artists.names"\nsince = 2026-01-01')
+        project.edit("bioforge.toml", ": {{ artist_data }}", "")
+        assert "1 artist" in project.run("run").ok().err
+        assert project.run("plan").ok().out == "test: everything is up to date (1 artist); nothing to send\n"
+
     def test_one_that_reads_nonsense_stops_everything_before_it_is_paid_for(
         self, project: ProjectFolder, install: Install
     ) -> None:

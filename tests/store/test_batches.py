@@ -29,7 +29,7 @@ from bioforge.events import (
     Unusable,
 )
 from bioforge.interfaces import Member
-from bioforge.model import Answer, Artist, Batch, BatchProblem, BatchState, Failure, Paid, Request, Usage
+from bioforge.model import CLOSED, Answer, Artist, Batch, BatchProblem, BatchState, Failure, Paid, Request, Usage
 from bioforge.plan import IN_BATCH, Decision, KnownRequest, KnownTarget, decide
 from bioforge.store import Selection, Store, batches, inputs, pending, runs, stale, targets, upkeep
 from bioforge.store.ledger import average_seconds, ledger
@@ -563,6 +563,41 @@ class TestSettling:
         settled = settle(store)
         assert (settled.maybe_paid, settled.interrupted) == (0, 0)
         assert (stale_of(store), attempts_of(store), request_of(store, "v1:one")) == before
+
+    def test_at_another_address_only_what_was_never_asked_for_is_let_go_of(self, store: Store) -> None:
+        states = [state for state in BatchState if state not in CLOSED]
+        run = Submitted(store)
+        for number, state in enumerate(states):
+            run.submit(f"k-{number}", number + 10, state=state)
+        assert batches.release_elsewhere(store, PROVIDER) == 0, "it is not elsewhere"
+        assert batches.release_elsewhere(store, f"{PROVIDER}/v1") == 1
+        now = {item.batch.key: item.batch.state for item in batches.open_batches(store)}
+        expected = {f"k-{number}": state for number, state in enumerate(states)}
+        expected[f"k-{states.index(BatchState.PREPARED)}"] = BatchState.RELEASING
+        assert now == expected
+        assert now[f"k-{states.index(BatchState.CREATING)}"] is BatchState.CREATING
+
+    def test_members_of_a_batch_that_the_state_never_heard_of_are_freed_as_maybe_paid(self, store: Store) -> None:
+        run = Submitted(store, "foreign")
+        run.submit("k", 2)
+        before = stale_of(store)
+        run.record(Started(launch("ghost", 1)), Started(launch("other", 4)))
+        (other,) = batches.StoredMembers(store).launches("other")
+        run.record(Failed(other, Failure("x", "?"), Paid.NO, 1.0, final=True))
+        assert settle(store).maybe_paid == 1
+        words = "interrupted: nothing is known of batch ghost"
+        assert stale_of(store) == {
+            **before,
+            "1": ("maybe paid", words),
+            "3": ("maybe paid", words),
+            "4": ("failed", "x: ?"),
+        }
+        assert request_of(store, "v1:one") == ("maybe paid", None, 1)
+        assert attempts_of(store) == ["started maybe", "maybe paid maybe", "failed no"]
+        assert (ledger(store).in_batches, ledger(store).maybe_paid) == (1, 1)
+        assert batches.free_orphans(store) == 0, "freed once"
+        handed_out = [item.artist.artist_id for item in pending.targets(store, ALL, ask_again_maybe_paid=True)]
+        assert handed_out == ["1", "4"], "and may be asked again"
 
     def test_what_a_batch_gave_back_and_nobody_tried_again_is_interrupted(self, store: Store) -> None:
         run = Submitted(store)

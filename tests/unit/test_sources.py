@@ -174,6 +174,25 @@ def test_a_signature_changes_with_the_file_and_not_with_the_look(folder):
     assert before != source.signature()
 
 
+@pytest.mark.parametrize("suffix", ["-wal", ".wal"])
+def test_what_a_database_keeps_beside_its_file_belongs_to_its_signature(folder, suffix):
+    (source,) = find("artists.csv", folder)
+    before = source.signature()
+    beside = folder / f"artists.csv{suffix}"
+    beside.write_bytes(b"")
+    assert source.signature() == before, "an empty one comes and goes with who reads"
+    beside.write_bytes(b"x")
+    with_log = source.signature()
+    assert with_log != before
+    assert with_log.as_text().startswith(before.as_text() + ";")
+    assert not with_log.trusted
+    os.utime(folder / "artists.csv", ns=(0, 1_000))
+    os.utime(beside, ns=(0, 1_000))
+    assert source.signature().trusted
+    os.utime(beside, ns=(0, 2_000))
+    assert source.signature() != with_log
+
+
 def test_a_file_younger_than_a_tick_of_the_clock_is_not_trusted(folder):
     (source,) = find("artists.csv", folder)
     os.utime(folder / "artists.csv", ns=(0, 1_000))

@@ -2,7 +2,7 @@
 
     fill      requests are packed; the members are recorded, then the batch is sealed
     submit    its file is written from the state, uploaded, and the job created: each durable before the next (where a
-              provider wants no file of its own, it goes with the creation)
+              provider wants no file of its own, it goes with the creation, and that this begins is durable before it)
     look      every open batch in growing intervals
     collect   both files of every batch that ended; what may be tried again goes into the next batch
 
@@ -30,7 +30,7 @@ from bioforge.backends.batches.submitting import Doubt, Submitter, out_of_sight,
 from bioforge.batching import BatchService, CallError, FileBatchService, Row
 from bioforge.events import BatchChanged, BatchCollected, Event, Failed, Launch, LimitLearned, Noticed, Stopped
 from bioforge.interfaces import Gauges, Work
-from bioforge.model import Batch, BatchState, Failure, Paid
+from bioforge.model import UNSUBMITTED, Batch, BatchState, Failure, Paid
 from bioforge.window.budget import Price
 from bioforge.wording import counted
 
@@ -185,9 +185,10 @@ class BatchDriver:
 
     def _adopt(self) -> Groups[None]:
         """Go on with batches whose creation may or may not have happened."""
-        for item in list(self._open.values()):
-            if item.batch.state in (BatchState.PREPARED, BatchState.UPLOADED):
-                yield from self._submit(item.batch)
+        found = [item for item in self._open.values() if item.batch.state in UNSUBMITTED]
+        # one that was being created first: the fewer jobs there are, the fewer could be it
+        for item in sorted(found, key=lambda item: item.batch.state is not BatchState.CREATING):
+            yield from self._submit(item.batch)
 
     def _check_sight(self) -> None:
         """Waiting for what cannot be seen would be waiting for ever."""
@@ -321,7 +322,7 @@ class BatchDriver:
                 raise Left
             if item.due > self._wall():
                 continue
-            if item.batch.state in (BatchState.PREPARED, BatchState.UPLOADED):
+            if item.batch.state in UNSUBMITTED:
                 if item.doubt is not None:
                     yield from self._submit(item.batch)
                 continue
@@ -458,12 +459,16 @@ class BatchDriver:
         return Stopped(self._work.stop.reason or "interrupted", f"{why}: {self._remaining()}", hint)
 
     def _remaining(self) -> str:
-        under_way = [item.batch for item in self._open.values() if item.batch.state is not BatchState.PREPARED]
+        batches = [item.batch for item in self._open.values()]
+        unsure = sum(batch.state is BatchState.CREATING for batch in batches)
+        under_way = [batch for batch in batches if batch.state not in (BatchState.PREPARED, BatchState.CREATING)]
         number, members = len(under_way), sum(batch.requests for batch in under_way)
         goes = "batch goes" if number == 1 else "batches go"
         words = f"{number} {goes} on at the provider with {counted(members, 'request')}"
+        maybe = f"{unsure:,} {'batch' if unsure == 1 else 'batches'} may have been created" if unsure else ""
+        known = ", ".join(part for part in (words if number else "", maybe) if part)
         unsent = ", and more wait until there is room for them" if self._filling.held is not None else ""
-        return (words if number else "no batch is open") + unsent
+        return (known or "no batch is open") + unsent
 
 
 _GIVEN_BACK = ("batch_rejected", "enqueued_tokens", "interrupted")

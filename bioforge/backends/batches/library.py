@@ -26,7 +26,9 @@ from bioforge.backends.batches.naming import naming, new_key
 from bioforge.backends.batches.options import BatchOptions
 from bioforge.backends.batches.packing import Parcel
 from bioforge.batching import BatchService, CallError, FileBatchService, InlineBatchService, Row, Undecided
+from bioforge.errors import OutputError
 from bioforge.events import Launch
+from bioforge.files import atomic_write
 from bioforge.interfaces import Outcome
 from bioforge.model import Batch, BatchState, Failure, Paid, Request
 
@@ -104,13 +106,22 @@ def submit(prepared: Prepared, service: BatchService, project: str = "") -> Batc
                 raise CallError(Outcome(failure=Failure("undecided", words), paid=Paid.MAYBE, retryable=True))
             if found is not None:
                 return found
-        begun.touch()
-        return service.create_from(batch, project, prepared.path)
+        _mark(begun)
+        return service.create_from(replace(batch, state=BatchState.CREATING), project, prepared.path)
     assert isinstance(service, FileBatchService)
     if (existing := service.find(batch)) is not None:
         return existing
     file_id = service.find_file(batch) or service.upload(batch, prepared.path)
     return service.create(replace(batch, state=BatchState.UPLOADED, file_id=file_id), project)
+
+
+def _mark(path: Path) -> None:
+    """An empty file, on the disk before anything is sent: even a machine that breaks down must not forget it."""
+    try:
+        with atomic_write(path):
+            pass
+    except OutputError as error:
+        raise OutputError(error.message, "nothing was sent: solve that, then submit again") from error
 
 
 def fetch(batch: Batch, service: BatchService) -> Iterator[Row]:

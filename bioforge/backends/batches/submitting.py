@@ -12,7 +12,7 @@ from bioforge.backends.batches.options import BatchOptions
 from bioforge.batching import BatchService, CallError, FileBatchService, InlineBatchService, Undecided
 from bioforge.events import BatchChanged, Noticed, Stopped
 from bioforge.interfaces import Work
-from bioforge.model import Batch, BatchState, Paid
+from bioforge.model import UNSUBMITTED, Batch, BatchState, Paid
 
 LOOKS = 3
 """How often a job that may be too young for a provider's list is looked for, before it is created once more."""
@@ -27,6 +27,10 @@ class Doubt(Exception):
     def __init__(self, undecided: Undecided) -> None:
         super().__init__(undecided.message)
         self.undecided = undecided
+
+
+class NotTaken(Halted):
+    """The account ends the run, and nothing that was sent has arrived."""
 
 
 class Submitter:
@@ -58,17 +62,15 @@ class Submitter:
 
         Raises `CallError` when the provider refuses it for good, which no job has come of, and `Doubt`.
         """
+        service, project = self._service, self._work.project
+        if isinstance(service, InlineBatchService):
+            # one that is not being created yet was not asked for by anybody
+            earlier = batch.state is BatchState.CREATING
         if earlier and (found := (yield from self._search(batch))) is not None:
             yield [BatchChanged(found, "found at the provider: it had been created")]
             return found
-        service, project = self._service, self._work.project
         if isinstance(service, InlineBatchService):
-            inline, path = service, self._folder() / f"{batch.key}.jsonl"
-            self._write(batch, path)
-            try:
-                created, note = yield from self._created(batch, lambda: inline.create_from(batch, project, path))
-            finally:
-                path.unlink(missing_ok=True)
+            created, note = yield from self._created_from_file(service, batch)
         else:
             assert isinstance(service, FileBatchService)
             if batch.file_id is None:
@@ -79,6 +81,23 @@ class Submitter:
             created, note = yield from self._created(batch, lambda: filed.create(uploaded, project))
         yield [BatchChanged(created, note)]
         return created
+
+    def _created_from_file(self, service: InlineBatchService, batch: Batch) -> Groups[tuple[Batch, str]]:
+        """Create the job with the requests. That this has begun is durable first: from then on it is looked for before
+        anything else is done with it, and nobody gives its members back."""
+        path, project = self._folder() / f"{batch.key}.jsonl", self._work.project
+        creating = replace(batch, state=BatchState.CREATING)
+        self._write(batch, path)
+        try:
+            if batch.state is not BatchState.CREATING:
+                yield [BatchChanged(creating)]
+            return (yield from self._created(creating, lambda: service.create_from(creating, project, path)))
+        except NotTaken as error:
+            if batch.state is not BatchState.CREATING:
+                yield [BatchChanged(batch, "it was not created")]
+            raise Halted(error.stopped) from None
+        finally:
+            path.unlink(missing_ok=True)
 
     # -------------------------------------------------------------------------------------------------------- the file
 
@@ -124,7 +143,7 @@ class Submitter:
         tries, since, unclear = 0, self._wall(), False
         while True:
             try:
-                return self._calls.once(create), ""
+                return _sent(self._calls.once(create)), ""
             except CallError as error:
                 refused = error.outcome.paid is Paid.NO and not error.outcome.outage and not error.outcome.stops_run
                 too_much = self._service.enqueued_limit(f"{error.failure.code} {error.failure.message}") is not None
@@ -134,6 +153,8 @@ class Submitter:
                     if (found := (yield from self._search(batch))) is not None:
                         return found, "its creation had an unclear end; it was found at the provider"
                     raise Halted(in_doubt(batch, error)) from None
+                if error.outcome.stops_run and error.outcome.paid is Paid.NO and not unclear:
+                    raise NotTaken(of_account(error)) from None
                 unclear = unclear or not refused
                 tries += 1
                 yield from self._before_again(error, tries, since, f"creating batch {batch.key}")
@@ -155,7 +176,7 @@ class Submitter:
             if isinstance(found, Undecided):
                 raise Doubt(found)
             if found is not None:
-                return found
+                return _sent(found)
         return None
 
     def _found(self, batch: Batch) -> Batch | Undecided | None:
@@ -178,6 +199,11 @@ class Submitter:
         yield [Noticed("batch", f"{what}: {error.failure.message}; looking whether it has happened")]
         if not unclear or tries > 1:
             self._calls.sleep(self._wall() + self._calls.delay(tries, outcome.retry_after))
+
+
+def _sent(batch: Batch) -> Batch:
+    """A job that the provider tells no state of exists all the same, and is looked at."""
+    return replace(batch, state=BatchState.SUBMITTED) if batch.state in UNSUBMITTED else batch
 
 
 def in_doubt(batch: Batch, error: CallError) -> Stopped:

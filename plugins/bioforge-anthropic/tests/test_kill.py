@@ -74,10 +74,37 @@ class TestBatches:
         """Its answer is held back until the process is dead."""
         world = make_world({"max_requests": 100}, batch_seconds=seconds, create_latency=60.0)
         assert killed_when(world, lambda: len(world.server.batches.by_id) == 1) == KILLED
-        assert world.rows("SELECT state, batch_id FROM batches") == [("prepared", None)]
+        assert world.rows("SELECT state, batch_id FROM batches") == [("creating", None)]
+        (line,) = (line for line in world.run("status").ok().out.splitlines() if line.startswith("bf-"))
+        assert line.split()[1] == "creating"
         world.to_the_end()
         world.assert_undisturbed()
         assert len(world.server.batches.by_id) == 1, "it was created again"
+
+    def test_killed_in_a_creation_and_asked_at_another_address(self, make_world: MakeWorld) -> None:
+        """Nobody knows there whether it was created: it is left open, and nothing of it is asked a second time."""
+        world = make_world({"max_requests": 100}, batch_seconds=0.0, create_latency=60.0)
+        address = world.server.base_url
+        assert killed_when(world, lambda: len(world.server.batches.by_id) == 1) == KILLED
+        world.edit("bioforge.toml", f'"{address}"', f'"{address}/v1"')
+        ran = world.process("run")
+        assert (ran.code, "warning: 1 open batch" in ran.err) == (75, True), ran.err
+        assert world.rows("SELECT state, provider FROM batches") == [("creating", address)]
+        assert {row[0] for row in world.rows("SELECT state FROM results")} == {"in batch"}
+        world.edit("bioforge.toml", f'"{address}/v1"', f'"{address}"')
+        world.to_the_end()
+        world.assert_undisturbed()
+        assert len(world.server.batches.by_id) == 1, "it was created again"
+
+    def test_a_key_that_is_refused_leaves_nothing_to_look_for(self, make_world: MakeWorld) -> None:
+        world = make_world({"max_requests": 100}, batch_seconds=0.0)
+        ran = world.process("run", env={"ANTHROPIC_API_KEY": "sk-ant-invalid"})
+        assert ran.code == 2, ran.err
+        assert world.rows("SELECT state, batch_id FROM batches") == [("prepared", None)]
+        before = len(world.server.arrived)
+        world.to_the_end()
+        assert world.server.arrived[before].startswith("POST "), "it was looked for"
+        world.assert_undisturbed()
 
     def test_killed_twice_around_a_creation(self, make_world: MakeWorld) -> None:
         world = make_world({"max_requests": 100}, batch_seconds=3600, create_latency=60.0)

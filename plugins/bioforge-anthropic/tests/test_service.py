@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import time
 from collections.abc import Callable, Iterator
 from contextlib import closing
@@ -17,7 +18,7 @@ from test_contract import LimitedBatches
 
 from bioforge.batching import CallError, InlineBatchService, Undecided
 from bioforge.fingerprint import canonical, request_hash
-from bioforge.plugin import BackendContext, Batch, BatchState, Paid, Rendered, Request
+from bioforge.plugin import BackendContext, Batch, BatchState, OutputError, Paid, Rendered, Request
 
 MakeServer = Callable[..., AnthropicServer]
 KEY = "bf-20261121-0123456789abcdef"
@@ -89,6 +90,37 @@ def test_a_submission_whose_end_is_unclear_is_looked_for_when_it_is_made_again(
     assert lost.value.outcome.paid is Paid.MAYBE
     assert unclear.value.failure.error_class == "undecided"
     assert len(server.batches.by_id) == 1
+
+
+def test_that_it_was_begun_is_on_the_disk_before_anything_is_sent(
+    make_server: MakeServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Else a machine that breaks down forgets it, and the same submission would be paid a second time."""
+    server = make_server()
+    synced: list[int] = []
+
+    def fsync(descriptor: int) -> None:
+        assert not server.batches.by_id, "it was sent before"
+        synced.append(os.fstat(descriptor).st_ino)
+
+    with closing(LimitedBatches(context(server))) as backend:
+        (one,) = backend.prepare(requests(5), tmp_path)
+        monkeypatch.setattr(os, "fsync", fsync)
+        backend.submit(one)
+    begun = one.path.with_suffix(".begun")
+    assert synced == [begun.stat().st_ino, tmp_path.stat().st_ino], "the file, and then its name"
+
+
+def test_where_that_cannot_be_written_nothing_is_sent(make_server: MakeServer, tmp_path: Path) -> None:
+    server = make_server()
+    with closing(LimitedBatches(context(server))) as backend:
+        (one,) = backend.prepare(requests(5), tmp_path)
+        gone = replace(one, path=tmp_path / "file" / one.path.name)
+        (tmp_path / "file").write_text("not a folder")
+        with pytest.raises(OutputError) as caught:
+            backend.submit(gone)
+    assert caught.value.hint == "nothing was sent: solve that, then submit again"
+    assert not server.batches.by_id
 
 
 def test_a_cancelled_batch_says_so(make_server: MakeServer, tmp_path: Path) -> None:

@@ -134,8 +134,9 @@ def _scan(connection: duckdb.DuckDBPyConnection, path: Path, source: str, option
         )
     parameters = "".join(f", {name} = {_sql(value)}" for name, value in options.scan.items())
     try:
-        connection.execute(f"CREATE VIEW input AS SELECT * FROM {function}({_literal(str(path))}{parameters})")
-        connection.execute(f"SET allowed_paths = [{_literal(str(path))}]")
+        connection.execute(f"CREATE VIEW input AS SELECT * FROM {function}({_literal(_alone(path))}{parameters})")
+        # both: that it may be looked for, and that what is found may be opened
+        connection.execute(f"SET allowed_paths = [{_literal(_alone(path))}, {_literal(str(path))}]")
     except duckdb.Error as error:
         raise InputError(
             f"{source} cannot be read by DuckDB: {_first_line(error)}",
@@ -143,6 +144,11 @@ def _scan(connection: duckdb.DuckDBPyConnection, path: Path, source: str, option
             if function == "read_csv"
             else looks.remedy_for(path, kind or f"a .{path.suffix.lstrip('.')} file"),
         ) from error
+
+
+def _alone(path: Path) -> str:
+    """A path as DuckDB's patterns have it, so that the one file is meant whatever it is called."""
+    return re.sub(r"([*?\[])", r"[\1]", str(path))
 
 
 def _sql(value: ScanValue) -> str:

@@ -52,6 +52,17 @@ def test_a_query_over_a_file(csv: Path, read: Read) -> None:
     ]
 
 
+@pytest.mark.parametrize("name", ["a[1].csv", "a*.csv", "a?.csv", "[x]/a**.csv"])
+def test_a_name_that_looks_like_a_pattern_is_that_file_alone(name: str, tmp_path: Path, read: Read) -> None:
+    for other in ("a1.csv", "axx.csv", "x/axx.csv"):
+        (tmp_path / other).parent.mkdir(exist_ok=True)
+        (tmp_path / other).write_text(CSV.replace("Björk", "Somebody else"))
+    (tmp_path / name).parent.mkdir(exist_ok=True)
+    (tmp_path / name).write_text(CSV)
+    columns = {"artist_id": "id", "artist_name": "name"}
+    assert names(read(tmp_path / name, "duckdb", columns=columns)) == ["Abbey", "Björk", "Absalon"]
+
+
 def test_parameters_of_the_reading_function(csv: Path, read: Read, refused: Refused) -> None:
     columns = {"artist_id": "id", "artist_name": "name"}
     for scan, born in (({}, [1852, 1965, None]), ({"all_varchar": True}, ["1852", "1965", None])):

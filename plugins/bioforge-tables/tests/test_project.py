@@ -112,3 +112,22 @@ def test_no_format_is_imported_before_it_is_needed(tmp_path: Path) -> None:
     code = "import sys, bioforge_tables as t; t.bioforge_readers(); t.bioforge_writers(); print(*sys.modules)"
     loaded = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.split()
     assert not {"pyarrow", "duckdb", "openpyxl", "sqlite3"} & set(loaded)
+
+
+def test_what_stands_only_in_the_write_ahead_log_is_seen(make_project: MakeProject) -> None:
+    project = make_project({}, toml={"input": {"path": "artists.sqlite"}})
+    with closing(sqlite3.connect(project.root / "artists.sqlite")) as connection:
+        connection.execute("PRAGMA journal_mode = WAL")
+        connection.execute("PRAGMA wal_autocheckpoint = 0")
+        with connection:
+            connection.execute("CREATE TABLE a (artist_id, artist_name, artist_data)")
+            connection.execute("INSERT INTO a VALUES (1, 'Björk', 'singer')")
+        connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+        project.age("artists.sqlite")
+        project.run("run").ok()
+        with connection:
+            connection.execute("INSERT INTO a VALUES (2, 'Absalon', '')")
+        project.run("run").ok()
+        assert project.charged() == 2
+    project.run("run").ok()  # closed, it is written into the database
+    assert project.charged() == 2

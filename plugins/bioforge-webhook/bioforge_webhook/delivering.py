@@ -1,4 +1,4 @@
-"""The writer: streams records past the record of deliveries, and posts those that were not delivered yet."""
+"""Delivering: streams records past the record of deliveries, and posts those that were not delivered yet."""
 
 from __future__ import annotations
 
@@ -16,20 +16,11 @@ from bioforge_webhook.record import DeliveryRecord, open_record
 from bioforge_webhook.sending import Outcome, Sender, Verdict
 
 
-class WebhookWriter:
-    """Posts each record at least once. `path` is the record of deliveries.
-
-    Returns a sentence like `delivered 3, 47 before`. Raises OutputError when some could not be delivered, after all
-    others were; the next call posts only those.
-    """
-
-    writes_path = True
-    Options = WebhookOptions
-
-    def __call__(self, records: Iterable[Record], path: Path, options: WebhookOptions) -> str:
-        with open_record(path) as record:
-            record.begin()
-            return _Run(record, options).deliver(records)
+def deliver(records: Iterable[Record], path: Path, options: WebhookOptions) -> str:
+    """What the writer does; `path` is the record of deliveries."""
+    with open_record(path) as record:
+        record.begin()
+        return _Run(record, options).deliver(records)
 
 
 class _Run:

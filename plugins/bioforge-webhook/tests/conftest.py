@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
-from bioforge_webhook.delivering import WebhookWriter
+from bioforge_webhook import WebhookWriter
 from bioforge_webhook.options import WebhookOptions
 from receiver import Receiver
 

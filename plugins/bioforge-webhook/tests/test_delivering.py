@@ -13,7 +13,7 @@ from contextlib import closing
 from pathlib import Path
 
 import pytest
-from bioforge_webhook.delivering import WebhookWriter
+from bioforge_webhook import WebhookWriter
 from bioforge_webhook.options import WebhookOptions
 from conftest import Deliver, bios
 from filelock import FileLock

@@ -1,0 +1,240 @@
+"""What has changed since a target was planned or built; and what is kept where that is nothing but the backend's way of
+writing requests.
+
+That way is no part of a recipe: a plugin's new version, or another backend of the same dialect, buys nothing again.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+
+from bioforge.fingerprint import definition_hash
+from bioforge.follow_ups import Known
+from bioforge.plan import (
+    ANSWERED,
+    CHANGED,
+    FORCED,
+    IN_BATCH,
+    INVALID,
+    MAYBE_PAID,
+    REMOVED,
+    SKIPPED,
+    UNUSABLE,
+    UPSTREAM,
+    Decision,
+    KnownRequest,
+    KnownTarget,
+    column_changes,
+    decide,
+    definition_changes,
+    upstream_changes,
+)
+from bioforge.prompts import Prompts
+from bioforge.rendering import Wanted
+from bioforge.store import Store, bodies, targets
+from bioforge.store.bodies import Origin
+from bioforge.store.targets import Planned, PlannedArtist
+
+Pair = tuple[str, str]
+
+_MAY_KEEP = (None, REMOVED, UPSTREAM, SKIPPED, CHANGED, INVALID)
+"""What a target may be stale for and yet be served by the answer it has, once nothing but its backend has changed."""
+
+
+@dataclass(frozen=True, slots=True)
+class Standing:
+    """Of targets that want requests nobody has heard of: what they were planned by and are built from, by artist; and
+    what became of those requests."""
+
+    origins: Mapping[int, Origin]
+    requests: Mapping[str, KnownRequest]
+
+
+class Keeper:
+    """Keeps what was bought, what is under way, and what is not asked again, for targets of which the same is asked."""
+
+    def __init__(self, store: Store, known: Known, *, ask_again_maybe_paid: bool) -> None:
+        """`known` looks up requests, with their answers checked by the schema as it is now."""
+        self._store = store
+        self._known = known
+        self._again = ask_again_maybe_paid
+        self._changes: dict[Pair, Changes] = {}
+        self.only_form: Pair | None = None
+        """The recipe that is being planned anew for nothing but the way its backend writes requests."""
+
+    def changes(self, prompts: Prompts) -> Changes:
+        pair = _pair(prompts)
+        if pair not in self._changes:
+            self._changes[pair] = Changes(self._store, prompts)
+        return self._changes[pair]
+
+    def named_changes(
+        self, prompts: Prompts, target: KnownTarget | None, item: PlannedArtist, needs: str | None
+    ) -> str:
+        """What a target is stale for, in a few words."""
+        named = self.changes(prompts).since(target, item, needs)
+        return "backend" if self.only_form == _pair(prompts) and named in ("", "artists") else named
+
+    def standing(self, prompts: Prompts, artists: Sequence[int], known: Mapping[int, KnownTarget]) -> Standing:
+        if not artists:
+            return Standing({}, {})
+        origins = bodies.origins(self._store, *_pair(prompts), artists)
+        hashes = {origin.built_request for origin in origins.values()} | {known[one].request_hash for one in artists}
+        return Standing(origins, self._known(prompts, sorted(digest for digest in hashes if digest)))
+
+    def kept(
+        self,
+        prompts: Prompts,
+        item: PlannedArtist,
+        asked: Wanted,
+        needs: str | None,
+        target: KnownTarget,
+        standing: Standing,
+        definition: int,
+    ) -> Planned | None:
+        """How a target stands by the answer it has, by the batch it is in, or by what was paid for and is not asked
+        again; None where another request than before is to be asked. `definition` is the one it is wanted by."""
+        decision = self._answered(prompts, item, asked, needs, target, standing)
+        if decision is not None:
+            return Planned(item.id, asked.request_hash, item.row_hash, asked.input_tokens, decision, needs)
+        before = target.request_hash
+        known = standing.requests.get(before or "")
+        if known is None or before is None or before == asked.request_hash:
+            return None
+        # a chain that is only now allowed to go on goes on
+        longer = prompts.definition.follows_up and standing.origins[item.id].definition != definition
+        stays = known.state == IN_BATCH or (
+            target.reason != FORCED
+            and ((known.state == UNUSABLE and not longer) or (known.state == MAYBE_PAID and not self._again))
+        )
+        if not stays or not self._same_asked(prompts, item, needs, target, standing):
+            return None
+        decision = decide(before, target, known, "")
+        return Planned(item.id, before, item.row_hash, asked.input_tokens, decision, needs, asked.request_hash)
+
+    def still_forced(
+        self,
+        prompts: Prompts,
+        item: PlannedArtist,
+        asked: Wanted,
+        needs: str | None,
+        target: KnownTarget,
+        standing: Standing,
+    ) -> KnownTarget:
+        """The target, which somebody wants anew however that is written."""
+        if target.reason == FORCED and self._same_asked(prompts, item, needs, target, standing):
+            return replace(target, request_hash=asked.request_hash)
+        return target
+
+    def _answered(
+        self,
+        prompts: Prompts,
+        item: PlannedArtist,
+        asked: Wanted,
+        needs: str | None,
+        target: KnownTarget,
+        standing: Standing,
+    ) -> Decision | None:
+        digest, built_request = asked.request_hash, standing.origins[item.id].built_request
+        if target.built_response is None or built_request is None:
+            return None
+        if target.accepted_hash == digest or target.forced(digest):
+            return None
+        if target.reason not in ((None,) if prompts.definition.for_all else _MAY_KEEP):
+            return None
+        known = standing.requests.get(built_request)
+        if known is None or known.state not in (ANSWERED, INVALID):
+            return None
+        if not self._same(prompts, target.built_definition, target.built_row, target.built_upstream, item, needs):
+            return None
+        # a schema that has become stricter is heard
+        return (
+            Decision(INVALID, known.detail)
+            if known.state == INVALID
+            else Decision(None, response=target.built_response)
+        )
+
+    def _same_asked(
+        self, prompts: Prompts, item: PlannedArtist, needs: str | None, target: KnownTarget, standing: Standing
+    ) -> bool:
+        """Whether the same is asked as when the target was last planned."""
+        origin = standing.origins[item.id]
+        return self._same(prompts, origin.definition, origin.row, target.upstream, item, needs)
+
+    def _same(
+        self,
+        prompts: Prompts,
+        definition: int | None,
+        row: str | None,
+        answers: str | None,
+        item: PlannedArtist,
+        needs: str | None,
+    ) -> bool:
+        if prompts.definition.for_all:  # the rows of all are compared nowhere
+            return self.only_form == _pair(prompts) and answers == needs
+        return self.changes(prompts).none_since(definition, row, answers, item, needs)
+
+
+def _pair(prompts: Prompts) -> Pair:
+    return prompts.definition.recipe, prompts.definition.variant
+
+
+class Changes:
+    """What differs between what a target was built from and what it is wanted from, in a few words."""
+
+    def __init__(self, store: Store, prompts: Prompts) -> None:
+        self._store = store
+        self._wanted = prompts.definition.as_dict()
+        self._used = prompts.used_columns
+        self._for_all = prompts.definition.for_all
+        self._definitions: dict[int, list[str]] = {}
+        self._asks = _asks(self._wanted)
+        self._same: dict[int, bool] = {}
+
+    def none_since(
+        self, definition: int | None, row: str | None, answers: str | None, item: PlannedArtist, needs: str | None
+    ) -> bool:
+        """Whether the same is asked as by a definition, with a row and the `answers` of needed recipes. False where that
+        cannot be told."""
+        if definition is None or row is None or answers != needs:
+            return False
+        if definition not in self._same:
+            self._same[definition] = _asks(targets.definition(self._store, definition)) == self._asks
+        return self._same[definition] and (row == item.row_hash or self._columns(item, row) == [])
+
+    def _columns(self, item: PlannedArtist, row: str) -> list[str] | None:
+        """Which columns that count differ from a row as it was; None where nobody knows what it said."""
+        before = targets.old_columns(self._store, item.id, row)
+        if before is None:
+            return None
+        now = {
+            "artist_name": item.artist.artist_name,
+            "artist_data": item.artist.artist_data,
+            **item.artist.columns,
+        }
+        return [change.short() for change in column_changes(before, now, self._used)]
+
+    def since(self, target: KnownTarget | None, item: PlannedArtist, needs: str | None) -> str:
+        if target is None or target.built_response is None:
+            return ""
+        parts: list[str] = []
+        definition, row = target.built_definition, target.built_row
+        if definition is not None:
+            if definition not in self._definitions:
+                old = targets.definition(self._store, definition)
+                self._definitions[definition] = [change.short() for change in definition_changes(old, self._wanted)]
+            parts += self._definitions[definition]
+        if self._for_all:
+            return ", ".join(parts) or "artists"
+        if row is not None and row != item.row_hash:
+            parts += self._columns(item, row) or []
+        parts += [f"answer of {need}" for need in upstream_changes(target.built_upstream, needs)]
+        return ", ".join(parts)
+
+
+def _asks(definition: Mapping[str, object]) -> str:
+    """A definition by what it asks first: without what comes after an answer."""
+    return definition_hash(
+        {part: value for part, value in definition.items() if part not in ("validation", "repair", "fallback")}
+    )
