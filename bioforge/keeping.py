@@ -62,6 +62,8 @@ class Keeper:
         self._changes: dict[Pair, Changes] = {}
         self.only_form: Pair | None = None
         """The recipe that is being planned anew for nothing but the way its backend writes requests."""
+        self.rewritten: Pair | None = None
+        """The recipe that is being planned anew, and whose backend writes requests in another way than before."""
 
     def changes(self, prompts: Prompts) -> Changes:
         pair = _pair(prompts)
@@ -171,6 +173,8 @@ class Keeper:
         item: PlannedArtist,
         needs: str | None,
     ) -> bool:
+        if prompts.definition.upstream and self.rewritten != _pair(prompts):
+            return False  # the same answers may mean something else by now: a schema makes other data of them
         if prompts.definition.for_all:  # the rows of all are compared nowhere
             return self.only_form == _pair(prompts) and answers == needs
         return self.changes(prompts).none_since(definition, row, answers, item, needs)

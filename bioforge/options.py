@@ -3,21 +3,91 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
-from typing import Annotated, Any, TypeVar
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import suppress
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, TypeVar, cast
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, SecretStr, ValidationInfo
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, GetCoreSchemaHandler, SecretStr, ValidationInfo
+from pydantic_core import CoreSchema, PydanticCustomError, core_schema
+
+if TYPE_CHECKING:
+    from bioforge.interfaces import FolderWriter, PathReader, PathWriter, Record
+    from bioforge.model import Artist, BadRow
 
 Made = TypeVar("Made", bound=Callable[..., Any])
+
+
+_NOT_IN_TOML = frozenset(
+    {
+        "set",
+        "frozenset",
+        "tuple",
+        "enum",
+        "lax-or-strict",
+        "decimal",
+        "uuid",
+        "bytes",
+        "date",
+        "time",
+        "datetime",
+        "timedelta",
+    }
+)
+"""Types, as pydantic's core calls them (paths are "lax-or-strict"), that no value of TOML is an instance of, or not each
+way of writing it: they are read from what TOML has instead."""
+
+_TIMES = frozenset({"date", "time", "datetime", "timedelta"})
+
+
+def _allow(schema: Any, handler: GetCoreSchemaHandler, seen: set[int]) -> None:
+    """Take strictness from types that are `_NOT_IN_TOML`, wherever they stand in a model."""
+    if isinstance(schema, list | tuple):
+        for one in schema:
+            _allow(one, handler, seen)
+    if not isinstance(schema, dict) or id(schema) in seen:
+        return
+    seen.add(id(schema))
+    match schema.get("type"):
+        case "definition-ref":
+            with suppress(LookupError):  # a model that has itself as a part is not known yet, and sees to itself
+                _allow(handler.resolve_ref_schema(cast(CoreSchema, schema)), handler, seen)
+            return
+        case kind if kind in _TIMES:
+            relaxed = {**schema, "strict": False}
+            relaxed.pop("ref", None)
+            schema.clear()
+            schema.update(core_schema.no_info_before_validator_function(_no_number, cast(CoreSchema, relaxed)))
+            return
+        case kind if kind in _NOT_IN_TOML:
+            schema.setdefault("strict", False)
+    for name, part in schema.items():
+        if name not in ("serialization", "metadata", "default", "config", "cls"):
+            _allow(part, handler, seen)
+
+
+def _no_number(value: object) -> object:
+    """A number as a time would be one of seconds, from a beginning that nobody sees."""
+    if isinstance(value, int | float):
+        raise PydanticCustomError("time_type", "Input should be a day, a time or a duration, not a number")
+    return value
 
 
 class Options(BaseModel):
     """Derive from this and give each field a `description` of what is expected: mistakes are told with it.
 
-    No conversions (`"64"` is not a number), no unknown keys, no inf and nan. A validator's ValueError is shown as it is.
+    No conversions (`"64"` is not a number), no unknown keys, no inf and nan. What TOML has no type for is made of what
+    stands for it there: paths, choices (`Enum`), times, UUIDs, exact numbers of texts, sets and tuples of lists. A
+    validator's ValueError is shown as it is.
     """
 
     model_config = ConfigDict(frozen=True, strict=True, extra="forbid", allow_inf_nan=False)
+
+    @classmethod
+    def __get_pydantic_core_schema__(cls, source: type[BaseModel], handler: GetCoreSchemaHandler) -> CoreSchema:
+        schema = handler(source)
+        _allow(handler.resolve_ref_schema(schema), handler, set())
+        return schema
 
 
 class ReaderOptions(Options):
@@ -34,6 +104,24 @@ def with_options(model: type[Options]) -> Callable[[Made], Made]:
         return made
 
     return decorate
+
+
+def path_reader(made: Callable[[Path, str, Any], Iterable[Artist | BadRow]]) -> PathReader:
+    """Decorates a function that reads a file by its path, so that it is a `PathReader`."""
+    made.reads_path = True  # type: ignore[attr-defined]
+    return cast("PathReader", made)
+
+
+def path_writer(made: Callable[[Iterable[Record], Path, Any], str | None]) -> PathWriter:
+    """Decorates a function that writes where a path leads, so that it is a `PathWriter`."""
+    made.writes_path = True  # type: ignore[attr-defined]
+    return cast("PathWriter", made)
+
+
+def folder_writer(made: Callable[[Iterable[Record], Any], Iterator[tuple[str, bytes]]]) -> FolderWriter:
+    """Decorates a function that yields the files of a folder, so that it is a `FolderWriter`."""
+    made.writes_folder = True  # type: ignore[attr-defined]
+    return cast("FolderWriter", made)
 
 
 def _from_environment(value: object, info: ValidationInfo) -> object:

@@ -127,6 +127,7 @@ class Planner:
                 bodies.note_form(self._store, recipe, variant, written)
             return
         self._keeper.only_form = (recipe, variant) if planned == (definition, generation) else None
+        self._keeper.rewritten = (recipe, variant) if otherwise else None
         prompts.check_names(inputs.columns(self._store))
         if otherwise and planned is not None and planned[0] == definition:
             targets.unplan(self._store, recipe, variant)
@@ -146,7 +147,7 @@ class Planner:
         tokens.note_counting(self._store, recipe, variant, how, whole=since == targets.NOTHING)
         bodies.note_form(self._store, recipe, variant, written)
         targets.set_planned(self._store, recipe, variant, definition, generation)
-        self._keeper.only_form = None
+        self._keeper.only_form = self._keeper.rewritten = None
 
     def plan_unchecked(self) -> None:
         """Check answers that came in without their schema, as from elsewhere, and plan what that changes."""

@@ -50,7 +50,15 @@ from bioforge.interfaces import (
     Writer,
 )
 from bioforge.model import Answer, Artist, BadRow, Batch, BatchState, Failure, Paid, Rendered, Request, Turn, Usage
-from bioforge.options import Options, ReaderOptions, SecretEnv, with_options
+from bioforge.options import (
+    Options,
+    ReaderOptions,
+    SecretEnv,
+    folder_writer,
+    path_reader,
+    path_writer,
+    with_options,
+)
 from bioforge.plugins import API_VERSION
 from bioforge.readers.foreign import artists, json_value
 from bioforge.readers.rows import RowError
@@ -121,8 +129,11 @@ __all__ = [
     "Writer",
     "artists",
     "atomic_write",
+    "folder_writer",
     "hookimpl",
     "json_value",
     "nearest",
+    "path_reader",
+    "path_writer",
     "with_options",
 ]

@@ -36,7 +36,9 @@ class LimitsConfig(Limit):
         requests_per_minute: float | None = None
         tokens_per_minute: float | None = None
         max_cost_usd: float | None = None
-    concurrency: Annotated[int, Field(ge=1, le=16_384)] = Field(default=64, description="a whole number from 1 to 16384")
+    concurrency: Annotated[int, Field(ge=1, le=16_384)] = Field(
+        default=64, description="a whole number from 1 to 16384"
+    )
 
 
 class RetryConfig(Retry):

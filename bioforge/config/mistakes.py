@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Container, Iterator, Mapping, Sequence
+from collections.abc import Container, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from difflib import get_close_matches
-from typing import TYPE_CHECKING, Any
+from types import NoneType, UnionType
+from typing import TYPE_CHECKING, Annotated, Any, Union, get_args, get_origin
 
 from bioforge.errors import ConfigError, nearest
 
 if TYPE_CHECKING:
     from pydantic import BaseModel, ValidationError
+    from pydantic.fields import FieldInfo
 
 _SECRET = re.compile(r"sk-[\w-]{6,}")
 
@@ -40,45 +42,208 @@ def _place(key: str, sources: Mapping[str, str]) -> str:
 
 
 def of_validation(error: ValidationError, model: type[BaseModel], key: str) -> Iterator[Mistake]:
-    """The mistakes pydantic found in the table `key`. What is expected stands in each field's description."""
-    for detail in error.errors(include_url=False):
-        if not detail["loc"]:  # of the table as a whole
-            yield Mistake(key, _words(detail))
-            continue
-        first, *rest = detail["loc"]
-        place = ".".join([key, str(first), *(str(part) for part in rest if part != "[key]")])
-        field = next((found for name, found in model.model_fields.items() if (found.alias or name) == first), None)
-        expected = field.description if field is not None else None
-        if expected is None and detail["type"] not in ("extra_forbidden", "value_error"):
-            yield Mistake(place, f"{_words(detail)}, found {short(detail['input'])}")
-            continue
-        match detail["type"]:
-            case "extra_forbidden":
-                yield Mistake(place, unknown(str(first), model.model_fields))
-            case "missing":
-                yield Mistake(place, missing(str(first), detail["input"], model.model_fields, expected))
-            case "value_error":
-                yield Mistake(place, str(detail["ctx"]["error"]))
-            case "literal_error":
-                near = nearest(str(detail["input"]), re.findall("'([^']+)'", expected or ""))
-                yield Mistake(place, f"expected {expected}, found {short(detail['input'])}{near and '; ' + near}")
-            case _:
-                yield Mistake(place, f"expected {expected}, found {short(detail['input'])}")
+    """The mistakes pydantic found in the table `key`, each at the place where it stands in the file.
+
+    What is expected stands in each field's description. Of a value that may be several things, the one that it comes
+    nearest to is told of, once.
+    """
+    found = [_Found(detail, tuple(detail["loc"])) for detail in error.errors(include_url=False)]
+    yield from _mistakes(found, model, key, None)
+
+
+@dataclass(frozen=True, slots=True)
+class _Found:
+    """One error of pydantic's: `rest` is what of its place is still to be walked, names of branches included."""
+
+    detail: Any
+    rest: tuple[int | str, ...]
+
+    @property
+    def kind(self) -> str:
+        return str(self.detail["type"])
+
+    def further(self) -> _Found:
+        return _Found(self.detail, self.rest[1:])
+
+
+def _mistakes(found: Sequence[_Found], kind: Any, key: str, expected: str | None) -> Iterator[Mistake]:
+    """Of errors at or below `key`, whose value should be a `kind`; `expected` are the words for it, where there are any."""
+    choices = _choices(kind)
+    if len(choices) > 1:
+        yield from _of_choices(found, choices, key, expected)
+        return
+    (kind,) = choices or (None,)
+    for part, below in _grouped(found).items():
+        if part is None:
+            yield from (Mistake(key, _sentence(one.detail, expected)) for one in below)
+        elif fields := _fields(kind):
+            yield from _of_field(below, kind, fields, key, str(part))
+        elif part == "[key]":
+            yield from _mistakes([one.further() for one in below], None, key, expected)
+        else:
+            place = f"{key}[{part}]" if isinstance(part, int) else f"{key}.{part}"
+            yield from _mistakes([one.further() for one in below], _item(kind, part), place, expected)
+
+
+def _grouped(found: Iterable[_Found]) -> dict[int | str | None, list[_Found]]:
+    """By the next part of their place, in order; those that are there by None."""
+    groups: dict[int | str | None, list[_Found]] = {}
+    for one in found:
+        groups.setdefault(one.rest[0] if one.rest else None, []).append(one)
+    return groups
+
+
+def _of_field(
+    found: Sequence[_Found], model: Any, fields: Mapping[str, FieldInfo], key: str, name: str
+) -> Iterator[Mistake]:
+    field = fields.get(name)
+    expected = field.description if field is not None else None
+    deeper = []
+    for one in found:
+        if one.kind == "extra_forbidden" and len(one.rest) == 1:
+            yield Mistake(f"{key}.{name}", _unknown_field(name, model, fields))
+        elif one.kind == "missing" and len(one.rest) == 1:
+            yield Mistake(f"{key}.{name}", missing(name, one.detail["input"], fields, expected))
+        else:
+            deeper.append(one.further())
+    if deeper:
+        yield from _mistakes(deeper, None if field is None else field.annotation, f"{key}.{name}", expected)
+
+
+def _unknown_field(name: str, model: Any, fields: Mapping[str, FieldInfo]) -> str:
+    meant = model.model_fields.get(name)
+    if meant is not None:  # by its name in Python, and the file has another one for it
+        return f"unknown key; did you mean {next(one for one, field in fields.items() if field is meant)!r}?"
+    return unknown(name, fields)
+
+
+def _of_choices(found: Sequence[_Found], choices: Sequence[Any], key: str, expected: str | None) -> Iterator[Mistake]:
+    """Each choice has its own errors, under a name that pydantic gives it and that nobody has written."""
+    groups = _grouped(found)
+    yield from (Mistake(key, _sentence(one.detail, expected)) for one in groups.pop(None, ()))
+    if not groups:
+        return
+    near = {name: below for name, below in groups.items() if not all(_is_other_kind(one) for one in below)}
+    if near:
+        # one that is the right kind of thing, and has the fewest mistakes inside
+        name, below = min(near.items(), key=lambda one: (all(len(each.rest) == 1 for each in one[1]), len(one[1])))
+        kind = _choice(str(name), list(groups).index(name) if len(groups) == len(choices) else None, choices)
+        yield from _mistakes([one.further() for one in below], kind, key, expected)
+        return
+    details = [one.detail for below in groups.values() for one in below]
+    if expected is not None:
+        yield Mistake(key, _sentence(next((one for one in details if one["type"] in _LISTED), details[0]), expected))
+        return
+    texts = [_words(one).removeprefix(_SHOULD_BE) for one in details]
+    yield Mistake(key, f"{_SHOULD_BE}{' or '.join(dict.fromkeys(texts))}, found {short(details[0]['input'])}")
+
+
+def _is_other_kind(found: _Found) -> bool:
+    """Whether the value is nothing like this choice: a text where a table is expected."""
+    return len(found.rest) == 1 and (found.kind in _OTHER_KIND or found.kind.endswith(("_type", "_parsing")))
+
+
+def _choice(name: str, number: int | None, choices: Sequence[Any]) -> Any:
+    """The choice that pydantic calls `name`, like `int`, `list[int]`, `function-after[check(), Range]`, or by a value that
+    tells the choices apart. They come in order, where each of them has failed."""
+    if number is not None:
+        return choices[number]
+    words = set(re.findall(r"\w+", name))
+    for choice in choices:
+        if getattr(get_origin(choice) or choice, "__name__", None) in words:
+            return choice
+    for choice in choices:
+        if any(name in get_args(field.annotation) for field in _fields(choice).values()):
+            return choice
+    return None
+
+
+def _choices(kind: Any) -> tuple[Any, ...]:
+    """What a value may be, without None: several where `kind` is a union, itself where it is none."""
+    while True:
+        if get_origin(kind) is Annotated:
+            kind = get_args(kind)[0]
+        elif hasattr(kind, "__value__"):  # an alias of a type
+            kind = kind.__value__
+        elif hasattr(kind, "__pydantic_root_model__") and kind.__pydantic_root_model__:
+            kind = kind.model_fields["root"].annotation
+        else:
+            break
+    if get_origin(kind) not in (Union, UnionType):
+        return (kind,)
+    inner = [each for each in get_args(kind) if each is not NoneType]
+    return _choices(inner[0]) if len(inner) == 1 else tuple(one for each in inner for one in _only(each))
+
+
+def _only(kind: Any) -> tuple[Any, ...]:
+    """A choice as itself, but out of what only wraps it."""
+    inner = _choices(kind)
+    return inner if len(inner) == 1 else (kind,)
+
+
+def _item(kind: Any, part: int | str) -> Any:
+    """What stands at `part` of a list, tuple, set or table."""
+    inner = get_args(kind)
+    if get_origin(kind) is tuple and isinstance(part, int) and Ellipsis not in inner:
+        return inner[part] if part < len(inner) else None
+    return inner[-1 if isinstance(part, str) else 0] if inner else None
+
+
+def _fields(kind: Any) -> dict[str, FieldInfo]:
+    """The fields of a model by the names that a file may have for them; nothing for what is no model."""
+    found: dict[str, FieldInfo] = {}
+    config = getattr(kind, "model_config", {})
+    for name, field in getattr(kind, "model_fields", {}).items():
+        alias = field.validation_alias or field.alias
+        names = [name] if alias is None or config.get("populate_by_name") or config.get("validate_by_name") else []
+        for one in getattr(alias, "choices", [] if alias is None else [alias]):
+            names.append(str(getattr(one, "path", [one])[0]))
+        found |= dict.fromkeys(names, field)
+    return found
+
+
+def _sentence(detail: Any, expected: str | None) -> str:
+    """What is wrong with a value, in the words of its description, where it has any."""
+    if detail["type"] in _OF_A_VALIDATOR:
+        return str(detail["ctx"]["error"])
+    if detail["type"] in _LISTED:
+        listed = str(detail["ctx"]["expected"])
+        near = nearest(str(detail["input"]), re.findall("'([^']+)'", expected or listed))
+        return f"expected {expected or listed}, found {short(detail['input'])}{near and '; ' + near}"
+    if not detail["loc"]:  # of the table as a whole
+        return _words(detail)
+    return f"{f'expected {expected}' if expected else _words(detail)}, found {short(detail['input'])}"
 
 
 def _words(detail: Any) -> str:
     """What pydantic says, in the form of our own sentences."""
-    if detail["type"] == "value_error":
-        return str(detail["ctx"]["error"])
     text = str(detail["msg"])
+    for theirs, ours in _TOML.items():
+        text = text.replace(theirs, ours)
     return text[:1].lower() + text[1:]
+
+
+_SHOULD_BE = "input should be "
+_OF_A_VALIDATOR = ("value_error", "assertion_error")
+_LISTED = ("literal_error", "enum")
+_OTHER_KIND = frozenset({*_LISTED, "is_instance_of", "none_required", "date_from_datetime_parsing"})
+_TOML = {
+    "a valid dictionary or instance of ": "a table like ",
+    "a valid dictionary": "a table",
+    "a valid list": "a list",
+    "a valid set": "a list",
+    "a valid frozenset": "a list",
+    "a valid tuple": "a list",
+    "is not a valid path for <class 'pathlib.Path'>": "should be a path",
+}
+"""What pydantic calls things, and what they are called in the file."""
 
 
 def missing(name: str, table: object, known: Container[str], expected: str | None) -> str:
     """The sentence for a key that is not there, with the mistyped one of `table` that was meant, if any."""
     others = [key for key in table if key not in known] if isinstance(table, Mapping) else []
     near = get_close_matches(name, others, n=1, cutoff=0.75)
-    return f"missing{f' (is {near[0]!r} meant?)' if near else ''}, expected {expected}"
+    return f"missing{f' (is {near[0]!r} meant?)' if near else ''}{f', expected {expected}' if expected else ''}"
 
 
 def unknown(name: str, known: object, what: str = "key") -> str:

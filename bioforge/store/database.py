@@ -19,6 +19,10 @@ if TYPE_CHECKING:
     from filelock import BaseFileLock
 
 
+_MIGRATIONS = "_sqlite_migrations"
+"""The table in which sqlite-utils notes what was applied; made before anything else."""
+
+
 class Store:
     """An open state file. Writers hold a lock that the system releases when they die, however they die."""
 
@@ -191,11 +195,12 @@ def _connect(path: Path, *, read_only: bool) -> sqlite3.Connection:
 
 def _refuse_foreign(path: Path, connection: sqlite3.Connection) -> None:
     (ours,) = connection.execute("PRAGMA application_id").fetchone()
-    (tables,) = connection.execute("SELECT count(*) FROM sqlite_master").fetchone()
-    if tables and ours != APPLICATION_ID:
-        raise StateError(
-            f"{path}: this SQLite file was not made by bioforge", "name another file as `state` in [project]"
-        )
+    if ours == APPLICATION_ID:
+        return
+    tables = {name for (name,) in connection.execute("SELECT tbl_name FROM sqlite_master")}
+    if not tables or (tables == {_MIGRATIONS} and not connection.execute(f"SELECT 1 FROM {_MIGRATIONS}").fetchone()):
+        return  # nothing is in it, or its making was cut off before anything was
+    raise StateError(f"{path}: this SQLite file was not made by bioforge", "name another file as `state` in [project]")
 
 
 def _pending(path: Path, connection: sqlite3.Connection) -> bool:
@@ -215,7 +220,7 @@ def _pending(path: Path, connection: sqlite3.Connection) -> bool:
 
 
 def _has_migrations(connection: sqlite3.Connection) -> bool:
-    found = connection.execute("SELECT 1 FROM sqlite_master WHERE name = '_sqlite_migrations'").fetchone()
+    found = connection.execute("SELECT 1 FROM sqlite_master WHERE name = ?", (_MIGRATIONS,)).fetchone()
     return found is not None
 
 
@@ -234,6 +239,10 @@ def _prepare(path: Path, connection: sqlite3.Connection) -> None:
 
     with _explained(path):
         _refuse_foreign(path, connection)
+        if connection.execute("PRAGMA application_id").fetchone() != (APPLICATION_ID,):
+            connection.execute(
+                f"PRAGMA application_id = {APPLICATION_ID}"
+            )  # first: what is cut off from here on is ours
         connection.execute("PRAGMA journal_mode = WAL")
         connection.execute("PRAGMA synchronous = FULL")
         connection.execute("PRAGMA foreign_keys = OFF")  # the tables outlive what they point to, on purpose

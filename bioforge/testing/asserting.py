@@ -10,7 +10,18 @@ except ModuleNotFoundError as missing:
         "bioforge.testing needs pytest, which is not installed: pip install 'bioforge[test]'", name=missing.name
     ) from None
 
-ASSERTING = ("processes", "folders", "recording", "reading", "readers", "writers", "serving", "stopping", "backends")
+ASSERTING = (
+    "processes",
+    "folders",
+    "recording",
+    "keeping",
+    "reading",
+    "readers",
+    "writers",
+    "serving",
+    "stopping",
+    "backends",
+)
 
 Config = pytest.Config
 

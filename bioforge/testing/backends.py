@@ -15,7 +15,7 @@ from bioforge.events import Started, Unusable
 from bioforge.fingerprint import canonical
 from bioforge.interfaces import RetryPolicy, Stop, Work
 from bioforge.model import Paid, Rendered, Request, Usage
-from bioforge.testing.recording import Recorded
+from bioforge.testing.recording import Book, Recorded
 from bioforge.testing.serving import BackendBench
 from bioforge.testing.stopping import StoppingStories
 
@@ -70,6 +70,32 @@ class BackendContract(StoppingStories, BackendBench):
             assert len(self.server.charged()) == charges + 30
             recorded.check(self.server.charged()[charges:])
             charges += 30
+
+    def test_each_answer_is_of_its_own_request(self) -> None:
+        """One that stands under another artist's name looks right, and nobody finds it."""
+        self.serve()
+        wanted = list(self.requests(24))
+        marks = {one.request_hash: self.mark(one) for one in wanted}
+        known = None not in marks.values()
+        if not known:
+            wanted = wanted[:6]
+            marks = {one.request_hash: self.text_alone(one) for one in wanted}
+            assert len(set(marks.values())) == 6, (
+                "every answer has the same text: have the server say something of its own to each request, or give `mark`"
+            )
+            self.book = Book()  # they are asked once more
+        answered = self.run(iter(wanted)).succeeded
+        assert len(answered) == len(wanted)
+        for event in answered:
+            mark = marks[event.launch.request.request_hash]
+            assert mark is not None
+            right = mark in (event.answer.text or "") if known else mark == event.answer.text
+            assert right, f"the answer of another request: {event.answer.text!r}, expected {mark!r}"
+
+    def text_alone(self, request: Request) -> str | None:
+        """What the server says to a request when there is no other."""
+        (event,) = self.run(iter([request])).succeeded
+        return event.answer.text
 
     def test_answers_have_what_is_kept_of_them(self) -> None:
         """The body as it was received is what everything can be read from again; text, tokens and price are shown."""
@@ -156,6 +182,20 @@ class BackendContract(StoppingStories, BackendBench):
 
     # ------------------------------------------------------------------------------------------------ bodies, prices
 
+    def test_endpoints_and_dialect_are_texts(self) -> None:
+        """They are part of what a request is known by: another first endpoint, or another dialect, and every answer is
+        asked for again."""
+        backend = self.backend()
+        endpoints, dialect = backend.endpoints, backend.dialect
+        assert isinstance(endpoints, tuple), f"endpoints: expected a tuple of texts, found {endpoints!r}"
+        assert endpoints, "endpoints: expected one at least, which recipes have that name none"
+        for one in endpoints:
+            assert isinstance(one, str), f"endpoints: expected texts, found {one!r}"
+            assert one.startswith("/"), f"endpoints: expected paths like '/v1/responses', found {one!r}"
+        assert len(set(endpoints)) == len(endpoints), f"endpoints: one stands there twice: {endpoints!r}"
+        assert isinstance(dialect, str), f"dialect: expected a text, found {dialect!r}"
+        assert dialect.strip(), "dialect: expected a name for the form of the bodies"
+
     def test_the_same_texts_give_the_same_body(self) -> None:
         """A request is known by its body: one that differs from day to day is paid for every day."""
         self.serve()
@@ -174,6 +214,7 @@ class BackendContract(StoppingStories, BackendBench):
         backend = self.backend()
         for usage in (Usage(), Usage(1000, 1000), Usage(1000, 1000, cached_tokens=500, reasoning_tokens=100)):
             price = backend.price(self.model, usage)
+            assert isinstance(price, float | int | None), f"expected a number or None, found {price!r}"
             assert price is None or price >= 0
         assert backend.price("no-such-model-anywhere", Usage(1000, 1000)) is None
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field, fields, replace
 from typing import Any
 
 from bioforge.events import (
@@ -20,7 +20,7 @@ from bioforge.events import (
     Unusable,
 )
 from bioforge.interfaces import Member
-from bioforge.model import CLOSED, ENDED, Batch, BatchState, Paid, Request
+from bioforge.model import CLOSED, ENDED, Answer, Batch, BatchState, Failure, Paid, Request, Usage
 
 
 class Recorded:
@@ -76,6 +76,35 @@ class Recorded:
         assert charged <= paid | maybe, f"charged, and said to cost nothing: {charged - paid - maybe}"
 
 
+def check_answer(answer: Answer) -> None:
+    """That each value of an answer is of the type that is kept of it."""
+    assert isinstance(answer, Answer), f"expected an Answer, found {type(answer).__name__}"
+    _check(answer, ("body",), bytes)
+    _check(answer, ("text", "model", "response_id", "service_tier", "parsed", "validation"), str | None)
+    _check(answer, ("cost_usd",), float | int | None)
+    _check(answer, ("usage",), Usage | None)
+    _check(answer, ("problem",), Failure | None)
+    if answer.usage is not None:
+        _check(answer.usage, tuple(one.name for one in fields(Usage)), int)
+    if answer.problem is not None:
+        _check(answer.problem, ("error_class", "message"), str)
+
+
+def _check(value: object, names: Sequence[str], kind: Any) -> None:
+    for name in names:
+        found = getattr(value, name)
+        word = (
+            getattr(kind, "__name__", str(kind)) if isinstance(kind, type) else str(kind).replace("bioforge.model.", "")
+        )
+        assert isinstance(found, kind), f"{type(value).__name__}.{name}: expected {word}, found {found!r:.60}"
+
+
+def _identity(request: Request) -> tuple[object, ...]:
+    """What of a request nobody may change: how it is bought is no part of it."""
+    one = request
+    return one.request_hash, one.endpoint, one.model, one.body, one.artist_id, one.recipe, one.variant, one.target
+
+
 @dataclass(slots=True)
 class Attempt:
     """One attempt as a state keeps it; `open` until it has its end."""
@@ -91,6 +120,8 @@ class Book:
     A request is in batch, in flight, waiting, interrupted, answered, unusable, failed or unclear.
     """
 
+    given: dict[str, Request] = field(default_factory=dict)
+    """Requests that were handed out, by hash."""
     requests: dict[str, Request] = field(default_factory=dict)
     states: dict[str, str] = field(default_factory=dict)
     tries: Counter[str] = field(default_factory=Counter)
@@ -105,9 +136,11 @@ class Book:
             match event:
                 case Started(launch):
                     self._start(launch)
-                case Succeeded(launch):
+                case Succeeded(launch, answer):
+                    check_answer(answer)
                     self._end(launch, "answered")
-                case Unusable(launch):
+                case Unusable(launch, answer):
+                    check_answer(answer)
                     self._end(launch, "unusable")
                 case Failed(launch):
                     unclear = event.paid is Paid.MAYBE
@@ -121,6 +154,10 @@ class Book:
     def _start(self, launch: Launch) -> None:
         digest = launch.request.request_hash
         state = self.states.get(digest)
+        given = self.given.get(digest)
+        if given is not None:
+            assert _identity(launch.request) == _identity(given), f"another request than the one it was given: {launch}"
+        assert launch.attempt == 0, f"the state gives an attempt its number, a backend leaves it 0: {launch}"
         assert state not in ("in batch", "in flight", "answered", "unusable"), f"asked again although {state}: {launch}"
         assert launch.number == self.tries[digest] + 1, f"not the number of this attempt over all runs: {launch}"
         if launch.batch is not None:
@@ -137,6 +174,10 @@ class Book:
         attempt = self.members.get(launch.batch or "", {}).get(launch.client_request_id)
         assert attempt is not None, f"the end of what never began: {launch}"
         assert attempt.open, f"a second end of {launch}"
+        digest = attempt.launch.request.request_hash
+        assert launch.request.request_hash == digest, f"the end of another request than {digest} began: {launch}"
+        if launch.batch is None:
+            assert launch.attempt == 0, f"the state gives an attempt its number, a backend leaves it 0: {launch}"
         attempt.open = False
         self.states[launch.request.request_hash] = state
 

@@ -6,6 +6,8 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
+from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import pytest
@@ -16,6 +18,7 @@ from bioforge.model import Rendered, Request
 from bioforge.simulator import FAULTS, Outage, Simulator, SimulatorOptions
 from bioforge.testing.folders import Server, charged_by
 from bioforge.testing.hosting import handed
+from bioforge.testing.keeping import Kept
 from bioforge.testing.recording import Book, Recorded
 
 QUICK = RetryPolicy(first_delay=0.01, max_delay=0.05)
@@ -143,6 +146,8 @@ class BackendBench:
             self.stack = stack
             self.book = Book()
             self.recorded = Recorded()
+            self.kept = Kept(Path(stack.enter_context(TemporaryDirectory(prefix="bioforge-"))) / "state.db")
+            self.names: dict[str, str] = {}
             self._server: Server | None = None
             yield
 
@@ -181,8 +186,10 @@ class BackendBench:
             parameters["max_output_tokens"] = max_output_tokens
         for place, name in enumerate(known):
             body = canonical(backend.body(Rendered(endpoint, self.model, None, name, None, parameters)))
+            digest = request_hash(endpoint, body, backend.dialect)
+            self.names[digest] = name
             yield Request(
-                request_hash(endpoint, body, backend.dialect),
+                digest,
                 endpoint,
                 self.model,
                 body,
@@ -192,6 +199,14 @@ class BackendBench:
                 output_tokens=80,
                 max_output_tokens=max_output_tokens,
             )
+
+    def mark(self, request: Request) -> str | None:
+        """What stands in the text of the answer to this request and to no other. None where nobody can say: then it is
+        asked alone first, to know what the server says to it, which has to be the same each time.
+
+        `self.names` has the name that a request is about, by its `request_hash`; the simulator repeats it.
+        """
+        return f"for: {self.names[request.request_hash]}." if isinstance(self.server, SimulatorServer) else None
 
     def run(
         self,
@@ -209,14 +224,16 @@ class BackendBench:
         **limits: Any,
     ) -> Recorded:
         """A run to its end. Events are made durable in `book`, group by group, which says what is wrong with them; those of
-        the last run are in `recorded`."""
+        the last run are in `recorded`. At the end they are put into a state, as those of every plugin are."""
         self.book.settle()
+        given = _Given(source, self.book)
+        batches = self.book.open()
         work = Work(
-            source,
+            given,
             Limits(concurrency, **limits),
             retry,
             stop or Stop(),
-            batches=self.book.open(),
+            batches=batches,
             members=self.book,
             retries=self.book.retries,
             wait=wait,
@@ -229,6 +246,7 @@ class BackendBench:
             if group:
                 recorded.groups.append(group)
             look(recorded, work)
+        self.kept.keep(recorded.groups, work, given.taken, batches)
         if not self.batch and work.stop.level < 2:
             assert work.gauges.in_flight == 0, f"{work.gauges.in_flight} requests are said to be in flight at the end"
         return recorded
@@ -237,6 +255,21 @@ class BackendBench:
         """Skip a story that has no meaning for batches."""
         if self.batch:
             pytest.skip("it tells of calls; a batch goes on at the provider")
+
+
+class _Given(Iterator[Request]):
+    """Requests as a backend takes them. One that had no more may have further ones later."""
+
+    def __init__(self, requests: Iterator[Request], book: Book) -> None:
+        self._requests = requests
+        self._book = book
+        self.taken: list[Request] = []
+
+    def __next__(self) -> Request:
+        request = next(self._requests)
+        self.taken.append(request)
+        self._book.given[request.request_hash] = request
+        return request
 
 
 def assert_no_more_threads(before: int) -> None:

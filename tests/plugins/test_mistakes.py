@@ -198,7 +198,7 @@ AT_WORK = {
         "def write(records, stream, options):\n        raise KeyError('x')\n",
         '"names": write',
         1,
-        "error: out/bios.names: the writer failed: KeyError: 'x'",
+        "error: out/bios.names: writer 'names' of plugin 'bioforge-names' failed: KeyError: 'x'",
     ),
     "a backend that is none": (
         "backend",
@@ -211,7 +211,7 @@ AT_WORK = {
         "backend",
         BROKEN_BACKEND,
         '"names": Broken',
-        75,
+        1,
         "error: backend 'names' of plugin 'bioforge-names' failed: KeyError: 'x'",
     ),
 }

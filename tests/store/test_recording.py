@@ -8,6 +8,7 @@ from contextlib import closing
 from pathlib import Path
 
 import pytest
+from sqlite_utils import Database
 
 from bioforge.errors import StateError
 from bioforge.events import Failed, Launch, Started, Succeeded, Unusable
@@ -16,6 +17,7 @@ from bioforge.plan import Decision
 from bioforge.store import Selection, Store, inputs, pending, runs, targets
 from bioforge.store.ledger import ledger
 from bioforge.store.record import Recorder, settle
+from bioforge.store.schema import migrations
 from bioforge.store.targets import Planned
 
 USAGE = Usage(input_tokens=10, output_tokens=20)
@@ -159,6 +161,22 @@ def test_a_file_of_somebody_else_is_refused(tmp_path: Path) -> None:
         Store.open(tmp_path / "other.db")
     with pytest.raises(StateError, match="was not made by bioforge"):
         Store.read(tmp_path / "other.db")
+
+
+def test_a_file_whose_making_was_cut_off_is_made_to_its_end(tmp_path: Path) -> None:
+    """sqlite-utils makes its table of migrations, and then the disk is full or the process dies."""
+    with closing(sqlite3.connect(tmp_path / "half.db")) as half:
+        migrations().ensure_migrations_table(Database(half))
+    Store.open(tmp_path / "half.db").close()
+    with Store.read(tmp_path / "half.db") as store:
+        assert store.value("SELECT count(*) FROM artists") == 0
+        assert store.value("PRAGMA application_id") == 0x62696F66
+    with closing(sqlite3.connect(tmp_path / "other.db")) as other:
+        migrations().ensure_migrations_table(Database(other))
+        other.execute("INSERT INTO _sqlite_migrations (migration_set, name) VALUES ('theirs', '0001')")
+        other.commit()
+    with pytest.raises(StateError, match="was not made by bioforge"):
+        Store.open(tmp_path / "other.db")
 
 
 def test_a_folder_is_no_state(tmp_path: Path) -> None:

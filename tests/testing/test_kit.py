@@ -266,6 +266,7 @@ def test_assertions_of_the_kit_say_what_they_found(project: ProjectFolder) -> No
         "stopping",
         "serving",
         "recording",
+        "keeping",
         "folders",
         "processes",
         "reading",

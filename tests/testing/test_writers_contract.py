@@ -7,6 +7,7 @@ import json
 import re
 from pathlib import Path
 
+from bioforge.plugin import UsageError, path_writer
 from bioforge.testing import WriterContract
 from bioforge.writers import bioforge_writers
 
@@ -86,3 +87,25 @@ class TestMarkdownFolder(WriterContract):
             text = text_of(body.split("\n", 2)[2])
             found.append({"artist_id": json.loads(values["artist_id"]), "response_text": text})
         return found
+
+
+class TestLog(WriterContract):
+    """A writer that only adds, and cannot take back."""
+
+    suffix = "log"
+    replaces = False
+
+    def writer(self):
+        def write(records, path, options):
+            if options:
+                raise UsageError(f"unknown option {next(iter(options))}")
+            there = set(path.read_text("utf-8").splitlines()) if path.exists() else set()
+            with path.open("a", encoding="utf-8") as stream:
+                for line in map(json.dumps, records):
+                    if line not in there:
+                        stream.write(f"{line}\n")
+
+        return path_writer(write)
+
+    def read(self, path: Path):
+        return [json.loads(line) for line in path.read_text("utf-8").splitlines()]

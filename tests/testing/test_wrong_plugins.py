@@ -43,7 +43,9 @@ def run_stories(folder: Path, module: str, stories: list[str]) -> dict[str, str]
     for case in ElementTree.parse(folder / "found.xml").iter("testcase"):
         texts = [f"{one.get('message')}\n{one.text}" for kind in ("failure", "error") for one in case.findall(kind)]
         assert case.find("skipped") is None, f"{case.attrib} was skipped"
-        found[f"{case.get('classname', '').removeprefix('test_wrong.')}::{case.get('name')}"] = "\n".join(texts)
+        story = f"{case.get('classname', '').removeprefix('test_wrong.')}::{case.get('name')}"
+        # what comes to light when it is cleaned up stands there as a case of its own
+        found[story] = "\n".join([*filter(None, [found.get(story)]), *texts])
     return found
 
 

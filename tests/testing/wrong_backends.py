@@ -8,6 +8,7 @@ import itertools
 import threading
 from collections.abc import Iterator
 from dataclasses import replace
+from decimal import Decimal
 from typing import Any
 
 from bioforge.errors import UsageError
@@ -70,8 +71,8 @@ def _pairs(groups):
 
 class TestLosesAnAnswer(Threads):
     caught_by = {
-        "test_every_request_is_answered_once": "assert 29 == 30",
-        "test_three_hundred_requests_through_every_fault": "no end, or more than one",
+        "test_every_request_is_answered_once": "without saying what became of 1 attempt",
+        "test_three_hundred_requests_through_every_fault": "without saying what became of 1 attempt",
     }
 
     def change(self, event):
@@ -97,6 +98,142 @@ class TestKeepsNoBody(Threads):
 
     def change(self, event):
         return [replace(event, answer=replace(event.answer, body=b""))] if isinstance(event, Succeeded) else [event]
+
+
+class TestGivesTheAnswerOfTheNext(Threads):
+    """Of those that come together, each has the answer of the one after it."""
+
+    caught_by = {"test_each_answer_is_of_its_own_request": "the answer of another request"}
+
+    def execute(self, backend, work):
+        held = []
+        for group in ThreadsBackend.execute(backend, work):
+            good = [event for event in group if isinstance(event, Succeeded)]
+            held += good
+            if others := [event for event in group if event not in good]:
+                yield others
+            if len(held) > 1:
+                answers = [event.answer for event in held]
+                rotated = zip(held, answers[1:] + answers[:1], strict=True)
+                yield [replace(event, answer=answer) for event, answer in rotated]
+                held = []
+        yield held
+
+
+class TestGivesTheAnswerOfTheNextOfAServerOfItsOwn(TestGivesTheAnswerOfTheNext):
+    """What the server says to each request is found out by asking it alone."""
+
+    def mark(self, request):
+        return None
+
+
+class TestHasAServerThatSaysTheSameToAll(Threads):
+    caught_by = {"test_each_answer_is_of_its_own_request": "every answer has the same text"}
+
+    def mark(self, request):
+        return None
+
+    def change(self, event):
+        return (
+            [replace(event, answer=replace(event.answer, text="A life."))] if isinstance(event, Succeeded) else [event]
+        )
+
+
+class TestGivesTheAnswerUnderAnotherRequest(Threads):
+    caught_by = {"test_every_request_is_answered_once": "the end of another request than"}
+    before = None
+
+    def change(self, event):
+        if not isinstance(event, Succeeded):
+            return [event]
+        self.before, request = event.launch.request, self.before or event.launch.request
+        return [replace(event, launch=replace(event.launch, request=request))]
+
+
+class TestSendsAnotherBody(Threads):
+    caught_by = {"test_every_request_is_answered_once": "another request than the one it was given"}
+
+    def change(self, event):
+        request = replace(event.launch.request, body=b"{}")
+        return [replace(event, launch=replace(event.launch, request=request))]
+
+
+class TestNumbersTheAttempts(Threads):
+    caught_by = {"test_every_request_is_answered_once": "a backend leaves it 0"}
+
+    def change(self, event):
+        return [replace(event, launch=replace(event.launch, attempt=1))] if isinstance(event, Succeeded) else [event]
+
+
+class TestGivesAnObjectForItsText(Threads):
+    caught_by = {"test_answers_have_what_is_kept_of_them": "Answer.parsed: expected str | None, found {'a': 1}"}
+    wrong: dict[str, Any] = {"parsed": {"a": 1}}
+
+    def change(self, event):
+        return [replace(event, answer=replace(event.answer, **self.wrong))] if isinstance(event, Succeeded) else [event]
+
+
+class TestCountsHalfATokens(TestGivesAnObjectForItsText):
+    caught_by = {"test_answers_have_what_is_kept_of_them": "Usage.input_tokens: expected int, found 1.5"}
+    wrong = {"usage": Usage(1.5, 2.5)}  # type: ignore[arg-type]
+
+
+class TestCountsInDecimals(TestGivesAnObjectForItsText):
+    caught_by = {
+        "test_answers_have_what_is_kept_of_them": "Answer.cost_usd: expected float | int | None, found Decimal"
+    }
+    wrong = {"cost_usd": Decimal("0.1")}
+
+
+class TestGivesANegativeCost(TestGivesAnObjectForItsText):
+    """What is right by its type, and what bioforge would not keep as it is."""
+
+    caught_by = {"test_every_request_is_answered_once": "bioforge had to mend what was reported"}
+    wrong = {"cost_usd": -0.5}
+
+
+class TestSaysAnUnusableAnswerIsGood(Threads):
+    """Bioforge takes it for what it is, and a backend that says otherwise counts it wrong."""
+
+    caught_by = {"test_every_request_is_answered_once": "bioforge takes it for unusable"}
+
+    def change(self, event):
+        if not isinstance(event, Succeeded):
+            return [event]
+        return [replace(event, answer=replace(event.answer, problem=Failure("refusal", "it refused")))]
+
+
+class TestSpeaksNoDialect(Threads):
+    caught_by = {"test_endpoints_and_dialect_are_texts": "dialect: expected a text, found None"}
+    attributes: dict[str, Any] = {"dialect": None}
+
+    def with_more(self, made):
+        for name, value in self.attributes.items():
+            setattr(made, name, value)
+        return made
+
+
+class TestHasAListOfEndpoints(TestSpeaksNoDialect):
+    caught_by = {"test_endpoints_and_dialect_are_texts": "expected a tuple of texts, found ['/v1/responses']"}
+    attributes = {"endpoints": ["/v1/responses"]}
+
+
+class TestHasNoEndpoint(TestSpeaksNoDialect):
+    caught_by = {"test_endpoints_and_dialect_are_texts": "expected one at least"}
+    attributes = {"endpoints": ()}
+
+
+class TestHasAnEndpointWithoutASlash(TestSpeaksNoDialect):
+    caught_by = {"test_endpoints_and_dialect_are_texts": "expected paths like '/v1/responses', found 'v1/responses'"}
+    attributes = {"endpoints": ("v1/responses",)}
+
+
+class TestPricesInDecimals(Threads):
+    caught_by = {"test_a_price_is_known_or_not": "expected a number or None, found Decimal"}
+
+    def with_more(self, made):
+        made.price = lambda backend, model, usage, tier=None: Decimal("0.5")
+        return made
 
 
 class TestPullsAllAtOnce(Threads):
@@ -240,7 +377,7 @@ class TestForgetsWhatWasPaidFor(Threads):
 
 
 class TestTakesEveryAnswerForUsable(Threads):
-    caught_by = {"test_an_answer_that_cannot_be_used_is_kept_and_final[incomplete]": "not enough values to unpack"}
+    caught_by = {"test_an_answer_that_cannot_be_used_is_kept_and_final[incomplete]": "bioforge takes it for unusable"}
 
     def change(self, event):
         return [Succeeded(event.launch, event.answer, 0.1)] if isinstance(event, Unusable) else [event]
@@ -368,14 +505,14 @@ class TestFailsRequestsForAWrongKey(Threads):
 
 
 class TestKnowsNoBudget(Threads):
-    caught_by = {"test_the_budget_holds_to_the_cent": "is not None"}
+    caught_by = {"test_the_budget_holds_to_the_cent": "goes on although the budget is used up"}
 
     def given(self, work):
         return replace(work, limits=Limits(work.limits.concurrency))
 
 
 class TestSpendsTwiceTheBudget(Threads):
-    caught_by = {"test_the_budget_holds_to_the_cent": "<="}
+    caught_by = {"test_the_budget_holds_to_the_cent": "goes on although the budget is used up"}
 
     def given(self, work):
         return replace(work, limits=replace(work.limits, max_cost_usd=2 * (work.limits.max_cost_usd or 0)))

@@ -5,6 +5,7 @@
 from __future__ import annotations
 
 import json
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -84,7 +85,7 @@ class TestHoldsAllRecords(Lines):
 
 
 class TestTakesNoRecord(Lines):
-    caught_by = {"test_records_are_never_all_held": "not one record was taken"}
+    caught_by = {"test_records_are_never_all_held": "did not take all records"}
 
     def wrong(self, records, stream, options):
         return None
@@ -130,8 +131,54 @@ class TestWritesInPlace(ToPath):
             jsonl_writer(records, stream, options)
 
 
+class Adds(ToPath):
+    """A log to which each record is added once."""
+
+    replaces = False
+
+    def wrong(self, records, path, options):
+        there = path.read_bytes().splitlines() if path.exists() else []
+        with path.open("ab") as stream:
+            for one in records:
+                line = json.dumps(one).encode()
+                if self.is_new(line, there):
+                    stream.write(line + b"\n")
+
+    def is_new(self, line: bytes, there: list[bytes]) -> bool:
+        return line not in there
+
+
+class TestAddsAgainWhatIsThere(Adds):
+    caught_by = {
+        "test_fewer_records_leave_nothing_of_the_others": "assert [(",
+        "test_written_twice_it_is_the_same": "assert [(",
+    }
+
+    def is_new(self, line, there):
+        return True
+
+
+class TestBeginsAnewAndCallsItAdding(Adds):
+    caught_by = {
+        "test_fewer_records_leave_nothing_of_the_others": "assert [(",
+        "test_a_failure_in_the_middle_leaves_the_earlier_output": "what was delivered before is not there",
+    }
+
+    def wrong(self, records, path, options):
+        path.unlink(missing_ok=True)
+        super().wrong(records, path, options)
+
+
+class TestHidesAFailureOfAnAddition(Adds):
+    caught_by = {"test_a_failure_in_the_middle_leaves_the_earlier_output": "DID NOT RAISE"}
+
+    def wrong(self, records, path, options):
+        with suppress(Exception):
+            super().wrong(records, path, options)
+
+
 class TestSaysANumber(ToPath):
-    caught_by = {"test_what_it_says_is_a_text_or_nothing": "isinstance(6, str)"}
+    caught_by = {"test_what_it_says_is_a_text_or_nothing": "expected a text or None, found 6"}
 
     def wrong(self, records, path, options):
         return len(list(records))

@@ -1,0 +1,81 @@
+"""What a run of bioforge makes of a backend's events: they are supervised as those of every plugin, and kept in a state."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import closing
+from pathlib import Path
+
+from bioforge.errors import BioforgeError
+from bioforge.events import Event, Noticed, Succeeded, Unusable
+from bioforge.interfaces import Work
+from bioforge.model import Answer, Batch, Request
+from bioforge.store import Selection, Store, batches, runs
+from bioforge.store.record import Recorder, settle
+from bioforge.supervising import supervised
+
+
+class Kept:
+    """A state on disk, which goes on from run to run of a story."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+
+    def keep(
+        self, groups: Sequence[Sequence[Event]], done: Work, requests: Sequence[Request], open_batches: Sequence[Batch]
+    ) -> None:
+        """Keep the events of a run that is done; it had these requests and batches to begin with.
+
+        Fails where bioforge would have had to mend what was reported, or to stop, or could not have kept it, and where
+        it would read something else from its state.
+        """
+        with Store.open(self._path) as store:
+            settle(store)
+            good = {one.launch.client_request_id for group in groups for one in group if isinstance(one, Succeeded)}
+            run = runs.begin(store, "run", "tested", Selection())
+            members = batches.StoredMembers(store)
+            work = Work(iter(requests), done.limits, stop=done.stop, batches=list(open_batches), members=members)
+            with closing(Recorder(store, run, "tested")) as recorder:
+                try:
+                    for events in supervised(_again(groups), work, "tested", "tested"):
+                        for event in events:
+                            if isinstance(event, Unusable) and event.launch.client_request_id in good:
+                                raise AssertionError(
+                                    f"it was said to have succeeded, and bioforge takes it for unusable: {event}"
+                                )
+                        mended = [event.message for event in events if isinstance(event, Noticed) and _is_slip(event)]
+                        assert not mended, f"bioforge had to mend what was reported: {'; '.join(mended)}"
+                        recorder.record(events)
+                except BioforgeError as error:
+                    raise AssertionError(f"bioforge would have stopped the run: {error.message}") from error
+            for group in groups:
+                for event in group:
+                    if isinstance(event, Succeeded | Unusable):
+                        self._compare(store, event.launch.request.request_hash, event.answer)
+
+    def _compare(self, store: Store, digest: str, answer: Answer) -> None:
+        found = store.row(
+            "SELECT r.text, r.parsed, r.cost_usd FROM responses r JOIN requests q ON q.response = r.id"
+            " WHERE q.request_hash = ?",
+            (digest,),
+        )
+        assert found is not None, f"no answer is in the state for {digest}"
+        # half of a surrogate pair cannot be kept
+        text = None if answer.text is None else answer.text.encode("utf-8", "replace").decode()
+        wanted = (text, answer.parsed, answer.cost_usd)
+        assert tuple(found) == wanted, f"the state has another answer than was given: {found}, not {wanted}"
+
+
+def _again(groups: Sequence[Sequence[Event]]) -> Callable[[Work], Iterator[Sequence[Event]]]:
+    """A backend that takes all requests and then reports what another one has reported."""
+
+    def execute(work: Work) -> Iterator[Sequence[Event]]:
+        for _ in work.requests:
+            pass
+        yield from groups
+
+    return execute
+
+
+def _is_slip(event: Noticed) -> bool:
+    return event.kind == "plugin"
