@@ -2,8 +2,8 @@
 
 A generated part stands between two comments, `<!-- generated: KIND NAME -->` and `<!-- end -->`, and is one fenced
 block: the help of a command as it is printed, a table of the state as SQLite has it, a file of this repository (or a
-function or class of it, named after its path), the signatures of a plugin's hooks and values, or what a plugin that is
-wrong makes a command say.
+function or class of it, named after its path), the signatures of a plugin's hooks and values, the attributes of a class
+or the events with their fields as a table, or what a plugin that is wrong makes a command say.
 """
 
 from __future__ import annotations
@@ -21,6 +21,7 @@ from contextlib import closing
 from functools import cache
 from importlib.metadata import version
 from pathlib import Path
+from typing import TypeGuard
 
 FOLDER = Path(__file__).parent
 ROOT = FOLDER.parent
@@ -122,6 +123,44 @@ def signatures_of(_: str) -> str:
     return "```text\n" + "\n".join(line.replace("'", "") for line in lines) + "\n```"
 
 
+def attributes_of(name: str) -> str:
+    """The attributes of a class, with their defaults and what stands below each in `PATH CLASS`."""
+    path, one = name.split()
+    tree = ast.parse((ROOT / path).read_text("utf-8"))
+    (found,) = [node for node in tree.body if isinstance(node, ast.ClassDef) and node.name == one]
+    lines = ["| attribute | default | says |", "|---|---|---|"]
+    for node, told in zip(found.body, found.body[1:], strict=False):
+        if isinstance(node, ast.AnnAssign) and isinstance(node.target, ast.Name) and _is_text(told):
+            default = "" if node.value is None else ast.unparse(node.value)
+            shown = f"`{default}`" if len(default) < 30 else "see `help()`"
+            lines.append(f"| `{node.target.id}` | {shown} | {_in_a_row(ast.literal_eval(told.value))} |")
+    return "\n".join(lines)
+
+
+def _is_text(node: ast.stmt) -> TypeGuard[ast.Expr]:
+    return isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant) and isinstance(node.value.value, str)
+
+
+def _in_a_row(text: str) -> str:
+    return " ".join(text.split()).replace("|", "\\|")
+
+
+def events_of(_: str) -> str:
+    """Every event, with its fields and the first paragraph of what it is."""
+    from dataclasses import MISSING, fields
+    from typing import get_args
+
+    from bioforge import events
+
+    lines = ["| event | fields | says |", "|---|---|---|"]
+    for kind in get_args(events.Event):
+        names = [f"{field.name}{'' if field.default is MISSING else '=…'}" for field in fields(kind)]
+        names = [name for name in names if not name.startswith("followed")]
+        said_first = inspect.cleandoc(kind.__doc__ or "").split("\n\n")[0]
+        lines.append(f"| `{kind.__name__}` | `{', '.join(names)}` | {_in_a_row(said_first)} |")
+    return "\n".join(lines)
+
+
 @cache
 def said(name: str) -> str:
     """What the command of a mistake says on stderr, with the plugin installed as `bioforge-list` and no other."""
@@ -160,6 +199,8 @@ MAKERS: dict[str, Callable[[str], str]] = {
     "version": lambda _: f"<!-- {made_with()} -->",
     "file": file_of,
     "signatures": signatures_of,
+    "attributes": attributes_of,
+    "events": events_of,
     "mistake": mistake_of,
 }
 

@@ -72,7 +72,12 @@ def run(
     concurrency: Concurrency = None,
     keep_going: KeepGoing = None,
     select: SelectOption = None,
-    limit: Annotated[int | None, typer.Option("--limit", metavar="N", min=1, help="Build at most N targets.")] = None,
+    limit: Annotated[
+        int | None,
+        typer.Option(
+            "--limit", metavar="N", min=1, help="Build at most N stale targets; the next run goes on with others."
+        ),
+    ] = None,
     backend: BackendOption = None,
     max_cost: MaxCost = None,
     no_wait: NoWait = False,

@@ -10,11 +10,11 @@ from collections.abc import Iterator, Mapping, Sequence
 from bioforge.plugin import (
     Answer,
     Backend,
-    BackendContext,
     BackendFactory,
     Event,
     Launch,
     Started,
+    Stopped,
     Succeeded,
     Usage,
     Work,
@@ -28,12 +28,10 @@ class Echo(Backend):
     dialect = "echo"
     base_url = "http://127.0.0.1"  # nobody is called there, but the embedded server has another dialect
 
-    def __init__(self, context: BackendContext) -> None:
-        """Nothing of the context is needed here: no address, no key, no options."""
-
     def execute(self, work: Work) -> Iterator[Sequence[Event]]:
         for request in work.requests:
             if work.stop.level:
+                yield [Stopped(work.stop.reason, "asked to stop", "`bioforge resume` goes on here")]
                 return
             launch = Launch(request, request.attempts + 1, "W01", str(uuid.uuid4()), time.time())
             yield [Started(launch)]
