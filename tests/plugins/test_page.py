@@ -64,7 +64,7 @@ def test_what_a_backend_can_say_is_documented() -> None:
 def test_names_of_the_contract_are_real() -> None:
     known = {*vars(plugin), *vars(vendor), *vars(testing)}
     for name in re.findall(r"`([A-Z][A-Za-z]+[a-z][A-Za-z]+)`", PAGE):
-        assert name in known or name in ("ValueError", "SecretStr", "False", "Options"), name
+        assert name in known or name in ("ValueError", "SecretStr", "False", "True", "None", "Options"), name
     assert f"It is {API_VERSION}." in PAGE
     for name in re.findall(
         r"^\| `(\w+)(?:\([^|]*?\))?` \|", PAGE.partition("| fixture |")[2].partition("\n\n")[0], re.MULTILINE
