@@ -204,6 +204,8 @@ def _fields(kind: Any) -> dict[str, FieldInfo]:
 
 def _sentence(detail: Any, expected: str | None) -> str:
     """What is wrong with a value, in the words of its description, where it has any."""
+    if detail["type"] == "extra_forbidden":  # of a table that has no keys at all
+        return "unknown key"
     if detail["type"] in _OF_A_VALIDATOR:
         return str(detail["ctx"]["error"])
     if detail["type"] in _LISTED:

@@ -397,3 +397,15 @@ def test_a_plugin_with_each_kind_is_typed(tmp_path: Path) -> None:
     )
     assert "right.py" not in done.stdout, done.stdout
     assert 'wrong.py:29: error: Argument 1 to "folder_writer"' in done.stdout, done.stdout + done.stderr
+
+
+def test_a_model_without_fields_knows_no_key() -> None:
+    class Nothing(Options):
+        pass
+
+    @with_options(Nothing)
+    def write() -> None: ...
+
+    assert isinstance(read(write), Nothing)
+    with pytest.raises(ConfigError, match=r"^bioforge\.toml: input\.speed: unknown key$"):
+        read(write, speed=1)
