@@ -64,11 +64,8 @@ the id that went out with the request: it has to be there as paid or maybe paid.
 """
 
 FINDINGS = """
-Two things are in **disk full**. An answer that arrives when nothing can be written any more is received and cannot be kept:
-at most one for each call in flight, since nothing more is sent then, and counted as maybe paid. And **a bug**: a disk that is
-full while the state is being created, before anything is sent or paid, leaves a file that every later run refuses (“was not
-made by bioforge”) until somebody deletes it. The table of migrations is committed before migration 0001 writes the mark by
-which the file is known; kill -9 in that moment does the same.
+What is in **disk full** could be had: an answer that arrives when nothing can be written any more is received and cannot be
+kept. It is at most one for each call in flight, since nothing more is sent then, and counted as maybe paid.
 """
 
 OTHERS = """
