@@ -26,3 +26,12 @@ def server() -> Iterator[Simulator]:
 @pytest.fixture
 def project(tmp_path: Path, server: Simulator) -> ProjectFolder:
     return ProjectFolder(tmp_path, server)
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """What is slow is run by `-m slow`, which CI does."""
+    if "slow" in config.option.markexpr:
+        return
+    for item in items:
+        if item.get_closest_marker("slow"):
+            item.add_marker(pytest.mark.skip(reason="slow; -m slow runs it"))

@@ -22,6 +22,7 @@ def installed(environment: Environment, folder: Path) -> Path:
     return copy
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("folder", PLUGINS, ids=lambda path: path.name)
 def test_its_own_tests_pass(environment: Environment, folder: Path) -> None:
     ran = environment.pytest(installed(environment, folder))

@@ -21,6 +21,7 @@ MUTANTS = {
 """For each kind a mistake in the plugin that its own tests have to find."""
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", KINDS)
 def test_it_is_written_installed_and_its_tests_pass(environment: Environment, kind: str) -> None:
     name = NAME[kind]

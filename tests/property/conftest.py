@@ -11,15 +11,3 @@ stories in which processes are really killed.
 """
 
 from __future__ import annotations
-
-from pathlib import Path
-
-import pytest
-
-
-def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    if "slow" in config.option.markexpr:
-        return
-    for item in items:
-        if item.path.parent == Path(__file__).parent and item.get_closest_marker("slow"):
-            item.add_marker(pytest.mark.skip(reason="slow; -m slow runs it"))

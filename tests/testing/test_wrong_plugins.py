@@ -49,6 +49,7 @@ def run_stories(folder: Path, module: str, stories: list[str]) -> dict[str, str]
     return found
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("module", [module for _, module in CONTRACTS])
 def test_each_wrong_plugin_is_caught(tmp_path: Path, module: str) -> None:
     wrong = {f"{name}::{story}": text for name, told in wrong_plugins(module) for story, text in told.items()}

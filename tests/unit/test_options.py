@@ -372,6 +372,7 @@ def bioforge_writers() -> Mapping[str, AnyWriter]:
 """
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(find_spec("mypy") is None, reason="mypy is not installed")
 def test_a_plugin_with_each_kind_is_typed(tmp_path: Path) -> None:
     wrong = PLUGIN.replace("tuple[str, bytes]", "tuple[str, str]").replace('b""', '""')
