@@ -6,16 +6,22 @@ is sent twice is paid twice, and bodies are read as bytes, since its parsing rai
 
 from __future__ import annotations
 
-import json
 import threading
 import time
 from collections.abc import Callable, Generator, Iterator, Mapping
 from contextlib import closing
-from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from bioforge.backends.transport import (
+    PLACEHOLDER_KEY,
+    id_in,
+    read_object,
+    timeouts,
+    trust,
+    without_key,
+)
 from bioforge.batching import CallError, Row
 from bioforge.errors import OutputError
 from bioforge.events import Launch
@@ -24,17 +30,8 @@ from bioforge.interfaces import BackendContext, Outcome
 from bioforge.model import Batch, Failure, Paid, Request
 from bioforge.openai import batch_lines
 from bioforge.openai.batch_lines import read_batch
-from bioforge.openai.client import (
-    CONNECT_SECONDS,
-    PLACEHOLDER_KEY,
-    check_key,
-    lowered,
-    trust,
-    without_key,
-    words_without_key,
-)
-from bioforge.openai.failures import read_failure
-from bioforge.openai.outcomes import broken_off
+from bioforge.openai.client import check_key
+from bioforge.openai.outcomes import ENDINGS
 from bioforge.openai.wire import Price
 
 if TYPE_CHECKING:
@@ -126,17 +123,17 @@ class OpenAIBatches:
                     file=(f"{batch.key}.jsonl", stream, "application/jsonl"),
                     purpose="batch",
                     expires_after={"anchor": "created_at", "seconds": FILE_SECONDS},
-                    timeout=self._timeout(TRANSFER_SECONDS),
+                    timeout=timeouts(TRANSFER_SECONDS),
                 ),
                 key=batch.key,
             )
-        return _id(uploaded, "file")
+        return id_in(uploaded, "file")
 
     def find_file(self, batch: Batch) -> str | None:
         name = f"{batch.key}.jsonl"
         for entry in _young(self._files(), batch):
             if entry.get("filename") == name and batch.bytes in (0, entry.get("bytes")):
-                return _id(entry, "file")
+                return id_in(entry, "file")
         return None
 
     def file_bytes(self, file_id: str) -> int | None:
@@ -179,7 +176,7 @@ class OpenAIBatches:
         try:
             # Some servers keep their files elsewhere and answer with a redirect; the key does not go there.
             content = self._client(redirects=True).files.with_streaming_response.content
-            with content(file_id, timeout=self._timeout(TRANSFER_SECONDS)) as response:
+            with content(file_id, timeout=timeouts(TRANSFER_SECONDS)) as response:
                 answer = response.http_response
                 yield from response.iter_bytes(PIECE)
             _check_whole(answer)
@@ -204,12 +201,12 @@ class OpenAIBatches:
                 endpoint=endpoint,
                 completion_window=asked,
                 metadata=dict(metadata),
-                timeout=self._timeout(TRANSFER_SECONDS),
+                timeout=timeouts(TRANSFER_SECONDS),
             ),
             key=batch.key,
             file_id=batch.file_id or "",
         )
-        _id(body, "batch")
+        id_in(body, "batch")
         return read_batch(batch, body)
 
     def find(self, batch: Batch) -> Batch | None:
@@ -272,7 +269,7 @@ class OpenAIBatches:
         try:
             answer = ask(self._client()).http_response
             assert answer is not None
-            body = _object(without_key([answer.content], self._context))
+            body = read_object(without_key([answer.content], self._context))
         except Exception as error:
             raise self._ended(operation, started, ids, answer, error) from error
         found = body.get("id")
@@ -306,17 +303,8 @@ class OpenAIBatches:
         import openai
 
         if isinstance(error, openai.APIStatusError):
-            response = error.response
-            content = without_key([response.content], self._context)
-            return replace(read_failure(response.status_code, lowered(response.headers), content), seconds=seconds)
-        # The SDK hides what happened behind an exception of its own that only says that something did.
-        hidden = error.__cause__ if isinstance(error, openai.APIConnectionError) else None
-        cause = hidden if isinstance(hidden, Exception) else error
-        status, headers = (None, {}) if answer is None else (answer.status_code, lowered(answer.headers))
-        outcome = broken_off(cause, seconds, status, headers, b"")
-        assert outcome.failure is not None
-        words = words_without_key(outcome.failure.message, self._context)
-        return replace(outcome, failure=replace(outcome.failure, message=words))
+            return ENDINGS.refused(error.response, seconds, self._context)
+        return ENDINGS.behind(error, openai.APIConnectionError, seconds, answer, self._context)
 
     def _client(self, redirects: bool = False) -> OpenAI:
         import httpx2
@@ -338,12 +326,7 @@ class OpenAIBatches:
             return found
 
     def _short(self) -> httpx2.Timeout:
-        return self._timeout(min(CALL_SECONDS, self._context.timeout))
-
-    def _timeout(self, seconds: float) -> httpx2.Timeout:
-        import httpx2
-
-        return httpx2.Timeout(seconds, connect=min(CONNECT_SECONDS, seconds))
+        return timeouts(min(CALL_SECONDS, self._context.timeout))
 
 
 def _is(job: Mapping[str, Any], batch: Batch) -> bool:
@@ -366,31 +349,9 @@ def _young(entries: Iterator[Mapping[str, Any]], batch: Batch) -> Iterator[Mappi
             return
 
 
-def _id(body: Mapping[str, Any], what: str) -> str:
-    found = body.get("id")
-    if not isinstance(found, str) or not found:
-        raise _malformed(f"the answer is no {what}: it has no id", json.dumps(body).encode())
-    return found
-
-
-def _object(content: bytes) -> dict[str, Any]:
-    try:
-        body = json.loads(content)
-    except (ValueError, RecursionError) as error:
-        raise _malformed(f"the answer is not JSON: {error}", content) from error
-    if not isinstance(body, dict):
-        raise _malformed(f"the answer is JSON without an object: {type(body).__name__}", content)
-    return body
-
-
 def _check_whole(answer: httpx2.Response) -> None:
     """The transport notices a body that is too short; this also notices one that another program cut for it."""
     expected, arrived = answer.headers.get("content-length", ""), answer.num_bytes_downloaded
     if expected.isdecimal() and int(expected) != arrived:
         words = f"the file was cut off: {arrived:,} of {int(expected):,} bytes arrived"
         raise CallError(Outcome(failure=Failure("truncated_body", words), paid=Paid.MAYBE, retryable=True))
-
-
-def _malformed(words: str, content: bytes) -> CallError:
-    """A success that cannot be read: whatever was asked for may have been done."""
-    return CallError(Outcome(failure=Failure("malformed", words), paid=Paid.MAYBE, retryable=True, body=content))

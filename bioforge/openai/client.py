@@ -9,39 +9,38 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
+from bioforge.backends.transport import (
+    CONNECT_SECONDS,
+    KEEP_ALIVE_SECONDS,
+    PLACEHOLDER_KEY,
+    is_loopback,
+    lowered,
+    proxy,
+    sdk_headers,
+    timeouts,
+    trust,
+    without_key,
+)
 from bioforge.errors import UsageError
 from bioforge.interfaces import BackendContext, Outcome
 from bioforge.model import Request
-from bioforge.openai.outcomes import broken_off, interpret
+from bioforge.openai.outcomes import ENDINGS, interpret
 from bioforge.openai.wire import Price, sent
 
 if TYPE_CHECKING:
     import socket
-    import ssl
 
     import aiohttp
     import httpx2
 
-CONNECT_SECONDS = 15.0
-"""Longest time for a connection; the time for an answer is the project's `timeout`."""
-
-SHORTEST_SECRET = 8
-"""Characters below which a key is a placeholder that may stand in any text (`any`, `test`)."""
-
-KEEP_ALIVE_SECONDS = 15.0
-"""How long an idle connection is used again. Servers close theirs silently, and a request sent into a closed one is
-one whose fate nobody knows."""
-
-PLACEHOLDER_KEY = "no-key-needed"
-
 
 def check_key(context: BackendContext) -> None:
     """Raises `UsageError` when a key is needed and there is none."""
-    if context.api_key is None and not _is_loopback(context.base_url):
+    if context.api_key is None and not is_loopback(context.base_url):
         name = context.api_key_env
         raise UsageError(
             f"no API key for {context.base_url}: {name} is not set",
@@ -57,45 +56,10 @@ def endpoint_url(base_url: str, endpoint: str) -> str:
 
 def call_headers(context: BackendContext) -> dict[str, str]:
     """The headers that the SDK sends with each call."""
-    import httpx2
     from openai import OpenAI
 
     key = context.api_key or PLACEHOLDER_KEY
-    silent = httpx2.Client(verify=_trusting_nobody())  # it is only asked what it would send
-    with OpenAI(api_key=key, base_url=context.base_url, max_retries=0, http_client=silent) as client:
-        headers = {**client.default_headers, **client.auth_headers}
-    headers.pop("X-Stainless-Async", None)
-    # An `Omit` stands where there is nothing to send.
-    return {name: value for name, value in headers.items() if isinstance(value, str)}
-
-
-def trust(base_url: str) -> ssl.SSLContext | bool:
-    """Whom a client trusts, as the `verify` of httpx2. To read a machine's certificates takes longer than many a call to
-    a server nearby; where nothing is encrypted none are read, and whatever asks for encryption after all is refused."""
-    from urllib.parse import urlsplit
-    from urllib.request import getproxies
-
-    ways = (base_url, *getproxies().values())
-    return _trusting_nobody() if not any(urlsplit(way).scheme == "https" for way in ways) else True
-
-
-def _trusting_nobody() -> ssl.SSLContext:
-    import ssl
-
-    return ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
-
-
-def without_key(received: Sequence[bytes], context: BackendContext) -> bytes:
-    """What was received as one piece; a provider that repeats the key in a refusal does not get it stored or shown."""
-    content = b"".join(received)
-    if context.api_key and len(context.api_key) >= SHORTEST_SECRET:
-        return content.replace(context.api_key.encode(), b"[key]")
-    return content
-
-
-def words_without_key(words: str, context: BackendContext) -> str:
-    """The words of an exception: those about an illegal header quote it."""
-    return without_key([words.encode("utf-8", "replace")], context).decode()
+    return sdk_headers(lambda silent: OpenAI(api_key=key, base_url=context.base_url, max_retries=0, http_client=silent))
 
 
 class SyncSender:
@@ -112,11 +76,10 @@ class SyncSender:
             max_keepalive_connections=max(1, concurrency),
             keepalive_expiry=KEEP_ALIVE_SECONDS,
         )
-        timeout = httpx2.Timeout(context.timeout, connect=min(CONNECT_SECONDS, context.timeout))
         self._client = httpx2.Client(
             headers=call_headers(context),
             limits=limits,
-            timeout=timeout,
+            timeout=timeouts(context.timeout),
             follow_redirects=False,
             verify=trust(context.base_url),
         )
@@ -152,7 +115,7 @@ class SyncSender:
                 self._price,
             )
         except Exception as error:
-            return broken_off(
+            return ENDINGS.broken_off(
                 error,
                 time.perf_counter() - started,
                 None if response is None else response.status_code,
@@ -216,7 +179,7 @@ class AsyncSender:
                 self._price,
             )
         except Exception as error:
-            return broken_off(
+            return ENDINGS.broken_off(
                 error,
                 time.perf_counter() - started,
                 None if response is None else response.status,
@@ -246,33 +209,5 @@ class AsyncSender:
             connector=connector,
             timeout=timeout,
             headers=call_headers(context),
-            proxy=_proxy(context.base_url),
+            proxy=proxy(context.base_url),
         )
-
-
-def _is_loopback(base_url: str) -> bool:
-    from urllib.parse import urlsplit
-
-    host = (urlsplit(base_url).hostname or "").lower()
-    return host in ("localhost", "::1", "0.0.0.0") or host.startswith("127.")
-
-
-def lowered(headers: httpx2.Headers) -> dict[str, str]:
-    """Headers by lower-case name; looking up one in httpx2's own object walks through all of them."""
-    return {name.decode("latin-1").lower(): value.decode("latin-1") for name, value in headers.raw}
-
-
-def _proxy(base_url: str) -> str | None:
-    """The proxy that the environment names for this address, as `httpx2` finds it by itself.
-
-    `aiohttp` would too, but asks a thread for each request, which costs more than the request.
-    """
-    from urllib.parse import urlsplit
-    from urllib.request import getproxies, proxy_bypass
-
-    address = urlsplit(base_url)
-    if _is_loopback(base_url) or proxy_bypass(address.netloc):
-        return None
-    proxies = getproxies()
-    found = proxies.get(address.scheme) or proxies.get("all")
-    return f"http://{found}" if found and "://" not in found else found

@@ -8,8 +8,9 @@ from pathlib import Path
 import pytest
 from projects import ProjectFolder
 
+from bioforge.backends.transport import trust
 from bioforge.interfaces import BackendContext
-from bioforge.openai.client import SyncSender, trust
+from bioforge.openai.client import SyncSender
 
 
 @pytest.fixture

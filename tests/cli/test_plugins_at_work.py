@@ -398,6 +398,11 @@ def test_a_name_that_two_claim_is_refused_only_where_it_is_used(project: Project
         ("backends.driver", "Lanes broken drive"),
         ("backends.asynchronous", "AsyncLanes"),
         ("backends.threads", "ThreadLanes"),
+        (
+            "backends.transport",
+            "Endings KEEP_ALIVE_SECONDS PLACEHOLDER_KEY id_in is_loopback lowered masked proxy read_object sdk_headers "
+            "timeouts trust without_key",
+        ),
         ("backends.batches.options", "BatchOptions"),
         ("window", "Window"),
         ("openai.plugin", "AsyncBackend BatchBackend OpenAIBackend ThreadsBackend"),

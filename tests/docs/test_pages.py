@@ -388,11 +388,12 @@ def test_every_reason_is_documented() -> None:
 
 
 def test_every_class_of_failure_is_documented() -> None:
-    from bioforge.openai import failures, outcomes, wire
+    from bioforge.backends import transport
+    from bioforge.openai import failures, wire
 
     page = section(read("reasons.md"), "## Failures")
     classes = {*failures._CLASSES.values(), *failures._HINTS, *wire._ENDED_EARLY.values(), "slow_down", "server_error"}
-    classes |= {meaning.error_class for meaning in outcomes.MEANINGS.values()}
+    classes |= {meaning.error_class for meaning in transport.MEANINGS.values()}
     classes |= classes_of_batches()
     for name in classes - {"unreadable"}:  # that is no request's class, but a line's
         assert f"`{name}`" in page, name

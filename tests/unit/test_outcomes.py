@@ -9,10 +9,11 @@ import httpx2
 import pytest
 from openai import InternalServerError, OpenAI
 
+from bioforge.backends.transport import MEANINGS, meaning
 from bioforge.interfaces import BackendContext
 from bioforge.model import Paid
 from bioforge.openai.client import call_headers
-from bioforge.openai.outcomes import MEANINGS, broken_off, meaning
+from bioforge.openai.outcomes import ENDINGS
 
 
 def errors_of(module: object, root: type[Exception]) -> list[type[Exception]]:
@@ -64,13 +65,13 @@ def test_what_became_of_the_money(kind: type[Exception], error_class: str, paid:
 
 
 def test_a_broken_body_of_a_refusal_is_still_a_refusal() -> None:
-    outcome = broken_off(httpx2.ReadError("reset"), 0.1, 429, {"retry-after": "3"}, b'{"err')
+    outcome = ENDINGS.broken_off(httpx2.ReadError("reset"), 0.1, 429, {"retry-after": "3"}, b'{"err')
     assert outcome.failure is not None
     assert (outcome.failure.error_class, outcome.paid, outcome.retry_after) == ("rate_limit", Paid.NO, 3.0)
 
 
 def test_a_broken_body_of_an_answer_may_have_been_paid_for() -> None:
-    outcome = broken_off(httpx2.RemoteProtocolError("short"), 0.1, 200, {}, b'{"id"')
+    outcome = ENDINGS.broken_off(httpx2.RemoteProtocolError("short"), 0.1, 200, {}, b'{"id"')
     assert outcome.failure is not None
     assert (outcome.failure.error_class, outcome.paid, outcome.body) == ("truncated_body", Paid.MAYBE, b'{"id"')
 

@@ -6,43 +6,39 @@ parsing raises after the fact.
 
 from __future__ import annotations
 
-import json
 import threading
 import time
 from collections.abc import Callable, Collection, Generator, Iterator, Mapping
 from contextlib import closing, contextmanager
-from dataclasses import replace
 from email.utils import parsedate_to_datetime
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
+from bioforge.backends.transport import (
+    PLACEHOLDER_KEY,
+    id_in,
+    lowered,
+    read_object,
+    timeouts,
+    trust,
+    without_key,
+)
 from bioforge.batching import CallError, Row, Undecided
 from bioforge.plugin import (
     BackendContext,
     Batch,
-    Failure,
     Launch,
     Outcome,
     OutputError,
-    Paid,
     Request,
     atomic_write,
 )
 from bioforge_anthropic import batch_lines
 from bioforge_anthropic.batch_lines import read_batch
-from bioforge_anthropic.client import (
-    CONNECT_SECONDS,
-    PLACEHOLDER_KEY,
-    call_headers,
-    lowered,
-    masked,
-    sdk_url,
-    trust,
-    without_key,
-)
+from bioforge_anthropic.client import call_headers, sdk_url
 from bioforge_anthropic.failures import read_failure, read_moment
-from bioforge_anthropic.outcomes import broken_off
+from bioforge_anthropic.outcomes import ENDINGS
 
 if TYPE_CHECKING:
     import httpx2
@@ -117,11 +113,11 @@ class AnthropicBatches:
                     content=content,
                     options={
                         "headers": {"Content-Length": str(batch_lines.length_of_creation(size))},
-                        "timeout": self._timeout(TRANSFER_SECONDS),
+                        "timeout": timeouts(TRANSFER_SECONDS),
                     },
                 )
             )
-        _check_id(job)
+        id_in(job, "batch")
         return read_batch(batch, job)
 
     def search(self, batch: Batch, known: Collection[str]) -> Batch | Undecided | None:
@@ -166,7 +162,7 @@ class AnthropicBatches:
             page: dict[str, Any] = {"limit": PAGE, "timeout": self._short()} | ({"after_id": after} if after else {})
             asked = time.time()
             answer = self._answer(partial(_page, page))
-            body = _object(without_key([answer.content], self._context))
+            body = read_object(without_key([answer.content], self._context))
             # Clocks differ: by the API's own one it may have been created before it was prepared.
             since = min(since, batch.prepared_at + min(0.0, _date(answer, asked) - asked) - BEFORE)
             data = body.get("data")
@@ -228,7 +224,7 @@ class AnthropicBatches:
             self._client()
             assert self._http is not None
             with self._http.stream(
-                "GET", url, headers=call_headers(self._context), timeout=self._timeout(TRANSFER_SECONDS)
+                "GET", url, headers=call_headers(self._context), timeout=timeouts(TRANSFER_SECONDS)
             ) as answer:
                 if not answer.is_success:
                     content = without_key([answer.read()], self._context)
@@ -243,7 +239,7 @@ class AnthropicBatches:
 
     def _call(self, ask: Callable[[Anthropic], Any]) -> dict[str, Any]:
         """The object that a call answers with."""
-        return _object(without_key([self._answer(ask).content], self._context))
+        return read_object(without_key([self._answer(ask).content], self._context))
 
     def _answer(self, ask: Callable[[Anthropic], Any]) -> httpx2.Response:
         started = time.perf_counter()
@@ -257,14 +253,8 @@ class AnthropicBatches:
         import anthropic
 
         if isinstance(error, anthropic.APIStatusError):
-            response = error.response
-            content = without_key([response.content], self._context)
-            return replace(read_failure(response.status_code, lowered(response.headers), content), seconds=seconds)
-        # The SDK hides what happened behind an exception of its own that only says that something did.
-        hidden = error.__cause__ if isinstance(error, anthropic.APIConnectionError) else None
-        cause = hidden if isinstance(hidden, Exception) else error
-        status, headers = (None, {}) if answer is None else (answer.status_code, lowered(answer.headers))
-        return masked(broken_off(cause, seconds, status, headers, b""), self._context)
+            return ENDINGS.refused(error.response, seconds, self._context)
+        return ENDINGS.behind(error, anthropic.APIConnectionError, seconds, answer, self._context)
 
     def _client(self) -> Anthropic:
         import httpx2
@@ -283,12 +273,7 @@ class AnthropicBatches:
             return self._sdk
 
     def _short(self) -> httpx2.Timeout:
-        return self._timeout(min(CALL_SECONDS, self._context.timeout))
-
-    def _timeout(self, seconds: float) -> httpx2.Timeout:
-        import httpx2
-
-        return httpx2.Timeout(seconds, connect=min(CONNECT_SECONDS, seconds))
+        return timeouts(min(CALL_SECONDS, self._context.timeout))
 
 
 def _page(page: dict[str, Any], client: Anthropic) -> Any:
@@ -301,23 +286,3 @@ def _date(answer: httpx2.Response, otherwise: float) -> float:
         return parsedate_to_datetime(answer.headers.get("date", "")).timestamp()
     except (ValueError, TypeError, OverflowError):
         return otherwise
-
-
-def _check_id(job: Mapping[str, Any]) -> None:
-    if not isinstance(job.get("id"), str) or not job["id"]:
-        raise _malformed("the answer is no batch: it has no id", json.dumps(job).encode())
-
-
-def _object(content: bytes) -> dict[str, Any]:
-    try:
-        body = json.loads(content)
-    except (ValueError, RecursionError) as error:
-        raise _malformed(f"the answer is not JSON: {error}", content) from error
-    if not isinstance(body, dict):
-        raise _malformed(f"the answer is JSON without an object: {type(body).__name__}", content)
-    return body
-
-
-def _malformed(words: str, content: bytes) -> CallError:
-    """A success that cannot be read: whatever was asked for may have been done."""
-    return CallError(Outcome(failure=Failure("malformed", words), paid=Paid.MAYBE, retryable=True, body=content))

@@ -8,33 +8,29 @@ was paid for, and drop the part of an answer that arrived before a connection br
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping, Sequence
-from dataclasses import replace
+from collections.abc import Mapping
 from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
+from bioforge.backends.transport import (
+    KEEP_ALIVE_SECONDS,
+    PLACEHOLDER_KEY,
+    is_loopback,
+    lowered,
+    masked,
+    sdk_headers,
+    timeouts,
+    trust,
+    without_key,
+)
 from bioforge.plugin import BackendContext, Outcome, Request, UsageError
-from bioforge_anthropic.outcomes import broken_off, interpret
+from bioforge_anthropic.outcomes import ENDINGS, interpret
 from bioforge_anthropic.wire import sent
 
 if TYPE_CHECKING:
-    import ssl
-
     import httpx2
 
 KEY = "ANTHROPIC_API_KEY"
-
-CONNECT_SECONDS = 15.0
-"""Longest time for a connection; the time for an answer is the project's `timeout`."""
-
-KEEP_ALIVE_SECONDS = 15.0
-"""How long an idle connection is used again. Servers close theirs silently, and a request sent into a closed one is
-one whose fate nobody knows."""
-
-SHORTEST_SECRET = 8
-"""Characters below which a key is a placeholder that may stand in any text (`any`, `test`)."""
-
-PLACEHOLDER_KEY = "no-key-needed"
 
 
 def check_context(context: BackendContext) -> None:
@@ -45,7 +41,7 @@ def check_context(context: BackendContext) -> None:
             f"the backend anthropic cannot talk to {context.base_url}",
             'write base_url = "https://api.anthropic.com" under [provider]',
         )
-    if _is_loopback(host):
+    if is_loopback(context.base_url):
         return
     if context.api_key_env == "OPENAI_API_KEY":
         raise UsageError(
@@ -72,49 +68,16 @@ def sdk_url(base_url: str) -> str:
 
 def call_headers(context: BackendContext) -> dict[str, str]:
     """The headers that the SDK sends with each call."""
-    import httpx2
     from anthropic import Anthropic
 
-    silent = httpx2.Client(verify=_trusting_nobody())  # it is only asked what it would send
-    with Anthropic(
-        api_key=context.api_key or PLACEHOLDER_KEY,
-        base_url=sdk_url(context.base_url),
-        max_retries=0,
-        http_client=silent,
-    ) as client:
-        headers = {**client.default_headers, **client.auth_headers}
-    headers.pop("X-Stainless-Async", None)
-    # An `Omit` stands where there is nothing to send.
-    return {name: value for name, value in headers.items() if isinstance(value, str)}
-
-
-def trust(base_url: str) -> ssl.SSLContext | bool:
-    """Whom a client trusts, as the `verify` of httpx2: reading a machine's certificates takes longer than many a call to a
-    server nearby, so where nothing is encrypted none are read, and whatever asks for encryption after all is refused."""
-    from urllib.request import getproxies
-
-    ways = (base_url, *getproxies().values())
-    return _trusting_nobody() if not any(urlsplit(way).scheme == "https" for way in ways) else True
-
-
-def without_key(received: Sequence[bytes], context: BackendContext) -> bytes:
-    """What was received as one piece; a provider that repeats the key in a refusal does not get it stored or shown."""
-    content = b"".join(received)
-    if context.api_key and len(context.api_key) >= SHORTEST_SECRET:
-        return content.replace(context.api_key.encode(), b"[key]")
-    return content
-
-
-def masked(outcome: Outcome, context: BackendContext) -> Outcome:
-    """An outcome whose words do not have the key: those about an illegal header quote it."""
-    assert outcome.failure is not None
-    words = without_key([outcome.failure.message.encode("utf-8", "replace")], context).decode("utf-8", "replace")
-    return replace(outcome, failure=replace(outcome.failure, message=words))
-
-
-def lowered(headers: httpx2.Headers) -> dict[str, str]:
-    """Headers by lower-case name."""
-    return {name.decode("latin-1").lower(): value.decode("latin-1") for name, value in headers.raw}
+    return sdk_headers(
+        lambda silent: Anthropic(
+            api_key=context.api_key or PLACEHOLDER_KEY,
+            base_url=sdk_url(context.base_url),
+            max_retries=0,
+            http_client=silent,
+        )
+    )
 
 
 class MessagesSender:
@@ -154,7 +117,7 @@ class MessagesSender:
         except Exception as error:
             status, headers = _of(response)
             content = without_key(received, self._context)
-            outcome = broken_off(error, time.perf_counter() - started, status, headers, content)
+            outcome = ENDINGS.broken_off(error, time.perf_counter() - started, status, headers, content)
             return masked(outcome, self._context)
 
     async def close(self) -> None:
@@ -172,7 +135,7 @@ class MessagesSender:
         return httpx2.AsyncClient(
             headers=call_headers(context),
             limits=limits,
-            timeout=httpx2.Timeout(context.timeout, connect=min(CONNECT_SECONDS, context.timeout)),
+            timeout=timeouts(context.timeout),
             follow_redirects=False,
             verify=trust(context.base_url),
         )
@@ -180,13 +143,3 @@ class MessagesSender:
 
 def _of(response: httpx2.Response | None) -> tuple[int | None, Mapping[str, str]]:
     return (None, {}) if response is None else (response.status_code, lowered(response.headers))
-
-
-def _is_loopback(host: str) -> bool:
-    return host in ("localhost", "::1", "0.0.0.0") or host.startswith("127.")
-
-
-def _trusting_nobody() -> ssl.SSLContext:
-    import ssl
-
-    return ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
