@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+from collections.abc import Collection, Mapping
 from pathlib import Path
 
 from bioforge.errors import OutputError, UsageError
@@ -127,18 +128,25 @@ def write(folder: Path, name: str | None = None) -> list[Path]:
     UsageError names the files that are there already, and nothing is written then. Only a `.gitignore` is left as it
     is without complaint: folders often have one before they have anything else. `name`: the folder's by default.
     """
-    wanted = {folder / path: text for path, text in files(name or folder.absolute().name or "project").items()}
-    there = [path for path in wanted if path.exists() or path.is_symlink()]
-    in_the_way = [path.relative_to(folder).as_posix() for path in there if path.name != ".gitignore"]
+    texts = files(name or folder.absolute().name or "project")
+    return write_new(folder, texts, "`bioforge init DIR` writes into another folder", left=[".gitignore"])
+
+
+def write_new(folder: Path, texts: Mapping[str, str], elsewhere: str, *, left: Collection[str] = ()) -> list[Path]:
+    """Write files that are not there yet, by their paths relative to `folder`, and return the paths written.
+
+    UsageError names those that are there already, with `elsewhere` as its hint, and nothing is written then; those that
+    are `left` stay as they are without complaint.
+    """
+    there = [path for path in texts if (folder / path).exists() or (folder / path).is_symlink()]
+    in_the_way = [path for path in there if path not in left]
     if in_the_way:
-        raise UsageError(
-            f"{folder} has {', '.join(in_the_way)} already, and nothing was written",
-            "`bioforge init DIR` writes into another folder",
-        )
+        raise UsageError(f"{folder} has {', '.join(in_the_way)} already, and nothing was written", elsewhere)
     written = []
-    for path, text in wanted.items():
-        if path in there:
+    for name, text in texts.items():
+        if name in there:
             continue
+        path = folder / name
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
             with path.open("x", encoding="utf-8", newline="\n") as stream:

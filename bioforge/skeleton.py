@@ -9,7 +9,8 @@ from pathlib import Path
 from string import Template
 
 from bioforge import __version__
-from bioforge.errors import OutputError, UsageError, nearest
+from bioforge.errors import UsageError, nearest
+from bioforge.scaffold import write_new
 
 KINDS = ("reader", "writer", "backend")
 _NAME = re.compile(r"[a-z][a-z0-9]*(-[a-z0-9]+)*")
@@ -90,21 +91,11 @@ class Skeleton:
 
         UsageError names the files that are there already, and nothing is written then.
         """
-        wanted = {folder / self.distribution / path: text for path, text in self.files().items()}
-        there = [path.relative_to(folder).as_posix() for path in wanted if path.exists() or path.is_symlink()]
-        if there:
-            raise UsageError(
-                f"{folder} has {', '.join(there)} already, and nothing was written",
-                "`bioforge init --plugin NAME DIR` writes it below another folder",
-            )
-        for path, text in wanted.items():
-            try:
-                path.parent.mkdir(parents=True, exist_ok=True)
-                with path.open("x", encoding="utf-8", newline="\n") as stream:
-                    stream.write(text)
-            except OSError as problem:
-                raise OutputError(f"cannot write {path}: {problem.strerror}") from None
-        return list(wanted)
+        return write_new(
+            folder,
+            {f"{self.distribution}/{path}": text for path, text in self.files().items()},
+            "`bioforge init --plugin NAME DIR` writes it below another folder",
+        )
 
 
 def _filled(template: str, words: dict[str, str]) -> str:
