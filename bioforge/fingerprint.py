@@ -11,7 +11,7 @@ import json
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from bioforge.model import Artist
+from bioforge.model import PLAIN_DIALECT, Artist
 
 
 def encoder(**options: Any) -> Callable[[object], str]:
@@ -42,9 +42,6 @@ _compact = encoder()
 def canonical(value: object) -> bytes:
     """JSON in UTF-8 with sorted keys and no spaces. Raises ValueError for NaN, TypeError for what JSON cannot hold."""
     return _canonical(value).encode("utf-8", "surrogatepass")
-
-
-PLAIN_DIALECT = "openai-compatible"
 
 
 def request_hash(endpoint: str, body: bytes, dialect: str = PLAIN_DIALECT, sample: int = 1) -> str:

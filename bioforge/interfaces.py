@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any, ClassVar, Protocol
 
 from bioforge.events import Event, Launch
-from bioforge.model import Answer, Artist, BadRow, Batch, Failure, Paid, Rendered, Request, Usage
+from bioforge.model import PLAIN_DIALECT, Answer, Artist, BadRow, Batch, Failure, Paid, Rendered, Request, Usage
 
 if TYPE_CHECKING:
     from pydantic import BaseModel
@@ -269,16 +269,13 @@ class Work:
     more: Callable[[], bool] = lambda: False
 
 
-OPENAI_DIALECT = "openai-compatible"
-
-
 class Backend(ABC):
     """Executes requests. Only `execute` must be written; a backend never sees the state.
 
     `dialect` names the form of its bodies: backends with the same dialect share answers.
     """
 
-    dialect: str = OPENAI_DIALECT
+    dialect: str = PLAIN_DIALECT
     batches: bool = False
     """Whether what it sends may outlive the run, so that `--no-wait` has a meaning."""
     endpoints: tuple[str, ...] = ("/v1/responses", "/v1/chat/completions")

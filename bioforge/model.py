@@ -6,6 +6,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
 
+PLAIN_DIALECT = "openai-compatible"
+"""The form of bodies that is no part of a request's hash, and the one that the embedded server speaks."""
+
 
 class Paid(StrEnum):
     """What is known about the money of one attempt."""

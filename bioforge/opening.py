@@ -16,7 +16,8 @@ from typing import TypeVar
 from bioforge.config import ProjectConfig
 from bioforge.config.options import OptionsOf, options_of
 from bioforge.errors import BioforgeError, ConfigError, PluginError
-from bioforge.interfaces import OPENAI_DIALECT, Backend, BackendContext
+from bioforge.interfaces import Backend, BackendContext
+from bioforge.model import PLAIN_DIALECT
 from bioforge.plugins import Plugins
 from bioforge.readers.foreign import ReadBy
 from bioforge.supervising import supervised
@@ -172,7 +173,7 @@ def dialect_of(backend: Backend, name: str, *, simulated: bool) -> str:
     """Whose answers may be shared. Raises `ConfigError` where the embedded server does not speak as the backend does."""
     if not simulated:
         return backend.dialect
-    if backend.dialect != OPENAI_DIALECT:
+    if backend.dialect != PLAIN_DIALECT:
         raise ConfigError(
             f"backend {name!r} cannot use the embedded server, which speaks like OpenAI's API",
             f'write base_url = "{backend.base_url}" under [provider], and the name of its key as api_key_env',

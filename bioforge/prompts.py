@@ -14,7 +14,7 @@ import jinja2.nodes
 from jinja2.sandbox import ImmutableSandboxedEnvironment
 
 from bioforge.errors import TemplateError, nearest
-from bioforge.model import Artist, Rendered
+from bioforge.model import PLAIN_DIALECT, Artist, Rendered
 
 if TYPE_CHECKING:
     from bioforge.schemas import Schema
@@ -43,7 +43,7 @@ class Definition:
     prompt: Mapping[str, object] | None
     parameters: Mapping[str, object]
     variant: str = ""
-    dialect: str = "openai-compatible"
+    dialect: str = PLAIN_DIALECT
     sources: Mapping[str, str] | None = None
     sample: int = 1
     for_all: bool = False
