@@ -125,7 +125,8 @@ class OpenProject(Names):
     def _priced(self, store: Store, refreshed: Refreshed, selection: Selection, deadline: float | None) -> Plan:
         again = self.config.retry.maybe_paid
         groups = stale.stale_groups(store, selection, ask_again_maybe_paid=again)
-        requests = self._to_send(store, selection) if groups else 0
+        # what several groups ask for alike is paid once
+        requests = self._to_send(store, selection) if len(groups) > 1 else sum(group.requests for group in groups)
         places = {(prompts.definition.recipe, prompts.definition.variant): n for n, prompts in enumerate(self.prompts)}
         # what is needed before what needs it, variants as in the file
         groups = sorted(

@@ -48,33 +48,64 @@ def _not_asked(ask_again_maybe_paid: bool) -> str:
     return f"(t.held = 1 OR t.reason IN ({', '.join(map(repr, reasons))}))"
 
 
+_FEW = 20_000
+"""Stale targets of which the different requests are counted by putting them into order."""
+
+
+def _different(store: Store, condition: str) -> tuple[str, str]:
+    """What stands before a query over targets `t`, and the expression in it that counts the different requests of those
+    that meet a condition.
+
+    Each of them put into order is a sort of a million hashes. Where there are many, they are told apart by the index that
+    has them in order already: what two targets want stands in it twice.
+    """
+    asked = f"CASE WHEN {condition} THEN t.request_hash END"
+    stale = "SELECT 1 FROM targets t INDEXED BY targets_open WHERE t.reason IS NOT NULL"
+    if store.value(f"{stale} LIMIT 1 OFFSET {_FEW}") is None:
+        return "", f"count(DISTINCT {asked})"
+    wanted_twice = (
+        "SELECT request_hash FROM targets WHERE request_hash IS NOT NULL GROUP BY request_hash HAVING count(*) > 1"
+    )
+    if store.value(f"{wanted_twice} LIMIT 1") is None:
+        return "", f"count({asked})"
+    shared = f"CASE WHEN {condition} AND t.request_hash IN shared THEN t.request_hash END"
+    alone = f"CASE WHEN {condition} AND t.request_hash NOT IN shared THEN 1 END"
+    return f"WITH shared AS MATERIALIZED ({wanted_twice}) ", f"(count(DISTINCT {shared}) + count({alone}))"
+
+
 def stale_groups(store: Store, selection: Selection, *, ask_again_maybe_paid: bool = True) -> list[StaleGroup]:
     """The selected stale targets by recipe, reason and detail, largest first within a recipe."""
     where, values = selection.where()
     held = _not_asked(ask_again_maybe_paid)
+    before, different = _different(store, f"NOT {held}")
+    # an artist is looked up for each target only where the selection asks something of it: the join is left out then
     rows = store.rows(
-        "SELECT t.recipe, t.reason,"
+        f"{before}SELECT t.recipe, t.reason,"
         f" CASE WHEN t.reason IN ('{FAILED}', '{INTERRUPTED}', '{MAYBE_PAID}', '{INVALID}', '{REPAIR}')"
         " THEN substr(t.detail, 1, instr(t.detail || ': ', ': ') - 1) ELSE t.detail END AS detail,"
-        f" count(*), count(DISTINCT CASE WHEN NOT {held} THEN t.request_hash END) + sum(t.reason = '{UPSTREAM}'),"
+        f" count(*), {different} + sum(t.reason = '{UPSTREAM}'),"
         f" sum(CASE WHEN {held} THEN 0 ELSE t.input_tokens END), sum({held}),"
-        f" sum(t.request_hash IS NULL AND t.reason NOT IN ('{UPSTREAM}', '{SKIPPED}')), min(a.artist_id), t.variant, f.model"
-        " FROM targets t JOIN artists a ON a.id = t.artist LEFT JOIN follow_ups f ON f.request_hash = t.request_hash"
+        f" sum(t.request_hash IS NULL AND t.reason NOT IN ('{UPSTREAM}', '{SKIPPED}')),"
+        " min(t.artist), t.variant, f.model"
+        " FROM targets t LEFT JOIN artists a ON a.id = t.artist"
+        " LEFT JOIN follow_ups f ON f.request_hash = t.request_hash"
         f" WHERE {STALE} AND {where} GROUP BY t.recipe, t.variant, t.reason, 3, f.model"
         " ORDER BY t.recipe, t.variant, count(*) DESC, t.reason, 3",
         values,
     )
-    return [StaleGroup(*row) for row in rows]
+    first = "SELECT artist_id FROM artists WHERE id = ?"
+    return [StaleGroup(*(*row[:8], store.value(first, (row[8],)), *row[9:])) for row in rows]
 
 
 def requests_to_send(store: Store, selection: Selection, *, ask_again_maybe_paid: bool) -> int:
     """Different requests that a run would send, each counted once over all recipes and reasons; of what waits for
     others as many as there may be."""
     where, values = selection.where()
+    before, different = _different(store, "1")
     return int(
         store.value(
-            f"SELECT count(DISTINCT t.request_hash) + coalesce(sum(t.reason = '{UPSTREAM}'), 0)"
-            " FROM targets t JOIN artists a ON a.id = t.artist"
+            f"{before}SELECT {different} + coalesce(sum(t.reason = '{UPSTREAM}'), 0)"
+            " FROM targets t LEFT JOIN artists a ON a.id = t.artist"
             f" WHERE {STALE} AND NOT {_not_asked(ask_again_maybe_paid)} AND {where}",
             values,
         )
