@@ -59,7 +59,7 @@ from bioforge.options import (
     path_writer,
     with_options,
 )
-from bioforge.plugins import API_VERSION
+from bioforge.plugin_module import API_VERSION
 from bioforge.readers.foreign import artists, json_value
 from bioforge.readers.rows import RowError
 

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import importlib
-import json
 import os
-import re
 import sys
 import traceback
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -13,7 +11,6 @@ from contextlib import redirect_stdout
 from dataclasses import dataclass, field
 from difflib import get_close_matches
 from functools import partial
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
 import pluggy
@@ -21,20 +18,14 @@ import pluggy
 from bioforge import __version__, hookspecs
 from bioforge.errors import PluginError, nearest
 from bioforge.interfaces import AnyReader, AnyWriter, BackendFactory
+from bioforge.plugin_module import API_VERSION, DECLARATION, HOOKS, checked, edited, wrong_hooks, wrong_version
 
 if TYPE_CHECKING:
     from importlib.metadata import EntryPoint
 
 GROUP = "bioforge"
-API_VERSION = 1
-"""The version of the contract: `hookspecs.py`, and what `bioforge.plugin` names. A change that breaks plugins raises it."""
-
-DECLARATION = "BIOFORGE_API"
-"""What a plugin's module says it is made for."""
-
 BUILT_IN_SOURCE = "built in"
 BUILT_IN = ("bioforge.readers", "bioforge.writers", "bioforge.openai.plugin")
-HOOKS = ("bioforge_readers", "bioforge_backends", "bioforge_writers")
 
 
 @dataclass(frozen=True, slots=True)
@@ -130,7 +121,7 @@ class Plugins:
             _show_traceback()
             self._leave_out(name, f"cannot be imported: {type(problem).__name__}: {problem}")
             return
-        if source != BUILT_IN_SOURCE and (wrong := _wrong_version(known.plugin)):
+        if source != BUILT_IN_SOURCE and (wrong := wrong_version(known.plugin)):
             self._leave_out(name, wrong)
             return
         try:
@@ -144,7 +135,7 @@ class Plugins:
             self._manager.register(plugin, name)
         except (pluggy.PluginValidationError, ValueError) as problem:
             raise PluginError(f"cannot be used: {str(problem).strip()}") from None
-        if wrong := self._wrong_hooks(plugin):
+        if wrong := wrong_hooks(self._manager, plugin):
             self._manager.unregister(plugin)
             raise PluginError(wrong)
         self._known[name] = _Known(plugin, version, source)
@@ -182,7 +173,7 @@ class Plugins:
         """Which version of a plugin this is: that of its distribution, and for a folder whose changes count at once (an
         editable installation) when its newest file was changed. Empty for what is not a plugin."""
         known = self._known.get(plugin)
-        return "" if known is None else known.version + _edited(known.plugin, plugin)
+        return "" if known is None else known.version + edited(known.plugin, plugin)
 
     def describe(self) -> list[PluginInfo]:
         """Every plugin with what it provides and what is wrong with it, in the order of loading."""
@@ -261,22 +252,8 @@ class Plugins:
             except (Exception, SystemExit) as problem:
                 _show_traceback()
                 raise PluginError(f"{hook} fails: {type(problem).__name__}: {problem}") from None
-            found.update(_checked(values, hook))
+            found.update(checked(values, hook))
         return found
-
-    def _wrong_hooks(self, plugin: object) -> str:
-        """What is wrong with the hooks that a registered plugin implements, or an empty text."""
-        called = set()
-        for caller in self._manager.get_hookcallers(plugin) or ():
-            called.add(caller.name)
-            optional = all(one.optionalhook for one in caller.get_hookimpls() if one.plugin is plugin)
-            if not caller.has_spec() and not optional:
-                near = nearest(caller.name, HOOKS) or f"hooks are: {', '.join(HOOKS)}"
-                return f"implements an unknown hook {caller.name!r}; {near}"
-        for hook in HOOKS:
-            if hook not in called and callable(getattr(plugin, hook, None)):
-                return f"has a function {hook!r} without @hookimpl, so it is never called"
-        return ""
 
     def _leave_out(self, name: str, problem: str) -> None:
         self._known[name].out = True
@@ -303,53 +280,3 @@ def _show_traceback() -> None:
 
 def _claimed(name: str, hook: str, owners: Sequence[str]) -> str:
     return f"{name!r} is claimed by {len(owners)} plugins, {' and '.join(map(repr, owners))} ({hook})"
-
-
-def _wrong_version(plugin: object) -> str:
-    """What is wrong with the version of the contract that a plugin is made for, or an empty text."""
-    declared = getattr(plugin, DECLARATION, None)
-    match declared:
-        case None:
-            return (
-                f"does not say which version of the contract it is made for: put {DECLARATION} = {API_VERSION} into it"
-            )
-        case int() if declared == API_VERSION and declared is not True:
-            return ""
-        case int() if not isinstance(declared, bool):
-            newer = "a newer bioforge" if declared > API_VERSION else "a newer version of the plugin"
-            return (
-                f"is made for version {declared} of the contract, and this bioforge has {API_VERSION}: it needs {newer}"
-            )
-    return f"{DECLARATION} is {declared!r:.40}, expected a whole number like {API_VERSION}"
-
-
-def _checked(values: object, hook: str) -> dict[str, Any]:
-    if not isinstance(values, Mapping):
-        raise PluginError(f"{hook}: expected a mapping of names, found {type(values).__name__}")
-    for name, value in values.items():
-        if not isinstance(name, str) or not name:
-            raise PluginError(f"{hook}: expected a name as text, found {name!r}")
-        if not re.fullmatch(r"[A-Za-z0-9][\w.+-]*", name):
-            raise PluginError(f"{hook}: {name!r} is no name: letters, digits, '_' and '-'; a suffix without its dot")
-        if not callable(value):
-            raise PluginError(f"{hook}: {name!r} should be something to call, found {type(value).__name__}")
-        options = getattr(value, "Options", None)
-        if options is not None and not (isinstance(options, type) and hasattr(options, "model_validate")):
-            raise PluginError(f"{hook}: {name!r} has Options that are no pydantic model: {options!r:.60}")
-    return dict(values)
-
-
-def _edited(module: object, name: str) -> str:
-    """` edited at …` for the module of an editable installation; else an empty text."""
-    from importlib.metadata import PackageNotFoundError, distribution
-
-    try:
-        origin = distribution(name).read_text("direct_url.json") or ""
-    except (PackageNotFoundError, ValueError):
-        return ""
-    file = getattr(module, "__file__", None)
-    if file is None or not json.loads(origin or "{}").get("dir_info", {}).get("editable"):
-        return ""
-    path = Path(file)
-    files = path.parent.rglob("*.py") if path.name == "__init__.py" else [path]
-    return f" edited at {max((one.stat().st_mtime_ns for one in files), default=0)}"

@@ -11,7 +11,7 @@ import pytest
 
 from bioforge import hookspecs, interfaces, plugin, testing
 from bioforge.backends import vendor
-from bioforge.plugins import API_VERSION, HOOKS
+from bioforge.plugin_module import API_VERSION, HOOKS
 
 from .environments import Environment, wheel_of
 
