@@ -25,8 +25,8 @@ from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
 
 from bioforge.events import Launch
-from bioforge.interfaces import Outcome
 from bioforge.model import Answer, Batch, BatchState, Failure, Paid, Request
+from bioforge.senders import Outcome
 
 STATUSES: Mapping[BatchState, str] = {
     BatchState.PREPARING: "submitted",

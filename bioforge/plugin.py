@@ -26,7 +26,6 @@ from bioforge.hookspecs import hookimpl
 from bioforge.interfaces import (
     AnyReader,
     AnyWriter,
-    AsyncSender,
     Backend,
     BackendContext,
     BackendFactory,
@@ -36,14 +35,11 @@ from bioforge.interfaces import (
     Job,
     Limits,
     Load,
-    Outcome,
     PathReader,
     PathWriter,
-    RateLimits,
     Reader,
     Record,
     RetryPolicy,
-    Sender,
     Stop,
     Way,
     Work,
@@ -62,6 +58,7 @@ from bioforge.options import (
 from bioforge.plugin_module import API_VERSION
 from bioforge.readers.foreign import artists, json_value
 from bioforge.readers.rows import RowError
+from bioforge.senders import AsyncSender, Outcome, RateLimits, Sender
 
 __all__ = [
     "API_VERSION",

@@ -7,7 +7,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 from bioforge.backends.driver import Lanes, broken
 from bioforge.events import Launch
-from bioforge.interfaces import Sender
+from bioforge.senders import Sender
 
 
 class ThreadLanes(Lanes):

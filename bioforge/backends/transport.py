@@ -17,8 +17,9 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from bioforge.batching import CallError
-from bioforge.interfaces import BackendContext, Outcome
+from bioforge.interfaces import BackendContext
 from bioforge.model import Failure, Paid
+from bioforge.senders import Outcome
 
 if TYPE_CHECKING:
     import ssl

@@ -12,8 +12,9 @@ from contextlib import closing
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from bioforge.interfaces import AsyncSender, Backend, Sender, Work
+from bioforge.interfaces import Backend, Work
 from bioforge.model import Batch, Request, Usage
+from bioforge.senders import AsyncSender, Sender
 
 if TYPE_CHECKING:
     from bioforge.backends.batches import BatchDriver

@@ -10,8 +10,9 @@ from typing import TYPE_CHECKING
 
 from bioforge.backends.vendor import AsyncCallsBackend, BatchesBackend, ThreadCallsBackend, VendorBackend
 from bioforge.hookspecs import hookimpl
-from bioforge.interfaces import AsyncSender, BackendContext, BackendFactory, Choice, Job, Load, Sender, Work
+from bioforge.interfaces import BackendContext, BackendFactory, Choice, Job, Load, Work
 from bioforge.model import Rendered, Request, Usage
+from bioforge.senders import AsyncSender, Sender
 
 if TYPE_CHECKING:
     from bioforge.events import Event

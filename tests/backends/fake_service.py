@@ -31,8 +31,9 @@ from bioforge.events import (
     Succeeded,
     Unusable,
 )
-from bioforge.interfaces import Backend, BackendContext, Choice, Limits, Member, Outcome, RetryPolicy, Stop, Work
+from bioforge.interfaces import Backend, BackendContext, Choice, Limits, Member, RetryPolicy, Stop, Work
 from bioforge.model import CLOSED, ENDED, Answer, Batch, BatchProblem, BatchState, Failure, Paid, Request, Usage
+from bioforge.senders import Outcome
 from bioforge.simulator import Ledger
 
 from .bench import QUICK, Bench, Recorded

@@ -28,8 +28,9 @@ from bioforge.events import (
     Succeeded,
     Unusable,
 )
-from bioforge.interfaces import Member, Outcome, RetryPolicy, Work
+from bioforge.interfaces import Member, RetryPolicy, Work
 from bioforge.model import Answer, Batch, BatchProblem, BatchState, Failure, Paid, Request, Usage
+from bioforge.senders import Outcome
 
 from .fake_service import (
     AT_ONCE,

@@ -164,7 +164,7 @@ def test_what_a_sender_should_not_raise_fails_one_attempt_and_not_the_run() -> N
     from bioforge.backends.asynchronous import AsyncLanes
     from bioforge.backends.driver import drive
     from bioforge.backends.threads import ThreadLanes
-    from bioforge.interfaces import Outcome
+    from bioforge.senders import Outcome
     from bioforge.window import Window
 
     class Broken:
@@ -195,7 +195,7 @@ def test_drivers_side_by_side_leave_the_interpreter_as_it_was() -> None:
 
     from bioforge.backends.driver import drive
     from bioforge.backends.threads import ThreadLanes
-    from bioforge.interfaces import Outcome
+    from bioforge.senders import Outcome
     from bioforge.window import Window
 
     class Never:

@@ -14,8 +14,9 @@ from hypothesis import strategies as st
 
 from bioforge.backends.driver import Finished, Lanes, drive
 from bioforge.events import Event, Failed, Launch, Started, Stopped, Succeeded, Unusable
-from bioforge.interfaces import Limits, Outcome, RetryPolicy, Stop, Work
+from bioforge.interfaces import Limits, RetryPolicy, Stop, Work
 from bioforge.model import Answer, Failure, Paid, Request
+from bioforge.senders import Outcome
 from bioforge.window import Window
 
 from .effort import examples

@@ -18,13 +18,13 @@ from bioforge.backends.batches.collecting import Account
 from bioforge.batching import Row
 from bioforge.checking import checked
 from bioforge.events import BatchChanged, Event, Failed, Launch, Started, StrayLine, Succeeded, Unusable
-from bioforge.interfaces import Outcome
 from bioforge.model import Answer, Artist, Batch, BatchState, Paid, Request
 from bioforge.openai import batch_lines
 from bioforge.openai.outcomes import interpret
 from bioforge.openai.prices import price
 from bioforge.plan import Decision
 from bioforge.schemas import from_document
+from bioforge.senders import Outcome
 from bioforge.store import Selection, Store, batches, inputs, runs, targets
 from bioforge.store.record import Recorder
 from bioforge.store.results import records

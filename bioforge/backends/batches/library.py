@@ -29,8 +29,8 @@ from bioforge.batching import BatchService, CallError, FileBatchService, InlineB
 from bioforge.errors import OutputError
 from bioforge.events import Launch
 from bioforge.files import atomic_write
-from bioforge.interfaces import Outcome
 from bioforge.model import Batch, BatchState, Failure, Paid, Request
+from bioforge.senders import Outcome
 
 
 @dataclass(frozen=True, slots=True)
