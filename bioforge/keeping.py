@@ -51,6 +51,35 @@ class Standing:
     requests: Mapping[str, KnownRequest]
 
 
+@dataclass(frozen=True, slots=True)
+class Case:
+    """A target that wants a request nobody has heard of. `needs`: the answers of needed recipes, as they are now."""
+
+    prompts: Prompts
+    item: PlannedArtist
+    asked: Wanted
+    needs: str | None
+    target: KnownTarget
+    standing: Standing
+
+    @property
+    def origin(self) -> Origin:
+        return self.standing.origins[self.item.id]
+
+    @property
+    def pair(self) -> Pair:
+        return _pair(self.prompts)
+
+
+@dataclass(frozen=True, slots=True)
+class Basis:
+    """What a target was planned by or built from: a definition, a row, and the answers of needed recipes."""
+
+    definition: int | None
+    row: str | None
+    answers: str | None
+
+
 class Keeper:
     """Keeps what was bought, what is under way, and what is not asked again, for targets of which the same is asked."""
 
@@ -85,70 +114,46 @@ class Keeper:
         hashes = {origin.built_request for origin in origins.values()} | {known[one].request_hash for one in artists}
         return Standing(origins, self._known(prompts, sorted(digest for digest in hashes if digest)))
 
-    def kept(
-        self,
-        prompts: Prompts,
-        item: PlannedArtist,
-        asked: Wanted,
-        needs: str | None,
-        target: KnownTarget,
-        standing: Standing,
-        definition: int,
-    ) -> Planned | None:
+    def kept(self, case: Case, definition: int) -> Planned | None:
         """How a target stands by the answer it has, by the batch it is in, or by what was paid for and is not asked
         again; None where another request than before is to be asked. `definition` is the one it is wanted by."""
-        decision = self._answered(prompts, item, asked, needs, target, standing)
+        item, asked, target = case.item, case.asked, case.target
+        decision = self._answered(case)
         if decision is not None:
-            return Planned(item.id, asked.request_hash, item.row_hash, asked.input_tokens, decision, needs)
+            return Planned(item.id, asked.request_hash, item.row_hash, asked.input_tokens, decision, case.needs)
         before = target.request_hash
-        known = standing.requests.get(before or "")
+        known = case.standing.requests.get(before or "")
         if known is None or before is None or before == asked.request_hash:
             return None
         # a chain that is only now allowed to go on goes on
-        longer = prompts.definition.follows_up and standing.origins[item.id].definition != definition
+        longer = case.prompts.definition.follows_up and case.origin.definition != definition
         stays = known.state == IN_BATCH or (
             target.reason != FORCED
             and ((known.state == UNUSABLE and not longer) or (known.state == MAYBE_PAID and not self._again))
         )
-        if not stays or not self._same_asked(prompts, item, needs, target, standing):
+        if not stays or not self._same_asked(case):
             return None
         decision = decide(before, target, known, "")
-        return Planned(item.id, before, item.row_hash, asked.input_tokens, decision, needs, asked.request_hash)
+        return Planned(item.id, before, item.row_hash, asked.input_tokens, decision, case.needs, asked.request_hash)
 
-    def still_forced(
-        self,
-        prompts: Prompts,
-        item: PlannedArtist,
-        asked: Wanted,
-        needs: str | None,
-        target: KnownTarget,
-        standing: Standing,
-    ) -> KnownTarget:
+    def still_forced(self, case: Case) -> KnownTarget:
         """The target, which somebody wants anew however that is written."""
-        if target.reason == FORCED and self._same_asked(prompts, item, needs, target, standing):
-            return replace(target, request_hash=asked.request_hash)
-        return target
+        if case.target.reason == FORCED and self._same_asked(case):
+            return replace(case.target, request_hash=case.asked.request_hash)
+        return case.target
 
-    def _answered(
-        self,
-        prompts: Prompts,
-        item: PlannedArtist,
-        asked: Wanted,
-        needs: str | None,
-        target: KnownTarget,
-        standing: Standing,
-    ) -> Decision | None:
-        digest, built_request = asked.request_hash, standing.origins[item.id].built_request
+    def _answered(self, case: Case) -> Decision | None:
+        target, digest, built_request = case.target, case.asked.request_hash, case.origin.built_request
         if target.built_response is None or built_request is None:
             return None
         if target.accepted_hash == digest or target.forced(digest):
             return None
-        if target.reason not in ((None,) if prompts.definition.for_all else _MAY_KEEP):
+        if target.reason not in ((None,) if case.prompts.definition.for_all else _MAY_KEEP):
             return None
-        known = standing.requests.get(built_request)
+        known = case.standing.requests.get(built_request)
         if known is None or known.state not in (ANSWERED, INVALID):
             return None
-        if not self._same(prompts, target.built_definition, target.built_row, target.built_upstream, item, needs):
+        if not self._same(case, Basis(target.built_definition, target.built_row, target.built_upstream)):
             return None
         # a schema that has become stricter is heard
         return (
@@ -157,27 +162,17 @@ class Keeper:
             else Decision(None, response=target.built_response)
         )
 
-    def _same_asked(
-        self, prompts: Prompts, item: PlannedArtist, needs: str | None, target: KnownTarget, standing: Standing
-    ) -> bool:
+    def _same_asked(self, case: Case) -> bool:
         """Whether the same is asked as when the target was last planned."""
-        origin = standing.origins[item.id]
-        return self._same(prompts, origin.definition, origin.row, target.upstream, item, needs)
+        return self._same(case, Basis(case.origin.definition, case.origin.row, case.target.upstream))
 
-    def _same(
-        self,
-        prompts: Prompts,
-        definition: int | None,
-        row: str | None,
-        answers: str | None,
-        item: PlannedArtist,
-        needs: str | None,
-    ) -> bool:
-        if prompts.definition.upstream and self.rewritten != _pair(prompts):
+    def _same(self, case: Case, before: Basis) -> bool:
+        definition = case.prompts.definition
+        if definition.upstream and self.rewritten != case.pair:
             return False  # the same answers may mean something else by now: a schema makes other data of them
-        if prompts.definition.for_all:  # the rows of all are compared nowhere
-            return self.only_form == _pair(prompts) and answers == needs
-        return self.changes(prompts).none_since(definition, row, answers, item, needs)
+        if definition.for_all:  # the rows of all are compared nowhere
+            return self.only_form == case.pair and before.answers == case.needs
+        return self.changes(case.prompts).none_since(before, case.item, case.needs)
 
 
 def _pair(prompts: Prompts) -> Pair:
@@ -196,12 +191,10 @@ class Changes:
         self._asks = _asks(self._wanted)
         self._same: dict[int, bool] = {}
 
-    def none_since(
-        self, definition: int | None, row: str | None, answers: str | None, item: PlannedArtist, needs: str | None
-    ) -> bool:
-        """Whether the same is asked as by a definition, with a row and the `answers` of needed recipes. False where that
-        cannot be told."""
-        if definition is None or row is None or answers != needs:
+    def none_since(self, before: Basis, item: PlannedArtist, needs: str | None) -> bool:
+        """Whether the same is asked as by what was there before. False where that cannot be told."""
+        definition, row = before.definition, before.row
+        if definition is None or row is None or before.answers != needs:
             return False
         if definition not in self._same:
             self._same[definition] = _asks(targets.definition(self._store, definition)) == self._asks

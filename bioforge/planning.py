@@ -10,7 +10,7 @@ from bioforge.errors import ConfigError
 from bioforge.events import Event, Failed, Unusable
 from bioforge.follow_ups import Chains, Link
 from bioforge.interfaces import Backend
-from bioforge.keeping import Keeper
+from bioforge.keeping import Case, Keeper
 from bioforge.plan import (
     ANSWERED,
     CHANGED,
@@ -272,13 +272,13 @@ class Planner:
         for item, outcome, needs in zip(page, rendered.outcomes, rendered.upstream, strict=True):
             target = known.get(item.id)
             if target is not None and item.id in standing.origins and isinstance(outcome, Wanted):
-                definition = self._definition(prompts)
-                kept = self._keeper.kept(prompts, item, outcome, needs, target, standing, definition)
+                case = Case(prompts, item, outcome, needs, target, standing)
+                kept = self._keeper.kept(case, self._definition(prompts))
                 if kept is not None:
                     self.counts.kept += kept.decision.reason is None and target.request_hash != outcome.request_hash
                     decided.append(kept)
                     continue
-                target = self._keeper.still_forced(prompts, item, outcome, needs, target, standing)
+                target = self._keeper.still_forced(case)
             planned = self._decide(prompts, item, outcome, needs, target, requests, following)
             fresh = planned.decision.reason is None
             self.counts.reused += fresh and (target is None or target.built_response != planned.decision.response)
