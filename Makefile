@@ -17,7 +17,7 @@ test:
 	pytest
 
 bench:
-	python benchmarks/main_job.py
+	python benchmarks/performance
 
 ci:
 	bash .ci/run

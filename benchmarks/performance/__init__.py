@@ -1,0 +1,1 @@
+"""How fast is it, and does it stay so? Measurements whose numbers are ratios inside one run; see `__main__.py`."""
