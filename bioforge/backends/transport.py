@@ -16,7 +16,6 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
-from bioforge.batching import CallError
 from bioforge.interfaces import BackendContext
 from bioforge.model import Failure, Paid
 from bioforge.senders import Outcome
@@ -25,6 +24,8 @@ if TYPE_CHECKING:
     import ssl
 
     import httpx2
+
+    from bioforge.batching import CallError
 
 CONNECT_SECONDS = 15.0
 """Longest time for a connection; the time for an answer is the project's `timeout`."""
@@ -254,4 +255,6 @@ def id_in(body: Mapping[str, Any], what: str) -> str:
 
 def malformed(words: str, content: bytes) -> CallError:
     """A success that cannot be read: whatever was asked for may have been done."""
+    from bioforge.batching import CallError
+
     return CallError(Outcome(failure=Failure("malformed", words), paid=Paid.MAYBE, retryable=True, body=content))
