@@ -37,6 +37,7 @@ def encoder(**options: Any) -> Callable[[object], str]:
 
 _canonical = encoder(sort_keys=True, allow_nan=False)
 _compact = encoder()
+_quoted = json.encoder.encode_basestring
 
 
 def canonical(value: object) -> bytes:
@@ -50,17 +51,29 @@ def request_hash(endpoint: str, body: bytes, dialect: str = PLAIN_DIALECT, sampl
     Another dialect than the plain one stands before the endpoint with a colon: its answers are not shared. From the
     second `sample` on its number follows the endpoint with a `#`: independent answers to the same body.
     """
+    return request_hasher(endpoint, dialect, sample)(body)
+
+
+def request_hasher(endpoint: str, dialect: str = PLAIN_DIALECT, sample: int = 1) -> Callable[[bytes], str]:
+    """`request_hash` of one body after the other."""
     place = endpoint if dialect == PLAIN_DIALECT else f"{dialect}:{endpoint}"
-    digest = hashlib.sha256((place if sample == 1 else f"{place}#{sample}").encode())
-    digest.update(b"\n")
-    digest.update(body)
-    return f"v1:{digest.hexdigest()}"
+    before = (place if sample == 1 else f"{place}#{sample}").encode() + b"\n"
+    sha256 = hashlib.sha256
+    return lambda body: "v1:" + sha256(before + body).hexdigest()
 
 
 def row_hash(artist: Artist) -> str:
     """What an input row says, whatever file and line it stands on: 32 hex digits."""
-    row = (artist.artist_id, artist.artist_name, artist.artist_data, dict(artist.columns))
-    return hashlib.sha256(_compact(row).encode("utf-8", "surrogatepass")).hexdigest()[:32]
+    return row_text(artist)[0]
+
+
+def row_text(artist: Artist) -> tuple[str, str | None]:
+    """The hash of a row, and its further columns as JSON; None where it has none."""
+    columns = artist.columns
+    further = _compact(columns if type(columns) is dict else dict(columns)) if columns else "{}"
+    text = f"[{_quoted(artist.artist_id)},{_quoted(artist.artist_name)},{_quoted(artist.artist_data)},{further}]"
+    digest = hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()[:32]
+    return digest, further if columns else None
 
 
 def definition_hash(definition: Mapping[str, object]) -> str:

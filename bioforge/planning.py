@@ -5,14 +5,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
-from bioforge.checking import as_text, complaint
-from bioforge.errors import ConfigError
 from bioforge.events import Event, Failed, Unusable
 from bioforge.follow_ups import Chains, Link
 from bioforge.interfaces import Backend
 from bioforge.keeping import Case, Keeper
+from bioforge.known import Counts, KnownRequests
 from bioforge.plan import (
-    ANSWERED,
     CHANGED,
     FAILED,
     MAYBE_PAID,
@@ -25,31 +23,15 @@ from bioforge.plan import (
     blocked,
     decide,
 )
-from bioforge.prompts import Prompts, RenderError
+from bioforge.prompts import OWN_NAMES, Prompts, RenderError
 from bioforge.rendering import Blocked, Outcome, Renderer, Wanted, form
-from bioforge.schemas import Schema, Valid
-from bioforge.store import Store, bodies, follow_ups, inputs, pending, targets, tokens, upstream, verdicts
+from bioforge.store import Store, bodies, extent, follow_ups, inputs, pending, targets, tokens, upstream, verdicts
 from bioforge.store.follow_ups import FollowUp
 from bioforge.store.pending import Standing
 from bioforge.store.targets import EVERYBODY, Planned, PlannedArtist
 from bioforge.tokens import counter_for
 
 Pair = tuple[str, str]
-
-
-@dataclass(slots=True)
-class Counts:
-    """`planned` targets were looked at, `reused` of them are served by an answer that is in the state already.
-
-    `checked` stored answers were checked by a schema anew, `misfits` of them no longer fit. `kept` ones belong to a
-    request that the backend writes differently now.
-    """
-
-    planned: int = 0
-    reused: int = 0
-    checked: int = 0
-    misfits: int = 0
-    kept: int = 0
 
 
 @dataclass(slots=True)
@@ -79,30 +61,35 @@ class Planner:
         run: int | None = None,
     ) -> None:
         self.counts = Counts()
+        self._known = KnownRequests(store, self.counts)
         self._store = store
         self._run = run
         self._backend = backend
-        self._keeper = Keeper(store, self._known_requests, ask_again_maybe_paid=ask_again_maybe_paid)
+        self._keeper = Keeper(store, self._known.requests, ask_again_maybe_paid=ask_again_maybe_paid)
         self._recipes = recipes
         self._by_pair = {_pair(prompts): prompts for prompts in recipes}
         self._renderer = Renderer(store, recipes, backend, ask_again_maybe_paid=ask_again_maybe_paid, run=run)
-        self._chains = Chains(store, backend, self._known_requests, ask_again_maybe_paid=ask_again_maybe_paid, run=run)
+        self._chains = Chains(store, backend, self._known.requests, ask_again_maybe_paid=ask_again_maybe_paid, run=run)
         self._definitions: dict[Pair, int] = {}
         self._for_all = {prompts.definition.recipe for prompts in recipes if prompts.definition.for_all}
+        self._has_schemas = any(prompts.definition.schema is not None for prompts in recipes)
 
     # -------------------------------------------------------------------------------------------- as the input is now
 
     def plan(self) -> None:
         """Bring every target up to date with the input, the definitions and what it needs. Raises `TemplateError`."""
-        targets.retire(self._store, list(self._by_pair))
+        extent.retire(self._store, list(self._by_pair))
         self._note_needed()
         if self._for_all:
             upstream.ensure_everybody(self._store)
         generation = self._store.fact("generation")
-        for prompts in self._recipes:
-            self._plan_recipe(prompts, generation)
-            self._plan_after(prompts, None)
-            self._plan_failed(prompts)
+        try:
+            for prompts in self._recipes:
+                self._plan_recipe(prompts, generation)
+                self._plan_after(prompts, None)
+                self._plan_failed(prompts)
+        finally:
+            self._store.build_indexes()
         upstream.forget_changes(self._store)
 
     def _note_needed(self) -> None:
@@ -111,7 +98,7 @@ class Planner:
         unnoted = wanted - upstream.needed(self._store)
         for prompts in self._recipes:
             if unnoted.intersection(_needs(prompts)):
-                targets.unplan(self._store, *_pair(prompts))
+                extent.unplan(self._store, *_pair(prompts))
         upstream.set_needed(self._store, wanted)
 
     def _plan_recipe(self, prompts: Prompts, generation: int) -> None:
@@ -130,18 +117,23 @@ class Planner:
         self._keeper.rewritten = (recipe, variant) if otherwise else None
         prompts.check_names(inputs.columns(self._store))
         if otherwise and planned is not None and planned[0] == definition:
-            targets.unplan(self._store, recipe, variant)
+            extent.unplan(self._store, recipe, variant)
             planned = (definition, targets.NOTHING)
         if planned is None or planned[0] != definition:
             # said before there is any target: those of a plan that was broken off are retired like all others
             targets.set_planned(self._store, recipe, variant, definition, targets.NOTHING)
-            targets.retire_others(self._store, recipe, variant, for_all=prompts.definition.for_all)
+            extent.retire_others(self._store, recipe, variant, for_all=prompts.definition.for_all)
         since = planned[1] if planned is not None and planned[0] == definition else targets.NOTHING
         if prompts.definition.for_all:
             since = targets.NOTHING
             self._plan_page(prompts, targets.numbered(self._store, [EVERYBODY]))
         else:
-            for page in targets.artists(self._store, since):
+            # answers that are checked anew look for those who want them by that index, page after page
+            if since == targets.NOTHING and (not self._has_schemas or extent.nothing_asked(self._store)):
+                extent.put_off_index(self._store)
+            used = prompts.used_columns
+            further = used is None or not used.issubset(OWN_NAMES)
+            for page in targets.artists(self._store, since, columns=further):
                 self._plan_page(prompts, page)
         how = counter_for(prompts.definition.model).counting.as_text()
         tokens.note_counting(self._store, recipe, variant, how, whole=since == targets.NOTHING)
@@ -260,7 +252,17 @@ class Planner:
         rendered = self._renderer.page(prompts, page)
         hashes = [outcome.request_hash for outcome in rendered.outcomes if isinstance(outcome, Wanted)]
         known = targets.known_targets(self._store, recipe, variant, [item.id for item in page])
-        requests = self._known_requests(prompts, hashes)
+        requests = self._known.requests(prompts, hashes)
+        if not (known or requests or any(rendered.upstream)) and len(hashes) == len(page):
+            definition = self._definition(prompts)
+            wanted = [
+                (item.id, outcome.request_hash, item.row_hash, outcome.input_tokens)
+                for item, outcome in zip(page, rendered.outcomes, strict=True)
+                if isinstance(outcome, Wanted)
+            ]
+            targets.add(self._store, recipe, variant, definition, wanted)
+            self.counts.planned += len(page)
+            return
         unheard = [
             item.id
             for item, outcome in zip(page, rendered.outcomes, strict=True)
@@ -317,38 +319,6 @@ class Planner:
         tokens, own = asked.input_tokens, outcome.request_hash
         return Planned(item.id, asked.request_hash, item.row_hash, tokens, decision, needs, own)
 
-    def _known_requests(self, prompts: Prompts, hashes: Sequence[str]) -> dict[str, KnownRequest]:
-        """What became of these requests, their answers checked by the schema as it is now."""
-        known = targets.known_requests(self._store, hashes)
-        schema = prompts.definition.schema
-        if schema is None or not self._check(
-            schema, [digest for digest in hashes if _is_unchecked(known.get(digest), schema)]
-        ):
-            return known
-        return targets.known_requests(self._store, hashes)
-
-    def _check(self, schema: Schema, hashes: Sequence[str]) -> bool:
-        """Check stored answers anew, which costs nothing. Whether there were any."""
-        found = verdicts.unchecked(self._store, hashes, schema.validation_hash) if hashes else []
-        if not found:
-            return False
-        checked = []
-        for answer in found:
-            verdict = schema.validate(answer.text or "")
-            if isinstance(verdict, Valid):
-                checked.append(verdicts.Verdict(answer, as_text(verdict), None))
-            elif not verdict.repairable and answer.state == ANSWERED:
-                # a good answer is not bought again for a mistake in the code that checks it
-                raise ConfigError(
-                    complaint(verdict, schema), "mend that code; nothing was sent, and all answers are kept"
-                )
-            else:
-                checked.append(verdicts.Verdict(answer, None, complaint(verdict, schema)))
-        verdicts.save(self._store, checked, schema.validation_hash)
-        self.counts.checked += len(checked)
-        self.counts.misfits += sum(verdict.message is not None for verdict in checked)
-        return True
-
     def _definition(self, prompts: Prompts) -> int:
         pair = _pair(prompts)
         if pair not in self._definitions:
@@ -363,7 +333,3 @@ def _pair(prompts: Prompts) -> Pair:
 
 def _needs(prompts: Prompts) -> list[Pair]:
     return list(prompts.definition.upstream.items())
-
-
-def _is_unchecked(known: KnownRequest | None, schema: Schema) -> bool:
-    return known is not None and known.response is not None and known.validation != schema.validation_hash

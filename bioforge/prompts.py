@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Callable, Container, Iterable, Mapping
+from collections.abc import Container, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -15,6 +15,7 @@ from jinja2.sandbox import ImmutableSandboxedEnvironment
 
 from bioforge.errors import TemplateError, nearest
 from bioforge.model import PLAIN_DIALECT, Artist, Rendered
+from bioforge.templating import Render, renderer
 
 if TYPE_CHECKING:
     from bioforge.schemas import Schema
@@ -153,7 +154,7 @@ class Prompts:
         self._any_column = False
         self._instructions = self._compile(compiler, "instructions", definition.instructions)
         self._input = self._compile(compiler, "input", definition.input)
-        self._variables: dict[str, Callable[..., str]] | None = None
+        self._variables: dict[str, Render] | None = None
         prompt = definition.prompt
         if prompt is not None and prompt.get("variables") is not None:
             given = prompt["variables"]
@@ -165,10 +166,10 @@ class Prompts:
         elif prompt is not None:
             self._names |= {"artist_name", "artist_data"}
 
-    def _compile(self, compiler: jinja2.Environment, part: str, text: str | None) -> Callable[..., str] | None:
+    def _compile(self, compiler: jinja2.Environment, part: str, text: str | None) -> Render | None:
         return None if text is None else self._compile_text(compiler, part, text)
 
-    def _compile_text(self, compiler: jinja2.Environment, part: str, text: str) -> Callable[..., str]:
+    def _compile_text(self, compiler: jinja2.Environment, part: str, text: str) -> Render:
         source = (self.definition.sources or {}).get(part, f"recipe.{self.definition.recipe}.{part}")
         try:
             tree = compiler.parse(text)
@@ -178,9 +179,7 @@ class Prompts:
                     "put the text into one file; every text a recipe depends on must be known to the plan",
                 )
             self._note_names(tree)
-            template = compiler.from_string(text)
-            # instructions are often the same for every artist: rendered once, not a million times
-            return _constant(template.render()) if _is_constant(tree) else _renderer(template)
+            return renderer(tree, compiler.from_string(text))
         except jinja2.TemplateAssertionError as error:
             raise TemplateError(
                 f"{source}, line {error.lineno}: {error.message}", "a template must give the same text each time"
@@ -280,24 +279,24 @@ class Prompts:
         artist's own columns.
         """
         definition = self.definition
-        context = dict[str, Any]() if definition.for_all else artist_context(artist)
+        context = {} if definition.for_all else artist_context(artist, "columns" in self._names)
         if definition.upstream:
             context |= {**(upstream or {}), NEEDS: upstream or {}}
         if definition.for_all:
             context[ARTISTS] = artists if artists is not None else ()
         return Rendered(
-            endpoint=definition.endpoint,
-            model=definition.model,
-            instructions=None if self._instructions is None else _call("instructions", self._instructions, context),
-            input=None if self._input is None else _call("input", self._input, context),
-            prompt=self._render_prompt(artist, context),
-            parameters=self._parameters,
+            definition.endpoint,
+            definition.model,
+            None if self._instructions is None else _call("instructions", self._instructions, context),
+            None if self._input is None else _call("input", self._input, context),
+            None if definition.prompt is None else self._render_prompt(definition.prompt, artist, context),
+            self._parameters,
         )
 
-    def _render_prompt(self, artist: Artist, context: dict[str, Any]) -> Mapping[str, object] | None:
-        if self.definition.prompt is None:
-            return None
-        prompt = {key: value for key, value in self.definition.prompt.items() if value is not None}
+    def _render_prompt(
+        self, definition: Mapping[str, object], artist: Artist, context: dict[str, Any]
+    ) -> Mapping[str, object]:
+        prompt = {key: value for key, value in definition.items() if value is not None}
         if self._variables is None:
             variables = {"artist_name": artist.artist_name}
             if artist.artist_data:
@@ -308,15 +307,15 @@ class Prompts:
         return prompt
 
 
-def artist_context(artist: Artist) -> dict[str, Any]:
-    """The names a template has of one artist."""
-    columns = {
+def artist_context(artist: Artist, with_columns: bool = True) -> dict[str, Any]:
+    """The names a template has of one artist; `columns`, all of them together, where it asks for that."""
+    columns: dict[str, Any] = {
         **artist.columns,
         "artist_id": artist.artist_id,
         "artist_name": artist.artist_name,
         "artist_data": artist.artist_data,
     }
-    return {**columns, "columns": columns}
+    return {**columns, "columns": columns} if with_columns else columns
 
 
 def _inner(node: jinja2.nodes.Node) -> jinja2.nodes.Node | None:
@@ -344,23 +343,7 @@ def _needed_name(node: jinja2.nodes.Node | None, names: Container[str]) -> str |
     return _read_name(node) if node is not None and _is_name(_inner(node), NEEDS, names) else None
 
 
-def _is_constant(tree: jinja2.nodes.Template) -> bool:
-    return all(
-        isinstance(node, jinja2.nodes.Output | jinja2.nodes.TemplateData) for node in tree.find_all(jinja2.nodes.Node)
-    )
-
-
-def _constant(text: str) -> Callable[..., str]:
-    return lambda context: text
-
-
-def _renderer(template: jinja2.Template) -> Callable[..., str]:
-    """As `template.render`, which puts the globals together anew each time and takes twice as long for a short text."""
-    shared, join = dict(template.globals), template.environment.concat
-    return lambda context: join(template.root_render_func(template.new_context({**shared, **context}, shared=True)))
-
-
-def _call(part: str, render: Callable[..., str], context: dict[str, Any]) -> str:
+def _call(part: str, render: Render, context: dict[str, Any]) -> str:
     try:
         return render(context)
     except Exception as error:  # a template can do anything a sandbox allows: it fails its artist, never the run
@@ -370,5 +353,5 @@ def _call(part: str, render: Callable[..., str], context: dict[str, Any]) -> str
 def estimate_tokens(text: str) -> int:
     """A fair first guess without a vocabulary: English has 4.5 characters a token, JSON 2.7, Japanese 1.2."""
     if text.isascii():
-        return math.ceil(len(text) / 3)
+        return (len(text) + 2) // 3
     return math.ceil(max(len(text) / 3, len(text.encode("utf-8", "replace")) / 4))

@@ -6,9 +6,10 @@ import json
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 from bioforge.errors import ConfigError
-from bioforge.fingerprint import canonical, definition_hash, request_hash
+from bioforge.fingerprint import canonical, definition_hash, request_hash, request_hasher
 from bioforge.interfaces import Backend
 from bioforge.model import Artist, Rendered
 from bioforge.plan import Upstream
@@ -21,9 +22,11 @@ from bioforge.tokens import counter_for
 NEEDED_TOKENS = 300
 """Tokens that the answer of a needed recipe is taken for as long as there is none."""
 
+FRAME_TOKENS = 8
+"""Tokens of a request beside its texts."""
 
-@dataclass(frozen=True, slots=True)
-class Wanted:
+
+class Wanted(NamedTuple):
     """An exact request. `input_tokens` is an estimate."""
 
     request_hash: str
@@ -57,13 +60,17 @@ def wanted(prompts: Prompts, backend: Backend, rendered: Rendered) -> Wanted:
 
 
 def _wanted(prompts: Prompts, backend: Backend, rendered: Rendered, count: Callable[[str], int]) -> Wanted:
+    body = _body(prompts, backend, rendered)
     definition = prompts.definition
-    try:
-        body = canonical(backend.body(rendered))
-    except ConfigError as error:  # what this backend cannot express
-        raise ConfigError(f"recipe.{definition.recipe}: {error.message}", error.hint) from None
     digest = request_hash(rendered.endpoint, body, definition.dialect, definition.sample)
     return Wanted(digest, body, _tokens(rendered, count), rendered)
+
+
+def _body(prompts: Prompts, backend: Backend, rendered: Rendered) -> bytes:
+    try:
+        return canonical(backend.body(rendered))
+    except ConfigError as error:  # what this backend cannot express
+        raise ConfigError(f"recipe.{prompts.definition.recipe}: {error.message}", error.hint) from None
 
 
 def form(prompts: Prompts, backend: Backend) -> str:
@@ -92,6 +99,36 @@ def render(prompts: Prompts, backend: Backend, artist: Artist) -> Wanted:
     return wanted(prompts, backend, prompts.render(artist))
 
 
+class Plain:
+    """Renders a recipe that needs nothing but the artist, for a million of them."""
+
+    def __init__(self, prompts: Prompts, backend: Backend) -> None:
+        definition = prompts.definition
+        self._prompts = prompts
+        self._backend = backend
+        self._count = counter_for(definition.model).count
+        self._hash = request_hasher(definition.endpoint, definition.dialect, definition.sample)
+        self._instructions: str | None = None
+        self._tokens = 0
+        """Of the instructions, which are often the same text for every artist."""
+
+    def outcome(self, artist: Artist) -> Outcome:
+        try:
+            rendered = self._prompts.render(artist)
+        except RenderError as error:
+            return error
+        body = _body(self._prompts, self._backend, rendered)
+        return Wanted(self._hash(body), body, self._counted(rendered), rendered)
+
+    def _counted(self, rendered: Rendered) -> int:
+        if rendered.prompt is not None:
+            return _tokens(rendered, self._count)
+        if rendered.instructions is not self._instructions:
+            self._instructions = rendered.instructions
+            self._tokens = self._count(rendered.instructions) if rendered.instructions else 0
+        return FRAME_TOKENS + self._tokens + (self._count(rendered.input) if rendered.input else 0)
+
+
 def _tokens(rendered: Rendered, count: Callable[[str], int]) -> int:
     texts = [rendered.instructions or "", rendered.input or ""]
     if rendered.turns:
@@ -99,7 +136,7 @@ def _tokens(rendered: Rendered, count: Callable[[str], int]) -> int:
     if rendered.prompt is not None:
         variables = rendered.prompt.get("variables")
         texts += [str(value) for value in variables.values()] if isinstance(variables, Mapping) else []
-    return 8 + sum(count(text) for text in texts if text)
+    return FRAME_TOKENS + sum(count(text) for text in texts if text)
 
 
 class Renderer:
@@ -116,14 +153,17 @@ class Renderer:
         self._again = ask_again_maybe_paid
         self._run = run
         self._for_all = {prompts.definition.recipe for prompts in recipes if prompts.definition.for_all}
+        self._plain: dict[tuple[str, str], Plain] = {}
         self._row_tokens: tuple[int, int] | None = None
         """How many artists there are, and the tokens of their rows."""
 
     def page(self, prompts: Prompts, artists: Sequence[PlannedArtist]) -> Page:
         definition = prompts.definition
         if not definition.upstream and not definition.for_all:
-            count = counter_for(definition.model).count
-            return Page([self._plain(prompts, item.artist, count) for item in artists], [None] * len(artists))
+            pair = definition.recipe, definition.variant
+            if (plain := self._plain.get(pair)) is None:
+                plain = self._plain[pair] = Plain(prompts, self._backend)
+            return Page([plain.outcome(item.artist) for item in artists], [None] * len(artists))
         shared = {need: name for need, name in definition.upstream.items() if need in self._for_all}
         own = {need: name for need, name in definition.upstream.items() if need not in self._for_all}
         of_all = self._answers(shared, [EVERYBODY]).get(EVERYBODY, {}) if shared else {}
@@ -137,13 +177,6 @@ class Renderer:
         answers = [{**of_all, **found.get(item.id, {})} for item in artists]
         outcomes = [self._outcome(prompts, item.artist, each) for item, each in zip(artists, answers, strict=True)]
         return Page(outcomes, [_ids(each) for each in answers])
-
-    def _plain(self, prompts: Prompts, artist: Artist, count: Callable[[str], int]) -> Outcome:
-        """Of a recipe that needs nothing but the artist."""
-        try:
-            return _wanted(prompts, self._backend, prompts.render(artist), count)
-        except RenderError as error:
-            return error
 
     def _answers(self, needs: Mapping[str, str], artists: Sequence[int]) -> dict[int, dict[str, Answered]]:
         return upstream.answers(self._store, needs, artists, run=self._run, ask_again_maybe_paid=self._again)
@@ -209,4 +242,4 @@ def _guess(prompts: Prompts, artist: Artist) -> int:
     """Tokens of a request that cannot be rendered yet."""
     definition = prompts.definition
     texts = (definition.instructions or "", definition.input or "", artist.artist_name, artist.artist_data)
-    return 8 + sum(estimate_tokens(text) for text in texts) + NEEDED_TOKENS * len(definition.upstream)
+    return FRAME_TOKENS + sum(estimate_tokens(text) for text in texts) + NEEDED_TOKENS * len(definition.upstream)

@@ -6,7 +6,7 @@ import os
 import socket
 import sqlite3
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from types import TracebackType
@@ -21,6 +21,9 @@ if TYPE_CHECKING:
 
 _MIGRATIONS = "_sqlite_migrations"
 """The table in which sqlite-utils notes what was applied; made before anything else."""
+
+_PUT_OFF = "index put off "
+"""Begins the name of a fact: how an index is built that is not there for as long as many rows are written."""
 
 
 class Store:
@@ -41,14 +44,15 @@ class Store:
         try:
             connection = _connect(path, read_only=False)
             try:
-                _prepare(path, connection)
+                store = cls(path, connection, lock)
+                _prepare(path, connection, store.build_indexes)
             except BaseException:
                 connection.close()
                 raise
         except BaseException:
             lock.release()
             raise
-        return cls(path, connection, lock)
+        return store
 
     @classmethod
     def read(cls, path: Path) -> Self:
@@ -107,6 +111,22 @@ class Store:
         finally:
             with _explained(self.path):
                 self.connection.execute("PRAGMA synchronous = FULL")
+
+    def put_off(self, index: str) -> None:
+        """Drop an index whose order has nothing to do with that of the many rows to come: `build_indexes` builds it from
+        all of them at once, which takes a small part of the time. Cut off before that, the next writer builds it."""
+        with self.transaction() as connection:
+            found = connection.execute("SELECT sql FROM sqlite_master WHERE type = 'index' AND name = ?", (index,))
+            if (row := found.fetchone()) is not None:
+                connection.execute("INSERT OR REPLACE INTO facts VALUES (?, ?)", (_PUT_OFF + index, row[0]))
+                connection.execute(f"DROP INDEX {index}")
+
+    def build_indexes(self) -> None:
+        """Build what was put off."""
+        for name, sql in self.rows("SELECT name, value FROM facts WHERE name GLOB ?", (_PUT_OFF + "*",)):
+            with self.transaction() as connection:
+                connection.execute(sql)
+                connection.execute("DELETE FROM facts WHERE name = ?", (name,))
 
     def rows(self, sql: str, parameters: Sequence[object] | dict[str, object] = ()) -> list[Any]:
         with _explained(self.path):
@@ -234,7 +254,8 @@ def _names() -> set[str]:
         memory.close()
 
 
-def _prepare(path: Path, connection: sqlite3.Connection) -> None:
+def _prepare(path: Path, connection: sqlite3.Connection, finish: Callable[[], None]) -> None:
+    """`finish` does what a process that was killed has left to the next one; migrations find everything in its place."""
     from sqlite_utils import Database
 
     with _explained(path):
@@ -246,6 +267,8 @@ def _prepare(path: Path, connection: sqlite3.Connection) -> None:
         connection.execute("PRAGMA journal_mode = WAL")
         connection.execute("PRAGMA synchronous = FULL")
         connection.execute("PRAGMA foreign_keys = OFF")  # the tables outlive what they point to, on purpose
+        if connection.execute("SELECT 1 FROM sqlite_master WHERE name = 'facts'").fetchone() is not None:
+            finish()
         if _pending(path, connection):
             migrations().apply(Database(connection))
 

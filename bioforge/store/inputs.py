@@ -10,14 +10,13 @@ from itertools import islice
 from typing import Any
 
 from bioforge.errors import InputError
-from bioforge.fingerprint import encoder, row_hash
+from bioforge.fingerprint import row_text
 from bioforge.model import Artist, BadRow
 from bioforge.plan import REMOVED
 from bioforge.store.database import Store, bump_results
 from bioforge.store.targets import EVERYBODY_ID
 
 _SET = 2_000
-_as_json = encoder()
 _KEPT_BAD_ROWS = 10_000
 
 
@@ -59,7 +58,7 @@ def read_into(store: Store, rows: Iterable[Artist | BadRow]) -> Reading:
                     BadRow(artist.source, artist.line, f"artist_id {EVERYBODY_ID!r} stands for all artists together")
                 )
                 continue
-            digest = row_hash(artist)
+            digest, further = row_text(artist)
             found = known.get(artist.artist_id)
             identity = next_id if found is None else found[0]
             if identity >= len(seen) * 8:
@@ -76,15 +75,15 @@ def read_into(store: Store, rows: Iterable[Artist | BadRow]) -> Reading:
                 known[artist.artist_id] = (next_id, digest, None)
                 next_id += 1
                 reading.new += 1
-                inserts.append(
-                    (identity, artist.artist_id, *_values(artist), digest, generation, artist.source, artist.line)
-                )
+                name, data, source, line = artist.artist_name, artist.artist_data, artist.source, artist.line
+                inserts.append((identity, artist.artist_id, name, data, further, digest, generation, source, line))
             elif found[1] != digest or found[2] is not None:
                 reading.changed += found[1] != digest
                 reading.new += found[1] == digest  # it had been removed, and is back as it was
                 if found[1] != digest:
                     history.append((time.time(), identity))
-                updates.append((*_values(artist), digest, generation, artist.source, artist.line, identity))
+                name, data, source, line = artist.artist_name, artist.artist_data, artist.source, artist.line
+                updates.append((name, data, further, digest, generation, source, line, identity))
         reading.bad += len(bad)
         reading.examples += bad[: max(0, 10 - len(reading.examples))]
         with store.transaction() as connection:
@@ -133,11 +132,6 @@ def _sets(rows: Iterable[Artist | BadRow]) -> Iterator[list[Artist | BadRow]]:
     iterator = iter(rows)
     while group := list(islice(iterator, _SET)):
         yield group
-
-
-def _values(artist: Artist) -> tuple[str, str, str | None]:
-    columns = _as_json(dict(artist.columns)) if artist.columns else None
-    return artist.artist_name, artist.artist_data, columns
 
 
 def _known(store: Store, ids: list[str]) -> dict[str, tuple[int, str, float | None]]:

@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 from bioforge.fingerprint import canonical, definition_hash
 from bioforge.model import Artist, Target
 from bioforge.plan import (
     FORCED,
     IN_BATCH,
+    NEW,
     REMOVED,
     SKIPPED,
     UPSTREAM,
@@ -30,6 +31,7 @@ EVERYBODY_ID = "*"
 """Its artist_id."""
 
 _PAGE = 2_000
+_decoded = json.JSONDecoder().raw_decode
 STALE = f"t.reason IS NOT NULL AND t.reason <> '{REMOVED}'"
 PRESENT = f"t.reason IS NOT '{REMOVED}'"
 SENDABLE = f"(t.request_hash IS NOT NULL OR t.reason = '{UPSTREAM}') AND t.reason IS NOT '{IN_BATCH}'"
@@ -51,8 +53,7 @@ class Planned:
     """The request it asks first, where another one stands in for that by now."""
 
 
-@dataclass(frozen=True, slots=True)
-class PlannedArtist:
+class PlannedArtist(NamedTuple):
     """An artist with the state's own number and the hash of its row."""
 
     id: int
@@ -101,31 +102,24 @@ def set_planned(store: Store, recipe: str, variant: str, definition: int, genera
         )
 
 
-def unplan(store: Store, recipe: str, variant: str) -> None:
-    """Have all targets of a recipe planned anew."""
-    with store.transaction() as connection:
-        connection.execute(
-            "UPDATE planned SET generation = ? WHERE recipe = ? AND variant = ?", (NOTHING, recipe, variant)
-        )
-
-
 # --------------------------------------------------------------------------------------------------------- planning
 
 
-def artists(store: Store, since_generation: int) -> Iterator[list[PlannedArtist]]:
-    """Artists of the input whose rows changed after a generation (-1: all), in pages."""
-    after = 0
-    while True:
-        rows = store.rows(
-            "SELECT id, row_hash, artist_id, artist_name, artist_data, columns FROM artists"
-            f" WHERE id > ? {'AND generation > ?' if since_generation >= 0 else 'AND ? < 0'}"
-            f" AND removed_at IS NULL ORDER BY id LIMIT {_PAGE}",
-            (after, since_generation),
+def artists(store: Store, since_generation: int, *, columns: bool = True) -> Iterator[list[PlannedArtist]]:
+    """Artists of the input whose rows changed after a generation (-1: all), in pages. `columns`: with further ones."""
+    read = f"id, row_hash, artist_id, artist_name, artist_data, {'columns' if columns else 'NULL'}, generation FROM artists"
+    if since_generation < 0:
+        sql = f"SELECT {read} WHERE id > :id AND removed_at IS NULL ORDER BY id LIMIT {_PAGE}"
+        place: dict[str, object] = {"id": 0, "generation": 0}
+    else:  # where little has changed, nothing else of a million rows is looked at
+        sql = (
+            f"SELECT {read} INDEXED BY artists_by_generation WHERE (generation, id) > (:generation, :id) AND id > 0"
+            f" AND removed_at IS NULL ORDER BY generation, id LIMIT {_PAGE}"
         )
-        if not rows:
-            return
-        yield [PlannedArtist(row[0], row[1], artist_of(row[2:])) for row in rows]
-        after = rows[-1][0]
+        place = {"id": 1 << 62, "generation": since_generation}
+    while rows := store.rows(sql, place):
+        yield [PlannedArtist(row[0], row[1], artist_of(row[2:6])) for row in rows]
+        place = {"id": rows[-1][0], "generation": rows[-1][6]}
 
 
 def numbered(store: Store, numbers: Sequence[int]) -> list[PlannedArtist]:
@@ -140,7 +134,7 @@ def numbered(store: Store, numbers: Sequence[int]) -> list[PlannedArtist]:
 
 def artist_of(row: Sequence[Any]) -> Artist:
     artist_id, name, data, columns = row
-    return Artist(artist_id, name, data, json.loads(columns) if columns else {})
+    return Artist(artist_id, name, data, _decoded(columns)[0] if columns else {})
 
 
 def known_targets(store: Store, recipe: str, variant: str, artists: Sequence[int]) -> dict[int, KnownTarget]:
@@ -154,6 +148,8 @@ def known_targets(store: Store, recipe: str, variant: str, artists: Sequence[int
 
 
 def known_requests(store: Store, hashes: Sequence[str]) -> dict[str, KnownRequest]:
+    if store.value("SELECT 1 FROM requests LIMIT 1") is None:
+        return {}
     rows = store.rows(
         "SELECT q.request_hash, q.state, q.response, q.error_class, q.error_message, q.batch, r.validation FROM requests q"
         " LEFT JOIN responses r ON r.id = q.response WHERE q.request_hash IN (SELECT value FROM json_each(?))",
@@ -244,6 +240,20 @@ def _row(recipe: str, variant: str, definition: int, item: Planned) -> tuple[obj
     )
 
 
+def add(store: Store, recipe: str, variant: str, definition: int, wanted: Iterable[tuple[int, str, str, int]]) -> None:
+    """Write a set of new targets that nothing is known of: (number of the artist, request hash, hash of its row, tokens).
+
+    As `save` would, for a first plan of a million: there is none of them yet.
+    """
+    with store.transaction() as connection:
+        connection.executemany(
+            "INSERT INTO targets (recipe, variant, definition, reason, artist, request_hash, own_hash, row_hash, input_tokens)"
+            f" VALUES (?5, ?6, ?7, '{NEW}', ?1, ?2, ?2, ?3, ?4)",
+            [(*row, recipe, variant, definition) for row in wanted],
+        )
+        bump_results(connection)
+
+
 def force(store: Store, run: int, selection: Selection) -> None:
     """Make every selected target stale, with the reason `forced`; kept until it is answered. What is in a batch is
     being asked already. What waits for others is forced when they are there."""
@@ -300,38 +310,3 @@ def by_names(
         (json.dumps([name[0] for name in names]),),
     )
     return {(row[0], row[1], row[2]): (row[3], row[4], row[5]) for row in rows}
-
-
-def retire_others(store: Store, recipe: str, variant: str, *, for_all: bool) -> None:
-    """Take out of account the targets that a recipe has no more: of single artists, where it is for all now; of all
-    together, where it is for single ones."""
-    others = f"artist <> {EVERYBODY}" if for_all else f"artist = {EVERYBODY}"
-    with store.transaction() as connection:
-        changed = connection.execute(
-            f"UPDATE targets SET reason = '{REMOVED}', detail = NULL WHERE recipe = ? AND variant = ? AND {others}"
-            f" AND reason IS NOT '{REMOVED}'",
-            (recipe, variant),
-        ).rowcount
-        if changed:
-            bump_results(connection)
-
-
-def retire(store: Store, kept: Sequence[tuple[str, str]]) -> int:
-    """Take out of account the targets of variants that recipes of the project no longer have. Returns how many."""
-    gone = [
-        row
-        for row in store.rows("SELECT recipe, variant FROM planned")
-        if row not in set(kept) and row[0] in {recipe for recipe, _ in kept}
-    ]
-    if not gone:
-        return 0
-    with store.transaction() as connection:
-        count = 0
-        for recipe, variant in gone:
-            count += connection.execute(
-                f"UPDATE targets SET reason = '{REMOVED}', detail = NULL WHERE recipe = ? AND variant = ?",
-                (recipe, variant),
-            ).rowcount
-            connection.execute("DELETE FROM planned WHERE recipe = ? AND variant = ?", (recipe, variant))
-        bump_results(connection)
-    return count

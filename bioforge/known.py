@@ -1,0 +1,72 @@
+"""What is known of requests that were sent before, with their answers checked by the schema as it is now."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from bioforge.checking import as_text, complaint
+from bioforge.errors import ConfigError
+from bioforge.plan import ANSWERED, KnownRequest
+from bioforge.prompts import Prompts
+from bioforge.schemas import Schema, Valid
+from bioforge.store import Store, targets, verdicts
+
+
+@dataclass(slots=True)
+class Counts:
+    """`planned` targets were looked at, `reused` of them are served by an answer that is in the state already.
+
+    `checked` stored answers were checked by a schema anew, `misfits` of them no longer fit. `kept` ones belong to a
+    request that the backend writes differently now.
+    """
+
+    planned: int = 0
+    reused: int = 0
+    checked: int = 0
+    misfits: int = 0
+    kept: int = 0
+
+
+class KnownRequests:
+    """Looks up requests; stored answers that were not checked by a recipe's schema are checked then."""
+
+    def __init__(self, store: Store, counts: Counts) -> None:
+        self._store = store
+        self._counts = counts
+
+    def requests(self, prompts: Prompts, hashes: Sequence[str]) -> dict[str, KnownRequest]:
+        """What became of these requests, their answers checked by the schema as it is now."""
+        known = targets.known_requests(self._store, hashes)
+        schema = prompts.definition.schema
+        if schema is None or not self._check(
+            schema, [digest for digest in hashes if _is_unchecked(known.get(digest), schema)]
+        ):
+            return known
+        return targets.known_requests(self._store, hashes)
+
+    def _check(self, schema: Schema, hashes: Sequence[str]) -> bool:
+        """Check stored answers anew, which costs nothing. Whether there were any."""
+        found = verdicts.unchecked(self._store, hashes, schema.validation_hash) if hashes else []
+        if not found:
+            return False
+        checked = []
+        for answer in found:
+            verdict = schema.validate(answer.text or "")
+            if isinstance(verdict, Valid):
+                checked.append(verdicts.Verdict(answer, as_text(verdict), None))
+            elif not verdict.repairable and answer.state == ANSWERED:
+                # a good answer is not bought again for a mistake in the code that checks it
+                raise ConfigError(
+                    complaint(verdict, schema), "mend that code; nothing was sent, and all answers are kept"
+                )
+            else:
+                checked.append(verdicts.Verdict(answer, None, complaint(verdict, schema)))
+        verdicts.save(self._store, checked, schema.validation_hash)
+        self._counts.checked += len(checked)
+        self._counts.misfits += sum(verdict.message is not None for verdict in checked)
+        return True
+
+
+def _is_unchecked(known: KnownRequest | None, schema: Schema) -> bool:
+    return known is not None and known.response is not None and known.validation != schema.validation_hash

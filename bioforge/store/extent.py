@@ -1,0 +1,66 @@
+"""How far recipes are planned: having their targets planned anew, and taking those they have no more out of account."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from bioforge.plan import REMOVED
+from bioforge.store.database import Store, bump_results
+from bioforge.store.targets import EVERYBODY, NOTHING
+
+_MANY = 10_000
+
+
+def unplan(store: Store, recipe: str, variant: str) -> None:
+    """Have all targets of a recipe planned anew."""
+    with store.transaction() as connection:
+        connection.execute(
+            "UPDATE planned SET generation = ? WHERE recipe = ? AND variant = ?", (NOTHING, recipe, variant)
+        )
+
+
+def nothing_asked(store: Store) -> bool:
+    """Whether no request was ever sent."""
+    return store.value("SELECT 1 FROM requests LIMIT 1") is None
+
+
+def put_off_index(store: Store) -> None:
+    """Where most targets are about to be written, the index by their requests is built afterwards: `Store.build_indexes`."""
+    artists = store.next_id("artists")
+    if artists > _MANY and 2 * artists > store.next_id("targets"):
+        store.put_off("targets_by_request")
+
+
+def retire_others(store: Store, recipe: str, variant: str, *, for_all: bool) -> None:
+    """Take out of account the targets that a recipe has no more: of single artists, where it is for all now; of all
+    together, where it is for single ones."""
+    others = f"artist <> {EVERYBODY}" if for_all else f"artist = {EVERYBODY}"
+    with store.transaction() as connection:
+        changed = connection.execute(
+            f"UPDATE targets SET reason = '{REMOVED}', detail = NULL WHERE recipe = ? AND variant = ? AND {others}"
+            f" AND reason IS NOT '{REMOVED}'",
+            (recipe, variant),
+        ).rowcount
+        if changed:
+            bump_results(connection)
+
+
+def retire(store: Store, kept: Sequence[tuple[str, str]]) -> int:
+    """Take out of account the targets of variants that recipes of the project no longer have. Returns how many."""
+    gone = [
+        row
+        for row in store.rows("SELECT recipe, variant FROM planned")
+        if row not in set(kept) and row[0] in {recipe for recipe, _ in kept}
+    ]
+    if not gone:
+        return 0
+    with store.transaction() as connection:
+        count = 0
+        for recipe, variant in gone:
+            count += connection.execute(
+                f"UPDATE targets SET reason = '{REMOVED}', detail = NULL WHERE recipe = ? AND variant = ?",
+                (recipe, variant),
+            ).rowcount
+            connection.execute("DELETE FROM planned WHERE recipe = ? AND variant = ?", (recipe, variant))
+        bump_results(connection)
+    return count
