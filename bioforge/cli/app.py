@@ -110,7 +110,7 @@ EXAMPLES = {
     ),
     "accept": ("bioforge accept", "bioforge accept reason:changed", "bioforge accept 1034 --yes"),
     "forget": ("bioforge forget 1034", "bioforge forget '10*' --recipe bio --yes"),
-    "gc": ("bioforge gc", "bioforge gc --yes"),
+    "gc": ("bioforge gc", "bioforge gc --yes", "bioforge gc --compress"),
     "simulate": (
         "bioforge simulate --port 8080",
         "bioforge simulate --latency 0.5 --fault rate_limit=0.05 --fault server_error=0.01",

@@ -109,8 +109,21 @@ def forget(
 
 
 @command
-def gc(yes: Yes = False, file: FileOption = None) -> int:
+def gc(
+    compress: Annotated[
+        bool, typer.Option("--compress", help="Drop nothing: pack the raw bodies that the state has.")
+    ] = False,
+    decompress: Annotated[
+        bool, typer.Option("--decompress", help="Drop nothing: unpack them, for SQLite's own functions to read.")
+    ] = False,
+    yes: Yes = False,
+    file: FileOption = None,
+) -> int:
     """Drop answers that no artist and recipe of today use, and give the space back."""
+    if compress and decompress:
+        raise UsageError("--compress and --decompress: either one", "nothing was changed")
+    if compress or decompress:
+        return _repack(open_names(file).config, on=compress)
     from bioforge.cli.show import count
     from bioforge.project import recover
     from bioforge.store import Store, upkeep
@@ -138,3 +151,30 @@ def gc(yes: Yes = False, file: FileOption = None) -> int:
                 f" {freed / 1e6:.1f} MB freed"
             )
     return EXIT_OK
+
+
+def _repack(config: ProjectConfig, *, on: bool) -> int:
+    from bioforge.cli.show import count
+    from bioforge.project import recover
+    from bioforge.store import Store, repacking
+
+    path = config.state_path
+    with Store.open(path) as store:
+        recover(store)
+        before = path.stat().st_size
+        with recorded(store, "gc --compress" if on else "gc --decompress"):
+            done = repacking.repack(store, on)
+            store.vacuum()
+        after = path.stat().st_size
+    say(
+        f"{count(done.bodies, 'body', 'bodies')} {'packed' if on else 'unpacked'}: {_megabytes(done.before)} →"
+        f" {_megabytes(done.after)}; the state: {_megabytes(before)} → {_megabytes(after)}"
+    )
+    if on is not config.project.compress_bodies:
+        is_set = "is set" if config.project.compress_bodies else "is not set"
+        say(f"note: new bodies are kept {'as they come' if on else 'packed'}: `compress_bodies` {is_set} in [project]")
+    return EXIT_OK
+
+
+def _megabytes(size: int) -> str:
+    return f"{size / 1e6:,.1f} MB"

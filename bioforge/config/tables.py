@@ -37,6 +37,7 @@ NotNegative = Annotated[float, Field(ge=0)]
 class Project(Table):
     name: Text = Field(description="the project's name")
     state: Text = Field("bioforge.db", description="the path of the state file")
+    compress_bodies: bool = Field(False, description="true or false")
 
 
 def _base_url(value: str) -> str:

@@ -15,6 +15,7 @@ from bioforge.interfaces import Member
 from bioforge.model import Batch, BatchProblem, BatchState, Failure, Request, Usage
 from bioforge.plan import IN_BATCH, MAYBE_PAID
 from bioforge.store.database import Store, bump_results
+from bioforge.store.packing import Unpacker
 from bioforge.store.selection import Selection
 
 _PAGE = 1_000
@@ -231,6 +232,7 @@ class StoredMembers:
 
     def __init__(self, store: Store) -> None:
         self._store = store
+        self._unpacker = Unpacker(store)
 
     def launches(self, batch: str, *, open_only: bool = False) -> Iterator[Launch]:
         after = 0
@@ -243,7 +245,7 @@ class StoredMembers:
             if not rows:
                 return
             for row in rows:
-                yield _launch(row, row[-1].encode("utf-8", "surrogatepass"))
+                yield _launch(row, self._unpacker.raw(row[-1], f"requests, {row[9]}"))
             after = rows[-1][0]
 
     def find(self, batch: str, custom_ids: Sequence[str]) -> Mapping[str, Member]:

@@ -13,7 +13,8 @@ from typing import Any
 from bioforge.model import Answer, Artist
 from bioforge.plan import ANSWERED, FAILED, IN_BATCH, REMOVED, UNUSABLE
 from bioforge.store.database import Store, bump_results
-from bioforge.store.record import BUILD_TARGETS, END_REQUEST, FAIL_TARGETS, text_or_bytes
+from bioforge.store.packing import Packer
+from bioforge.store.record import BUILD_TARGETS, END_REQUEST, FAIL_TARGETS
 from bioforge.store.targets import failure_text
 
 IMPORTED = "imported"
@@ -227,19 +228,23 @@ def adopt(store: Store, run: int, adoptions: Sequence[Adoption], targets: Mappin
     responses: list[tuple[object, ...]] = []
     built: list[tuple[object, ...]] = []
     failed: list[tuple[object, ...]] = []
-    now = time.time()
+    now, packer = time.time(), Packer(store)
     for number, item in enumerate(adoptions):
         digest, problem = item.wanted.request_hash, item.answer.problem
         why = (None, None, None) if problem is None else (problem.error_class, problem.code, problem.message)
         if item.wanted.body is None:
             asked_again.append((digest,))
         else:
-            asked.append((digest, item.wanted.endpoint, item.wanted.model, item.wanted.body, now))
+            body = packer.pack_request(item.wanted.body.encode("utf-8", "surrogatepass"), item.wanted.model)
+            asked.append((digest, item.wanted.endpoint, item.wanted.model, body, now))
         ended.append((UNUSABLE if problem else ANSWERED, response + number, *why, digest))
         attempts.append(
             (attempt + number, digest, targets.get(digest), run, digest, now, *why, item.request_id, item.custom_id)
         )
-        responses.append((response + number, digest, attempt + number, item.at, *_columns(item.answer), item.parsed))
+        kept = packer.pack_answer(item.answer.body, item.wanted.model)
+        responses.append(
+            (response + number, digest, attempt + number, item.at, *_columns(item.answer), kept, item.parsed)
+        )
         if problem is None:
             built.append((response + number, digest))
         else:
@@ -268,7 +273,6 @@ def _columns(answer: Answer) -> tuple[Any, ...]:
             usage.input_tokens, usage.cached_tokens, usage.output_tokens, usage.reasoning_tokens
         )),
         answer.cost_usd,
-        text_or_bytes(answer.body),
     )  # fmt: skip
 
 

@@ -8,6 +8,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 from bioforge.store.database import Store
+from bioforge.store.packing import Unpacker
 from bioforge.store.selection import Selection
 
 _PAGE = 1_000
@@ -36,17 +37,18 @@ def records(store: Store, selection: Selection, *, failed_only: bool = False) ->
           AND ({"0" if failed_only else "t.built_response IS NOT NULL"} OR t.reason IN ('failed', 'maybe paid', 'skipped'))
         ORDER BY t.artist, t.recipe, t.variant LIMIT {_PAGE}
     """
+    unpacker = Unpacker(store)
     after: tuple[object, ...] = (0, "", "")
     while True:
         rows = store.rows(sql, (*after, *values))
         if not rows:
             return
         for row in rows:
-            yield _record(row)
+            yield _record(row, unpacker)
         after = rows[-1][:3]
 
 
-def _record(row: tuple[Any, ...]) -> dict[str, object]:
+def _record(row: tuple[Any, ...], unpacker: Unpacker) -> dict[str, object]:
     (
         _, recipe, variant, artist_id, name, data, reason, detail,
         text, parsed, response_id, created, model, tokens_in, cached, tokens_out, reasoning, cost, _,
@@ -64,7 +66,7 @@ def _record(row: tuple[Any, ...]) -> dict[str, object]:
         "artist_data": data,
         "recipe": recipe,
         "variant": variant,
-        "request": _request(digest, endpoint, body, kind),
+        "request": _request(digest, endpoint, body and unpacker.text(body, f"requests, {digest}"), kind),
         "response_text": text,
         "parsed": None if parsed is None else json.loads(parsed),
         "response_id": response_id,

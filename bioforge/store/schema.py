@@ -304,6 +304,11 @@ FROM targets t JOIN artists a ON a.id = t.artist LEFT JOIN responses r ON r.id =
 LEFT JOIN follow_ups f ON f.request_hash = r.request_hash;
 """
 
+_PACKED = """
+-- Bodies that other bodies are packed with; `id` is the Adler-32 by which zlib's streams name them. Never changed.
+CREATE TABLE dictionaries (id INTEGER PRIMARY KEY, kind TEXT, recipe TEXT, made_at INTEGER, data BLOB NOT NULL);
+"""
+
 _NOTE_CHANGES = """
 CREATE TRIGGER note_upstream_changes AFTER UPDATE OF reason, built_response ON targets
 WHEN (NEW.reason IS NOT OLD.reason OR NEW.built_response IS NOT OLD.built_response)
@@ -322,22 +327,17 @@ def migrations() -> Migrations:
 
     known = Migrations("bioforge")
 
-    @known(name="0001_foundation")
-    def foundation(db: Database) -> None:
-        for statement in _statements(_FOUNDATION):
-            db.execute(statement)
-        db.execute(f"PRAGMA application_id = {APPLICATION_ID}")
+    for name, statements in (
+        ("0001_foundation", [*_statements(_FOUNDATION), f"PRAGMA application_id = {APPLICATION_ID}"]),
+        ("0002_batches", _statements(_BATCHES)),
+        ("0003_richer_recipes", [*_statements(_RICHER), _NOTE_CHANGES]),
+        ("0004_packed_bodies", _statements(_PACKED)),
+    ):
 
-    @known(name="0002_batches")
-    def batches(db: Database) -> None:
-        for statement in _statements(_BATCHES):
-            db.execute(statement)
-
-    @known(name="0003_richer_recipes")
-    def richer_recipes(db: Database) -> None:
-        for statement in _statements(_RICHER):
-            db.execute(statement)
-        db.execute(_NOTE_CHANGES)
+        @known(name=name)
+        def execute(db: Database, statements: list[str] = statements) -> None:
+            for statement in statements:
+                db.execute(statement)
 
     return known
 

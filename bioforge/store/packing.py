@@ -1,0 +1,212 @@
+"""Raw bodies as the state keeps them: as they came, or packed, which takes a tenth to a third of the space.
+
+A packed body is a blob: four bytes that no text begins with, one that says how it is packed, and what zlib made of it.
+Bodies of one recipe share nearly everything with each other, so zlib is given an earlier one as a dictionary; its stream
+names the dictionary by its Adler-32, the id in `dictionaries`, and ends with a checksum of the body. What a body is read
+with stands in the same transaction or in an earlier one, and is never changed or deleted.
+"""
+
+from __future__ import annotations
+
+import zlib
+
+from bioforge.errors import StateError
+from bioforge.store.database import Store
+
+MAGIC = b"\xffbfz"
+_ZLIB = MAGIC + b"1"
+_AS_IT_CAME = MAGIC + b"0"
+"""Before a body that begins with the magic by itself."""
+
+ANSWER, REQUEST, FAILURE = "answer", "request", "failure"
+
+_WORTH = 0.9
+"""Of its size, what packing has to come to: what would hardly be smaller stays readable for SQLite."""
+
+_GAIN = 0.75
+"""Of what a body was packed to, what another dictionary has to come to before it takes over."""
+
+_EVERY = 512
+"""Bodies after which another dictionary is tried; until then after 2, 4, 8, … of them."""
+
+_DICTIONARY = 30_000
+"""Bytes of a dictionary: zlib looks back 32 KB, and bodies differ in length."""
+
+_NEWEST = "SELECT id, data FROM dictionaries WHERE kind = ? AND recipe = ? ORDER BY made_at DESC, id LIMIT 1"
+_THERE = "SELECT 1 FROM dictionaries WHERE id = ?"
+
+
+def is_packed(value: object) -> bool:
+    return isinstance(value, bytes) and value.startswith(MAGIC)
+
+
+# ---------------------------------------------------------------------------------------------------------- packing
+
+
+class Packer:
+    """Makes of bodies what is written into the state. Whoever has called it writes that to the same store.
+
+    New dictionaries are written as they are made: in the transaction that is open, else in one of their own.
+    """
+
+    def __init__(self, store: Store, on: bool | None = None) -> None:
+        """`on`: whether bodies are packed; None asks the state, which `remember` has told."""
+        self._store = store
+        self._on = wanted(store) if on is None else on
+        self._lines: dict[tuple[str, str], _Line] = {}
+
+    def pack_answer(self, body: bytes, model: str, recipe: str = "", variant: str = "") -> str | bytes:
+        """For `responses.body`. The names say which bodies are alike: those of a variant of a recipe, else of a model."""
+        return self._packed(ANSWER, body, model, recipe, variant) if self._on else as_received(body)
+
+    def pack_request(self, body: bytes, model: str, recipe: str = "", variant: str = "") -> str | bytes:
+        """For `requests.body`."""
+        if self._on:
+            return self._packed(REQUEST, body, model, recipe, variant)
+        return body.decode("utf-8", "surrogatepass")
+
+    def pack_failure(self, body: bytes, model: str, recipe: str = "", variant: str = "") -> str | bytes:
+        """For `attempts.body`."""
+        return self._packed(FAILURE, body, model, recipe, variant) if self._on else as_received(body)
+
+    def _packed(self, kind: str, body: bytes, model: str, recipe: str, variant: str) -> str | bytes:
+        name = (f"{recipe} {variant}" if variant else recipe) or model
+        line = self._lines.get((kind, name))
+        if line is None or not line.stands():
+            line = self._lines[kind, name] = _Line(self._store, kind, name)
+        found = line.pack(body)
+        return _ZLIB + found if len(found) + len(_ZLIB) < _WORTH * len(body) else as_received(body)
+
+
+class _Line:
+    """Bodies that are alike, with the dictionary that they are packed with."""
+
+    def __init__(self, store: Store, kind: str, recipe: str) -> None:
+        self._store = store
+        self._kind = kind
+        self._recipe = recipe
+        self._number = 0
+        self._before = b""
+        self._id: int | None = None
+        self._data = b""
+        found = store.row(_NEWEST, (kind, recipe))
+        if found is not None and isinstance(found[1], bytes) and zlib.adler32(found[1]) == found[0]:
+            self._id, self._data = found
+
+    def stands(self) -> bool:
+        """Whether the dictionary is in the state. The transaction that it was written in may have been undone."""
+        return self._id is None or self._store.value(_THERE, (self._id,)) is not None
+
+    def pack(self, body: bytes) -> bytes:
+        self._number += 1
+        found = _deflated(body, self._data)
+        if self._before and (self._number % _EVERY == 0 or self._number & (self._number - 1) == 0):
+            other = _deflated(body, self._before)
+            if len(other) < _GAIN * len(found) and self._adopt(self._before):
+                found = other
+        self._before = body[:_DICTIONARY]
+        return found
+
+    def _adopt(self, data: bytes) -> bool:
+        """Take an earlier body as the dictionary. False where another one has its checksum."""
+        digest = zlib.adler32(data)
+        there = self._store.value("SELECT data FROM dictionaries WHERE id = ?", (digest,))
+        if there is None:
+            self._store.rows(
+                "INSERT INTO dictionaries (id, kind, recipe, made_at, data)"
+                " VALUES (?, ?, ?, (SELECT coalesce(max(made_at), 0) + 1 FROM dictionaries), ?)",
+                (digest, self._kind, self._recipe, data),
+            )
+        elif there != data:
+            return False
+        self._id, self._data = digest, data
+        return True
+
+
+def as_received(body: bytes) -> str | bytes:
+    """Text where it is text, so that people can use SQLite's JSON functions on it; else the bytes as they came."""
+    try:
+        return body.decode()
+    except UnicodeDecodeError:
+        return _AS_IT_CAME + body if body.startswith(MAGIC) else body
+
+
+def _deflated(body: bytes, dictionary: bytes) -> bytes:
+    # no larger window than it can use: making room for one takes longer than the packing
+    bits = max(10, min(15, (len(body) + len(dictionary) + 262).bit_length()))
+    memory = max(1, min(9, bits - 7))
+    if dictionary:
+        made = zlib.compressobj(6, zlib.DEFLATED, bits, memory, zlib.Z_DEFAULT_STRATEGY, dictionary)
+    else:
+        made = zlib.compressobj(6, zlib.DEFLATED, bits, memory)
+    return made.compress(body) + made.flush()
+
+
+# -------------------------------------------------------------------------------------------------------- unpacking
+
+
+class Unpacker:
+    """Reads bodies, whichever way they are kept."""
+
+    def __init__(self, store: Store) -> None:
+        self._store = store
+        self._dictionaries: dict[int, bytes] = {}
+
+    def text(self, value: str | bytes, row: str) -> str:
+        """A body that is text. `row` says which one it is, should it be damaged: `requests, abc…`."""
+        return value if isinstance(value, str) else self.raw(value, row).decode("utf-8", "surrogatepass")
+
+    def raw(self, value: str | bytes, row: str) -> bytes:
+        """Raises `StateError` where it cannot be read, naming the row."""
+        if isinstance(value, str):
+            return value.encode("utf-8", "surrogatepass")
+        if not value.startswith(MAGIC):
+            return value
+        if value.startswith(_AS_IT_CAME):
+            return value[len(_AS_IT_CAME) :]
+        try:
+            if not value.startswith(_ZLIB):
+                raise ValueError(f"it is packed in an unknown way ({value[len(MAGIC) : len(_ZLIB)]!r})")
+            return self._inflated(memoryview(value)[len(_ZLIB) :])
+        except (ValueError, zlib.error) as error:
+            raise StateError(
+                f"{self._store.path}: the body in {row} cannot be unpacked: {error}",
+                "the file is damaged, or something else wrote to it; take this row from a backup",
+            ) from None
+
+    def _inflated(self, stream: memoryview) -> bytes:
+        if len(stream) >= 6 and stream[1] & 0x20:  # RFC 1950: it was made with a dictionary, and names it
+            made = zlib.decompressobj(zdict=self._dictionary(int.from_bytes(stream[2:6], "big")))
+        else:
+            made = zlib.decompressobj()
+        body = made.decompress(stream) + made.flush()
+        if not made.eof or made.unused_data:
+            raise ValueError("it is cut off" if not made.eof else "something follows it")
+        return body
+
+    def _dictionary(self, digest: int) -> bytes:
+        found = self._dictionaries.get(digest)
+        if found is None:
+            found = self._store.value("SELECT data FROM dictionaries WHERE id = ?", (digest,))
+            if found is None:
+                raise ValueError(f"its dictionary {digest} is missing")
+            self._dictionaries[digest] = found
+        return found
+
+
+# ------------------------------------------------------------------------------------------------------- the option
+
+
+_FACT = "compress_bodies"
+
+
+def wanted(store: Store) -> bool:
+    """Whether new bodies are packed, as the state was last told."""
+    return bool(store.fact(_FACT))
+
+
+def remember(store: Store, on: bool) -> None:
+    """What the project file says, for everybody who writes into this state. It is no part of any recipe."""
+    if wanted(store) != on:
+        with store.transaction() as connection:
+            connection.execute("INSERT OR REPLACE INTO facts VALUES (?, ?)", (_FACT, int(on)))
