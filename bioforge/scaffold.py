@@ -21,7 +21,7 @@ PROJECT = """\
 [project]
 name = {name}
 state = "bioforge.db"              # SQLite: every answer that was paid for. Keep it; back it up
-#compress_bodies = true            # a third to two thirds of the space; raw answers are then nothing for SQL
+#compress_bodies = true            # about half the space; SQL cannot look into raw answers then
 
 [provider]
 base_url = "simulator"             # a built-in stand-in for the API: no key, no cost, made-up texts

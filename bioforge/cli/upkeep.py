@@ -5,14 +5,14 @@ from __future__ import annotations
 import json
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from bioforge.cli.common import FileOption, RecipeOption, made_ready, open_names, open_project
 from bioforge.cli.edge import command, say
-from bioforge.errors import EXIT_OK, PluginError, UsageError
+from bioforge.errors import EXIT_FAILED, EXIT_INTERRUPTED, EXIT_OK, PluginError, StateError, UsageError
 
 if TYPE_CHECKING:
     from bioforge.config import ProjectConfig
@@ -37,7 +37,15 @@ def recorded(store: Store, words: str) -> Iterator[int]:
     from bioforge.store import Selection, runs
 
     run = runs.begin(store, words, None, Selection())
-    yield run
+    try:
+        yield run
+    except BaseException as error:
+        with suppress(StateError):  # where the state itself is the trouble, the next command closes this one
+            if isinstance(error, KeyboardInterrupt):
+                runs.end(store, run, "interrupted", EXIT_INTERRUPTED)
+            else:
+                runs.end(store, run, "stopped", EXIT_FAILED, f"error: {error}")
+        raise
     runs.end(store, run, "finished", EXIT_OK)
 
 
@@ -158,16 +166,16 @@ def _repack(config: ProjectConfig, *, on: bool) -> int:
     from bioforge.project import recover
     from bioforge.store import Store, repacking
 
-    path = config.state_path
+    path, word = config.state_path, "packed" if on else "unpacked"
     with Store.open(path) as store:
         recover(store)
         before = path.stat().st_size
         with recorded(store, "gc --compress" if on else "gc --decompress"):
-            done = repacking.repack(store, on)
+            done = repacking.repack(store, on, lambda bodies: say(f"{bodies:,} bodies {word} so far"))
             store.vacuum()
         after = path.stat().st_size
     say(
-        f"{count(done.bodies, 'body', 'bodies')} {'packed' if on else 'unpacked'}: {_megabytes(done.before)} →"
+        f"{count(done.bodies, 'body', 'bodies')} {word}: {_megabytes(done.before)} →"
         f" {_megabytes(done.after)}; the state: {_megabytes(before)} → {_megabytes(after)}"
     )
     if on is not config.project.compress_bodies:

@@ -14,6 +14,9 @@ _ROWS = 1_000
 _BYTES = 8_000_000
 """A group ends with the page of rows that reaches either."""
 
+_TOLD = 100_000
+"""Bodies after which whoever waits is told how many there are."""
+
 _NAMES = "coalesce(q.model, ''), coalesce(t.recipe, ''), coalesce(t.variant, '')"
 _TABLES = {
     "responses": f"""
@@ -42,9 +45,10 @@ class Repacked:
     after: int
 
 
-def repack(store: Store, on: bool) -> Repacked:
+def repack(store: Store, on: bool, told: Callable[[int], None] = lambda _: None) -> Repacked:
     """Pack every body that is not packed, or unpack every one that is. Each is read back before it is written.
 
+    `told` hears of the number that was written so far, now and then.
     What a group has come to is durable before the next one is begun; begun again, it goes on with what is left. Raises
     `StateError` at a body that cannot be read, and leaves it as it is.
     """
@@ -53,7 +57,10 @@ def repack(store: Store, on: bool) -> Repacked:
     packed = {"responses": packer.pack_answer, "requests": packer.pack_request, "attempts": packer.pack_failure}
     for table, pack in packed.items():
         for group in _groups(store, table, on):
-            bodies += _write(store, table, group, pack)
+            done = _write(store, table, group, pack)
+            if (bodies + done) // _TOLD > bodies // _TOLD:
+                told(bodies + done)
+            bodies += done
     return Repacked(bodies, before, _taken(store))
 
 

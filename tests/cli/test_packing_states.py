@@ -7,7 +7,10 @@ import sqlite3
 from contextlib import closing
 from pathlib import Path
 
+import pytest
 from projects import ProjectFolder
+
+from bioforge.store import repacking
 
 ROWS = "SELECT request_hash, body FROM requests ORDER BY request_hash"
 POLLING = "[backend.batch]\npoll_seconds = 0.01\npoll_max_seconds = 0.05\n"
@@ -66,6 +69,21 @@ def test_it_needs_neither_the_input_nor_a_terminal(project: ProjectFolder) -> No
     (project.root / "artists.csv").unlink()
     project.run("gc", "--compress").ok()
     assert project.value("SELECT command FROM runs ORDER BY id DESC LIMIT 1") == "gc --compress"
+
+
+def test_one_that_was_stopped_is_shown_as_what_it_was(project: ProjectFolder, monkeypatch: pytest.MonkeyPatch) -> None:
+    def stopped(*given: object) -> None:
+        raise KeyboardInterrupt
+
+    project.run("run").ok()
+    with monkeypatch.context() as patched:
+        patched.setattr(repacking, "repack", stopped)
+        interrupted = project.run("gc", "--compress")
+    assert (interrupted.code, "nothing is lost" in interrupted.err) == (130, True)
+    newest = "SELECT state, exit_code FROM runs ORDER BY id DESC LIMIT 1"
+    assert project.rows(newest) == [("interrupted", 130)]
+    project.run("gc", "--compress").ok()
+    assert project.rows(newest) == [("finished", 0)]
 
 
 def test_one_way_at_a_time(project: ProjectFolder) -> None:

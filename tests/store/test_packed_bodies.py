@@ -343,6 +343,17 @@ def test_no_body_is_left_without_its_dictionary_by_a_kill(tmp_path: Path, group:
         assert bodies(store) == before
 
 
+def test_whoever_waits_is_told(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(repacking, "_PAGE", 4)
+    monkeypatch.setattr(repacking, "_ROWS", 4)
+    monkeypatch.setattr(repacking, "_TOLD", 25)
+    fill(store)
+    told: list[int] = []
+    done = repacking.repack(store, True, told.append)
+    assert [number // 25 for number in told] == [1, 2]
+    assert told[-1] <= done.bodies
+
+
 def test_a_body_that_cannot_be_read_stops_unpacking_and_stays(store: Store) -> None:
     fill(store)
     repacking.repack(store, on=True)
