@@ -14,18 +14,26 @@ from typing import Any
 from bioforge.model import PLAIN_DIALECT, Artist
 
 
-def encoder(**options: Any) -> Callable[[object], str]:
-    """As `json.JSONEncoder(**options).encode`, for hundreds of thousands of small values.
+def encoder(*, separators: tuple[str, str] = (",", ":"), **options: Any) -> Callable[[object], str]:
+    """As `json.JSONEncoder(ensure_ascii=False, …).encode`, for hundreds of thousands of small values.
 
     That makes a new encoder for each value, which takes longer than encoding it. This one is made once; where this
     Python has none of the kind, the other is used.
     """
-    plain = json.JSONEncoder(ensure_ascii=False, separators=(",", ":"), **options)
+    plain = json.JSONEncoder(ensure_ascii=False, separators=separators, **options)
     make: Any = getattr(json.encoder, "c_make_encoder", None)
     try:
         # no marks of what was seen: a value that contains itself ends as a RecursionError, and there is none here
         encode = make(
-            None, plain.default, json.encoder.encode_basestring, None, ":", ",", plain.sort_keys, False, plain.allow_nan
+            None,
+            plain.default,
+            json.encoder.encode_basestring,
+            None,
+            plain.key_separator,
+            plain.item_separator,
+            plain.sort_keys,
+            plain.skipkeys,
+            plain.allow_nan,
         )
         if "".join(encode({"b": [1.5, None, "é"], "a": {}}, 0)) != plain.encode({"b": [1.5, None, "é"], "a": {}}):
             return plain.encode

@@ -11,6 +11,7 @@ from itertools import groupby
 from typing import IO, Any
 
 from bioforge.errors import ConfigError, nearest
+from bioforge.fingerprint import encoder
 from bioforge.hookspecs import hookimpl
 from bioforge.interfaces import FolderWriter, Record, Writer
 from bioforge.names import file_stem
@@ -56,7 +57,7 @@ def _text(stream: IO[bytes], encoding: str = "utf-8") -> Iterator[io.TextIOWrapp
 def jsonl_writer(records: Iterable[Record], stream: IO[bytes], options: Mapping[str, object]) -> None:
     """One record a line, in UTF-8. No options."""
     _check_options(options, ())
-    readable = json.JSONEncoder(ensure_ascii=False).encode
+    readable = encoder(separators=(", ", ": "))
     for record in records:
         line = readable(record)
         try:

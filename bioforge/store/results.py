@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator
 from datetime import UTC, datetime
+from functools import lru_cache
 from typing import Any
 
 from bioforge.store.database import Store
@@ -13,6 +14,8 @@ from bioforge.store.selection import Selection
 
 _PAGE = 1_000
 _TEXTS = ("instructions", "input", "messages")
+_SCHEMAS = (("text", "format"), ("response_format", "json_schema"))
+_decode = json.JSONDecoder().decode
 
 
 def records(store: Store, selection: Selection, *, failed_only: bool = False) -> Iterator[dict[str, object]]:
@@ -29,7 +32,7 @@ def records(store: Store, selection: Selection, *, failed_only: bool = False) ->
                s.request_hash, s.endpoint, s.body, f.kind,
                q.error_class, q.error_code, q.error_message
         FROM targets t JOIN artists a ON a.id = t.artist
-        LEFT JOIN requests q ON q.request_hash = t.request_hash
+        LEFT JOIN requests q ON t.reason IS NOT NULL AND q.request_hash = t.request_hash
         LEFT JOIN responses r ON r.id = {"q.response" if failed_only else "t.built_response"}
         LEFT JOIN requests s ON s.request_hash = coalesce(r.request_hash, t.request_hash)
         LEFT JOIN follow_ups f ON f.request_hash = s.request_hash
@@ -54,44 +57,57 @@ def _record(row: tuple[Any, ...], unpacker: Unpacker) -> dict[str, object]:
         text, parsed, response_id, created, model, tokens_in, cached, tokens_out, reasoning, cost, _,
         digest, endpoint, body, kind, error_class, error_code, error_message,
     ) = row  # fmt: skip
-    usage = {
-        "input_tokens": tokens_in,
-        "cached_tokens": cached,
-        "output_tokens": tokens_out,
-        "reasoning_tokens": reasoning,
-    }
-    record: dict[str, object] = {
-        "artist_id": artist_id,
-        "artist_name": name,
-        "artist_data": data,
-        "recipe": recipe,
-        "variant": variant,
-        "request": _request(digest, endpoint, body and unpacker.text(body, f"requests, {digest}"), kind),
-        "response_text": text,
-        "parsed": None if parsed is None else json.loads(parsed),
-        "response_id": response_id,
-        "created": None if created is None else datetime.fromtimestamp(created, UTC).isoformat(timespec="seconds"),
-        "model": model,
-        "usage": None if tokens_in is None else {key: value for key, value in usage.items() if value is not None},
-        "cost_usd": cost,
-    }
-    record = {key: value for key, value in record.items() if value not in (None, "", {})}
-    record["error"] = _error(reason, detail, error_class, error_code, error_message)
+    record: dict[str, object] = {"artist_id": artist_id, "artist_name": name}
+    if data:
+        record["artist_data"] = data
+    record["recipe"] = recipe
+    if variant:
+        record["variant"] = variant
+    if body is not None:
+        record["request"] = _request(digest, endpoint, unpacker.text(body, f"requests, {digest}"), kind)
+    if text:
+        record["response_text"] = text
+    if parsed is not None and (value := _decode(parsed)) not in (None, "", {}):
+        record["parsed"] = value
+    if response_id:
+        record["response_id"] = response_id
+    if created is not None:
+        record["created"] = _second(int(round(created, 6)))
+    if model:
+        record["model"] = model
+    if tokens_in is not None:
+        used = {"input_tokens": tokens_in}
+        if cached is not None:
+            used["cached_tokens"] = cached
+        if tokens_out is not None:
+            used["output_tokens"] = tokens_out
+        if reasoning is not None:
+            used["reasoning_tokens"] = reasoning
+        record["usage"] = used
+    if cost is not None:
+        record["cost_usd"] = cost
+    record["error"] = None if reason is None else _error(reason, detail, error_class, error_code, error_message)
     return record
 
 
-def _request(digest: str | None, endpoint: str | None, body: str | None, kind: str | None) -> dict[str, object]:
+@lru_cache(maxsize=64)
+def _second(number: int) -> str:
+    """A moment of which others are likely to be in the same second."""
+    return datetime.fromtimestamp(number, UTC).isoformat()
+
+
+def _request(digest: str | None, endpoint: str | None, body: str, kind: str | None) -> dict[str, object]:
     """The request without its long texts and its schema: those stand in the state, under `hash`."""
-    if body is None:
-        return {}
-    sent: dict[str, Any] = json.loads(body)
-    for name, inner in (("text", "format"), ("response_format", "json_schema")):
+    sent: dict[str, Any] = _decode(body)
+    for name, inner in _SCHEMAS:
         if isinstance(sent.get(name), dict) and isinstance(sent[name].get(inner), dict):
             sent[name][inner].pop("schema", None)  # as long as the answer, and the same for all
-    prompt = sent.pop("prompt", None) or {}
     found: dict[str, object] = {"hash": digest, "endpoint": endpoint, "model": sent.pop("model", None)}
-    found |= {"prompt_id": prompt.get("id"), "version": prompt.get("version"), "variables": prompt.get("variables")}
-    found |= {name: value for name, value in sent.items() if name not in _TEXTS}
+    if prompt := sent.pop("prompt", None):
+        found |= {"prompt_id": prompt.get("id"), "version": prompt.get("version"), "variables": prompt.get("variables")}
+    for name in _TEXTS:
+        sent.pop(name, None)
+    found |= sent
     found["answered_by"] = kind  # where the first request had failed
     return {name: value for name, value in found.items() if value is not None}
 
