@@ -92,7 +92,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             try:
                 match name:
                     case "scale":
-                        _scale(bench, results, given.sizes)
+                        broken += _scale(bench, results, given.sizes)
                     case "soak":
                         _soak(bench, results, given.soak_rows)
                     case "comparison":
@@ -105,7 +105,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
                 where = traceback.extract_tb(error.__traceback__)[-1]
                 print(f"{name:20} NOT MEASURED: {error} ({where.name}:{where.lineno})", flush=True)
                 place = ("rows", name, str(given.rows)) if name in ROWS else (name, "not measured")
-                results.add({"broken": _nowhere(str(error), bench)} if name in ROWS else str(error), *place)
+                results.add({"broken": bench.nowhere(str(error))} if name in ROWS else str(error), *place)
         return int(broken > 0)
 
 
@@ -124,7 +124,8 @@ def _row(bench: Bench, results: Results, name: str, before: float) -> None:
         print(line(name, found.rows, check), flush=True)
 
 
-def _scale(bench: Bench, results: Results, sizes: Sequence[int]) -> None:
+def _scale(bench: Bench, results: Results, sizes: Sequence[int]) -> int:
+    broken = 0
     for size in sizes:
 
         def say(job: str, figures: dict[str, Any], size: int = size) -> None:
@@ -137,9 +138,15 @@ def _scale(bench: Bench, results: Results, sizes: Sequence[int]) -> None:
                 shown += f" {figures['state'] / size:7,.0f} bytes of state for a row"
             print(f"{'scale':20} {size:>9,}  {job:28} {shown}", flush=True)
 
-        scale.scale(bench, size, say)
+        results.all.get("scale", {}).get(str(size), {}).pop("the rest", None)
+        try:
+            scale.scale(bench, size, say)
+        except NotMeasured as error:
+            broken += 1
+            say("the rest", {"skipped": f"{size:,} rows: {bench.nowhere(str(error))}"})
         if size != bench.rows:
             bench.forget(size)
+    return broken
 
 
 def _soak(bench: Bench, results: Results, rows: int) -> None:
@@ -161,7 +168,7 @@ def _comparison(bench: Bench, results: Results, given: argparse.Namespace) -> in
             found = comparison.compare(bench, tools[name](), given.compared_rows)
         except (NotMeasured, OSError) as error:
             broken += 1
-            found = {"broken": _nowhere(str(error), bench)}
+            found = {"broken": bench.nowhere(str(error))}
         results.add(found, "comparison", name)
         if "broken" in found:
             print(f"comparison {name:20} NOT MEASURED: {found['broken']}", flush=True)
@@ -188,7 +195,7 @@ def _given(arguments: Sequence[str] | None) -> argparse.Namespace:
         "--pythons", default=os.environ.get("PERFORMANCE_PYTHONS", "venvs/{tool}/bin/python"),
         help="the interpreter that has a tool, with {tool} for its name",
     )  # fmt: skip
-    parser.add_argument("--folder", type=Path, help="where to put what is made; a million rows take 10 GB")
+    parser.add_argument("--folder", type=Path, help="where to put what is made; a million rows take 14 GB")
     parser.add_argument("--quick", action="store_true", help="few rows everywhere, to see that it works")
     parser.add_argument("--out", type=Path, default=Path("results.json"), help="results are added, cell by cell")
     given = parser.parse_args(arguments)
@@ -216,11 +223,6 @@ def _rounded(value: Any) -> Any:
     if isinstance(value, list):
         return [_rounded(one) for one in value]
     return {name: _rounded(one) for name, one in value.items()} if hasattr(value, "items") else value
-
-
-def _nowhere(text: str, bench: Bench) -> str:
-    """Without the paths of this machine."""
-    return text.replace(str(bench.folder), "…").replace(str(Path.home()), "~")
 
 
 if __name__ == "__main__":

@@ -16,7 +16,7 @@ FAULTS = ("rate_limit_bare", "server_error", "unavailable", "drop_before", "trun
 
 def async_zero_latency(bench: Bench) -> Found:
     """Interleaved with the bare loops, so that what else the machine does meets them all."""
-    rows, server = min(bench.rows, 100_000), bench.server
+    rows, server = min(bench.rows, 50_000), bench.server
     ours, loop, sketch, whole = [], [], [], []
     for _ in range(bench.repeats):
         with bench.project(rows, server.url) as root:

@@ -83,7 +83,7 @@ def concurrency_64(bench: Bench) -> Found:
 
 
 def zero_latency(bench: Bench) -> Found:
-    rows, server = min(bench.rows, 100_000), bench.server
+    rows, server = min(bench.rows, 50_000), bench.server
     ours, loop = [], []
     for _ in range(bench.repeats):
         loop.append(bare(bench.folder, "loop", server.url, rows, 64)[1]["rate"])
@@ -96,7 +96,7 @@ def zero_latency(bench: Bench) -> Found:
 
 
 def kept_answers(bench: Bench) -> Found:
-    rows, server = min(bench.rows, 100_000), bench.server
+    rows, server = min(bench.rows, 50_000), bench.server
     with tempfile.TemporaryDirectory(dir=bench.folder) as folder:
         state = Path(folder) / "answers.db"
         rates = []

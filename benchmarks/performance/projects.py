@@ -36,7 +36,7 @@ concurrency = {concurrency}
 poll_seconds = 0.5
 poll_max_seconds = 2.0
 """
-BYTES_A_ROW = 12_000
+BYTES_A_ROW = 14_000
 """Of free space that is asked for before anything is made: states, inputs, outputs and what a server keeps."""
 CHANGED = 7
 
@@ -99,6 +99,10 @@ class Bench:
         if self._server is None:
             self._server = self._closing.enter_context(answering(self.folder / "server"))
         return self._server
+
+    def nowhere(self, text: str) -> str:
+        """Without the paths of this machine."""
+        return text.replace(str(self.folder), "…").replace(str(Path.home()), "~")
 
     def close(self) -> None:
         self._closing.close()

@@ -11,9 +11,9 @@ from typing import Any
 sys.path.insert(0, str(Path(__file__).parent.parent))
 
 from performance import words
+from performance.answers import typical_size
 from performance.comparison import BATCH_ONLY
 from performance.findings import figure, goal
-from performance.servers import RESPONSE
 
 Table = Mapping[str, Any]
 
@@ -51,7 +51,7 @@ REASONS = {
     "batch-collected": "A line is matched with its intent, checked, priced, and written with its attempt, and the batch's"
     " usage is reconciled with what was billed; the bare script trusts every line.",
     "export": "Start and imports count, and each record says what was asked for; for few rows the start is most of it.",
-    "library-64": "64 calls at once on one core, which the server shares.",
+    "library-64": "64 is the most there can be; each answer takes its time on the one core that Python uses.",
 }
 """Why a goal was missed, by row; shown only where it was. What has no reason here says so on the page."""
 
@@ -90,6 +90,11 @@ def _measured(results: Table) -> Iterator[str]:
     yield f"- {', '.join(f'{name} {text}' for name, text in versions.items())}"
     tools = results.get("comparison", {}).items()
     yield from (f"- {name}: {one['versions']}" for name, one in tools if isinstance(one, dict) and one.get("versions"))
+    others: dict[str, list[str]] = {}
+    for name, record in _records(results.get("rows", {})):
+        if record.get("bioforge", versions["bioforge"]) != versions["bioforge"]:
+            others.setdefault(record["bioforge"], []).append(TITLES[name])
+    yield from (f"- with bioforge {version}: {', '.join(dict.fromkeys(names))}" for version, names in others.items())
 
 
 def _records(rows: Table) -> Iterator[tuple[str, Table]]:
@@ -191,8 +196,7 @@ def _state(sizes: Mapping[int, Table]) -> Iterator[str]:
     if not ways:
         return
     order = sorted(sizes)
-    size_of_one = len(json.dumps(RESPONSE))
-    yield words.STATE.format(bytes=size_of_one)
+    yield words.STATE.format(bytes=typical_size())
     yield f"| state | {' | '.join(f'{size:,}' for size in order)} |"
     yield "|---|" + "---|" * len(order)
     for way in ways:

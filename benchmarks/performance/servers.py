@@ -17,84 +17,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from performance.answers import COMPLETION, RESPONSE, tables
 from performance.measuring import KEY
 
 PATIENCE = 30.0
-MODEL = "gpt-6-luna"
-TEXT = (
-    "Artist $request_id was a painter and draughtsman who worked for most of a long life in one town, and left it twice. "
-    "The early pictures are interiors in grey and brown; after the first journey the palette grows lighter, and figures "
-    "give way to the coast. What was shown in public was shown late. The sources name three exhibitions and no teacher, "
-    "and say nothing of letters. Two sketchbooks are kept in the museum of the town."
-)
-RESPONSE: dict[str, Any] = {
-    "id": "resp_$request_id",
-    "object": "response",
-    "created_at": 1795289726,
-    "status": "completed",
-    "background": False,
-    "completed_at": 1795289727,
-    "error": None,
-    "incomplete_details": None,
-    "instructions": "Write a short biography of this artist, using only what is given.",
-    "max_output_tokens": 400,
-    "max_tool_calls": None,
-    "model": MODEL,
-    "output": [
-        {
-            "id": "msg_$request_id",
-            "type": "message",
-            "status": "completed",
-            "role": "assistant",
-            "content": [{"type": "output_text", "annotations": [], "logprobs": [], "text": TEXT}],
-        }
-    ],
-    "parallel_tool_calls": True,
-    "previous_response_id": None,
-    "prompt": None,
-    "reasoning": {"effort": None, "summary": None},
-    "service_tier": "default",
-    "store": True,
-    "temperature": 1.0,
-    "text": {"format": {"type": "text"}, "verbosity": "medium"},
-    "tool_choice": "auto",
-    "tools": [],
-    "top_logprobs": 0,
-    "top_p": 1.0,
-    "truncation": "disabled",
-    "usage": {
-        "input_tokens": 26,
-        "input_tokens_details": {"cached_tokens": 0},
-        "output_tokens": 92,
-        "output_tokens_details": {"reasoning_tokens": 0},
-        "total_tokens": 118,
-    },
-    "user": None,
-    "metadata": {},
-}
-COMPLETION: dict[str, Any] = {
-    "id": "chatcmpl-$request_id",
-    "object": "chat.completion",
-    "created": 1795289726,
-    "model": MODEL,
-    "choices": [
-        {
-            "index": 0,
-            "message": {"role": "assistant", "content": TEXT, "refusal": None, "annotations": []},
-            "logprobs": None,
-            "finish_reason": "stop",
-        }
-    ],
-    "usage": {
-        "prompt_tokens": 26,
-        "completion_tokens": 92,
-        "total_tokens": 118,
-        "prompt_tokens_details": {"cached_tokens": 0, "audio_tokens": 0},
-        "completion_tokens_details": {"reasoning_tokens": 0, "audio_tokens": 0},
-    },
-    "service_tier": "default",
-    "system_fingerprint": "fp_20260501",
-}
 CONFIGURATION = """
 daemon off;
 master_process off;
@@ -114,6 +40,7 @@ http {{
   keepalive_time 24h;
   keepalive_timeout 1h;
   tcp_nodelay on;
+{sentences}
   server {{
     listen 127.0.0.1:{port} backlog=4096;
     add_header x-request-id req_$request_id;
@@ -192,7 +119,7 @@ def nginx(program: str, folder: Path) -> Iterator[Server]:
     with socket.socket() as found:
         found.bind(("127.0.0.1", 0))
         port = found.getsockname()[1]
-    bodies = {"response": json.dumps(RESPONSE), "completion": json.dumps(COMPLETION)}
+    bodies = {"response": json.dumps(RESPONSE), "completion": json.dumps(COMPLETION), "sentences": tables()}
     settings = CONFIGURATION.format(folder=folder, port=port, **bodies)
     (folder / "nginx.conf").write_text(settings, "utf-8")
     command = [program, "-e", str(folder / "error.log"), "-p", str(folder), "-c", str(folder / "nginx.conf")]

@@ -50,8 +50,9 @@ how much seconds and memory grow from the smallest size to the largest. What tak
 """
 
 STATE = """
-The state with its log after every row was asked, in bytes for an answer. The answers have {bytes:,} bytes; the state keeps them
-as they came, with text, usage and price, the row, the request and the attempt.
+The state with its log after every row was asked, in bytes for an answer. The answers of nginx have about {bytes:,} bytes; the
+state keeps them as they came, with text, usage and price, the row, the request and the attempt. By batches they are the
+embedded server's.
 """
 
 SOAK = """
@@ -81,8 +82,8 @@ NOT_SAID = """
 ## What this page does not say
 
 - A server on the same machine takes its part of the processors: with more of them, both sides of a ratio are faster.
-- All answers of nginx have the same text but for an id; compression would find less in real ones from one answer to the next,
-  and about as much inside each.
+- The texts of nginx are made of random sentences of few words; how much smaller packed bodies are depends on what is in real
+  ones.
 - Real answers take seconds, and accounts have limits: there the row with slow answers is the one to look at.
 - Memory is resident memory as Linux counts it, which includes pages of files that are shared.
 """

@@ -51,8 +51,10 @@ def test_the_server_answers_both_endpoints_and_counts_the_calls(server: Any) -> 
     assert len(bare.text_of(answer)) > 100
     assert answer["usage"]["total_tokens"] == answer["usage"]["input_tokens"] + answer["usage"]["output_tokens"]
     assert len(completion["choices"][0]["message"]["content"]) > 100
-    assert server.requests() - before == 2
-    assert server.requests() - before == 2, "asking for the count counts"
+    another = post(f"{server.url}/responses", bare.body(2))
+    assert bare.text_of(another) != bare.text_of(answer)
+    assert server.requests() - before == 3
+    assert server.requests() - before == 3, "asking for the count counts"
 
 
 def test_the_sketch_keeps_every_intent_and_every_answer(server: Any, tmp_path: Path) -> None:
