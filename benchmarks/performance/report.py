@@ -85,7 +85,7 @@ def _measured(results: Table) -> Iterator[str]:
     machine, versions = results["machine"], results["versions"]
     yield f"Measured on {machine['date']}:"
     yield ""
-    yield f"- {machine['processor']}, {machine['memory']} of memory, {machine['system']}"
+    yield f"- {machine['processor']}, {machine['memory']} of memory, {machine['system']}, load {machine['load']} before it began"
     yield f"- disk: {machine['disk']}"
     yield f"- {', '.join(f'{name} {text}' for name, text in versions.items())}"
     tools = results.get("comparison", {}).items()

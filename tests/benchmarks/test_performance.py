@@ -175,7 +175,8 @@ def test_the_page_names_what_was_missed_with_its_reason() -> None:
     figures = {"wall": 2.0, "cpu": 1.0, "peak": 50.0}
     look = {"memory": 80.0, "files": 70}
     results = {
-        "machine": {"date": "today", "processor": "one", "memory": "2 GB", "system": "a system", "disk": "a disk"},
+        "machine": {"date": "today", "processor": "one", "memory": "2 GB", "system": "a system", "disk": "a disk",
+                    "load": "0.1"},
         "versions": {"bioforge": "0"},
         "rows": {"first-plan": {"1000": row(2.5, False)}, "export": {"1000": row(1.5, True)}},
         "scale": {
@@ -200,6 +201,15 @@ def test_the_page_names_what_was_missed_with_its_reason() -> None:
     assert "All goals are reached" in report.page({**results, "rows": {"export": results["rows"]["export"]}})
     assert "## Numbers" not in report.page({name: results[name] for name in ("machine", "versions")})
     assert set(report.REASONS) <= set(report.TITLES)
+
+
+def test_the_page_in_the_docs_is_made_of_the_results() -> None:
+    from performance import report
+
+    results = json.loads((BENCHMARKS / "performance" / "results.json").read_text("utf-8"))
+    made = (BENCHMARKS.parent / "docs" / "performance.md").read_text("utf-8")
+    again = "run: python benchmarks/performance/report.py benchmarks/performance/results.json > docs/performance.md"
+    assert report.page(results) == made, again
 
 
 def test_every_row_has_a_title() -> None:
