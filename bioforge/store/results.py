@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from datetime import UTC, datetime
 from functools import lru_cache
 from typing import Any
@@ -15,6 +15,12 @@ from bioforge.store.selection import Selection
 _PAGE = 1_000
 _TEXTS = ("instructions", "input", "messages")
 _SCHEMAS = (("text", "format"), ("response_format", "json_schema"))
+_PLAIN = (str, int, float)
+"""Values that two records may share."""
+_DIGEST = 18
+"""Where in a row the hash of the request stands."""
+_NEAR = 256
+"""Places by which the order of requests may differ from that of artists: so many are in flight at once."""
 _decode = json.JSONDecoder().decode
 
 
@@ -28,34 +34,69 @@ def records(store: Store, selection: Selection, *, failed_only: bool = False) ->
     sql = f"""
         SELECT t.artist, t.recipe, t.variant, a.artist_id, a.artist_name, a.artist_data, t.reason, t.detail,
                r.text, r.parsed, r.response_id, r.created_at, r.model, r.input_tokens, r.cached_tokens,
-               r.output_tokens, r.reasoning_tokens, r.cost_usd, r.error_class,
-               s.request_hash, s.endpoint, s.body, f.kind,
+               r.output_tokens, r.reasoning_tokens, r.cost_usd,
+               coalesce(r.request_hash, t.request_hash), f.kind,
                q.error_class, q.error_code, q.error_message
         FROM targets t JOIN artists a ON a.id = t.artist
         LEFT JOIN requests q ON t.reason IS NOT NULL AND q.request_hash = t.request_hash
         LEFT JOIN responses r ON r.id = {"q.response" if failed_only else "t.built_response"}
-        LEFT JOIN requests s ON s.request_hash = coalesce(r.request_hash, t.request_hash)
-        LEFT JOIN follow_ups f ON f.request_hash = s.request_hash
+        LEFT JOIN follow_ups f ON f.request_hash = coalesce(r.request_hash, t.request_hash)
         WHERE (t.artist, t.recipe, t.variant) > (?, ?, ?) AND a.removed_at IS NULL AND {where}
           AND ({"0" if failed_only else "t.built_response IS NOT NULL"} OR t.reason IN ('failed', 'maybe paid', 'skipped'))
         ORDER BY t.artist, t.recipe, t.variant LIMIT {_PAGE}
     """
-    unpacker = Unpacker(store)
+    unpacker, requests, shape = Unpacker(store), _Requests(store), _Shape()
     after: tuple[object, ...] = (0, "", "")
-    while True:
-        rows = store.rows(sql, (*after, *values))
-        if not rows:
-            return
+    while rows := store.rows(sql, (*after, *values)):
+        asked = requests.of([row[_DIGEST] for row in rows])
         for row in rows:
-            yield _record(row, unpacker)
+            yield _record(row, asked.get(row[_DIGEST]), unpacker, shape)
         after = rows[-1][:3]
 
 
-def _record(row: tuple[Any, ...], unpacker: Unpacker) -> dict[str, object]:
+class _Requests:
+    """What was sent, for a million answers in the order of their artists.
+
+    Each looked up by its hash is a page of the index for each, anywhere in it. Most were written in the order in which
+    they are read here: those that follow the last page's are read together.
+    """
+
+    def __init__(self, store: Store) -> None:
+        self._store = store
+        self._last: int | None = None
+        """The place of the last one, where those of a page lay close together."""
+
+    def of(self, hashes: list[str]) -> dict[str, tuple[str, str | bytes]]:
+        """(endpoint, body) by hash; absent where nothing was ever sent."""
+        places: dict[str, int] = {}
+        found: dict[str, tuple[str, str | bytes]] = {}
+        near: list[Any] = []
+        if self._last is not None:
+            near = self._rows("rowid BETWEEN ? AND ?", (self._last - _NEAR, self._last + len(hashes) + _NEAR))
+        for place, digest, endpoint, body in near:
+            found[digest], places[digest] = (endpoint, body), place
+        missing = [digest for digest in hashes if digest is not None and digest not in found]
+        if missing:
+            for place, digest, endpoint, body in self._rows(
+                "request_hash IN (SELECT value FROM json_each(?))", (json.dumps(missing),)
+            ):
+                found[digest], places[digest] = (endpoint, body), place
+        used = [places[digest] for digest in hashes if digest in places]
+        close = bool(used) and max(used) - min(used) < 2 * len(used) + _NEAR
+        self._last = max(used) if close else None
+        return found
+
+    def _rows(self, where: str, values: Sequence[object]) -> list[Any]:
+        return self._store.rows(f"SELECT rowid, request_hash, endpoint, body FROM requests WHERE {where}", values)
+
+
+def _record(
+    row: tuple[Any, ...], asked: tuple[str, str | bytes] | None, unpacker: Unpacker, shape: _Shape
+) -> dict[str, object]:
     (
         _, recipe, variant, artist_id, name, data, reason, detail,
-        text, parsed, response_id, created, model, tokens_in, cached, tokens_out, reasoning, cost, _,
-        digest, endpoint, body, kind, error_class, error_code, error_message,
+        text, parsed, response_id, created, model, tokens_in, cached, tokens_out, reasoning, cost,
+        digest, kind, error_class, error_code, error_message,
     ) = row  # fmt: skip
     record: dict[str, object] = {"artist_id": artist_id, "artist_name": name}
     if data:
@@ -63,8 +104,9 @@ def _record(row: tuple[Any, ...], unpacker: Unpacker) -> dict[str, object]:
     record["recipe"] = recipe
     if variant:
         record["variant"] = variant
-    if body is not None:
-        record["request"] = _request(digest, endpoint, unpacker.text(body, f"requests, {digest}"), kind)
+    if asked is not None:
+        endpoint, body = asked
+        record["request"] = shape.request(digest, endpoint, unpacker.text(body, f"requests, {digest}"), kind)
     if text:
         record["response_text"] = text
     if parsed is not None and (value := _decode(parsed)) not in (None, "", {}):
@@ -94,6 +136,41 @@ def _record(row: tuple[Any, ...], unpacker: Unpacker) -> dict[str, object]:
 def _second(number: int) -> str:
     """A moment of which others are likely to be in the same second."""
     return datetime.fromtimestamp(number, UTC).isoformat()
+
+
+class _Shape:
+    """What a request says beside its texts: of a million, nearly all differ from the one before in their input alone."""
+
+    def __init__(self) -> None:
+        self._endpoint = ""
+        self._before = self._after = ""
+        """What stands before and after the input of such a body; nothing where no such body was seen."""
+        self._found: dict[str, object] = {}
+
+    def request(self, digest: str, endpoint: str, body: str, kind: str | None) -> dict[str, object]:
+        before, after = self._before, self._after
+        if before and kind is None and endpoint == self._endpoint and body.startswith(before) and body.endswith(after):
+            text = body[len(before) : -len(after)]
+            # nothing that ends a JSON string stands in it, so that the rest is where it was
+            if len(before) + len(after) <= len(body) and '"' not in text and not text.endswith("\\"):
+                return {**self._found, "hash": digest}
+        found = _request(digest, endpoint, body, kind)
+        self._learn(body, endpoint, found if kind is None else None)
+        return found
+
+    def _learn(self, body: str, endpoint: str, found: dict[str, object] | None) -> None:
+        self._before = ""
+        start = '{"input":"'
+        if found is None or not body.startswith(start):  # the first name there is: no text stands before it
+            return
+        text = json.dumps(_decode(body)["input"], ensure_ascii=False)[1:-1]
+        if body[len(start) :].startswith(f'{text}"') and all(isinstance(value, _PLAIN) for value in found.values()):
+            self._endpoint, self._before, self._after, self._found = (
+                endpoint,
+                start,
+                body[len(start) + len(text) :],
+                found,
+            )
 
 
 def _request(digest: str | None, endpoint: str | None, body: str, kind: str | None) -> dict[str, object]:
