@@ -17,7 +17,7 @@ test:
 	pytest
 
 bench:
-	python benchmarks/performance
+	python benchmarks/performance table --out build/performance.json
 
 ci:
 	bash .ci/run

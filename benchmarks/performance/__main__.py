@@ -1,7 +1,7 @@
 """How fast? `python benchmarks/performance [NAME…] [--rows N] [--quick] [--out results.json]`.
 
-Everything runs on this machine and on loopback. The names are the rows of the table, and `scale`, `soak` and `comparison`;
-all are measured when none is given. Results are added to the file cell by cell, so that it can be done in parts;
+Everything runs on this machine and on loopback. The names are the rows of the table, `table` for all of them, and
+`scale`, `soak` and `comparison`; all are measured when none is given. Results are added to the file cell by cell, so that it can be done in parts;
 `report.py` makes docs/performance.md of them.
 """
 
@@ -11,6 +11,7 @@ import argparse
 import json
 import os
 import resource
+import signal
 import sys
 import tempfile
 import time
@@ -49,6 +50,8 @@ ROWS: dict[str, Callable[[Bench], Found]] = {
     "library-memory": library.memory,
     "library-start-up": library.start_up,
 }
+TABLE = "table"
+"""Stands for all rows of the table."""
 MORE = ("scale", "soak", "comparison")
 QUICK = {"rows": 500, "sizes": (200, 500), "soak": 2_000, "compared": 100, "repeats": 1}
 """To see that it works; the figures say nothing."""
@@ -67,6 +70,7 @@ class Results:
         for name in place[:-1]:
             table = table.setdefault(name, {})
         table[place[-1]] = value
+        self._path.parent.mkdir(parents=True, exist_ok=True)
         unfinished = self._path.with_name(self._path.name + ".new")
         unfinished.write_text(json.dumps(self.all, indent=1) + "\n", "utf-8")
         unfinished.replace(self._path)
@@ -74,9 +78,9 @@ class Results:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     given = _given(arguments)
-    names = given.names or [*ROWS, *MORE]
+    names = [one for name in given.names or [TABLE, *MORE] for one in (ROWS if name == TABLE else [name])]
     if unknown := [name for name in names if name not in (*ROWS, *MORE)]:
-        raise SystemExit(f"unknown: {', '.join(unknown)} (there are: {', '.join((*ROWS, *MORE))})")
+        raise SystemExit(f"unknown: {', '.join(unknown)} (there are: {', '.join((*ROWS, TABLE, *MORE))})")
     _allow_files(4096)
     results = Results(given.out)
     with (
@@ -138,9 +142,10 @@ def _scale(bench: Bench, results: Results, sizes: Sequence[int]) -> int:
                 shown += f" {figures['state'] / size:7,.0f} bytes of state for a row"
             print(f"{'scale':20} {size:>9,}  {job:28} {shown}", flush=True)
 
-        results.all.get("scale", {}).get(str(size), {}).pop("the rest", None)
         try:
-            scale.scale(bench, size, say)
+            whole = scale.scale(bench, size, say)
+            # Without what an earlier measurement had and this one has not.
+            results.add(whole, "scale", str(size))
         except NotMeasured as error:
             broken += 1
             say("the rest", {"skipped": f"{size:,} rows: {bench.nowhere(str(error))}"})
@@ -184,7 +189,7 @@ def _comparison(bench: Bench, results: Results, given: argparse.Namespace) -> in
 
 def _given(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="performance", description="How fast is it, and does it stay so?")
-    parser.add_argument("names", nargs="*", metavar="NAME", help=f"{', '.join((*ROWS, *MORE))}; default: all")
+    parser.add_argument("names", nargs="*", metavar="NAME", help=f"{', '.join((*ROWS, TABLE, *MORE))}; default: all")
     parser.add_argument("--rows", type=int, help="of each row of the table (20,000)")
     parser.add_argument("--sizes", help="of scale, comma-separated (10000,100000,1000000)")
     parser.add_argument("--soak-rows", type=int, help="(200,000)")
@@ -226,4 +231,6 @@ def _rounded(value: Any) -> Any:
 
 
 if __name__ == "__main__":
+    # Also who is told to end ends the servers, and leaves nothing.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
     sys.exit(main())

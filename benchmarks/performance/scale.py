@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import sqlite3
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, closing, contextmanager
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -78,11 +79,11 @@ def _batches(bench: Bench, rows: int, note: Callable[..., None], refuse: Callabl
         for name in (made, fetched):
             refuse(name, f"the embedded server is asked for {BATCH_ROWS:,} rows at most")
         return
-    with ExitStack() as closing:
-        data = closing.enter_context(TemporaryDirectory(dir=bench.folder, prefix="batches-"))
+    with ExitStack() as stack:
+        data = stack.enter_context(TemporaryDirectory(dir=bench.folder, prefix="batches-"))
         try:
             with embedded("--data", data, "--batch-seconds", "86400") as server:
-                root = closing.enter_context(bench.project(rows, server.url, backend="batch"))
+                root = stack.enter_context(bench.project(rows, server.url, backend="batch"))
                 note(made, bioforge(root, "run", "--no-wait", expected=WAITED))
             # The same server again, that has waited long enough: neither half of the work takes the other's time.
             port = str(urlsplit(server.url).port)
@@ -105,5 +106,10 @@ def _compressed(bench: Bench, rows: int, note: Callable[..., None], refuse: Call
             refuse(name, "this bioforge has no `compress_bodies`")
             return
         whole = built(root, bench.server)
+        with closing(sqlite3.connect(root / "bioforge.db")) as db:
+            (packed,) = db.execute("SELECT count(*) FROM responses WHERE typeof(body) = 'blob'").fetchone()
+        if not packed:
+            refuse(name, "this bioforge takes `compress_bodies` and packs nothing by it")
+            return
         note(name, whole.took, requests=whole.requests, state=state_bytes(root))
         note("`export`, bodies compressed", bioforge(root, "export", "--format", "jsonl", "-o", "all.jsonl"))

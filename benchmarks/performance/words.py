@@ -16,6 +16,7 @@ Results are added to the file cell by cell, so that it can be done in parts, and
 
 ```
 python benchmarks/performance first-plan nothing-changed one-changed memory batch-lines export --rows 1000000
+python benchmarks/performance table --rows 50000
 python benchmarks/performance scale --sizes 10000,100000
 python benchmarks/performance comparison --tools bioforge-async,cookbook
 python benchmarks/performance --quick --out quick.json
