@@ -1,8 +1,8 @@
 """How fast? `python benchmarks/performance [NAME…] [--rows N] [--quick] [--out results.json]`.
 
-Everything runs on this machine and on loopback. The names are the rows of the table, `table` for all of them, and
-`scale`, `soak` and `comparison`; all are measured when none is given. Results are added to the file cell by cell, so that it can be done in parts;
-`report.py` makes docs/performance.md of them.
+Everything runs on this machine and on loopback. The names are the rows of the table, `table` for all of them, and `scale`,
+`soak` and `comparison`; all are measured when none is given. Results are added to the file cell by cell, so that it can be
+done in parts; `report.py` makes docs/performance.md of them.
 """
 
 from __future__ import annotations

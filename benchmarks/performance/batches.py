@@ -14,7 +14,8 @@ from performance.servers import embedded
 
 WAITED = (0, 75)
 MEMORY_ROWS = 120_000
-PATIENCE = 900.0
+PATIENCE = 1800.0
+"""Seconds for the embedded server to execute what it was given."""
 
 
 def lines_written(bench: Bench) -> Found:

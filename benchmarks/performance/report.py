@@ -93,7 +93,7 @@ def _measured(results: Table) -> Iterator[str]:
     others: dict[str, list[str]] = {}
     for name, record in _records(results.get("rows", {})):
         if record.get("bioforge", versions["bioforge"]) != versions["bioforge"]:
-            others.setdefault(record["bioforge"], []).append(TITLES[name])
+            others.setdefault(record["bioforge"], []).append(f"`{name}`")
     yield from (f"- with bioforge {version}: {', '.join(dict.fromkeys(names))}" for version, names in others.items())
 
 
