@@ -26,6 +26,13 @@ _PUT_OFF = "index put off "
 """Begins the name of a fact: how an index is built that is not there for as long as many rows are written."""
 
 
+_WRITER_KB = 24_000
+"""Of pages that are kept in memory, while answers are written all over the indexes of a large state."""
+
+_READER_KB = 8_000
+"""Of pages that are read once, in order; and of what is sorted at once, before it is put into files."""
+
+
 class Store:
     """An open state file. Writers hold a lock that the system releases when they die, however they die."""
 
@@ -124,9 +131,19 @@ class Store:
     def build_indexes(self) -> None:
         """Build what was put off."""
         for name, sql in self.rows("SELECT name, value FROM facts WHERE name GLOB ?", (_PUT_OFF + "*",)):
-            with self.transaction() as connection:
+            with self.sorting(), self.transaction() as connection:
                 connection.execute(sql)
                 connection.execute("DELETE FROM facts WHERE name = ?", (name,))
+
+    @contextmanager
+    def sorting(self) -> Iterator[None]:
+        """For statements that put a million rows into order: SQLite would take as much memory again as it has pages."""
+        before = self.value("PRAGMA cache_size")
+        self.rows(f"PRAGMA cache_size = -{_READER_KB}")
+        try:
+            yield
+        finally:
+            self.rows(f"PRAGMA cache_size = {before}")
 
     def rows(self, sql: str, parameters: Sequence[object] | dict[str, object] = ()) -> list[Any]:
         with _explained(self.path):
@@ -201,7 +218,7 @@ def _connect(path: Path, *, read_only: bool) -> sqlite3.Connection:
         with _explained(path):
             # lets Python look at signals while a long statement runs
             connection.set_progress_handler(lambda: 0, 1_000_000)
-            connection.execute("PRAGMA cache_size = -32000")
+            connection.execute(f"PRAGMA cache_size = -{_READER_KB if read_only else _WRITER_KB}")
             connection.execute("PRAGMA temp_store = FILE")
             if not read_only:
                 connection.execute(

@@ -79,7 +79,7 @@ def stale_groups(store: Store, selection: Selection, *, ask_again_maybe_paid: bo
     held = _not_asked(ask_again_maybe_paid)
     before, different = _different(store, f"NOT {held}")
     # an artist is looked up for each target only where the selection asks something of it: the join is left out then
-    rows = store.rows(
+    sql = (
         f"{before}SELECT t.recipe, t.reason,"
         f" CASE WHEN t.reason IN ('{FAILED}', '{INTERRUPTED}', '{MAYBE_PAID}', '{INVALID}', '{REPAIR}')"
         " THEN substr(t.detail, 1, instr(t.detail || ': ', ': ') - 1) ELSE t.detail END AS detail,"
@@ -90,9 +90,10 @@ def stale_groups(store: Store, selection: Selection, *, ask_again_maybe_paid: bo
         " FROM targets t LEFT JOIN artists a ON a.id = t.artist"
         " LEFT JOIN follow_ups f ON f.request_hash = t.request_hash"
         f" WHERE {STALE} AND {where} GROUP BY t.recipe, t.variant, t.reason, 3, f.model"
-        " ORDER BY t.recipe, t.variant, count(*) DESC, t.reason, 3",
-        values,
+        " ORDER BY t.recipe, t.variant, count(*) DESC, t.reason, 3"
     )
+    with store.sorting():
+        rows = store.rows(sql, values)
     first = "SELECT artist_id FROM artists WHERE id = ?"
     return [StaleGroup(*(*row[:8], store.value(first, (row[8],)), *row[9:])) for row in rows]
 
