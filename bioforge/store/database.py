@@ -29,6 +29,9 @@ _PUT_OFF = "index put off "
 _WRITER_KB = 24_000
 """Of pages that are kept in memory, while answers are written all over the indexes of a large state."""
 
+_LONG_LOG = 8_000
+"""Pages of 4 KB that the log holds while much is written that can be had again."""
+
 _READER_KB = 8_000
 """Of pages that are read once, in order; and of what is sorted at once, before it is put into files."""
 
@@ -113,10 +116,13 @@ class Store:
         happens, but a power cut may take the last of them; whatever is committed afterwards makes them durable too."""
         with _explained(self.path):
             self.connection.execute("PRAGMA synchronous = NORMAL")
+            # pages that are written again and again are copied into the file, and waited for, less often
+            self.connection.execute(f"PRAGMA wal_autocheckpoint = {_LONG_LOG}")
         try:
             yield
         finally:
             with _explained(self.path):
+                self.connection.execute("PRAGMA wal_autocheckpoint = 1000")
                 self.connection.execute("PRAGMA synchronous = FULL")
 
     def put_off(self, index: str) -> None:

@@ -69,7 +69,7 @@ def read_into(store: Store, rows: Iterable[Artist | BadRow]) -> Reading:
             seen[identity >> 3] |= 1 << (identity & 7)
             reading.artists += 1
             reading.any_data = reading.any_data or bool(artist.artist_data)
-            if artist.columns.keys() - columns.keys():
+            if not artist.columns.keys() <= columns.keys():
                 columns.update(dict.fromkeys(artist.columns))
             if found is None:
                 known[artist.artist_id] = (next_id, digest, None)
