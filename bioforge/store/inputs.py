@@ -110,10 +110,13 @@ def read_into(store: Store, rows: Iterable[Artist | BadRow]) -> Reading:
                 bump_results(connection)
     if not reading.artists:
         raise _nothing_read(reading)
-    reading.removed = _remove_unseen(store, seen)
+    reading.removed = _remove_unseen(store, seen, reading.artists)
     reading.columns = tuple(columns)
     with store.transaction() as connection:
         connection.execute("INSERT OR REPLACE INTO facts VALUES ('columns', ?)", (json.dumps(reading.columns),))
+        # of this generation: the next reading, or one that is cut off, makes it a thing of the past
+        note = f"{generation} {reading.artists}"
+        connection.execute("INSERT OR REPLACE INTO facts VALUES ('artists', ?)", (note,))
     return reading
 
 
@@ -142,7 +145,22 @@ def _known(store: Store, ids: list[str]) -> dict[str, tuple[int, str, float | No
     return {artist_id: (identity, digest, removed) for artist_id, identity, digest, removed in rows}
 
 
-def _remove_unseen(store: Store, seen: bytearray) -> int:
+def total(store: Store) -> int:
+    """How many artists the input has."""
+    generation, _, number = str(store.value("SELECT value FROM facts WHERE name = 'artists'") or "").partition(" ")
+    if number and int(generation) == store.fact("generation"):
+        return int(number)
+    return _counted(store)
+
+
+def _counted(store: Store) -> int:
+    return int(store.value("SELECT count(*) FROM artists WHERE removed_at IS NULL AND id > 0"))
+
+
+def _remove_unseen(store: Store, seen: bytearray, number: int) -> int:
+    """`number` artists were seen. All of those are in the table, and not removed."""
+    if _counted(store) == number:
+        return 0
     live = store.connection.execute("SELECT id FROM artists WHERE removed_at IS NULL AND id > 0")
     gone = [
         identity for (identity,) in live if identity >= len(seen) * 8 or not seen[identity >> 3] & (1 << (identity & 7))

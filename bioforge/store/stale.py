@@ -12,10 +12,12 @@ from bioforge.plan import (
     INTERRUPTED,
     INVALID,
     MAYBE_PAID,
+    REMOVED,
     REPAIR,
     SKIPPED,
     UPSTREAM,
 )
+from bioforge.store import inputs
 from bioforge.store.database import Store
 from bioforge.store.selection import Selection
 from bioforge.store.targets import PRESENT, SENDABLE, STALE
@@ -166,11 +168,22 @@ class VariantStanding:
 
 def standings(store: Store, recipe: str) -> list[VariantStanding]:
     """One for each variant that has been planned, in the order of the file; one that is empty before the first plan."""
-    planned = store.rows(
-        f"SELECT t.variant, count(*) FROM targets t WHERE t.recipe = ? AND {PRESENT} GROUP BY t.variant ORDER BY min(t.id)",
-        (recipe,),
+    # counted by indexes alone: all of them, without those that are there no more
+    with store.sorting():
+        planned = store.rows(
+            "SELECT variant, count(*) FROM targets WHERE recipe = ? GROUP BY variant ORDER BY min(id)", (recipe,)
+        )
+    gone = dict(
+        store.rows(
+            f"SELECT variant, count(*) FROM targets WHERE recipe = ? AND reason = '{REMOVED}' GROUP BY variant",
+            (recipe,),
+        )
     )
-    found = {variant: VariantStanding(variant, number, {}, 0) for variant, number in planned}
+    found = {
+        variant: VariantStanding(variant, number - gone.get(variant, 0), {}, 0)
+        for variant, number in planned
+        if number > gone.get(variant, 0)
+    }
     for variant, reason, number, held in store.rows(
         f"SELECT t.variant, t.reason, count(*), sum(t.held) FROM targets t WHERE {STALE} AND t.recipe = ?"
         " GROUP BY t.variant, t.reason ORDER BY t.reason",
@@ -182,7 +195,8 @@ def standings(store: Store, recipe: str) -> list[VariantStanding]:
 
 
 def removed_artists(store: Store) -> int:
-    return int(store.value("SELECT count(*) FROM artists WHERE removed_at IS NOT NULL"))
+    everybody = int(store.value("SELECT count(*) FROM artists WHERE id <= 0"))
+    return int(store.value("SELECT count(*) FROM artists")) - everybody - total_artists(store)
 
 
 def row_lengths(store: Store) -> tuple[int, int]:
@@ -195,4 +209,4 @@ def row_lengths(store: Store) -> tuple[int, int]:
 
 
 def total_artists(store: Store) -> int:
-    return int(store.value("SELECT count(*) FROM artists WHERE removed_at IS NULL AND id > 0"))
+    return inputs.total(store)
