@@ -168,7 +168,7 @@ class AsyncSender:
                 headers={"X-Client-Request-Id": client_request_id},
                 allow_redirects=False,
             ) as response:
-                async for piece in response.content.iter_any():
+                while piece := await response.content.readany():
                     received.append(piece)
             return interpret(
                 request,
@@ -210,4 +210,5 @@ class AsyncSender:
             timeout=timeout,
             headers=call_headers(context),
             proxy=proxy(context.base_url),
+            cookie_jar=aiohttp.DummyCookieJar(),  # each call stands alone
         )

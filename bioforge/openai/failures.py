@@ -104,7 +104,9 @@ _NOTHING = RateLimits()
 
 def parse_duration(text: str | None) -> float | None:
     """Seconds of `6m0s`, `41ms`, `1m2.5s` or a bare number; None for anything else."""
-    text = (text or "").strip()
+    if not text:
+        return None
+    text = text.strip()
     parts = _DURATION.findall(text)
     if not parts or "".join(number + unit for number, unit in parts) != text:
         return _seconds(text)
@@ -161,6 +163,8 @@ def request_id_of(headers: Mapping[str, str]) -> str | None:
 
 def readable(text: str) -> str:
     """The text without lone surrogates, which JSON can carry and no file or database can."""
+    if text.isascii():
+        return text
     try:
         text.encode()
     except UnicodeEncodeError:
@@ -187,8 +191,10 @@ def _number(text: str | None) -> int | None:
 
 def _seconds(text: str | None) -> float | None:
     """A number of 0 or more, or None."""
+    if not text:
+        return None
     try:
-        value = float(text or "")
+        value = float(text)
     except ValueError:
         return None
     return value if value >= 0.0 and math.isfinite(value) else None

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from bioforge.errors import ConfigError
@@ -135,13 +135,13 @@ def read_usage(body: Mapping[str, Any]) -> Usage | None:
     if taken is None and given is None:
         return None
     details = _dict(usage, "input_tokens_details", "prompt_tokens_details")
+    further = _dict(usage, "output_tokens_details", "completion_tokens_details")
     return Usage(
-        input_tokens=taken or 0,
-        output_tokens=given or 0,
-        cached_tokens=_count(details, "cached_tokens") or 0,
-        cache_write_tokens=_count(details, "cache_write_tokens") or 0,
-        reasoning_tokens=_count(_dict(usage, "output_tokens_details", "completion_tokens_details"), "reasoning_tokens")
-        or 0,
+        taken or 0,
+        given or 0,
+        _count(details, "cached_tokens") or 0,
+        _count(details, "cache_write_tokens") or 0,
+        _count(further, "reasoning_tokens") or 0,
     )
 
 
@@ -152,15 +152,16 @@ def _response_texts(body: Mapping[str, Any]) -> tuple[str | None, str | None]:
     for item in _dicts(body.get("output")):
         if item.get("type") == "message":
             for part in _dicts(item.get("content")):
-                if part.get("type") == "output_text" and isinstance(part.get("text"), str):
-                    texts.append(part["text"])
-                elif part.get("type") == "refusal":
+                kind, text = part.get("type"), part.get("text")
+                if kind == "output_text" and isinstance(text, str):
+                    texts.append(text)
+                elif kind == "refusal":
                     refusals.append(_text(part.get("refusal")) or "refused without words")
     return _text("".join(texts)), _text(" ".join(refusals))
 
 
 def _chat_texts(body: Mapping[str, Any]) -> tuple[str | None, str | None]:
-    choice = next(_dicts(body.get("choices")), {})
+    choice = _first(body.get("choices"))
     message = _dict(choice, "message")
     content = message.get("content")
     if isinstance(content, list):
@@ -172,7 +173,7 @@ def _problem(endpoint: str, body: Mapping[str, Any], text: str | None, refusal: 
     if refusal is not None:
         return Failure("refusal", refusal)
     if endpoint == CHAT:
-        reason = _text(next(_dicts(body.get("choices")), {}).get("finish_reason"))
+        reason = _text(_first(body.get("choices")).get("finish_reason"))
         if reason in _ENDED_EARLY:
             return _early(reason)
     else:
@@ -205,13 +206,22 @@ def _malformed(content: bytes, message: str, body: Mapping[str, Any] | None = No
     )
 
 
-def _dicts(value: object) -> Iterator[dict[str, Any]]:
-    return (entry for entry in value if isinstance(entry, dict)) if isinstance(value, list) else iter(())
+def _dicts(value: object) -> Sequence[dict[str, Any]]:
+    return [entry for entry in value if isinstance(entry, dict)] if isinstance(value, list) else ()
+
+
+def _first(value: object) -> dict[str, Any]:
+    """The first object of a list, or an empty one."""
+    found = _dicts(value)
+    return found[0] if found else {}
 
 
 def _dict(body: Mapping[str, Any], *names: str) -> dict[str, Any]:
     """The first of these members that is an object, or an empty one."""
-    return next((value for name in names if isinstance(value := body.get(name), dict)), {})
+    for name in names:
+        if isinstance(value := body.get(name), dict):
+            return value
+    return {}
 
 
 def _count(body: Mapping[str, Any], *names: str) -> int | None:
@@ -225,4 +235,6 @@ def _count(body: Mapping[str, Any], *names: str) -> int | None:
 
 def _text(value: object) -> str | None:
     """A text that is not empty, or None."""
-    return readable(value) if isinstance(value, str) and value else None
+    if not isinstance(value, str) or not value:
+        return None
+    return value if value.isascii() else readable(value)
