@@ -22,6 +22,9 @@ from bioforge.store.targets import PlannedArtist
 _CHUNK = 256
 """Targets that became ready, and are looked up together."""
 
+_AHEAD = 64
+"""Requests that are rendered together, before they are asked for."""
+
 
 class Requests(Iterator[Request]):
     """Each different request once, rendered as it is asked for.
@@ -55,7 +58,9 @@ class Requests(Iterator[Request]):
         self._again = ask_again_maybe_paid
         self._run = run
         self._renderer = Renderer(store, recipes, backend, ask_again_maybe_paid=ask_again_maybe_paid, run=run)
-        self._stale = self._pending(None)
+        self._pages = self._pending(None)
+        self._page: deque[Pending] = deque()
+        self._ahead: Iterator[tuple[Pending, Outcome | None]] = iter(())
         self._chunk: Iterator[tuple[Pending, Outcome | None]] = iter(())
         self._ready: deque[int] = deque()
         self.handed_out = 0
@@ -66,6 +71,8 @@ class Requests(Iterator[Request]):
         """Targets whose requests were not written as planned."""
         self._unrecorded: set[str] = set()
         """Hashes of requests that were handed out, and stand nowhere in the state yet."""
+        self._since: set[str] = set()
+        """Hashes of requests that were handed out after the page was read: what it says of those is out of date."""
 
     @property
     def waiting(self) -> int:
@@ -91,28 +98,40 @@ class Requests(Iterator[Request]):
 
     def __next__(self) -> Request:
         while True:
-            item, outcome = next(self._chunk, (None, None))
-            if item is None and self._ready:
-                numbers = [self._ready.popleft() for _ in range(min(_CHUNK, len(self._ready)))]
-                self._chunk = self._rendered(list(self._pending(numbers)))
-                continue
-            if item is None:
-                item = next(self._stale)
-            self._offered.discard(item.request_hash)
-            if item.request_hash in self._unrecorded:
-                continue
+            item, outcome = self._next()
+            digest = item.request_hash
+            self._offered.discard(digest)
             # what was read with others may have been asked meanwhile, for another target that wants the same
-            if self._run is not None and pending.tried_in(self._store, self._run, item.request_hash):
+            if digest in self._unrecorded or digest in self._since:
                 continue
             request = self._request(item, outcome)
             if request is not None:
                 self.handed_out += 1
                 if self._run is not None:
-                    self._unrecorded.add(item.request_hash)
+                    self._unrecorded.add(digest)
+                    self._since.add(digest)
                 return request
 
-    def _pending(self, among: Sequence[int] | None) -> Iterator[Pending]:
-        return pending.targets(
+    def _next(self) -> tuple[Pending, Outcome | None]:
+        """What has become ready comes first. Raises `StopIteration` after the last."""
+        while True:
+            if (found := next(self._chunk, None)) is not None:
+                return found
+            if not self._ready:
+                break
+            numbers = [self._ready.popleft() for _ in range(min(_CHUNK, len(self._ready)))]
+            self._chunk = self._rendered([item for page in self._pending(numbers) for item in page])
+        while (found := next(self._ahead, None)) is None:
+            if not self._page:
+                self._since.clear()  # a page is without what stands in the state as tried by then
+                self._page.extend(next(self._pages))
+            self._ahead = self._rendered(
+                [self._page.popleft() for _ in range(min(_AHEAD, len(self._page)))], later=True
+            )
+        return found
+
+    def _pending(self, among: Sequence[int] | None) -> Iterator[list[Pending]]:
+        return pending.pages(
             self._store,
             self._selection,
             self._which,
@@ -121,15 +140,16 @@ class Requests(Iterator[Request]):
             untried_in=self._run,
         )
 
-    def _rendered(self, items: Sequence[Pending]) -> Iterator[tuple[Pending, Outcome | None]]:
-        """With what they need looked up together; None where nothing is needed."""
+    def _rendered(self, items: Sequence[Pending], *, later: bool = False) -> Iterator[tuple[Pending, Outcome | None]]:
+        """With what they need looked up together; `later`: what depends on answers is rendered when it is asked for."""
         outcomes: dict[int, Outcome] = {}
         for pair in {(item.recipe, item.variant) for item in items}:
             prompts = self._recipes[pair]
-            if prompts.definition.upstream or prompts.definition.for_all:
-                same = [item for item in items if (item.recipe, item.variant) == pair and item.follow_up is None]
-                page = self._renderer.page(prompts, [PlannedArtist(item.number, "", item.artist) for item in same])
-                outcomes |= {item.target: outcome for item, outcome in zip(same, page.outcomes, strict=True)}
+            if later and (prompts.definition.upstream or prompts.definition.for_all):
+                continue
+            same = [item for item in items if (item.recipe, item.variant) == pair and item.follow_up is None]
+            page = self._renderer.page(prompts, [PlannedArtist(item.number, "", item.artist) for item in same])
+            outcomes |= {item.target: outcome for item, outcome in zip(same, page.outcomes, strict=True)}
         return iter([(item, outcomes.get(item.target)) for item in items])
 
     def _request(self, item: Pending, outcome: Outcome | None) -> Request | None:
@@ -176,7 +196,7 @@ class Requests(Iterator[Request]):
         Raises `BioforgeError` for what is another request each time: it cannot be planned.
         """
         known = next(self._pending([item.target]), None)
-        if known is None or known.request_hash != item.request_hash:
+        if known is None or known[0].request_hash != item.request_hash:
             return
         first, second = self._outcome(prompts, item), self._outcome(prompts, item)
         if not isinstance(first, Wanted) or not isinstance(second, Wanted):

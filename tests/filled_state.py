@@ -2,9 +2,17 @@
 
 from __future__ import annotations
 
-from itertools import count
+from collections.abc import Iterator
+from itertools import chain, count
+from typing import Any
 
-from bioforge.store import Store
+from bioforge.store import Selection, Store, pending
+from bioforge.store.pending import Pending, Which
+
+
+def handed_out(store: Store, selection: Selection, which: Which = Which.STALE, **asked: Any) -> Iterator[Pending]:
+    """The targets that a run would be given, one by one."""
+    return chain.from_iterable(pending.pages(store, selection, which, **asked))
 
 
 class FilledState:

@@ -6,6 +6,7 @@ import json
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from enum import Enum
+from typing import Any
 
 from bioforge.model import Artist
 from bioforge.plan import IN_BATCH, MAYBE_PAID, REMOVED, WAITING
@@ -47,7 +48,7 @@ class Which(Enum):
     """Only those whose request failed in this run and waits for another try."""
 
 
-def targets(
+def pages(
     store: Store,
     selection: Selection,
     which: Which = Which.STALE,
@@ -55,11 +56,11 @@ def targets(
     ask_again_maybe_paid: bool,
     among: Sequence[int] | None = None,
     untried_in: int | None = None,
-) -> Iterator[Pending]:
-    """Targets to build, each different request once, in the order of the targets.
+) -> Iterator[list[Pending]]:
+    """Targets to build, each different request once, in the order of the targets; in pages.
 
-    Pages are read while earlier ones are being built: whatever was answered meanwhile is no longer stale. `among`: only
-    these targets. `untried_in`: without requests that this run has asked already.
+    Each page is read when it is asked for: whatever was answered meanwhile is no longer stale. `among`: only these
+    targets. `untried_in`: without requests that this run has asked already.
     """
     where, values = selection.where()
     other, other_values = selection.where("o", "b")
@@ -96,23 +97,27 @@ def targets(
         rows = store.rows(sql, (after, *chosen, *values, *run, *chosen, *other_values))
         if not rows:
             return
-        for row in rows:
-            target, number, recipe, variant, digest, reason, detail, tokens, attempts, body, model, *artist = row
-            yield Pending(
-                target,
-                number,
-                recipe,
-                variant,
-                digest,
-                reason,
-                detail,
-                tokens,
-                attempts,
-                artist_of(artist),
-                body,
-                model,
-            )
+        yield [_pending(*row) for row in rows]
         after = rows[-1][0]
+
+
+def _pending(
+    target: int,
+    number: int,
+    recipe: str,
+    variant: str,
+    digest: str,
+    reason: str | None,
+    detail: str | None,
+    tokens: int,
+    attempts: int,
+    body: str | None,
+    model: str | None,
+    *artist: Any,
+) -> Pending:
+    return Pending(
+        target, number, recipe, variant, digest, reason, detail, tokens, attempts, artist_of(artist), body, model
+    )
 
 
 def tried(target: str) -> str:

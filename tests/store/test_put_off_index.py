@@ -7,7 +7,7 @@ from contextlib import closing
 from pathlib import Path
 
 import pytest
-from filled_state import FilledState
+from filled_state import FilledState, handed_out
 
 from bioforge.store import Selection, Store, extent, pending, stale, targets
 
@@ -63,7 +63,7 @@ def test_readers_do_without_it(path: Path) -> None:
         with Store.read(path) as reader:
             assert [group.requests for group in stale.stale_groups(reader, Selection())] == [1]
             assert [found.target for found in pending.sharing(reader, ["v1:x"])] == [1]
-            assert [item.request_hash for item in pending.targets(reader, Selection(), ask_again_maybe_paid=True)] == [
+            assert [item.request_hash for item in handed_out(reader, Selection(), ask_again_maybe_paid=True)] == [
                 "v1:x"
             ]
     assert put_off(path)
