@@ -16,7 +16,7 @@ from bioforge.plan import IN_BATCH
 from bioforge.refresh import Refreshed
 from bioforge.store import Selection, Store, runs
 from bioforge.store.batches import Open
-from bioforge.store.record import Settled
+from bioforge.store.settling import Settled
 from bioforge.store.stale import StaleGroup
 
 

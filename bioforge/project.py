@@ -25,10 +25,10 @@ from bioforge.refresh import InputSpec, Refreshed, refresh
 from bioforge.requesting import Requests
 from bioforge.selecting import Names
 from bioforge.sending import Sending, freeze, no_usage_error_from_here
-from bioforge.store import Selection, Store, batches, inputs, runs, stale, targets
+from bioforge.store import Selection, Store, batches, inputs, packing, runs, stale, targets
 from bioforge.store.ledger import average_cost, average_seconds
 from bioforge.store.pending import Which
-from bioforge.store.record import Settled, settle
+from bioforge.store.settling import Settled, settle
 
 NO_RUN = 0
 """Lists of targets are kept by run; this one is for plans, and is overwritten by the next."""
@@ -81,6 +81,7 @@ class OpenProject(Names):
 
     def refresh(self, store: Store) -> Refreshed:
         """Bring the state up to date with input and recipes. Raises `InputError` for bad rows when strict."""
+        packing.remember(store, self.config.project.compress_bodies)
         with store.derived():
             done = refresh(
                 store,

@@ -36,7 +36,8 @@ from bioforge.plan import (
 )
 from bioforge.store import Selection, Store, runs
 from bioforge.store.answers import Kept, kept
-from bioforge.store.record import Recorder, settle
+from bioforge.store.record import Recorder
+from bioforge.store.settling import settle
 
 COMMAND = "library"
 """How a client's run is called, in `status` and where another process is refused."""

@@ -13,6 +13,7 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
 
 from bioforge.errors import StateError
+from bioforge.interfaces import Step, at_once
 from bioforge.store.schema import APPLICATION_ID, migrations
 
 if TYPE_CHECKING:
@@ -108,6 +109,25 @@ class Store:
             except BaseException:
                 if self.connection.in_transaction:
                     self.connection.execute("ROLLBACK")
+                raise
+
+    def write(self, prepare: Callable[[], Step], meanwhile: Callable[[Step], None] = at_once) -> None:
+        """A transaction whose larger part, the step that is prepared and the commit, `meanwhile` does: perhaps on another
+        thread, while this one does other things than using the state. Durable when this returns."""
+        connection = self.connection
+
+        def finish() -> None:
+            step()
+            connection.execute("COMMIT")
+
+        with _explained(self.path):
+            connection.execute("BEGIN IMMEDIATE")
+            try:
+                step = prepare()
+                meanwhile(finish)
+            except BaseException:
+                if connection.in_transaction:
+                    connection.execute("ROLLBACK")
                 raise
 
     @contextmanager
@@ -219,7 +239,9 @@ def _explained(path: Path) -> Iterator[None]:
 def _connect(path: Path, *, read_only: bool) -> sqlite3.Connection:
     uri = path.resolve().as_uri() + ("?mode=ro" if read_only else "")
     with _explained(path):
-        connection = sqlite3.connect(uri, uri=True, isolation_level=None, timeout=60.0, cached_statements=256)
+        connection = sqlite3.connect(
+            uri, uri=True, isolation_level=None, timeout=60.0, cached_statements=256, check_same_thread=False
+        )
     try:
         with _explained(path):
             # lets Python look at signals while a long statement runs

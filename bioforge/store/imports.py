@@ -12,9 +12,9 @@ from typing import Any
 
 from bioforge.model import Answer, Artist
 from bioforge.plan import ANSWERED, FAILED, IN_BATCH, REMOVED, UNUSABLE
+from bioforge.store.changes import BUILD_TARGETS, END_REQUESTS, FAIL_TARGETS
 from bioforge.store.database import Store, bump_results
 from bioforge.store.packing import Packer
-from bioforge.store.record import BUILD_TARGETS, END_REQUEST, FAIL_TARGETS
 from bioforge.store.targets import failure_text
 
 IMPORTED = "imported"
@@ -254,9 +254,9 @@ def adopt(store: Store, run: int, adoptions: Sequence[Adoption], targets: Mappin
         connection.executemany(_ASK_AGAIN, asked_again)
         connection.executemany(_INSERT_ATTEMPT, attempts)
         connection.executemany(_INSERT_RESPONSE, responses)
-        connection.executemany(END_REQUEST, ended)
-        connection.executemany(BUILD_TARGETS, built)
-        connection.executemany(FAIL_TARGETS, failed)
+        END_REQUESTS.run(connection, ended)
+        BUILD_TARGETS.run(connection, built)
+        FAIL_TARGETS.run(connection, failed)
         bump_results(connection)
 
 

@@ -11,7 +11,8 @@ from bioforge.events import Event, Noticed, Succeeded, Unusable
 from bioforge.interfaces import Work
 from bioforge.model import Answer, Batch, Request
 from bioforge.store import Selection, Store, batches, runs
-from bioforge.store.record import Recorder, settle
+from bioforge.store.record import Recorder
+from bioforge.store.settling import settle
 from bioforge.supervising import supervised
 
 

@@ -32,7 +32,8 @@ from bioforge.model import Answer, Artist, Batch, BatchState, Failure, Paid, Req
 from bioforge.plan import Decision
 from bioforge.store import Selection, Store, batches, inputs, runs, stale, targets
 from bioforge.store.ledger import ledger, money_of
-from bioforge.store.record import Recorder, settle
+from bioforge.store.record import Recorder
+from bioforge.store.settling import settle
 from bioforge.store.targets import Planned
 
 from .effort import examples

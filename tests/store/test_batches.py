@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 from backends.fake_service import DROPPED, LOST, OUTAGE, POLL, Clock, Course, FakeService, World
+from filled_state import handed_out
 from sqlite_utils import Database
 
 from bioforge import planfile
@@ -31,11 +32,12 @@ from bioforge.events import (
 from bioforge.interfaces import Member
 from bioforge.model import CLOSED, Answer, Artist, Batch, BatchProblem, BatchState, Failure, Paid, Request, Usage
 from bioforge.plan import IN_BATCH, Decision, KnownRequest, KnownTarget, decide
-from bioforge.store import Selection, Store, batches, inputs, pending, runs, stale, targets, upkeep
+from bioforge.store import Selection, Store, batches, inputs, runs, stale, targets, upkeep
 from bioforge.store.ledger import average_seconds, ledger
 from bioforge.store.pending import Which
-from bioforge.store.record import IN_FLIGHT, UNSENT, Recorder, settle
+from bioforge.store.record import Recorder
 from bioforge.store.schema import migrations
+from bioforge.store.settling import IN_FLIGHT, UNSENT, settle
 from bioforge.store.targets import Planned
 
 ALL = Selection()
@@ -546,7 +548,7 @@ class TestSettling:
         assert batch is not None
         assert batch.state is BatchState.RELEASED
         assert settle(store).interrupted == 0, "settled once"
-        assert len(list(pending.targets(store, ALL, ask_again_maybe_paid=False))) == 3
+        assert len(list(handed_out(store, ALL, ask_again_maybe_paid=False))) == 3
 
     @pytest.mark.parametrize(
         "state",
@@ -596,8 +598,8 @@ class TestSettling:
         assert attempts_of(store) == ["started maybe", "maybe paid maybe", "failed no"]
         assert (ledger(store).in_batches, ledger(store).maybe_paid) == (1, 1)
         assert batches.free_orphans(store) == 0, "freed once"
-        handed_out = [item.artist.artist_id for item in pending.targets(store, ALL, ask_again_maybe_paid=True)]
-        assert handed_out == ["1", "4"], "and may be asked again"
+        found = [item.artist.artist_id for item in handed_out(store, ALL, ask_again_maybe_paid=True)]
+        assert found == ["1", "4"], "and may be asked again"
 
     def test_what_a_batch_gave_back_and_nobody_tried_again_is_interrupted(self, store: Store) -> None:
         run = Submitted(store)
@@ -631,17 +633,17 @@ class TestWhatIsInBatchIsNotAsked:
         return run
 
     def test_it_is_not_handed_out(self, store: Store, under_way: Submitted) -> None:
-        def handed_out(which: Which = Which.STALE) -> list[str]:
-            found = pending.targets(store, ALL, which, ask_again_maybe_paid=True)
+        def names(which: Which = Which.STALE) -> list[str]:
+            found = handed_out(store, ALL, which, ask_again_maybe_paid=True)
             return [item.artist.artist_id for item in found]
 
-        assert handed_out() == ["4"]
-        assert handed_out(Which.EVERYTHING) == ["4"]
-        assert handed_out(Which.WAITING) == []
+        assert names() == ["4"]
+        assert names(Which.EVERYTHING) == ["4"]
+        assert names(Which.WAITING) == []
         (member, _) = batches.StoredMembers(store).launches("k")
         under_way.record(Failed(member, BUSY, Paid.NO, 1.0, final=False))
-        assert handed_out(Which.WAITING) == ["1"], "once, although two artists ask for it"
-        assert handed_out() == ["1", "4"]
+        assert names(Which.WAITING) == ["1"], "once, although two artists ask for it"
+        assert names() == ["1", "4"]
 
     def test_it_is_counted_apart(self, store: Store, under_way: Submitted) -> None:
         assert stale.requests_to_send(store, ALL, ask_again_maybe_paid=True) == 1
@@ -696,9 +698,7 @@ class TestWhatIsInBatchIsNotAsked:
         submit_hash(run, "k", 1, "v1:one", number=2, reason="forced")
         third = Selection(ids=("3",))
         targets.force(store, run.run, third)
-        assert list(pending.targets(store, third, ask_again_maybe_paid=True)) == [], (
-            "it would be in two batches at once"
-        )
+        assert list(handed_out(store, third, ask_again_maybe_paid=True)) == [], "it would be in two batches at once"
 
     def test_a_plan_leaves_it_out_and_notices_what_went_into_a_batch(
         self, store: Store, under_way: Submitted, tmp_path: Path
@@ -770,7 +770,7 @@ class TestUpkeep:
         targets.force(store, run.run, Selection(ids=("1",)))
         submit_hash(run, "k", 1, "v1:one", number=2, reason="forced")
         upkeep.forget(store, Selection(ids=("3",)), run.run)
-        assert [item.artist.artist_id for item in pending.targets(store, ALL, ask_again_maybe_paid=True)] == ["2", "4"]
+        assert [item.artist.artist_id for item in handed_out(store, ALL, ask_again_maybe_paid=True)] == ["2", "4"]
 
     def test_collecting_garbage_loses_nothing_that_is_under_way(self, store: Store) -> None:
         run = Submitted(store)
@@ -907,7 +907,7 @@ class StoredBook:
         return self._asked(Which.WAITING)
 
     def _asked(self, which: Which) -> Iterator[Request]:
-        for item in pending.targets(self.store, ALL, which, ask_again_maybe_paid=True):
+        for item in handed_out(self.store, ALL, which, ask_again_maybe_paid=True):
             yield Request(
                 item.request_hash,
                 "/v1/responses",

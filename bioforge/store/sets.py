@@ -1,0 +1,87 @@
+"""Statements for whole sets of rows: one row at a time, or many in one statement.
+
+One at a time is the cheapest way. Many in one let go of the interpreter once instead of once a row, which is what counts
+where other threads run Python meanwhile.
+"""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Sequence
+from functools import lru_cache
+from itertools import chain
+
+Row = tuple[object, ...]
+
+_LARGEST = 64
+"""Rows in one statement at most, a power of two: there are few different statements, and SQLite keeps them prepared."""
+
+
+class Insert:
+    """`INSERT INTO table (columns) VALUES …`, with what is to follow the values."""
+
+    def __init__(self, table: str, columns: str, rest: str = "") -> None:
+        self._begin = f"INSERT INTO {table} ({columns}) VALUES "
+        self._row = _row(len(columns.split(",")))
+        self._rest = f" {rest}"
+
+    def sql(self, number: int = 1) -> str:
+        return self._begin + ", ".join([self._row] * number) + self._rest
+
+    def run(self, connection: sqlite3.Connection, rows: Sequence[Row], together: bool = False) -> None:
+        if together:
+            _together(connection, self, rows)
+        else:
+            connection.executemany(self.sql(), rows)
+
+
+class Update:
+    """`UPDATE table SET … WHERE …`; in both, `{name}` stands for a value of the row.
+
+    `values` are the names in the order of the row's values; the last one tells the row that is changed. `index` finds it.
+    """
+
+    def __init__(self, table: str, values: str, sets: str, where: str, index: str = "") -> None:
+        self._names = [name.strip() for name in values.split(",")]
+        self._table, self._sets, self._where = table, sets, where
+        self._index = f"INDEXED BY {index}" if index else ""
+
+    def sql(self, number: int = 0) -> str:
+        """For so many rows in one statement; 0: for one row at a time."""
+        if not number:
+            places = {name: f"?{place}" for place, name in enumerate(self._names, start=1)}
+            return self._filled(f"UPDATE {self._table} SET {self._sets} WHERE {self._where}", places)
+        places = {name: f"new_rows.{name}" for name in self._names}
+        update = f"UPDATE {self._table} {self._index} SET {self._sets} FROM new_rows WHERE {self._where}"
+        rows = ", ".join([_row(len(self._names))] * number)
+        return f"WITH new_rows ({', '.join(self._names)}) AS (VALUES {rows}) {self._filled(update, places)}"
+
+    def run(self, connection: sqlite3.Connection, rows: Sequence[Row], together: bool = False) -> None:
+        # where one row is changed twice the order counts, and one statement has none
+        if together and len({row[-1] for row in rows}) == len(rows):
+            _together(connection, self, rows)
+        else:
+            connection.executemany(self.sql(), rows)
+
+    @staticmethod
+    def _filled(sql: str, places: dict[str, str]) -> str:
+        for name, place in places.items():
+            sql = sql.replace(f"{{{name}}}", place)
+        return sql
+
+
+def _together(connection: sqlite3.Connection, statement: Insert | Update, rows: Sequence[Row]) -> None:
+    done = 0
+    while done < len(rows):
+        number = min(_LARGEST, 1 << ((len(rows) - done).bit_length() - 1))
+        connection.execute(_sql(statement, number), tuple(chain.from_iterable(rows[done : done + number])))
+        done += number
+
+
+@lru_cache(maxsize=256)
+def _sql(statement: Insert | Update, number: int) -> str:
+    return statement.sql(number)
+
+
+def _row(number: int) -> str:
+    return f"({', '.join('?' * number)})"
