@@ -37,7 +37,7 @@ def build(
         for received in groups:
             events = [event for event in aftermath.check(received) if not _says_what_is_known(event)]
             if events:
-                recorder.record(events)
+                recorder.record(events, work.meanwhile)
             watcher.show(aftermath.follow(events), work.gauges)
             stopped = next((event for event in events if isinstance(event, Stopped)), stopped)
     if stopped is None and aftermath.stopped is not None:

@@ -244,6 +244,14 @@ class Choice:
     then: str | None = None
 
 
+Step = Callable[[], None]
+
+
+def at_once(step: Step) -> None:
+    """Does a step while everything else waits for it."""
+    step()
+
+
 @dataclass(slots=True)
 class Work:
     """What a backend is given: requests to pull lazily and in order, the limits, and the stop signal.
@@ -255,6 +263,9 @@ class Work:
     `retries` reads anew the requests that failed in this run and are to be tried again; `enqueued_tokens` are the
     limits learned so far by model; not `wait` means to submit, collect what is ready, and leave. `folder` is for
     files that are in the way of nobody; `project` names the project in what is stored with the provider.
+
+    `meanwhile` is a backend's to set, and the engine's to use: a group is stored through it, so that calls whose turn is
+    on the engine's own thread go on meanwhile. It returns when the step is done, and raises what the step raised.
     """
 
     requests: Iterator[Request]
@@ -271,6 +282,7 @@ class Work:
     folder: Path | None = None
     project: str = ""
     more: Callable[[], bool] = lambda: False
+    meanwhile: Callable[[Step], None] = at_once
 
 
 class Backend(ABC):

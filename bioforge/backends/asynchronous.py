@@ -1,21 +1,33 @@
-"""Lanes of coroutines: one event loop, in a thread of its own, for any number of attempts."""
+"""Lanes of coroutines: one event loop for any number of attempts."""
 
 from __future__ import annotations
 
 import asyncio
 import threading
 from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import wait as wait_for
 
 from bioforge.backends.driver import Lanes, broken
 from bioforge.events import Launch
-from bioforge.interfaces import AsyncSender
+from bioforge.interfaces import Step
+from bioforge.senders import AsyncSender
 
 GRACE = 5.0
 """Seconds that the loop gets to end its calls when it is left."""
 
+LOOKS = 8
+"""Turns of the loop in which what has arrived by now becomes outcomes."""
+
 
 class AsyncLanes(Lanes):
-    """`open_sender` is called on the loop's thread: clients belong to the loop they were made on."""
+    """The loop turns on the thread that waits for outcomes, and while a group is stored, which another thread does then.
+
+    Two threads that both run Python hand the interpreter to each other at every call of the system: that cost more than
+    the calls. Only where another loop runs on that thread already, as in a notebook, the loop has one of its own.
+
+    `open_sender` is called on the loop's thread: clients belong to the loop they were made on.
+    """
 
     def __init__(self, open_sender: Callable[[], AsyncSender]) -> None:
         super().__init__()
@@ -23,36 +35,98 @@ class AsyncLanes(Lanes):
         self._sender: AsyncSender | None = None
         self._tasks: set[asyncio.Task[None]] = set()
         self._loop = asyncio.new_event_loop()
-        self._thread = threading.Thread(target=self._run, name="bioforge-calls", daemon=True)
+        self._apart = threading.Thread(target=self._run, name="bioforge-calls", daemon=True) if _loop_runs() else None
+        self._waiting: asyncio.Future[None] | None = None
+        self._woken = False
+        self._storing: ThreadPoolExecutor | None = None
         self._started = False
         self._leaving = False
         self._closed = False
 
     def submit(self, launches: Sequence[Launch]) -> None:
+        if self._apart is None:
+            self._start(launches)
+            return
         if not self._started:
-            self._started = True
-            self._thread.start()
+            self._apart.start()
+        self._started = True
         # One wake-up of the loop for all of them.
         self._loop.call_soon_threadsafe(self._start, launches)
+
+    def wake(self) -> None:
+        if self._apart is not None:
+            super().wake()
+        elif not self._closed:
+            self._loop.call_soon_threadsafe(self._ring)
+
+    def meanwhile(self, step: Step) -> None:
+        if self._apart is not None or not self._tasks:
+            step()
+            return
+        if self._storing is None:
+            self._storing = ThreadPoolExecutor(1, "bioforge-storing")
+        stored = self._storing.submit(step)
+        try:
+            self._loop.run_until_complete(asyncio.wrap_future(stored, loop=self._loop))
+        finally:
+            # an interrupt comes here at once, and nobody may go on beside a step
+            wait_for([stored])
 
     def close(self, abandon: bool) -> None:
         if self._closed:
             return
         self._closed = True
-        if not self._started:
-            self._loop.close()
-            return
-        self._loop.call_soon_threadsafe(self._loop.stop)
-        self._thread.join(GRACE if abandon else None)
+        if self._storing is not None:
+            self._storing.shutdown()
+        if self._started and self._apart is not None:
+            self._loop.call_soon_threadsafe(self._loop.stop)
+            self._apart.join(GRACE if abandon else None)
+        elif _loop_runs():
+            closing = threading.Thread(target=self._shut, name="bioforge-calls", daemon=True)
+            closing.start()
+            closing.join(GRACE if abandon else None)
+        else:
+            self._shut()
+
+    # ---------------------------------------------------------------------------------------------- turning the loop
+
+    def _listen(self, number: int, timeout: float) -> None:
+        if self._apart is not None:
+            super()._listen(number, timeout)
+        elif timeout <= 0.0:
+            self._loop.run_until_complete(_look())
+        elif len(self._finished) < number and not self._woken:
+            self._ring_at = number
+            self._waiting = self._loop.create_future()
+            timer = self._loop.call_later(timeout, self._ring)
+            try:
+                self._loop.run_until_complete(self._waiting)
+            finally:
+                timer.cancel()
+                self._waiting = None
+        self._woken = False
+
+    def _ring(self) -> None:
+        """Ends the waiting, or the next one where nobody waits; on the loop's thread."""
+        if self._waiting is None:
+            self._woken = True
+        elif not self._waiting.done():
+            self._waiting.set_result(None)
 
     def _run(self) -> None:
+        """The life of a thread of the loop's own."""
         asyncio.set_event_loop(self._loop)
         try:
             self._loop.run_forever()
         finally:
-            self._loop.run_until_complete(self._leave())
-            self._loop.run_until_complete(self._loop.shutdown_asyncgens())
-            self._loop.close()
+            self._shut()
+
+    def _shut(self) -> None:
+        self._loop.run_until_complete(self._leave())
+        self._loop.run_until_complete(self._loop.shutdown_asyncgens())
+        self._loop.close()
+
+    # -------------------------------------------------------------------------------------------------- on the loop
 
     def _start(self, launches: Sequence[Launch]) -> None:
         for launch in launches:
@@ -71,6 +145,8 @@ class AsyncLanes(Lanes):
         except BaseException as error:  # a SystemExit would end the loop, and with it everybody's calls
             if self._leaving and isinstance(error, asyncio.CancelledError):
                 raise
+            if isinstance(error, KeyboardInterrupt) and threading.current_thread() is threading.main_thread():
+                raise  # a person's: it may come wherever the main thread is
             outcome = broken(error)
         self.put(launch, outcome)
 
@@ -79,6 +155,21 @@ class AsyncLanes(Lanes):
         self._leaving = True
         for task in self._tasks:
             task.cancel()
-        await asyncio.gather(*self._tasks, return_exceptions=True)
+        if self._tasks:
+            await asyncio.wait(self._tasks, timeout=GRACE)
         if self._sender is not None:
             await self._sender.close()
+
+
+def _loop_runs() -> bool:
+    """Whether this thread is in an event loop already, in which no other one can turn."""
+    try:
+        asyncio.get_running_loop()
+    except RuntimeError:
+        return False
+    return True
+
+
+async def _look() -> None:
+    for _ in range(LOOKS):
+        await asyncio.sleep(0)

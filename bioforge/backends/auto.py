@@ -13,7 +13,7 @@ from dataclasses import replace
 from bioforge.backends.batches import BatchDriver
 from bioforge.backends.choice import BATCH, FLEX, STANDARD
 from bioforge.events import Event, Failed, Noticed, Stopped, Succeeded, Unusable
-from bioforge.interfaces import Limits, Work
+from bioforge.interfaces import Limits, Work, at_once
 from bioforge.model import Paid, Request
 
 Calls = Callable[[Work], Iterator[Sequence[Event]]]
@@ -99,10 +99,12 @@ class AutoDriver:
             return
         for events in self._calls(part):
             self._work.gauges = replace(part.gauges, batches=self._work.gauges.batches)
+            self._work.meanwhile = part.meanwhile
             broke = [event for event in events if isinstance(event, Stopped) and event.kind == "budget"]
             self._broke = broke[0] if broke else self._broke
             rest = [self._left(event) if tier else event for event in events if event not in broke]
             yield from self._watched(iter([rest]))
+        self._work.meanwhile = at_once
 
     def _limits(self) -> Limits:
         """The budget without what batches have spent and have reserved."""

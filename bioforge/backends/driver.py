@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+import math
 import sys
 import threading
 import time
 from abc import ABC, abstractmethod
+from collections import deque
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
 from queue import Empty, SimpleQueue
 
 from bioforge.backends.word import broken, kept
 from bioforge.events import Event, Launch, Started, Stopped
-from bioforge.interfaces import Outcome, Work
+from bioforge.interfaces import Step, Work, at_once
 from bioforge.model import Request
+from bioforge.senders import Outcome
 from bioforge.window import Window
 
 __all__ = ["Lanes", "broken", "drive"]
@@ -24,6 +28,8 @@ HEARTBEAT = 1.0
 """Seconds after which the loop looks around even if nothing happened: waiting without end would keep Ctrl-C from
 being handled on Windows."""
 
+LONGEST_LINGER = 0.005
+"""Seconds that an answer waits for others to be stored with."""
 
 TURN = 0.0002
 """Seconds a thread may keep the interpreter while others wait. The storing thread lets go of it at every statement; at
@@ -59,7 +65,10 @@ class Lanes(ABC):
     """Where attempts are sent side by side. Everything but `put` and `wake` is called from one thread."""
 
     def __init__(self) -> None:
-        self._finished: SimpleQueue[Finished | None] = SimpleQueue()
+        self._finished: deque[Finished] = deque()
+        self._bell: SimpleQueue[None] = SimpleQueue()
+        self._ring_at: float = math.inf
+        """How many must have ended for the waiting one to be woken. Whoever does that sets it back, before."""
 
     @abstractmethod
     def submit(self, launches: Sequence[Launch]) -> None:
@@ -71,27 +80,41 @@ class Lanes(ABC):
 
     def put(self, launch: Launch, outcome: Outcome) -> None:
         """Called when an attempt has ended, from any thread. What a sender must not give is never passed on."""
-        self._finished.put((launch, kept(outcome)))
+        self._finished.append((launch, kept(outcome)))
+        if len(self._finished) >= self._ring_at:
+            self._ring_at = math.inf
+            self.wake()
 
     def wake(self) -> None:
-        """Ends a `wait`. Safe in a signal handler, also when the handler interrupts `wait` itself."""
-        self._finished.put(None)
+        """Ends a `wait`, or the next one. Safe in a signal handler, also when the handler interrupts `wait` itself."""
+        self._bell.put(None)
 
-    def wait(self, timeout: float) -> list[Finished]:
-        """Everything that has ended by now, waiting for the first of it at most `timeout` seconds.
+    def wait(self, timeout: float, enough: int = sys.maxsize, linger: float = 0.0) -> list[Finished]:
+        """What has ended by now, `enough` of it at most: waiting for the first at most `timeout` seconds, and then at
+        most `linger` seconds until there are enough.
 
-        While a group is being stored the lanes go on, so what piled up is the next group: groups grow exactly as
-        large as the store is slow.
+        The waiting thread is woken once for all of them: to hand the interpreter over for each costs more than to
+        store it. While a group is being stored the lanes go on, so what piled up is the next group.
         """
-        finished: list[Finished] = []
-        try:
-            entry = self._finished.get(timeout=timeout) if timeout > 0 else self._finished.get_nowait()
-            while True:
-                if entry is not None:
-                    finished.append(entry)
-                entry = self._finished.get_nowait()
-        except Empty:
-            return finished
+        self._listen(1, timeout)
+        if self._finished and linger > 0.0:
+            self._listen(enough, linger)
+        self._ring_at = math.inf
+        return [self._finished.popleft() for _ in range(min(enough, len(self._finished)))]
+
+    def meanwhile(self, step: Step) -> None:
+        """Does what the lanes need not wait for; returns when it is done."""
+        step()
+
+    def _listen(self, number: int, timeout: float) -> None:
+        """Returns when so many have ended, when somebody wakes it, or after the timeout."""
+        if len(self._finished) >= number or timeout <= 0.0:
+            return
+        self._ring_at = number
+        # what ended before the line above wakes nobody
+        if len(self._finished) < number:
+            with suppress(Empty):
+                self._bell.get(timeout=timeout)
 
 
 def drive(
@@ -106,10 +129,12 @@ def drive(
     source = _Source(work.requests)
     stop = work.stop
     abandon = True
+    stored = 0.0
     finished: list[Finished] = []
     _SHORT_TURNS.__enter__()
     try:
         stop.subscribe(lanes.wake)
+        work.meanwhile = lanes.meanwhile
         while True:
             now = clock()
             events: list[Event] = []
@@ -120,7 +145,9 @@ def drive(
             launches = window.take(source, now, wall())
             if events or launches:
                 work.gauges = window.gauges(now)
+                before = clock()
                 yield [*events, *map(Started, launches)]
+                stored = clock() - before
             if launches and stop.level:
                 # Announced, but the stop came while that was being stored.
                 yield window.withdraw(launches)
@@ -142,7 +169,13 @@ def drive(
             timeout = window.timeout(clock())
             most = HEARTBEAT if timeout is None else min(timeout, HEARTBEAT)
             # What was just recorded may have brought about requests that the source did not have.
-            finished = lanes.wait(0.0 if events and window.exhausted else most)
+            finished = lanes.wait(
+                0.0 if events and window.exhausted else most,
+                # many are stored in about the time of one: as long as that takes, others are waited for
+                # not for all: while these are stored, the others are on their way
+                enough=max(1, work.gauges.in_flight // 2),
+                linger=0.0 if stop.level else min(stored, LONGEST_LINGER),
+            )
         abandon = stop.level > 1
         lanes.close(abandon)
         if source.error:
@@ -153,6 +186,7 @@ def drive(
             yield [_asked_to_stop(stop.reason, abandon)]
     finally:
         _SHORT_TURNS.__exit__()
+        work.meanwhile = at_once
         work.gauges = window.gauges(clock())
         lanes.close(abandon)
 

@@ -3,6 +3,7 @@ sent that was not durable before, and nothing that comes back is dropped."""
 
 from __future__ import annotations
 
+import sys
 from collections import Counter, deque
 from collections.abc import Iterator, Sequence
 from contextlib import closing
@@ -99,7 +100,7 @@ class FakeLanes(Lanes):
         told = self.play.tale.fates.get(int(launch.request.artist_id), [])
         return told[number] if number < len(told) else (1.0, "usable")
 
-    def wait(self, timeout: float) -> list[Finished]:
+    def wait(self, timeout: float, enough: int = sys.maxsize, linger: float = 0.0) -> list[Finished]:
         self.play.waits += 1
         assert self.play.waits < 3000, "it never comes to an end"
         for _ in range(self.play.tale.asleep.count(self.play.waits)):
@@ -107,7 +108,7 @@ class FakeLanes(Lanes):
         self.flying.sort(key=lambda flight: flight[:2])
         arrives = self.flying[0][0] if self.flying else float("inf")
         self.play.now = max(self.play.now, min(self.play.now + timeout, arrives))
-        landed = [flight for flight in self.flying if flight[0] <= self.play.now]
+        landed = [flight for flight in self.flying if flight[0] <= self.play.now][:enough]
         self.flying = self.flying[len(landed) :]
         finished = []
         for _, _, launch in landed:

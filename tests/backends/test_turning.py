@@ -1,0 +1,193 @@
+"""Whose thread turns the event loop: the one that waits, also while a group is stored; one of its own inside of another loop."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+import time
+from collections.abc import Awaitable, Callable, Iterator, Sequence
+from typing import Any
+
+import pytest
+
+from bioforge.backends.asynchronous import AsyncLanes
+from bioforge.backends.driver import Lanes, drive
+from bioforge.events import Event, Launch, Started, Stopped, Succeeded
+from bioforge.interfaces import Limits, RetryPolicy, Work, at_once
+from bioforge.model import Answer, Request
+from bioforge.senders import Outcome
+from bioforge.window import Window
+
+Send = Callable[[Request], Awaitable[Any]]
+
+
+class Sender:
+    def __init__(self, send: Send) -> None:
+        self._send = send
+
+    async def send(self, request: Request, client_request_id: str) -> Outcome:
+        await self._send(request)
+        return Outcome(answer=Answer(b"{}", "ok"))
+
+    async def close(self) -> None:
+        pass
+
+
+def work(number: int, at_a_time: int) -> Work:
+    asked = (Request(f"v1:{n}", "/e", "m", b"{}", str(n), "bio") for n in range(number))
+    return Work(asked, Limits(concurrency=at_a_time), RetryPolicy(max_attempts=1))
+
+
+def groups(work: Work, send: Send) -> Iterator[Sequence[Event]]:
+    window = Window(work.limits, work.retry, lambda _: None, time.monotonic())
+    return drive(work, window, AsyncLanes(lambda: Sender(send)))
+
+
+def answered(events: Sequence[Event]) -> list[str]:
+    return [event.launch.request.artist_id for event in events if isinstance(event, Succeeded)]
+
+
+async def nothing(request: Request) -> None:
+    await asyncio.sleep(0)
+
+
+def test_inside_of_a_running_loop_it_has_a_thread_of_its_own() -> None:
+    threads = set()
+
+    async def send(request: Request) -> None:
+        threads.add(threading.current_thread())
+
+    async def notebook() -> list[str]:
+        return [name for group in groups(work(20, 4), send) for name in answered(group)]
+
+    assert sorted(asyncio.run(notebook())) == sorted(map(str, range(20)))
+    assert threads
+    assert threading.current_thread() not in threads
+
+
+def test_elsewhere_it_turns_on_the_thread_that_waits() -> None:
+    threads = set()
+
+    async def send(request: Request) -> None:
+        threads.add(threading.current_thread())
+
+    assert sum(len(answered(group)) for group in groups(work(20, 4), send)) == 20
+    assert threads == {threading.current_thread()}
+
+
+@pytest.mark.parametrize("within", [False, True], ids=["on its own", "inside of a loop"])
+def test_calls_go_on_while_a_group_is_stored(within: bool) -> None:
+    """The one that was answered first is stored while the other one is on its way, and only its answer ends that."""
+    second = threading.Event()
+    stored: list[bool] = []
+
+    async def send(request: Request) -> None:
+        if request.artist_id == "1":
+            while not stored:
+                await asyncio.sleep(0.001)
+            second.set()
+
+    def consume() -> list[str]:
+        found: list[str] = []
+        given = work(2, 2)
+        for group in groups(given, send):
+
+            def step(first: bool = "0" in answered(group)) -> None:
+                if first:
+                    stored.append(True)
+                    assert second.wait(30), "the other call stood still"
+
+            given.meanwhile(step)
+            found += answered(group)
+        return found
+
+    async def inside() -> list[str]:
+        return consume()
+
+    assert (asyncio.run(inside()) if within else consume()) == ["0", "1"]
+
+
+def test_what_storing_raises_is_raised_and_the_calls_are_left() -> None:
+    given = work(5, 2)
+
+    def full() -> None:
+        raise OSError("the disk is full")
+
+    running = groups(given, nothing)
+    next(running)
+    next(running)
+    with pytest.raises(OSError, match="disk is full"):
+        given.meanwhile(full)
+    running.close()
+    assert given.meanwhile is at_once
+
+
+def test_an_interrupt_while_a_group_is_stored_waits_for_the_storing() -> None:
+    """Nobody else may use the state before that."""
+    given, finished = work(2, 2), threading.Event()
+    begun = threading.Event()
+
+    async def send(request: Request) -> None:
+        if request.artist_id == "1":
+            while not begun.is_set():
+                await asyncio.sleep(0.001)
+            raise KeyboardInterrupt  # as if it came now, on this thread
+
+    def step() -> None:
+        begun.set()
+        finished.wait(0.05)
+        finished.set()
+
+    running = groups(given, send)
+    next(running)  # announced
+    next(running)  # the first is answered, the second on its way
+    with pytest.raises(KeyboardInterrupt):
+        given.meanwhile(step)
+    assert finished.is_set()
+    running.close()
+
+
+def test_a_signal_ends_the_waiting() -> None:
+    given = work(3, 1)
+    hanging = threading.Event()
+
+    async def send(request: Request) -> None:
+        hanging.set()
+        await asyncio.sleep(3600)
+
+    def stop() -> None:
+        hanging.wait(30)
+        given.stop.raise_level()
+        given.stop.raise_level()
+
+    threading.Thread(target=stop, daemon=True).start()
+    last = list(groups(given, send))[-1][-1]
+    assert isinstance(last, Stopped)
+    assert last.kind == "interrupted"
+
+
+class ByHand(Lanes):
+    """Attempts end when the test says so."""
+
+    def submit(self, launches: Sequence[Launch]) -> None: ...
+
+    def close(self, abandon: bool) -> None: ...
+
+
+def test_no_more_than_enough_is_taken_at_once_and_the_rest_is_next() -> None:
+    lanes, outcome = ByHand(), Outcome(answer=Answer(b"{}", "ok"))
+    launches = [Launch(Request("v1:x", "/e", "m", b"{}", "1", "bio"), 1, "W01", str(n), 0.0) for n in range(5)]
+    for launch in launches:
+        lanes.put(launch, outcome)
+    assert [launch.client_request_id for launch, _ in lanes.wait(30, enough=3, linger=30)] == ["0", "1", "2"]
+    assert [launch.client_request_id for launch, _ in lanes.wait(30)] == ["3", "4"]
+    lanes.wake()
+    assert lanes.wait(30) == [], "woken for something else"
+
+
+def test_a_group_is_half_of_what_is_in_flight_so_that_the_other_half_is_on_its_way() -> None:
+    together: list[int] = []
+    for group in groups(work(64, 8), nothing):
+        together.append(sum(not isinstance(event, Started) for event in group))
+    assert max(together) <= 4
+    assert sum(together) == 64
