@@ -31,16 +31,19 @@ def records(store: Store, selection: Selection, *, failed_only: bool = False) ->
     `failed_only`, records of failures carry what was received, so that a truncated text can be looked at.
     """
     where, values = selection.where()
+    # nothing is looked up for each of a million where there is nothing to be found
+    followed = store.value("SELECT 1 FROM follow_ups LIMIT 1") is not None
+    follow_up = "LEFT JOIN follow_ups f ON f.request_hash = coalesce(r.request_hash, t.request_hash)"
     sql = f"""
         SELECT t.artist, t.recipe, t.variant, a.artist_id, a.artist_name, a.artist_data, t.reason, t.detail,
                r.text, r.parsed, r.response_id, r.created_at, r.model, r.input_tokens, r.cached_tokens,
                r.output_tokens, r.reasoning_tokens, r.cost_usd,
-               coalesce(r.request_hash, t.request_hash), f.kind,
+               coalesce(r.request_hash, t.request_hash), {"f.kind" if followed else "NULL"},
                q.error_class, q.error_code, q.error_message
         FROM targets t JOIN artists a ON a.id = t.artist
         LEFT JOIN requests q ON t.reason IS NOT NULL AND q.request_hash = t.request_hash
         LEFT JOIN responses r ON r.id = {"q.response" if failed_only else "t.built_response"}
-        LEFT JOIN follow_ups f ON f.request_hash = coalesce(r.request_hash, t.request_hash)
+        {follow_up if followed else ""}
         WHERE (t.artist, t.recipe, t.variant) > (?, ?, ?) AND a.removed_at IS NULL AND {where}
           AND ({"0" if failed_only else "t.built_response IS NOT NULL"} OR t.reason IN ('failed', 'maybe paid', 'skipped'))
         ORDER BY t.artist, t.recipe, t.variant LIMIT {_PAGE}
