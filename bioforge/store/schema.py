@@ -309,6 +309,12 @@ _PACKED = """
 CREATE TABLE dictionaries (id INTEGER PRIMARY KEY, kind TEXT, recipe TEXT, made_at INTEGER, data BLOB NOT NULL);
 """
 
+_COSTS = """
+-- What answers cost is added up without reading them: they stand in rows with their bodies.
+DROP INDEX responses_by_attempt;
+CREATE INDEX responses_by_attempt ON responses (attempt, cost_usd, imported);
+"""
+
 _NOTE_CHANGES = """
 CREATE TRIGGER note_upstream_changes AFTER UPDATE OF reason, built_response ON targets
 WHEN (NEW.reason IS NOT OLD.reason OR NEW.built_response IS NOT OLD.built_response)
@@ -332,6 +338,7 @@ def migrations() -> Migrations:
         ("0002_batches", _statements(_BATCHES)),
         ("0003_richer_recipes", [*_statements(_RICHER), _NOTE_CHANGES]),
         ("0004_packed_bodies", _statements(_PACKED)),
+        ("0005_costs", _statements(_COSTS)),
     ):
 
         @known(name=name)

@@ -68,3 +68,12 @@ def test_many_changes_look_each_row_up_and_read_no_table_through(name: str, tmp_
     table = sql.split("UPDATE ")[1].split()[0]
     (way,) = [step for step in plan if table in step]
     assert way.startswith(f"SEARCH {table} USING"), plan
+
+
+@pytest.mark.parametrize(
+    "sql", ["SELECT sum(cost_usd) FROM responses WHERE imported = 0", "SELECT avg(cost_usd) FROM responses"]
+)
+def test_costs_are_added_up_without_reading_the_answers(sql: str, tmp_path: Path) -> None:
+    with Store.open(tmp_path / "s.db") as store:
+        (plan,) = [row[3] for row in store.rows("EXPLAIN QUERY PLAN " + sql)]
+    assert "COVERING INDEX" in plan
