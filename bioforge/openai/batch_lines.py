@@ -40,6 +40,8 @@ _CODES = {"batch_expired": "expired", "batch_cancelled": "cancelled", "request_t
 _CUSTOM_ID = re.compile(rf"t\d+-\d+-([0-9a-f]{{{HASH_DIGITS}}})")
 
 _BODY = re.compile(rb'"body"\s*:\s*(?=\{)')
+_LONGEST_END = 64
+"""Bytes after a body in which its end is looked for: a line that ends otherwise is read the long way."""
 _AFTER_BODY = re.compile(rb'\}\s*(?:,\s*"error"\s*:\s*null\s*)?\}\s*$')
 
 _GROUPS = r"\d{1,3}(?:[,._'\u00a0\u202f ]\d{3})+|\d+"
@@ -113,18 +115,20 @@ def _without_body(line: bytes) -> tuple[dict[str, Any], bytes] | None:
     An answer is parsed once and kept byte for byte. What is left of the line proves that the body was cut out whole:
     it is JSON with exactly that null where the body belongs.
     """
-    start, end = _BODY.search(line), _AFTER_BODY.search(line)
+    start, end = _BODY.search(line), _AFTER_BODY.search(line, max(0, len(line) - _LONGEST_END))
     if start is None or end is None or end.start() <= start.end():
         return None
     try:
-        entry = json.loads(line[: start.end()] + b"null" + line[end.start() :])
+        entry = json.loads((line[: start.end()] + b"null" + line[end.start() :]).decode())
         response = entry["response"]
         plain = response["body"] is None and response["status_code"] == 200
+        name = _text(entry["custom_id"])
     except (ValueError, LookupError, TypeError, RecursionError):
         return None
-    if not plain or not _text(entry.get("custom_id")):
+    if not plain or name is None:
         return None
-    return {**entry, "custom_id": _text(entry["custom_id"])}, line[start.end() : end.start()]
+    entry["custom_id"] = name
+    return entry, line[start.end() : end.start()]
 
 
 def _answered(batch: Batch, name: str, response: Mapping[str, Any], price: Price) -> Row:

@@ -267,19 +267,10 @@ _IS_OPEN = "AND x.outcome = 'started'"
 def _launch(row: Sequence[Any], body: bytes) -> Launch:
     (
         attempt, custom_id, batch, _, number, worker, at, reason, target,
-        digest, endpoint, model, attempts, artist_id, recipe, variant, tokens,
-    ) = row[:17]  # fmt: skip
+        digest, endpoint, model, attempts, artist_id, recipe, variant, tokens, *_,
+    ) = row  # fmt: skip
     request = Request(
-        request_hash=digest,
-        endpoint=endpoint,
-        model=model or "",
-        body=body,
-        artist_id=artist_id,
-        recipe=recipe,
-        variant=variant,
-        target=target or 0,
-        reason=reason or "",
-        input_tokens=tokens,
+        digest, endpoint, model or "", body, artist_id, recipe, variant, target or 0, reason or "", tokens,
         attempts=attempts,
-    )
+    )  # fmt: skip
     return Launch(request, number, worker or "", custom_id, at, batch, attempt)

@@ -114,6 +114,10 @@ class Store:
     def write(self, prepare: Callable[[], Step], meanwhile: Callable[[Step], None] = at_once) -> None:
         """A transaction whose larger part, the step that is prepared and the commit, `meanwhile` does: perhaps on another
         thread, while this one does other things than using the state. Durable when this returns."""
+        if meanwhile is at_once:
+            with self.transaction():
+                prepare()()
+            return
         connection = self.connection
 
         def finish() -> None:

@@ -10,8 +10,9 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import fields, replace
+from dataclasses import fields
 from itertools import islice
+from operator import add, attrgetter
 from pathlib import Path
 
 from bioforge.batching import BatchService, Row
@@ -34,6 +35,7 @@ _ABSENT = {
     BatchState.CANCELLED: ("cancelled", "the batch was cancelled before this request was answered"),
     BatchState.FAILED: ("batch_failed", "the provider broke the batch off"),
 }
+_NUMBERS = attrgetter(*(field.name for field in fields(Usage)))
 _MISSING = ("missing", "the batch ended without a word about this request")
 
 
@@ -43,7 +45,6 @@ class Account:
     def __init__(self, batch: Batch, service: BatchService, members: Members, judge: Judge, now: float) -> None:
         self.batch = batch
         self.counts: Counter[str] = Counter()
-        self.usage = Usage()
         self.cost_usd = 0.0
         self.unpriced = 0
         """Members whose price nobody told: answered without one, or perhaps paid for."""
@@ -52,6 +53,12 @@ class Account:
         self._judge = judge
         self.ended = batch.ended_at or now
         self._seen: set[str] = set()
+        self._used = [0] * len(fields(Usage))
+
+    @property
+    def usage(self) -> Usage:
+        """The sum over all answers so far."""
+        return Usage(*self._used)
 
     def read(self, path: Path) -> Iterator[list[Event]]:
         """The events of one result file, in groups; a group must be recorded before the next is asked for."""
@@ -104,8 +111,8 @@ class Account:
         self.counts["answered" if row.answer.problem is None else "unusable"] += 1
         self.cost_usd += row.answer.cost_usd or 0.0
         self.unpriced += row.answer.cost_usd is None
-        if row.answer.usage is not None:
-            self.usage = _sum(self.usage, row.answer.usage)
+        if (usage := row.answer.usage) is not None:
+            self._used = list(map(add, self._used, _NUMBERS(usage)))
 
     def _event(self, launch: Launch, row: Row) -> Event:
         seconds = max(0.0, self.ended - launch.at)
@@ -177,12 +184,6 @@ class Account:
             return {}
         numbered = enumerate(self._members.launches(self.batch.key), start=1)
         return {launch.client_request_id: by_line[line] for line, launch in numbered if line in by_line}
-
-
-def _sum(one: Usage, other: Usage) -> Usage:
-    return replace(
-        one, **{field.name: getattr(one, field.name) + getattr(other, field.name) for field in fields(Usage)}
-    )
 
 
 def told(counts: Mapping[str, int]) -> str:
