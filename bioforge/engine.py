@@ -7,10 +7,14 @@ from contextlib import closing
 from typing import Protocol
 
 from bioforge.aftermath import FAILURES, Aftermath
-from bioforge.events import Event, Stopped
+from bioforge.errors import NoSpaceError
+from bioforge.events import Event, Started, Stopped
 from bioforge.interfaces import Backend, Gauges, Work
 from bioforge.store import Store
 from bioforge.store.record import Recorder
+
+FULL = "full"
+"""Why a run is stopped whose state cannot grow any more."""
 
 
 class Watcher(Protocol):
@@ -32,14 +36,28 @@ def build(
     """Execute the work and keep everything that comes back. Returns why it stopped early, or None."""
     recorder = Recorder(store, run, name, provider)
     stopped: Stopped | None = None
+    full: NoSpaceError | None = None
     # closed at once when recording fails: nothing more may be sent that could not be kept
     with closing(recorder), closing(_Groups(backend.execute(work))) as groups:
         for received in groups:
-            events = [event for event in aftermath.check(received) if not _says_what_is_known(event)]
-            if events:
-                recorder.record(events, work.meanwhile)
-            watcher.show(aftermath.follow(events), work.gauges)
+            events: Sequence[Event] = [event for event in aftermath.check(received) if not _says_what_is_known(event)]
+            try:
+                if events:
+                    recorder.record(events, work.meanwhile)
+            except NoSpaceError as error:
+                outcomes: list[Event] = [event for event in events if not isinstance(event, Started)]
+                if (len(outcomes) < len(events) and not work.withdraws) or not store.free_room():
+                    raise
+                # nothing more is sent; what is in flight is awaited, since there is room for that now
+                full = error
+                work.stop.raise_level(FULL)
+                recorder.record(events := outcomes, work.meanwhile)
+            if full is None:
+                events = aftermath.follow(events)
+            watcher.show(events, work.gauges)
             stopped = next((event for event in events if isinstance(event, Stopped)), stopped)
+    if full is not None:
+        raise NoSpaceError(f"{full.message}; what was in flight was awaited and kept", full.hint)
     if stopped is None and aftermath.stopped is not None:
         stopped = aftermath.stopped
         watcher.show([stopped], work.gauges)
@@ -47,8 +65,8 @@ def build(
 
 
 def _says_what_is_known(event: Event) -> bool:
-    """Whether a backend only reports that it was stopped after too many failures."""
-    return isinstance(event, Stopped) and event.kind == FAILURES
+    """Whether a backend only reports that it was stopped as it was told to."""
+    return isinstance(event, Stopped) and event.kind in (FAILURES, FULL)
 
 
 class _Groups(Iterator[Sequence[Event]]):

@@ -82,6 +82,10 @@ class StateError(BioforgeError):
     exit_code = EXIT_USAGE
 
 
+class NoSpaceError(StateError):
+    """The disk is full, or does not take what is written."""
+
+
 class OutputError(BioforgeError):
     exit_code = EXIT_FAILED
 

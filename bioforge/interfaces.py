@@ -265,7 +265,8 @@ class Work:
     files that are in the way of nobody; `project` names the project in what is stored with the provider.
 
     `meanwhile` is a backend's to set, and the engine's to use: a group is stored through it, so that calls whose turn is
-    on the engine's own thread go on meanwhile. It returns when the step is done, and raises what the step raised.
+    on the engine's own thread go on meanwhile. It returns when the step is done, and raises what the step raised. So is
+    `withdraws`: that what was announced is not sent when a stop comes while the announcement is stored.
     """
 
     requests: Iterator[Request]
@@ -283,6 +284,7 @@ class Work:
     project: str = ""
     more: Callable[[], bool] = lambda: False
     meanwhile: Callable[[Step], None] = at_once
+    withdraws: bool = False
 
 
 class Backend(ABC):

@@ -23,6 +23,11 @@ from bioforge.store import Selection, Store, batches, runs, targets
 SMALLEST_BUDGET = 1e-9
 """US dollars: what is left when nothing is. Open batches are collected all the same; nothing more is sent."""
 
+ROOM_PER_CALL = 64 << 10
+LEAST_ROOM = 1 << 20
+MOST_ROOM = 64 << 20
+"""Bytes of the disk that are kept free for each call in flight, and at least, and at most."""
+
 
 def freeze(store: Store, run: int, order: Order, project: str) -> Selection:
     """The selection as it stays for this run and for resuming it.
@@ -72,6 +77,7 @@ class Sending:
         awaited = sum(batch.requests for batch in work.batches if batch.awaited)
         stopped = None
         runs.set_running(self.store, self.run)
+        self.store.keep_room(min(max(LEAST_ROOM, ROOM_PER_CALL * self.config.backend.concurrency), MOST_ROOM))
         self.watcher.start(plan.requests + awaited, own, lambda: work.gauges)
         try:
             for name, others in _of_others(plan.batches, own):

@@ -134,7 +134,7 @@ def drive(
     _SHORT_TURNS.__enter__()
     try:
         stop.subscribe(lanes.wake)
-        work.meanwhile = lanes.meanwhile
+        work.meanwhile, work.withdraws = lanes.meanwhile, True
         while True:
             now = clock()
             events: list[Event] = []
@@ -186,7 +186,7 @@ def drive(
             yield [_asked_to_stop(stop.reason, abandon)]
     finally:
         _SHORT_TURNS.__exit__()
-        work.meanwhile = at_once
+        work.meanwhile, work.withdraws = at_once, False
         work.gauges = window.gauges(clock())
         lanes.close(abandon)
 

@@ -12,7 +12,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
 
-from bioforge.errors import StateError
+from bioforge.errors import NoSpaceError, StateError
 from bioforge.interfaces import Step, at_once
 from bioforge.store.schema import APPLICATION_ID, migrations
 
@@ -35,6 +35,9 @@ _LONG_LOG = 8_000
 
 _READER_KB = 8_000
 """Of pages that are read once, in order; and of what is sorted at once, before it is put into files."""
+
+
+_PIECE = 1 << 20
 
 
 class Store:
@@ -86,6 +89,7 @@ class Store:
 
     def close(self) -> None:
         self.connection.close()
+        self.free_room()
         if self._lock is not None:
             self._lock.release()
             self._lock = None
@@ -175,6 +179,37 @@ class Store:
         finally:
             self.rows(f"PRAGMA cache_size = {before}")
 
+    def keep_room(self, size: int) -> None:
+        """Holds bytes of the disk for answers that arrive when it is full. Raises `NoSpaceError` when it is now."""
+        path = self._room
+        try:
+            if not path.exists() or path.stat().st_size < size:
+                with path.open("wb") as stream:
+                    for _ in range(0, size, _PIECE):
+                        stream.write(bytes(_PIECE))  # a hole would hold nothing
+                    stream.flush()
+                    os.fsync(stream.fileno())
+        except OSError as error:
+            self.free_room()
+            raise NoSpaceError(
+                f"{path}: {size / 1e6:.0f} MB cannot be kept free for answers: {error.strerror or error}",
+                "free some space and run again; nothing was sent",
+            ) from None
+
+    def free_room(self) -> bool:
+        """Gives the disk back what was kept. Returns whether there was anything."""
+        if self._lock is None:
+            return False
+        try:
+            self._room.unlink()
+        except OSError:
+            return False
+        return True
+
+    @property
+    def _room(self) -> Path:
+        return self.path.with_name(f"{self.path.name}-room")
+
     def rows(self, sql: str, parameters: Sequence[object] | dict[str, object] = ()) -> list[Any]:
         with _explained(self.path):
             return self.connection.execute(sql, parameters).fetchall()
@@ -218,7 +253,7 @@ def _explained(path: Path) -> Iterator[None]:
         if text == "interrupted":  # Ctrl-C came in the middle of a statement
             raise KeyboardInterrupt from None
         if "disk is full" in text or "disk I/O error" in text:
-            raise StateError(
+            raise NoSpaceError(
                 f"{path}: {text}", "free some space and run again; everything committed so far is kept"
             ) from None
         if "readonly" in text or "unable to open" in text:

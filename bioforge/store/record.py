@@ -61,11 +61,19 @@ class Recorder:
     def record(self, events: Sequence[Event], meanwhile: Callable[[Step], None] = at_once) -> None:
         """Durable when this returns. Events without a request need no record. `meanwhile`: what does the writing."""
         together = meanwhile is not at_once  # others run beside it
-        self._store.write(lambda: partial(self._write, self._changes(events), together), meanwhile)
+        changes = _Changes()
 
-    def _changes(self, events: Sequence[Event]) -> _Changes:
+        def prepare() -> Step:
+            self._gather(events, changes)
+            return partial(self._write, changes, together)
+
+        self._store.write(prepare, meanwhile)
+        for name in changes.closed:
+            self._open.pop(name, None)
+
+    def _gather(self, events: Sequence[Event], changes: _Changes) -> None:
         """What the events come to; what batches are is written at once."""
-        connection, changes = self._store.connection, _Changes()
+        connection = self._store.connection
         for event in events:
             match event:
                 case Started(launch):
@@ -86,7 +94,6 @@ class Recorder:
                     batches.save_limit(connection, self._provider, model, tokens)
                 case _:
                     pass
-        return changes
 
     def _write(self, changes: _Changes, together: bool) -> None:
         connection = self._store.connection
@@ -145,7 +152,7 @@ class Recorder:
     def _answered(
         self, changes: _Changes, launch: Launch, answer: Answer, seconds: float, request_id: str | None
     ) -> None:
-        attempt = launch.attempt or self._open.pop(launch.client_request_id)
+        attempt = self._attempt(changes, launch)
         response, self._next_response = self._next_response, self._next_response + 1
         request, usage, problem = launch.request, answer.usage, answer.problem
         digest = request.request_hash
@@ -180,8 +187,15 @@ class Recorder:
         else:
             changes.failed.append((FAILED, failure_text(why[0], why[2]), 1, digest))
 
+    def _attempt(self, changes: _Changes, launch: Launch) -> int:
+        """The row of an attempt that has ended."""
+        if launch.attempt:
+            return launch.attempt
+        changes.closed.append(launch.client_request_id)
+        return self._open[launch.client_request_id]
+
     def _failed(self, changes: _Changes, event: Failed) -> None:
-        attempt = event.launch.attempt or self._open.pop(event.launch.client_request_id)
+        attempt = self._attempt(changes, event.launch)
         failure, request, body = event.failure, event.launch.request, event.body
         digest = request.request_hash
         why = (failure.error_class, failure.code, failure.message)
@@ -224,5 +238,7 @@ class _Changes:
         self.attempts: list[Row] = []
         self.batched: list[Row] = []
         self.collected: list[BatchCollected] = []
+        self.closed: list[str] = []
+        """Attempts that are in flight no more."""
         self.shown = False
         """Whether results or failures are others than before."""
