@@ -9,15 +9,14 @@ or the events with their fields as a table, or what a plugin that is wrong makes
 from __future__ import annotations
 
 import ast
+import importlib
 import inspect
-import os
 import re
 import sqlite3
-import subprocess
 import sys
 import tempfile
-from collections.abc import Callable
-from contextlib import closing
+from collections.abc import Callable, Iterator
+from contextlib import chdir, closing, contextmanager
 from functools import cache
 from importlib.metadata import version
 from pathlib import Path
@@ -164,6 +163,8 @@ def events_of(_: str) -> str:
 @cache
 def said(name: str) -> str:
     """What the command of a mistake says on stderr, with the plugin installed as `bioforge-list` and no other."""
+    from bioforge.testing.processes import invoke
+
     plugin, command, more = MISTAKES[name]
     with tempfile.TemporaryDirectory() as folder:
         root = Path(folder)
@@ -174,14 +175,23 @@ def said(name: str) -> str:
         (about / "entry_points.txt").write_text("[bioforge]\nlist = bioforge_list\n")
         (root / "bioforge.toml").write_text(_LIST.format(more=more))
         (root / "painters.list").write_text("Hilma af Klint\nEl Anatsui\n")
-        environment = {**os.environ, "PYTHONPATH": folder, "BIOFORGE_LOAD_PLUGINS": "list", "NO_COLOR": "1"}
-        environment |= dict.fromkeys(("OPENAI_BASE_URL", "OPENAI_MODEL", "PYTHONDEVMODE", "BIOFORGE_DEBUG"), "")
-        ran = subprocess.run(
-            [sys.executable, "-P", "-m", "bioforge", command], cwd=root, env=environment, capture_output=True, text=True
-        )
-    assert ran.returncode, f"{name}: nothing was wrong"
-    assert "Traceback" not in ran.stderr, ran.stderr
-    return ran.stderr
+        with _found(folder), chdir(root):
+            ran = invoke(command, env={"BIOFORGE_LOAD_PLUGINS": "list"})
+    assert ran.code, f"{name}: nothing was wrong"
+    assert "Traceback" not in ran.err, ran.err
+    return ran.err
+
+
+@contextmanager
+def _found(folder: str) -> Iterator[None]:
+    """What is installed in this folder is found first, and forgotten again."""
+    sys.path.insert(0, folder)
+    importlib.invalidate_caches()
+    try:
+        yield
+    finally:
+        sys.path.remove(folder)
+        sys.modules.pop("bioforge_list", None)
 
 
 def mistake_of(name: str) -> str:

@@ -31,6 +31,7 @@ __all__ = [
     "Ran",
     "program",
     "program_on_a_small_disk",
+    "script",
     "wait_until",
 ]
 
@@ -133,3 +134,9 @@ def program(*arguments: str) -> None:
 
     sys.argv = ["bioforge", *arguments]
     COMMAND()
+
+
+def script(code: str) -> None:
+    """A program of somebody who uses the library, as `python -c` begins it."""
+    sys.argv = ["-c"]
+    exec(compile(code, "<string>", "exec"), {"__name__": "__main__"})

@@ -9,6 +9,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from processes import Child, script
 from projects import ProjectFolder
 from pydantic import BaseModel
 
@@ -25,7 +26,15 @@ def scripts(text: str) -> list[str]:
     return re.findall(r"^```python\n(.*?)^```$", text, re.DOTALL | re.MULTILINE)
 
 
+def forked(code: str, folder: Path) -> list[str]:
+    """What a program says that finds everything imported."""
+    ran = Child(folder, script, (code,)).end().ok()
+    assert ran.err == ""
+    return ran.out.splitlines()
+
+
 def run(script: str, folder: Path) -> list[str]:
+    """What it says in an interpreter of its own."""
     ran = subprocess.run(
         [sys.executable, "-W", "error", "-c", script],
         cwd=folder,
@@ -42,7 +51,7 @@ def run(script: str, folder: Path) -> list[str]:
 def test_the_script_of_the_readme_runs_and_pays_once(tmp_path: Path) -> None:
     (script,) = scripts(README)
     assert len([line for line in script.splitlines() if line.strip()]) <= 15
-    first, second = run(script, tmp_path), run(script, tmp_path)
+    first, second = run(script, tmp_path), forked(script, tmp_path)
     assert first[0].startswith("Simulated summary")
     assert first[0] == second[0]
     born, cached = first[1].split()
@@ -52,10 +61,10 @@ def test_the_script_of_the_readme_runs_and_pays_once(tmp_path: Path) -> None:
 
 def test_the_scripts_of_the_page_run(project: ProjectFolder) -> None:
     one, provider, many, of_project = scripts(PAGE)
-    assert run(one, project.root)[0].startswith("Simulated answer")
-    assert run(provider, project.root) == [], "nothing is opened before the first call"
-    assert len(run(many.replace("1000", "30"), project.root)) == 30
-    lines = run(of_project.replace('"bioforge.toml"', f"{str(project.root / 'bioforge.toml')!r}"), project.root)
+    assert forked(one, project.root)[0].startswith("Simulated answer")
+    assert forked(provider, project.root) == [], "nothing is opened before the first call"
+    assert len(forked(many.replace("1000", "30"), project.root)) == 30
+    lines = forked(of_project.replace('"bioforge.toml"', f"{str(project.root / 'bioforge.toml')!r}"), project.root)
     assert lines[0].startswith("4 ")
     assert len(lines) >= 6
 

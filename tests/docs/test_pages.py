@@ -7,8 +7,6 @@ import importlib.util
 import json
 import re
 import shlex
-import subprocess
-import sys
 import tomllib
 from collections import Counter
 from collections.abc import Iterator
@@ -18,6 +16,7 @@ from types import ModuleType
 from typing import Any
 
 import pytest
+from processes import Child, script
 from projects import ProjectFolder, command_line
 
 from bioforge import batching, plan
@@ -453,9 +452,7 @@ def test_charged_faults_are_charged_as_the_page_says() -> None:
 
 def test_the_program_with_another_client_runs(tmp_path: Path) -> None:
     (code,) = blocks(read("simulator.md"), "python")
-    ran = subprocess.run([sys.executable, "-W", "error", "-c", code], cwd=tmp_path, capture_output=True, text=True)
-    assert ran.returncode == 0, ran.stderr
-    assert ran.stdout.startswith("Simulated answer")
+    assert Child(tmp_path, script, (code,)).end().ok().out.startswith("Simulated answer")
 
 
 def test_every_path_of_the_simulator_is_documented() -> None:
@@ -535,9 +532,7 @@ def test_the_words_for_programs_are_those_of_the_code() -> None:
 
 def test_the_program_without_a_project_runs(tmp_path: Path) -> None:
     (code,) = blocks(read("batches.md"), "python")
-    ran = subprocess.run([sys.executable, "-W", "error", "-c", code], cwd=tmp_path, capture_output=True, text=True)
-    assert ran.returncode == 0, ran.stderr
-    lines = sorted(ran.stdout.splitlines())
+    lines = sorted(Child(tmp_path, script, (code,)).end().ok().out.splitlines())
     assert lines[0].startswith("Björk Simulated answer")
     assert lines[1].endswith("server_error again")
     assert len(lines) == 2

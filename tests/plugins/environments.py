@@ -6,15 +6,16 @@ import base64
 import hashlib
 import os
 import subprocess
+import sys
 import sysconfig
 import tomllib
 import venv
 import zipfile
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from textwrap import dedent
 
-from processes import ENVIRONMENT, Ran
+from processes import ENVIRONMENT, Child, Ran, program
 
 READER = """
     from bioforge.plugin import Artist, hookimpl
@@ -92,13 +93,17 @@ def _hash(text: str) -> str:
 
 
 class Environment:
-    """An environment of its own that also sees what the tests' own has, bioforge above all. There is no index."""
+    """An environment of its own that also sees what the tests' own has, bioforge above all. There is no index.
+
+    A command of bioforge is forked with everything imported, and looks at this environment. Interpreters that it starts
+    itself, for pip and to see what is there, are the environment's own.
+    """
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
         venv.create(folder, with_pip=False, symlinks=True)
         self.site = Path(sysconfig.get_path("purelib", vars={"base": str(folder)}))
-        outer = {sysconfig.get_path("purelib"), sysconfig.get_path("platlib")}
+        self._outer = outer = {sysconfig.get_path("purelib"), sysconfig.get_path("platlib")}
         lines = (f"import site; site.addsitedir({path!r})\n" for path in sorted(outer))
         (self.site / "outer.pth").write_text("".join(lines), "utf-8")
         self.python = folder / "bin" / "python"
@@ -108,13 +113,7 @@ class Environment:
         ran = subprocess.run(
             [str(self.python), "-m", *words],
             cwd=cwd or self.folder,
-            env={
-                **{name: value for name, value in os.environ.items() if not name.startswith(("PIP_", "PYTHON"))},
-                **ENVIRONMENT,
-                "PIP_NO_INDEX": "1",
-                "PIP_CONFIG_FILE": os.devnull,
-                **(env or {}),
-            },
+            env=self._variables(env),
             stdin=subprocess.DEVNULL,
             capture_output=True,
             text=True,
@@ -128,7 +127,18 @@ class Environment:
         return self.run("pytest", "-p", "no:cacheprovider", "-p", "no:randomly", cwd=project)
 
     def bioforge(self, *words: str, cwd: Path | None = None, env: Mapping[str, str] | None = None) -> Ran:
-        return self.run("bioforge", *words, cwd=cwd, env=env)
+        """A command as one that lives in this environment."""
+        paths = [str(path) for path in (self.python, self.site)]
+        return Child(cwd or self.folder, _inside, (*paths, self._outer, self._variables(env), words)).end()
+
+    def _variables(self, more: Mapping[str, str] | None) -> dict[str, str]:
+        return {
+            **{name: value for name, value in os.environ.items() if not name.startswith(("PIP_", "PYTHON"))},
+            **ENVIRONMENT,
+            "PIP_NO_INDEX": "1",
+            "PIP_CONFIG_FILE": os.devnull,
+            **(more or {}),
+        }
 
     def without(self, module: str) -> None:
         """Nothing finds this module here any more."""
@@ -143,3 +153,14 @@ class Environment:
         (info / "REQUESTED").touch()
         with (info / "RECORD").open("a", encoding="utf-8") as record:
             record.write(f"{info.name}/REQUESTED,,\n")
+
+
+def _inside(python: str, site: str, outer: set[str], variables: Mapping[str, str], words: Sequence[str]) -> None:
+    """The command line as this interpreter begins it, which finds what is in `site` before what is in the outer ones."""
+    os.environ.clear()
+    os.environ.update(variables)
+    sys.executable = python
+    sys.path.insert(min(place for place, path in enumerate(sys.path) if path in outer), site)
+    with open(os.devnull) as nobody:
+        os.dup2(nobody.fileno(), 0)
+    program(*words)
