@@ -82,11 +82,8 @@ def test_killed_at_random_moments_and_resumed(project: ProjectFolder, backend: s
 
 def test_after_kill_an_unclear_request_is_not_asked_again_when_the_project_says_so(project: ProjectFolder) -> None:
     project.configure(**{"first_delay = 0.001": "first_delay = 0.001\nmaybe_paid = false"})
-    with project.start("run") as process:
-        wait_until(lambda: project.charged() >= 20 or process.poll() is not None, "20 answers")
-        process.kill()
-        process.communicate()
-    resumed = project.process("resume")
+    _kill_when_charged(project, project.begin("run"), 20)
+    resumed = project.command("resume")
     unclear = project.value("SELECT count(*) FROM results WHERE state = 'maybe paid'")
     assert unclear == project.value("SELECT count(*) FROM attempts WHERE paid = 'maybe'")
     assert resumed.code == (1 if unclear else 0), resumed.err

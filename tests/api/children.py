@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import runpy
 import sys
 from pathlib import Path
 
@@ -17,6 +18,12 @@ def ask_many(base_url: str, state: Path, backend: str, number: int) -> None:
     with Client(config, state=state) as client:
         for outcome in client.generate_many_sync(f"Artist {place}" for place in range(number)):
             outcome.unwrap()
+
+
+def evaluate(state: Path) -> None:
+    """The script of the examples, as it stands there."""
+    sys.argv = [str(EXAMPLE), str(state)]
+    runpy.run_path(str(EXAMPLE), run_name="__main__")
 
 
 def evaluate_slowly(state: Path) -> None:

@@ -260,21 +260,28 @@ def test_export_by_recipe_and_of_former_recipes(project: ProjectFolder) -> None:
     assert len(records(project.run("export", "--all").ok().out)) == 8
 
 
-def test_export_into_a_pipe_that_closes(project: ProjectFolder) -> None:
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ("export",),
+        pytest.param(("export", "-F", "csv"), marks=pytest.mark.slow),
+        pytest.param(("status",), marks=pytest.mark.slow),
+    ],
+)
+def test_export_into_a_pipe_that_closes(project: ProjectFolder, arguments: tuple[str, ...]) -> None:
     many(project, 300)
     project.run("run").ok()
-    for arguments in (("export",), ("export", "-F", "csv"), ("status",)):
-        command = subprocess.run(
-            ["bash", "-c", 'set -o pipefail; "$@" | head -n 1', "-", sys.executable, "-m", "bioforge", *arguments],
-            cwd=project.root,
-            env={**os.environ, **ENVIRONMENT},
-            capture_output=True,
-            text=True,
-            timeout=60,
-        )
-        assert command.stderr == "", "no traceback, no complaint"
-        assert command.stdout.count("\n") == 1
-        assert command.returncode in (0, 1)
+    command = subprocess.run(
+        ["bash", "-c", 'set -o pipefail; "$@" | head -n 1', "-", sys.executable, "-m", "bioforge", *arguments],
+        cwd=project.root,
+        env={**os.environ, **ENVIRONMENT},
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
+    assert command.stderr == "", "no traceback, no complaint"
+    assert command.stdout.count("\n") == 1
+    assert command.returncode in (0, 1)
 
 
 def test_a_reader_of_texts_that_leaves_does_not_stop_the_run(project: ProjectFolder) -> None:

@@ -549,7 +549,9 @@ serve(options, port=0, ready=lambda server: print(server.base_url, flush=True))
 """
 
 
-@pytest.mark.parametrize("least", [1, 700, 1400])
+@pytest.mark.parametrize(
+    "least", [pytest.param(1, marks=pytest.mark.slow), 700, pytest.param(1400, marks=pytest.mark.slow)]
+)
 def test_a_killed_server_executes_no_line_twice(connect, tmp_path, least):
     data, ledger = tmp_path / "data", tmp_path / "ledger"
     command = [sys.executable, "-c", SERVE, str(data), str(ledger), "1.5"]
