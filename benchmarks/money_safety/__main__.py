@@ -76,7 +76,7 @@ def played(adapter: Adapter, story: Scenario, repeats: int) -> list[dict[str, An
 def play(adapter: Adapter, story: Scenario, repeat: int) -> dict[str, Any]:
     before = time.perf_counter()
     try:
-        with Staging(adapter, story.options, repeat, story.name) as stage:
+        with Staging(adapter, story.options, repeat, story.name, story.disk) as stage:
             stage.hopeless = story.hopeless
             story.play(stage)
             found = stage.report()

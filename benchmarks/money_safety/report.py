@@ -78,7 +78,6 @@ def _page(results: dict[str, Any]) -> Iterator[str]:
     yield words.OURS
     yield _named(cells)
     yield from _ours(cells)
-    yield words.FINDINGS
     yield words.OTHERS
     yield "\n## What each scenario does\n"
     yield words.STAGE

@@ -10,7 +10,7 @@ from typing import Any
 
 from adapters.bioforge import Bioforge
 from gate import MOMENTS, Strike
-from stage import HERE, ROWS, Stage, Staging, biggest, make_read_only, make_writable
+from stage import HERE, ROWS, Stage, Staging, biggest, make_read_only, make_writable, used
 
 Play = Callable[[Stage], None]
 
@@ -29,6 +29,8 @@ class Scenario:
     """Beginning of the names of the tools it is for."""
     hopeless: int = 0
     """Rows that nothing can answer."""
+    disk: int = 0
+    """Bytes of a file system of its own for the tool's folder, where one can be had; 0: it needs none."""
 
     @property
     def what(self) -> str:
@@ -46,10 +48,11 @@ def scenario(
     random: bool = False,
     only: str = "",
     hopeless: int = 0,
+    disk: int = 0,
     **options: Any,
 ) -> Callable[[Play], Play]:
     def register(play: Play) -> Play:
-        ALL[name] = Scenario(name, title, play, tuple(kinds.split()), options, random, only, hopeless)
+        ALL[name] = Scenario(name, title, play, tuple(kinds.split()), options, random, only, hopeless, disk)
         return play
 
     return register
@@ -181,21 +184,29 @@ def items(stage: Stage) -> None:
     stage.finish()
 
 
-@scenario("disk-full", "disk full", random=True)
+@scenario("disk-full", "disk full", random=True, disk=256 << 20)
 def disk_full(stage: Stage) -> None:
-    """No file can grow beyond a size (RLIMIT_FSIZE) that lies between what the largest one has at the first request of a
-    clean run and at the last one, or, in each third play, at a third of the first: full before anything was sent. Then
-    there is room."""
+    """The folder is a file system of its own, and is filled up but for a part of what a clean run takes there between its
+    first request and its end, or, in each third play, of what it takes before the first one: full before anything was
+    sent. Then there is room. (Who is not root gets a limit for each file instead, by RLIMIT_FSIZE.)"""
+    measure = used if stage.own_disk else biggest
     sizes: list[int] = []
-    with Staging(stage.adapter, {}, 0) as calm:
-        calm.gate.watch = lambda seen: sizes.append(biggest(calm.folder))
+    with Staging(stage.adapter, {}, 0, disk=ALL["disk-full"].disk) as calm:
+        before = measure(calm.folder)
+        calm.gate.watch = lambda seen: sizes.append(measure(calm.folder))
         calm.run()
-        sizes.append(biggest(calm.folder))
+        sizes.append(measure(calm.folder))
     first, most = sizes[0], max(sizes)
     part = (0.5, 0.2, None, 0.8, 0.35)[stage.repeat % 5]
-    limit = first // 3 if part is None else first + int(part * (most - first))
+    limit = before + (first - before) // 3 if part is None else first + int(part * (most - first))
     stage.notes["bytes"] = [first, limit, most]
-    stage.run(f"fsize={limit}")
+    if not stage.own_disk:
+        stage.run(f"fsize={limit}")
+    else:
+        filler = stage.folder / "filler"
+        filler.write_bytes(bytes(max(0, ALL["disk-full"].disk - limit)))
+        stage.run()
+        filler.unlink()
     stage.finish()
 
 

@@ -55,6 +55,8 @@ class Stage:
     notes: dict[str, Any] = field(default_factory=dict)
     hopeless: int = 0
     """Rows that nothing can answer."""
+    own_disk: bool = False
+    """Whether the folder is a file system of its own, which can be filled."""
     _children: list[subprocess.Popen[bytes]] = field(default_factory=list)
     _lock: threading.Lock = field(default_factory=threading.Lock)
 
@@ -217,8 +219,12 @@ class Stage:
 class Staging:
     """Everything a cell needs, begun and ended: `with Staging(adapter, options, repeat) as stage`."""
 
-    def __init__(self, adapter: Adapter, options: Mapping[str, Any], repeat: int, name: str = "") -> None:
-        self._adapter, self._options, self._repeat = adapter, dict(options), repeat
+    def __init__(
+        self, adapter: Adapter, options: Mapping[str, Any], repeat: int, name: str = "", disk: int = 0
+    ) -> None:
+        """`disk`: bytes of a file system of its own for the tool's folder, where one can be had."""
+        self._adapter, self._options, self._repeat, self._disk = adapter, dict(options), repeat, disk
+        self._mounted = False
         self._seed = f"{adapter.name}:{name}:{repeat}"
         self._temporary = tempfile.TemporaryDirectory(prefix="money-", ignore_cleanup_errors=True)
         self._server: ServerProcess | None = None
@@ -229,6 +235,8 @@ class Staging:
         root = Path(self._temporary.name)
         folder = root / "job"
         folder.mkdir()
+        if self._disk:
+            self._mounted = mounted(folder, self._disk)
         # Many fine draws from few repeats: neither the rows' faults nor the moments are the same twice.
         options = {"latency": 0.1, "latency_sigma": 0.3, "batch_seconds": 1.0, "seed": self._repeat, **self._options}
         self._server = ServerProcess(root / "server", options)
@@ -236,6 +244,7 @@ class Staging:
         self._gate.__enter__()
         self._gate.upstream = self._server.url
         stage = Stage(self._adapter, folder, self._server, self._gate, random.Random(self._seed), self._repeat)
+        stage.own_disk = self._mounted
         stage.prepare()
         self._stage = stage
         return stage
@@ -250,6 +259,8 @@ class Staging:
         self._gate.__exit__()
         self._server.stop()
         make_writable(self._stage.folder)
+        if self._mounted:
+            subprocess.run(["umount", "--lazy", str(self._stage.folder)], check=True)
         self._temporary.cleanup()
 
     def __call__(self) -> Self:
@@ -267,6 +278,18 @@ def made_rows(number: int) -> list[Row]:
 
 def made_row(place: int) -> Row:
     return Row(f"r{place:04}", f"Artist r{place:04}", f"painter, active {1850 + place}")
+
+
+def mounted(folder: Path, size: int) -> bool:
+    """A file system of so many bytes in a folder; only root can have one. Says whether it is there."""
+    mount = ["mount", "-t", "tmpfs", "-o", f"size={size}", "tmpfs", str(folder)]
+    return os.geteuid() == 0 and not subprocess.run(mount, capture_output=True, check=False).returncode
+
+
+def used(folder: Path) -> int:
+    """Bytes that are taken of the file system a folder is in."""
+    disk = os.statvfs(folder)
+    return (disk.f_blocks - disk.f_bfree) * disk.f_frsize
 
 
 def biggest(folder: Path) -> int:

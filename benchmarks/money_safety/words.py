@@ -63,11 +63,6 @@ OURS = """`audit` is what bioforge itself says at the end. Each charge whose ans
 the id that went out with the request: it has to be there as paid or maybe paid.
 """
 
-FINDINGS = """
-What is in **disk full** could be had: an answer that arrives when nothing can be written any more is received and cannot be
-kept. It is at most one for each call in flight, since nothing more is sent then, and counted as maybe paid.
-"""
-
 OTHERS = """
 ## What was seen of the others
 
@@ -98,7 +93,7 @@ NOT_RUN = """
 - Moments are random, and few. They are as fine as this machine lets a process die; on a busy one, answers take long to
   become durable, and what was handed over in the last quarter of a second is forgiven to everybody.
 - Thirty rows say nothing about a million.
-- The clock jumps for `time.time` only, by a `sitecustomize` in `PYTHONPATH`; a full disk is a limit for each file.
+- The clock jumps for `time.time` only, by a `sitecustomize` in `PYTHONPATH`; a full disk is one in memory (tmpfs).
 - bioforge asks by the Responses API, the others by chat completions, except batchor; there an answer has no items.
 - The simulator is bioforge's own. It insists on a file name for uploads, which curator does not give: the proxy adds it.
 - instructor was not run: it keeps nothing from one run to the next, so there is nothing to go on with. llm-batch-py knows
