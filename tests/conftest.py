@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -15,11 +16,15 @@ from bioforge.simulator import Simulator, SimulatorOptions
 pytest_plugins = ["bioforge.testing"]
 
 os.environ.update(ISOLATION)
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    # A shell begins what is to run beside it so, and each process of a test would be as deaf.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.fixture
 def server() -> Iterator[Simulator]:
-    with Simulator(SimulatorOptions()) as running:
+    """It answers at once, batches too."""
+    with Simulator(SimulatorOptions(batch_seconds=0)) as running:
         yield running
 
 
