@@ -43,7 +43,7 @@ class TestLosses(BackendBench):
         return RayBackend
 
     def test_a_worker_is_killed_and_replaced(self, joined: Any) -> None:
-        self.serve(latency=0.2)
+        self.serve(latency=0.2, latency_sigma=0.5)  # so that there is always somebody in the middle
 
         def kill() -> None:
             os.kill(min(workers_below(*raylets(joined))), signal.SIGKILL)
@@ -58,7 +58,7 @@ class TestLosses(BackendBench):
         assert f"with {len(lost(recorded))} calls in flight" in notice.message
 
     def test_who_wants_nothing_asked_twice_gets_it(self, joined: Any) -> None:
-        self.serve(latency=0.2)
+        self.serve(latency=0.2, latency_sigma=0.5)  # so that there is always somebody in the middle
 
         def kill() -> None:
             os.kill(min(workers_below(*raylets(joined))), signal.SIGKILL)
@@ -71,7 +71,7 @@ class TestLosses(BackendBench):
         recorded.check(self.server.charged())
 
     def test_all_workers_are_killed_at_once(self, joined: Any) -> None:
-        self.serve(latency=0.2)
+        self.serve(latency=0.2, latency_sigma=0.5)  # so that there is always somebody in the middle
 
         def kill() -> None:
             for pid in workers_below(*raylets(joined)):
@@ -85,7 +85,7 @@ class TestLosses(BackendBench):
     def test_a_node_is_lost(self, joined: Any) -> None:
         """Its worker is begun again on a node that is left."""
         self.options = {**self.options, "resources": {"spot": 1.0}}
-        self.serve(latency=0.2)
+        self.serve(latency=0.2, latency_sigma=0.5)  # so that there is always somebody in the middle
         nodes = [joined.add_node(**NODE, resources={"spot": 2}) for _ in range(2)]
         try:
             recorded = self.run(
@@ -105,7 +105,7 @@ class TestLosses(BackendBench):
     def test_nobody_is_left_and_nobody_can_come(self, joined: Any) -> None:
         """The only node with what a worker needs is gone: what still waits was not sent, and the run stops."""
         self.options = {**self.options, "resources": {"rare": 1.0}, "workers": 1, "start_seconds": 20.0}
-        self.serve(latency=0.2)
+        self.serve(latency=0.2, latency_sigma=0.5)  # so that there is always somebody in the middle
         node = joined.add_node(**NODE, resources={"rare": 1})
         begun = threading.Event()
 
