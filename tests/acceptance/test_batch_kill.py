@@ -38,6 +38,12 @@ def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> Facts:
         return facts
 
 
+def every(few: int, all_of_them: int = 1) -> pytest.MarkDecorator:
+    """How many moments a walk goes on by: few are tried by default, and all by `-m slow`. An odd number goes on in both ways
+    in turn."""
+    return pytest.mark.parametrize("stride", [few, pytest.param(all_of_them, marks=pytest.mark.slow)])
+
+
 def going_on(place: int) -> str:
     """Both ways of going on, in turn."""
     return ("resume", "run")[place % 2]
@@ -69,7 +75,8 @@ def struck(project: BatchWorld, proxy: KillingProxy, call: int, moment: Moment, 
 # ------------------------------------------------------------------------------------------------- killed, at any moment
 
 
-def test_killed_after_any_group_of_events_it_goes_on(tmp_path: Path, undisturbed: Facts) -> None:
+@every(3)
+def test_killed_after_any_group_of_events_it_goes_on(tmp_path: Path, undisturbed: Facts, stride: int) -> None:
     def step(group: int) -> bool:
         with world(tmp_path / str(group)) as project:
             ran = project.until(group)
@@ -80,11 +87,14 @@ def test_killed_after_any_group_of_events_it_goes_on(tmp_path: Path, undisturbed
             ran.ok()
             return False
 
-    assert walk(step, start=0) > 12, "fewer moments than there are steps"
+    assert walk(step, start=0, stride=stride) > 12, "fewer moments than there are steps"
 
 
+@every(3)
 @pytest.mark.parametrize("moment", ["before", "after"])
-def test_killed_at_any_call_to_the_provider_it_goes_on(tmp_path: Path, undisturbed: Facts, moment: Moment) -> None:
+def test_killed_at_any_call_to_the_provider_it_goes_on(
+    tmp_path: Path, undisturbed: Facts, moment: Moment, stride: int
+) -> None:
     def step(call: int) -> bool:
         with proxied(tmp_path / str(call)) as (project, proxy):
             ran = struck(project, proxy, call, moment, Child.kill)
@@ -95,7 +105,7 @@ def test_killed_at_any_call_to_the_provider_it_goes_on(tmp_path: Path, undisturb
             ran.ok()
             return False
 
-    assert walk(step) > 8, "fewer calls than an upload, a creation, a look and a download for each batch"
+    assert walk(step, stride=stride) > 8, "fewer calls than an upload, a creation, a look and a download for each batch"
 
 
 @pytest.mark.parametrize("seed", range(4))
@@ -111,7 +121,8 @@ def test_killed_twice_in_a_row_it_goes_on(tmp_path: Path, undisturbed: Facts, se
         project.assert_undisturbed(undisturbed)
 
 
-def test_killed_on_a_day_when_everything_goes_wrong_it_goes_on(tmp_path: Path, undisturbed: Facts) -> None:
+@every(15, 5)
+def test_killed_on_a_day_when_everything_goes_wrong_it_goes_on(tmp_path: Path, undisturbed: Facts, stride: int) -> None:
     def step(group: int) -> bool:
         with world(tmp_path / str(group), batch_script=BAD_DAY, batch_token_refusal="create") as project:
             ran = project.until(group)
@@ -127,7 +138,7 @@ def test_killed_on_a_day_when_everything_goes_wrong_it_goes_on(tmp_path: Path, u
             project.assert_clean_audit()
             return True
 
-    assert walk(step, start=3, stride=5) > 30, "fewer moments than such a day has"
+    assert walk(step, start=3, stride=stride) > 30, "fewer moments than such a day has"
 
 
 @pytest.mark.parametrize("artists", [1, GROUP + 1])
@@ -173,7 +184,8 @@ def test_killed_while_everything_is_made_again_it_is_made_again_once(tmp_path: P
 # ------------------------------------------------------------------------------------------- interrupted, at any moment
 
 
-def test_ctrl_c_at_any_call_leaves_in_order_and_it_goes_on(tmp_path: Path, undisturbed: Facts) -> None:
+@every(3)
+def test_ctrl_c_at_any_call_leaves_in_order_and_it_goes_on(tmp_path: Path, undisturbed: Facts, stride: int) -> None:
     """The call during which it comes has no answer either."""
 
     def step(call: int) -> bool:
@@ -188,7 +200,7 @@ def test_ctrl_c_at_any_call_leaves_in_order_and_it_goes_on(tmp_path: Path, undis
             project.assert_undisturbed(undisturbed)
             return True
 
-    assert walk(step) > 8
+    assert walk(step, stride=stride) > 8
 
 
 @pytest.mark.parametrize("call", [1, 2, 6])

@@ -63,12 +63,14 @@ def test_what_is_installed_already_is_said_with_what_it_brings(environment: Envi
     assert ran.out == "installed bioforge-names 0.2.0 (was 0.1.0): readers names\n"
 
 
+@pytest.mark.slow
 def test_what_the_environment_leaves_out_is_installed_and_noted(environment: Environment, tmp_path: Path) -> None:
     ran = environment.bioforge("install", str(plugin(tmp_path, "bioforge-names")), env={"BIOFORGE_LOAD_PLUGINS": ""})
     assert ran.ok().out == "installed bioforge-names 0.1.0: readers names\n"
     assert "note: BIOFORGE_LOAD_PLUGINS is '', which leaves bioforge-names out" in ran.err
 
 
+@pytest.mark.slow
 def test_names_come_from_an_index_and_options_go_to_pip(environment: Environment, tmp_path: Path) -> None:
     plugin(tmp_path / "index", "bioforge-names")
     ran = environment.bioforge("install", "-q", "bioforge-names", "--", "--find-links", str(tmp_path / "index")).ok()
@@ -87,6 +89,7 @@ def test_a_plugin_that_does_not_load_is_told_with_the_way_out(environment: Envir
     assert environment.bioforge("plugins").ok().err == ""
 
 
+@pytest.mark.slow
 def test_a_plugin_without_anything_in_it_is_an_error(environment: Environment, tmp_path: Path) -> None:
     ran = environment.bioforge("install", str(plugin(tmp_path, "bioforge-empty", "BIOFORGE_API = 1")))
     assert (ran.code, ran.out) == (1, "")

@@ -151,6 +151,7 @@ def test_a_name_that_two_claim_is_nobodys_and_an_error_where_it_is_used(
     assert "2 requests to send" in environment.bioforge("plan", cwd=folder, env=one).ok().out
 
 
+@pytest.mark.slow
 def test_installing_a_second_of_a_name_is_told(environment: Environment, tmp_path: Path) -> None:
     environment.add(plugin(tmp_path, "bioforge-names"))
     ran = environment.bioforge("install", str(plugin(tmp_path, "bioforge-other")))

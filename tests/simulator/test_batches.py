@@ -617,6 +617,7 @@ def test_an_entry_that_a_crash_cut_off_is_written_anew(connect, tmp_path):
     assert ids(found) == [f"r-{number}" for number in range(10)]
 
 
+@pytest.mark.slow
 def test_fifty_thousand_lines_are_answered(server, client):
     batch = run(client, lines([{"model": "m", "input": f"Artist {number}"} for number in range(MAX_LINES)]))
     assert batch.request_counts.completed == MAX_LINES
