@@ -14,13 +14,14 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import suppress
+from contextlib import closing, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from random import Random
 from shutil import rmtree
 from tempfile import TemporaryDirectory
 
+from bioforge.backends.batches.beside import Beside
 from bioforge.backends.batches.calls import Calls, Clock, Groups, Halted, Left
 from bioforge.backends.batches.collecting import Account, told
 from bioforge.backends.batches.filling import Filling
@@ -29,7 +30,7 @@ from bioforge.backends.batches.packing import enqueued
 from bioforge.backends.batches.submitting import Doubt, Submitter, out_of_sight, undecided
 from bioforge.batching import BatchService, CallError, FileBatchService, Row
 from bioforge.events import BatchChanged, BatchCollected, Event, Failed, Launch, LimitLearned, Noticed, Stopped
-from bioforge.interfaces import Gauges, Work
+from bioforge.interfaces import Gauges, Work, at_once
 from bioforge.model import UNSUBMITTED, Batch, BatchState, Failure, Paid
 from bioforge.window.budget import Price
 from bioforge.wording import counted
@@ -405,11 +406,13 @@ class BatchDriver:
             gone = error.failure.http_status in (404, 410) and self._wall() - account.ended > KEPT
             return gone
         try:
-            for group in account.read(path):
-                if self._work.stop.level > 1:
-                    raise Left
-                yield self._noted(group)
+            with closing(Beside(account.look_ahead, lambda: account.more)) as self._work.meanwhile:
+                for group in account.read(path):
+                    if self._work.stop.level > 1:
+                        raise Left
+                    yield self._noted(group)
         finally:
+            self._work.meanwhile = at_once
             path.unlink(missing_ok=True)
         return True
 

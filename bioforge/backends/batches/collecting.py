@@ -14,6 +14,7 @@ from dataclasses import fields
 from itertools import islice
 from operator import add, attrgetter
 from pathlib import Path
+from typing import BinaryIO
 
 from bioforge.batching import BatchService, Row
 from bioforge.events import Event, Failed, Launch, StrayLine, Succeeded, Unusable
@@ -26,6 +27,9 @@ fall in them, so that few large groups cost much less than many small ones."""
 
 GROUP_BYTES = 6_000_000
 """Bytes of lines that become durable together: what a group takes in memory is a few times that."""
+
+_Line = tuple[Row, int, int]
+"""What a line says, and where it begins and ends in its file."""
 
 Judge = Callable[[Launch, Row], bool]
 """Whether a failure is the last word on its request."""
@@ -53,6 +57,8 @@ class Account:
         self._judge = judge
         self.ended = batch.ended_at or now
         self._seen: set[str] = set()
+        self._pages: Iterator[list[_Line]] | None = None
+        self._ahead: list[_Line] | Exception | None = None
         self._used = [0] * len(fields(Usage))
 
     @property
@@ -63,28 +69,55 @@ class Account:
     def read(self, path: Path) -> Iterator[list[Event]]:
         """The events of one result file, in groups; a group must be recorded before the next is asked for."""
         with path.open("rb") as stream:
-            page: list[bytes] = []
-            size = 0
-            for line in stream:
-                if not line.strip():
-                    continue
-                page.append(line)
-                size += len(line)
-                if len(page) >= GROUP or size >= GROUP_BYTES:
-                    yield self._page(page)
-                    page, size = [], 0
-            if page:
-                yield self._page(page)
+            self._pages = self._read_pages(stream)
+            while page := self._next_page():
+                yield self._events(page, stream)
 
-    def _page(self, lines: Sequence[bytes]) -> list[Event]:
-        rows = [self._service.read(self.batch, line) for line in lines]
-        known = self._members.find(self.batch.key, [row.custom_id for row in rows if row.custom_id is not None])
+    @property
+    def more(self) -> bool:
+        """Whether there may be lines of the file that were not read yet."""
+        return self._pages is not None and self._ahead is None
+
+    def look_ahead(self) -> None:
+        """Read the lines of the next group, which takes as long as recording one. May be done meanwhile: the members
+        they belong to are looked up when the group is asked for, and what goes wrong is raised then."""
+        if self._pages is not None and self._ahead is None:
+            try:
+                self._ahead = next(self._pages, [])
+            except Exception as error:
+                self._ahead = error
+
+    def _next_page(self) -> list[_Line]:
+        self.look_ahead()
+        page, self._ahead = self._ahead, None
+        if isinstance(page, Exception):
+            raise page
+        return page or []
+
+    def _read_pages(self, stream: BinaryIO) -> Iterator[list[_Line]]:
+        """The lines of a group with what they say."""
+        page: list[_Line] = []
+        size = end = 0
+        for line in stream:
+            begin, end = end, end + len(line)
+            if not line.strip():
+                continue
+            page.append((self._service.read(self.batch, line), begin, end))
+            size += len(line)
+            if len(page) >= GROUP or size >= GROUP_BYTES:
+                yield page
+                page, size = [], 0
+        self._pages = None
+        yield page
+
+    def _events(self, page: Sequence[_Line], stream: BinaryIO) -> list[Event]:
+        known = self._members.find(self.batch.key, [row.custom_id for row, _, _ in page if row.custom_id is not None])
         events: list[Event] = []
-        for row, line in zip(rows, lines, strict=True):
+        for row, begin, end in page:
             kind = self._stray(row, known)
             if kind is not None:
                 self.counts[kind] += 1
-                events.append(StrayLine(self.batch.key, kind, row.custom_id, line))
+                events.append(StrayLine(self.batch.key, kind, row.custom_id, _piece(stream, begin, end)))
                 continue
             assert row.custom_id is not None
             self._seen.add(row.custom_id)
@@ -184,6 +217,16 @@ class Account:
             return {}
         numbered = enumerate(self._members.launches(self.batch.key), start=1)
         return {launch.client_request_id: by_line[line] for line, launch in numbered if line in by_line}
+
+
+def _piece(stream: BinaryIO, begin: int, end: int) -> bytes:
+    """Bytes of a file that is being read, which goes on where it was."""
+    here = stream.tell()
+    try:
+        stream.seek(begin)
+        return stream.read(end - begin)
+    finally:
+        stream.seek(here)
 
 
 def told(counts: Mapping[str, int]) -> str:
