@@ -9,6 +9,7 @@ BioforgeError (1)
     PluginError              a plugin that cannot be used
     PlanMismatch             `run --plan` when the world has moved on
   StateError (2)             the state file: locked, newer, not ours, not writable
+    NoSpaceError             the disk is full
   OutputError (1)            an output could not be written; the state is intact
   BrokenBackendError (1)     a plugin's backend went wrong at work; what it had delivered is kept
   StoppedError (75)          stopped on purpose; running again goes on

@@ -100,7 +100,7 @@ class Session:
             for group in groups:
                 judged = [self._judged(event) for event in group]
                 if recorder is not None and judged:
-                    recorder.record([event for event, _ in judged])
+                    recorder.record([event for event, _ in judged], work.meanwhile)
                 for event, verdicts in judged:
                     self._settle(event, verdicts)
                     if isinstance(event, Stopped):
