@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import os
 import signal
 import subprocess
 import sys
@@ -13,6 +12,7 @@ from typing import Any
 
 import pytest
 from odd_server import OddServer
+from processes import PATIENCE, wait_until
 from pydantic import SecretStr, ValidationError
 
 from bioforge.api import (
@@ -332,8 +332,7 @@ def test_ctrl_c_does_not_hang(tmp_path: Path, way: str, presses: int) -> None:
         arguments = [sys.executable, "-c", INTERRUPTED, server.base_url, str(state or ""), way]
         with subprocess.Popen(arguments, stderr=subprocess.PIPE, text=True) as process:
             assert process.stderr is not None
-            while not server.ledger.entries() and process.poll() is None:
-                os.sched_yield()
+            wait_until(lambda: bool(server.ledger.entries()) or process.poll() is not None, "the first charge")
             process.send_signal(signal.SIGINT)
             if presses == 2:
                 try:
@@ -341,7 +340,7 @@ def test_ctrl_c_does_not_hang(tmp_path: Path, way: str, presses: int) -> None:
                     pytest.fail(f"it did not wait for what is in flight\n{process.stderr.read()}")
                 except subprocess.TimeoutExpired:
                     process.send_signal(signal.SIGINT)
-            _, said = process.communicate(timeout=20)
+            _, said = process.communicate(timeout=PATIENCE)
     assert process.returncode in (1, -signal.SIGINT), said
     assert "KeyboardInterrupt" in said
     if state is not None:
