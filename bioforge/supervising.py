@@ -16,7 +16,7 @@ from typing import Any, TypeVar, get_args
 
 from bioforge.errors import BioforgeError, BrokenBackendError
 from bioforge.events import BatchChanged, Event, Failed, Launch, Noticed, Started, Stopped, Succeeded, Unusable
-from bioforge.interfaces import Work
+from bioforge.interfaces import Member, Work
 from bioforge.model import Answer, Batch, Failure, Paid, Request, Usage
 from bioforge.wording import counted
 
@@ -95,6 +95,7 @@ class _Check:
         self._owed: dict[str, Request] = {}
         self._open: dict[str, Launch] = {}
         self._batches = {batch.key for batch in work.batches}
+        self._members: dict[tuple[str, str], Member] = {}
         self._spent = 0.0
         self._told: set[str] = set()
         self._stopped = False
@@ -114,8 +115,9 @@ class _Check:
         else:
             self._refuse(f"yielded {type(group).__name__}, expected a list of events")
             return []
-        events: list[Event] = []
-        for event in found:
+        given, events = list(found), list[Event]()
+        self._look_up(given)
+        for event in given:
             try:
                 events += self._event(event)
             except BioforgeError:
@@ -237,8 +239,25 @@ class _Check:
         name = launch.client_request_id
         if launch.batch is None:
             return self._open.pop(name, None), True
-        member = self._work.members.find(launch.batch, [name]).get(name)
+        member = self._members.get((launch.batch, name))
         return (member.launch if member is not None and member.open else None), False
+
+    def _look_up(self, events: Iterable[Any]) -> None:
+        """Find the members that these events are about: those of a batch at once, and not one by one."""
+        names: dict[str, list[str]] = {}
+        for event in events:
+            launch = event.launch if isinstance(event, Succeeded | Unusable | Failed) else None
+            if (
+                isinstance(launch, Launch)
+                and isinstance(launch.batch, str)
+                and isinstance(launch.client_request_id, str)
+            ):
+                names.setdefault(launch.batch, []).append(launch.client_request_id)
+        self._members = {
+            (batch, name): member
+            for batch, several in names.items()
+            for name, member in self._work.members.find(batch, several).items()
+        }
 
     # ----------------------------------------------------------------------------------------------------- values
 

@@ -172,6 +172,25 @@ class TestBatches:
         assert events == [Started(launch("b")), end("b")]
         assert said == "answered attempt 'b', which it had not announced"
 
+    def test_the_members_of_a_group_are_looked_up_together(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        asked: list[tuple[str, list[str]]] = []
+        find = OneMember.find
+
+        def noted(members: OneMember, batch: str, custom_ids: Sequence[str]) -> Mapping[str, Member]:
+            asked.append((batch, list(custom_ids)))
+            return find(members, batch, custom_ids)
+
+        monkeypatch.setattr(OneMember, "find", noted)
+        events, _ = kept(
+            [end("b", batch="k"), Noticed("pause", ""), end("c", batch="l"), end(batch="k")], [end(batch="k")]
+        )
+        assert asked == [("k", ["b", "a"]), ("l", ["c"])]
+        assert end(batch="k", attempt=7) in events
+
+    @pytest.mark.parametrize("changed", [{"batch": 5}, {"batch": "k", "client_request_id": None}, {"batch": ["k"]}])
+    def test_a_name_that_is_none_finds_nobody(self, changed: dict[str, Any]) -> None:
+        assert kept([end(**changed), end(batch="k")])[0][-1] == end(batch="k", attempt=7)
+
     def test_a_member_has_a_batch(self) -> None:
         batch = BatchChanged(Batch("k", "/v1/responses", "m"))
         assert kept([batch, Started(launch(batch="k"))])[1] == ""
