@@ -292,7 +292,7 @@ class TestClosing:
                 assert client.generate_sync("x").cached
         with Simulator(SimulatorOptions(script={"x": ["hang"]}, hang_seconds=60.0)) as server:
             asyncio.run(give_up(server, None))
-        assert [name for name in engines() if name == "bioforge-engine"] == []
+        wait_until(lambda: "bioforge-engine" not in engines(), "the end of its thread, which has said that it is over")
 
     def test_one_that_was_forgotten_says_so_and_ends(self, server: Simulator) -> None:
         forgotten = [Client(configured(server))]
