@@ -12,6 +12,7 @@ import subprocess
 import sys
 import threading
 import urllib.request
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, Self
 
@@ -89,7 +90,8 @@ def _main() -> None:
 
     def until_alone() -> None:
         os.read(0, 1)
-        simulator.stop()
+        with suppress(RuntimeError):  # it has ended by itself
+            simulator.stop()
 
     # Nobody ends a server whose harness was killed: it ends when what it reads ends.
     threading.Thread(target=until_alone, daemon=True).start()
