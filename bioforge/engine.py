@@ -46,14 +46,15 @@ def build(
                     recorder.record(events, work.meanwhile)
             except NoSpaceError as error:
                 outcomes: list[Event] = [event for event in events if not isinstance(event, Started)]
-                if (len(outcomes) < len(events) and not work.withdraws) or not store.free_room():
+                if len(outcomes) < len(events) and not work.withdraws:
                     raise
-                # nothing more is sent; what is in flight is awaited, since there is room for that now
-                full = error
-                work.stop.raise_level(FULL)
+                full = _made_room(store, work, error)
                 recorder.record(events := outcomes, work.meanwhile)
             if full is None:
-                events = aftermath.follow(events)
+                try:
+                    events = aftermath.follow(events)
+                except NoSpaceError as error:  # what they lead to is found by the next plan
+                    full = _made_room(store, work, error)
             watcher.show(events, work.gauges)
             stopped = next((event for event in events if isinstance(event, Stopped)), stopped)
     if full is not None:
@@ -62,6 +63,14 @@ def build(
         stopped = aftermath.stopped
         watcher.show([stopped], work.gauges)
     return stopped
+
+
+def _made_room(store: Store, work: Work, error: NoSpaceError) -> NoSpaceError:
+    """The disk is full: nothing more is sent, and what is in flight is awaited, since there is room for that now."""
+    if not store.free_room():
+        raise error
+    work.stop.raise_level(FULL)
+    return error
 
 
 def _says_what_is_known(event: Event) -> bool:

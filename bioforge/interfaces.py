@@ -10,10 +10,6 @@ from typing import IO, TYPE_CHECKING, Any, ClassVar, Protocol
 
 from bioforge.events import Event, Launch
 from bioforge.model import PLAIN_DIALECT, Artist, BadRow, Batch, Rendered, Request, Usage
-from bioforge.senders import AsyncSender as AsyncSender  # these four were part of this module
-from bioforge.senders import Outcome as Outcome
-from bioforge.senders import RateLimits as RateLimits
-from bioforge.senders import Sender as Sender
 
 if TYPE_CHECKING:
     from pydantic import BaseModel

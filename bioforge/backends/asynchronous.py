@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from concurrent.futures import wait as wait_for
+from contextlib import suppress
 
 from bioforge.backends.driver import Lanes, broken
+from bioforge.backends.turns import wait_whatever_comes
 from bioforge.events import Launch
 from bioforge.interfaces import Step
 from bioforge.senders import AsyncSender
@@ -18,6 +19,9 @@ GRACE = 5.0
 
 LOOKS = 8
 """Turns of the loop in which what has arrived by now becomes outcomes."""
+
+AWAY = 0.02
+"""Seconds that the loop may stand still before what has come meanwhile is looked at by the time of then."""
 
 
 class AsyncLanes(Lanes):
@@ -38,6 +42,7 @@ class AsyncLanes(Lanes):
         self._apart = threading.Thread(target=self._run, name="bioforge-calls", daemon=True) if _loop_runs() else None
         self._waiting: asyncio.Future[None] | None = None
         self._woken = False
+        self._stood_since = self._loop.time()
         self._storing: ThreadPoolExecutor | None = None
         self._started = False
         self._leaving = False
@@ -45,6 +50,9 @@ class AsyncLanes(Lanes):
 
     def submit(self, launches: Sequence[Launch]) -> None:
         if self._apart is None:
+            self._catch_up()
+            # connections that the other side has closed are not used again
+            self._turn(asyncio.sleep(0))
             self._start(launches)
             return
         if not self._started:
@@ -56,21 +64,22 @@ class AsyncLanes(Lanes):
     def wake(self) -> None:
         if self._apart is not None:
             super().wake()
-        elif not self._closed:
-            self._loop.call_soon_threadsafe(self._ring)
+        else:
+            with suppress(RuntimeError):  # closed, perhaps just now
+                self._loop.call_soon_threadsafe(self._ring)
 
     def meanwhile(self, step: Step) -> None:
-        if self._apart is not None or not self._tasks:
+        if self._apart is not None or self._closed or not self._tasks:
             step()
             return
+        self._catch_up()
         if self._storing is None:
             self._storing = ThreadPoolExecutor(1, "bioforge-storing")
         stored = self._storing.submit(step)
         try:
-            self._loop.run_until_complete(asyncio.wrap_future(stored, loop=self._loop))
+            self._turn(asyncio.wrap_future(stored, loop=self._loop))
         finally:
-            # an interrupt comes here at once, and nobody may go on beside a step
-            wait_for([stored])
+            wait_whatever_comes(stored)
 
     def close(self, abandon: bool) -> None:
         if self._closed:
@@ -93,18 +102,38 @@ class AsyncLanes(Lanes):
     def _listen(self, number: int, timeout: float) -> None:
         if self._apart is not None:
             super()._listen(number, timeout)
-        elif timeout <= 0.0:
-            self._loop.run_until_complete(_look())
+            return
+        self._catch_up()
+        if timeout <= 0.0:
+            self._turn(_look())
         elif len(self._finished) < number and not self._woken:
             self._ring_at = number
             self._waiting = self._loop.create_future()
             timer = self._loop.call_later(timeout, self._ring)
             try:
-                self._loop.run_until_complete(self._waiting)
+                self._turn(self._waiting)
             finally:
                 timer.cancel()
                 self._waiting = None
         self._woken = False
+
+    def _turn(self, until: Awaitable[None]) -> None:
+        try:
+            self._loop.run_until_complete(until)
+        finally:
+            self._stood_since = self._loop.time()
+
+    def _catch_up(self) -> None:
+        """What came while the loop stood still came in time: no timeout falls due before it has been looked at."""
+        since = self._stood_since
+        if self._loop.time() - since < AWAY:
+            return
+        self._loop.time = lambda: since  # type: ignore[method-assign]
+        try:
+            self._loop.run_until_complete(_look())
+        finally:
+            del self._loop.time
+            self._stood_since = self._loop.time()
 
     def _ring(self) -> None:
         """Ends the waiting, or the next one where nobody waits; on the loop's thread."""
@@ -158,7 +187,8 @@ class AsyncLanes(Lanes):
         if self._tasks:
             await asyncio.wait(self._tasks, timeout=GRACE)
         if self._sender is not None:
-            await self._sender.close()
+            with suppress(TimeoutError):
+                await asyncio.wait_for(self._sender.close(), GRACE)
 
 
 def _loop_runs() -> bool:

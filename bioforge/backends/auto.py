@@ -97,14 +97,16 @@ class AutoDriver:
         if part.limits.max_cost_usd is not None and part.limits.max_cost_usd <= 0:
             self._broke = Stopped("budget", "the budget is used up", "raise --max-cost and run again")
             return
-        for events in self._calls(part):
-            self._work.gauges = replace(part.gauges, batches=self._work.gauges.batches)
-            self._work.meanwhile, self._work.withdraws = part.meanwhile, part.withdraws
-            broke = [event for event in events if isinstance(event, Stopped) and event.kind == "budget"]
-            self._broke = broke[0] if broke else self._broke
-            rest = [self._left(event) if tier else event for event in events if event not in broke]
-            yield from self._watched(iter([rest]))
-        self._work.meanwhile, self._work.withdraws = at_once, False
+        try:
+            for events in self._calls(part):
+                self._work.gauges = replace(part.gauges, batches=self._work.gauges.batches)
+                self._work.meanwhile, self._work.withdraws = part.meanwhile, part.withdraws
+                broke = [event for event in events if isinstance(event, Stopped) and event.kind == "budget"]
+                self._broke = broke[0] if broke else self._broke
+                rest = [self._left(event) if tier else event for event in events if event not in broke]
+                yield from self._watched(iter([rest]))
+        finally:
+            self._work.meanwhile, self._work.withdraws = at_once, False
 
     def _limits(self) -> Limits:
         """The budget without what batches have spent and have reserved."""

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 import sys
-import threading
 import time
 from abc import ABC, abstractmethod
 from collections import deque
@@ -12,6 +11,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from queue import Empty, SimpleQueue
 
+from bioforge.backends.turns import SHORT_TURNS
 from bioforge.backends.word import broken, kept
 from bioforge.events import Event, Launch, Started, Stopped
 from bioforge.interfaces import Step, Work, at_once
@@ -30,35 +30,6 @@ being handled on Windows."""
 
 LONGEST_LINGER = 0.005
 """Seconds that an answer waits for others to be stored with."""
-
-TURN = 0.0002
-"""Seconds a thread may keep the interpreter while others wait. The storing thread lets go of it at every statement; at
-Python's own 5 ms it would wait that long for the sending ones each time, which halves the answers a second."""
-
-
-class _Turns:
-    """The interpreter's turns while anybody drives: the first one shortens them, the last one puts back what was."""
-
-    def __init__(self) -> None:
-        self._lock = threading.Lock()
-        self._drivers = 0
-        self._before = 0.0
-
-    def __enter__(self) -> None:
-        with self._lock:
-            if not self._drivers:
-                self._before = sys.getswitchinterval()
-                sys.setswitchinterval(TURN)
-            self._drivers += 1
-
-    def __exit__(self, *_: object) -> None:
-        with self._lock:
-            self._drivers -= 1
-            if not self._drivers:
-                sys.setswitchinterval(self._before)
-
-
-_SHORT_TURNS = _Turns()
 
 
 class Lanes(ABC):
@@ -131,7 +102,7 @@ def drive(
     abandon = True
     stored = 0.0
     finished: list[Finished] = []
-    _SHORT_TURNS.__enter__()
+    SHORT_TURNS.__enter__()
     try:
         stop.subscribe(lanes.wake)
         work.meanwhile, work.withdraws = lanes.meanwhile, True
@@ -185,7 +156,7 @@ def drive(
         elif abandon or (stop.level and window.unfinished):
             yield [_asked_to_stop(stop.reason, abandon)]
     finally:
-        _SHORT_TURNS.__exit__()
+        SHORT_TURNS.__exit__()
         work.meanwhile, work.withdraws = at_once, False
         work.gauges = window.gauges(clock())
         lanes.close(abandon)

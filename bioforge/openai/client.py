@@ -26,10 +26,11 @@ from bioforge.backends.transport import (
     without_key,
 )
 from bioforge.errors import UsageError
-from bioforge.interfaces import BackendContext, Outcome
+from bioforge.interfaces import BackendContext
 from bioforge.model import Request
 from bioforge.openai.outcomes import ENDINGS, interpret
 from bioforge.openai.wire import Price, sent
+from bioforge.senders import Outcome
 
 if TYPE_CHECKING:
     import socket

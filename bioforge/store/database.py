@@ -117,7 +117,7 @@ class Store:
 
     def write(self, prepare: Callable[[], Step], meanwhile: Callable[[Step], None] = at_once) -> None:
         """A transaction whose larger part, the step that is prepared and the commit, `meanwhile` does: perhaps on another
-        thread, while this one does other things than using the state. Durable when this returns."""
+        thread. Durable when this returns; until then nobody else may use the connection."""
         if meanwhile is at_once:
             with self.transaction():
                 prepare()()
@@ -208,7 +208,8 @@ class Store:
 
     @property
     def _room(self) -> Path:
-        return self.path.with_name(f"{self.path.name}-room")
+        real = self.path.resolve()  # beside the file itself, which a link may have on another disk
+        return real.with_name(f"{real.name}-room")
 
     def rows(self, sql: str, parameters: Sequence[object] | dict[str, object] = ()) -> list[Any]:
         with _explained(self.path):
@@ -351,9 +352,10 @@ def _prepare(path: Path, connection: sqlite3.Connection, finish: Callable[[], No
         connection.execute("PRAGMA journal_mode = WAL")
         connection.execute("PRAGMA synchronous = FULL")
         connection.execute("PRAGMA foreign_keys = OFF")  # the tables outlive what they point to, on purpose
+        outdated = _pending(path, connection)  # a newer file is refused before anything in it is changed
         if connection.execute("SELECT 1 FROM sqlite_master WHERE name = 'facts'").fetchone() is not None:
             finish()
-        if _pending(path, connection):
+        if outdated:
             migrations().apply(Database(connection))
 
 

@@ -12,7 +12,9 @@ from typing import Any
 import pytest
 from projects import ProjectFolder
 
+from bioforge.aftermath import Aftermath
 from bioforge.backends.vendor import AsyncCallsBackend, ThreadCallsBackend
+from bioforge.errors import NoSpaceError
 from bioforge.events import Event
 from bioforge.interfaces import Work
 from bioforge.simulator import Simulator, SimulatorOptions
@@ -146,6 +148,25 @@ def test_at_any_group(project: ProjectFolder, monkeypatch: pytest.MonkeyPatch, b
     assert project.charged() == ROWS
     nothing_was_lost(project)
     assert not list(project.root.glob("*-room")), "what was kept is given back"
+
+
+def test_it_is_full_for_what_answers_lead_to(project: ProjectFolder, monkeypatch: pytest.MonkeyPatch) -> None:
+    follow, seen = Aftermath.follow, iter(range(1000))
+
+    def followed(self: Aftermath, events: Sequence[Event]) -> Sequence[Event]:
+        if next(seen) == 4:
+            raise NoSpaceError("the state: database or disk is full", "free some space")
+        return follow(self, events)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(Aftermath, "follow", followed)
+        stopped = project.run("run")
+    assert stopped.code == 75
+    assert "what was in flight was awaited and kept" in stopped.err
+    nothing_was_lost(project)
+    project.run("resume").ok()
+    assert project.charged() == ROWS
+    nothing_was_lost(project)
 
 
 def test_a_backend_that_would_send_what_it_has_announced_is_left_at_once(

@@ -3,18 +3,22 @@
 from __future__ import annotations
 
 import asyncio
+import socket
 import threading
 import time
 from collections.abc import Awaitable, Callable, Iterator, Sequence
+from concurrent.futures import Future
 from typing import Any
 
 import pytest
 
+from bioforge.backends import turns
 from bioforge.backends.asynchronous import AsyncLanes
 from bioforge.backends.driver import Lanes, drive
 from bioforge.events import Event, Launch, Started, Stopped, Succeeded
-from bioforge.interfaces import Limits, RetryPolicy, Work, at_once
+from bioforge.interfaces import BackendContext, Limits, RetryPolicy, Work, at_once
 from bioforge.model import Answer, Request
+from bioforge.openai.client import AsyncSender
 from bioforge.senders import Outcome
 from bioforge.window import Window
 
@@ -164,6 +168,100 @@ def test_a_signal_ends_the_waiting() -> None:
     last = list(groups(given, send))[-1][-1]
     assert isinstance(last, Stopped)
     assert last.kind == "interrupted"
+
+
+# ------------------------------------------------------------------------------------- the thread has been elsewhere
+
+
+class Answering:
+    """A server that answers each connection's first request and closes it then, without having said so."""
+
+    BODY = (
+        b'{"status": "completed", "output": [{"type": "message", "content": [{"type": "output_text", "text": "hi"}]}]}'
+    )
+
+    def __init__(self) -> None:
+        self.served = 0
+        self.closed = threading.Semaphore(0)
+        self._listener = socket.create_server(("127.0.0.1", 0))
+        self.url = f"http://127.0.0.1:{self._listener.getsockname()[1]}/v1"
+        threading.Thread(target=self._serve, daemon=True).start()
+
+    def _serve(self) -> None:
+        while True:
+            connection, _ = self._listener.accept()
+            received = b""
+            while b"{}" not in received:
+                received += connection.recv(65536)
+            self.served += 1
+            head = f"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: {len(self.BODY)}\r\n\r\n"
+            connection.sendall(head.encode() + self.BODY)
+            connection.shutdown(socket.SHUT_RDWR)
+            connection.close()
+            self.closed.release()
+
+
+def launched(number: int) -> Launch:
+    request = Request(f"v1:{number}", "/v1/responses", "m", b"{}", str(number), "bio")
+    return Launch(request, 1, "W01", str(number), time.time())
+
+
+def test_a_connection_that_was_closed_meanwhile_is_not_used_again() -> None:
+    server = Answering()
+    context = BackendContext(base_url=server.url, api_key=None)
+    lanes = AsyncLanes(lambda: AsyncSender(context, lambda *_: None))
+    for number in range(3):
+        lanes.submit([launched(number)])
+        ((_, outcome),) = lanes.wait(30)
+        assert outcome.answer is not None, outcome.failure
+        assert server.closed.acquire(timeout=30)
+    lanes.close(False)
+    assert server.served == 3
+
+
+def test_an_answer_that_came_in_time_is_no_timeout_however_late_it_is_looked_at() -> None:
+    near, far = socket.socketpair()
+    near.setblocking(False)
+
+    async def send(request: Request) -> None:
+        await asyncio.wait_for(asyncio.get_running_loop().sock_recv(near, 1), 0.1)
+
+    lanes = AsyncLanes(lambda: Sender(send))
+    with near, far:
+        lanes.submit([launched(1)])
+        assert lanes.wait(0.0) == [], "on its way"
+        far.send(b"x")
+        until = time.monotonic() + 0.2
+        while time.monotonic() < until:  # busy elsewhere, until after the timeout
+            pass
+        ((_, outcome),) = lanes.wait(30)
+    lanes.close(False)
+    assert outcome.answer is not None, outcome.failure
+
+
+def test_nobody_goes_on_beside_a_step_however_often_it_is_interrupted(monkeypatch: pytest.MonkeyPatch) -> None:
+    step: Future[None] = Future()
+    interrupts = iter([True, True, False])
+
+    def waiting(steps: list[Future[None]]) -> None:
+        if next(interrupts):
+            raise KeyboardInterrupt
+        step.set_result(None)
+
+    monkeypatch.setattr(turns, "wait_for", waiting)
+    with pytest.raises(KeyboardInterrupt):
+        turns.wait_whatever_comes(step)
+    assert step.done()
+
+
+def test_lanes_that_are_closed_can_still_be_woken_and_stored_beside() -> None:
+    lanes = AsyncLanes(lambda: Sender(nothing))
+    lanes.submit([launched(1)])
+    lanes.close(True)
+    lanes.wake()
+    stored: list[bool] = []
+    lanes.meanwhile(lambda: stored.append(True))
+    assert stored == [True]
 
 
 class ByHand(Lanes):

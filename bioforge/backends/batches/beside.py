@@ -2,16 +2,11 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from concurrent.futures import wait as wait_for
 
+from bioforge.backends.turns import SHORT_TURNS, wait_whatever_comes
 from bioforge.interfaces import Step
-
-TURN = 0.0002
-"""Seconds a thread may keep the interpreter while the other waits. The one that records lets go of it at every statement,
-and at Python's own 5 ms it would do nothing else than wait for it."""
 
 
 class Beside:
@@ -29,13 +24,10 @@ class Beside:
         if not self._more():
             step()
             return
-        before = sys.getswitchinterval()
-        sys.setswitchinterval(min(before, TURN))
-        stored = self._executor.submit(step)
-        try:
-            self._ahead()
-        finally:
-            # an interrupt comes here at once, and nobody may go on beside a step
-            wait_for([stored])
-            sys.setswitchinterval(before)
+        with SHORT_TURNS:
+            stored = self._executor.submit(step)
+            try:
+                self._ahead()
+            finally:
+                wait_whatever_comes(stored)
         stored.result()
