@@ -262,7 +262,8 @@ class Work:
 
     `meanwhile` is a backend's to set, and the engine's to use: a group is stored through it, so that calls whose turn is
     on the engine's own thread go on meanwhile. It returns when the step is done, and raises what the step raised. So is
-    `withdraws`: that what was announced is not sent when a stop comes while the announcement is stored.
+    `withdraws`: that what was announced is not sent when a stop comes while the announcement is stored. Who gives a copy of
+    the work to another backend passes both on.
     """
 
     requests: Iterator[Request]

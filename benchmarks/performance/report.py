@@ -40,16 +40,18 @@ TITLES = {
 }
 
 REASONS = {
-    "async-zero-latency": "The loop does one thing for a row. Here a row is planned, rendered, its intent written before it is"
-    " sent, its answer parsed, checked, priced and written, by one process on one core.",
+    "async-zero-latency": "All Python runs on one core in either. Of a row's time there, aiohttp takes about half here, as much as"
+    " the whole bare loop; the rest is shared by rendering and hashing the request again, the scheduler, reading, checking and"
+    " pricing the answer, and the events. SQLite writes on the other core, beside nginx.",
     "async-slow-answers": "The time of a fault and of the wait after it stands in the denominator; with few rows, so do the"
     " beginning and the end.",
     "threads": "Both are bound by Python's lock; the SDK's part of a call is the larger one in either.",
     "first-plan": "Start and imports count, which a bare script does not have; for few rows they are most of it.",
     "nothing-changed": "Start and imports are most of it.",
     "batch-lines": "Start and imports count, which a bare script does not have; for few rows they are most of it.",
-    "batch-collected": "A line is matched with its intent, checked, priced, and written with its attempt, and the batch's"
-    " usage is reconciled with what was billed; the bare script trusts every line.",
+    "batch-collected": "A line is matched with its intent, checked, priced, and written with its attempt, request and target, and"
+    " the batch's usage is reconciled with what was billed; the bare script trusts every line and writes one row. Imports, the"
+    " SDK's among them, are a sixth of it.",
     "export": "Start and imports count, and each record says what was asked for; for few rows the start is most of it.",
     "library-64": "64 is the most there can be; each answer takes its time on the one core that Python uses.",
 }
