@@ -40,8 +40,8 @@ TITLES = {
 }
 
 REASONS = {
-    "async-zero-latency": "All Python runs on one core in either. Of a row's time there, aiohttp takes about half here, as much as"
-    " the whole bare loop; the rest is shared by rendering and hashing the request again, the scheduler, reading, checking and"
+    "async-zero-latency": "All Python runs on one core in either. Of a row's time aiohttp takes about half here, as much as the"
+    " whole bare loop; the rest is shared by rendering and hashing the request again, the scheduler, reading, checking and"
     " pricing the answer, and the events. SQLite writes on the other core, beside nginx.",
     "async-slow-answers": "The time of a fault and of the wait after it stands in the denominator; with few rows, so do the"
     " beginning and the end.",
