@@ -9,7 +9,7 @@ BioforgeError (1)
     PluginError              a plugin that cannot be used
     PlanMismatch             `run --plan` when the world has moved on
   StateError (2)             the state file: locked, newer, not ours, not writable
-    NoSpaceError             the disk is full
+    NoSpaceError (75)        the disk is full
   OutputError (1)            an output could not be written; the state is intact
   BrokenBackendError (1)     a plugin's backend went wrong at work; what it had delivered is kept
   StoppedError (75)          stopped on purpose; running again goes on
@@ -85,6 +85,8 @@ class StateError(BioforgeError):
 
 class NoSpaceError(StateError):
     """The disk is full, or does not take what is written."""
+
+    exit_code = EXIT_STOPPED
 
 
 class OutputError(BioforgeError):

@@ -12,6 +12,7 @@ from bioforge.config.options import options_of
 from bioforge.errors import EXIT_INTERRUPTED, EXIT_STOPPED, InputError, PluginError, StateError, UsageError
 from bioforge.estimate import Estimator, batch_loads, loads, total
 from bioforge.events import Stopped
+from bioforge.garbage import seldom_collected
 from bioforge.interfaces import Job, Stop, Work
 from bioforge.opening import Backends, dialect_of, read_by
 from bioforge.orders import Order, Plan, Result, Watcher
@@ -82,7 +83,7 @@ class OpenProject(Names):
     def refresh(self, store: Store) -> Refreshed:
         """Bring the state up to date with input and recipes. Raises `InputError` for bad rows when strict."""
         packing.remember(store, self.config.project.compress_bodies)
-        with store.derived():
+        with store.derived(), seldom_collected():
             done = refresh(
                 store,
                 self.input_spec,

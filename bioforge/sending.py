@@ -13,6 +13,7 @@ from bioforge.aftermath import Aftermath
 from bioforge.config import ProjectConfig
 from bioforge.errors import StateError, StoppedError, UsageError
 from bioforge.events import Stopped
+from bioforge.garbage import seldom_collected
 from bioforge.interfaces import Backend, Limits, Work
 from bioforge.model import Batch
 from bioforge.orders import Order, Plan, Watcher
@@ -100,9 +101,10 @@ class Sending:
 
     def _build(self, name: str, work: Work) -> Stopped | None:
         provider = self.config.provider.base_url
-        return engine.build(
-            self.store, self.run, self.backend(name), name, provider, work, self.watcher, self.aftermath
-        )
+        with seldom_collected():
+            return engine.build(
+                self.store, self.run, self.backend(name), name, provider, work, self.watcher, self.aftermath
+            )
 
     def _limits_left(self) -> Limits:
         """The limits without what the run has spent already."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import functools
 import os
 import signal
@@ -15,7 +16,7 @@ from typing import Any, ParamSpec
 import typer
 from typer.core import TyperGroup
 
-from bioforge.errors import EXIT_FAILED, EXIT_INTERRUPTED, BioforgeError, UsageError
+from bioforge.errors import EXIT_FAILED, EXIT_INTERRUPTED, EXIT_STOPPED, BioforgeError, UsageError
 
 Parameters = ParamSpec("Parameters")
 
@@ -115,7 +116,7 @@ def command(function: Callable[Parameters, int | None]) -> Callable[Parameters, 
                 raise
             where = f"{error.filename}: " if error.filename else ""
             show_error(BioforgeError(f"{where}{error.strerror or error}", "the state is intact; run again afterwards"))
-            code = EXIT_FAILED
+            code = EXIT_STOPPED if error.errno in (errno.ENOSPC, errno.EDQUOT) else EXIT_FAILED
         finally:
             signal.signal(signal.SIGTERM, before)
             _json_lines.reset(as_json)

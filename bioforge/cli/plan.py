@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -147,7 +147,9 @@ def _what_if(store: Store, project: OpenProject, selection: Selection, column: s
     from bioforge.store import inputs, stale
     from bioforge.wording import money
 
-    known = {*inputs.columns(store), *OWN_NAMES}
+    named_in_input = project.input_spec.options.get("columns")
+    changed = _changed_with(column, named_in_input if isinstance(named_in_input, Mapping) else {})
+    known = {*inputs.columns(store), *OWN_NAMES} | (changed if len(changed) > 1 else set())
     if column not in known:
         raise UsageError(
             f"-W {column}: the input has no such column",
@@ -158,7 +160,7 @@ def _what_if(store: Store, project: OpenProject, selection: Selection, column: s
         recipe, variant = prompts.definition.recipe, prompts.definition.variant
         if recipe not in selection.recipes:
             continue
-        used = prompts.used_columns is None or column in prompts.used_columns
+        used = prompts.used_columns is None or not changed.isdisjoint(prompts.used_columns)
         group = stale.as_if_changed(store, selection, recipe, variant, column) if used else None
         priced = None if group is None else estimator.price([group])[0]
         number = 0 if priced is None else priced.group.targets
@@ -179,6 +181,18 @@ def _what_if(store: Store, project: OpenProject, selection: Selection, column: s
         for line in table([["recipe", "stale", "price", ""], *rows], right=(1, 2)):
             print(line)
     return EXIT_OK
+
+
+def _changed_with(column: str, named: Mapping[str, object]) -> set[str]:
+    """The names under which templates know a column of the input: its own, and those made of it in [input] columns."""
+    import jinja2
+    from jinja2.meta import find_undeclared_variables
+
+    changed = {column}
+    for name, source in named.items():
+        if source == column or column in find_undeclared_variables(jinja2.Environment().parse(str(source))):
+            changed.add(name)
+    return changed
 
 
 @command

@@ -256,22 +256,12 @@ def _build(
     logs = configure(log_format, verbose=verbose, log_file=log_file, secrets=(key,) if key else ())
     watcher = RunWatcher(project, order, make_reporter(logs, print_text=print_text), explain=verbose)
     stop = Stop()
-    _collect_rarely()
     with closing(logs), _signals(stop, watcher), _alarm(stop, order.deadline):
         result = project.run(order, watcher, stop)
     watcher.summarise(result)
     if stop.level > 1:
         _leave(result)
     return result.exit_code
-
-
-def _collect_rarely() -> None:
-    """A run makes very many objects and hardly any cycles of them: to look for those as often as Python does by itself
-    takes a fifth of its time. What is there already stays anyway."""
-    import gc
-
-    gc.freeze()
-    gc.set_threshold(20_000, 50, 50)
 
 
 @contextmanager

@@ -45,7 +45,9 @@ def _base_url(value: str) -> str:
         return value
     try:
         parts = urlsplit(value)
-        valid = parts.scheme in ("http", "https") and bool(parts.hostname)
+        # a port that is none is a ValueError where it is asked for
+        valid = parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port != 0
+        valid = valid and not any(character.isspace() for character in value)
     except ValueError:
         valid = False
     if not valid:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import closing
 from functools import cached_property
 from typing import TYPE_CHECKING
@@ -17,6 +17,7 @@ from bioforge.senders import AsyncSender, Sender
 if TYPE_CHECKING:
     from bioforge.events import Event
     from bioforge.openai.batch_service import OpenAIBatches
+    from bioforge.openai.wire import Price
 
 _TIER = re.compile(rb'"service_tier":\s*"(\w+)"')
 """In a canonical body. Quotes inside of texts are escaped there, so a text cannot be taken for it."""
@@ -31,14 +32,24 @@ class OpenAIBackend(VendorBackend):
         check_key(self.context)
 
     def body(self, rendered: Rendered) -> dict[str, object]:
-        from bioforge.openai import wire
-
-        return wire.body(rendered)
+        return self._body(rendered)
 
     def price(self, model: str, usage: Usage, service_tier: str | None = None) -> float | None:
+        return self._price(model, usage, service_tier)
+
+    # imported when they are first used: a command that asks for nothing starts without them
+
+    @cached_property
+    def _body(self) -> Callable[[Rendered], dict[str, object]]:
+        from bioforge.openai.wire import body
+
+        return body
+
+    @cached_property
+    def _price(self) -> Price:
         from bioforge.openai.prices import price
 
-        return price(model, usage, service_tier)
+        return price
 
     def most(self, request: Request) -> float | None:
         tier = _TIER.search(request.body)

@@ -19,6 +19,7 @@ from bioforge.events import (
     Unusable,
 )
 from bioforge.model import Answer, Batch, Failure, Paid
+from bioforge.plan import INTERRUPTED
 from bioforge.report.batch_tally import BatchTally
 from bioforge.wording import counted, duration, money
 
@@ -148,7 +149,7 @@ class Tally:
         elif event.final:
             self.failed[event.failure.error_class] += 1
             self.first_failed = self.first_failed or event.launch.request.artist_id
-        else:
+        elif event.failure.error_class != INTERRUPTED:  # that was never sent
             self.retries += 1
 
     def _note(self, second: int, finished: int, done: int) -> None:

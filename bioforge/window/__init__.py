@@ -241,7 +241,7 @@ class Window:
             flight = self._flights.pop(launch.client_request_id)
             heapq.heappush(self._free, flight.slot)
             self._budget.settle(flight.held, None, Paid.NO)
-            self._queue(flight.job, launch.at)
+            self._dropped = True
             events.append(Failed(launch, failure, Paid.NO, 0.0, final=False, counted=False))
         return events
 

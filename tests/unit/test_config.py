@@ -219,6 +219,14 @@ class TestSyntax:
             "provider.base_url: expected 'simulator' or an http(s) URL, found 'ftp://x'",
         ),
         (
+            "[provider]\nbase_url = 'http://127.0.0.1:99999/v1'",
+            "provider.base_url: expected 'simulator' or an http(s) URL, found 'http://127.0.0.1:99999/v1'",
+        ),
+        (
+            "[provider]\nbase_url = 'http://127.0.0.1: 80/v1'",
+            "provider.base_url: expected 'simulator' or an http(s) URL, found 'http://127.0.0.1: 80/v1'",
+        ),
+        (
             "[provider]\nbase_url = 'https://'",
             "provider.base_url: expected 'simulator' or an http(s) URL, found 'https://'",
         ),

@@ -1,0 +1,29 @@
+"""How often Python looks for circles."""
+
+from __future__ import annotations
+
+import gc
+
+import pytest
+
+from bioforge import garbage
+from bioforge.garbage import seldom_collected
+
+
+def test_it_is_seldom_in_the_block_and_as_before_after_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    before = gc.get_threshold()
+    monkeypatch.setattr(garbage, "_PYTHONS", before)
+    with pytest.raises(KeyError), seldom_collected():
+        assert gc.get_threshold()[0] > before[0]
+        raise KeyError
+    assert gc.get_threshold() == before
+
+
+def test_what_a_person_has_set_stays() -> None:
+    before = gc.get_threshold()
+    gc.set_threshold(0)
+    try:
+        with seldom_collected():
+            assert gc.get_threshold()[0] == 0
+    finally:
+        gc.set_threshold(*before)
