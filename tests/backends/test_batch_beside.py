@@ -12,8 +12,9 @@ from pathlib import Path
 import pytest
 
 from bioforge.backends.batches import collecting
-from bioforge.backends.batches.beside import TURN, Beside
+from bioforge.backends.batches.beside import Beside
 from bioforge.backends.batches.collecting import Account
+from bioforge.backends.turns import TURN
 from bioforge.batching import Row
 from bioforge.events import Event, Launch, StrayLine, Succeeded
 from bioforge.interfaces import Member, at_once
