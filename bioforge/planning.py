@@ -29,6 +29,7 @@ from bioforge.store import Store, bodies, extent, follow_ups, inputs, pending, t
 from bioforge.store.follow_ups import FollowUp
 from bioforge.store.pending import Standing
 from bioforge.store.targets import EVERYBODY, Planned, PlannedArtist
+from bioforge.telling import Counter, Tell, nobody
 from bioforge.tokens import counter_for
 
 Pair = tuple[str, str]
@@ -59,8 +60,10 @@ class Planner:
         *,
         ask_again_maybe_paid: bool = True,
         run: int | None = None,
+        tell: Tell = nobody,
     ) -> None:
         self.counts = Counts()
+        self._told = Counter("planning", "targets", tell)
         self._known = KnownRequests(store, self.counts)
         self._store = store
         self._run = run
@@ -262,6 +265,7 @@ class Planner:
             ]
             targets.add(self._store, recipe, variant, definition, wanted)
             self.counts.planned += len(page)
+            self._told.add(len(page))
             return
         unheard = [
             item.id
@@ -288,6 +292,7 @@ class Planner:
         follow_ups.save(self._store, following)
         targets.save(self._store, recipe, variant, self._definition(prompts), decided)
         self.counts.planned += len(decided)
+        self._told.add(len(decided))
 
     def _decide(
         self,

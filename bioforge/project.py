@@ -30,6 +30,7 @@ from bioforge.store import Selection, Store, batches, inputs, packing, runs, sta
 from bioforge.store.ledger import average_cost, average_seconds
 from bioforge.store.pending import Which
 from bioforge.store.settling import Settled, settle
+from bioforge.telling import Tell, nobody
 
 NO_RUN = 0
 """Lists of targets are kept by run; this one is for plans, and is overwritten by the next."""
@@ -42,6 +43,8 @@ class OpenProject(Names):
         """Raises `PluginError` for a backend that cannot be had, `ConfigError`, `TemplateError`."""
         super().__init__(config)
         self.plugins = plugins
+        self.tell: Tell = nobody
+        """Hears how far reading and planning are that take long."""
         self.backend_name = config.backend.name
         self._backends = Backends(config, plugins)
         try:
@@ -91,6 +94,7 @@ class OpenProject(Names):
                 self.prompts,
                 self.backend,
                 ask_again_maybe_paid=self.config.retry.maybe_paid,
+                tell=self.tell,
             )
         done.notes += prompt_notes(self.prompts)
         if done.reading is not None and not done.reading.any_data:

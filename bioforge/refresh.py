@@ -18,6 +18,7 @@ from bioforge.readers.foreign import FindReader
 from bioforge.readers.sources import Signature, Source, find, is_url
 from bioforge.store import Store, inputs
 from bioforge.store.inputs import Reading
+from bioforge.telling import Counter, Tell, nobody
 from bioforge.wording import counted
 
 
@@ -54,10 +55,12 @@ def refresh(
     backend: Backend,
     *,
     ask_again_maybe_paid: bool,
+    tell: Tell = nobody,
 ) -> Refreshed:
-    """Raises `InputError` and `TemplateError`; rows that cannot be used are counted in `reading`."""
-    reading = read_input(store, spec, find_reader)
-    planner = Planner(store, recipes, backend, ask_again_maybe_paid=ask_again_maybe_paid)
+    """Raises `InputError` and `TemplateError`; rows that cannot be used are counted in `reading`. `tell` hears now and then
+    how far it is."""
+    reading = read_input(store, spec, find_reader, tell)
+    planner = Planner(store, recipes, backend, ask_again_maybe_paid=ask_again_maybe_paid, tell=tell)
     planner.plan()
     counts = planner.counts
     done = Refreshed(reading, counts.planned, counts.reused, checked=counts.checked, misfits=counts.misfits)
@@ -70,7 +73,7 @@ def refresh(
 # ------------------------------------------------------------------------------------------------------------ input
 
 
-def read_input(store: Store, spec: InputSpec, find_reader: FindReader) -> Reading | None:
+def read_input(store: Store, spec: InputSpec, find_reader: FindReader, tell: Tell = nobody) -> Reading | None:
     """Read the input into the state, unless every source is known to be untouched."""
     known = inputs.sources(store)
     # a hash, because a path may be a URL that carries a token
@@ -109,7 +112,8 @@ def read_input(store: Store, spec: InputSpec, find_reader: FindReader) -> Readin
             )
         ):
             return None
-    reading = inputs.read_into(store, _rows(found, spec, find_reader))
+    told = Counter("reading the input", "rows", tell)
+    reading = inputs.read_into(store, told.over(_rows(found, spec, find_reader)))
     # Only now: a reading that was cut off is read again.
     inputs.remember_sources(store, seen, reader)
     return reading

@@ -88,6 +88,7 @@ def made_ready(config: ProjectConfig) -> OpenProject:
     from bioforge.project import OpenProject
 
     project = OpenProject(config, load_plugins())
+    project.tell = say
     _say_notes(project.notes)
     return project
 

@@ -62,10 +62,13 @@ def plan(
     from bioforge import planfile
     from bioforge.cli.show import plan_lines
     from bioforge.store import Store
+    from bioforge.telling import nobody
 
     check_format(format, ("text", "json"))
     seconds = parse_seconds(deadline)
     project = open_project(file, backend=backend, concurrency=concurrency, max_cost=max_cost, strict=strict)
+    if quiet:
+        project.tell = nobody
     selection = project.with_needs(project.selection(recipes or (), select or (), limit))
     if out is not None:
         check_destination(project.config, out, "--out")
