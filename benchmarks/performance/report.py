@@ -89,6 +89,8 @@ def _measured(results: Table) -> Iterator[str]:
     yield ""
     yield f"- {machine['processor']}, {machine['memory']} of memory, {machine['system']}, load {machine['load']} before it began"
     yield f"- disk: {machine['disk']}"
+    if machine.get("note"):  # written by hand
+        yield f"- {machine['note']}"
     yield f"- {', '.join(f'{name} {text}' for name, text in versions.items())}"
     tools = results.get("comparison", {}).items()
     yield from (f"- {name}: {one['versions']}" for name, one in tools if isinstance(one, dict) and one.get("versions"))
