@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -147,11 +147,11 @@ def _what_if(store: Store, project: OpenProject, selection: Selection, column: s
     """The hypothetical: every target of the recipes whose templates read the column."""
     from bioforge.cli.show import count, named, table
     from bioforge.prompts import OWN_NAMES
+    from bioforge.readers.rows import ColumnMap
     from bioforge.store import inputs, stale
     from bioforge.wording import money
 
-    named_in_input = project.input_spec.options.get("columns")
-    changed = _changed_with(column, named_in_input if isinstance(named_in_input, Mapping) else {})
+    changed = ColumnMap.of(project.input_spec.options.get("columns", {})).made_of(column)
     known = {*inputs.columns(store), *OWN_NAMES} | (changed if len(changed) > 1 else set())
     if column not in known:
         raise UsageError(
@@ -184,18 +184,6 @@ def _what_if(store: Store, project: OpenProject, selection: Selection, column: s
         for line in table([["recipe", "stale", "price", ""], *rows], right=(1, 2)):
             print(line)
     return EXIT_OK
-
-
-def _changed_with(column: str, named: Mapping[str, object]) -> set[str]:
-    """The names under which templates know a column of the input: its own, and those made of it in [input] columns."""
-    import jinja2
-    from jinja2.meta import find_undeclared_variables
-
-    changed = {column}
-    for name, source in named.items():
-        if source == column or column in find_undeclared_variables(jinja2.Environment().parse(str(source))):
-            changed.add(name)
-    return changed
 
 
 @command

@@ -118,6 +118,12 @@ class ColumnMap:
                 renames[theirs.strip()] = ours
         return cls(renames, copies, tuple(templates))
 
+    def made_of(self, column: str) -> set[str]:
+        """The names under which templates of recipes know a column of the input: its own, and those made of it."""
+        names = {column, self.renames.get(column, column)}
+        names |= {ours for ours, theirs in self.copies.items() if theirs == column}
+        return names | {template.column for template in self.templates if not names.isdisjoint(template.names)}
+
     @property
     def computes(self) -> bool:
         """Whether rows need `compute` after their columns were renamed."""

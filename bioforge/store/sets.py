@@ -50,11 +50,11 @@ class Update:
         """For so many rows in one statement; 0: for one row at a time."""
         if not number:
             places = {name: f"?{place}" for place, name in enumerate(self._names, start=1)}
-            return self._filled(f"UPDATE {self._table} SET {self._sets} WHERE {self._where}", places)
+            return f"UPDATE {self._table} SET {self._sets} WHERE {self._where}".format(**places)
         places = {name: f"new_rows.{name}" for name in self._names}
         update = f"UPDATE {self._table} {self._index} SET {self._sets} FROM new_rows WHERE {self._where}"
         rows = ", ".join([_row(len(self._names))] * number)
-        return f"WITH new_rows ({', '.join(self._names)}) AS (VALUES {rows}) {self._filled(update, places)}"
+        return f"WITH new_rows ({', '.join(self._names)}) AS (VALUES {rows}) {update.format(**places)}"
 
     def run(self, connection: sqlite3.Connection, rows: Sequence[Row], together: bool = False) -> None:
         # where one row is changed twice the order counts, and one statement has none
@@ -62,12 +62,6 @@ class Update:
             _together(connection, self, rows)
         else:
             connection.executemany(self.sql(), rows)
-
-    @staticmethod
-    def _filled(sql: str, places: dict[str, str]) -> str:
-        for name, place in places.items():
-            sql = sql.replace(f"{{{name}}}", place)
-        return sql
 
 
 def _together(connection: sqlite3.Connection, statement: Insert | Update, rows: Sequence[Row]) -> None:

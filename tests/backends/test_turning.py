@@ -157,7 +157,7 @@ def test_a_signal_ends_the_waiting() -> None:
 
     async def send(request: Request) -> None:
         hanging.set()
-        await asyncio.sleep(3600)
+        await asyncio.Event().wait()  # for ever
 
     def stop() -> None:
         hanging.wait(30)

@@ -292,7 +292,7 @@ def test_a_state_file_that_is_none_is_left_as_it_is(project: ProjectFolder, cont
 
 def test_what_if_a_column_changed_that_the_input_table_makes_another_of(project: ProjectFolder) -> None:
     project.write("artists.csv", "id,name,bio,notes\n1,One,a painter,x\n2,Two,a sculptor,y\n")
-    columns = 'columns = { artist_id = "id", artist_name = "name", artist_data = "{{ bio }} ({{ id }})" }'
+    columns = 'columns = { artist_id = "id", artist_name = "name", artist_data = "{{ bio }} ({{ artist_name }})" }'
     project.edit("bioforge.toml", 'path = "artists.csv"', f'path = "artists.csv"\n{columns}')
     assert " 2 " in project.run("plan", "-W", "bio").ok().out
     assert " 2 " in project.run("plan", "-W", "name").ok().out, "its own name is known, though templates have another"
