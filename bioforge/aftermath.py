@@ -7,12 +7,12 @@ from dataclasses import replace
 from typing import TypeGuard
 
 from bioforge.checking import checked
-from bioforge.events import Event, Failed, Launch, Stopped, Succeeded, Unusable
-from bioforge.interfaces import Stop
+from bioforge.core.events import Event, Failed, Launch, Stopped, Succeeded, Unusable
+from bioforge.core.interfaces import Stop
+from bioforge.core.text import counted
 from bioforge.planning import Planner
 from bioforge.prompts import Prompts
 from bioforge.requesting import Requests
-from bioforge.wording import counted
 
 FAILURES = "failures"
 

@@ -24,9 +24,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
 
-from bioforge.events import Launch
-from bioforge.model import Answer, Batch, BatchState, Failure, Paid, Request
-from bioforge.senders import Outcome
+from bioforge.core.events import Launch
+from bioforge.core.interfaces import Outcome
+from bioforge.core.types import Answer, Batch, BatchState, Failure, Paid, Request
 
 STATUSES: Mapping[BatchState, str] = {
     BatchState.PREPARING: "submitted",

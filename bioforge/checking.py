@@ -5,8 +5,8 @@ from __future__ import annotations
 import json
 from dataclasses import replace
 
-from bioforge.model import Answer, Failure
-from bioforge.plan import SCHEMA
+from bioforge.core.reasons import SCHEMA
+from bioforge.core.types import Answer, Failure
 from bioforge.schemas import Invalid, Schema, Valid
 
 

@@ -7,9 +7,9 @@ from contextlib import closing
 from typing import Protocol
 
 from bioforge.aftermath import FAILURES, Aftermath
-from bioforge.errors import NoSpaceError
-from bioforge.events import Event, Started, Stopped
-from bioforge.interfaces import Backend, Gauges, Work
+from bioforge.core.errors import NoSpaceError
+from bioforge.core.events import Event, Started, Stopped
+from bioforge.core.interfaces import Backend, Gauges, Work
 from bioforge.store import Store
 from bioforge.store.record import Recorder
 

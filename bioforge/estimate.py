@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
-from bioforge.interfaces import Backend, Load
-from bioforge.model import Batch, Usage
-from bioforge.plan import UPSTREAM
+from bioforge.core.interfaces import Backend, Load
+from bioforge.core.reasons import UPSTREAM
+from bioforge.core.types import Batch, Usage
 from bioforge.prompts import Definition
 from bioforge.store import Store
 from bioforge.store.stale import StaleGroup

@@ -18,7 +18,7 @@ from typing import Any, Generic, TypeVar
 
 from bioforge.api import Answer, Client, Config, Item, Outcome, Progress
 from bioforge.api.many import error_class_of
-from bioforge.errors import BadArgument
+from bioforge.core.errors import BadArgument
 
 Sample = TypeVar("Sample")
 Value = TypeVar("Value")

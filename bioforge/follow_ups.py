@@ -11,9 +11,8 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 
-from bioforge.interfaces import Backend
-from bioforge.model import Rendered, Turn
-from bioforge.plan import (
+from bioforge.core.interfaces import Backend
+from bioforge.core.reasons import (
     ANSWERED,
     FAILED,
     FALLBACK,
@@ -26,6 +25,7 @@ from bioforge.plan import (
     UNUSABLE,
     KnownRequest,
 )
+from bioforge.core.types import Rendered, Turn
 from bioforge.prompts import Prompts
 from bioforge.rendering import Wanted, wanted
 from bioforge.schemas import Invalid, repair_instructions

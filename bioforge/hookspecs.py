@@ -6,7 +6,7 @@ from collections.abc import Mapping
 
 import pluggy
 
-from bioforge.interfaces import AnyReader, AnyWriter, BackendFactory
+from bioforge.core.interfaces import AnyReader, AnyWriter, BackendFactory
 
 hookspec = pluggy.HookspecMarker("bioforge")
 hookimpl = pluggy.HookimplMarker("bioforge")

@@ -11,7 +11,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from bioforge.errors import BioforgeError
+from bioforge.core.errors import BioforgeError
 
 GROUP = "bioforge"
 LOAD = "BIOFORGE_LOAD_PLUGINS"

@@ -11,7 +11,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from importlib.util import find_spec
 
-from bioforge.errors import BioforgeError, UsageError, nearest
+from bioforge.core.errors import BioforgeError, UsageError, nearest
 from bioforge.installed import GROUP, LOAD, Distribution, Environment, look, normalised
 
 ITSELF = "bioforge"

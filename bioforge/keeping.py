@@ -9,9 +9,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
-from bioforge.fingerprint import definition_hash
-from bioforge.follow_ups import Known
-from bioforge.plan import (
+from bioforge.core.hashing import definition_hash
+from bioforge.core.reasons import (
     ANSWERED,
     CHANGED,
     FORCED,
@@ -30,6 +29,7 @@ from bioforge.plan import (
     definition_changes,
     upstream_changes,
 )
+from bioforge.follow_ups import Known
 from bioforge.prompts import Prompts
 from bioforge.rendering import Wanted
 from bioforge.store import Store, bodies, targets

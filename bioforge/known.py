@@ -6,8 +6,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from bioforge.checking import as_text, complaint
-from bioforge.errors import ConfigError
-from bioforge.plan import ANSWERED, KnownRequest
+from bioforge.core.errors import ConfigError
+from bioforge.core.reasons import ANSWERED, KnownRequest
 from bioforge.prompts import Prompts
 from bioforge.schemas import Schema, Valid
 from bioforge.store import Store, targets, verdicts

@@ -15,9 +15,9 @@ from typing import TypeVar
 
 from bioforge.config import ProjectConfig
 from bioforge.config.options import OptionsOf, options_of
-from bioforge.errors import BioforgeError, ConfigError, PluginError
-from bioforge.interfaces import Backend, BackendContext
-from bioforge.model import PLAIN_DIALECT
+from bioforge.core.errors import BioforgeError, ConfigError, PluginError
+from bioforge.core.interfaces import Backend, BackendContext
+from bioforge.core.types import PLAIN_DIALECT
 from bioforge.plugins import Plugins
 from bioforge.readers.foreign import ReadBy
 from bioforge.supervising import supervised

@@ -12,8 +12,8 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, GetCoreSchem
 from pydantic_core import CoreSchema, PydanticCustomError, core_schema
 
 if TYPE_CHECKING:
-    from bioforge.interfaces import FolderWriter, PathReader, PathWriter, Record
-    from bioforge.model import Artist, BadRow
+    from bioforge.core.interfaces import FolderWriter, PathReader, PathWriter, Record
+    from bioforge.core.types import Artist, BadRow
 
 Made = TypeVar("Made", bound=Callable[..., Any])
 

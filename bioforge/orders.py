@@ -7,12 +7,12 @@ from dataclasses import dataclass, field
 from typing import Protocol
 
 from bioforge import engine
-from bioforge.errors import EXIT_FAILED, EXIT_INTERRUPTED, EXIT_OK, EXIT_STOPPED, EXIT_USAGE
+from bioforge.core.errors import EXIT_FAILED, EXIT_INTERRUPTED, EXIT_OK, EXIT_STOPPED, EXIT_USAGE
+from bioforge.core.events import Stopped
+from bioforge.core.interfaces import Choice, Gauges
+from bioforge.core.reasons import IN_BATCH
 from bioforge.estimate import Priced
-from bioforge.events import Stopped
-from bioforge.interfaces import Choice, Gauges
 from bioforge.outputs import Written
-from bioforge.plan import IN_BATCH
 from bioforge.refresh import Refreshed
 from bioforge.store import Selection, Store, runs
 from bioforge.store.batches import Open

@@ -13,10 +13,10 @@ from typing import IO, cast
 
 from bioforge.config import Output, ProjectConfig
 from bioforge.config.options import OptionsOf, options_of
-from bioforge.errors import BioforgeError, OutputError, PluginError
-from bioforge.files import atomic_write
-from bioforge.fingerprint import definition_hash
-from bioforge.interfaces import AnyWriter, FolderWriter, PathWriter, Record, Writer
+from bioforge.core.errors import BioforgeError, OutputError, PluginError
+from bioforge.core.files import atomic_write
+from bioforge.core.hashing import definition_hash
+from bioforge.core.interfaces import AnyWriter, FolderWriter, PathWriter, Record, Writer
 from bioforge.plugins import Plugins
 from bioforge.store import Selection, Store, upkeep
 from bioforge.store.results import records

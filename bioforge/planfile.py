@@ -14,8 +14,8 @@ from pathlib import Path
 from typing import Any
 
 from bioforge import __version__
-from bioforge.errors import InputError, PlanMismatch
-from bioforge.files import atomic_write
+from bioforge.core.errors import InputError, PlanMismatch
+from bioforge.core.files import atomic_write
 from bioforge.store import Selection, Store, stale, targets
 
 FORMAT = 1

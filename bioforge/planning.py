@@ -5,12 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
-from bioforge.events import Event, Failed, Unusable
-from bioforge.follow_ups import Chains, Link
-from bioforge.interfaces import Backend
-from bioforge.keeping import Case, Keeper
-from bioforge.known import Counts, KnownRequests
-from bioforge.plan import (
+from bioforge.core.events import Event, Failed, Unusable
+from bioforge.core.interfaces import Backend
+from bioforge.core.progress import Counter, Tell, nobody
+from bioforge.core.reasons import (
     CHANGED,
     FAILED,
     MAYBE_PAID,
@@ -23,13 +21,15 @@ from bioforge.plan import (
     blocked,
     decide,
 )
+from bioforge.follow_ups import Chains, Link
+from bioforge.keeping import Case, Keeper
+from bioforge.known import Counts, KnownRequests
 from bioforge.prompts import OWN_NAMES, Prompts, RenderError
 from bioforge.rendering import Blocked, Outcome, Renderer, Wanted, form
 from bioforge.store import Store, bodies, extent, follow_ups, inputs, pending, targets, tokens, upstream, verdicts
 from bioforge.store.follow_ups import FollowUp
 from bioforge.store.pending import Standing
 from bioforge.store.targets import EVERYBODY, Planned, PlannedArtist
-from bioforge.telling import Counter, Tell, nobody
 from bioforge.tokens import counter_for
 
 Pair = tuple[str, str]

@@ -6,8 +6,8 @@ more in `bioforge.backends.vendor`, and tests in `bioforge.testing`.
 """
 
 from bioforge.batching import BatchService, CallError, FileBatchService, InlineBatchService, Row, Undecided
-from bioforge.errors import BioforgeError, ConfigError, InputError, OutputError, UsageError, nearest
-from bioforge.events import (
+from bioforge.core.errors import BioforgeError, ConfigError, InputError, OutputError, UsageError, nearest
+from bioforge.core.events import (
     BatchChanged,
     BatchCollected,
     Event,
@@ -21,11 +21,11 @@ from bioforge.events import (
     Succeeded,
     Unusable,
 )
-from bioforge.files import atomic_write
-from bioforge.hookspecs import hookimpl
-from bioforge.interfaces import (
+from bioforge.core.files import atomic_write
+from bioforge.core.interfaces import (
     AnyReader,
     AnyWriter,
+    AsyncSender,
     Backend,
     BackendContext,
     BackendFactory,
@@ -35,17 +35,21 @@ from bioforge.interfaces import (
     Job,
     Limits,
     Load,
+    Outcome,
     PathReader,
     PathWriter,
+    RateLimits,
     Reader,
     Record,
     RetryPolicy,
+    Sender,
     Stop,
     Way,
     Work,
     Writer,
 )
-from bioforge.model import Answer, Artist, BadRow, Batch, BatchState, Failure, Paid, Rendered, Request, Turn, Usage
+from bioforge.core.types import Answer, Artist, BadRow, Batch, BatchState, Failure, Paid, Rendered, Request, Turn, Usage
+from bioforge.hookspecs import hookimpl
 from bioforge.options import (
     Options,
     ReaderOptions,
@@ -58,7 +62,6 @@ from bioforge.options import (
 from bioforge.plugin_module import API_VERSION
 from bioforge.readers.foreign import artists, json_value
 from bioforge.readers.rows import RowError
-from bioforge.senders import AsyncSender, Outcome, RateLimits, Sender
 
 __all__ = [
     "API_VERSION",

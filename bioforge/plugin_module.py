@@ -11,7 +11,7 @@ from typing import Any
 
 import pluggy
 
-from bioforge.errors import PluginError, nearest
+from bioforge.core.errors import PluginError, nearest
 
 API_VERSION = 1
 """The version of the contract: `hookspecs.py`, and what `bioforge.plugin` names. A change that breaks plugins raises it."""

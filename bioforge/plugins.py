@@ -16,8 +16,8 @@ from typing import TYPE_CHECKING, Any, cast
 import pluggy
 
 from bioforge import __version__, hookspecs
-from bioforge.errors import PluginError, nearest
-from bioforge.interfaces import AnyReader, AnyWriter, BackendFactory
+from bioforge.core.errors import PluginError, nearest
+from bioforge.core.interfaces import AnyReader, AnyWriter, BackendFactory
 from bioforge.plugin_module import API_VERSION, DECLARATION, HOOKS, checked, edited, wrong_hooks, wrong_version
 
 if TYPE_CHECKING:

@@ -9,11 +9,12 @@ from itertools import islice
 from bioforge.aftermath import Aftermath
 from bioforge.config import ProjectConfig
 from bioforge.config.options import options_of
-from bioforge.errors import EXIT_INTERRUPTED, EXIT_STOPPED, InputError, PluginError, StateError, UsageError
+from bioforge.core.errors import EXIT_INTERRUPTED, EXIT_STOPPED, InputError, PluginError, StateError, UsageError
+from bioforge.core.events import Stopped
+from bioforge.core.gc_tuning import seldom_collected
+from bioforge.core.interfaces import Job, Stop, Work
+from bioforge.core.progress import Tell, nobody
 from bioforge.estimate import Estimator, batch_loads, loads, total
-from bioforge.events import Stopped
-from bioforge.garbage import seldom_collected
-from bioforge.interfaces import Job, Stop, Work
 from bioforge.opening import Backends, dialect_of, read_by
 from bioforge.orders import Order, Plan, Result, Watcher
 from bioforge.outputs import check_outputs, write_outputs
@@ -30,7 +31,6 @@ from bioforge.store import Selection, Store, batches, inputs, packing, runs, sta
 from bioforge.store.ledger import average_cost, average_seconds
 from bioforge.store.pending import Which
 from bioforge.store.settling import Settled, settle
-from bioforge.telling import Tell, nobody
 
 NO_RUN = 0
 """Lists of targets are kept by run; this one is for plans, and is overwritten by the next."""

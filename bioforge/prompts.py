@@ -13,8 +13,8 @@ import jinja2.meta
 import jinja2.nodes
 from jinja2.sandbox import ImmutableSandboxedEnvironment
 
-from bioforge.errors import TemplateError, nearest
-from bioforge.model import PLAIN_DIALECT, Artist, Rendered
+from bioforge.core.errors import TemplateError, nearest
+from bioforge.core.types import PLAIN_DIALECT, Artist, Rendered
 from bioforge.templating import Render, renderer
 
 if TYPE_CHECKING:

@@ -9,8 +9,8 @@ from bioforge.config import ProjectConfig, Recipe, TemplateText
 from bioforge.config.mistakes import short
 from bioforge.config.relations import TEMPLATES, in_order
 from bioforge.config.templates import resolve
-from bioforge.errors import ConfigError, nearest
-from bioforge.fingerprint import definition_hash
+from bioforge.core.errors import ConfigError, nearest
+from bioforge.core.hashing import definition_hash
 from bioforge.prompts import Definition, Prompts
 from bioforge.schemas import Schema, load_schema
 from bioforge.variants import Variant, expand

@@ -8,18 +8,18 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from bioforge.errors import PluginError
-from bioforge.fingerprint import definition_hash
-from bioforge.interfaces import Backend
-from bioforge.model import Artist, BadRow
+from bioforge.core.errors import PluginError
+from bioforge.core.hashing import definition_hash
+from bioforge.core.interfaces import Backend
+from bioforge.core.progress import Counter, Tell, nobody
+from bioforge.core.text import counted
+from bioforge.core.types import Artist, BadRow
 from bioforge.planning import Planner
 from bioforge.prompts import Prompts
 from bioforge.readers.foreign import FindReader
 from bioforge.readers.sources import Signature, Source, find, is_url
 from bioforge.store import Store, inputs
 from bioforge.store.inputs import Reading
-from bioforge.telling import Counter, Tell, nobody
-from bioforge.wording import counted
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,11 +8,11 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
-from bioforge.errors import ConfigError
-from bioforge.fingerprint import canonical, definition_hash, request_hash, request_hasher
-from bioforge.interfaces import Backend
-from bioforge.model import Artist, Rendered
-from bioforge.plan import Upstream
+from bioforge.core.errors import ConfigError
+from bioforge.core.hashing import canonical, definition_hash, request_hash, request_hasher
+from bioforge.core.interfaces import Backend
+from bioforge.core.reasons import Upstream
+from bioforge.core.types import Artist, Rendered
 from bioforge.prompts import Needed, Prompts, RenderError, artist_context, estimate_tokens, needed
 from bioforge.store import Store, stale, targets, upstream
 from bioforge.store.targets import EVERYBODY, PlannedArtist

@@ -5,13 +5,13 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Iterator, Mapping, Sequence
 
-from bioforge.errors import BioforgeError
+from bioforge.core.errors import BioforgeError
+from bioforge.core.events import Event, Started
+from bioforge.core.hashing import canonical
+from bioforge.core.interfaces import Backend
+from bioforge.core.reasons import FORCED
+from bioforge.core.types import Request
 from bioforge.estimate import Estimator, output_limit
-from bioforge.events import Event, Started
-from bioforge.fingerprint import canonical
-from bioforge.interfaces import Backend
-from bioforge.model import Request
-from bioforge.plan import FORCED
 from bioforge.planning import Planner
 from bioforge.prompts import Prompts, RenderError
 from bioforge.rendering import Outcome, Renderer, Wanted

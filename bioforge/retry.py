@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 from tenacity import RetryCallState, Retrying, stop_after_attempt, wait_exponential
 
-from bioforge.interfaces import RetryPolicy
+from bioforge.core.interfaces import RetryPolicy
 
 LONG = 120.0
 """A longer Retry-After is no delay of one request: everything waits for it, and no attempt is used up."""

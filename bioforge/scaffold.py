@@ -7,7 +7,7 @@ import re
 from collections.abc import Collection, Mapping
 from pathlib import Path
 
-from bioforge.errors import OutputError, UsageError
+from bioforge.core.errors import OutputError, UsageError
 
 PROJECT = """\
 # A bioforge project: what is known about each artist, and how to ask for a text about it.

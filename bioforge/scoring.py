@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from bioforge.comparing import Mean, Measurement, State
-from bioforge.errors import ConfigError, UsageError, nearest
+from bioforge.core.errors import ConfigError, UsageError, nearest
 from bioforge.store.variants import Judgement
 from bioforge.variants import as_needed, parse
 

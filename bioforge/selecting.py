@@ -6,7 +6,7 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import replace
 
 from bioforge.config import ProjectConfig
-from bioforge.errors import UsageError, nearest
+from bioforge.core.errors import UsageError, nearest
 from bioforge.recipes import closure, expanded
 from bioforge.store import Selection
 from bioforge.variants import Variant, matches

@@ -11,13 +11,13 @@ from pathlib import Path
 from bioforge import engine, planfile
 from bioforge.aftermath import Aftermath
 from bioforge.config import ProjectConfig
-from bioforge.errors import StateError, StoppedError, UsageError
-from bioforge.events import Stopped
-from bioforge.garbage import seldom_collected
-from bioforge.interfaces import Backend, Limits, Work
-from bioforge.model import Batch
+from bioforge.core.errors import StateError, StoppedError, UsageError
+from bioforge.core.events import Stopped
+from bioforge.core.gc_tuning import seldom_collected
+from bioforge.core.interfaces import Backend, Limits, Work
+from bioforge.core.reasons import UPSTREAM
+from bioforge.core.types import Batch
 from bioforge.orders import Order, Plan, Watcher
-from bioforge.plan import UPSTREAM
 from bioforge.requesting import Requests
 from bioforge.store import Selection, Store, batches, runs, targets
 

@@ -9,7 +9,7 @@ from pathlib import Path
 from string import Template
 
 from bioforge import __version__
-from bioforge.errors import UsageError, nearest
+from bioforge.core.errors import UsageError, nearest
 from bioforge.scaffold import write_new
 
 KINDS = ("reader", "writer", "backend")

@@ -14,11 +14,11 @@ from dataclasses import fields, replace
 from numbers import Real
 from typing import Any, TypeVar, get_args
 
-from bioforge.errors import BioforgeError, BrokenBackendError
-from bioforge.events import BatchChanged, Event, Failed, Launch, Noticed, Started, Stopped, Succeeded, Unusable
-from bioforge.interfaces import Member, Work
-from bioforge.model import Answer, Batch, Failure, Paid, Request, Usage
-from bioforge.wording import counted
+from bioforge.core.errors import BioforgeError, BrokenBackendError
+from bioforge.core.events import BatchChanged, Event, Failed, Launch, Noticed, Started, Stopped, Succeeded, Unusable
+from bioforge.core.interfaces import Member, Work
+from bioforge.core.text import counted
+from bioforge.core.types import Answer, Batch, Failure, Paid, Request, Usage
 
 Execute = Callable[[Work], Iterator[Sequence[Event]]]
 Ended = TypeVar("Ended", Succeeded, Unusable, Failed)

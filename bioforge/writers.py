@@ -10,11 +10,11 @@ from contextlib import contextmanager
 from itertools import groupby
 from typing import IO, Any
 
-from bioforge.errors import ConfigError, nearest
-from bioforge.fingerprint import encoder
+from bioforge.core.errors import ConfigError, nearest
+from bioforge.core.hashing import encoder
+from bioforge.core.interfaces import FolderWriter, Record, Writer
+from bioforge.core.text import file_stem
 from bioforge.hookspecs import hookimpl
-from bioforge.interfaces import FolderWriter, Record, Writer
-from bioforge.names import file_stem
 
 
 @hookimpl

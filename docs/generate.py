@@ -110,7 +110,8 @@ def file_of(name: str) -> str:
 
 def signatures_of(_: str) -> str:
     """The hooks, and what the values that they return are called with."""
-    from bioforge import hookspecs, interfaces
+    from bioforge import hookspecs
+    from bioforge.core import interfaces
     from bioforge.plugins import HOOKS
 
     lines = [f"{name}{inspect.signature(getattr(hookspecs, name))}" for name in HOOKS]
@@ -149,7 +150,7 @@ def events_of(_: str) -> str:
     from dataclasses import MISSING, fields
     from typing import get_args
 
-    from bioforge import events
+    from bioforge.core import events
 
     lines = ["| event | fields | says |", "|---|---|---|"]
     for kind in get_args(events.Event):

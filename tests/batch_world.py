@@ -273,7 +273,7 @@ def walk(step: Callable[[int], bool], *, start: int = 1, stride: int = 1, abreas
 
 def _run_until(group: int, of: str, order: dict[str, Any]) -> int:
     from bioforge.cli.common import open_project
-    from bioforge.interfaces import Stop
+    from bioforge.core.interfaces import Stop
     from bioforge.orders import Order
 
     project = open_project(None)
@@ -306,6 +306,6 @@ class _Mortal:
 
 
 def _names(event: object) -> tuple[str, ...]:
-    from bioforge.events import BatchChanged
+    from bioforge.core.events import BatchChanged
 
     return (type(event).__name__, *([str(event.batch.state)] if isinstance(event, BatchChanged) else []))

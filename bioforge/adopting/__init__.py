@@ -29,10 +29,10 @@ from bioforge.adopting.files import (
 )
 from bioforge.adopting.result import Result, Why
 from bioforge.batching import Row
-from bioforge.events import Failed, Launch, Succeeded, Unusable
-from bioforge.interfaces import Backend, Member
-from bioforge.model import Batch, Failure, Usage
-from bioforge.plan import ANSWERED
+from bioforge.core.events import Failed, Launch, Succeeded, Unusable
+from bioforge.core.interfaces import Backend, Member
+from bioforge.core.reasons import ANSWERED
+from bioforge.core.types import Batch, Failure, Usage
 from bioforge.prompts import Prompts
 from bioforge.rendering import Renderer
 from bioforge.rendering import Wanted as Asked

@@ -10,7 +10,7 @@ from datetime import datetime
 from typing import Any
 
 from bioforge.adopting.files import readable
-from bioforge.model import Answer, Failure, Usage
+from bioforge.core.types import Answer, Failure, Usage
 
 OF_ANSWERS = frozenset({"truncated", "content_filter", "incomplete", "refusal", "empty"})
 """Errors of answers, as opposed to errors instead of one."""

@@ -20,8 +20,8 @@ from pathlib import Path
 from tempfile import TemporaryFile
 from typing import IO, Any, Self
 
-from bioforge.errors import InputError, nearest
-from bioforge.fingerprint import canonical, request_hash
+from bioforge.core.errors import InputError, nearest
+from bioforge.core.hashing import canonical, request_hash
 
 STDIN = "-"
 GROUP = 500

@@ -6,7 +6,7 @@ from collections import Counter
 from dataclasses import dataclass, field, replace
 from enum import StrEnum
 
-from bioforge.errors import EXIT_FAILED, EXIT_OK
+from bioforge.core.errors import EXIT_FAILED, EXIT_OK
 
 SHOWN = 5
 """Examples of a kind that are kept to be shown; the others are counted."""

@@ -16,7 +16,7 @@ from bioforge.api.config import BatchConfig, Config, LimitsConfig, ProviderConfi
 from bioforge.api.project import Project
 from bioforge.api.results import Answer, Item, Options, Outcome, Progress
 from bioforge.api.shared import generate, generate_many, generate_many_sync, generate_sync
-from bioforge.errors import (
+from bioforge.core.errors import (
     AuthenticationError,
     BadArgument,
     BioforgeError,
@@ -35,8 +35,8 @@ from bioforge.errors import (
     TruncatedError,
     UnusableError,
 )
-from bioforge.interfaces import Stop
-from bioforge.model import Usage
+from bioforge.core.interfaces import Stop
+from bioforge.core.types import Usage
 
 if TYPE_CHECKING:
     from bioforge.orders import Plan, Result

@@ -12,10 +12,10 @@ from typing import TYPE_CHECKING, Any
 from pydantic import BaseModel
 
 from bioforge.api.results import Item
-from bioforge.errors import BadArgument, ConfigError
-from bioforge.fingerprint import canonical, request_hash
-from bioforge.interfaces import Backend
-from bioforge.model import Rendered, Request, Turn, Usage
+from bioforge.core.errors import BadArgument, ConfigError
+from bioforge.core.hashing import canonical, request_hash
+from bioforge.core.interfaces import Backend
+from bioforge.core.types import Rendered, Request, Turn, Usage
 from bioforge.schemas import Schema, from_document, from_model, load_schema, parameter, repair_instructions
 from bioforge.schemas.asking import response_format
 

@@ -11,8 +11,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from bioforge.api.config import Setting
-from bioforge.errors import ConfigError
-from bioforge.interfaces import Backend, BackendContext, Work
+from bioforge.core.errors import ConfigError
+from bioforge.core.interfaces import Backend, BackendContext, Work
 
 if TYPE_CHECKING:
     from bioforge.store import Store

@@ -25,7 +25,7 @@ from bioforge.api.desk import result_of
 from bioforge.api.engine import Engine
 from bioforge.api.many import ORDERS, Asking, Flow, Order, in_thread, on_loop
 from bioforge.api.results import Answer, Item, Options, Outcome, Progress
-from bioforge.errors import BadArgument, ConfigError, nearest
+from bioforge.core.errors import BadArgument, ConfigError, nearest
 
 if TYPE_CHECKING:
     from bioforge.schemas import Schema

@@ -14,8 +14,8 @@ from pydantic import Field, SecretStr, ValidationError, model_validator
 
 from bioforge.config.environment import Environment
 from bioforge.config.tables import SIMULATOR, Limit, Provider, Retry, Simulator, Table, Text
-from bioforge.errors import ConfigError
-from bioforge.interfaces import Limits, RetryPolicy
+from bioforge.core.errors import ConfigError
+from bioforge.core.interfaces import Limits, RetryPolicy
 
 
 class ProviderConfig(Provider):

@@ -18,8 +18,8 @@ from typing import Any, TypeVar
 from bioforge.api.asking import Question
 from bioforge.api.judging import Paying
 from bioforge.api.results import Answer
-from bioforge.errors import BioforgeError, ClosedError
-from bioforge.model import Request
+from bioforge.core.errors import BioforgeError, ClosedError
+from bioforge.core.types import Request
 
 CLOSED = "the client is closed"
 

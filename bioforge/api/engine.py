@@ -27,11 +27,11 @@ from bioforge.api.judging import Arrival, Verdicts, halted, no_answer, too_dear
 from bioforge.api.results import Answer
 from bioforge.api.session import Meter, Session
 from bioforge.api.telling import MakeError, Teller, error_of, fail
-from bioforge.errors import BioforgeError, ClosedError, ConfigError, Facts, PendingError, UsageError
-from bioforge.events import Stopped
-from bioforge.interfaces import Stop
-from bioforge.model import Failure, Paid, Request
-from bioforge.plan import MAYBE_PAID, STARTED
+from bioforge.core.errors import BioforgeError, ClosedError, ConfigError, Facts, PendingError, UsageError
+from bioforge.core.events import Stopped
+from bioforge.core.interfaces import Stop
+from bioforge.core.reasons import MAYBE_PAID, STARTED
+from bioforge.core.types import Failure, Paid, Request
 
 if TYPE_CHECKING:
     from bioforge.api.state import Lookup, State

@@ -8,7 +8,7 @@ from typing import Any
 
 from bioforge.api.asking import Question
 from bioforge.api.results import Answer
-from bioforge.errors import (
+from bioforge.core.errors import (
     AuthenticationError,
     BudgetError,
     ClosedError,
@@ -23,12 +23,12 @@ from bioforge.errors import (
     TruncatedError,
     UnusableError,
 )
-from bioforge.events import Failed, Stopped
-from bioforge.model import Answer as Received
-from bioforge.model import Failure, Paid, Request, Usage
-from bioforge.plan import SCHEMA
+from bioforge.core.events import Failed, Stopped
+from bioforge.core.reasons import SCHEMA
+from bioforge.core.text import counted, money
+from bioforge.core.types import Answer as Received
+from bioforge.core.types import Failure, Paid, Request, Usage
 from bioforge.schemas import Invalid, Schema, SchemaError, Valid
-from bioforge.wording import counted, money
 
 _UNUSABLE: dict[str, tuple[type[UnusableError], str]] = {
     "refusal": (RefusedError, "ask differently; the same request is likely to be refused again"),

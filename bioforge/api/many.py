@@ -18,7 +18,7 @@ from typing import Any, Literal, Protocol
 
 from bioforge.api.desk import HEARTBEAT
 from bioforge.api.results import Answer, Item, Outcome, Progress
-from bioforge.errors import BioforgeError, GenerationError, HaltedError
+from bioforge.core.errors import BioforgeError, GenerationError, HaltedError
 
 Order = Literal["input", "completed"]
 ORDERS = ("input", "completed")

@@ -10,9 +10,9 @@ from time import monotonic
 from typing import TYPE_CHECKING, Self
 
 from bioforge.api.results import Progress
-from bioforge.errors import BadArgument
-from bioforge.events import Event, Failed, Succeeded, Unusable
-from bioforge.interfaces import Gauges, Record, Stop
+from bioforge.core.errors import BadArgument
+from bioforge.core.events import Event, Failed, Succeeded, Unusable
+from bioforge.core.interfaces import Gauges, Record, Stop
 
 if TYPE_CHECKING:
     from bioforge.config import ProjectConfig

@@ -7,8 +7,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Generic, TypeAlias, TypedDict, TypeVar
 
-from bioforge.errors import BioforgeError
-from bioforge.model import Usage
+from bioforge.core.errors import BioforgeError
+from bioforge.core.types import Usage
 
 if TYPE_CHECKING:
     from pydantic import BaseModel

@@ -12,10 +12,10 @@ from bioforge.api.backends import Backends
 from bioforge.api.desk import Desk
 from bioforge.api.judging import Arrival, Verdicts, as_recorded, failed
 from bioforge.api.telling import Teller, fail, log
-from bioforge.errors import PendingError, TransportError
-from bioforge.events import Event, Failed, Noticed, Stopped, Succeeded, Unusable
-from bioforge.interfaces import Backend, Stop, Work
-from bioforge.model import Paid, Request
+from bioforge.core.errors import PendingError, TransportError
+from bioforge.core.events import Event, Failed, Noticed, Stopped, Succeeded, Unusable
+from bioforge.core.interfaces import Backend, Stop, Work
+from bioforge.core.types import Paid, Request
 
 if TYPE_CHECKING:
     from bioforge.api.state import State

@@ -17,10 +17,9 @@ from typing import Self
 
 from bioforge.api.desk import Desk, Flight
 from bioforge.api.judging import Arrival
-from bioforge.errors import EXIT_OK, EXIT_STOPPED, BioforgeError, StateError
-from bioforge.events import Stopped
-from bioforge.model import Request
-from bioforge.plan import (
+from bioforge.core.errors import EXIT_OK, EXIT_STOPPED, BioforgeError, StateError
+from bioforge.core.events import Stopped
+from bioforge.core.reasons import (
     ANSWERED,
     FAILED,
     FORCED,
@@ -34,6 +33,7 @@ from bioforge.plan import (
     UNUSABLE,
     WAITING,
 )
+from bioforge.core.types import Request
 from bioforge.store import Selection, Store, runs
 from bioforge.store.answers import Kept, kept
 from bioforge.store.record import Recorder

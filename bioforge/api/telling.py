@@ -11,7 +11,7 @@ from bioforge.api.asking import Asker
 from bioforge.api.desk import Call
 from bioforge.api.judging import Arrival, Mend, Verdicts, judge
 from bioforge.api.results import Answer
-from bioforge.errors import BioforgeError, ClosedError, HaltedError
+from bioforge.core.errors import BioforgeError, ClosedError, HaltedError
 
 MakeError = Callable[[], BioforgeError]
 """Each caller gets an error of its own: raising one in two threads would mix up their tracebacks."""

@@ -10,9 +10,8 @@ from contextlib import suppress
 
 from bioforge.backends.driver import Lanes, broken
 from bioforge.backends.turns import wait_whatever_comes
-from bioforge.events import Launch
-from bioforge.interfaces import Step
-from bioforge.senders import AsyncSender
+from bioforge.core.events import Launch
+from bioforge.core.interfaces import AsyncSender, Step
 
 GRACE = 5.0
 """Seconds that the loop gets to end its calls when it is left."""

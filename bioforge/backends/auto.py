@@ -12,9 +12,9 @@ from dataclasses import replace
 
 from bioforge.backends.batches import BatchDriver
 from bioforge.backends.choice import BATCH, FLEX, STANDARD
-from bioforge.events import Event, Failed, Noticed, Stopped, Succeeded, Unusable
-from bioforge.interfaces import Limits, Work, at_once
-from bioforge.model import Paid, Request
+from bioforge.core.events import Event, Failed, Noticed, Stopped, Succeeded, Unusable
+from bioforge.core.interfaces import Limits, Work, at_once
+from bioforge.core.types import Paid, Request
 
 Calls = Callable[[Work], Iterator[Sequence[Event]]]
 """Executes work by calls that are answered at once."""

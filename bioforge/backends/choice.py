@@ -11,9 +11,9 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Self
 
-from bioforge.errors import ConfigError, nearest
-from bioforge.interfaces import Choice, Job, Load, Way
-from bioforge.wording import duration, money
+from bioforge.core.errors import ConfigError, nearest
+from bioforge.core.interfaces import Choice, Job, Load, Way
+from bioforge.core.text import duration, money
 
 BATCH = "batch"
 FLEX = "flex"

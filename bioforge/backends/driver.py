@@ -13,10 +13,9 @@ from queue import Empty, SimpleQueue
 
 from bioforge.backends.turns import SHORT_TURNS
 from bioforge.backends.word import broken, kept
-from bioforge.events import Event, Launch, Started, Stopped
-from bioforge.interfaces import Step, Work, at_once
-from bioforge.model import Request
-from bioforge.senders import Outcome
+from bioforge.core.events import Event, Launch, Started, Stopped
+from bioforge.core.interfaces import Outcome, Step, Work, at_once
+from bioforge.core.types import Request
 from bioforge.window import Window
 
 __all__ = ["Lanes", "broken", "drive"]

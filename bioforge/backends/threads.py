@@ -6,8 +6,8 @@ from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 
 from bioforge.backends.driver import Lanes, broken
-from bioforge.events import Launch
-from bioforge.senders import Sender
+from bioforge.core.events import Launch
+from bioforge.core.interfaces import Sender
 
 
 class ThreadLanes(Lanes):

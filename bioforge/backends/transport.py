@@ -16,9 +16,8 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
-from bioforge.interfaces import BackendContext
-from bioforge.model import Failure, Paid
-from bioforge.senders import Outcome
+from bioforge.core.interfaces import BackendContext, Outcome
+from bioforge.core.types import Failure, Paid
 
 if TYPE_CHECKING:
     import ssl

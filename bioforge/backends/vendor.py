@@ -12,9 +12,8 @@ from contextlib import closing
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from bioforge.interfaces import Backend, Work
-from bioforge.model import Batch, Request, Usage
-from bioforge.senders import AsyncSender, Sender
+from bioforge.core.interfaces import AsyncSender, Backend, Sender, Work
+from bioforge.core.types import Batch, Request, Usage
 
 if TYPE_CHECKING:
     from bioforge.backends.batches import BatchDriver
@@ -22,7 +21,7 @@ if TYPE_CHECKING:
     from bioforge.backends.batches.options import BatchOptions
     from bioforge.backends.driver import Lanes
     from bioforge.batching import BatchService, Row
-    from bioforge.events import Event
+    from bioforge.core.events import Event
 
 
 class VendorBackend(Backend):

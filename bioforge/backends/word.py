@@ -13,8 +13,8 @@ from itertools import product
 from numbers import Real
 from operator import attrgetter
 
-from bioforge.model import Answer, Failure, Paid, Usage
-from bioforge.senders import Outcome, RateLimits
+from bioforge.core.interfaces import Outcome, RateLimits
+from bioforge.core.types import Answer, Failure, Paid, Usage
 
 _MOST = 1 << 62
 """Beyond that no number can be kept. What is not a number, or infinite, is not below it either."""

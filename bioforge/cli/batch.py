@@ -16,7 +16,7 @@ from bioforge.cli.common import FileOption as ProjectOption
 from bioforge.cli.common import check_format, load
 from bioforge.cli.edge import command, say
 from bioforge.cli.upkeep import Yes, confirmed, recorded
-from bioforge.errors import EXIT_FAILED, EXIT_OK, BioforgeError, UsageError
+from bioforge.core.errors import EXIT_FAILED, EXIT_OK, BioforgeError, UsageError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
@@ -46,7 +46,7 @@ def status(
 ) -> int:
     """Show a batch: state, times, counts, usage, errors. When it has ended, save its results as `retrieve` does."""
     from bioforge.cli import batch_results, batch_show
-    from bioforge.model import BatchState
+    from bioforge.core.types import BatchState
 
     check_format(format, ("text", "json"))
     _check_id(batch_id)
@@ -199,7 +199,7 @@ def abandon(
 ) -> int:
     """Give up an open batch of the project that cannot be looked at any more. Its requests become maybe paid."""
     from bioforge.cli.show import count
-    from bioforge.model import CLOSED
+    from bioforge.core.types import CLOSED
     from bioforge.project import recover
     from bioforge.store import Store, batches
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from bioforge.errors import InputError
+from bioforge.core.errors import InputError
 
 MOST_LINES = 50_000
 MOST_BYTES = 209_715_200

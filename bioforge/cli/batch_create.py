@@ -12,13 +12,13 @@ import typer
 
 from bioforge.cli.batch_provider import FileOption, LogOption, failed, provider
 from bioforge.cli.edge import command, say
-from bioforge.errors import EXIT_OK, BioforgeError, UsageError
+from bioforge.core.errors import EXIT_OK, BioforgeError, UsageError
 
 if TYPE_CHECKING:
     from bioforge.batching import CallError
     from bioforge.cli.batch_check import Checked
     from bioforge.cli.batch_provider import Jobs, Provider
-    from bioforge.model import Batch
+    from bioforge.core.types import Batch
 
 ROUNDS = 3
 """How often a creation is tried whose end nobody knows, each time after looking for what it may have left."""
@@ -74,7 +74,7 @@ def create(
 
 def _batch(checked: Checked) -> Batch:
     """Known before anything is sent: by its key it is found again."""
-    from bioforge.model import Batch, BatchState
+    from bioforge.core.types import Batch, BatchState
 
     return Batch(
         key=f"hand-{checked.sha256[:16]}-{urandom(4).hex()}",
@@ -140,7 +140,7 @@ def _created(opened: Provider, batch: Batch, metadata: dict[str, str], window: s
 
 def _unclear(error: CallError) -> bool:
     """Whether the job may have been created: nobody knows the end of the call, or the server failed in the middle."""
-    from bioforge.model import Paid
+    from bioforge.core.types import Paid
 
     return error.outcome.paid is Paid.MAYBE or (error.failure.http_status or 0) >= 500
 

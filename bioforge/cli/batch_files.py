@@ -14,7 +14,7 @@ from types import TracebackType
 from typing import IO, Self
 
 from bioforge.cli.batch_check import MOST_BYTES, MOST_LINES
-from bioforge.errors import OutputError
+from bioforge.core.errors import OutputError
 
 
 @dataclass(slots=True)

@@ -14,7 +14,7 @@ import typer
 
 from bioforge.cli.common import FileOption, complete_recipes, load_plugins
 from bioforge.cli.edge import command, say
-from bioforge.errors import EXIT_OK, UsageError, nearest
+from bioforge.core.errors import EXIT_OK, UsageError, nearest
 
 if TYPE_CHECKING:
     from bioforge.cli.batch_rows import Asking, Source

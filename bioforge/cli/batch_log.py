@@ -35,7 +35,7 @@ class OperationsLog:
 
     def __call__(self, operation: str, ids: Mapping[str, str], seconds: float, error: CallError | None) -> None:
         """As the service tells it."""
-        from bioforge.model import Paid
+        from bioforge.core.types import Paid
 
         line: dict[str, object] = {
             "time": datetime.now().astimezone().isoformat(timespec="milliseconds"),

@@ -14,13 +14,13 @@ import typer
 
 from bioforge.cli.common import load
 from bioforge.cli.edge import say
-from bioforge.errors import BioforgeError, UsageError
+from bioforge.core.errors import BioforgeError, UsageError
 
 if TYPE_CHECKING:
     from bioforge.batching import CallError, Row
     from bioforge.config import ProjectConfig
-    from bioforge.interfaces import BackendContext
-    from bioforge.model import Batch
+    from bioforge.core.interfaces import BackendContext
+    from bioforge.core.types import Batch
 
 BASE_URL = "https://api.openai.com/v1"
 
@@ -114,7 +114,7 @@ def provider(file: Path | None, command: str, log: Path | None) -> Iterator[Prov
 @contextmanager
 def provider_context(config: ProjectConfig | None) -> Iterator[BackendContext]:
     """Address and key. The embedded server runs while the block lasts, and finds the batches of former commands."""
-    from bioforge.interfaces import BackendContext
+    from bioforge.core.interfaces import BackendContext
 
     if config is None:
         yield _of_environment()
@@ -153,7 +153,7 @@ def _of_environment() -> BackendContext:
     from bioforge.config.environment import Environment
     from bioforge.config.tables import SIMULATOR
     from bioforge.config.tables import Provider as Table
-    from bioforge.interfaces import BackendContext
+    from bioforge.core.interfaces import BackendContext
 
     environment = Environment.read(Path.cwd(), os.environ)
     given, origin = environment.first("OPENAI_BASE_URL") or (BASE_URL, "")

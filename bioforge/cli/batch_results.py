@@ -10,8 +10,8 @@ from pathlib import Path
 from bioforge.batching import CallError
 from bioforge.cli.batch_provider import Jobs
 from bioforge.cli.show import count
-from bioforge.model import Batch
-from bioforge.wording import money
+from bioforge.core.text import money
+from bioforge.core.types import Batch
 
 
 @dataclass(slots=True)

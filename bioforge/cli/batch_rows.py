@@ -12,11 +12,11 @@ from tempfile import TemporaryDirectory
 
 from bioforge.cli.show import count
 from bioforge.config.options import OptionsOf
-from bioforge.errors import InputError
-from bioforge.events import Launch
-from bioforge.fingerprint import canonical
-from bioforge.model import Artist, BadRow, Rendered, Request
-from bioforge.names import slug
+from bioforge.core.errors import InputError
+from bioforge.core.events import Launch
+from bioforge.core.hashing import canonical
+from bioforge.core.text import slug
+from bioforge.core.types import Artist, BadRow, Rendered, Request
 from bioforge.openai.batch_lines import line
 from bioforge.opening import read_by
 from bioforge.plugins import Plugins

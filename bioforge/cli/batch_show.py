@@ -9,9 +9,9 @@ from typing import Any
 
 from bioforge import batching
 from bioforge.cli.show import ago, count, table, when
-from bioforge.model import Batch, BatchState
+from bioforge.core.text import money
+from bioforge.core.types import Batch, BatchState
 from bioforge.report.logs import printable
-from bioforge.wording import money
 
 LONGEST = 32
 """Characters of a value of the metadata, which may be a digest."""

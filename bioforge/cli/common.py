@@ -107,7 +107,7 @@ def load_plugins() -> Plugins:
 
 def check_destination(config: ProjectConfig, path: Path, flag: str) -> None:
     """Raise `UsageError` where a flag would write over what the project is made of: the state above all."""
-    from bioforge.errors import UsageError
+    from bioforge.core.errors import UsageError
 
     state = str(config.state_path)
     taken = dict.fromkeys((state, f"{state}-wal", f"{state}-shm", f"{state}.lock"), "the state")
@@ -119,7 +119,7 @@ def check_destination(config: ProjectConfig, path: Path, flag: str) -> None:
 
 
 def check_format(value: str, known: tuple[str, ...], flag: str = "--format") -> str:
-    from bioforge.errors import UsageError, nearest
+    from bioforge.core.errors import UsageError, nearest
 
     if value not in known:
         raise UsageError(f"{flag} {value}: no such format", nearest(value, known) or f"formats are: {', '.join(known)}")
@@ -130,7 +130,7 @@ def parse_seconds(text: str | None) -> float | None:
     """`90`, `90s`, `30m`, `2h` or `1d` in seconds. Raises `UsageError`."""
     if text is None:
         return None
-    from bioforge.errors import UsageError
+    from bioforge.core.errors import UsageError
 
     units = {"s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
     number, unit = (text[:-1], text[-1:]) if text[-1:] in units else (text, "s")

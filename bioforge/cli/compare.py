@@ -13,7 +13,7 @@ import typer
 
 from bioforge.cli.common import FileOption, SelectOption, check_format, complete_recipes, open_names
 from bioforge.cli.edge import command, say
-from bioforge.errors import EXIT_OK, UsageError, nearest
+from bioforge.core.errors import EXIT_OK, UsageError, nearest
 
 if TYPE_CHECKING:
     from bioforge.cli.compare_show import Compared, Row

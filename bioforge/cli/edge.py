@@ -16,7 +16,7 @@ from typing import Any, ParamSpec
 import typer
 from typer.core import TyperGroup
 
-from bioforge.errors import EXIT_FAILED, EXIT_INTERRUPTED, EXIT_STOPPED, BioforgeError, UsageError
+from bioforge.core.errors import EXIT_FAILED, EXIT_INTERRUPTED, EXIT_STOPPED, BioforgeError, UsageError
 
 Parameters = ParamSpec("Parameters")
 

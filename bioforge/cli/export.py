@@ -10,7 +10,7 @@ import typer
 
 from bioforge.cli.common import FileOption, RecipeOption, SelectOption, check_destination, load_plugins, open_names
 from bioforge.cli.edge import command, say
-from bioforge.errors import EXIT_OK, UsageError
+from bioforge.core.errors import EXIT_OK, UsageError
 
 if TYPE_CHECKING:
     from bioforge.config import ProjectConfig
@@ -41,7 +41,7 @@ def export(
     from dataclasses import replace
 
     from bioforge.config.options import options_of
-    from bioforge.files import atomic_write
+    from bioforge.core.files import atomic_write
     from bioforge.outputs import write_with, writer_name
     from bioforge.store import Store
     from bioforge.store.results import records

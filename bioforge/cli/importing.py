@@ -11,7 +11,7 @@ import typer
 
 from bioforge.cli.common import FileOption, check_format, open_project
 from bioforge.cli.edge import command, say
-from bioforge.errors import EXIT_FAILED, EXIT_INTERRUPTED, StateError, UsageError
+from bioforge.core.errors import EXIT_FAILED, EXIT_INTERRUPTED, StateError, UsageError
 
 if TYPE_CHECKING:
     from bioforge.adopting.files import AnswerFiles
@@ -138,8 +138,8 @@ def _nothing_recognised(names: Sequence[str], result: Result) -> UsageError:
 
 def _lines(result: Result, names: Sequence[str], dry_run: bool) -> Iterator[str]:
     from bioforge.cli.show import count
+    from bioforge.core.text import money
     from bioforge.report.logs import printable
-    from bioforge.wording import money
 
     def examples(title: str, found: Examples) -> Iterator[str]:
         if found.count:

@@ -21,11 +21,11 @@ from bioforge.cli.common import (
     parse_seconds,
 )
 from bioforge.cli.edge import command, say
-from bioforge.errors import EXIT_FAILED, EXIT_OK, OutputError, TemplateError, UsageError, nearest
+from bioforge.core.errors import EXIT_FAILED, EXIT_OK, OutputError, TemplateError, UsageError, nearest
 
 if TYPE_CHECKING:
+    from bioforge.core.reasons import Change
     from bioforge.orders import Plan
-    from bioforge.plan import Change
     from bioforge.project import OpenProject
     from bioforge.store import Selection, Store
     from bioforge.store.why import TargetStory
@@ -61,8 +61,8 @@ def plan(
     """Show what a run would do: how many targets for which reason, and the price. Sends nothing."""
     from bioforge import planfile
     from bioforge.cli.show import plan_lines
+    from bioforge.core.progress import nobody
     from bioforge.store import Store
-    from bioforge.telling import nobody
 
     check_format(format, ("text", "json"))
     seconds = parse_seconds(deadline)
@@ -146,10 +146,10 @@ def _as_json(project: OpenProject, planned: Plan) -> dict[str, object]:
 def _what_if(store: Store, project: OpenProject, selection: Selection, column: str, format: str) -> int:
     """The hypothetical: every target of the recipes whose templates read the column."""
     from bioforge.cli.show import count, named, table
+    from bioforge.core.text import money
     from bioforge.prompts import OWN_NAMES
     from bioforge.readers.rows import ColumnMap
     from bioforge.store import inputs, stale
-    from bioforge.wording import money
 
     changed = ColumnMap.of(project.input_spec.options.get("columns", {})).made_of(column)
     known = {*inputs.columns(store), *OWN_NAMES} | (changed if len(changed) > 1 else set())
@@ -270,8 +270,8 @@ def _used_columns(target: TargetStory) -> frozenset[str] | None:
 
 def _target_lines(target: TargetStory) -> Iterator[str]:
     from bioforge.cli.show import named, table, value, when
-    from bioforge.plan import CHANGED, REMOVED, column_changes, definition_changes
-    from bioforge.wording import money
+    from bioforge.core.reasons import CHANGED, REMOVED, column_changes, definition_changes
+    from bioforge.core.text import money
 
     state = "fresh" if target.reason is None else target.reason
     notes = []
@@ -316,7 +316,7 @@ def _target_lines(target: TargetStory) -> Iterator[str]:
 
 def _needed_changes(target: TargetStory) -> Iterator[Change]:
     """The answers of needed recipes that differ."""
-    from bioforge.plan import Change
+    from bioforge.core.reasons import Change
 
     before, now = target.built_upstream or {}, target.wanted_upstream or {}
     for need in now:

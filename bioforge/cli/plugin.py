@@ -8,7 +8,7 @@ import typer
 
 from bioforge.cli.edge import command, say, show_error
 from bioforge.cli.upkeep import Yes, confirmed
-from bioforge.errors import EXIT_FAILED, EXIT_OK
+from bioforge.core.errors import EXIT_FAILED, EXIT_OK
 
 if TYPE_CHECKING:
     from bioforge.installing import Report

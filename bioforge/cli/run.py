@@ -24,11 +24,11 @@ from bioforge.cli.common import (
     parse_seconds,
 )
 from bioforge.cli.edge import command, say
-from bioforge.errors import EXIT_INTERRUPTED, EXIT_OK, UsageError
+from bioforge.core.errors import EXIT_INTERRUPTED, EXIT_OK, UsageError
 
 if TYPE_CHECKING:
     from bioforge.cli.watch import RunWatcher
-    from bioforge.interfaces import Stop
+    from bioforge.core.interfaces import Stop
     from bioforge.orders import Order, Result
     from bioforge.project import OpenProject
     from bioforge.store.runs import Run
@@ -245,7 +245,7 @@ def _build(
     log_file: Path | None,
 ) -> int:
     from bioforge.cli.watch import RunWatcher
-    from bioforge.interfaces import Stop
+    from bioforge.core.interfaces import Stop
     from bioforge.report import make_reporter
     from bioforge.report.logs import configure
 

@@ -13,7 +13,7 @@ import typer
 
 from bioforge.cli.common import check_format
 from bioforge.cli.edge import command, say
-from bioforge.errors import EXIT_FAILED, EXIT_OK, UsageError
+from bioforge.core.errors import EXIT_FAILED, EXIT_OK, UsageError
 
 if TYPE_CHECKING:
     from bioforge.simulator import Simulator

@@ -9,13 +9,13 @@ from collections.abc import Iterable, Iterator, Sequence
 from datetime import datetime
 from typing import TYPE_CHECKING
 
-from bioforge.model import UNSUBMITTED
-from bioforge.plan import IN_BATCH, INVALID, MAYBE_PAID, SKIPPED, UPSTREAM
-from bioforge.wording import duration, money
+from bioforge.core.reasons import IN_BATCH, INVALID, MAYBE_PAID, SKIPPED, UPSTREAM
+from bioforge.core.text import duration, money
+from bioforge.core.types import UNSUBMITTED
 
 if TYPE_CHECKING:
+    from bioforge.core.interfaces import Choice
     from bioforge.estimate import Priced
-    from bioforge.interfaces import Choice
     from bioforge.orders import Plan
     from bioforge.project import OpenProject
     from bioforge.refresh import Refreshed

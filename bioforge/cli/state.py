@@ -13,7 +13,7 @@ import typer
 
 from bioforge.cli.common import FileOption, check_format, load
 from bioforge.cli.edge import command
-from bioforge.errors import EXIT_FAILED, EXIT_OK
+from bioforge.core.errors import EXIT_FAILED, EXIT_OK
 
 if TYPE_CHECKING:
     from bioforge.config import ProjectConfig
@@ -102,7 +102,7 @@ def _batch_state(batch: dict[str, Any]) -> str:
 
 def _status_lines(found: dict[str, object]) -> Iterator[str]:
     from bioforge.cli.show import ago, count, named, table, when
-    from bioforge.wording import money
+    from bioforge.core.text import money
 
     artists, removed, bad = found["artists"], found["removed"], found["bad_rows"]
     assert isinstance(artists, int)
@@ -210,8 +210,8 @@ def _batch_lines(found: object) -> Iterator[str]:
 
 def _audit_lines(found: object, path: Path, simulated: bool) -> Iterator[str]:
     from bioforge.cli.show import count, table
+    from bioforge.core.text import money
     from bioforge.store.ledger import Ledger
-    from bioforge.wording import money
 
     assert isinstance(found, Ledger)
     rows = [

@@ -12,7 +12,7 @@ import typer
 
 from bioforge.cli.common import FileOption, RecipeOption, made_ready, open_names, open_project
 from bioforge.cli.edge import command, say
-from bioforge.errors import EXIT_FAILED, EXIT_INTERRUPTED, EXIT_OK, PluginError, StateError, UsageError
+from bioforge.core.errors import EXIT_FAILED, EXIT_INTERRUPTED, EXIT_OK, PluginError, StateError, UsageError
 
 if TYPE_CHECKING:
     from bioforge.config import ProjectConfig
@@ -98,9 +98,9 @@ def forget(
 ) -> int:
     """Drop answers on purpose; says what they had cost. The next run asks for them again, and pays again."""
     from bioforge.cli.show import count
+    from bioforge.core.text import money
     from bioforge.project import recover
     from bioforge.store import Store, upkeep
-    from bioforge.wording import money
 
     names = open_names(file)
     selection = names.selection(recipe or (), select)
@@ -133,9 +133,9 @@ def gc(
     if compress or decompress:
         return _repack(open_names(file).config, on=compress)
     from bioforge.cli.show import count
+    from bioforge.core.text import money
     from bioforge.project import recover
     from bioforge.store import Store, upkeep
-    from bioforge.wording import money
 
     project = open_project(file)
     recipes = json.dumps(project.recipes)

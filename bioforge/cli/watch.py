@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING
 
 from bioforge.cli.edge import say
 from bioforge.cli.show import batch_lines, count, named, plan_lines, reading_lines, unmatched_lines
-from bioforge.events import Event
-from bioforge.interfaces import Gauges
-from bioforge.plan import IN_BATCH, SKIPPED
+from bioforge.core.events import Event
+from bioforge.core.interfaces import Gauges
+from bioforge.core.reasons import IN_BATCH, SKIPPED
 from bioforge.report.tally import Closing, summary
 
 if TYPE_CHECKING:

@@ -33,8 +33,8 @@ from bioforge.config.tables import (
     Table,
 )
 from bioforge.config.templates import TemplateText
-from bioforge.errors import UsageError, nearest
-from bioforge.interfaces import Limits, RetryPolicy
+from bioforge.core.errors import UsageError, nearest
+from bioforge.core.interfaces import Limits, RetryPolicy
 
 __all__ = ["FILE", "Backend", "Input", "Output", "ProjectConfig", "Recipe", "TemplateText", "load", "with_overrides"]
 

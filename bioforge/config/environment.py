@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from bioforge.config.templates import decode
-from bioforge.errors import ConfigError
+from bioforge.core.errors import ConfigError
 
 PROMPT_IDS = ("OPENAI_PROMPT_ID", "PROMPT_ID")
 

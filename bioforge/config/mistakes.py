@@ -9,7 +9,7 @@ from difflib import get_close_matches
 from types import NoneType, UnionType
 from typing import TYPE_CHECKING, Annotated, Any, Union, get_args, get_origin
 
-from bioforge.errors import ConfigError, nearest
+from bioforge.core.errors import ConfigError, nearest
 
 if TYPE_CHECKING:
     from pydantic import BaseModel, ValidationError

@@ -10,7 +10,7 @@ from pydantic import ValidationError
 
 from bioforge.config import ProjectConfig
 from bioforge.config.mistakes import error, of_validation
-from bioforge.errors import BioforgeError, PluginError
+from bioforge.core.errors import BioforgeError, PluginError
 
 
 @dataclass(frozen=True, slots=True)

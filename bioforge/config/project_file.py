@@ -9,7 +9,7 @@ from typing import Any
 
 from bioforge.config.mistakes import short
 from bioforge.config.templates import decode
-from bioforge.errors import ConfigError
+from bioforge.core.errors import ConfigError
 
 FILE = "bioforge.toml"
 

@@ -11,7 +11,7 @@ from urllib.parse import urlsplit
 from pydantic import AfterValidator, BeforeValidator, ConfigDict, Field, PlainValidator
 
 from bioforge.config.templates import TemplateText, read_template
-from bioforge.interfaces import RetryPolicy
+from bioforge.core.interfaces import RetryPolicy
 from bioforge.options import Options
 
 SIMULATOR = "simulator"

@@ -10,8 +10,8 @@ from dataclasses import replace
 from typing import Any
 
 from bioforge.batching import Row
-from bioforge.events import Launch
-from bioforge.model import ENDED, Batch, BatchProblem, BatchState, Failure, Paid, Usage
+from bioforge.core.events import Launch
+from bioforge.core.types import ENDED, Batch, BatchProblem, BatchState, Failure, Paid, Usage
 from bioforge.openai.failures import read_failure, readable
 from bioforge.openai.wire import Price, read_answer, read_usage, sent
 

@@ -23,17 +23,16 @@ from bioforge.backends.transport import (
     without_key,
 )
 from bioforge.batching import CallError, Row
-from bioforge.errors import OutputError
-from bioforge.events import Launch
-from bioforge.files import atomic_write
-from bioforge.interfaces import BackendContext
-from bioforge.model import Batch, Failure, Paid, Request
+from bioforge.core.errors import OutputError
+from bioforge.core.events import Launch
+from bioforge.core.files import atomic_write
+from bioforge.core.interfaces import BackendContext, Outcome
+from bioforge.core.types import Batch, Failure, Paid, Request
 from bioforge.openai import batch_lines
 from bioforge.openai.batch_lines import read_batch
 from bioforge.openai.client import check_key
 from bioforge.openai.outcomes import ENDINGS
 from bioforge.openai.wire import Price
-from bioforge.senders import Outcome
 
 if TYPE_CHECKING:
     import httpx2

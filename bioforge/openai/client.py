@@ -25,12 +25,11 @@ from bioforge.backends.transport import (
     trust,
     without_key,
 )
-from bioforge.errors import UsageError
-from bioforge.interfaces import BackendContext
-from bioforge.model import Request
+from bioforge.core.errors import UsageError
+from bioforge.core.interfaces import BackendContext, Outcome
+from bioforge.core.types import Request
 from bioforge.openai.outcomes import ENDINGS, interpret
 from bioforge.openai.wire import Price, sent
-from bioforge.senders import Outcome
 
 if TYPE_CHECKING:
     import socket

@@ -10,8 +10,8 @@ from collections.abc import Callable, Mapping
 from email.utils import parsedate_to_datetime
 from typing import Any
 
-from bioforge.model import Failure, Paid
-from bioforge.senders import Outcome, RateLimits
+from bioforge.core.interfaces import Outcome, RateLimits
+from bioforge.core.types import Failure, Paid
 
 QUOTA_CODES = frozenset(
     {

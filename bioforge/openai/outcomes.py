@@ -6,10 +6,10 @@ from collections.abc import Mapping
 from dataclasses import replace
 
 from bioforge.backends.transport import Endings
-from bioforge.model import Paid, Request
+from bioforge.core.interfaces import Outcome
+from bioforge.core.types import Paid, Request
 from bioforge.openai.failures import read_failure, read_rate_limits, request_id_of
 from bioforge.openai.wire import Price, read_answer
-from bioforge.senders import Outcome
 
 ENDINGS = Endings(read_failure, request_id_of)
 

@@ -9,13 +9,12 @@ from functools import cached_property
 from typing import TYPE_CHECKING
 
 from bioforge.backends.vendor import AsyncCallsBackend, BatchesBackend, ThreadCallsBackend, VendorBackend
+from bioforge.core.interfaces import AsyncSender, BackendContext, BackendFactory, Choice, Job, Load, Sender, Work
+from bioforge.core.types import Rendered, Request, Usage
 from bioforge.hookspecs import hookimpl
-from bioforge.interfaces import BackendContext, BackendFactory, Choice, Job, Load, Work
-from bioforge.model import Rendered, Request, Usage
-from bioforge.senders import AsyncSender, Sender
 
 if TYPE_CHECKING:
-    from bioforge.events import Event
+    from bioforge.core.events import Event
     from bioforge.openai.batch_service import OpenAIBatches
     from bioforge.openai.wire import Price
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from functools import lru_cache
 
-from bioforge.model import Usage
+from bioforge.core.types import Usage
 
 LINEAR_UP_TO = 100_000
 """Tokens of input and of output up to which rates are checked and used. Long contexts may have prices of their own."""

@@ -6,8 +6,8 @@ import json
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from bioforge.errors import ConfigError
-from bioforge.model import Answer, Failure, Rendered, Request, Usage
+from bioforge.core.errors import ConfigError
+from bioforge.core.types import Answer, Failure, Rendered, Request, Usage
 from bioforge.openai.failures import readable
 from bioforge.schemas.asking import in_written_order
 

@@ -11,11 +11,11 @@ from dataclasses import dataclass
 from itertools import chain
 from typing import IO, Any
 
-from bioforge.errors import InputError
+from bioforge.core.errors import InputError
+from bioforge.core.interfaces import Reader
+from bioforge.core.text import derived_id
+from bioforge.core.types import Artist, BadRow
 from bioforge.hookspecs import hookimpl
-from bioforge.interfaces import Reader
-from bioforge.model import Artist, BadRow
-from bioforge.names import derived_id
 from bioforge.readers import rows
 from bioforge.readers.decoding import MARK, CsvLines, open_text
 from bioforge.readers.rows import ColumnMap, RowError

@@ -10,7 +10,7 @@ from contextlib import contextmanager, suppress
 from itertools import chain
 from typing import IO
 
-from bioforge.errors import InputError
+from bioforge.core.errors import InputError
 
 MARK = "\udcff"
 """Stands in decoded text for bytes that are no text in the encoding. No decoder yields it by itself."""

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 from urllib.parse import unquote, urlsplit
 
 from bioforge import __version__
-from bioforge.errors import InputError
+from bioforge.core.errors import InputError
 from bioforge.readers.sources import Source
 
 if TYPE_CHECKING:

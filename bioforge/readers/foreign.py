@@ -20,9 +20,9 @@ from tempfile import TemporaryDirectory
 from typing import Any, cast
 from uuid import UUID
 
-from bioforge.errors import BioforgeError, InputError
-from bioforge.interfaces import AnyReader, PathReader, Reader
-from bioforge.model import Artist, BadRow
+from bioforge.core.errors import BioforgeError, InputError
+from bioforge.core.interfaces import AnyReader, PathReader, Reader
+from bioforge.core.types import Artist, BadRow
 from bioforge.readers import rows
 from bioforge.readers.rows import ColumnMap, RowError
 from bioforge.readers.sources import Source

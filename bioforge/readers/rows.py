@@ -7,9 +7,9 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from bioforge.errors import InputError, nearest
-from bioforge.model import Artist, BadRow
-from bioforge.names import derived_id
+from bioforge.core.errors import InputError, nearest
+from bioforge.core.text import derived_id
+from bioforge.core.types import Artist, BadRow
 from bioforge.readers.decoding import encoding_name
 
 OWN_COLUMNS = ("artist_id", "artist_name", "artist_data")

@@ -18,7 +18,7 @@ from pathlib import Path, PurePosixPath
 from typing import IO, Any, cast
 from urllib.parse import urlsplit
 
-from bioforge.errors import InputError, nearest
+from bioforge.core.errors import InputError, nearest
 
 STDIN = "-"
 _RACY_NS = 100_000_000

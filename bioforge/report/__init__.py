@@ -10,7 +10,7 @@ from collections.abc import Callable, Mapping, Sequence
 from types import TracebackType
 from typing import IO, Self
 
-from bioforge.events import (
+from bioforge.core.events import (
     BatchChanged,
     BatchCollected,
     Event,
@@ -23,13 +23,13 @@ from bioforge.events import (
     Succeeded,
     Unusable,
 )
-from bioforge.interfaces import Gauges
-from bioforge.model import CLOSED, Batch, BatchState, Failure, Usage
+from bioforge.core.interfaces import Gauges
+from bioforge.core.text import duration
+from bioforge.core.types import CLOSED, Batch, BatchState, Failure, Usage
 from bioforge.report import batches
 from bioforge.report.logs import Logs, is_terminal
 from bioforge.report.printing import Printer
 from bioforge.report.tally import Tally, error_class
-from bioforge.wording import duration
 
 SHOWN_FAILURES = 20
 """Final failures that get a line of their own; the rest are counted."""

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 
-from bioforge.events import BatchCollected
-from bioforge.model import CLOSED, Batch, BatchState
+from bioforge.core.events import BatchCollected
+from bioforge.core.types import CLOSED, Batch, BatchState
 
 
 @dataclass(slots=True)

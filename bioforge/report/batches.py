@@ -6,11 +6,11 @@ import math
 from collections.abc import Sequence
 from datetime import UTC, datetime
 
-from bioforge.events import BatchCollected
-from bioforge.interfaces import Gauges
-from bioforge.model import CLOSED, ENDED, Batch, BatchProblem, BatchState
+from bioforge.core.events import BatchCollected
+from bioforge.core.interfaces import Gauges
+from bioforge.core.text import duration, money
+from bioforge.core.types import CLOSED, ENDED, Batch, BatchProblem, BatchState
 from bioforge.report.logs import printable
-from bioforge.wording import duration, money
 
 SHOWN_BATCHES = 8
 """Open batches that get a line of their own below the bar; the rest are counted."""

@@ -9,14 +9,14 @@ from threading import RLock
 from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
-from bioforge.events import Event
-from bioforge.interfaces import Gauges
+from bioforge.core.events import Event
+from bioforge.core.interfaces import Gauges
+from bioforge.core.text import compact, duration
 from bioforge.report import Clock, Reporter
 from bioforge.report.batches import screen_lines
 from bioforge.report.logs import Logs
 from bioforge.report.printing import Printer
 from bioforge.report.tally import Tally
-from bioforge.wording import compact, duration
 
 if TYPE_CHECKING:
     from rich.console import Console, RenderableType

@@ -6,7 +6,7 @@ import os
 import re
 from typing import IO
 
-from bioforge.model import Request
+from bioforge.core.types import Request
 from bioforge.report.logs import is_terminal
 from bioforge.report.tally import printable_id
 

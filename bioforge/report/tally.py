@@ -7,7 +7,7 @@ from collections import Counter, deque
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 
-from bioforge.events import (
+from bioforge.core.events import (
     BatchChanged,
     BatchCollected,
     Event,
@@ -18,10 +18,10 @@ from bioforge.events import (
     Succeeded,
     Unusable,
 )
-from bioforge.model import Answer, Batch, Failure, Paid
-from bioforge.plan import INTERRUPTED
+from bioforge.core.reasons import INTERRUPTED
+from bioforge.core.text import counted, duration, money
+from bioforge.core.types import Answer, Batch, Failure, Paid
 from bioforge.report.batch_tally import BatchTally
-from bioforge.wording import counted, duration, money
 
 WINDOW = 30.0
 """Seconds over which the current rate is measured."""

@@ -6,7 +6,7 @@ import re
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
-from bioforge.errors import ConfigError
+from bioforge.core.errors import ConfigError
 from bioforge.schemas.parts import target
 from bioforge.schemas.wording import Steps, quoted
 

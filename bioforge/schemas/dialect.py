@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Protocol
 
-from bioforge.errors import ConfigError, nearest
+from bioforge.core.errors import ConfigError, nearest
 from bioforge.schemas.wording import one_line, quoted, shown
 
 if TYPE_CHECKING:

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from bioforge.errors import ConfigError, nearest
+from bioforge.core.errors import ConfigError, nearest
 from bioforge.schemas.compiled import Compiler
 from bioforge.schemas.dialect import Validator
 from bioforge.schemas.faults import explained

@@ -13,7 +13,7 @@ from pathlib import Path
 from types import ModuleType, TracebackType
 from typing import TYPE_CHECKING, Any
 
-from bioforge.errors import ConfigError, nearest
+from bioforge.core.errors import ConfigError, nearest
 from bioforge.schemas.wording import one_line
 
 if TYPE_CHECKING:

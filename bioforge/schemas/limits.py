@@ -5,7 +5,7 @@ https://platform.openai.com/docs/guides/structured-outputs#objects-have-limitati
 
 from __future__ import annotations
 
-from bioforge.errors import ConfigError
+from bioforge.core.errors import ConfigError
 from bioforge.schemas.parts import every
 from bioforge.schemas.strict import Node
 from bioforge.schemas.wording import Steps, shown

@@ -9,8 +9,8 @@ from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from bioforge.errors import ConfigError, nearest
-from bioforge.fingerprint import definition_hash
+from bioforge.core.errors import ConfigError, nearest
+from bioforge.core.hashing import definition_hash
 from bioforge.schemas import limits
 from bioforge.schemas.compiled import Compiler
 from bioforge.schemas.dialect import NEWEST, check, validator_of

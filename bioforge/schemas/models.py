@@ -7,7 +7,7 @@ import warnings
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from bioforge.errors import ConfigError
+from bioforge.core.errors import ConfigError
 from bioforge.schemas.nulls import Nulls
 from bioforge.schemas.text import NotJson, read_json
 from bioforge.schemas.verdicts import Invalid, SchemaError, Valid, invalid

@@ -11,7 +11,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from bioforge.errors import ConfigError
+from bioforge.core.errors import ConfigError
 from bioforge.schemas.definitions import Definitions
 from bioforge.schemas.vocabulary import (
     BODY,

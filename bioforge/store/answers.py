@@ -7,13 +7,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from bioforge.model import Answer, Failure, Usage
+from bioforge.core.types import Answer, Failure, Usage
 from bioforge.store.database import Store
 
 
 @dataclass(frozen=True, slots=True)
 class Kept:
-    """`state` is the request's (`bioforge.plan`), `attempts` how often it was tried, `batch` the open batch it is in.
+    """`state` is the request's (`bioforge.core.reasons`), `attempts` how often it was tried, `batch` the open batch it is in.
 
     `failure` is why the last attempt brought no usable answer. `answer` is the newest one, None before the first, without
     its body; `number`, `seconds` and `request_id` are of the attempt that brought it.

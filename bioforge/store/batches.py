@@ -10,10 +10,10 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, fields
 from typing import Any
 
-from bioforge.events import Launch
-from bioforge.interfaces import Member
-from bioforge.model import Batch, BatchProblem, BatchState, Failure, Request, Usage
-from bioforge.plan import IN_BATCH, MAYBE_PAID
+from bioforge.core.events import Launch
+from bioforge.core.interfaces import Member
+from bioforge.core.reasons import IN_BATCH, MAYBE_PAID
+from bioforge.core.types import Batch, BatchProblem, BatchState, Failure, Request, Usage
 from bioforge.store.database import Store, bump_results
 from bioforge.store.packing import Unpacker
 from bioforge.store.selection import Selection

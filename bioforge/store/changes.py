@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from bioforge.plan import IN_BATCH, NEW, REMOVED
+from bioforge.core.reasons import IN_BATCH, NEW, REMOVED
 from bioforge.store.sets import Insert, Update
 
 START_REQUESTS = Insert(

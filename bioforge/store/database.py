@@ -12,8 +12,8 @@ from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
 
-from bioforge.errors import NoSpaceError, StateError
-from bioforge.interfaces import Step, at_once
+from bioforge.core.errors import NoSpaceError, StateError
+from bioforge.core.interfaces import Step, at_once
 from bioforge.store.schema import APPLICATION_ID, migrations
 
 if TYPE_CHECKING:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from bioforge.plan import REMOVED
+from bioforge.core.reasons import REMOVED
 from bioforge.store.database import Store, bump_results
 from bioforge.store.targets import EVERYBODY, NOTHING
 

@@ -10,8 +10,8 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
-from bioforge.model import Answer, Artist
-from bioforge.plan import ANSWERED, FAILED, IN_BATCH, REMOVED, UNUSABLE
+from bioforge.core.reasons import ANSWERED, FAILED, IN_BATCH, REMOVED, UNUSABLE
+from bioforge.core.types import Answer, Artist
 from bioforge.store.changes import BUILD_TARGETS, END_REQUESTS, FAIL_TARGETS
 from bioforge.store.database import Store, bump_results
 from bioforge.store.packing import Packer

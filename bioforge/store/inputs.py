@@ -9,10 +9,10 @@ from dataclasses import dataclass, field
 from itertools import islice
 from typing import Any
 
-from bioforge.errors import InputError
-from bioforge.fingerprint import row_text
-from bioforge.model import Artist, BadRow
-from bioforge.plan import REMOVED
+from bioforge.core.errors import InputError
+from bioforge.core.hashing import row_text
+from bioforge.core.reasons import REMOVED
+from bioforge.core.types import Artist, BadRow
 from bioforge.store.database import Store, bump_results
 from bioforge.store.targets import EVERYBODY_ID
 

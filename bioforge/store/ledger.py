@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from bioforge.model import Usage
+from bioforge.core.types import Usage
 from bioforge.store import batches
 from bioforge.store.database import Store
 

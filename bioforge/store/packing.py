@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import zlib
 
-from bioforge.errors import StateError
+from bioforge.core.errors import StateError
 from bioforge.store.database import Store
 
 MAGIC = b"\xffbfz"

@@ -8,8 +8,8 @@ from dataclasses import dataclass
 from enum import Enum
 from typing import Any
 
-from bioforge.model import Artist
-from bioforge.plan import IN_BATCH, MAYBE_PAID, REMOVED, WAITING
+from bioforge.core.reasons import IN_BATCH, MAYBE_PAID, REMOVED, WAITING
+from bioforge.core.types import Artist
 from bioforge.store.database import Store
 from bioforge.store.selection import Selection
 from bioforge.store.targets import STALE, artist_of

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from functools import partial
 
-from bioforge.events import (
+from bioforge.core.events import (
     BatchChanged,
     BatchCollected,
     Event,
@@ -17,9 +17,9 @@ from bioforge.events import (
     Succeeded,
     Unusable,
 )
-from bioforge.interfaces import Step, at_once
-from bioforge.model import Answer, Paid
-from bioforge.plan import ANSWERED, FAILED, IN_BATCH, MAYBE_PAID, STARTED, UNUSABLE, WAITING
+from bioforge.core.interfaces import Step, at_once
+from bioforge.core.reasons import ANSWERED, FAILED, IN_BATCH, MAYBE_PAID, STARTED, UNUSABLE, WAITING
+from bioforge.core.types import Answer, Paid
 from bioforge.store import batches, runs
 from bioforge.store.changes import (
     BATCH_TARGETS,

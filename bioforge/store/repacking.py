@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
-from bioforge.errors import StateError
+from bioforge.core.errors import StateError
 from bioforge.store.database import Store
 from bioforge.store.packing import MAGIC, Packer, Unpacker
 

@@ -6,8 +6,8 @@ import json
 from dataclasses import asdict, dataclass, replace
 from typing import Any, Self
 
-from bioforge.errors import UsageError, nearest
-from bioforge.plan import REASONS
+from bioforge.core.errors import UsageError, nearest
+from bioforge.core.reasons import REASONS
 
 
 @dataclass(frozen=True, slots=True)

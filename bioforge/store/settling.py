@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from bioforge.model import BatchState
-from bioforge.plan import INTERRUPTED, MAYBE_PAID, WAITING
+from bioforge.core.reasons import INTERRUPTED, MAYBE_PAID, WAITING
+from bioforge.core.types import BatchState
 from bioforge.store import batches
 from bioforge.store.changes import END_REQUESTS, FAIL_TARGETS, GIVE_BACK_TARGETS
 from bioforge.store.database import Store, bump_results

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
-from bioforge.plan import (
+from bioforge.core.reasons import (
     CHANGED,
     FAILED,
     IN_BATCH,

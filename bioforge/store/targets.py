@@ -8,19 +8,9 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
-from bioforge.fingerprint import canonical, definition_hash
-from bioforge.model import Artist, Target
-from bioforge.plan import (
-    FORCED,
-    IN_BATCH,
-    NEW,
-    REMOVED,
-    SKIPPED,
-    UPSTREAM,
-    Decision,
-    KnownRequest,
-    KnownTarget,
-)
+from bioforge.core.hashing import canonical, definition_hash
+from bioforge.core.reasons import FORCED, IN_BATCH, NEW, REMOVED, SKIPPED, UPSTREAM, Decision, KnownRequest, KnownTarget
+from bioforge.core.types import Artist, Target
 from bioforge.store.database import Store, bump_results
 from bioforge.store.selection import Selection
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from dataclasses import dataclass
 
-from bioforge.plan import FORGOTTEN, IN_BATCH, REMOVED
+from bioforge.core.reasons import FORGOTTEN, IN_BATCH, REMOVED
 from bioforge.store.database import Store, bump_results
 from bioforge.store.selection import Selection
 from bioforge.store.targets import STALE

@@ -6,7 +6,7 @@ import json
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
-from bioforge.plan import FAILED, IN_BATCH, MAYBE_PAID, REMOVED, SKIPPED, UPSTREAM, Upstream
+from bioforge.core.reasons import FAILED, IN_BATCH, MAYBE_PAID, REMOVED, SKIPPED, UPSTREAM, Upstream
 from bioforge.store.database import Store
 from bioforge.store.pending import tried
 from bioforge.store.targets import EVERYBODY, EVERYBODY_ID

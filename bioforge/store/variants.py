@@ -10,7 +10,7 @@ from operator import attrgetter
 from typing import Any
 
 from bioforge.comparing import Measurement, State
-from bioforge.plan import FAILED, REMOVED
+from bioforge.core.reasons import FAILED, REMOVED
 from bioforge.store.database import Store
 from bioforge.store.selection import Selection
 

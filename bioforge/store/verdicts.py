@@ -6,7 +6,7 @@ import json
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
-from bioforge.plan import ANSWERED, INVALID, SCHEMA, UNUSABLE
+from bioforge.core.reasons import ANSWERED, INVALID, SCHEMA, UNUSABLE
 from bioforge.store.database import Store, bump_results
 
 _PAGE = 2_000

@@ -10,11 +10,11 @@ from contextlib import closing
 
 import pytest
 
-from bioforge.errors import UsageError
-from bioforge.events import Started, Unusable
-from bioforge.fingerprint import canonical
-from bioforge.interfaces import RetryPolicy, Stop, Work
-from bioforge.model import Paid, Rendered, Request, Usage
+from bioforge.core.errors import UsageError
+from bioforge.core.events import Started, Unusable
+from bioforge.core.hashing import canonical
+from bioforge.core.interfaces import RetryPolicy, Stop, Work
+from bioforge.core.types import Paid, Rendered, Request, Usage
 from bioforge.testing.recording import Book, Recorded
 from bioforge.testing.serving import BackendBench
 from bioforge.testing.stopping import StoppingStories

@@ -8,9 +8,9 @@ from pathlib import Path
 from typing import Any
 
 from bioforge.config.options import OptionsOf
-from bioforge.files import atomic_write
-from bioforge.interfaces import Record
-from bioforge.model import Artist, BadRow
+from bioforge.core.files import atomic_write
+from bioforge.core.interfaces import Record
+from bioforge.core.types import Artist, BadRow
 from bioforge.outputs import WriteWith
 from bioforge.readers.foreign import ReadBy
 from bioforge.readers.sources import Source

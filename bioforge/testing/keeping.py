@@ -6,10 +6,10 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing
 from pathlib import Path
 
-from bioforge.errors import BioforgeError
-from bioforge.events import Event, Noticed, Succeeded, Unusable
-from bioforge.interfaces import Work
-from bioforge.model import Answer, Batch, Request
+from bioforge.core.errors import BioforgeError
+from bioforge.core.events import Event, Noticed, Succeeded, Unusable
+from bioforge.core.interfaces import Work
+from bioforge.core.types import Answer, Batch, Request
 from bioforge.store import Selection, Store, batches, runs
 from bioforge.store.record import Recorder
 from bioforge.store.settling import settle

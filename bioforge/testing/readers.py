@@ -11,8 +11,8 @@ from pathlib import Path
 
 import pytest
 
-from bioforge.errors import InputError, UsageError
-from bioforge.model import Artist, BadRow
+from bioforge.core.errors import InputError, UsageError
+from bioforge.core.types import Artist, BadRow
 from bioforge.readers.sources import Source
 from bioforge.testing import hosting
 from bioforge.testing.fixtures import MakeProject
@@ -66,7 +66,7 @@ class ReaderContract(ReaderBench):
 
     def test_a_row_without_an_id_gets_one_of_its_name(self, tmp_path: Path) -> None:
         """A list of names is an input too. The id must be the same at each reading, or everything is asked again."""
-        from bioforge.names import derived_id
+        from bioforge.core.text import derived_id
 
         rows = [{"artist_name": name} for name in ("Björk", "Absalon")]
         found = self.read(self.written(tmp_path, rows))

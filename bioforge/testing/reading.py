@@ -11,8 +11,8 @@ from typing import Any
 
 import pytest
 
-from bioforge.errors import InputError, UsageError
-from bioforge.model import Artist, BadRow
+from bioforge.core.errors import InputError, UsageError
+from bioforge.core.types import Artist, BadRow
 from bioforge.testing import hosting
 
 Row = Mapping[str, Any]

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
 from typing import Any
 
-from bioforge.events import (
+from bioforge.core.events import (
     BatchChanged,
     BatchCollected,
     Event,
@@ -19,8 +19,8 @@ from bioforge.events import (
     Succeeded,
     Unusable,
 )
-from bioforge.interfaces import Member
-from bioforge.model import CLOSED, ENDED, Answer, Batch, BatchState, Failure, Paid, Request, Usage
+from bioforge.core.interfaces import Member
+from bioforge.core.types import CLOSED, ENDED, Answer, Batch, BatchState, Failure, Paid, Request, Usage
 
 
 class Recorded:
@@ -94,7 +94,9 @@ def _check(value: object, names: Sequence[str], kind: Any) -> None:
     for name in names:
         found = getattr(value, name)
         word = (
-            getattr(kind, "__name__", str(kind)) if isinstance(kind, type) else str(kind).replace("bioforge.model.", "")
+            getattr(kind, "__name__", str(kind))
+            if isinstance(kind, type)
+            else str(kind).replace("bioforge.core.types.", "")
         )
         assert isinstance(found, kind), f"{type(value).__name__}.{name}: expected {word}, found {found!r:.60}"
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from bioforge.interfaces import Record
+from bioforge.core.interfaces import Record
 
 HALF_A_CHARACTER = "half of a pair: \ud83c, and on"
 

@@ -12,9 +12,9 @@ from typing import Any
 
 import pytest
 
-from bioforge.fingerprint import canonical, request_hash
-from bioforge.interfaces import Backend, BackendContext, BackendFactory, Choice, Limits, RetryPolicy, Stop, Work
-from bioforge.model import Rendered, Request
+from bioforge.core.hashing import canonical, request_hash
+from bioforge.core.interfaces import Backend, BackendContext, BackendFactory, Choice, Limits, RetryPolicy, Stop, Work
+from bioforge.core.types import Rendered, Request
 from bioforge.simulator import FAULTS, Outage, Simulator, SimulatorOptions
 from bioforge.testing.folders import Server, charged_by
 from bioforge.testing.hosting import handed

@@ -11,10 +11,10 @@ from http.client import parse_headers
 
 import pytest
 
-from bioforge.errors import UsageError
-from bioforge.events import Started
-from bioforge.interfaces import Limits, Stop, Work
-from bioforge.model import Paid, Request, Usage
+from bioforge.core.errors import UsageError
+from bioforge.core.events import Started
+from bioforge.core.interfaces import Limits, Stop, Work
+from bioforge.core.types import Paid, Request, Usage
 from bioforge.testing.recording import Recorded
 from bioforge.testing.serving import BackendBench, assert_no_more_threads
 

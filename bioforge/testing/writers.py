@@ -9,8 +9,8 @@ from typing import Any
 
 import pytest
 
-from bioforge.errors import OutputError, UsageError
-from bioforge.interfaces import Record
+from bioforge.core.errors import OutputError, UsageError
+from bioforge.core.interfaces import Record
 from bioforge.testing import hosting
 from bioforge.testing.fixtures import MakeProject
 from bioforge.testing.reading import peak

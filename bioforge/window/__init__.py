@@ -12,11 +12,10 @@ from dataclasses import dataclass
 from random import Random
 from typing import NamedTuple
 
-from bioforge.events import Event, Failed, Launch, Noticed, Stopped, Succeeded, Unusable
-from bioforge.interfaces import Gauges, Limits, RetryPolicy
-from bioforge.model import Failure, Paid, Request
+from bioforge.core.events import Event, Failed, Launch, Noticed, Stopped, Succeeded, Unusable
+from bioforge.core.interfaces import Gauges, Limits, Outcome, RetryPolicy
+from bioforge.core.types import Failure, Paid, Request
 from bioforge.retry import LONG, Backoff
-from bioforge.senders import Outcome
 from bioforge.window.breaker import Breaker
 from bioforge.window.buckets import Mark, Pace
 from bioforge.window.budget import Budget, Price, Reservation

@@ -8,8 +8,8 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from bioforge.events import Noticed
-from bioforge.interfaces import RetryPolicy
+from bioforge.core.events import Noticed
+from bioforge.core.interfaces import RetryPolicy
 
 IN_A_ROW = 10
 FIRST_DELAY = 1.0

@@ -7,8 +7,7 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-from bioforge.interfaces import Limits
-from bioforge.senders import RateLimits
+from bioforge.core.interfaces import Limits, RateLimits
 
 BURST = 3.0
 """Seconds of the allowance that may go out at once. A whole minute's worth is a herd that ends in 429s."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from bioforge.model import Paid, Request
+from bioforge.core.types import Paid, Request
 
 Price = Callable[[Request], float | None]
 """The most a request is expected to cost, in US dollars; None where that is unknown."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from bioforge.events import Noticed
+from bioforge.core.events import Noticed
 
 STORM = 0.2
 """Share of recent answers asking for less traffic from which on they are meant for us. Below it they are chance

@@ -13,7 +13,7 @@ import pytest
 from batch_world import REQUESTS, BatchWorld, provider, world
 from processes import KILLED, wait_until
 
-from bioforge.model import Usage
+from bioforge.core.types import Usage
 from bioforge.openai.prices import price
 from bioforge.simulator import Simulator
 from bioforge.simulator.ledger import Charge

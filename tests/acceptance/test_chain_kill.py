@@ -14,7 +14,7 @@ import pytest
 from chains import BIO, FACTS, OVERVIEW, TRANSLATION, ChainFolder, Script, Words, chain
 from processes import KILLED, Child, wait_until
 
-from bioforge.errors import EXIT_INTERRUPTED
+from bioforge.core.errors import EXIT_INTERRUPTED
 
 ARTISTS = 8
 KILLS = 4

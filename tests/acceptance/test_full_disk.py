@@ -14,9 +14,9 @@ from projects import ProjectFolder
 
 from bioforge.aftermath import Aftermath
 from bioforge.backends.vendor import AsyncCallsBackend, ThreadCallsBackend
-from bioforge.errors import NoSpaceError
-from bioforge.events import Event
-from bioforge.interfaces import Work
+from bioforge.core.errors import NoSpaceError
+from bioforge.core.events import Event
+from bioforge.core.interfaces import Work
 from bioforge.simulator import Simulator, SimulatorOptions
 from bioforge.store import Store
 from bioforge.store.record import Recorder

@@ -7,7 +7,7 @@ import pytest
 from bioforge.api import ClosedError
 from bioforge.api.asking import Question
 from bioforge.api.desk import LINGER, Call, Desk, Flight
-from bioforge.model import Rendered, Request
+from bioforge.core.types import Rendered, Request
 
 
 def call(name: str) -> Call:

@@ -10,7 +10,6 @@ from typing import Any
 import pytest
 from odd_server import OddServer
 
-from bioforge import errors
 from bioforge.api import (
     BadArgument,
     BioforgeError,
@@ -25,6 +24,7 @@ from bioforge.api import (
     TruncatedError,
     UnusableError,
 )
+from bioforge.core import errors
 from bioforge.simulator import Simulator, SimulatorOptions
 
 from .clients import Never, configured

@@ -9,7 +9,7 @@ import pytest
 from projects import ProjectFolder
 
 from bioforge.api import BadArgument, BioforgeError, ConfigError, Progress, Project, StateError, Stop
-from bioforge.errors import UsageError
+from bioforge.core.errors import UsageError
 
 
 @pytest.fixture

@@ -8,9 +8,9 @@ from contextlib import ExitStack
 from typing import Any
 
 from bioforge import testing
-from bioforge.fingerprint import canonical, request_hash
-from bioforge.interfaces import Backend, BackendContext, Limits, RetryPolicy, Stop, Work
-from bioforge.model import Request
+from bioforge.core.hashing import canonical, request_hash
+from bioforge.core.interfaces import Backend, BackendContext, Limits, RetryPolicy, Stop, Work
+from bioforge.core.types import Request
 from bioforge.simulator import Ledger, Simulator, SimulatorOptions
 from bioforge.testing.serving import QUICK
 

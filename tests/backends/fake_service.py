@@ -17,7 +17,7 @@ from typing import Any
 
 from bioforge.backends.batches import BatchDriver, BatchOptions
 from bioforge.batching import CallError, Row, Undecided
-from bioforge.events import (
+from bioforge.core.events import (
     BatchChanged,
     BatchCollected,
     Event,
@@ -31,9 +31,8 @@ from bioforge.events import (
     Succeeded,
     Unusable,
 )
-from bioforge.interfaces import Backend, BackendContext, Choice, Limits, Member, RetryPolicy, Stop, Work
-from bioforge.model import CLOSED, ENDED, Answer, Batch, BatchProblem, BatchState, Failure, Paid, Request, Usage
-from bioforge.senders import Outcome
+from bioforge.core.interfaces import Backend, BackendContext, Choice, Limits, Member, Outcome, RetryPolicy, Stop, Work
+from bioforge.core.types import CLOSED, ENDED, Answer, Batch, BatchProblem, BatchState, Failure, Paid, Request, Usage
 from bioforge.simulator import Ledger
 
 from .bench import QUICK, Bench, Recorded

@@ -13,9 +13,9 @@ from typing import Any
 import pytest
 
 from bioforge.backends.auto import FLEX_ATTEMPTS, AutoDriver
-from bioforge.events import Event, Failed, Launch, Noticed, Started, Stopped, Succeeded
-from bioforge.interfaces import Choice, RetryPolicy, Work
-from bioforge.model import Answer, BatchProblem, BatchState, Failure, Paid, Request
+from bioforge.core.events import Event, Failed, Launch, Noticed, Started, Stopped, Succeeded
+from bioforge.core.interfaces import Choice, RetryPolicy, Work
+from bioforge.core.types import Answer, BatchProblem, BatchState, Failure, Paid, Request
 from bioforge.openai.plugin import AutoBackend
 
 from . import bench

@@ -16,9 +16,9 @@ from bioforge.backends.batches.beside import Beside
 from bioforge.backends.batches.collecting import Account
 from bioforge.backends.turns import TURN
 from bioforge.batching import Row
-from bioforge.events import Event, Launch, StrayLine, Succeeded
-from bioforge.interfaces import Member, at_once
-from bioforge.model import Answer, Batch, Request
+from bioforge.core.events import Event, Launch, StrayLine, Succeeded
+from bioforge.core.interfaces import Member, at_once
+from bioforge.core.types import Answer, Batch, Request
 
 from .fake_service import Clock, FakeService, World, requests
 

@@ -16,7 +16,7 @@ import pytest
 from bioforge.backends.batches import BatchDriver, BatchOptions, filling
 from bioforge.backends.batches.collecting import GROUP as PAGE
 from bioforge.batching import Row
-from bioforge.events import (
+from bioforge.core.events import (
     BatchChanged,
     Event,
     Failed,
@@ -28,9 +28,8 @@ from bioforge.events import (
     Succeeded,
     Unusable,
 )
-from bioforge.interfaces import Member, RetryPolicy, Work
-from bioforge.model import Answer, Batch, BatchProblem, BatchState, Failure, Paid, Request, Usage
-from bioforge.senders import Outcome
+from bioforge.core.interfaces import Member, Outcome, RetryPolicy, Work
+from bioforge.core.types import Answer, Batch, BatchProblem, BatchState, Failure, Paid, Request, Usage
 
 from .fake_service import (
     AT_ONCE,

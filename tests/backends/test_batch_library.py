@@ -14,9 +14,9 @@ import pytest
 from odd_server import OddServer
 
 from bioforge.batching import STATUSES, CallError, Row, status
-from bioforge.errors import ConfigError, UsageError
-from bioforge.interfaces import BackendContext
-from bioforge.model import Batch, BatchState, Paid, Request
+from bioforge.core.errors import ConfigError, UsageError
+from bioforge.core.interfaces import BackendContext
+from bioforge.core.types import Batch, BatchState, Paid, Request
 from bioforge.openai.plugin import BatchBackend
 from bioforge.simulator import Simulator, SimulatorOptions
 

@@ -14,10 +14,10 @@ import pytest
 from odd_server import OddServer
 
 from bioforge.batching import CallError
-from bioforge.errors import OutputError, UsageError
-from bioforge.events import Launch
-from bioforge.interfaces import BackendContext
-from bioforge.model import Batch, BatchState, Paid, Request
+from bioforge.core.errors import OutputError, UsageError
+from bioforge.core.events import Launch
+from bioforge.core.interfaces import BackendContext
+from bioforge.core.types import Batch, BatchState, Paid, Request
 from bioforge.openai.batch_service import PAGE, OpenAIBatches
 from bioforge.openai.prices import price
 from bioforge.simulator import Simulator, SimulatorOptions

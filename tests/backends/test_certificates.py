@@ -9,7 +9,7 @@ import pytest
 from projects import ProjectFolder
 
 from bioforge.backends.transport import trust
-from bioforge.interfaces import BackendContext
+from bioforge.core.interfaces import BackendContext
 from bioforge.openai.client import SyncSender
 
 

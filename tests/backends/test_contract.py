@@ -18,10 +18,10 @@ from typing import Any
 
 import pytest
 
-from bioforge.errors import UsageError
-from bioforge.events import Failed, Started, Unusable
-from bioforge.interfaces import BackendContext, BackendFactory, Choice, Limits, RetryPolicy, Stop, Work
-from bioforge.model import Paid, Request
+from bioforge.core.errors import UsageError
+from bioforge.core.events import Failed, Started, Unusable
+from bioforge.core.interfaces import BackendContext, BackendFactory, Choice, Limits, RetryPolicy, Stop, Work
+from bioforge.core.types import Paid, Request
 from bioforge.openai.plugin import AsyncBackend, AutoBackend, BatchBackend, OpenAIBackend, ThreadsBackend
 from bioforge.simulator import Charge
 from bioforge.testing import BackendContract, SimulatorServer
@@ -164,7 +164,7 @@ def test_what_a_sender_should_not_raise_fails_one_attempt_and_not_the_run() -> N
     from bioforge.backends.asynchronous import AsyncLanes
     from bioforge.backends.driver import drive
     from bioforge.backends.threads import ThreadLanes
-    from bioforge.senders import Outcome
+    from bioforge.core.interfaces import Outcome
     from bioforge.window import Window
 
     class Broken:
@@ -195,7 +195,7 @@ def test_drivers_side_by_side_leave_the_interpreter_as_it_was() -> None:
 
     from bioforge.backends.driver import drive
     from bioforge.backends.threads import ThreadLanes
-    from bioforge.senders import Outcome
+    from bioforge.core.interfaces import Outcome
     from bioforge.window import Window
 
     class Never:

@@ -12,10 +12,9 @@ import pytest
 
 from bioforge.backends.vendor import AsyncCallsBackend, CallsBackend, ThreadCallsBackend
 from bioforge.backends.word import kept
-from bioforge.events import Event, Failed, Started, Succeeded, Unusable
-from bioforge.interfaces import BackendContext, Limits, RetryPolicy, Work
-from bioforge.model import Answer, Failure, Paid, Request, Usage
-from bioforge.senders import Outcome, RateLimits
+from bioforge.core.events import Event, Failed, Started, Succeeded, Unusable
+from bioforge.core.interfaces import BackendContext, Limits, Outcome, RateLimits, RetryPolicy, Work
+from bioforge.core.types import Answer, Failure, Paid, Request, Usage
 
 GOOD = Outcome(answer=Answer(b"{}", "ok"))
 BODY = b'{"text": "paid for"}'

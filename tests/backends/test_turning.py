@@ -15,11 +15,10 @@ import pytest
 from bioforge.backends import turns
 from bioforge.backends.asynchronous import AsyncLanes
 from bioforge.backends.driver import Lanes, drive
-from bioforge.events import Event, Launch, Started, Stopped, Succeeded
-from bioforge.interfaces import BackendContext, Limits, RetryPolicy, Work, at_once
-from bioforge.model import Answer, Request
+from bioforge.core.events import Event, Launch, Started, Stopped, Succeeded
+from bioforge.core.interfaces import BackendContext, Limits, Outcome, RetryPolicy, Work, at_once
+from bioforge.core.types import Answer, Request
 from bioforge.openai.client import AsyncSender
-from bioforge.senders import Outcome
 from bioforge.window import Window
 
 Send = Callable[[Request], Awaitable[Any]]

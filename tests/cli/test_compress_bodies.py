@@ -9,8 +9,8 @@ from typing import Any
 import pytest
 from projects import ProjectFolder
 
-from bioforge.events import Failed, Launch, Started
-from bioforge.model import Failure, Paid, Request
+from bioforge.core.events import Failed, Launch, Started
+from bioforge.core.types import Failure, Paid, Request
 from bioforge.store import Selection, Store, packing, record, runs
 
 ON = {'name = "test"': 'name = "test"\ncompress_bodies = true'}

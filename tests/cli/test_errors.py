@@ -335,7 +335,7 @@ def test_the_process_shows_no_traceback(project: ProjectFolder) -> None:
 
 
 def test_developers_can_have_the_traceback(project: ProjectFolder) -> None:
-    from bioforge.errors import UsageError
+    from bioforge.core.errors import UsageError
 
     with pytest.raises(UsageError, match="no recipe 'boi'"):
         project.run("run", "boi", env={"BIOFORGE_DEBUG": "1"})

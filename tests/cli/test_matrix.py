@@ -14,9 +14,9 @@ from chains import BIO, FACTS, TRANSLATION, ChainFolder, chain
 from projects import ARTISTS
 
 from bioforge.cli.common import open_project
-from bioforge.events import Launch, Started
-from bioforge.interfaces import Backend
-from bioforge.model import Rendered
+from bioforge.core.events import Launch, Started
+from bioforge.core.interfaces import Backend
+from bioforge.core.types import Rendered
 from bioforge.store import Selection, Store, pending, runs
 from bioforge.store.record import Recorder
 

@@ -13,7 +13,7 @@ from projects import ProjectFolder
 from test_plugins_at_work import DIARY, DIARY_OUTPUT, ECHO, NAMES, ask_echo
 
 from bioforge.api import Project
-from bioforge.errors import PluginError
+from bioforge.core.errors import PluginError
 
 install = plugin_maker.install
 

@@ -13,8 +13,9 @@ from processes import Child, script
 from projects import ProjectFolder
 from pydantic import BaseModel
 
-from bioforge import api, errors, evaluation
+from bioforge import api, evaluation
 from bioforge.api.many import AHEAD
+from bioforge.core import errors
 
 ROOT = Path(__file__).parent.parent.parent
 README = (ROOT / "README.md").read_text("utf-8")

@@ -19,13 +19,14 @@ import pytest
 from processes import Child, script
 from projects import ProjectFolder, command_line
 
-from bioforge import batching, plan
+from bioforge import batching
 from bioforge.backends.batches.options import BatchOptions
 from bioforge.backends.choice import TIERS, ChoiceOptions
 from bioforge.cli import batch as batch_commands
 from bioforge.cli.app import EXAMPLES
 from bioforge.config import tables
-from bioforge.model import BatchState
+from bioforge.core import reasons
+from bioforge.core.types import BatchState
 from bioforge.report.batches import CLASSES
 from bioforge.simulator import BATCH_FAULTS, FAULTS, Simulator, SimulatorOptions
 from bioforge.simulator import batch_faults as faults_of_batches
@@ -383,7 +384,7 @@ def test_the_state_can_be_copied_as_the_page_says(eventful: ProjectFolder, tmp_p
 
 def test_every_reason_is_documented() -> None:
     found = re.findall(r"^\| `([\w ]+)` \|", section(read("reasons.md"), "## The reasons"), re.MULTILINE)
-    assert found == [*plan.REASONS, plan.REMOVED]
+    assert found == [*reasons.REASONS, reasons.REMOVED]
 
 
 def test_every_class_of_failure_is_documented() -> None:
@@ -414,7 +415,7 @@ def classes_of_batches() -> set[str]:
 
 
 def test_exit_codes_are_documented() -> None:
-    from bioforge import errors
+    from bioforge.core import errors
 
     codes = {value for name, value in vars(errors).items() if name.startswith("EXIT_")}
     found = {int(code) for code in re.findall(r"^\| (\d+) \|", read("commands.md"), re.MULTILINE)}

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from bioforge import installed
-from bioforge.errors import UsageError
+from bioforge.core.errors import UsageError
 from bioforge.installed import Distribution, normalised
 from bioforge.installing import to_uninstall
 

@@ -9,8 +9,9 @@ from pathlib import Path
 
 import pytest
 
-from bioforge import hookspecs, interfaces, plugin, testing
+from bioforge import hookspecs, plugin, testing
 from bioforge.backends import vendor
+from bioforge.core import interfaces
 from bioforge.plugin_module import API_VERSION, HOOKS
 
 from .environments import Environment, wheel_of

@@ -28,8 +28,8 @@ from hypothesis import strategies as st
 
 from bioforge.backends.batches import collecting, filling
 from bioforge.batching import Row
-from bioforge.events import Event, Failed, Started, Succeeded, Unusable
-from bioforge.model import Batch, BatchState, Usage
+from bioforge.core.events import Event, Failed, Started, Succeeded, Unusable
+from bioforge.core.types import Batch, BatchState, Usage
 
 from .effort import examples
 

@@ -17,14 +17,14 @@ from projects import invoke
 from bioforge.backends.batches.collecting import Account
 from bioforge.batching import Row
 from bioforge.checking import checked
-from bioforge.events import BatchChanged, Event, Failed, Launch, Started, StrayLine, Succeeded, Unusable
-from bioforge.model import Answer, Artist, Batch, BatchState, Paid, Request
+from bioforge.core.events import BatchChanged, Event, Failed, Launch, Started, StrayLine, Succeeded, Unusable
+from bioforge.core.interfaces import Outcome
+from bioforge.core.reasons import Decision
+from bioforge.core.types import Answer, Artist, Batch, BatchState, Paid, Request
 from bioforge.openai import batch_lines
 from bioforge.openai.outcomes import interpret
 from bioforge.openai.prices import price
-from bioforge.plan import Decision
 from bioforge.schemas import from_document
-from bioforge.senders import Outcome
 from bioforge.store import Selection, Store, batches, inputs, runs, targets
 from bioforge.store.record import Recorder
 from bioforge.store.results import records

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from projects import invoke
 
 from bioforge.config import load
-from bioforge.errors import BioforgeError
+from bioforge.core.errors import BioforgeError
 from bioforge.opening import Backends
 from bioforge.outputs import check_outputs
 from bioforge.plugins import build_manager

@@ -16,8 +16,8 @@ from hypothesis import strategies as st
 from projects import invoke
 
 from bioforge.config.options import OptionsOf
-from bioforge.errors import BioforgeError, InputError
-from bioforge.model import Artist, BadRow
+from bioforge.core.errors import BioforgeError, InputError
+from bioforge.core.types import Artist, BadRow
 from bioforge.opening import read_by
 from bioforge.plugins import build_manager
 from bioforge.readers.sources import Source

@@ -12,11 +12,10 @@ from random import Random
 from hypothesis import given
 from hypothesis import strategies as st
 
-from bioforge.events import Event, Failed, Launch, Succeeded, Unusable
-from bioforge.interfaces import Limits, RetryPolicy
-from bioforge.model import Answer, Failure, Paid, Request
+from bioforge.core.events import Event, Failed, Launch, Succeeded, Unusable
+from bioforge.core.interfaces import Limits, Outcome, RateLimits, RetryPolicy
+from bioforge.core.types import Answer, Failure, Paid, Request
 from bioforge.retry import LONG
-from bioforge.senders import Outcome, RateLimits
 from bioforge.window import UNCOUNTED, Window
 from bioforge.window.buckets import BURST
 

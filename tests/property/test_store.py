@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 from projects import ProjectFolder
 
-from bioforge.events import (
+from bioforge.core.events import (
     BatchChanged,
     BatchCollected,
     Event,
@@ -28,8 +28,8 @@ from bioforge.events import (
     Succeeded,
     Unusable,
 )
-from bioforge.model import Answer, Artist, Batch, BatchState, Failure, Paid, Request, Usage
-from bioforge.plan import Decision
+from bioforge.core.reasons import Decision
+from bioforge.core.types import Answer, Artist, Batch, BatchState, Failure, Paid, Request, Usage
 from bioforge.store import Selection, Store, batches, inputs, runs, stale, targets
 from bioforge.store.ledger import ledger, money_of
 from bioforge.store.record import Recorder

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from bioforge.errors import InputError
-from bioforge.model import Artist, BadRow
+from bioforge.core.errors import InputError
+from bioforge.core.types import Artist, BadRow
 from bioforge.store import Store, inputs, stale, upstream
 
 

@@ -16,8 +16,8 @@ from filled_state import handed_out
 from sqlite_utils import Database
 
 from bioforge import planfile
-from bioforge.errors import PlanMismatch, UsageError
-from bioforge.events import (
+from bioforge.core.errors import PlanMismatch, UsageError
+from bioforge.core.events import (
     BatchChanged,
     BatchCollected,
     Event,
@@ -29,9 +29,9 @@ from bioforge.events import (
     Succeeded,
     Unusable,
 )
-from bioforge.interfaces import Member
-from bioforge.model import CLOSED, Answer, Artist, Batch, BatchProblem, BatchState, Failure, Paid, Request, Usage
-from bioforge.plan import IN_BATCH, Decision, KnownRequest, KnownTarget, decide
+from bioforge.core.interfaces import Member
+from bioforge.core.reasons import IN_BATCH, Decision, KnownRequest, KnownTarget, decide
+from bioforge.core.types import CLOSED, Answer, Artist, Batch, BatchProblem, BatchState, Failure, Paid, Request, Usage
 from bioforge.store import Selection, Store, batches, inputs, runs, stale, targets, upkeep
 from bioforge.store.ledger import average_seconds, ledger
 from bioforge.store.pending import Which

@@ -8,9 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from bioforge.events import Launch, Started, Succeeded, Unusable
-from bioforge.model import Answer, Artist, Failure, Request, Usage
-from bioforge.plan import Decision
+from bioforge.core.events import Launch, Started, Succeeded, Unusable
+from bioforge.core.reasons import Decision
+from bioforge.core.types import Answer, Artist, Failure, Request, Usage
 from bioforge.store import Selection, Store, imports, inputs, runs, targets
 from bioforge.store.imports import Adoption, Known, Wanted
 from bioforge.store.ledger import ledger

@@ -9,10 +9,10 @@ from pathlib import Path
 
 import pytest
 
+from bioforge.core.events import Launch, Started, Succeeded, Unusable
+from bioforge.core.reasons import UPSTREAM, Decision
+from bioforge.core.types import Answer, Artist, Failure, Request, Usage
 from bioforge.estimate import Estimator
-from bioforge.events import Launch, Started, Succeeded, Unusable
-from bioforge.model import Answer, Artist, Failure, Request, Usage
-from bioforge.plan import UPSTREAM, Decision
 from bioforge.prompts import Definition
 from bioforge.store import Selection, Store, inputs, runs, targets
 from bioforge.store.record import Recorder

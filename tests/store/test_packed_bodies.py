@@ -18,7 +18,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from sqlite_utils import Database
 
-from bioforge.errors import StateError
+from bioforge.core.errors import StateError
 from bioforge.store import Store, packing, repacking
 from bioforge.store.batches import StoredMembers
 from bioforge.store.packing import MAGIC, Packer, Unpacker

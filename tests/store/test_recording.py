@@ -11,10 +11,10 @@ import pytest
 from filled_state import handed_out
 from sqlite_utils import Database
 
-from bioforge.errors import StateError
-from bioforge.events import Failed, Launch, Started, Succeeded, Unusable
-from bioforge.model import Answer, Artist, BadRow, Failure, Paid, Request, Usage
-from bioforge.plan import Decision
+from bioforge.core.errors import StateError
+from bioforge.core.events import Failed, Launch, Started, Succeeded, Unusable
+from bioforge.core.reasons import Decision
+from bioforge.core.types import Answer, Artist, BadRow, Failure, Paid, Request, Usage
 from bioforge.store import Selection, Store, inputs, runs, targets
 from bioforge.store.ledger import ledger
 from bioforge.store.record import Recorder

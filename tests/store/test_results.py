@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 from filled_state import FilledState
 
-from bioforge.fingerprint import canonical
+from bioforge.core.hashing import canonical
 from bioforge.store import Selection, Store, results
 
 PLAIN = {"instructions": 'Say "x" \\ and more.', "max_output_tokens": 400, "model": "m"}

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 from filled_state import FilledState
 
-from bioforge.plan import Upstream
+from bioforge.core.reasons import Upstream
 from bioforge.store import Store, stale, upstream
 from bioforge.store.targets import EVERYBODY, EVERYBODY_ID
 

@@ -11,10 +11,10 @@ from dataclasses import replace
 from decimal import Decimal
 from typing import Any
 
-from bioforge.errors import UsageError
-from bioforge.events import Event, Failed, Started, Stopped, Succeeded, Unusable
-from bioforge.interfaces import Gauges, Limits, RetryPolicy, Stop, Work
-from bioforge.model import Answer, Failure, Paid, Usage
+from bioforge.core.errors import UsageError
+from bioforge.core.events import Event, Failed, Started, Stopped, Succeeded, Unusable
+from bioforge.core.interfaces import Gauges, Limits, RetryPolicy, Stop, Work
+from bioforge.core.types import Answer, Failure, Paid, Usage
 from bioforge.openai.plugin import ThreadsBackend
 from bioforge.testing import BackendContract, serving
 

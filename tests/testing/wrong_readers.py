@@ -12,8 +12,8 @@ from itertools import count
 from pathlib import Path
 from typing import Any
 
-from bioforge.errors import InputError
-from bioforge.model import Artist, BadRow
+from bioforge.core.errors import InputError
+from bioforge.core.types import Artist, BadRow
 from bioforge.plugin import ReaderOptions, with_options
 from bioforge.readers import jsonl_reader
 from bioforge.testing import ReaderContract

@@ -10,9 +10,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from bioforge.events import Launch
-from bioforge.fingerprint import canonical, request_hash
-from bioforge.model import Batch, BatchProblem, BatchState, Paid, Request, Usage
+from bioforge.core.events import Launch
+from bioforge.core.hashing import canonical, request_hash
+from bioforge.core.types import Batch, BatchProblem, BatchState, Paid, Request, Usage
 from bioforge.openai.batch_lines import custom_id, enqueued_limit, hash_of, line, read_batch, read_line
 from bioforge.openai.wire import CHAT, RESPONSES
 

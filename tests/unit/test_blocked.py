@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from bioforge.plan import (
+from bioforge.core.reasons import (
     FORCED,
     INVALID,
     SKIPPED,

@@ -14,8 +14,8 @@ from hypothesis import strategies as st
 
 from bioforge.backends import choice
 from bioforge.backends.choice import ChoiceOptions, choose
-from bioforge.errors import ConfigError, UsageError
-from bioforge.interfaces import Choice, Job, Limits, Load
+from bioforge.core.errors import ConfigError, UsageError
+from bioforge.core.interfaces import Choice, Job, Limits, Load
 
 HOUR = 3600.0
 
@@ -624,7 +624,7 @@ class TestTheModule:
         tree = ast.parse(Path(choice.__file__).read_text(encoding="utf-8"))
         ours = {node.module for node in ast.walk(tree) if isinstance(node, ast.ImportFrom)}
         assert {name for name in ours if name and name.startswith("bioforge")} == {
-            "bioforge.errors",
-            "bioforge.interfaces",
-            "bioforge.wording",
+            "bioforge.core.errors",
+            "bioforge.core.interfaces",
+            "bioforge.core.text",
         }

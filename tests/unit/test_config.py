@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 
 from bioforge.config import TemplateText, load, with_overrides
-from bioforge.errors import ConfigError, UsageError
-from bioforge.interfaces import Limits, RetryPolicy
+from bioforge.core.errors import ConfigError, UsageError
+from bioforge.core.interfaces import Limits, RetryPolicy
 from bioforge.simulator import SimulatorOptions
 
 SMALLEST = """

@@ -9,7 +9,7 @@ import pytest
 
 from bioforge.config import load
 from bioforge.config.environment import Environment
-from bioforge.errors import ConfigError
+from bioforge.core.errors import ConfigError
 
 PLAIN = """
 [input]

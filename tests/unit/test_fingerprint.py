@@ -7,8 +7,8 @@ from types import MappingProxyType
 
 import pytest
 
-from bioforge.fingerprint import canonical, request_hash, request_hasher, row_hash, row_text
-from bioforge.model import Artist
+from bioforge.core.hashing import canonical, request_hash, request_hasher, row_hash, row_text
+from bioforge.core.types import Artist
 
 
 def test_canonical_json_does_not_depend_on_order() -> None:

@@ -14,8 +14,8 @@ from typing import IO, Any
 
 import pytest
 
-from bioforge.errors import InputError
-from bioforge.model import Artist, BadRow
+from bioforge.core.errors import InputError
+from bioforge.core.types import Artist, BadRow
 from bioforge.plugin import RowError, artists, json_value
 from bioforge.readers.foreign import ReadBy
 from bioforge.readers.sources import Source

@@ -7,13 +7,13 @@ from contextlib import suppress
 
 import pytest
 
-from bioforge import garbage
-from bioforge.garbage import seldom_collected
+from bioforge.core import gc_tuning
+from bioforge.core.gc_tuning import seldom_collected
 
 
 def test_it_is_seldom_in_the_block_and_as_before_after_it(monkeypatch: pytest.MonkeyPatch) -> None:
     before = gc.get_threshold()
-    monkeypatch.setattr(garbage, "_PYTHONS", before)
+    monkeypatch.setattr(gc_tuning, "_PYTHONS", before)
     with suppress(KeyError), seldom_collected():
         assert gc.get_threshold()[0] > before[0]
         raise KeyError

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 import structlog
 
-from bioforge.errors import UsageError
+from bioforge.core.errors import UsageError
 from bioforge.report.logs import as_line, colourful, configure, mask
 
 AT = datetime(2026, 11, 21, 7, 41, 2, 123456, UTC)

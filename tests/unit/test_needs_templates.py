@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from bioforge.errors import TemplateError
-from bioforge.model import Artist
+from bioforge.core.errors import TemplateError
+from bioforge.core.types import Artist
 from bioforge.prompts import Definition, Fields, Needed, Prompts, RenderError, artist_context, needed
 
 DVORAK = Artist("7", "Antonín Dvořák", "composer", {"born": "1841"})

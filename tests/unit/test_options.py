@@ -20,7 +20,7 @@ from pydantic import AliasChoices, Field, RootModel, field_validator, model_vali
 
 import bioforge
 from bioforge.config.options import OptionsOf
-from bioforge.errors import ConfigError, PluginError
+from bioforge.core.errors import ConfigError, PluginError
 from bioforge.plugin import Options, ReaderOptions, SecretEnv, folder_writer, path_reader, path_writer, with_options
 
 

@@ -10,8 +10,8 @@ import pytest
 from openai import InternalServerError, OpenAI
 
 from bioforge.backends.transport import MEANINGS, meaning
-from bioforge.interfaces import BackendContext
-from bioforge.model import Paid
+from bioforge.core.interfaces import BackendContext
+from bioforge.core.types import Paid
 from bioforge.openai.client import call_headers
 from bioforge.openai.outcomes import ENDINGS
 

@@ -10,8 +10,8 @@ from hypothesis import strategies as st
 
 from bioforge.backends.batches.options import BatchOptions
 from bioforge.backends.batches.packing import Parcel, Queue, enqueued
-from bioforge.errors import ConfigError
-from bioforge.model import ENDED, Batch, BatchState, Request
+from bioforge.core.errors import ConfigError
+from bioforge.core.types import ENDED, Batch, BatchState, Request
 
 OPTIONS = BatchOptions(max_requests=3, max_bytes=100)
 

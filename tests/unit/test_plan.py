@@ -4,14 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from bioforge.plan import (
-    Decision,
-    KnownRequest,
-    KnownTarget,
-    column_changes,
-    decide,
-    definition_changes,
-)
+from bioforge.core.reasons import Decision, KnownRequest, KnownTarget, column_changes, decide, definition_changes
 
 BUILT = KnownTarget("v1:old", None, 5, 1, "row", None)
 

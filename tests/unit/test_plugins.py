@@ -9,7 +9,7 @@ from textwrap import dedent
 import pytest
 
 from bioforge import __version__
-from bioforge.errors import PluginError
+from bioforge.core.errors import PluginError
 from bioforge.plugins import BUILT_IN, PluginInfo, Plugins, build_manager
 
 GOOD = """

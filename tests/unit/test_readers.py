@@ -13,9 +13,9 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from bioforge.errors import InputError
-from bioforge.model import Artist, BadRow
-from bioforge.names import derived_id, file_stem
+from bioforge.core.errors import InputError
+from bioforge.core.text import derived_id, file_stem
+from bioforge.core.types import Artist, BadRow
 from bioforge.readers import LONGEST_VALUE, bioforge_readers
 
 EXAMPLES = Path(__file__).parents[2] / "examples"

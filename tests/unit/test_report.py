@@ -14,9 +14,9 @@ import pytest
 import structlog
 from rich.console import Console
 
-from bioforge.events import Failed, Launch, Noticed, Started, Stopped, Succeeded, Unusable
-from bioforge.interfaces import Gauges
-from bioforge.model import Answer, Failure, Paid, Request, Usage
+from bioforge.core.events import Failed, Launch, Noticed, Started, Stopped, Succeeded, Unusable
+from bioforge.core.interfaces import Gauges
+from bioforge.core.types import Answer, Failure, Paid, Request, Usage
 from bioforge.report import PlainReporter, make_reporter
 from bioforge.report.live import LiveReporter, headline, status
 from bioforge.report.logs import configure
@@ -340,7 +340,7 @@ class TestPrinting:
         code = """
 import sys, time
 from bioforge.report.printing import Printer
-from bioforge.model import Request
+from bioforge.core.types import Request
 printer = Printer(sys.stdout)
 for number in range(3000):
     printer.print(Request("h", "e", "m", b"", str(number), "bio"), "text " * 20)

@@ -10,9 +10,18 @@ import pytest
 import structlog
 from rich.console import Console
 
-from bioforge.events import BatchChanged, BatchCollected, Launch, LimitLearned, Started, Stopped, StrayLine, Succeeded
-from bioforge.interfaces import Gauges
-from bioforge.model import Answer, Batch, BatchProblem, BatchState, Request, Usage
+from bioforge.core.events import (
+    BatchChanged,
+    BatchCollected,
+    Launch,
+    LimitLearned,
+    Started,
+    Stopped,
+    StrayLine,
+    Succeeded,
+)
+from bioforge.core.interfaces import Gauges
+from bioforge.core.types import Answer, Batch, BatchProblem, BatchState, Request, Usage
 from bioforge.report import PlainReporter
 from bioforge.report.batches import megabytes, screen_lines, state_in_words
 from bioforge.report.live import LiveReporter, status

@@ -6,7 +6,7 @@ from random import Random
 
 import pytest
 
-from bioforge.interfaces import RetryPolicy
+from bioforge.core.interfaces import RetryPolicy
 from bioforge.retry import Backoff
 
 

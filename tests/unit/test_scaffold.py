@@ -11,7 +11,7 @@ import pytest
 
 from bioforge import scaffold
 from bioforge.config import load
-from bioforge.errors import UsageError
+from bioforge.core.errors import UsageError
 
 OPTION = re.compile(r"#(\w+) = ")
 

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 from pydantic import BaseModel
 
-from bioforge.errors import ConfigError
+from bioforge.core.errors import ConfigError
 from bioforge.schemas import Invalid, Schema, Valid, from_model, load_schema
 from bioforge.schemas.sources import reachable_source
 

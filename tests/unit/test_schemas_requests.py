@@ -12,7 +12,7 @@ import pytest
 import requests
 
 import bioforge.schemas
-from bioforge.fingerprint import canonical
+from bioforge.core.hashing import canonical
 from bioforge.openai.wire import read_answer
 from bioforge.schemas import SchemaError, Valid, from_document, in_written_order, repair_instructions, response_format
 from bioforge.schemas.asking import PARAMETERS

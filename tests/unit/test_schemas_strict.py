@@ -13,8 +13,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import BaseModel, Field, RootModel
 
-from bioforge.errors import ConfigError
-from bioforge.fingerprint import canonical
+from bioforge.core.errors import ConfigError
+from bioforge.core.hashing import canonical
 from bioforge.schemas import Schema, Valid, from_document, from_model
 from bioforge.simulator.schemas import generate
 from bioforge.simulator.strict import strict_problem

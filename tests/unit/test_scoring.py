@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from bioforge.comparing import Measurement, State
-from bioforge.errors import UsageError
+from bioforge.core.errors import UsageError
 from bioforge.scoring import ByFunction, ByJudge, as_score, check_judge, imported, score_in
 from bioforge.store.variants import Judgement
 from bioforge.variants import expand

@@ -16,7 +16,7 @@ import pytest
 import requests
 import responses
 
-from bioforge.errors import InputError
+from bioforge.core.errors import InputError
 from bioforge.readers import csv_reader
 from bioforge.readers.downloads import Fetched, Validators, fetch, shown
 from bioforge.readers.sources import Signature, Source, find, is_url

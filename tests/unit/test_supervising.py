@@ -10,10 +10,10 @@ from typing import Any
 
 import pytest
 
-from bioforge.errors import BrokenBackendError
-from bioforge.events import BatchChanged, Event, Failed, Launch, Noticed, Started, Stopped, Succeeded, Unusable
-from bioforge.interfaces import Limits, Member, Work
-from bioforge.model import Answer, Batch, Failure, Paid, Request, Usage
+from bioforge.core.errors import BrokenBackendError
+from bioforge.core.events import BatchChanged, Event, Failed, Launch, Noticed, Started, Stopped, Succeeded, Unusable
+from bioforge.core.interfaces import Limits, Member, Work
+from bioforge.core.types import Answer, Batch, Failure, Paid, Request, Usage
 from bioforge.supervising import supervised
 
 REQUESTS = {name: Request(f"v1:{name}", "/v1/responses", "m", b"{}", name, "bio") for name in "abcd"}

@@ -7,7 +7,7 @@ from dataclasses import replace
 
 import pytest
 
-from bioforge.events import (
+from bioforge.core.events import (
     BatchChanged,
     BatchCollected,
     Failed,
@@ -18,9 +18,9 @@ from bioforge.events import (
     Succeeded,
     Unusable,
 )
-from bioforge.model import Answer, Batch, BatchState, Failure, Paid, Request, Usage
+from bioforge.core.text import compact, duration, money
+from bioforge.core.types import Answer, Batch, BatchState, Failure, Paid, Request, Usage
 from bioforge.report.tally import Closing, Tally, by_class, summary
-from bioforge.wording import compact, duration, money
 
 
 def launch(artist="1", batch=None):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from bioforge.telling import EVERY, Counter
+from bioforge.core.progress import EVERY, Counter
 
 
 def test_nothing_in_the_first_seconds_and_then_a_line_now_and_then() -> None:

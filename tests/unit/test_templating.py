@@ -7,7 +7,7 @@ from typing import Any
 import jinja2
 import pytest
 
-from bioforge.model import Artist
+from bioforge.core.types import Artist
 from bioforge.prompts import Definition, Fields, Needed, Prompts, RenderError, artist_context, environment
 from bioforge.templating import renderer
 

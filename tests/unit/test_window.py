@@ -13,10 +13,9 @@ from typing import Any
 
 import pytest
 
-from bioforge.events import Event, Failed, Launch, Noticed, Succeeded, Unusable
-from bioforge.interfaces import Limits, RetryPolicy
-from bioforge.model import Answer, Failure, Paid, Request
-from bioforge.senders import Outcome, RateLimits
+from bioforge.core.events import Event, Failed, Launch, Noticed, Succeeded, Unusable
+from bioforge.core.interfaces import Limits, Outcome, RateLimits, RetryPolicy
+from bioforge.core.types import Answer, Failure, Paid, Request
 from bioforge.window import Window
 
 OK = Outcome(answer=Answer(b"{}", "A life."), paid=Paid.YES)

@@ -10,8 +10,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from bioforge.errors import ConfigError
-from bioforge.model import Paid, Rendered, Request, Usage
+from bioforge.core.errors import ConfigError
+from bioforge.core.types import Paid, Rendered, Request, Usage
 from bioforge.openai.client import endpoint_url
 from bioforge.openai.failures import parse_duration, read_failure, read_rate_limits, read_retry_after
 from bioforge.openai.outcomes import interpret

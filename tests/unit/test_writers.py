@@ -15,8 +15,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from bioforge.errors import ConfigError, OutputError
-from bioforge.files import atomic_write
+from bioforge.core.errors import ConfigError, OutputError
+from bioforge.core.files import atomic_write
 from bioforge.writers import CSV_COLUMNS, bioforge_writers
 
 BJORK: Mapping[str, object] = {

@@ -29,11 +29,11 @@ from bioforge.backends.batches.options import BatchOptions
 from bioforge.backends.batches.packing import enqueued
 from bioforge.backends.batches.submitting import Doubt, Submitter, out_of_sight, undecided
 from bioforge.batching import BatchService, CallError, FileBatchService, Row
-from bioforge.events import BatchChanged, BatchCollected, Event, Failed, Launch, LimitLearned, Noticed, Stopped
-from bioforge.interfaces import Gauges, Work, at_once
-from bioforge.model import UNSUBMITTED, Batch, BatchState, Failure, Paid
+from bioforge.core.events import BatchChanged, BatchCollected, Event, Failed, Launch, LimitLearned, Noticed, Stopped
+from bioforge.core.interfaces import Gauges, Work, at_once
+from bioforge.core.text import counted
+from bioforge.core.types import UNSUBMITTED, Batch, BatchState, Failure, Paid
 from bioforge.window.budget import Price
-from bioforge.wording import counted
 
 __all__ = ["BatchDriver", "BatchOptions"]
 

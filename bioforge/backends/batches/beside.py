@@ -6,7 +6,7 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 
 from bioforge.backends.turns import SHORT_TURNS, wait_whatever_comes
-from bioforge.interfaces import Step
+from bioforge.core.interfaces import Step
 
 
 class Beside:

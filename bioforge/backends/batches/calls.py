@@ -8,9 +8,9 @@ from queue import Empty, SimpleQueue
 from typing import TypeVar
 
 from bioforge.batching import CallError
-from bioforge.events import Event, Noticed, Stopped
-from bioforge.interfaces import RetryPolicy, Stop
-from bioforge.model import Paid
+from bioforge.core.events import Event, Noticed, Stopped
+from bioforge.core.interfaces import RetryPolicy, Stop
+from bioforge.core.types import Paid
 from bioforge.retry import Backoff
 
 Result = TypeVar("Result")

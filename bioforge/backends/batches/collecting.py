@@ -17,9 +17,9 @@ from pathlib import Path
 from typing import BinaryIO
 
 from bioforge.batching import BatchService, Row
-from bioforge.events import Event, Failed, Launch, StrayLine, Succeeded, Unusable
-from bioforge.interfaces import Members
-from bioforge.model import Batch, BatchProblem, BatchState, Failure, Paid, Usage
+from bioforge.core.events import Event, Failed, Launch, StrayLine, Succeeded, Unusable
+from bioforge.core.interfaces import Members
+from bioforge.core.types import Batch, BatchProblem, BatchState, Failure, Paid, Usage
 
 GROUP = 3_000
 """Lines that become durable together, at most: indexes over hashes are written anew with each group, wherever its lines

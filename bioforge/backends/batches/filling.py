@@ -10,11 +10,11 @@ from bioforge.backends.batches.naming import naming, new_key
 from bioforge.backends.batches.options import BatchOptions
 from bioforge.backends.batches.packing import Parcel, Queue, enqueued, tokens_of
 from bioforge.batching import BatchService
-from bioforge.events import BatchChanged, Event, Failed, Launch, Started, Stopped
-from bioforge.interfaces import Work
-from bioforge.model import Batch, BatchState, Failure, Paid, Request
+from bioforge.core.events import BatchChanged, Event, Failed, Launch, Started, Stopped
+from bioforge.core.interfaces import Work
+from bioforge.core.text import money
+from bioforge.core.types import Batch, BatchState, Failure, Paid, Request
 from bioforge.window.budget import Budget, Price, Reservation
-from bioforge.wording import money
 
 GROUP = 3_000
 """Members that become durable together, at most; see `collecting.GROUP`."""

@@ -26,11 +26,11 @@ from bioforge.backends.batches.naming import naming, new_key
 from bioforge.backends.batches.options import BatchOptions
 from bioforge.backends.batches.packing import Parcel
 from bioforge.batching import BatchService, CallError, FileBatchService, InlineBatchService, Row, Undecided
-from bioforge.errors import OutputError
-from bioforge.events import Launch
-from bioforge.files import atomic_write
-from bioforge.model import Batch, BatchState, Failure, Paid, Request
-from bioforge.senders import Outcome
+from bioforge.core.errors import OutputError
+from bioforge.core.events import Launch
+from bioforge.core.files import atomic_write
+from bioforge.core.interfaces import Outcome
+from bioforge.core.types import Batch, BatchState, Failure, Paid, Request
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,7 +7,7 @@ import time
 from collections.abc import Callable
 
 from bioforge.batching import BatchService, FileBatchService, InlineBatchService
-from bioforge.model import Request
+from bioforge.core.types import Request
 
 Name = Callable[[Request, int, str], str]
 """The `custom_id` of a request's n-th attempt in the batch with a key."""

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from typing import Any, Self
 
-from bioforge.errors import ConfigError, nearest
+from bioforge.core.errors import ConfigError, nearest
 
 
 @dataclass(frozen=True, slots=True)

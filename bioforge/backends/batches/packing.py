@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 
 from bioforge.backends.batches.options import BatchOptions
-from bioforge.model import Batch, BatchState, Request
+from bioforge.core.types import Batch, BatchState, Request
 
 SHRINK = 0.8
 """A refusal says that the provider counts more tokens than were estimated, or that others use the same limit; the next

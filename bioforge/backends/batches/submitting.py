@@ -10,9 +10,9 @@ from pathlib import Path
 from bioforge.backends.batches.calls import Calls, Clock, Groups, Halted, of_account, of_outage
 from bioforge.backends.batches.options import BatchOptions
 from bioforge.batching import BatchService, CallError, FileBatchService, InlineBatchService, Undecided
-from bioforge.events import BatchChanged, Noticed, Stopped
-from bioforge.interfaces import Work
-from bioforge.model import UNSUBMITTED, Batch, BatchState, Paid
+from bioforge.core.events import BatchChanged, Noticed, Stopped
+from bioforge.core.interfaces import Work
+from bioforge.core.types import UNSUBMITTED, Batch, BatchState, Paid
 
 LOOKS = 3
 """How often a job that may be too young for a provider's list is looked for, before it is created once more."""

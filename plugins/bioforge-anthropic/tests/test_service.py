@@ -17,7 +17,7 @@ from server import AnthropicServer
 from test_contract import LimitedBatches
 
 from bioforge.batching import CallError, InlineBatchService, Undecided
-from bioforge.fingerprint import canonical, request_hash
+from bioforge.core.hashing import canonical, request_hash
 from bioforge.plugin import BackendContext, Batch, BatchState, OutputError, Paid, Rendered, Request
 
 MakeServer = Callable[..., AnthropicServer]

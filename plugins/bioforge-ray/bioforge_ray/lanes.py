@@ -16,7 +16,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 from bioforge.backends.driver import Lanes, broken
-from bioforge.events import Launch
+from bioforge.core.events import Launch
 from bioforge.plugin import Failure, Noticed, Outcome, Paid, Stop, UsageError
 from bioforge_ray.cluster import Cluster, WorkerHandle
 from bioforge_ray.options import Range, RayOptions

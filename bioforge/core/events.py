@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-from bioforge.model import Answer, Batch, Failure, Paid, Request, Usage
+from bioforge.core.types import Answer, Batch, Failure, Paid, Request, Usage
 
 
 @dataclass(frozen=True, slots=True)

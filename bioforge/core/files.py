@@ -11,7 +11,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import IO
 
-from bioforge.errors import OutputError
+from bioforge.core.errors import OutputError
 
 _HINTS = {
     errno.ENOSPC: "free space on the disk",

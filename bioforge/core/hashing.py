@@ -11,7 +11,7 @@ import json
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from bioforge.model import PLAIN_DIALECT, Artist
+from bioforge.core.types import PLAIN_DIALECT, Artist
 
 
 def encoder(*, separators: tuple[str, str] = (",", ":"), **options: Any) -> Callable[[object], str]:

@@ -8,8 +8,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any, ClassVar, Protocol
 
-from bioforge.events import Event, Launch
-from bioforge.model import PLAIN_DIALECT, Artist, BadRow, Batch, Rendered, Request, Usage
+from bioforge.core.events import Event, Launch
+from bioforge.core.types import PLAIN_DIALECT, Answer, Artist, BadRow, Batch, Failure, Paid, Rendered, Request, Usage
 
 if TYPE_CHECKING:
     from pydantic import BaseModel
@@ -353,3 +353,53 @@ class BackendContext:
 
 
 BackendFactory = Callable[[BackendContext], Backend]
+
+
+@dataclass(frozen=True, slots=True)
+class RateLimits:
+    """Rate limits as the provider reports them with an answer; reset in seconds from now; None where not said."""
+
+    limit_requests: int | None = None
+    remaining_requests: int | None = None
+    reset_requests: float | None = None
+    limit_tokens: int | None = None
+    remaining_tokens: int | None = None
+    reset_tokens: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """How one attempt ended, in words without a vendor. Exactly one of `answer` and `failure` is set.
+
+    `retryable`: the same request may succeed later. `stops_run`: the cause lies with key, quota or spend limit, so
+    no request can succeed now. `overloaded`: the provider asked for less traffic. `outage`: it was not reachable or
+    broken (connection errors, 5xx). `retry_after` in seconds, as the provider asked.
+    """
+
+    answer: Answer | None = None
+    failure: Failure | None = None
+    paid: Paid = Paid.NO
+    retryable: bool = False
+    stops_run: bool = False
+    overloaded: bool = False
+    outage: bool = False
+    retry_after: float | None = None
+    rate_limits: RateLimits | None = None
+    request_id: str | None = None
+    seconds: float = 0.0
+    body: bytes | None = None
+    hint: str = ""
+
+
+class Sender(Protocol):
+    """A vendor's synchronous client: safe to call from several threads. Never raises for a failed request."""
+
+    def send(self, request: Request, client_request_id: str) -> Outcome: ...
+    def close(self) -> None: ...
+
+
+class AsyncSender(Protocol):
+    """A vendor's asynchronous client, used on one event loop. Never raises for a failed request."""
+
+    async def send(self, request: Request, client_request_id: str) -> Outcome: ...
+    async def close(self) -> None: ...
