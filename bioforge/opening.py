@@ -13,8 +13,8 @@ from difflib import get_close_matches
 from numbers import Real
 from typing import TypeVar
 
-from bioforge.config import ProjectConfig
-from bioforge.config.options import OptionsOf, options_of
+from bioforge.config.loader import ProjectConfig
+from bioforge.config.plugin_options import OptionsOf, options_of
 from bioforge.core.errors import BioforgeError, ConfigError, PluginError
 from bioforge.core.interfaces import Backend, BackendContext
 from bioforge.core.types import PLAIN_DIALECT

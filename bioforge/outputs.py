@@ -11,8 +11,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, cast
 
-from bioforge.config import Output, ProjectConfig
-from bioforge.config.options import OptionsOf, options_of
+from bioforge.config.loader import Output, ProjectConfig
+from bioforge.config.plugin_options import OptionsOf, options_of
 from bioforge.core.errors import BioforgeError, OutputError, PluginError
 from bioforge.core.files import atomic_write
 from bioforge.core.hashing import definition_hash

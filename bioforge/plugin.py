@@ -6,6 +6,15 @@ more in `bioforge.backends.vendor`, and tests in `bioforge.testing`.
 """
 
 from bioforge.batching import BatchService, CallError, FileBatchService, InlineBatchService, Row, Undecided
+from bioforge.config.options import (
+    Options,
+    ReaderOptions,
+    SecretEnv,
+    folder_writer,
+    path_reader,
+    path_writer,
+    with_options,
+)
 from bioforge.core.errors import BioforgeError, ConfigError, InputError, OutputError, UsageError, nearest
 from bioforge.core.events import (
     BatchChanged,
@@ -50,15 +59,6 @@ from bioforge.core.interfaces import (
 )
 from bioforge.core.types import Answer, Artist, BadRow, Batch, BatchState, Failure, Paid, Rendered, Request, Turn, Usage
 from bioforge.hookspecs import hookimpl
-from bioforge.options import (
-    Options,
-    ReaderOptions,
-    SecretEnv,
-    folder_writer,
-    path_reader,
-    path_writer,
-    with_options,
-)
 from bioforge.plugin_module import API_VERSION
 from bioforge.readers.foreign import artists, json_value
 from bioforge.readers.rows import RowError

@@ -7,8 +7,8 @@ from dataclasses import replace
 from itertools import islice
 
 from bioforge.aftermath import Aftermath
-from bioforge.config import ProjectConfig
-from bioforge.config.options import options_of
+from bioforge.config.loader import ProjectConfig
+from bioforge.config.plugin_options import options_of
 from bioforge.core.errors import EXIT_INTERRUPTED, EXIT_STOPPED, InputError, PluginError, StateError, UsageError
 from bioforge.core.events import Stopped
 from bioforge.core.gc_tuning import seldom_collected

@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 
-from bioforge.config import ProjectConfig, Recipe, TemplateText
-from bioforge.config.mistakes import short
+from bioforge.config.loader import ProjectConfig, Recipe, TemplateText
 from bioforge.config.relations import TEMPLATES, in_order
 from bioforge.config.templates import resolve
+from bioforge.config.validation import short
 from bioforge.core.errors import ConfigError, nearest
 from bioforge.core.hashing import definition_hash
 from bioforge.prompts import Definition, Prompts

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import replace
 
-from bioforge.config import ProjectConfig
+from bioforge.config.loader import ProjectConfig
 from bioforge.core.errors import UsageError, nearest
 from bioforge.recipes import closure, expanded
 from bioforge.store import Selection

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from bioforge import engine, planfile
 from bioforge.aftermath import Aftermath
-from bioforge.config import ProjectConfig
+from bioforge.config.loader import ProjectConfig
 from bioforge.core.errors import StateError, StoppedError, UsageError
 from bioforge.core.events import Stopped
 from bioforge.core.gc_tuning import seldom_collected

@@ -92,7 +92,7 @@ class Backends:
         self._sending = None
 
     def _make(self, base_url: str) -> Backend:
-        from bioforge.config.options import OptionsOf
+        from bioforge.config.plugin_options import OptionsOf
         from bioforge.opening import NO_KEY, SIMULATED_POLLING, checked_backend
 
         setting = self.setting

@@ -15,7 +15,7 @@ from bioforge.core.events import Event, Failed, Succeeded, Unusable
 from bioforge.core.interfaces import Gauges, Record, Stop
 
 if TYPE_CHECKING:
-    from bioforge.config import ProjectConfig
+    from bioforge.config.loader import ProjectConfig
     from bioforge.orders import Plan, Result
     from bioforge.project import OpenProject
     from bioforge.selecting import Names
@@ -47,7 +47,7 @@ class Project:
         """The project of a file, or of the folder it is in; without one, of the working folder. What is given wins over
         the file. Raises `ConfigError` with every mistake of the file. What only `plan` and `run` need is made ready by the
         first of them: a backend that is missing keeps nobody from results."""
-        from bioforge.config import load, with_overrides
+        from bioforge.config.loader import load, with_overrides
         from bioforge.selecting import Names
 
         config = with_overrides(

@@ -18,8 +18,8 @@ from bioforge.core.errors import EXIT_OK, UsageError, nearest
 
 if TYPE_CHECKING:
     from bioforge.cli.batch_rows import Asking, Source
-    from bioforge.config import ProjectConfig
     from bioforge.config.environment import Environment
+    from bioforge.config.loader import ProjectConfig
     from bioforge.plugins import Plugins
     from bioforge.prompts import Definition
 

@@ -18,7 +18,7 @@ from bioforge.core.errors import BioforgeError, UsageError
 
 if TYPE_CHECKING:
     from bioforge.batching import CallError, Row
-    from bioforge.config import ProjectConfig
+    from bioforge.config.loader import ProjectConfig
     from bioforge.core.interfaces import BackendContext
     from bioforge.core.types import Batch
 
@@ -77,7 +77,7 @@ class Provider:
 
 def project_config(file: Path | None) -> ProjectConfig | None:
     """The project that `-f` names or the working folder has; None where there is none."""
-    from bioforge.config import FILE
+    from bioforge.config.loader import FILE
 
     return load(file) if file is not None or Path(FILE).is_file() else None
 

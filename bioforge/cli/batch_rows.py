@@ -11,7 +11,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 
 from bioforge.cli.show import count
-from bioforge.config.options import OptionsOf
+from bioforge.config.plugin_options import OptionsOf
 from bioforge.core.errors import InputError
 from bioforge.core.events import Launch
 from bioforge.core.hashing import canonical

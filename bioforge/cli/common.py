@@ -12,7 +12,7 @@ import typer
 from bioforge.cli.edge import say
 
 if TYPE_CHECKING:
-    from bioforge.config import ProjectConfig
+    from bioforge.config.loader import ProjectConfig
     from bioforge.plugins import Plugins
     from bioforge.project import OpenProject
     from bioforge.selecting import Names
@@ -50,9 +50,9 @@ RecipesArgument = Annotated[
 
 
 def load(file: Path | None) -> ProjectConfig:
-    from bioforge import config
+    from bioforge.config import loader
 
-    return config.load(file, os.environ)
+    return loader.load(file, os.environ)
 
 
 def open_names(file: Path | None) -> Names:
@@ -74,7 +74,7 @@ def open_project(
     strict: bool | None = None,
 ) -> OpenProject:
     """The project with what flags say instead of the file; says what the environment overrides."""
-    from bioforge.config import with_overrides
+    from bioforge.config.loader import with_overrides
 
     config = with_overrides(
         load(file), backend=backend, concurrency=concurrency, max_cost=max_cost, strict=strict or None

@@ -13,7 +13,7 @@ from bioforge.cli.edge import command, say
 from bioforge.core.errors import EXIT_OK, UsageError
 
 if TYPE_CHECKING:
-    from bioforge.config import ProjectConfig
+    from bioforge.config.loader import ProjectConfig
 
 
 @command
@@ -40,7 +40,7 @@ def export(
     """Write every artist's newest answer. Works while a run goes on."""
     from dataclasses import replace
 
-    from bioforge.config.options import options_of
+    from bioforge.config.plugin_options import options_of
     from bioforge.core.files import atomic_write
     from bioforge.outputs import write_with, writer_name
     from bioforge.store import Store

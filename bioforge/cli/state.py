@@ -16,7 +16,7 @@ from bioforge.cli.edge import command
 from bioforge.core.errors import EXIT_FAILED, EXIT_OK
 
 if TYPE_CHECKING:
-    from bioforge.config import ProjectConfig
+    from bioforge.config.loader import ProjectConfig
     from bioforge.store import Store
 
 FormatOption = Annotated[str, typer.Option("--format", metavar="text|json", help="How to print it.")]

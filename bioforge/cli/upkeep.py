@@ -15,7 +15,7 @@ from bioforge.cli.edge import command, say
 from bioforge.core.errors import EXIT_FAILED, EXIT_INTERRUPTED, EXIT_OK, PluginError, StateError, UsageError
 
 if TYPE_CHECKING:
-    from bioforge.config import ProjectConfig
+    from bioforge.config.loader import ProjectConfig
     from bioforge.project import OpenProject
     from bioforge.store import Store
 

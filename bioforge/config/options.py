@@ -1,45 +1,144 @@
-"""Options of plugins: a table of the project file as an instance of the model that the plugin brings."""
+"""Options of plugins as pydantic models: what stands in a table of the project file, checked before it is used."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
-from typing import Any
+import os
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import suppress
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, TypeVar, cast
 
-from pydantic import ValidationError
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, GetCoreSchemaHandler, SecretStr, ValidationInfo
+from pydantic_core import CoreSchema, PydanticCustomError, core_schema
 
-from bioforge.config import ProjectConfig
-from bioforge.config.mistakes import error, of_validation
-from bioforge.core.errors import BioforgeError, PluginError
+if TYPE_CHECKING:
+    from bioforge.core.interfaces import FolderWriter, PathReader, PathWriter, Record
+    from bioforge.core.types import Artist, BadRow
 
-
-@dataclass(frozen=True, slots=True)
-class OptionsOf:
-    """Tables of one project: `file` is its name in messages, `variable` looks up what its environment has."""
-
-    file: str
-    variable: Callable[[str], str | None]
-
-    def read(self, owner: object, table: Mapping[str, object], key: str) -> Any:
-        """`table` as `owner` wants it: an instance of its `Options`, or the table itself where it has none.
-
-        Raises `ConfigError` with every mistake, by `key` (`backend.ray`), and `PluginError` for a model that fails.
-        """
-        model = getattr(owner, "Options", None)
-        if model is None:
-            return table
-        try:
-            return model.model_validate(dict(table), context={"environment": self.variable})
-        except ValidationError as problem:
-            raise error(self.file, list(of_validation(problem, model, key)), {}) from None
-        except BioforgeError:
-            raise
-        except Exception as problem:  # a validator may do anything
-            raise PluginError(
-                f"{self.file}: {key}: the plugin's own check failed: {type(problem).__name__}: {problem}",
-                "this is a mistake of the plugin; BIOFORGE_DEBUG=1 shows where",
-            ) from problem
+Made = TypeVar("Made", bound=Callable[..., Any])
 
 
-def options_of(config: ProjectConfig) -> OptionsOf:
-    return OptionsOf(config.path.name, config.environment.get)
+_NOT_IN_TOML = frozenset(
+    {
+        "set",
+        "frozenset",
+        "tuple",
+        "enum",
+        "lax-or-strict",
+        "decimal",
+        "uuid",
+        "bytes",
+        "date",
+        "time",
+        "datetime",
+        "timedelta",
+    }
+)
+"""Types, as pydantic's core calls them (paths are "lax-or-strict"), that no value of TOML is an instance of, or not each
+way of writing it: they are read from what TOML has instead."""
+
+_TIMES = frozenset({"date", "time", "datetime", "timedelta"})
+
+
+def _allow(schema: Any, handler: GetCoreSchemaHandler, seen: set[int]) -> None:
+    """Take strictness from types that are `_NOT_IN_TOML`, wherever they stand in a model."""
+    if isinstance(schema, list | tuple):
+        for one in schema:
+            _allow(one, handler, seen)
+    if not isinstance(schema, dict) or id(schema) in seen:
+        return
+    seen.add(id(schema))
+    match schema.get("type"):
+        case "definition-ref":
+            with suppress(LookupError):  # a model that has itself as a part is not known yet, and sees to itself
+                _allow(handler.resolve_ref_schema(cast(CoreSchema, schema)), handler, seen)
+            return
+        case kind if kind in _TIMES:
+            relaxed = {**schema, "strict": False}
+            relaxed.pop("ref", None)
+            schema.clear()
+            schema.update(core_schema.no_info_before_validator_function(_no_number, cast(CoreSchema, relaxed)))
+            return
+        case kind if kind in _NOT_IN_TOML:
+            schema.setdefault("strict", False)
+    for name, part in schema.items():
+        if name not in ("serialization", "metadata", "default", "config", "cls"):
+            _allow(part, handler, seen)
+
+
+def _no_number(value: object) -> object:
+    """A number as a time would be one of seconds, from a beginning that nobody sees."""
+    if isinstance(value, int | float):
+        raise PydanticCustomError("time_type", "Input should be a day, a time or a duration, not a number")
+    return value
+
+
+class Options(BaseModel):
+    """Derive from this and give each field a `description` of what is expected: mistakes are told with it.
+
+    No conversions (`"64"` is not a number), no unknown keys, no inf and nan. What TOML has no type for is made of what
+    stands for it there: paths, choices (`Enum`), times, UUIDs, exact numbers of texts, sets and tuples of lists. A
+    validator's ValueError is shown as it is.
+    """
+
+    model_config = ConfigDict(frozen=True, strict=True, extra="forbid", allow_inf_nan=False)
+
+    @classmethod
+    def __get_pydantic_core_schema__(cls, source: type[BaseModel], handler: GetCoreSchemaHandler) -> CoreSchema:
+        schema = handler(source)
+        _allow(handler.resolve_ref_schema(schema), handler, set())
+        return schema
+
+
+class ReaderOptions(Options):
+    """The options that every reader of rows has. `columns` goes to `artists(rows, source, options.columns)`."""
+
+    columns: dict[str, str] = Field({}, description='a table of names and column names, like { artist_id = "id" }')
+
+
+def with_options(model: type[Options]) -> Callable[[Made], Made]:
+    """Decorates a reader or writer that is a function: it is called with an instance of `model`."""
+
+    def decorate(made: Made) -> Made:
+        made.Options = model  # type: ignore[attr-defined]
+        return made
+
+    return decorate
+
+
+def path_reader(made: Callable[[Path, str, Any], Iterable[Artist | BadRow]]) -> PathReader:
+    """Decorates a function that reads a file by its path, so that it is a `PathReader`."""
+    made.reads_path = True  # type: ignore[attr-defined]
+    return cast("PathReader", made)
+
+
+def path_writer(made: Callable[[Iterable[Record], Path, Any], str | None]) -> PathWriter:
+    """Decorates a function that writes where a path leads, so that it is a `PathWriter`."""
+    made.writes_path = True  # type: ignore[attr-defined]
+    return cast("PathWriter", made)
+
+
+def folder_writer(made: Callable[[Iterable[Record], Any], Iterator[tuple[str, bytes]]]) -> FolderWriter:
+    """Decorates a function that yields the files of a folder, so that it is a `FolderWriter`."""
+    made.writes_folder = True  # type: ignore[attr-defined]
+    return cast("FolderWriter", made)
+
+
+def _from_environment(value: object, info: ValidationInfo) -> object:
+    if isinstance(value, SecretStr):
+        return value
+    if not isinstance(value, str) or not value.isidentifier():
+        # The likeliest wrong value is the secret itself: not shown.
+        raise ValueError("expected the name of an environment variable, never the secret itself")
+    get = (info.context or {}).get("environment") or os.environ.get
+    found = get(value)
+    if not found:
+        raise ValueError(f"{value} is not set; put it into the environment, or into .env beside the project file")
+    return SecretStr(found)
+
+
+SecretEnv = Annotated[SecretStr, BeforeValidator(_from_environment)]
+"""A field whose value in the file is the name of an environment variable; the instance has what is in it.
+
+The process's own environment wins over the project's `.env`. A field that may be left out: `SecretEnv | None = None`.
+"""

@@ -8,9 +8,9 @@ from math import prod
 from pathlib import Path
 from typing import Any
 
-from bioforge.config.mistakes import Mistake, not_json, short, unknown
 from bioforge.config.tables import Recipe
 from bioforge.config.templates import TemplateText, resolve
+from bioforge.config.validation import Mistake, not_json, short, unknown
 
 TEMPLATES = ("instructions", "input")
 VARIED = ("model", *TEMPLATES)

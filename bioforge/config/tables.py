@@ -10,9 +10,9 @@ from urllib.parse import urlsplit
 
 from pydantic import AfterValidator, BeforeValidator, ConfigDict, Field, PlainValidator
 
+from bioforge.config.options import Options
 from bioforge.config.templates import TemplateText, read_template
 from bioforge.core.interfaces import RetryPolicy
-from bioforge.options import Options
 
 SIMULATOR = "simulator"
 ARTIST_FIELDS = ("artist_id", "artist_name", "artist_data")

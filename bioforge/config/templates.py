@@ -9,7 +9,7 @@ from itertools import islice
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING
 
-from bioforge.config.mistakes import short
+from bioforge.config.validation import short
 
 if TYPE_CHECKING:
     from pydantic import ValidationInfo

@@ -23,7 +23,7 @@ class Reader(Protocol):
     `stream` is binary and positioned at the start, unpacked where it was gzip; `source` is its name in messages. Yield an
     `Artist` for each good row and a `BadRow` for each that must be kept out; raise `InputError` only when the source as
     a whole cannot be read. `options` is the `[input]` table of the project file without `path`, `reader` and `strict`: as
-    it was written, or an instance of the reader's attribute `Options` (see `bioforge.options`), where it has one.
+    it was written, or an instance of the reader's attribute `Options` (see `bioforge.config.options`), where it has one.
     """
 
     def __call__(self, stream: IO[bytes], source: str, options: Any) -> Iterable[Artist | BadRow]: ...
@@ -298,7 +298,7 @@ class Backend(ABC):
     base_url: str = "https://api.openai.com/v1"
     """Where the vendor is found: said to who uses the embedded server, which speaks only the dialect above."""
     Options: ClassVar[type[BaseModel] | None] = None
-    """What its table in the project file is checked by (see `bioforge.options`). None: it checks it itself."""
+    """What its table in the project file is checked by (see `bioforge.config.options`). None: it checks it itself."""
 
     def __init__(self, context: BackendContext) -> None:
         self.context = context

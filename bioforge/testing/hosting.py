@@ -7,7 +7,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from bioforge.config.options import OptionsOf
+from bioforge.config.plugin_options import OptionsOf
 from bioforge.core.files import atomic_write
 from bioforge.core.interfaces import Record
 from bioforge.core.types import Artist, BadRow

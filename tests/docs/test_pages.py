@@ -24,7 +24,7 @@ from bioforge.backends.batches.options import BatchOptions
 from bioforge.backends.choice import TIERS, ChoiceOptions
 from bioforge.cli import batch as batch_commands
 from bioforge.cli.app import EXAMPLES
-from bioforge.config import tables
+from bioforge.config.loader import tables
 from bioforge.core import reasons
 from bioforge.core.types import BatchState
 from bioforge.report.batches import CLASSES
@@ -305,7 +305,7 @@ def test_the_complete_example_has_every_key(example: str) -> None:
 
 
 def test_the_complete_example_is_a_project(project: ProjectFolder, example: str) -> None:
-    from bioforge.config import load
+    from bioforge.config.loader import load
     from bioforge.outputs import check_outputs
     from bioforge.plugins import build_manager
 
@@ -337,7 +337,7 @@ def test_every_piece_of_a_project_file_loads(project: ProjectFolder, path: Path)
         if "recipe" not in written:
             missing += '\n[recipe.other]\nmodel = "gpt-6-luna"\ninput = "{{ artist_name }}"\n'
         project.write("bioforge.toml", block + missing)
-        from bioforge.config import load
+        from bioforge.config.loader import load
 
         load(project.root / "bioforge.toml", {})
 

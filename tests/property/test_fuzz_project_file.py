@@ -14,7 +14,7 @@ from hypothesis import currently_in_test_context, event, example, given
 from hypothesis import strategies as st
 from projects import invoke
 
-from bioforge.config import load
+from bioforge.config.loader import load
 from bioforge.core.errors import BioforgeError
 from bioforge.opening import Backends
 from bioforge.outputs import check_outputs

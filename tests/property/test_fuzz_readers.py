@@ -15,7 +15,7 @@ from hypothesis import event, given
 from hypothesis import strategies as st
 from projects import invoke
 
-from bioforge.config.options import OptionsOf
+from bioforge.config.plugin_options import OptionsOf
 from bioforge.core.errors import BioforgeError, InputError
 from bioforge.core.types import Artist, BadRow
 from bioforge.opening import read_by

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from bioforge.config import TemplateText, load, with_overrides
+from bioforge.config.loader import TemplateText, load, with_overrides
 from bioforge.core.errors import ConfigError, UsageError
 from bioforge.core.interfaces import Limits, RetryPolicy
 from bioforge.simulator import SimulatorOptions

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from bioforge.config import load
 from bioforge.config.environment import Environment
+from bioforge.config.loader import load
 from bioforge.core.errors import ConfigError
 
 PLAIN = """

@@ -19,7 +19,7 @@ import pytest
 from pydantic import AliasChoices, Field, RootModel, field_validator, model_validator
 
 import bioforge
-from bioforge.config.options import OptionsOf
+from bioforge.config.plugin_options import OptionsOf
 from bioforge.core.errors import ConfigError, PluginError
 from bioforge.plugin import Options, ReaderOptions, SecretEnv, folder_writer, path_reader, path_writer, with_options
 

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from bioforge import scaffold
-from bioforge.config import load
+from bioforge.config.loader import load
 from bioforge.core.errors import UsageError
 
 OPTION = re.compile(r"#(\w+) = ")

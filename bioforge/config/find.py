@@ -7,8 +7,8 @@ import tomllib
 from pathlib import Path
 from typing import Any
 
-from bioforge.config.mistakes import short
 from bioforge.config.templates import decode
+from bioforge.config.validation import short
 from bioforge.core.errors import ConfigError
 
 FILE = "bioforge.toml"

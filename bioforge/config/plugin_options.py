@@ -1,0 +1,45 @@
+"""Options of plugins: a table of the project file as an instance of the model that the plugin brings."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from pydantic import ValidationError
+
+from bioforge.config.loader import ProjectConfig
+from bioforge.config.validation import error, of_validation
+from bioforge.core.errors import BioforgeError, PluginError
+
+
+@dataclass(frozen=True, slots=True)
+class OptionsOf:
+    """Tables of one project: `file` is its name in messages, `variable` looks up what its environment has."""
+
+    file: str
+    variable: Callable[[str], str | None]
+
+    def read(self, owner: object, table: Mapping[str, object], key: str) -> Any:
+        """`table` as `owner` wants it: an instance of its `Options`, or the table itself where it has none.
+
+        Raises `ConfigError` with every mistake, by `key` (`backend.ray`), and `PluginError` for a model that fails.
+        """
+        model = getattr(owner, "Options", None)
+        if model is None:
+            return table
+        try:
+            return model.model_validate(dict(table), context={"environment": self.variable})
+        except ValidationError as problem:
+            raise error(self.file, list(of_validation(problem, model, key)), {}) from None
+        except BioforgeError:
+            raise
+        except Exception as problem:  # a validator may do anything
+            raise PluginError(
+                f"{self.file}: {key}: the plugin's own check failed: {type(problem).__name__}: {problem}",
+                "this is a mistake of the plugin; BIOFORGE_DEBUG=1 shows where",
+            ) from problem
+
+
+def options_of(config: ProjectConfig) -> OptionsOf:
+    return OptionsOf(config.path.name, config.environment.get)
