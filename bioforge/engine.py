@@ -11,7 +11,7 @@ from bioforge.core.errors import NoSpaceError
 from bioforge.core.events import Event, Started, Stopped
 from bioforge.core.interfaces import Backend, Gauges, Work
 from bioforge.store import Store
-from bioforge.store.record import Recorder
+from bioforge.store.recorder import Recorder
 
 FULL = "full"
 """Why a run is stopped whose state cannot grow any more."""

@@ -11,7 +11,7 @@ from bioforge.core.types import Batch, Usage
 from bioforge.prompts import Definition
 from bioforge.store import Store
 from bioforge.store.stale import StaleGroup
-from bioforge.store.tokens import Answers, Observed, counted_by
+from bioforge.store.statistics import Answers, Observed, counted_by
 from bioforge.tokens import ESTIMATED, Counting
 
 GUESSED_OUTPUT = 300

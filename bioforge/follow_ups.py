@@ -29,8 +29,8 @@ from bioforge.core.types import Rendered, Turn
 from bioforge.prompts import Prompts
 from bioforge.rendering import Wanted, wanted
 from bioforge.schemas import Invalid, repair_instructions
-from bioforge.store import Store, pending, verdicts
-from bioforge.store.follow_ups import FollowUp
+from bioforge.store import Store, queue, validations
+from bioforge.store.retries import FollowUp
 
 Known = Callable[[Prompts, Sequence[str]], Mapping[str, KnownRequest]]
 
@@ -98,7 +98,7 @@ class Chains:
         return FollowUp(asked.request_hash, own.request_hash, link.kind, model, asked.body, asked.input_tokens)
 
     def _tried(self, link: Link) -> bool:
-        return self._run is not None and pending.tried_in(self._store, self._run, link.wanted.request_hash)
+        return self._run is not None and queue.tried_in(self._store, self._run, link.wanted.request_hash)
 
     def _links(self, prompts: Prompts, own: Wanted, known: KnownRequest | None) -> Iterator[Link]:
         definition = prompts.definition
@@ -123,7 +123,7 @@ class Chains:
             or known.response is None
         ):
             return None
-        text = verdicts.text_of(self._store, known.response)
+        text = validations.text_of(self._store, known.response)
         verdict = schema.validate(text)
         if not isinstance(verdict, Invalid) or not verdict.repairable:
             return None

@@ -32,8 +32,8 @@ from bioforge.core.reasons import (
 from bioforge.follow_ups import Known
 from bioforge.prompts import Prompts
 from bioforge.rendering import Wanted
-from bioforge.store import Store, bodies, targets
-from bioforge.store.bodies import Origin
+from bioforge.store import Store, planned, targets
+from bioforge.store.planned import Origin
 from bioforge.store.targets import Planned, PlannedArtist
 
 Pair = tuple[str, str]
@@ -110,7 +110,7 @@ class Keeper:
     def standing(self, prompts: Prompts, artists: Sequence[int], known: Mapping[int, KnownTarget]) -> Standing:
         if not artists:
             return Standing({}, {})
-        origins = bodies.origins(self._store, *_pair(prompts), artists)
+        origins = planned.origins(self._store, *_pair(prompts), artists)
         hashes = {origin.built_request for origin in origins.values()} | {known[one].request_hash for one in artists}
         return Standing(origins, self._known(prompts, sorted(digest for digest in hashes if digest)))
 

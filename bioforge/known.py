@@ -10,7 +10,7 @@ from bioforge.core.errors import ConfigError
 from bioforge.core.reasons import ANSWERED, KnownRequest
 from bioforge.prompts import Prompts
 from bioforge.schemas import Schema, Valid
-from bioforge.store import Store, targets, verdicts
+from bioforge.store import Store, targets, validations
 
 
 @dataclass(slots=True)
@@ -47,22 +47,22 @@ class KnownRequests:
 
     def _check(self, schema: Schema, hashes: Sequence[str]) -> bool:
         """Check stored answers anew, which costs nothing. Whether there were any."""
-        found = verdicts.unchecked(self._store, hashes, schema.validation_hash) if hashes else []
+        found = validations.unchecked(self._store, hashes, schema.validation_hash) if hashes else []
         if not found:
             return False
         checked = []
         for answer in found:
             verdict = schema.validate(answer.text or "")
             if isinstance(verdict, Valid):
-                checked.append(verdicts.Verdict(answer, as_text(verdict), None))
+                checked.append(validations.Verdict(answer, as_text(verdict), None))
             elif not verdict.repairable and answer.state == ANSWERED:
                 # a good answer is not bought again for a mistake in the code that checks it
                 raise ConfigError(
                     complaint(verdict, schema), "mend that code; nothing was sent, and all answers are kept"
                 )
             else:
-                checked.append(verdicts.Verdict(answer, None, complaint(verdict, schema)))
-        verdicts.save(self._store, checked, schema.validation_hash)
+                checked.append(validations.Verdict(answer, None, complaint(verdict, schema)))
+        validations.save(self._store, checked, schema.validation_hash)
         self._counts.checked += len(checked)
         self._counts.misfits += sum(verdict.message is not None for verdict in checked)
         return True

@@ -16,7 +16,7 @@ from bioforge.outputs import Written
 from bioforge.refresh import Refreshed
 from bioforge.store import Selection, Store, runs
 from bioforge.store.batches import Open
-from bioforge.store.settling import Settled
+from bioforge.store.recovery import Settled
 from bioforge.store.stale import StaleGroup
 
 

@@ -18,8 +18,8 @@ from bioforge.core.files import atomic_write
 from bioforge.core.hashing import definition_hash
 from bioforge.core.interfaces import AnyWriter, FolderWriter, PathWriter, Record, Writer
 from bioforge.plugins import Plugins
-from bioforge.store import Selection, Store, upkeep
-from bioforge.store.results import records
+from bioforge.store import Selection, Store, maintenance
+from bioforge.store.export import records
 
 
 @dataclass(frozen=True, slots=True)
@@ -188,7 +188,7 @@ def _write(
         asked["plugin"] = f"{chosen_writer.plugin} {chosen_writer.version}"
     options = definition_hash(json.loads(json.dumps(asked, default=str)))
     version = store.fact("results_version")
-    before = upkeep.output_written(store, output.path)
+    before = maintenance.output_written(store, output.path)
     if before is not None and before[:2] == (options, version) and before[2] == _signature(path):
         return Written(output.path, 0, changed=False)
     counter = _Counter(records(store, Selection(recipes=recipes, variants=chosen)))
@@ -201,7 +201,7 @@ def _write(
     else:
         with atomic_write(path) as stream:
             chosen_writer.stream(counter, stream)
-    upkeep.remember_output(store, output.path, options, version, _signature(path) or "", files)
+    maintenance.remember_output(store, output.path, options, version, _signature(path) or "", files)
     return Written(output.path, counter.count, changed=True, note=note)
 
 

@@ -26,9 +26,11 @@ from bioforge.keeping import Case, Keeper
 from bioforge.known import Counts, KnownRequests
 from bioforge.prompts import OWN_NAMES, Prompts, RenderError
 from bioforge.rendering import Blocked, Outcome, Renderer, Wanted, form
-from bioforge.store import Store, bodies, extent, follow_ups, inputs, pending, targets, tokens, upstream, verdicts
-from bioforge.store.follow_ups import FollowUp
-from bioforge.store.pending import Standing
+from bioforge.store import Store, dependencies, queue, retries, statistics, targets, validations
+from bioforge.store import artists as artists_store
+from bioforge.store import planned as planned_store
+from bioforge.store.queue import Standing
+from bioforge.store.retries import FollowUp
 from bioforge.store.targets import EVERYBODY, Planned, PlannedArtist
 from bioforge.tokens import counter_for
 
@@ -81,10 +83,10 @@ class Planner:
 
     def plan(self) -> None:
         """Bring every target up to date with the input, the definitions and what it needs. Raises `TemplateError`."""
-        extent.retire(self._store, list(self._by_pair))
+        planned_store.retire(self._store, list(self._by_pair))
         self._note_needed()
         if self._for_all:
-            upstream.ensure_everybody(self._store)
+            dependencies.ensure_everybody(self._store)
         generation = self._store.fact("generation")
         try:
             for prompts in self._recipes:
@@ -93,54 +95,54 @@ class Planner:
                 self._plan_failed(prompts)
         finally:
             self._store.build_indexes()
-        upstream.forget_changes(self._store)
+        dependencies.forget_changes(self._store)
 
     def _note_needed(self) -> None:
         """Have changes noted of what others need. What happened to one of them before that nobody knows."""
         wanted = {pair for prompts in self._recipes for pair in _needs(prompts)}
-        unnoted = wanted - upstream.needed(self._store)
+        unnoted = wanted - dependencies.needed(self._store)
         for prompts in self._recipes:
             if unnoted.intersection(_needs(prompts)):
-                extent.unplan(self._store, *_pair(prompts))
-        upstream.set_needed(self._store, wanted)
+                planned_store.unplan(self._store, *_pair(prompts))
+        dependencies.set_needed(self._store, wanted)
 
     def _plan_recipe(self, prompts: Prompts, generation: int) -> None:
         """Render what may have changed: everything for a new definition, else only artists whose rows changed."""
         recipe, variant = _pair(prompts)
         definition = self._definition(prompts)
         planned = targets.planned_up_to(self._store, recipe, variant)
-        written, before = form(prompts, self._backend), bodies.form(self._store, recipe, variant)
+        written, before = form(prompts, self._backend), planned_store.form(self._store, recipe, variant)
         # a state in which nobody took a note is left as it is: what differs shows when it is sent
         otherwise = before is not None and before != written
         if planned == (definition, generation) and not otherwise:
             if before is None:
-                bodies.note_form(self._store, recipe, variant, written)
+                planned_store.note_form(self._store, recipe, variant, written)
             return
         self._keeper.only_form = (recipe, variant) if planned == (definition, generation) else None
         self._keeper.rewritten = (recipe, variant) if otherwise else None
-        prompts.check_names(inputs.columns(self._store))
+        prompts.check_names(artists_store.columns(self._store))
         if otherwise and planned is not None and planned[0] == definition:
-            extent.unplan(self._store, recipe, variant)
+            planned_store.unplan(self._store, recipe, variant)
             planned = (definition, targets.NOTHING)
         if planned is None or planned[0] != definition:
             # said before there is any target: those of a plan that was broken off are retired like all others
             targets.set_planned(self._store, recipe, variant, definition, targets.NOTHING)
-            extent.retire_others(self._store, recipe, variant, for_all=prompts.definition.for_all)
+            planned_store.retire_others(self._store, recipe, variant, for_all=prompts.definition.for_all)
         since = planned[1] if planned is not None and planned[0] == definition else targets.NOTHING
         if prompts.definition.for_all:
             since = targets.NOTHING
             self._plan_page(prompts, targets.numbered(self._store, [EVERYBODY]))
         else:
             # answers that are checked anew look for those who want them by that index, page after page
-            if since == targets.NOTHING and (not self._has_schemas or extent.nothing_asked(self._store)):
-                extent.put_off_index(self._store)
+            if since == targets.NOTHING and (not self._has_schemas or planned_store.nothing_asked(self._store)):
+                planned_store.put_off_index(self._store)
             used = prompts.used_columns
             further = used is None or not used.issubset(OWN_NAMES)
             for page in targets.artists(self._store, since, columns=further):
                 self._plan_page(prompts, page)
         how = counter_for(prompts.definition.model).counting.as_text()
-        tokens.note_counting(self._store, recipe, variant, how, whole=since == targets.NOTHING)
-        bodies.note_form(self._store, recipe, variant, written)
+        statistics.note_counting(self._store, recipe, variant, how, whole=since == targets.NOTHING)
+        planned_store.note_form(self._store, recipe, variant, written)
         targets.set_planned(self._store, recipe, variant, definition, generation)
         self._keeper.only_form = self._keeper.rewritten = None
 
@@ -149,7 +151,7 @@ class Planner:
         for prompts in self._recipes:
             schema = prompts.definition.schema
             if schema is not None:
-                for numbers in verdicts.artists_unchecked(self._store, *_pair(prompts), schema.validation_hash):
+                for numbers in validations.artists_unchecked(self._store, *_pair(prompts), schema.validation_hash):
                     self._replan(prompts, numbers, None)
         self.replan_dependents()
 
@@ -172,7 +174,7 @@ class Planner:
         needs = _needs(prompts)
         if not needs:
             return
-        for numbers in upstream.changed_artists(self._store, needs):
+        for numbers in dependencies.changed_artists(self._store, needs):
             if prompts.definition.for_all:
                 self._replan(prompts, [EVERYBODY], consequences)
                 return
@@ -189,11 +191,11 @@ class Planner:
 
     def replan_dependents(self, consequences: Consequences | None = None) -> None:
         """Plan anew whatever needs a target that has changed, in dependency order."""
-        if not upstream.any_change(self._store):
+        if not dependencies.any_change(self._store):
             return
         for prompts in self._recipes:
             self._plan_after(prompts, consequences)
-        upstream.forget_changes(self._store)
+        dependencies.forget_changes(self._store)
 
     # ------------------------------------------------------------------------------------------ as answers come in
 
@@ -206,7 +208,7 @@ class Planner:
             if isinstance(event, Unusable) or (isinstance(event, Failed) and event.final)
         ]
         # what fails as it did before has not changed, and is not waited for any more all the same
-        upstream.note_failures(self._store, [request.request_hash for request in failed])
+        dependencies.note_failures(self._store, [request.request_hash for request in failed])
         followed = [request.request_hash for request in failed if self._follows_up(request.recipe)]
         if followed:
             self._follow_failures(followed, found)
@@ -221,7 +223,7 @@ class Planner:
         )
 
     def _follow_failures(self, hashes: Sequence[str], consequences: Consequences) -> None:
-        sharing = pending.sharing(self._store, hashes)
+        sharing = queue.sharing(self._store, hashes)
         artists: dict[Pair, list[int]] = {}
         for shared in sharing:
             artists.setdefault((shared.recipe, shared.variant), []).append(shared.artist)
@@ -236,9 +238,9 @@ class Planner:
         if consequences is None:
             self._plan_page(prompts, targets.numbered(self._store, artists))
             return
-        before = pending.standing(self._store, *_pair(prompts), artists, self._run)
+        before = queue.standing(self._store, *_pair(prompts), artists, self._run)
         self._plan_page(prompts, targets.numbered(self._store, artists))
-        for artist, now in pending.standing(self._store, *_pair(prompts), artists, self._run).items():
+        for artist, now in queue.standing(self._store, *_pair(prompts), artists, self._run).items():
             waited = artist in before and before[artist].reason == UPSTREAM
             consequences.released += waited and now.reason != UPSTREAM
             if now.ready:
@@ -289,7 +291,7 @@ class Planner:
             fresh = planned.decision.reason is None
             self.counts.reused += fresh and (target is None or target.built_response != planned.decision.response)
             decided.append(planned)
-        follow_ups.save(self._store, following)
+        retries.save(self._store, following)
         targets.save(self._store, recipe, variant, self._definition(prompts), decided)
         self.counts.planned += len(decided)
         self._told.add(len(decided))
@@ -321,8 +323,8 @@ class Planner:
         if (follow_up := self._chains.remembered(prompts, outcome, link)) is not None:
             following.append(follow_up)
         asked = link.wanted
-        tokens, own = asked.input_tokens, outcome.request_hash
-        return Planned(item.id, asked.request_hash, item.row_hash, tokens, decision, needs, own)
+        statistics, own = asked.input_tokens, outcome.request_hash
+        return Planned(item.id, asked.request_hash, item.row_hash, statistics, decision, needs, own)
 
     def _definition(self, prompts: Prompts) -> int:
         pair = _pair(prompts)

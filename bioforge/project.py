@@ -27,10 +27,11 @@ from bioforge.refresh import InputSpec, Refreshed, refresh
 from bioforge.requesting import Requests
 from bioforge.selecting import Names
 from bioforge.sending import Sending, freeze, no_usage_error_from_here
-from bioforge.store import Selection, Store, batches, inputs, packing, runs, stale, targets
+from bioforge.store import Selection, Store, batches, compression, runs, stale, targets
+from bioforge.store import artists as artists_store
 from bioforge.store.ledger import average_cost, average_seconds
-from bioforge.store.pending import Which
-from bioforge.store.settling import Settled, settle
+from bioforge.store.queue import Which
+from bioforge.store.recovery import Settled, settle
 
 NO_RUN = 0
 """Lists of targets are kept by run; this one is for plans, and is overwritten by the next."""
@@ -85,7 +86,7 @@ class OpenProject(Names):
 
     def refresh(self, store: Store) -> Refreshed:
         """Bring the state up to date with input and recipes. Raises `InputError` for bad rows when strict."""
-        packing.remember(store, self.config.project.compress_bodies)
+        compression.remember(store, self.config.project.compress_bodies)
         with store.derived(), seldom_collected():
             done = refresh(
                 store,
@@ -100,7 +101,7 @@ class OpenProject(Names):
         if done.reading is not None and not done.reading.any_data:
             done.notes += no_data_notes(self.prompts)
         if self.config.input.strict:
-            count, examples = inputs.bad_rows(store, limit=5)
+            count, examples = artists_store.bad_rows(store, limit=5)
             if count:
                 lines = "\n".join(f"  {row.source}:{row.line}: {row.message}" for row in examples)
                 more = f"\n  … and {count - len(examples)} more" if count > len(examples) else ""

@@ -18,8 +18,8 @@ from bioforge.planning import Planner
 from bioforge.prompts import Prompts
 from bioforge.readers.foreign import FindReader
 from bioforge.readers.sources import Signature, Source, find, is_url
-from bioforge.store import Store, inputs
-from bioforge.store.inputs import Reading
+from bioforge.store import Store, artists
+from bioforge.store.artists import Reading
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,13 +75,13 @@ def refresh(
 
 def read_input(store: Store, spec: InputSpec, find_reader: FindReader, tell: Tell = nobody) -> Reading | None:
     """Read the input into the state, unless every source is known to be untouched."""
-    known = inputs.sources(store)
+    known = artists.sources(store)
     # a hash, because a path may be a URL that carries a token
     read_as: dict[str, object] = {"reader": spec.reader, "options": spec.options, "path": spec.path}
     if plugin := _plugin(spec, find_reader):  # another version of it may read something else
         read_as["plugin"] = plugin
     reader = definition_hash(json.loads(json.dumps(read_as, default=str)))  # TOML has dates
-    same_reader = inputs.remembered_reader(store) == reader
+    same_reader = artists.remembered_reader(store) == reader
     found: list[Source]
     seen: dict[str, dict[str, Any]] = {}
     if is_url(spec.path):
@@ -113,9 +113,9 @@ def read_input(store: Store, spec: InputSpec, find_reader: FindReader, tell: Tel
         ):
             return None
     told = Counter("reading the input", "rows", tell)
-    reading = inputs.read_into(store, told.over(_rows(found, spec, find_reader)))
+    reading = artists.read_into(store, told.over(_rows(found, spec, find_reader)))
     # Only now: a reading that was cut off is read again.
-    inputs.remember_sources(store, seen, reader)
+    artists.remember_sources(store, seen, reader)
     return reading
 
 

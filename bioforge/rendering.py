@@ -14,9 +14,9 @@ from bioforge.core.interfaces import Backend
 from bioforge.core.reasons import Upstream
 from bioforge.core.types import Artist, Rendered
 from bioforge.prompts import Needed, Prompts, RenderError, artist_context, estimate_tokens, needed
-from bioforge.store import Store, stale, targets, upstream
+from bioforge.store import Store, dependencies, stale, targets
+from bioforge.store.dependencies import Answered
 from bioforge.store.targets import EVERYBODY, PlannedArtist
-from bioforge.store.upstream import Answered
 from bioforge.tokens import counter_for
 
 NEEDED_TOKENS = 300
@@ -169,7 +169,7 @@ class Renderer:
         of_all = self._answers(shared, [EVERYBODY]).get(EVERYBODY, {}) if shared else {}
         if definition.for_all:
             gathered = [
-                upstream.gathered(self._store, need, name, self._run, self._again) for need, name in own.items()
+                dependencies.gathered(self._store, need, name, self._run, self._again) for need, name in own.items()
             ]
             outcomes = [self._outcome(prompts, item.artist, of_all, gathered) for item in artists]
             return Page(outcomes, [_ids(of_all)] * len(artists))
@@ -179,7 +179,7 @@ class Renderer:
         return Page(outcomes, [_ids(each) for each in answers])
 
     def _answers(self, needs: Mapping[str, str], artists: Sequence[int]) -> dict[int, dict[str, Answered]]:
-        return upstream.answers(self._store, needs, artists, run=self._run, ask_again_maybe_paid=self._again)
+        return dependencies.answers(self._store, needs, artists, run=self._run, ask_again_maybe_paid=self._again)
 
     def _outcome(
         self, prompts: Prompts, artist: Artist, answers: Mapping[str, Answered], gathered: Sequence[Upstream] = ()
@@ -226,7 +226,7 @@ class Everybody:
     def __iter__(self) -> Iterator[dict[str, object]]:
         for page in targets.artists(self._store, -1):
             numbers = [item.id for item in page]
-            found = upstream.answers(self._store, self._needs, numbers, run=None, ask_again_maybe_paid=True)
+            found = dependencies.answers(self._store, self._needs, numbers, run=None, ask_again_maybe_paid=True)
             for item in page:
                 answers: dict[str, Needed] = {
                     need: needed(answer.text, answer.parsed) for need, answer in found.get(item.id, {}).items()

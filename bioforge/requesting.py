@@ -15,8 +15,8 @@ from bioforge.estimate import Estimator, output_limit
 from bioforge.planning import Planner
 from bioforge.prompts import Prompts, RenderError
 from bioforge.rendering import Outcome, Renderer, Wanted
-from bioforge.store import Selection, Store, pending
-from bioforge.store.pending import Pending, Standing, Which
+from bioforge.store import Selection, Store, queue
+from bioforge.store.queue import Pending, Standing, Which
 from bioforge.store.targets import PlannedArtist
 
 _CHUNK = 256
@@ -131,7 +131,7 @@ class Requests(Iterator[Request]):
         return found
 
     def _pending(self, among: Sequence[int] | None) -> Iterator[list[Pending]]:
-        return pending.pages(
+        return queue.pages(
             self._store,
             self._selection,
             self._which,
@@ -208,7 +208,7 @@ class Requests(Iterator[Request]):
         planner = Planner(self._store, self._all, self._backend, ask_again_maybe_paid=self._again, run=self._run)
         planner.plan_again(item.recipe, item.variant, [item.number])
         again = [item.target]
-        for shared in pending.sharing(self._store, [item.request_hash]):
+        for shared in queue.sharing(self._store, [item.request_hash]):
             planner.plan_again(shared.recipe, shared.variant, [shared.artist])
             again.append(shared.target)
         self._planned_again.update(again)

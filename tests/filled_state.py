@@ -6,13 +6,13 @@ from collections.abc import Iterator
 from itertools import chain, count
 from typing import Any
 
-from bioforge.store import Selection, Store, pending
-from bioforge.store.pending import Pending, Which
+from bioforge.store import Selection, Store, queue
+from bioforge.store.queue import Pending, Which
 
 
 def handed_out(store: Store, selection: Selection, which: Which = Which.STALE, **asked: Any) -> Iterator[Pending]:
     """The targets that a run would be given, one by one."""
-    return chain.from_iterable(pending.pages(store, selection, which, **asked))
+    return chain.from_iterable(queue.pages(store, selection, which, **asked))
 
 
 class FilledState:

@@ -38,8 +38,8 @@ from bioforge.rendering import Renderer
 from bioforge.rendering import Wanted as Asked
 from bioforge.store import Store, batches, imports
 from bioforge.store.imports import Adoption, Known, Wanted
-from bioforge.store.record import Recorder
-from bioforge.store.settling import settle
+from bioforge.store.recorder import Recorder
+from bioforge.store.recovery import settle
 from bioforge.store.targets import PlannedArtist
 
 Price = Callable[[str, Usage, str | None], float | None]

@@ -125,10 +125,10 @@ class Project:
         return self._opened
 
     def _records(self, selection: Selection, failed: bool) -> Iterator[Record]:
-        from bioforge.store import Store, results
+        from bioforge.store import Store, export
 
         with Store.read(self.config.state_path) as store:
-            yield from results.records(store, selection, failed_only=failed)
+            yield from export.records(store, selection, failed_only=failed)
 
     def _selection(self, recipes: Words, select: Words, limit: int | None) -> Selection:
         if limit is not None and (type(limit) is not int or limit < 1):

@@ -36,8 +36,8 @@ from bioforge.core.reasons import (
 from bioforge.core.types import Request
 from bioforge.store import Selection, Store, runs
 from bioforge.store.answers import Kept, kept
-from bioforge.store.record import Recorder
-from bioforge.store.settling import settle
+from bioforge.store.recorder import Recorder
+from bioforge.store.recovery import settle
 
 COMMAND = "library"
 """How a client's run is called, in `status` and where another process is refused."""

@@ -117,7 +117,7 @@ def _scorer(
     from dataclasses import replace
 
     from bioforge.scoring import ByFunction, ByJudge, check_judge, imported
-    from bioforge.store.results import records
+    from bioforge.store.export import records
     from bioforge.store.variants import judgements
 
     config, (name,) = project.config, selection.recipes

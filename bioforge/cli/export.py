@@ -44,7 +44,7 @@ def export(
     from bioforge.core.files import atomic_write
     from bioforge.outputs import write_with, writer_name
     from bioforge.store import Store
-    from bioforge.store.results import records
+    from bioforge.store.export import records
 
     names = open_names(file)
     config = names.config

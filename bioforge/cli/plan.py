@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from bioforge.orders import Plan
     from bioforge.project import OpenProject
     from bioforge.store import Selection, Store
-    from bioforge.store.why import TargetStory
+    from bioforge.store.explain import TargetStory
 
 
 @command
@@ -149,10 +149,10 @@ def _what_if(store: Store, project: OpenProject, selection: Selection, column: s
     from bioforge.core.text import money
     from bioforge.prompts import OWN_NAMES
     from bioforge.readers.rows import ColumnMap
-    from bioforge.store import inputs, stale
+    from bioforge.store import artists, stale
 
     changed = ColumnMap.of(project.input_spec.options.get("columns", {})).made_of(column)
-    known = {*inputs.columns(store), *OWN_NAMES} | (changed if len(changed) > 1 else set())
+    known = {*artists.columns(store), *OWN_NAMES} | (changed if len(changed) > 1 else set())
     if column not in known:
         raise UsageError(
             f"-W {column}: the input has no such column",
@@ -196,7 +196,7 @@ def why(
     from dataclasses import asdict
 
     from bioforge.store import Store
-    from bioforge.store.why import ids_like, story
+    from bioforge.store.explain import ids_like, story
 
     check_format(format, ("text", "json"))
     config = load(file)

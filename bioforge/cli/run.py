@@ -208,7 +208,7 @@ def _command_line(name: str) -> str:
 def _dry_run(project: OpenProject, order: Order) -> int:
     from bioforge.cli.show import plan_lines
     from bioforge.store import Store
-    from bioforge.store.pending import Which
+    from bioforge.store.queue import Which
 
     if order.selection.plan is not None:
         raise UsageError("--plan and --dry-run exclude each other", "the plan file itself lists what would be sent")

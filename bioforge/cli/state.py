@@ -52,12 +52,13 @@ def status(
 def _gather(store: Store, config: ProjectConfig) -> dict[str, object]:
     from dataclasses import asdict
 
-    from bioforge.store import batches, inputs, runs, stale
+    from bioforge.store import artists as artists_store
+    from bioforge.store import batches, runs, stale
     from bioforge.store.ledger import money_of
 
     artists = stale.total_artists(store)
     names = sorted({*config.recipes, *stale.recipes(store)})
-    bad, _ = inputs.bad_rows(store)
+    bad, _ = artists_store.bad_rows(store)
     recipes = []
     for name in names:
         known = config.recipes.get(name)

@@ -61,7 +61,7 @@ def accept(
     """Declare existing answers current for today's definition, without asking for them again (make's touch)."""
     from bioforge.cli.show import count
     from bioforge.project import recover
-    from bioforge.store import Store, upkeep
+    from bioforge.store import Store, maintenance
 
     names = open_names(file)
     selection = names.selection(recipe or (), select or ())
@@ -70,12 +70,12 @@ def accept(
         recover(store)
         if project is not None:
             project.refresh(store)
-        number = upkeep.acceptable(store, selection)
+        number = maintenance.acceptable(store, selection)
         if not number:
             say("nothing to accept: no stale target of the selection has an answer")
         elif confirmed(f"accept {count(number, 'existing answer')} as current?", yes):
             with recorded(store, "accept") as run:
-                accepted = upkeep.accept(store, selection, run)
+                accepted = maintenance.accept(store, selection, run)
             say(f"{count(accepted, 'target')} accepted (recorded in the table `accepted`)")
     return EXIT_OK
 
@@ -100,18 +100,18 @@ def forget(
     from bioforge.cli.show import count
     from bioforge.core.text import money
     from bioforge.project import recover
-    from bioforge.store import Store, upkeep
+    from bioforge.store import Store, maintenance
 
     names = open_names(file)
     selection = names.selection(recipe or (), select)
     with Store.open(names.config.state_path) as store:
         recover(store)
-        weighed = upkeep.would_forget(store, selection)
+        weighed = maintenance.would_forget(store, selection)
         if not weighed.answers:
             say("nothing to forget: the selection has no answers")
         elif confirmed(f"forget {count(weighed.answers, 'answer')} that had cost {money(weighed.cost_usd)}?", yes):
             with recorded(store, "forget") as run:
-                dropped = upkeep.forget(store, selection, run)
+                dropped = maintenance.forget(store, selection, run)
             say(f"{count(dropped.answers, 'answer')} forgotten; they had cost {money(dropped.cost_usd)}")
     return EXIT_OK
 
@@ -135,14 +135,14 @@ def gc(
     from bioforge.cli.show import count
     from bioforge.core.text import money
     from bioforge.project import recover
-    from bioforge.store import Store, upkeep
+    from bioforge.store import Store, maintenance
 
     project = open_project(file)
     recipes = json.dumps(project.recipes)
     with Store.open(project.config.state_path) as store:
         recover(store)
         project.refresh(store)
-        weighed = upkeep.would_collect(store, recipes)
+        weighed = maintenance.would_collect(store, recipes)
         if not weighed.answers:
             say("nothing to drop: every answer is used")
         elif confirmed(
@@ -152,7 +152,7 @@ def gc(
         ):
             before = project.config.state_path.stat().st_size
             with recorded(store, "gc") as run:
-                dropped = upkeep.collect(store, recipes, run)
+                dropped = maintenance.collect(store, recipes, run)
             freed = max(0, before - project.config.state_path.stat().st_size)
             say(
                 f"{count(dropped.answers, 'answer')} dropped; they had cost {money(dropped.cost_usd)};"
@@ -164,14 +164,14 @@ def gc(
 def _repack(config: ProjectConfig, *, on: bool) -> int:
     from bioforge.cli.show import count
     from bioforge.project import recover
-    from bioforge.store import Store, repacking
+    from bioforge.store import Store, compression
 
     path, word = config.state_path, "packed" if on else "unpacked"
     with Store.open(path) as store:
         recover(store)
         before = path.stat().st_size
         with recorded(store, "gc --compress" if on else "gc --decompress"):
-            done = repacking.repack(store, on, lambda bodies: say(f"{bodies:,} bodies {word} so far"))
+            done = compression.repack(store, on, lambda bodies: say(f"{bodies:,} bodies {word} so far"))
             store.vacuum()
         after = path.stat().st_size
     say(

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from bioforge.project import OpenProject
     from bioforge.report import Reporter
     from bioforge.store import Store, runs
-    from bioforge.store.settling import Settled
+    from bioforge.store.recovery import Settled
 
 
 class RunWatcher:

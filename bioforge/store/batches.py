@@ -14,8 +14,8 @@ from bioforge.core.events import Launch
 from bioforge.core.interfaces import Member
 from bioforge.core.reasons import IN_BATCH, MAYBE_PAID
 from bioforge.core.types import Batch, BatchProblem, BatchState, Failure, Request, Usage
+from bioforge.store.compression import Unpacker
 from bioforge.store.database import Store, bump_results
-from bioforge.store.packing import Unpacker
 from bioforge.store.selection import Selection
 
 _PAGE = 1_000

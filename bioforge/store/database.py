@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, Self
 
 from bioforge.core.errors import NoSpaceError, StateError
 from bioforge.core.interfaces import Step, at_once
-from bioforge.store.schema import APPLICATION_ID, migrations
+from bioforge.store.migrations import APPLICATION_ID, migrations
 
 if TYPE_CHECKING:
     from filelock import BaseFileLock

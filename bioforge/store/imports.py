@@ -12,9 +12,9 @@ from typing import Any
 
 from bioforge.core.reasons import ANSWERED, FAILED, IN_BATCH, REMOVED, UNUSABLE
 from bioforge.core.types import Answer, Artist
-from bioforge.store.changes import BUILD_TARGETS, END_REQUESTS, FAIL_TARGETS
+from bioforge.store.compression import Packer
 from bioforge.store.database import Store, bump_results
-from bioforge.store.packing import Packer
+from bioforge.store.statements import BUILD_TARGETS, END_REQUESTS, FAIL_TARGETS
 from bioforge.store.targets import failure_text
 
 IMPORTED = "imported"

@@ -17,7 +17,7 @@ from bioforge.core.reasons import (
     SKIPPED,
     UPSTREAM,
 )
-from bioforge.store import inputs
+from bioforge.store import artists
 from bioforge.store.database import Store
 from bioforge.store.selection import Selection
 from bioforge.store.targets import PRESENT, SENDABLE, STALE
@@ -209,4 +209,4 @@ def row_lengths(store: Store) -> tuple[int, int]:
 
 
 def total_artists(store: Store) -> int:
-    return inputs.total(store)
+    return artists.total(store)

@@ -11,8 +11,8 @@ from bioforge.core.events import Event, Noticed, Succeeded, Unusable
 from bioforge.core.interfaces import Work
 from bioforge.core.types import Answer, Batch, Request
 from bioforge.store import Selection, Store, batches, runs
-from bioforge.store.record import Recorder
-from bioforge.store.settling import settle
+from bioforge.store.recorder import Recorder
+from bioforge.store.recovery import settle
 from bioforge.supervising import supervised
 
 

@@ -19,7 +19,7 @@ from bioforge.core.events import Event
 from bioforge.core.interfaces import Work
 from bioforge.simulator import Simulator, SimulatorOptions
 from bioforge.store import Store
-from bioforge.store.record import Recorder
+from bioforge.store.recorder import Recorder
 
 ROWS = 150
 CALLS = 8

@@ -11,7 +11,8 @@ from projects import ProjectFolder
 
 from bioforge.core.events import Failed, Launch, Started
 from bioforge.core.types import Failure, Paid, Request
-from bioforge.store import Selection, Store, packing, record, runs
+from bioforge.store import Selection, Store, compression, runs
+from bioforge.store import recorder as recorder_store
 
 ON = {'name = "test"': 'name = "test"\ncompress_bodies = true'}
 POLLING = "[backend.batch]\npoll_seconds = 0.01\npoll_max_seconds = 0.05\n"
@@ -20,7 +21,7 @@ POLLING = "[backend.batch]\npoll_seconds = 0.01\npoll_max_seconds = 0.05\n"
 def kinds(project: ProjectFolder, table: str) -> set[str]:
     """How the bodies of a table are kept, but for the first ones, which have no dictionary yet."""
     found = project.rows(f"SELECT body FROM {table} WHERE body IS NOT NULL ORDER BY rowid")
-    return {"packed" if packing.is_packed(body) else type(body).__name__ for (body,) in found[1:]}
+    return {"packed" if compression.is_packed(body) else type(body).__name__ for (body,) in found[1:]}
 
 
 def exported(project: ProjectFolder) -> list[dict[str, Any]]:
@@ -66,19 +67,19 @@ def test_switching_it_sends_nothing_and_changes_nothing(project: ProjectFolder) 
 
 def test_what_failed_attempts_bring_is_packed_too(tmp_path: Path) -> None:
     with Store.open(tmp_path / "state.db") as store:
-        packing.remember(store, on=True)
-        recorder = record.Recorder(store, runs.begin(store, "run", "async", Selection()), "async")
+        compression.remember(store, on=True)
+        recorder = recorder_store.Recorder(store, runs.begin(store, "run", "async", Selection()), "async")
         request = Request("v1:one", "/v1/responses", "m", b'{"model":"m"}', "1", "bio", target=1)
         bodies = [json.dumps({"error": {"message": "slow down " * 20, "try": number}}).encode() for number in range(5)]
-        for number, body in enumerate([*bodies, packing.MAGIC + b"1 is no body of ours"]):
+        for number, body in enumerate([*bodies, compression.MAGIC + b"1 is no body of ours"]):
             launch = Launch(request, number, "W01", f"one-{number}", 1000.0)
             failure = Failure("server_error", "no")
             recorder.record([Started(launch)])
             recorder.record([Failed(launch, failure, Paid.NO, 1.0, final=False, retry_in=1.0, body=body)])
         kept = [row[0] for row in store.rows("SELECT body FROM attempts ORDER BY id")]
-        assert all(map(packing.is_packed, kept))
-        assert [packing.Unpacker(store).raw(body, "here") for body in kept[:5]] == bodies
-        assert packing.Unpacker(store).raw(kept[5], "here") == packing.MAGIC + b"1 is no body of ours"
+        assert all(map(compression.is_packed, kept))
+        assert [compression.Unpacker(store).raw(body, "here") for body in kept[:5]] == bodies
+        assert compression.Unpacker(store).raw(kept[5], "here") == compression.MAGIC + b"1 is no body of ours"
 
 
 def test_members_of_a_batch_are_sent_as_they_were_rendered(project: ProjectFolder) -> None:
@@ -101,4 +102,6 @@ def test_imported_answers_are_packed(project: ProjectFolder) -> None:
 
 
 def test_the_recorder_packs_by_one_function() -> None:
-    assert not hasattr(record, "text_or_bytes"), "a body that begins with the magic would be taken for a packed one"
+    assert not hasattr(recorder_store, "text_or_bytes"), (
+        "a body that begins with the magic would be taken for a packed one"
+    )

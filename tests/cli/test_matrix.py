@@ -17,8 +17,8 @@ from bioforge.cli.common import open_project
 from bioforge.core.events import Launch, Started
 from bioforge.core.interfaces import Backend
 from bioforge.core.types import Rendered
-from bioforge.store import Selection, Store, pending, runs
-from bioforge.store.record import Recorder
+from bioforge.store import Selection, Store, queue, runs
+from bioforge.store.recorder import Recorder
 
 COLD, HOT = "temperature=0.2", "temperature=0.9"
 
@@ -140,7 +140,7 @@ def test_what_comes_to_the_same_request_at_nearly_the_same_time_is_handed_out_on
         run = runs.begin(store, "run", "async", Selection())
         record = Recorder(store, run, "async")
         requests = opened.requests(store, Selection(), run=run)
-        ready = pending.standing(store, "facts", "", [1, 2, 3], run)
+        ready = queue.standing(store, "facts", "", [1, 2, 3], run)
         requests.offer([ready[1]])
         launches = [Launch(next(requests), 1, "W01", "first", 1.0)]
         requests.offer([ready[2], ready[3]])

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 from projects import ProjectFolder
 
-from bioforge.store import repacking
+from bioforge.store import compression
 
 ROWS = "SELECT request_hash, body FROM requests ORDER BY request_hash"
 POLLING = "[backend.batch]\npoll_seconds = 0.01\npoll_max_seconds = 0.05\n"
@@ -77,7 +77,7 @@ def test_one_that_was_stopped_is_shown_as_what_it_was(project: ProjectFolder, mo
 
     project.run("run").ok()
     with monkeypatch.context() as patched:
-        patched.setattr(repacking, "repack", stopped)
+        patched.setattr(compression, "repack", stopped)
         interrupted = project.run("gc", "--compress")
     assert (interrupted.code, "nothing is lost" in interrupted.err) == (130, True)
     newest = "SELECT state, exit_code FROM runs ORDER BY id DESC LIMIT 1"

@@ -9,7 +9,7 @@ from bioforge.cli.show import counted_words
 from bioforge.estimate import Priced
 from bioforge.store import Store
 from bioforge.store.stale import StaleGroup
-from bioforge.store.tokens import Observed, note_counting
+from bioforge.store.statistics import Observed, note_counting
 from bioforge.tokens import ESTIMATED, Counting, Precision
 
 EXACT = Counting("o200k_base", Precision.EXACT)

@@ -25,9 +25,9 @@ from bioforge.openai import batch_lines
 from bioforge.openai.outcomes import interpret
 from bioforge.openai.prices import price
 from bioforge.schemas import from_document
-from bioforge.store import Selection, Store, batches, inputs, runs, targets
-from bioforge.store.record import Recorder
-from bioforge.store.results import records
+from bioforge.store import Selection, Store, artists, batches, runs, targets
+from bioforge.store.export import records
+from bioforge.store.recorder import Recorder
 from bioforge.store.targets import Planned
 
 from .effort import examples
@@ -182,7 +182,7 @@ def test_whatever_was_received_can_be_stored_and_exported(asked: tuple[str, list
 
 
 def stocked(store: Store) -> Recorder:
-    inputs.read_into(store, [Artist("1", "Björk")])
+    artists.read_into(store, [Artist("1", "Björk")])
     definition = targets.definition_id(store, "bio", "", {"model": "m"})
     targets.save(store, "bio", "", definition, [Planned(1, "v1:a", "row", 5, Decision("new"))])
     return Recorder(store, runs.begin(store, "run", "async", Selection()), "async")

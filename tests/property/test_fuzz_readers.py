@@ -21,7 +21,8 @@ from bioforge.core.types import Artist, BadRow
 from bioforge.opening import read_by
 from bioforge.plugins import build_manager
 from bioforge.readers.sources import Source
-from bioforge.store import Store, inputs
+from bioforge.store import Store
+from bioforge.store import artists as artists_store
 
 from .effort import examples
 from .oddities import mutated, trees
@@ -151,9 +152,9 @@ def test_every_line_of_json_is_an_artist_or_a_bad_row_of_the_state(lines: list[t
     except InputError:
         return
     with state() as store:
-        inputs.read_into(store, rows)
+        artists_store.read_into(store, rows)
         artists = store.value("SELECT count(*) FROM artists WHERE removed_at IS NULL")
-        bad, _ = inputs.bad_rows(store, limit=1)
+        bad, _ = artists_store.bad_rows(store, limit=1)
         assert artists + bad == len(rows), "a row was lost"
         assert store.value("PRAGMA integrity_check") == "ok"
 

@@ -8,7 +8,7 @@ from contextlib import closing
 import pytest
 from projects import ProjectFolder
 
-from bioforge.store import extent
+from bioforge.store import planned
 
 from .killing import killed_after
 
@@ -26,7 +26,7 @@ def test_killed_after_any_transaction_it_comes_to_the_same_plan(
 ) -> None:
     plain = project.run("plan").out
     expected = state(project, SCHEMA), state(project, TARGETS)
-    monkeypatch.setattr(extent, "_MANY", 0)
+    monkeypatch.setattr(planned, "_MANY", 0)
     number, was_put_off = 0, False
     while True:
         number += 1

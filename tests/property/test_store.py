@@ -30,10 +30,10 @@ from bioforge.core.events import (
 )
 from bioforge.core.reasons import Decision
 from bioforge.core.types import Answer, Artist, Batch, BatchState, Failure, Paid, Request, Usage
-from bioforge.store import Selection, Store, batches, inputs, runs, stale, targets
+from bioforge.store import Selection, Store, artists, batches, runs, stale, targets
 from bioforge.store.ledger import ledger, money_of
-from bioforge.store.record import Recorder
-from bioforge.store.settling import settle
+from bioforge.store.recorder import Recorder
+from bioforge.store.recovery import settle
 from bioforge.store.targets import Planned
 
 from .effort import examples
@@ -76,7 +76,7 @@ class State(RuleBasedStateMachine):
         self.version = 0
         self.number = count(1)
         self.store = Store.open(self.folder / "state.db")
-        inputs.read_into(self.store, [Artist(str(number), f"Artist {number}") for number in range(1, 5)])
+        artists.read_into(self.store, [Artist(str(number), f"Artist {number}") for number in range(1, 5)])
         numbers = dict(self.store.rows("SELECT artist_id, id FROM artists"))
         for recipe in ("bio", "poem"):
             definition = targets.definition_id(self.store, recipe, "", {"model": "m"})

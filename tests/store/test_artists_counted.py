@@ -9,7 +9,7 @@ import pytest
 
 from bioforge.core.errors import InputError
 from bioforge.core.types import Artist, BadRow
-from bioforge.store import Store, inputs, stale, upstream
+from bioforge.store import Store, artists, dependencies, stale
 
 
 @pytest.fixture
@@ -18,8 +18,8 @@ def store(tmp_path: Path) -> Iterator[Store]:
         yield opened
 
 
-def read(store: Store, *ids: str) -> inputs.Reading:
-    return inputs.read_into(store, [Artist(one, f"Artist {one}") for one in ids])
+def read(store: Store, *ids: str) -> artists.Reading:
+    return artists.read_into(store, [Artist(one, f"Artist {one}") for one in ids])
 
 
 def counted(store: Store) -> tuple[int, int]:
@@ -37,7 +37,7 @@ def test_before_the_first_reading_there_are_none(store: Store) -> None:
 def test_each_reading_notes_what_it_found(store: Store) -> None:
     read(store, "a", "b", "c", "b")
     assert counted(store) == (3, 0)
-    upstream.ensure_everybody(store)
+    dependencies.ensure_everybody(store)
     assert counted(store) == (3, 0)
     assert read(store, "a", "d").removed == 2
     assert counted(store) == (2, 2)
@@ -61,7 +61,7 @@ def test_a_reading_that_is_cut_off_leaves_no_note(store: Store) -> None:
         raise InputError("the file ends here")
 
     with pytest.raises(InputError):
-        inputs.read_into(store, rows())
+        artists.read_into(store, rows())
     assert counted(store)[0] > 2
     read(store, "a")
     assert counted(store)[0] == 1

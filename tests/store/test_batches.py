@@ -32,12 +32,13 @@ from bioforge.core.events import (
 from bioforge.core.interfaces import Member
 from bioforge.core.reasons import IN_BATCH, Decision, KnownRequest, KnownTarget, decide
 from bioforge.core.types import CLOSED, Answer, Artist, Batch, BatchProblem, BatchState, Failure, Paid, Request, Usage
-from bioforge.store import Selection, Store, batches, inputs, runs, stale, targets, upkeep
+from bioforge.store import Selection, Store, batches, maintenance, runs, stale, targets
+from bioforge.store import artists as artists_store
 from bioforge.store.ledger import average_seconds, ledger
-from bioforge.store.pending import Which
-from bioforge.store.record import Recorder
-from bioforge.store.schema import migrations
-from bioforge.store.settling import IN_FLIGHT, UNSENT, settle
+from bioforge.store.migrations import migrations
+from bioforge.store.queue import Which
+from bioforge.store.recorder import Recorder
+from bioforge.store.recovery import IN_FLIGHT, UNSENT, settle
 from bioforge.store.targets import Planned
 
 ALL = Selection()
@@ -65,7 +66,7 @@ def store(tmp_path: Path) -> Iterator[Store]:
 
 
 def plan(store: Store, hashes: Mapping[int, str], reasons: Mapping[int, Decision], recipe: str = "bio") -> None:
-    inputs.read_into(store, [Artist(str(number), f"Artist {number}") for number in hashes])
+    artists_store.read_into(store, [Artist(str(number), f"Artist {number}") for number in hashes])
     definition = targets.definition_id(store, recipe, "", {"model": "m"})
     planned = [Planned(number, digest, "row", 5, reasons[number]) for number, digest in hashes.items()]
     targets.save(store, recipe, "", definition, planned)
@@ -733,8 +734,8 @@ class TestUpkeep:
         old = build(store, run, 2)
         plan(store, {**HASHES, 2: "v1:newer"}, {**REASONS, 2: Decision("changed", "column born")})
         (member,) = submit_hash(run, "k", 2, "v1:newer")
-        assert upkeep.acceptable(store, ALL) == 1
-        assert upkeep.accept(store, ALL, run.run) == 1
+        assert maintenance.acceptable(store, ALL) == 1
+        assert maintenance.accept(store, ALL, run.run) == 1
         assert stale_of(store)["2"] == (None, None)
         assert store.row("SELECT reason, detail FROM accepted") == ("in batch", "k")
         run.record(Failed(member, BUSY, Paid.NO, 1.0, final=False))
@@ -746,7 +747,7 @@ class TestUpkeep:
         old = build(store, run, 2)
         plan(store, {**HASHES, 2: "v1:newer"}, {**REASONS, 2: Decision("changed", "column born")})
         (member,) = submit_hash(run, "k", 2, "v1:newer")
-        upkeep.accept(store, ALL, run.run)
+        maintenance.accept(store, ALL, run.run)
         run.record(Succeeded(member, ANSWER, 1.0))
         assert store.value("SELECT built_response FROM targets WHERE id = 2") == old + 1
 
@@ -755,7 +756,7 @@ class TestUpkeep:
         build(store, run, 2)
         targets.force(store, run.run, Selection(ids=("2",)))
         (member,) = submit_hash(run, "k", 2, "v1:two", number=2, reason="forced")
-        assert upkeep.forget(store, Selection(ids=("2",)), run.run).answers == 1
+        assert maintenance.forget(store, Selection(ids=("2",)), run.run).answers == 1
         assert stale_of(store)["2"] == ("in batch", "k")
         assert request_of(store, "v1:two") == ("in batch", "k", 2)
         assert store.value("SELECT built_response FROM targets WHERE id = 2") is None
@@ -769,13 +770,13 @@ class TestUpkeep:
         build(store, run, 1)
         targets.force(store, run.run, Selection(ids=("1",)))
         submit_hash(run, "k", 1, "v1:one", number=2, reason="forced")
-        upkeep.forget(store, Selection(ids=("3",)), run.run)
+        maintenance.forget(store, Selection(ids=("3",)), run.run)
         assert [item.artist.artist_id for item in handed_out(store, ALL, ask_again_maybe_paid=True)] == ["2", "4"]
 
     def test_collecting_garbage_loses_nothing_that_is_under_way(self, store: Store) -> None:
         run = Submitted(store)
         run.submit("k", 1, 2)
-        upkeep.collect(store, "[]", run.run)
+        maintenance.collect(store, "[]", run.run)
         assert store.value("SELECT count(*) FROM targets") == 0
         members = list(batches.StoredMembers(store).launches("k", open_only=True))
         assert [member.request.body for member in members] == [b'{"model":"m"}'] * 2

@@ -11,10 +11,10 @@ import pytest
 from bioforge.core.events import Launch, Started, Succeeded, Unusable
 from bioforge.core.reasons import Decision
 from bioforge.core.types import Answer, Artist, Failure, Request, Usage
-from bioforge.store import Selection, Store, imports, inputs, runs, targets
+from bioforge.store import Selection, Store, artists, imports, runs, targets
 from bioforge.store.imports import Adoption, Known, Wanted
 from bioforge.store.ledger import ledger
-from bioforge.store.record import Recorder
+from bioforge.store.recorder import Recorder
 from bioforge.store.targets import Planned
 
 ONE, TWO = f"v1:{'1' * 64}", f"v1:{'2' * 64}"
@@ -24,7 +24,7 @@ REFUSED = Failure("refusal", "I would rather not")
 @pytest.fixture
 def store(tmp_path: Path) -> Iterator[Store]:
     with Store.open(tmp_path / "state.db") as opened:
-        inputs.read_into(opened, [Artist(str(number), f"Artist {number}", "x", {"born": 1}) for number in (1, 2, 3)])
+        artists.read_into(opened, [Artist(str(number), f"Artist {number}", "x", {"born": 1}) for number in (1, 2, 3)])
         definition = targets.definition_id(opened, "bio", "", {"model": "m"})
         hashes = {1: ONE, 2: TWO, 3: ONE}  # the third asks the same as the first
         planned = [Planned(number, digest, "row", 5, Decision("new")) for number, digest in hashes.items()]
@@ -169,7 +169,7 @@ def test_members_of_batches_are_found_by_their_name(store: Store) -> None:
 
 
 def test_one_target_stands_for_all_that_want_a_request(store: Store) -> None:
-    inputs.read_into(store, [Artist("2", "Artist 2"), Artist("3", "Artist 3", "x", {"born": 1})])
+    artists.read_into(store, [Artist("2", "Artist 2"), Artist("3", "Artist 3", "x", {"born": 1})])
     found = imports.wanting(store, [ONE, TWO], ["bio"])
     assert found[ONE].artist == Artist("3", "Artist 3", "x", {"born": 1}), "the first was removed from the input"
     assert found[TWO].artist == Artist("2", "Artist 2")

@@ -12,7 +12,7 @@ from projects import ProjectFolder
 from sqlite_utils import Database
 
 from bioforge.store import Store
-from bioforge.store.schema import migrations
+from bioforge.store.migrations import migrations
 
 HAIKU = """
 [recipe.haiku]

@@ -14,11 +14,11 @@ from bioforge.core.reasons import UPSTREAM, Decision
 from bioforge.core.types import Answer, Artist, Failure, Request, Usage
 from bioforge.estimate import Estimator
 from bioforge.prompts import Definition
-from bioforge.store import Selection, Store, inputs, runs, targets
-from bioforge.store.record import Recorder
+from bioforge.store import Selection, Store, runs, targets
+from bioforge.store import artists as artists_store
+from bioforge.store.recorder import Recorder
 from bioforge.store.stale import StaleGroup
-from bioforge.store.targets import Planned
-from bioforge.store.tokens import (
+from bioforge.store.statistics import (
     FEWEST,
     HIGHEST,
     LOOK_BACK,
@@ -29,6 +29,7 @@ from bioforge.store.tokens import (
     counted_by,
     note_counting,
 )
+from bioforge.store.targets import Planned
 from bioforge.tokens import ESTIMATED, Counting, Precision
 
 ESTIMATE = 100
@@ -94,7 +95,7 @@ class World:
 @pytest.fixture
 def world(tmp_path: Path) -> Iterator[World]:
     with Store.open(tmp_path / "state.db") as store:
-        inputs.read_into(store, [Artist("1", "Björk")])
+        artists_store.read_into(store, [Artist("1", "Björk")])
         yield World(store)
 
 

@@ -19,10 +19,10 @@ from hypothesis import strategies as st
 from sqlite_utils import Database
 
 from bioforge.core.errors import StateError
-from bioforge.store import Store, packing, repacking
+from bioforge.store import Store, compression
 from bioforge.store.batches import StoredMembers
-from bioforge.store.packing import MAGIC, Packer, Unpacker
-from bioforge.store.schema import migrations
+from bioforge.store.compression import MAGIC, Packer, Unpacker
+from bioforge.store.migrations import migrations
 
 INSTRUCTIONS = "".join(f"Rule {number}: {number * 7919} {number * 104729}. " for number in range(200))
 
@@ -82,7 +82,7 @@ def fill(store: Store, numbers: range = range(1, 41)) -> None:
             body = list(ODD.values())[number] if number < len(ODD) else answer(number)
             connection.execute(
                 "INSERT INTO responses (id, request_hash, attempt, created_at, usable, body) VALUES (?, ?, ?, 0, 1, ?)",
-                (number, f"v1:{number}", number, packing.as_received(body)),
+                (number, f"v1:{number}", number, compression.as_received(body)),
             )
 
 
@@ -97,7 +97,7 @@ def bodies(store: Store) -> dict[tuple[str, int], bytes]:
 
 
 def packed(store: Store, table: str) -> int:
-    return sum(packing.is_packed(row[0]) for row in store.rows(f"SELECT body FROM {table}"))
+    return sum(compression.is_packed(row[0]) for row in store.rows(f"SELECT body FROM {table}"))
 
 
 # ---------------------------------------------------------------------------------------------------------- one body
@@ -255,20 +255,20 @@ def test_a_body_that_cannot_be_read_is_named(store: Store, change: str, said: st
 @pytest.mark.parametrize("change", ["nothing", "a transaction at a time"])
 def test_a_state_is_packed_and_unpacked(store: Store, monkeypatch: pytest.MonkeyPatch, change: str) -> None:
     if change != "nothing":
-        monkeypatch.setattr(repacking, "_PAGE", 3)
-        monkeypatch.setattr(repacking, "_ROWS", 6)
+        monkeypatch.setattr(compression, "_PAGE", 3)
+        monkeypatch.setattr(compression, "_ROWS", 6)
     fill(store)
     before = bodies(store)
     kept = store.rows("SELECT typeof(body), body FROM responses ORDER BY id")
-    done = repacking.repack(store, on=True)
+    done = compression.repack(store, on=True)
     assert done.after < done.before / 4
     assert (packed(store, "requests"), packed(store, "attempts")) == (40, 0), "a failure of few bytes stays"
     assert bodies(store) == before
     assert done.bodies == packed(store, "requests") + packed(store, "responses") - sum(
-        packing.is_packed(body) for _, body in kept
+        compression.is_packed(body) for _, body in kept
     )
-    assert repacking.repack(store, on=True).bodies == 0
-    back = repacking.repack(store, on=False)
+    assert compression.repack(store, on=True).bodies == 0
+    back = compression.repack(store, on=False)
     assert back.bodies == done.bodies
     assert bodies(store) == before
     assert store.rows("SELECT typeof(body), body FROM responses ORDER BY id") == kept
@@ -276,25 +276,25 @@ def test_a_state_is_packed_and_unpacked(store: Store, monkeypatch: pytest.Monkey
 
 
 def test_packing_goes_on_where_it_was_stopped(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(repacking, "_PAGE", 5)
-    monkeypatch.setattr(repacking, "_ROWS", 5)
+    monkeypatch.setattr(compression, "_PAGE", 5)
+    monkeypatch.setattr(compression, "_ROWS", 5)
     fill(store)
     before = bodies(store)
-    write, calls = repacking._write, iter(range(4))
+    write, calls = compression._write, iter(range(4))
 
     def stopped(*given: object) -> int:
         if next(calls) == 3:
             raise KeyboardInterrupt
         return write(*given)  # type: ignore[arg-type]
 
-    monkeypatch.setattr(repacking, "_write", stopped)
+    monkeypatch.setattr(compression, "_write", stopped)
     with pytest.raises(KeyboardInterrupt):
-        repacking.repack(store, on=True)
-    monkeypatch.setattr(repacking, "_write", write)
+        compression.repack(store, on=True)
+    monkeypatch.setattr(compression, "_write", write)
     done = packed(store, "responses")
     assert 0 < done < 20
     assert bodies(store) == before
-    repacking.repack(store, on=True)
+    compression.repack(store, on=True)
     assert packed(store, "responses") > done
     assert bodies(store) == before
 
@@ -339,28 +339,28 @@ def test_no_body_is_left_without_its_dictionary_by_a_kill(tmp_path: Path, group:
         assert store.value("PRAGMA integrity_check") == "ok"
         assert bodies(store) == before
         assert (packed(store, "responses") + packed(store, "requests") > odd) == (group > 1)
-        repacking.repack(store, on=True)
+        compression.repack(store, on=True)
         assert bodies(store) == before
 
 
 def test_whoever_waits_is_told(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(repacking, "_PAGE", 4)
-    monkeypatch.setattr(repacking, "_ROWS", 4)
-    monkeypatch.setattr(repacking, "_TOLD", 25)
+    monkeypatch.setattr(compression, "_PAGE", 4)
+    monkeypatch.setattr(compression, "_ROWS", 4)
+    monkeypatch.setattr(compression, "_TOLD", 25)
     fill(store)
     told: list[int] = []
-    done = repacking.repack(store, True, told.append)
+    done = compression.repack(store, True, told.append)
     assert [number // 25 for number in told] == [1, 2]
     assert told[-1] <= done.bodies
 
 
 def test_a_body_that_cannot_be_read_stops_unpacking_and_stays(store: Store) -> None:
     fill(store)
-    repacking.repack(store, on=True)
+    compression.repack(store, on=True)
     store.rows("UPDATE responses SET body = substr(body, 1, length(body) - 1) WHERE id = 30")
     broken = store.value("SELECT body FROM responses WHERE id = 30")
     with pytest.raises(StateError, match="the body in responses, id 30 cannot be unpacked: it is cut off"):
-        repacking.repack(store, on=False)
+        compression.repack(store, on=False)
     assert store.value("SELECT body FROM responses WHERE id = 30") == broken
 
 
@@ -369,7 +369,7 @@ def test_members_of_batches_are_read_from_packed_requests(store: Store) -> None:
     store.rows("UPDATE attempts SET batch = 'k'")
     before = [launch.request.body for launch in StoredMembers(store).launches("k")]
     assert before == [request(number) for number in range(1, 41)]
-    repacking.repack(store, on=True)
+    compression.repack(store, on=True)
     fill(store, range(41, 45))
     store.rows("UPDATE attempts SET batch = 'k'")
     after = [launch.request.body for launch in StoredMembers(store).launches("k")]
@@ -380,13 +380,13 @@ def test_members_of_batches_are_read_from_packed_requests(store: Store) -> None:
 
 
 def test_the_state_remembers_the_option(store: Store) -> None:
-    assert not packing.wanted(store)
-    packing.remember(store, on=True)
+    assert not compression.wanted(store)
+    compression.remember(store, on=True)
     assert isinstance(Packer(store).pack_answer(answer(1) * 3, "m"), bytes)
-    packing.remember(store, on=False)
+    compression.remember(store, on=False)
     assert isinstance(Packer(store).pack_answer(answer(1) * 3, "m"), str)
     changes = store.connection.total_changes
-    packing.remember(store, on=False)
+    compression.remember(store, on=False)
     assert store.connection.total_changes == changes, "an option that stays costs nothing"
 
 
@@ -402,7 +402,7 @@ def test_a_state_of_the_version_before_can_be_packed(tmp_path: Path) -> None:
         assert migrated.rows(schema) == fresh.rows(schema)
         assert migrated.rows("SELECT * FROM responses ORDER BY id") == kept
         before = bodies(migrated)
-        repacking.repack(migrated, on=True)
+        compression.repack(migrated, on=True)
         assert bodies(migrated) == before
 
 

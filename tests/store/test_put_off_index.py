@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from filled_state import FilledState, handed_out
 
-from bioforge.store import Selection, Store, extent, pending, stale, targets
+from bioforge.store import Selection, Store, planned, queue, stale, targets
 
 INDEX = "targets_by_request"
 
@@ -62,7 +62,7 @@ def test_readers_do_without_it(path: Path) -> None:
         targets.add(store, "bio", "", 1, [(artist, "v1:x", "", 7)])
         with Store.read(path) as reader:
             assert [group.requests for group in stale.stale_groups(reader, Selection())] == [1]
-            assert [found.target for found in pending.sharing(reader, ["v1:x"])] == [1]
+            assert [found.target for found in queue.sharing(reader, ["v1:x"])] == [1]
             assert [item.request_hash for item in handed_out(reader, Selection(), ask_again_maybe_paid=True)] == [
                 "v1:x"
             ]
@@ -71,5 +71,5 @@ def test_readers_do_without_it(path: Path) -> None:
 
 def test_few_targets_are_written_with_it(path: Path) -> None:
     with Store.open(path) as store:
-        extent.put_off_index(store)
+        planned.put_off_index(store)
     assert not put_off(path)

@@ -15,11 +15,11 @@ from bioforge.core.errors import StateError
 from bioforge.core.events import Failed, Launch, Started, Succeeded, Unusable
 from bioforge.core.reasons import Decision
 from bioforge.core.types import Answer, Artist, BadRow, Failure, Paid, Request, Usage
-from bioforge.store import Selection, Store, inputs, runs, targets
+from bioforge.store import Selection, Store, artists, runs, targets
 from bioforge.store.ledger import ledger
-from bioforge.store.record import Recorder
-from bioforge.store.schema import migrations
-from bioforge.store.settling import settle
+from bioforge.store.migrations import migrations
+from bioforge.store.recorder import Recorder
+from bioforge.store.recovery import settle
 from bioforge.store.targets import Planned
 
 USAGE = Usage(input_tokens=10, output_tokens=20)
@@ -28,7 +28,7 @@ USAGE = Usage(input_tokens=10, output_tokens=20)
 @pytest.fixture
 def store(tmp_path: Path) -> Iterator[Store]:
     with Store.open(tmp_path / "state.db") as opened:
-        inputs.read_into(opened, [Artist(str(number), f"Artist {number}") for number in range(1, 4)])
+        artists.read_into(opened, [Artist(str(number), f"Artist {number}") for number in range(1, 4)])
         definition = targets.definition_id(opened, "bio", "", {"model": "m"})
         hashes = {1: "v1:one", 2: "v1:two", 3: "v1:one"}  # the third asks the same as the first
         targets.save(
@@ -137,7 +137,7 @@ def test_pending_hands_each_request_out_once(store: Store) -> None:
 
 def test_duplicate_ids_are_kept_out_and_named(store: Store) -> None:
     rows: list[Artist | BadRow] = [Artist("9", "A", source="a.csv", line=2), Artist("9", "B", source="a.csv", line=3)]
-    reading = inputs.read_into(store, rows)
+    reading = artists.read_into(store, rows)
     assert (reading.artists, reading.new, reading.removed, reading.bad) == (1, 1, 3, 1)
     assert reading.examples == [BadRow("a.csv", 3, "artist_id '9' is already taken")]
 

@@ -11,7 +11,7 @@ import pytest
 from filled_state import FilledState
 
 from bioforge.core.hashing import canonical
-from bioforge.store import Selection, Store, results
+from bioforge.store import Selection, Store, export
 
 PLAIN = {"instructions": 'Say "x" \\ and more.', "max_output_tokens": 400, "model": "m"}
 BODIES: list[dict[str, Any]] = [
@@ -70,7 +70,7 @@ def ask(state: FilledState, number: int, body: dict[str, Any]) -> dict[str, Any]
 @pytest.mark.parametrize("times", [1, 3])
 def test_what_was_asked_is_told_of_every_body(state: FilledState, times: int) -> None:
     asked = [ask(state, number, body) for number, body in enumerate(BODIES * times)]
-    found = [record["request"] for record in results.records(state.store, Selection())]
+    found = [record["request"] for record in export.records(state.store, Selection())]
     assert found == asked
     assert [list(one) for one in found] == [list(one) for one in asked]  # type: ignore[call-overload]
 
@@ -79,8 +79,8 @@ def test_what_was_asked_is_told_of_every_body(state: FilledState, times: int) ->
 def test_requests_are_found_in_whichever_order_they_were_written(
     state: FilledState, monkeypatch: pytest.MonkeyPatch, order: str
 ) -> None:
-    monkeypatch.setattr(results, "_PAGE", 7)
-    monkeypatch.setattr(results, "_NEAR", 2)
+    monkeypatch.setattr(export, "_PAGE", 7)
+    monkeypatch.setattr(export, "_NEAR", 2)
     numbers = list(range(60))
     numbers = {"backwards": numbers[::-1], "far apart": [n * 37 % 60 for n in numbers]}.get(order, numbers)
     with state.store.transaction() as connection:
@@ -91,14 +91,14 @@ def test_requests_are_found_in_whichever_order_they_were_written(
         )
     for n in range(60):
         state.answered(state.artist(f"{n:04}"), request_hash=f"v1:{n:04}")
-    found = [record["request"] for record in results.records(state.store, Selection())]
+    found = [record["request"] for record in export.records(state.store, Selection())]
     assert [one["model"] for one in found] == [f"m{n}" for n in range(60)]  # type: ignore[index]
 
 
 def test_of_what_was_never_sent_nothing_is_told(state: FilledState) -> None:
     state.target(state.artist("1"), reason="failed", detail="template: 'x' is undefined")
     state.answered(state.artist("2"))
-    first, second = results.records(state.store, Selection())
+    first, second = export.records(state.store, Selection())
     assert first["error"] == {"class": "template", "code": None, "message": "'x' is undefined"}
     assert "request" not in first
     assert "request" not in second
@@ -107,6 +107,6 @@ def test_of_what_was_never_sent_nothing_is_told(state: FilledState) -> None:
 def test_times_are_told_to_the_second(state: FilledState) -> None:
     for number, created in enumerate((0.0, 1.999, 1.9999999, 1_700_000_000.5)):
         state.answered(state.artist(str(number)), created_at=created)
-    assert [record["created"] for record in results.records(state.store, Selection())] == [
+    assert [record["created"] for record in export.records(state.store, Selection())] == [
         "1970-01-01T00:00:00+00:00", "1970-01-01T00:00:01+00:00", "1970-01-01T00:00:02+00:00", "2023-11-14T22:13:20+00:00",
     ]  # fmt: skip

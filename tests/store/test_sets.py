@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from bioforge.store import Store, changes
-from bioforge.store.sets import Insert, Update
+from bioforge.store import Store, statements
+from bioforge.store.statements import Insert, Update
 
 THINGS = Insert("things", "name, size", "ON CONFLICT (name) DO UPDATE SET size = excluded.size, seen = seen + 1")
 SIZES = Update(
@@ -59,9 +59,9 @@ def test_one_row_changed_twice_is_changed_in_order(database: sqlite3.Connection,
     assert things(database) == [("a", 4, 4), ("b", 0, 2)]
 
 
-@pytest.mark.parametrize("name", [name for name, value in vars(changes).items() if isinstance(value, Update)])
+@pytest.mark.parametrize("name", [name for name, value in vars(statements).items() if isinstance(value, Update)])
 def test_many_changes_look_each_row_up_and_read_no_table_through(name: str, tmp_path: Path) -> None:
-    statement: Update = getattr(changes, name)
+    statement: Update = getattr(statements, name)
     with Store.open(tmp_path / "s.db") as store:
         sql = statement.sql(3)
         plan = [row[3] for row in store.rows("EXPLAIN QUERY PLAN " + sql, (None,) * sql.count("?"))]

@@ -11,7 +11,7 @@ import pytest
 from filled_state import FilledState
 
 from bioforge.core.reasons import Upstream
-from bioforge.store import Store, stale, upstream
+from bioforge.store import Store, dependencies, stale
 from bioforge.store.targets import EVERYBODY, EVERYBODY_ID
 
 FACTS = ("facts", "")
@@ -26,7 +26,7 @@ def state(tmp_path: Path) -> Iterator[FilledState]:
         state = FilledState(store)
         for number in "123":
             state.answered(state.artist(number), recipe="facts", text=f"facts {number}", parsed=f'{{"n": {number}}}')
-        upstream.set_needed(store, [FACTS])
+        dependencies.set_needed(store, [FACTS])
         yield state
 
 
@@ -40,12 +40,12 @@ def change(state: FilledState, artist: int, **columns: object) -> None:
 
 
 def changed(state: FilledState, *needs: tuple[str, str]) -> list[int]:
-    return [number for page in upstream.changed_artists(state.store, needs or [FACTS]) for number in page]
+    return [number for page in dependencies.changed_artists(state.store, needs or [FACTS]) for number in page]
 
 
 def stuck_reason(state: FilledState, again: bool = True, run: int | None = None) -> Upstream:
     """The facts of the first artist, as those who need them see them."""
-    found = upstream.answers(state.store, {"facts": ""}, [1], run=run, ask_again_maybe_paid=again)
+    found = dependencies.answers(state.store, {"facts": ""}, [1], run=run, ask_again_maybe_paid=again)
     return found[1]["facts"].state
 
 
@@ -58,20 +58,20 @@ def stuck_reason(state: FilledState, again: bool = True, run: int | None = None)
 def test_a_changed_target_is_noted(state: FilledState, columns: dict[str, Any]) -> None:
     change(state, 2, **columns)
     assert changed(state) == [2]
-    assert upstream.any_change(state.store)
+    assert dependencies.any_change(state.store)
 
 
 @pytest.mark.parametrize("columns", [{"reason": None}, {"detail": "x"}, {"held": 1}, {"request_hash": "v1:other"}])
 def test_what_others_do_not_depend_on_is_not_noted(state: FilledState, columns: dict[str, Any]) -> None:
     change(state, 2, **columns)
-    assert not upstream.any_change(state.store)
+    assert not dependencies.any_change(state.store)
 
 
 def test_a_change_that_is_rolled_back_is_not_noted(state: FilledState) -> None:
     with pytest.raises(sqlite3.IntegrityError):
         # the second one has a number already
         change(state, 2, reason="changed", id=1)
-    assert not upstream.any_change(state.store)
+    assert not dependencies.any_change(state.store)
 
 
 @pytest.mark.parametrize("statement", ["UPDATE", "UPDATE OR REPLACE", "UPDATE OR IGNORE", "UPDATE OR ABORT"])
@@ -86,13 +86,13 @@ def test_only_recipes_that_others_need_are_watched(state: FilledState) -> None:
     state.answered(1, recipe="bio")
     with state.store.transaction() as connection:
         connection.execute("UPDATE targets SET reason = 'changed' WHERE recipe = 'bio'")
-    assert not upstream.any_change(state.store)
+    assert not dependencies.any_change(state.store)
     assert changed(state, ("bio", "")) == []
 
 
 def test_one_variant_does_not_stand_for_another(state: FilledState) -> None:
     state.answered(1, "sample=2", recipe="facts")
-    upstream.set_needed(state.store, [FACTS, ("facts", "sample=2")])
+    dependencies.set_needed(state.store, [FACTS, ("facts", "sample=2")])
     with state.store.transaction() as connection:
         connection.execute("UPDATE targets SET reason = 'changed' WHERE variant = 'sample=2'")
     assert changed(state) == []
@@ -101,12 +101,12 @@ def test_one_variant_does_not_stand_for_another(state: FilledState) -> None:
 
 def test_what_is_needed_no_longer_is_forgotten(state: FilledState) -> None:
     change(state, 1, reason="changed")
-    upstream.set_needed(state.store, [FACTS])
+    dependencies.set_needed(state.store, [FACTS])
     assert changed(state) == [1], "needed as before"
-    upstream.set_needed(state.store, [("style", "")])
-    assert not upstream.any_change(state.store)
+    dependencies.set_needed(state.store, [("style", "")])
+    assert not dependencies.any_change(state.store)
     change(state, 2, reason="changed")
-    assert not upstream.any_change(state.store)
+    assert not dependencies.any_change(state.store)
 
 
 def test_changes_of_many_artists_are_read_in_pages_and_in_order(state: FilledState) -> None:
@@ -114,21 +114,21 @@ def test_changes_of_many_artists_are_read_in_pages_and_in_order(state: FilledSta
         connection.executemany(
             "INSERT INTO upstream_changes VALUES ('facts', '', ?)", [(number,) for number in range(4, 4_104)]
         )
-    pages = list(upstream.changed_artists(state.store, [FACTS]))
+    pages = list(dependencies.changed_artists(state.store, [FACTS]))
     assert len(pages) == 3
     assert [number for page in pages for number in page] == list(range(4, 4_104))
-    upstream.forget_changes(state.store)
-    assert not upstream.any_change(state.store)
+    dependencies.forget_changes(state.store)
+    assert not dependencies.any_change(state.store)
 
 
 def test_a_failure_is_noted_although_nothing_has_changed(state: FilledState) -> None:
     change(state, 1, reason="failed", request_hash="v1:one")
     change(state, 3, reason="failed", request_hash="v1:one")
-    upstream.forget_changes(state.store)
-    upstream.note_failures(state.store, ["v1:one", "v1:unknown"])
+    dependencies.forget_changes(state.store)
+    dependencies.note_failures(state.store, ["v1:one", "v1:unknown"])
     assert changed(state) == [1, 3]
-    upstream.note_failures(state.store, ["v1:one"])
-    upstream.note_failures(state.store, [])
+    dependencies.note_failures(state.store, ["v1:one"])
+    dependencies.note_failures(state.store, [])
     assert changed(state) == [1, 3]
 
 
@@ -136,7 +136,9 @@ def test_a_failure_is_noted_although_nothing_has_changed(state: FilledState) -> 
 
 
 def test_a_fresh_answer_is_given_with_its_text_and_its_data(state: FilledState) -> None:
-    found = upstream.answers(state.store, {"facts": "", "style": ""}, [1, 3, 9], run=None, ask_again_maybe_paid=True)
+    found = dependencies.answers(
+        state.store, {"facts": "", "style": ""}, [1, 3, 9], run=None, ask_again_maybe_paid=True
+    )
     assert found.keys() == {1, 3}
     assert found[3].keys() == {"facts"}, "what was never planned is not there"
     answer = found[3]["facts"]
@@ -185,7 +187,7 @@ def test_what_has_failed_in_this_run_is_not_waited_for(state: FilledState, reaso
 
 
 def gathered(state: FilledState, again: bool = True, run: int | None = None) -> Upstream:
-    return upstream.gathered(state.store, *FACTS, run, again)
+    return dependencies.gathered(state.store, *FACTS, run, again)
 
 
 def test_all_together_are_fresh_when_each_is(state: FilledState) -> None:
@@ -238,8 +240,8 @@ def test_removed_artists_and_other_variants_keep_nobody_waiting(state: FilledSta
 
 
 def test_everybody_is_an_artist_that_counts_as_none(state: FilledState) -> None:
-    upstream.ensure_everybody(state.store)
-    upstream.ensure_everybody(state.store)
+    dependencies.ensure_everybody(state.store)
+    dependencies.ensure_everybody(state.store)
     assert state.store.rows("SELECT id, artist_id FROM artists WHERE id < 1") == [(EVERYBODY, EVERYBODY_ID)]
     assert stale.total_artists(state.store) == 3
     assert state.artist("4") == 4, "the next artist has the next number"

@@ -10,7 +10,7 @@ from filled_state import FilledState
 
 from bioforge.comparing import Measurement, State
 from bioforge.store import Selection, Store
-from bioforge.store.results import records
+from bioforge.store.export import records
 from bioforge.store.variants import Judgement, judgements, measured, one_moment, spent
 
 BIO = Selection(recipes=("bio",))

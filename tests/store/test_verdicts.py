@@ -8,9 +8,9 @@ from pathlib import Path
 import pytest
 from filled_state import FilledState
 
-from bioforge.store import Store, upstream, verdicts
+from bioforge.store import Store, dependencies, validations
 from bioforge.store.targets import known_requests
-from bioforge.store.verdicts import Unchecked, Verdict
+from bioforge.store.validations import Unchecked, Verdict
 
 TODAY, BEFORE = "v1:today", "v1:before"
 
@@ -26,11 +26,11 @@ class Answers(FilledState):
         return response
 
     def unchecked(self, *hashes: str) -> dict[str, Unchecked]:
-        return {item.request_hash: item for item in verdicts.unchecked(self.store, hashes, TODAY)}
+        return {item.request_hash: item for item in validations.unchecked(self.store, hashes, TODAY)}
 
     def judge(self, digest: str, parsed: str | None, message: str | None = None) -> None:
-        (found,) = verdicts.unchecked(self.store, [digest], TODAY)
-        verdicts.save(self.store, [Verdict(found, parsed, message)], TODAY)
+        (found,) = validations.unchecked(self.store, [digest], TODAY)
+        validations.save(self.store, [Verdict(found, parsed, message)], TODAY)
 
     def of(self, digest: str) -> tuple[object, ...]:
         """The request's state and error, and what is thought of its answer."""
@@ -120,8 +120,8 @@ def test_the_answer_itself_stays_as_it_was_received(answers: Answers) -> None:
     before = answers.store.row("SELECT id, text, body, created_at, request_hash FROM responses")
     answers.judge("v1:a", None, "no")
     assert answers.store.row("SELECT id, text, body, created_at, request_hash FROM responses") == before
-    assert verdicts.text_of(answers.store, response) == "text of v1:a"
-    assert verdicts.text_of(answers.store, 99) == ""
+    assert validations.text_of(answers.store, response) == "text of v1:a"
+    assert validations.text_of(answers.store, 99) == ""
 
 
 @pytest.mark.parametrize(
@@ -145,9 +145,9 @@ def test_who_needs_the_data_is_told_when_it_is_another(
     answers.target(3, recipe="bio", request_hash="v1:a", built_response=response)
     with answers.store.transaction() as connection:
         connection.execute("UPDATE responses SET parsed = ?", (before,))
-    upstream.set_needed(answers.store, [("facts", "")])
+    dependencies.set_needed(answers.store, [("facts", "")])
     answers.judge("v1:a", now, None if now else "no")
-    assert [number for page in upstream.changed_artists(answers.store, [("facts", "")]) for number in page] == told
+    assert [number for page in dependencies.changed_artists(answers.store, [("facts", "")]) for number in page] == told
 
 
 def test_outputs_are_written_again_after_verdicts(answers: Answers) -> None:

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from bioforge.core.reasons import FAILED, IN_BATCH, MAYBE_PAID, REMOVED, SKIPPED, UPSTREAM, Upstream
 from bioforge.store.database import Store
-from bioforge.store.pending import tried
+from bioforge.store.queue import tried
 from bioforge.store.targets import EVERYBODY, EVERYBODY_ID
 
 _PAGE = 2_000

@@ -21,7 +21,9 @@ from bioforge.core.interfaces import Step, at_once
 from bioforge.core.reasons import ANSWERED, FAILED, IN_BATCH, MAYBE_PAID, STARTED, UNUSABLE, WAITING
 from bioforge.core.types import Answer, Paid
 from bioforge.store import batches, runs
-from bioforge.store.changes import (
+from bioforge.store.compression import Packer
+from bioforge.store.database import Store, bump_results
+from bioforge.store.statements import (
     BATCH_TARGETS,
     BUILD_TARGETS,
     END_ATTEMPTS,
@@ -31,10 +33,8 @@ from bioforge.store.changes import (
     INSERT_RESPONSES,
     START_ATTEMPTS,
     START_REQUESTS,
+    Row,
 )
-from bioforge.store.database import Store, bump_results
-from bioforge.store.packing import Packer
-from bioforge.store.sets import Row
 from bioforge.store.targets import failure_text
 
 

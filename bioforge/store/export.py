@@ -8,8 +8,8 @@ from datetime import UTC, datetime
 from functools import lru_cache
 from typing import Any
 
+from bioforge.store.compression import Unpacker
 from bioforge.store.database import Store
-from bioforge.store.packing import Unpacker
 from bioforge.store.selection import Selection
 
 _PAGE = 1_000

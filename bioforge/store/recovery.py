@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from bioforge.core.reasons import INTERRUPTED, MAYBE_PAID, WAITING
 from bioforge.core.types import BatchState
 from bioforge.store import batches
-from bioforge.store.changes import END_REQUESTS, FAIL_TARGETS, GIVE_BACK_TARGETS
 from bioforge.store.database import Store, bump_results
+from bioforge.store.statements import END_REQUESTS, FAIL_TARGETS, GIVE_BACK_TARGETS
 from bioforge.store.targets import failure_text
 
 IN_FLIGHT = "bioforge ended while this request was in flight"
