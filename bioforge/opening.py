@@ -18,9 +18,9 @@ from bioforge.config.plugin_options import OptionsOf, options_of
 from bioforge.core.errors import BioforgeError, ConfigError, PluginError
 from bioforge.core.interfaces import Backend, BackendContext
 from bioforge.core.types import PLAIN_DIALECT
-from bioforge.plugins import Plugins
+from bioforge.plugins.manager import Plugins
+from bioforge.plugins.validate import supervised
 from bioforge.readers.foreign import ReadBy
-from bioforge.supervising import supervised
 
 Result = TypeVar("Result")
 

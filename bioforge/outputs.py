@@ -17,7 +17,7 @@ from bioforge.core.errors import BioforgeError, OutputError, PluginError
 from bioforge.core.files import atomic_write
 from bioforge.core.hashing import definition_hash
 from bioforge.core.interfaces import AnyWriter, FolderWriter, PathWriter, Record, Writer
-from bioforge.plugins import Plugins
+from bioforge.plugins.manager import Plugins
 from bioforge.store import Selection, Store, maintenance
 from bioforge.store.export import records
 

@@ -1,7 +1,7 @@
 """What a plugin imports: the contract between bioforge and its plugins, in one place.
 
 Every name here stays what it is for as long as `API_VERSION` stays; what is not here may change at any time. A plugin's
-module says `BIOFORGE_API = 1`, and implements hooks of `bioforge.hookspecs` with `@hookimpl`. Backends of vendors find
+module says `BIOFORGE_API = 1`, and implements hooks of `bioforge.plugins.hookspecs` with `@hookimpl`. Backends of vendors find
 more in `bioforge.backends.vendor`, and tests in `bioforge.testing`.
 """
 
@@ -58,8 +58,8 @@ from bioforge.core.interfaces import (
     Writer,
 )
 from bioforge.core.types import Answer, Artist, BadRow, Batch, BatchState, Failure, Paid, Rendered, Request, Turn, Usage
-from bioforge.hookspecs import hookimpl
-from bioforge.plugin_module import API_VERSION
+from bioforge.plugins.contract import API_VERSION
+from bioforge.plugins.hookspecs import hookimpl
 from bioforge.readers.foreign import artists, json_value
 from bioforge.readers.rows import RowError
 

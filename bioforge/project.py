@@ -19,7 +19,7 @@ from bioforge.opening import Backends, dialect_of, read_by
 from bioforge.orders import Order, Plan, Result, Watcher
 from bioforge.outputs import check_outputs, write_outputs
 from bioforge.planning import Planner
-from bioforge.plugins import Plugins
+from bioforge.plugins.manager import Plugins
 from bioforge.prompts import Prompts
 from bioforge.readers.foreign import ReadBy
 from bioforge.recipes import definitions, no_data_notes, prompt_notes

@@ -14,7 +14,7 @@ from bioforge.core.errors import ConfigError, nearest
 from bioforge.core.hashing import encoder
 from bioforge.core.interfaces import FolderWriter, Record, Writer
 from bioforge.core.text import file_stem
-from bioforge.hookspecs import hookimpl
+from bioforge.plugins.hookspecs import hookimpl
 
 
 @hookimpl

@@ -110,9 +110,9 @@ def file_of(name: str) -> str:
 
 def signatures_of(_: str) -> str:
     """The hooks, and what the values that they return are called with."""
-    from bioforge import hookspecs
     from bioforge.core import interfaces
-    from bioforge.plugins import HOOKS
+    from bioforge.plugins import hookspecs
+    from bioforge.plugins.manager import HOOKS
 
     lines = [f"{name}{inspect.signature(getattr(hookspecs, name))}" for name in HOOKS]
     for name in ("Reader", "PathReader", "Writer", "FolderWriter", "PathWriter"):

@@ -23,7 +23,7 @@ class Backends:
 
     def __init__(self, setting: Setting, state: Path | None) -> None:
         """Raises `ConfigError` and `PluginError`."""
-        from bioforge.plugins import build_manager
+        from bioforge.plugins.manager import build_manager
 
         self.setting = setting
         self._state = state

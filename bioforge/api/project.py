@@ -117,7 +117,7 @@ class Project:
         return self._records(self._selection(recipe or (), select, None), failed)
 
     def _open(self) -> OpenProject:
-        from bioforge.plugins import build_manager
+        from bioforge.plugins.manager import build_manager
         from bioforge.project import OpenProject
 
         if self._opened is None:

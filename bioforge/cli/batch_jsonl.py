@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from bioforge.cli.batch_rows import Asking, Source
     from bioforge.config.environment import Environment
     from bioforge.config.loader import ProjectConfig
-    from bioforge.plugins import Plugins
+    from bioforge.plugins.manager import Plugins
     from bioforge.prompts import Definition
 
 

@@ -19,7 +19,7 @@ from bioforge.core.text import slug
 from bioforge.core.types import Artist, BadRow, Rendered, Request
 from bioforge.openai.batch_lines import line
 from bioforge.opening import read_by
-from bioforge.plugins import Plugins
+from bioforge.plugins.manager import Plugins
 from bioforge.prompts import Prompts, RenderError
 from bioforge.readers.sources import find, is_url
 

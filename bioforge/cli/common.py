@@ -13,7 +13,7 @@ from bioforge.cli.edge import say
 
 if TYPE_CHECKING:
     from bioforge.config.loader import ProjectConfig
-    from bioforge.plugins import Plugins
+    from bioforge.plugins.manager import Plugins
     from bioforge.project import OpenProject
     from bioforge.selecting import Names
 
@@ -100,7 +100,7 @@ def _say_notes(notes: Iterable[str]) -> None:
 
 def load_plugins() -> Plugins:
     """All that the environment chooses; what is wrong with one is said, and the others work."""
-    from bioforge.plugins import build_manager
+    from bioforge.plugins.manager import build_manager
 
     return build_manager(os.environ.get("BIOFORGE_LOAD_PLUGINS"), warn=lambda problem: say(f"warning: {problem}"))
 

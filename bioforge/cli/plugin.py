@@ -11,7 +11,7 @@ from bioforge.cli.upkeep import Yes, confirmed
 from bioforge.core.errors import EXIT_FAILED, EXIT_OK
 
 if TYPE_CHECKING:
-    from bioforge.installing import Report
+    from bioforge.plugins.install import Report
 
 Quiet = Annotated[bool, typer.Option("-q", "--quiet", help="Have pip say less.")]
 
@@ -33,10 +33,10 @@ def install(
     quiet: Quiet = False,
 ) -> int:
     """Install plugins with pip, and see that they load."""
-    from bioforge import installing
+    from bioforge.plugins import install as install_plugins
 
     options = [*(["--upgrade"] if upgrade else []), *(["--quiet"] if quiet else [])]
-    return _tell(installing.install(packages or (), options, editable or ()))
+    return _tell(install_plugins.install(packages or (), options, editable or ()))
 
 
 @command
@@ -46,16 +46,16 @@ def uninstall(
     quiet: Quiet = False,
 ) -> int:
     """Uninstall plugins, and say which names are gone with them."""
-    from bioforge import installing
-    from bioforge.installed import look
+    from bioforge.plugins import install as install_plugins
+    from bioforge.plugins.install import look
 
     now = look()
-    plugins = installing.to_uninstall(names, now)
-    installing.installer()
+    plugins = install_plugins.to_uninstall(names, now)
+    install_plugins.installer()
     words = "; ".join(f"{one}{(offers := now.offers(one)) and f' ({offers})'}" for one in plugins)
     if not confirmed(f"uninstall {words}?", yes):
         return EXIT_OK
-    return _tell(installing.uninstall(plugins, now, ["--quiet"] if quiet else []))
+    return _tell(install_plugins.uninstall(plugins, now, ["--quiet"] if quiet else []))
 
 
 def _tell(report: Report) -> int:

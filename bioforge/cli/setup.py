@@ -49,7 +49,7 @@ def init(
 
 
 def _init_plugin(folder: Path, name: str, kind: str) -> int:
-    from bioforge.plugins import build_manager
+    from bioforge.plugins.manager import build_manager
     from bioforge.skeleton import Skeleton
 
     skeleton = Skeleton.of(name, kind)
@@ -177,8 +177,8 @@ def plugins(
     from dataclasses import asdict
 
     from bioforge.cli.show import table
-    from bioforge.installed import in_words
-    from bioforge.plugins import build_manager
+    from bioforge.plugins.install import in_words
+    from bioforge.plugins.manager import build_manager
 
     check_format(format, ("text", "json"))
     loaded = build_manager(os.environ.get("BIOFORGE_LOAD_PLUGINS"))

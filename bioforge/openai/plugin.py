@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 from bioforge.backends.vendor import AsyncCallsBackend, BatchesBackend, ThreadCallsBackend, VendorBackend
 from bioforge.core.interfaces import AsyncSender, BackendContext, BackendFactory, Choice, Job, Load, Sender, Work
 from bioforge.core.types import Rendered, Request, Usage
-from bioforge.hookspecs import hookimpl
+from bioforge.plugins.hookspecs import hookimpl
 
 if TYPE_CHECKING:
     from bioforge.core.events import Event

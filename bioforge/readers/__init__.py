@@ -15,7 +15,7 @@ from bioforge.core.errors import InputError
 from bioforge.core.interfaces import Reader
 from bioforge.core.text import derived_id
 from bioforge.core.types import Artist, BadRow
-from bioforge.hookspecs import hookimpl
+from bioforge.plugins.hookspecs import hookimpl
 from bioforge.readers import rows
 from bioforge.readers.decoding import MARK, CsvLines, open_text
 from bioforge.readers.rows import ColumnMap, RowError

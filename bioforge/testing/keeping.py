@@ -10,10 +10,10 @@ from bioforge.core.errors import BioforgeError
 from bioforge.core.events import Event, Noticed, Succeeded, Unusable
 from bioforge.core.interfaces import Work
 from bioforge.core.types import Answer, Batch, Request
+from bioforge.plugins.validate import supervised
 from bioforge.store import Selection, Store, batches, runs
 from bioforge.store.recorder import Recorder
 from bioforge.store.recovery import settle
-from bioforge.supervising import supervised
 
 
 class Kept:

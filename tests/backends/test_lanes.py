@@ -11,10 +11,10 @@ from typing import Any
 import pytest
 
 from bioforge.backends.vendor import AsyncCallsBackend, CallsBackend, ThreadCallsBackend
-from bioforge.backends.word import kept
 from bioforge.core.events import Event, Failed, Started, Succeeded, Unusable
 from bioforge.core.interfaces import BackendContext, Limits, Outcome, RateLimits, RetryPolicy, Work
 from bioforge.core.types import Answer, Failure, Paid, Request, Usage
+from bioforge.plugins.validate import kept
 
 GOOD = Outcome(answer=Answer(b"{}", "ok"))
 BODY = b'{"text": "paid for"}'

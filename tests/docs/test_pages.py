@@ -260,7 +260,7 @@ def test_no_key_is_documented_that_the_backends_do_not_know() -> None:
 
 
 def test_every_backend_is_documented() -> None:
-    from bioforge.plugins import build_manager
+    from bioforge.plugins.manager import build_manager
 
     text = rows(section(read("project-file.md"), "## [backend]"))["name"][2]
     assert set(re.findall(r"`(\w+)`", text)) == set(build_manager("").backends())
@@ -307,7 +307,7 @@ def test_the_complete_example_has_every_key(example: str) -> None:
 def test_the_complete_example_is_a_project(project: ProjectFolder, example: str) -> None:
     from bioforge.config.loader import load
     from bioforge.outputs import check_outputs
-    from bioforge.plugins import build_manager
+    from bioforge.plugins.manager import build_manager
 
     project.write("bioforge.toml", example)
     project.write("prompts/bio.md", "Write a biography of {{ artist_name }}.")

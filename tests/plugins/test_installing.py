@@ -8,10 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from bioforge import installed
 from bioforge.core.errors import UsageError
-from bioforge.installed import Distribution, normalised
-from bioforge.installing import to_uninstall
+from bioforge.plugins import install
+from bioforge.plugins.install import Distribution, normalised, to_uninstall
 
 from .environments import READER, Environment, plugin, wheel
 
@@ -172,7 +171,7 @@ def test_what_is_no_plugin_is_not_uninstalled(name: str, said: str, hint: str) -
         Distribution("bioforge-names", "0.1.0", entries=("names",)),
         Distribution("painters", "0.1.0"),
     ]
-    now = installed.Environment({normalised(one.name): one for one in there}, {})
+    now = install.Environment({normalised(one.name): one for one in there}, {})
     for names in ([name], ["Bioforge.Names", name]):
         with pytest.raises(UsageError) as refused:
             to_uninstall(names, now)

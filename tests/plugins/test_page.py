@@ -9,10 +9,11 @@ from pathlib import Path
 
 import pytest
 
-from bioforge import hookspecs, plugin, testing
+from bioforge import plugin, testing
 from bioforge.backends import vendor
 from bioforge.core import interfaces
-from bioforge.plugin_module import API_VERSION, HOOKS
+from bioforge.plugins import hookspecs
+from bioforge.plugins.contract import API_VERSION, HOOKS
 
 from .environments import Environment, wheel_of
 

@@ -18,7 +18,7 @@ from bioforge.config.loader import load
 from bioforge.core.errors import BioforgeError
 from bioforge.opening import Backends
 from bioforge.outputs import check_outputs
-from bioforge.plugins import build_manager
+from bioforge.plugins.manager import build_manager
 from bioforge.project import OpenProject
 
 from .effort import examples

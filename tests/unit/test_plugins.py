@@ -10,7 +10,7 @@ import pytest
 
 from bioforge import __version__
 from bioforge.core.errors import PluginError
-from bioforge.plugins import BUILT_IN, PluginInfo, Plugins, build_manager
+from bioforge.plugins.manager import BUILT_IN, PluginInfo, Plugins, build_manager
 
 GOOD = """
     from bioforge.plugin import hookimpl
@@ -246,7 +246,7 @@ class TestConflicts:
 
 
 def test_an_object_can_be_a_plugin():
-    from bioforge.hookspecs import hookimpl
+    from bioforge.plugins.hookspecs import hookimpl
 
     class Demo:
         @hookimpl

@@ -14,7 +14,7 @@ from bioforge.core.errors import BrokenBackendError
 from bioforge.core.events import BatchChanged, Event, Failed, Launch, Noticed, Started, Stopped, Succeeded, Unusable
 from bioforge.core.interfaces import Limits, Member, Work
 from bioforge.core.types import Answer, Batch, Failure, Paid, Request, Usage
-from bioforge.supervising import supervised
+from bioforge.plugins.validate import supervised
 
 REQUESTS = {name: Request(f"v1:{name}", "/v1/responses", "m", b"{}", name, "bio") for name in "abcd"}
 ANSWER = Answer(b"{}", "Born in 1965.", Usage(3, 4), "m", "resp_1", None, 0.5)

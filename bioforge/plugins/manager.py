@@ -15,10 +15,11 @@ from typing import TYPE_CHECKING, Any, cast
 
 import pluggy
 
-from bioforge import __version__, hookspecs
+from bioforge import __version__
 from bioforge.core.errors import PluginError, nearest
 from bioforge.core.interfaces import AnyReader, AnyWriter, BackendFactory
-from bioforge.plugin_module import API_VERSION, DECLARATION, HOOKS, checked, edited, wrong_hooks, wrong_version
+from bioforge.plugins import hookspecs
+from bioforge.plugins.contract import API_VERSION, DECLARATION, HOOKS, checked, edited, wrong_hooks, wrong_version
 
 if TYPE_CHECKING:
     from importlib.metadata import EntryPoint
