@@ -246,8 +246,8 @@ def _build(
 ) -> int:
     from bioforge.cli.watch import RunWatcher
     from bioforge.core.interfaces import Stop
-    from bioforge.report import make_reporter
     from bioforge.report.logs import configure
+    from bioforge.report.reporter import make_reporter
 
     check_format(log_format, ("console", "json"), "--log-format")
     if log_file is not None:

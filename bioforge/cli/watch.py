@@ -17,7 +17,7 @@ from bioforge.report.tally import Closing, summary
 if TYPE_CHECKING:
     from bioforge.orders import Order, Plan, Result
     from bioforge.project import OpenProject
-    from bioforge.report import Reporter
+    from bioforge.report.reporter import Reporter
     from bioforge.store import Store, runs
     from bioforge.store.recovery import Settled
 

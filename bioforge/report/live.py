@@ -12,10 +12,9 @@ from urllib.parse import urlsplit
 from bioforge.core.events import Event
 from bioforge.core.interfaces import Gauges
 from bioforge.core.text import compact, duration
-from bioforge.report import Clock, Reporter
 from bioforge.report.batches import screen_lines
 from bioforge.report.logs import Logs
-from bioforge.report.printing import Printer
+from bioforge.report.reporter import Clock, Printer, Reporter
 from bioforge.report.tally import Tally
 
 if TYPE_CHECKING:

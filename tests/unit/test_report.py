@@ -17,10 +17,9 @@ from rich.console import Console
 from bioforge.core.events import Failed, Launch, Noticed, Started, Stopped, Succeeded, Unusable
 from bioforge.core.interfaces import Gauges
 from bioforge.core.types import Answer, Failure, Paid, Request, Usage
-from bioforge.report import PlainReporter, make_reporter
 from bioforge.report.live import LiveReporter, headline, status
 from bioforge.report.logs import configure
-from bioforge.report.printing import Printer
+from bioforge.report.reporter import PlainReporter, Printer, make_reporter
 from bioforge.report.tally import Tally
 
 GAUGES = Gauges(in_flight=3, concurrency=4, retrying=1, waiting="rate limit, 12 s")
@@ -339,7 +338,7 @@ class TestPrinting:
     def test_a_closed_pipe_stops_the_printing_and_nothing_else(self):
         code = """
 import sys, time
-from bioforge.report.printing import Printer
+from bioforge.report.reporter import Printer
 from bioforge.core.types import Request
 printer = Printer(sys.stdout)
 for number in range(3000):

@@ -22,10 +22,10 @@ from bioforge.core.events import (
 )
 from bioforge.core.interfaces import Gauges
 from bioforge.core.types import Answer, Batch, BatchProblem, BatchState, Request, Usage
-from bioforge.report import PlainReporter
 from bioforge.report.batches import megabytes, screen_lines, state_in_words
 from bioforge.report.live import LiveReporter, status
 from bioforge.report.logs import configure
+from bioforge.report.reporter import PlainReporter
 from bioforge.report.tally import Tally
 
 NOW = 1_795_246_862.0

@@ -1,0 +1,340 @@
+"""Answers on stdout as they arrive (`--print`)."""
+
+from __future__ import annotations
+
+import os
+import re
+import sys
+import time
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Mapping, Sequence
+from types import TracebackType
+from typing import IO, Self
+
+from bioforge.core.events import (
+    BatchChanged,
+    BatchCollected,
+    Event,
+    Failed,
+    Launch,
+    LimitLearned,
+    Noticed,
+    Stopped,
+    StrayLine,
+    Succeeded,
+    Unusable,
+)
+from bioforge.core.interfaces import Gauges
+from bioforge.core.text import duration
+from bioforge.core.types import CLOSED, Batch, BatchState, Failure, Request, Usage
+from bioforge.report import batches
+from bioforge.report.logs import Logs, is_terminal
+from bioforge.report.tally import Tally, error_class, printable_id
+
+_TERMINAL_CODES = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")
+
+
+class Printer:
+    """Prints texts in UTF-8, whatever the locale; on a terminal under a line that says whose they are.
+
+    A reader that closes the pipe ends the printing, not the run: every answer is in the state before it is printed.
+    """
+
+    def __init__(self, stream: IO[str]) -> None:
+        self._stream = stream
+        self._terminal = is_terminal(stream)
+        self._first = True
+        self._closed = False
+        self._reason = ""
+
+    def print(self, request: Request, text: str) -> None:
+        if self._closed:
+            return
+        if self._terminal:
+            whose = " · ".join(filter(None, (printable_id(request.artist_id), request.recipe, request.variant)))
+            gap = "" if self._first else "\n"
+            # An answer must not move the cursor or retitle the window.
+            text = f"{gap}── {whose}\n{_TERMINAL_CODES.sub('', text)}"
+        self._first = False
+        self._write(text if text.endswith("\n") else text + "\n")
+
+    def problem(self) -> str:
+        """What ended the printing before its time, once, if it was not simply that nobody reads any more."""
+        problem, self._reason = self._reason, ""
+        return problem
+
+    def _write(self, text: str) -> None:
+        try:
+            raw = getattr(self._stream, "buffer", None)
+            if raw is None:
+                self._stream.write(text)
+            else:
+                self._stream.flush()
+                raw.write(text.encode("utf-8", errors="replace"))
+                raw.flush()
+            self._stream.flush()
+        except BrokenPipeError:
+            self._close()
+        except (OSError, ValueError) as problem:
+            self._reason = getattr(problem, "strerror", None) or str(problem)
+            self._close()
+
+    def _close(self) -> None:
+        self._closed = True
+        try:
+            # What is still buffered goes nowhere; else Python complains about the pipe when it exits.
+            nowhere = os.open(os.devnull, os.O_WRONLY)
+            os.dup2(nowhere, self._stream.fileno())
+            os.close(nowhere)
+        except (OSError, ValueError):
+            return  # not a real file, so there is nothing to complain about at exit
+
+
+SHOWN_FAILURES = 20
+"""Final failures that get a line of their own; the rest are counted."""
+
+Clock = Callable[[], float]
+
+
+class Reporter(ABC):
+    """Shown every durable group of events. `start`, then `show` for each group, then `finish`, which may be called
+    more than once; as a context manager it finishes by itself."""
+
+    def __init__(self, logs: Logs, printer: Printer | None = None, clock: Clock = time.monotonic) -> None:
+        self.logs = logs
+        self.tally = Tally(started=clock())
+        self._printer = printer
+        self._clock = clock
+        self._failures_shown = 0
+        self._batches_told: dict[str, tuple[BatchState, str]] = {}
+
+    def start(
+        self,
+        total: int | None,
+        *,
+        backend: str = "",
+        provider: str = "",
+        concurrency: int = 0,
+        watch: Callable[[], Gauges] | None = None,
+    ) -> None:
+        """`total`: requests to send, and those in batches of earlier runs that this one waits for; None while unknown.
+        `watch` gives the live gauges between two groups."""
+        self.tally = Tally(total, self._clock())
+        self._failures_shown = 0
+        self._batches_told = {}
+        self._begin({"requests": total, "backend": backend, "provider": provider, "concurrency": concurrency}, watch)
+
+    def show(self, events: Sequence[Event], gauges: Gauges) -> None:
+        now = self._clock()
+        self._count(events, gauges, now)
+        for event in events:
+            self._tell(event)
+        self._advance(gauges, now)
+
+    def grow(self, requests: int) -> None:
+        """There is more to do by so many requests than was said at the start; less, where negative."""
+        if self.tally.total is not None:
+            self.tally.total = max(0, self.tally.total + requests)
+
+    def finish(self) -> None:
+        self._end()
+        if self._printer is not None and (problem := self._printer.problem()):
+            self.logs.logger.warning("answers are no longer printed", reason=problem)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.finish()
+
+    @abstractmethod
+    def _begin(self, fields: Mapping[str, object], watch: Callable[[], Gauges] | None) -> None: ...
+
+    @abstractmethod
+    def _advance(self, gauges: Gauges, now: float) -> None: ...
+
+    @abstractmethod
+    def _end(self) -> None: ...
+
+    def _count(self, events: Sequence[Event], gauges: Gauges, now: float) -> None:
+        self.tally.add(events, now, gauges.batches)
+
+    def _tell(self, event: Event) -> None:
+        match event:
+            case Succeeded(launch, answer, seconds):
+                if self.logs.every_attempt:
+                    self.logs.logger.debug("attempt", **_attempt(launch, "succeeded", seconds, answer.usage))
+                if self._printer is not None and answer.text is not None:
+                    self._printer.print(launch.request, answer.text)
+            case Unusable(launch, answer, seconds):
+                problem = answer.problem or Failure(error_class(None), "the answer has no usable text")
+                fields = _attempt(launch, "unusable", seconds, answer.usage)
+                if not event.followed:
+                    self._final(problem, fields)
+                elif self.logs.every_attempt:
+                    self.logs.logger.debug("attempt", **fields, **_reason(problem), followed=True)
+            case Failed(launch, failure, _, seconds):
+                fields = _attempt(launch, "failed", seconds, None)
+                if event.final and not event.followed:
+                    self._final(failure, fields)
+                elif self.logs.every_attempt:
+                    retry = {} if event.retry_in is None else {"retry_in": round(event.retry_in, 3)}
+                    self.logs.logger.debug("attempt", **fields, **_reason(failure), **retry)
+            case Noticed(kind, message, fields):
+                self.logs.logger.info(message, **_free({"kind": kind, **fields}))
+            case BatchChanged(batch, note):
+                self._batch(batch, note)
+            case BatchCollected(batch):
+                self._batches_told.pop(batch.key, None)
+                fields = batches.collected_in_full(event) if self.logs.every_attempt else batches.collected(event)
+                self.logs.logger.info("batch collected", **fields)
+            case LimitLearned(model, tokens):
+                fields = {"model": model, "tokens": tokens} if self.logs.every_attempt else {}
+                self.logs.logger.info(f"the provider enqueues at most {tokens:,} tokens of {model}", **fields)
+            case StrayLine(key, kind, custom_id, line) if self.logs.every_attempt:
+                self.logs.logger.debug("stray line", batch=key, kind=kind, custom_id=custom_id, bytes=len(line))
+            # on a screen the closing summary says it, with what to do
+            case Stopped(kind, message, hint) if self.logs.every_attempt:
+                advice = {"hint": hint} if hint else {}
+                if kind == "waiting":  # on purpose
+                    self.logs.logger.info(f"waiting: {message}", kind=kind, **advice)
+                else:
+                    self.logs.logger.warning(f"stopped: {message}", kind=kind, **advice)
+
+    def _batch(self, batch: Batch, note: str) -> None:
+        """Tell of a batch that came into another state, or of which there is something new to say."""
+        state, said = self._batches_told.get(batch.key, (None, ""))
+        if batch.state in CLOSED:
+            self._batches_told.pop(batch.key, None)
+        else:
+            self._batches_told[batch.key] = batch.state, note or said
+        title = batches.title(batch)
+        if not title or (batch.state is state and note in ("", said)):
+            return
+        logger, full = self.logs.logger, self.logs.every_attempt
+        tell = logger.debug if batch.state is BatchState.UPLOADED else logger.info
+        tell(title, **(batches.changed_in_full if full else batches.changed)(batch, note))
+        if batch.state is BatchState.FAILED and batch.state is not state:
+            for problem in batch.problems[: batches.SHOWN_PROBLEMS]:
+                logger.warning(
+                    "batch refused", **(batches.refused_in_full if full else batches.refused)(batch, problem)
+                )
+
+    def _final(self, failure: Failure, fields: Mapping[str, object]) -> None:
+        logger = self.logs.logger
+        self._failures_shown += 1
+        if not self.logs.every_attempt:  # one short line for a person; the log of every attempt has the rest
+            fields = {name: fields[name] for name in ("artist", "recipe", "variant") if name in fields}
+        if self._failures_shown <= SHOWN_FAILURES:
+            logger.warning("failed", **fields, **_reason(failure))
+            return
+        if self._failures_shown == SHOWN_FAILURES + 1:
+            logger.warning("more failures: from here on they are only counted", shown=SHOWN_FAILURES)
+        if self.logs.every_attempt:
+            logger.debug("failed", **fields, **_reason(failure))
+
+
+class PlainReporter(Reporter):
+    """Lines for a file, a pipe or CI: one at the start, then progress at each tenth, but no closer together than
+    `CLOSEST` seconds, and at the latest after `FARTHEST`."""
+
+    CLOSEST = 1.0
+    FARTHEST = 10.0
+
+    def _begin(self, fields: Mapping[str, object], watch: Callable[[], Gauges] | None) -> None:
+        self._shown_at = self._clock()
+        self._step = 0
+        self._running = True
+        self.logs.logger.info("run", **{name: value for name, value in fields.items() if value})
+
+    def _advance(self, gauges: Gauges, now: float) -> None:
+        tally = self.tally
+        step = 10 * tally.done // tally.expected if tally.expected else 0
+        since = now - self._shown_at
+        due = since >= self.FARTHEST or (step > self._step and since >= self.CLOSEST)
+        # nothing left: the summary follows
+        if due and (tally.left != 0 or any(not batch.ended for batch in batches.open_batches(gauges))):
+            self._shown_at, self._step = now, step
+            self.logs.logger.info("progress", **self._fields(gauges, now))
+
+    def _fields(self, gauges: Gauges, now: float) -> dict[str, object]:
+        open_batches = batches.open_batches(gauges)
+        if self.logs.format == "json":
+            fields = {**self.tally.fields(now), "in_flight": gauges.in_flight, "waiting": gauges.waiting or None}
+            return fields | ({"batches": batches.progress_fields(open_batches)} if open_batches else {})
+        tally = self.tally
+        left = tally.seconds_left(now)
+        shown = {
+            "done": tally.done if tally.expected is None else f"{tally.done}/{tally.expected}",
+            "failed": tally.failures,
+            "retrying": gauges.retrying,
+            "rate": f"{tally.calls_per_second(now):.1f}/s" if tally.calls or not tally.batches else "",
+            "batches": batches.sums(open_batches),
+            "cost": tally.cost(),
+            "left": duration(left) if left else "",
+            "waiting": gauges.waiting,
+        }
+        return {name: value for name, value in shown.items() if value}
+
+    def _end(self) -> None:
+        if getattr(self, "_running", False):
+            self._running = False
+            if self.logs.format == "json":
+                self.logs.logger.info("finished", **self.tally.fields(self._clock()))
+
+
+def make_reporter(
+    logs: Logs,
+    *,
+    print_text: bool = False,
+    stdout: IO[str] | None = None,
+    stderr: IO[str] | None = None,
+    environ: Mapping[str, str] | None = None,
+) -> Reporter:
+    """A live display where stderr is a terminal that can show one, else lines.
+
+    Lines as well with JSON logs, and when texts are printed on a terminal, where a display would be in their way.
+    TERM=dumb, of `environ` or `os.environ`, is a terminal that cannot move its cursor.
+    """
+    dumb = (os.environ if environ is None else environ).get("TERM") == "dumb"
+    stdout, stderr = stdout or sys.stdout, stderr or sys.stderr
+    printer = Printer(stdout) if print_text else None
+    if not is_terminal(stderr) or dumb or logs.format == "json" or (print_text and is_terminal(stdout)):
+        return PlainReporter(logs, printer)
+    from bioforge.report.live import LiveReporter
+
+    return LiveReporter(logs, printer)
+
+
+def _attempt(launch: Launch, outcome: str, seconds: float, usage: Usage | None) -> dict[str, object]:
+    fields: dict[str, object] = {
+        "worker": launch.worker,
+        "artist": launch.request.artist_id,
+        "recipe": launch.request.recipe,
+        "attempt": launch.number,
+        "seconds": round(seconds, 3),
+        "outcome": outcome,
+    }
+    if launch.request.variant:
+        fields["variant"] = launch.request.variant
+    if launch.batch is not None:
+        fields["batch"] = launch.batch
+    if usage is not None:
+        fields |= {"input_tokens": usage.input_tokens, "output_tokens": usage.output_tokens}
+    return fields
+
+
+def _reason(failure: Failure) -> dict[str, object]:
+    fields: dict[str, object] = {"error": failure.error_class, "message": failure.message}
+    for name, value in (("code", failure.code), ("status", failure.http_status)):
+        if value is not None:
+            fields[name] = value
+    return fields
+
+
+def _free(fields: Mapping[str, object]) -> dict[str, object]:
+    """Fields under names that the log does not use itself."""
+    taken = ("event", "level", "timestamp", "exc_info", "stack_info")
+    return {f"{name}_" if name in taken else name: value for name, value in fields.items()}
