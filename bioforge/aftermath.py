@@ -6,12 +6,12 @@ from collections.abc import Callable, Collection, Sequence
 from dataclasses import replace
 from typing import TypeGuard
 
-from bioforge.checking import checked
 from bioforge.core.events import Event, Failed, Launch, Stopped, Succeeded, Unusable
 from bioforge.core.interfaces import Stop
 from bioforge.core.text import counted
 from bioforge.planning import Planner
-from bioforge.prompts import Prompts
+from bioforge.recipes.template import Prompts
+from bioforge.recipes.validate import checked
 from bioforge.requesting import Requests
 
 FAILURES = "failures"

@@ -15,7 +15,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 
-from bioforge.variants import without_samples
+from bioforge.recipes.variants import without_samples
 
 CONFIDENCE = 0.95
 _Z = 1.959963984540054

@@ -8,11 +8,11 @@ from dataclasses import dataclass
 from bioforge.core.interfaces import Backend, Load
 from bioforge.core.reasons import UPSTREAM
 from bioforge.core.types import Batch, Usage
-from bioforge.prompts import Definition
+from bioforge.recipes.template import Definition
+from bioforge.recipes.tokens import ESTIMATED, Counting
 from bioforge.store import Store
 from bioforge.store.stale import StaleGroup
 from bioforge.store.statistics import Answers, Observed, counted_by
-from bioforge.tokens import ESTIMATED, Counting
 
 GUESSED_OUTPUT = 300
 """Tokens of an answer to a model that has not answered yet and has no limit set."""

@@ -26,9 +26,9 @@ from bioforge.core.reasons import (
     KnownRequest,
 )
 from bioforge.core.types import Rendered, Turn
-from bioforge.prompts import Prompts
+from bioforge.recipes.schema import Invalid, repair_instructions
+from bioforge.recipes.template import Prompts
 from bioforge.rendering import Wanted, wanted
-from bioforge.schemas import Invalid, repair_instructions
 from bioforge.store import Store, queue, validations
 from bioforge.store.retries import FollowUp
 

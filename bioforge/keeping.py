@@ -30,7 +30,7 @@ from bioforge.core.reasons import (
     upstream_changes,
 )
 from bioforge.follow_ups import Known
-from bioforge.prompts import Prompts
+from bioforge.recipes.template import Prompts
 from bioforge.rendering import Wanted
 from bioforge.store import Store, planned, targets
 from bioforge.store.planned import Origin

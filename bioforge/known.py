@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from bioforge.checking import as_text, complaint
 from bioforge.core.errors import ConfigError
 from bioforge.core.reasons import ANSWERED, KnownRequest
-from bioforge.prompts import Prompts
-from bioforge.schemas import Schema, Valid
+from bioforge.recipes.schema import Schema, Valid
+from bioforge.recipes.template import Prompts
+from bioforge.recipes.validate import as_text, complaint
 from bioforge.store import Store, targets, validations
 
 

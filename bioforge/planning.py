@@ -24,7 +24,8 @@ from bioforge.core.reasons import (
 from bioforge.follow_ups import Chains, Link
 from bioforge.keeping import Case, Keeper
 from bioforge.known import Counts, KnownRequests
-from bioforge.prompts import OWN_NAMES, Prompts, RenderError
+from bioforge.recipes.template import OWN_NAMES, Prompts, RenderError
+from bioforge.recipes.tokens import counter_for
 from bioforge.rendering import Blocked, Outcome, Renderer, Wanted, form
 from bioforge.store import Store, dependencies, queue, retries, statistics, targets, validations
 from bioforge.store import artists as artists_store
@@ -32,7 +33,6 @@ from bioforge.store import planned as planned_store
 from bioforge.store.queue import Standing
 from bioforge.store.retries import FollowUp
 from bioforge.store.targets import EVERYBODY, Planned, PlannedArtist
-from bioforge.tokens import counter_for
 
 Pair = tuple[str, str]
 

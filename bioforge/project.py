@@ -20,9 +20,9 @@ from bioforge.orders import Order, Plan, Result, Watcher
 from bioforge.outputs import check_outputs, write_outputs
 from bioforge.planning import Planner
 from bioforge.plugins.manager import Plugins
-from bioforge.prompts import Prompts
 from bioforge.readers.foreign import ReadBy
-from bioforge.recipes import definitions, no_data_notes, prompt_notes
+from bioforge.recipes.definition import definitions, no_data_notes, prompt_notes
+from bioforge.recipes.template import Prompts
 from bioforge.refresh import InputSpec, Refreshed, refresh
 from bioforge.requesting import Requests
 from bioforge.selecting import Names

@@ -15,9 +15,9 @@ from bioforge.core.progress import Counter, Tell, nobody
 from bioforge.core.text import counted
 from bioforge.core.types import Artist, BadRow
 from bioforge.planning import Planner
-from bioforge.prompts import Prompts
 from bioforge.readers.foreign import FindReader
 from bioforge.readers.sources import Signature, Source, find, is_url
+from bioforge.recipes.template import Prompts
 from bioforge.store import Store, artists
 from bioforge.store.artists import Reading
 

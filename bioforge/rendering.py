@@ -13,11 +13,11 @@ from bioforge.core.hashing import canonical, definition_hash, request_hash, requ
 from bioforge.core.interfaces import Backend
 from bioforge.core.reasons import Upstream
 from bioforge.core.types import Artist, Rendered
-from bioforge.prompts import Needed, Prompts, RenderError, artist_context, estimate_tokens, needed
+from bioforge.recipes.template import Needed, Prompts, RenderError, artist_context, estimate_tokens, needed
+from bioforge.recipes.tokens import counter_for
 from bioforge.store import Store, dependencies, stale, targets
 from bioforge.store.dependencies import Answered
 from bioforge.store.targets import EVERYBODY, PlannedArtist
-from bioforge.tokens import counter_for
 
 NEEDED_TOKENS = 300
 """Tokens that the answer of a needed recipe is taken for as long as there is none."""

@@ -13,7 +13,7 @@ from bioforge.core.reasons import FORCED
 from bioforge.core.types import Request
 from bioforge.estimate import Estimator, output_limit
 from bioforge.planning import Planner
-from bioforge.prompts import Prompts, RenderError
+from bioforge.recipes.template import Prompts, RenderError
 from bioforge.rendering import Outcome, Renderer, Wanted
 from bioforge.store import Selection, Store, queue
 from bioforge.store.queue import Pending, Standing, Which

@@ -12,8 +12,8 @@ from typing import Any, Protocol
 
 from bioforge.comparing import Mean, Measurement, State
 from bioforge.core.errors import ConfigError, UsageError, nearest
+from bioforge.recipes.variants import as_needed, parse
 from bioforge.store.variants import Judgement
-from bioforge.variants import as_needed, parse
 
 Record = Mapping[str, object]
 """An answer as it is exported: artist_id, artist_name, variant, response_text, parsed, …; see `store.results`."""
@@ -63,7 +63,7 @@ def imported(source: str, root: Path, key: str) -> Iterator[Function]:
 
     Raises `UsageError`; `key` is where the name stands.
     """
-    from bioforge.schemas.importing import import_object, importable
+    from bioforge.recipes.imports import import_object, importable
 
     with importable(root, source.partition(":")[0]):
         try:
@@ -118,8 +118,8 @@ class ByFunction:
             return None
 
     def _said(self, problem: BaseException) -> str:
-        from bioforge.schemas.importing import line_of
-        from bioforge.schemas.wording import one_line
+        from bioforge.recipes.imports import line_of
+        from bioforge.recipes.schema.describe import one_line
 
         where = line_of(problem, self._root.resolve())
         words = one_line(f"{type(problem).__name__}: {problem}" if where else str(problem))

@@ -7,9 +7,9 @@ from dataclasses import replace
 
 from bioforge.config.loader import ProjectConfig
 from bioforge.core.errors import UsageError, nearest
-from bioforge.recipes import closure, expanded
+from bioforge.recipes.definition import closure, expanded
+from bioforge.recipes.variants import Variant, matches
 from bioforge.store import Selection
-from bioforge.variants import Variant, matches
 
 VARIANT = "variant:"
 

@@ -33,7 +33,7 @@ from bioforge.core.events import Failed, Launch, Succeeded, Unusable
 from bioforge.core.interfaces import Backend, Member
 from bioforge.core.reasons import ANSWERED
 from bioforge.core.types import Batch, Failure, Usage
-from bioforge.prompts import Prompts
+from bioforge.recipes.template import Prompts
 from bioforge.rendering import Renderer
 from bioforge.rendering import Wanted as Asked
 from bioforge.store import Store, batches, imports

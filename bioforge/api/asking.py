@@ -16,12 +16,12 @@ from bioforge.core.errors import BadArgument, ConfigError
 from bioforge.core.hashing import canonical, request_hash
 from bioforge.core.interfaces import Backend
 from bioforge.core.types import Rendered, Request, Turn, Usage
-from bioforge.schemas import Schema, from_document, from_model, load_schema, parameter, repair_instructions
-from bioforge.schemas.asking import response_format
+from bioforge.recipes.schema import Schema, from_document, from_model, load_schema, parameter, repair_instructions
+from bioforge.recipes.schema.request import response_format
 
 if TYPE_CHECKING:
     from bioforge.api.results import AnySchema
-    from bioforge.schemas import SchemaError
+    from bioforge.recipes.schema import SchemaError
 
 GUESSED_OUTPUT = 300
 """Tokens of an answer to a model that has not answered yet and has no limit set."""
@@ -261,7 +261,7 @@ def _output_limit(parameters: Mapping[str, object]) -> int | None:
 
 
 def _tokens(rendered: Rendered) -> int:
-    from bioforge.prompts import estimate_tokens
+    from bioforge.recipes.template import estimate_tokens
 
     texts = [rendered.instructions, rendered.input, *(turn.text for turn in rendered.turns)]
     return OVERHEAD + sum(estimate_tokens(text) for text in texts if text)

@@ -28,7 +28,7 @@ from bioforge.api.results import Answer, Item, Options, Outcome, Progress
 from bioforge.core.errors import BadArgument, ConfigError, nearest
 
 if TYPE_CHECKING:
-    from bioforge.schemas import Schema
+    from bioforge.recipes.schema import Schema
 
 Model = TypeVar("Model", bound=BaseModel)
 

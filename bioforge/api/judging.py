@@ -28,7 +28,7 @@ from bioforge.core.reasons import SCHEMA
 from bioforge.core.text import counted, money
 from bioforge.core.types import Answer as Received
 from bioforge.core.types import Failure, Paid, Request, Usage
-from bioforge.schemas import Invalid, Schema, SchemaError, Valid
+from bioforge.recipes.schema import Invalid, Schema, SchemaError, Valid
 
 _UNUSABLE: dict[str, tuple[type[UnusableError], str]] = {
     "refusal": (RefusedError, "ask differently; the same request is likely to be refused again"),
@@ -214,7 +214,7 @@ def _of_answer(question: Question, arrival: Arrival, error_class: str, code: str
 
 def as_recorded(received: Received, schema: Schema | None, verdicts: Verdicts) -> Received:
     """The answer as a state keeps it: with its data, or with what is wrong with it."""
-    from bioforge.checking import as_text, complaint
+    from bioforge.recipes.validate import as_text, complaint
 
     if schema is None or received.problem is not None:
         return received

@@ -13,7 +13,7 @@ from bioforge.core.types import Usage
 if TYPE_CHECKING:
     from pydantic import BaseModel
 
-    from bioforge.schemas import Schema
+    from bioforge.recipes.schema import Schema
 
 Value = TypeVar("Value")
 Value_co = TypeVar("Value_co", covariant=True)

@@ -31,7 +31,7 @@ from bioforge.api.many import Order
 from bioforge.api.results import Answer, Item, Options, Outcome, Progress
 
 if TYPE_CHECKING:
-    from bioforge.schemas import Schema
+    from bioforge.recipes.schema import Schema
 
 Model = TypeVar("Model", bound=BaseModel)
 Place = str | os.PathLike[str] | None

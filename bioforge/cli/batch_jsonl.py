@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from bioforge.config.environment import Environment
     from bioforge.config.loader import ProjectConfig
     from bioforge.plugins.manager import Plugins
-    from bioforge.prompts import Definition
+    from bioforge.recipes.template import Definition
 
 
 @dataclass(frozen=True, slots=True)
@@ -147,7 +147,7 @@ def jsonl(
 def _by_recipe(config: ProjectConfig | None, name: str | None, flags: Flags, plugins: Plugins) -> Asking:
     from bioforge.cli.batch_rows import Asking
     from bioforge.project import OpenProject
-    from bioforge.recipes import prompt_notes
+    from bioforge.recipes.definition import prompt_notes
 
     if config is None:
         raise UsageError(
@@ -184,8 +184,8 @@ def _by_flags(flags: Flags) -> Asking:
     from bioforge.cli.batch_rows import Asking
     from bioforge.config.environment import Environment
     from bioforge.openai import wire
-    from bioforge.prompts import Prompts
-    from bioforge.recipes import PROMPT_OBJECTS_END
+    from bioforge.recipes.definition import PROMPT_OBJECTS_END
+    from bioforge.recipes.template import Prompts
 
     definition = _definition(flags, Environment.read(Path.cwd(), os.environ))
     notes = []
@@ -198,7 +198,7 @@ def _definition(flags: Flags, environment: Environment) -> Definition:
     """A recipe out of flags and environment; raises `UsageError` for what cannot be meant."""
     from bioforge.config.environment import PROMPT_IDS
     from bioforge.openai.wire import ENDPOINTS
-    from bioforge.prompts import Definition
+    from bioforge.recipes.template import Definition
 
     endpoint = flags.endpoint or ENDPOINTS[0]
     if endpoint not in ENDPOINTS:

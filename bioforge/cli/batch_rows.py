@@ -20,8 +20,8 @@ from bioforge.core.types import Artist, BadRow, Rendered, Request
 from bioforge.openai.batch_lines import line
 from bioforge.opening import read_by
 from bioforge.plugins.manager import Plugins
-from bioforge.prompts import Prompts, RenderError
 from bioforge.readers.sources import find, is_url
+from bioforge.recipes.template import Prompts, RenderError
 
 _FIT = re.compile("[A-Za-z0-9_-]{1,64}")
 

@@ -173,7 +173,7 @@ def _compare(
 def _rows(summaries: Sequence[Summary], variants: Sequence[str], spent: Mapping[str, float]) -> list[Row]:
     """Samples and money, which are known by sample, of each variant."""
     from bioforge.cli.compare_show import Row
-    from bioforge.variants import without_samples
+    from bioforge.recipes.variants import without_samples
 
     samples = Counter(map(without_samples, variants))
     totals: dict[str, float] = {}

@@ -9,7 +9,7 @@ from dataclasses import asdict, dataclass
 from bioforge.cli.show import count, table
 from bioforge.comparing import CONFIDENCE, Estimate, Share, Summary
 from bioforge.core.text import duration, money
-from bioforge.variants import parse
+from bioforge.recipes.variants import parse
 
 _HEADS = ("variant", "answers", "success", "chars", "tokens out", "cost", "in all", "latency", "p50", "p95")
 _MOST_DECIMALS = 4

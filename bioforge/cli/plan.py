@@ -147,8 +147,8 @@ def _what_if(store: Store, project: OpenProject, selection: Selection, column: s
     """The hypothetical: every target of the recipes whose templates read the column."""
     from bioforge.cli.show import count, named, table
     from bioforge.core.text import money
-    from bioforge.prompts import OWN_NAMES
     from bioforge.readers.rows import ColumnMap
+    from bioforge.recipes.template import OWN_NAMES
     from bioforge.store import artists, stale
 
     changed = ColumnMap.of(project.input_spec.options.get("columns", {})).made_of(column)
@@ -244,7 +244,7 @@ def why(
 def _used_columns(target: TargetStory) -> frozenset[str] | None:
     """The columns that the target's templates read, as they were planned, so that a change in others is not blamed; None
     for any."""
-    from bioforge.prompts import Definition, Prompts
+    from bioforge.recipes.template import Definition, Prompts
 
     wanted = target.wanted_definition
     upstream = wanted.get("needs", {})

@@ -155,7 +155,7 @@ def _misfit_lines(store: Store, plan: Plan, most: int = 5) -> Iterator[str]:
 
 def counted_words(priced: Sequence[Priced]) -> str:
     """How far the numbers of tokens can be trusted: what was counted, with what, and what else they rest on."""
-    from bioforge.tokens import ESTIMATED
+    from bioforge.recipes.tokens import ESTIMATED
 
     asked = [item for item in priced if item.group.requests]
     used = {item.counting for item in asked}

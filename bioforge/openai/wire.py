@@ -9,7 +9,7 @@ from typing import Any
 from bioforge.core.errors import ConfigError
 from bioforge.core.types import Answer, Failure, Rendered, Request, Usage
 from bioforge.openai.failures import readable
-from bioforge.schemas.asking import in_written_order
+from bioforge.recipes.schema.request import in_written_order
 
 Price = Callable[[str, Usage, str | None], float | None]
 """US dollars for a model's usage at a service tier; None where unknown."""

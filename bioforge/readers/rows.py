@@ -68,7 +68,7 @@ class RowTemplate:
     def compile(cls, column: str, text: str) -> RowTemplate:
         from jinja2 import TemplateSyntaxError, meta
 
-        from bioforge.prompts import environment
+        from bioforge.recipes.template import environment
 
         compiler = environment()
         try:

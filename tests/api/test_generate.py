@@ -14,7 +14,7 @@ from pydantic import create_model
 
 from bioforge.api import Client, Config, SchemaValidationError, TransportError, Usage
 from bioforge.openai.prices import price
-from bioforge.schemas import from_model
+from bioforge.recipes.schema import from_model
 from bioforge.simulator import Simulator, SimulatorOptions
 
 from .clients import Bio, Bodies, Mended, Never, configured

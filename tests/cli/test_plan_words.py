@@ -7,10 +7,10 @@ from projects import ProjectFolder
 
 from bioforge.cli.show import counted_words
 from bioforge.estimate import Priced
+from bioforge.recipes.tokens import ESTIMATED, Counting, Precision
 from bioforge.store import Store
 from bioforge.store.stale import StaleGroup
 from bioforge.store.statistics import Observed, note_counting
-from bioforge.tokens import ESTIMATED, Counting, Precision
 
 EXACT = Counting("o200k_base", Precision.EXACT)
 NEAR = Counting("o200k_base", Precision.NEAR)

@@ -16,7 +16,6 @@ from projects import invoke
 
 from bioforge.backends.batches.collecting import Account
 from bioforge.batching import Row
-from bioforge.checking import checked
 from bioforge.core.events import BatchChanged, Event, Failed, Launch, Started, StrayLine, Succeeded, Unusable
 from bioforge.core.interfaces import Outcome
 from bioforge.core.reasons import Decision
@@ -24,7 +23,8 @@ from bioforge.core.types import Answer, Artist, Batch, BatchState, Paid, Request
 from bioforge.openai import batch_lines
 from bioforge.openai.outcomes import interpret
 from bioforge.openai.prices import price
-from bioforge.schemas import from_document
+from bioforge.recipes.schema import from_document
+from bioforge.recipes.validate import checked
 from bioforge.store import Selection, Store, artists, batches, runs, targets
 from bioforge.store.export import records
 from bioforge.store.recorder import Recorder

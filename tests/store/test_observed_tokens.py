@@ -13,7 +13,8 @@ from bioforge.core.events import Launch, Started, Succeeded, Unusable
 from bioforge.core.reasons import UPSTREAM, Decision
 from bioforge.core.types import Answer, Artist, Failure, Request, Usage
 from bioforge.estimate import Estimator
-from bioforge.prompts import Definition
+from bioforge.recipes.template import Definition
+from bioforge.recipes.tokens import ESTIMATED, Counting, Precision
 from bioforge.store import Selection, Store, runs, targets
 from bioforge.store import artists as artists_store
 from bioforge.store.recorder import Recorder
@@ -30,7 +31,6 @@ from bioforge.store.statistics import (
     note_counting,
 )
 from bioforge.store.targets import Planned
-from bioforge.tokens import ESTIMATED, Counting, Precision
 
 ESTIMATE = 100
 """Tokens that are counted here for each request."""

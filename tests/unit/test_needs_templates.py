@@ -6,7 +6,7 @@ import pytest
 
 from bioforge.core.errors import TemplateError
 from bioforge.core.types import Artist
-from bioforge.prompts import Definition, Fields, Needed, Prompts, RenderError, artist_context, needed
+from bioforge.recipes.template import Definition, Fields, Needed, Prompts, RenderError, artist_context, needed
 
 DVORAK = Artist("7", "Antonín Dvořák", "composer", {"born": "1841"})
 FACTS = needed("some text", '{"born": 1841, "works": ["Rusalka", "Armida"], "place": {"name": "Nelahozeves"}}')

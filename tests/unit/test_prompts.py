@@ -6,7 +6,7 @@ import pytest
 
 from bioforge.core.errors import TemplateError
 from bioforge.core.types import Artist
-from bioforge.prompts import Definition, Prompts, RenderError, estimate_tokens
+from bioforge.recipes.template import Definition, Prompts, RenderError, estimate_tokens
 
 DVORAK = Artist("7", "Antonín Dvořák", "composer", {"born": "1841", "place of birth": "Nelahozeves"})
 

@@ -13,8 +13,8 @@ import pytest
 from pydantic import BaseModel
 
 from bioforge.core.errors import ConfigError
-from bioforge.schemas import Invalid, Schema, Valid, from_model, load_schema
-from bioforge.schemas.sources import reachable_source
+from bioforge.recipes.schema import Invalid, Schema, Valid, from_model, load_schema
+from bioforge.recipes.schema.sources import reachable_source
 
 BIO = {"type": "object", "properties": {"born": {"type": "integer"}}, "required": ["born"]}
 MODEL = """

@@ -11,11 +11,18 @@ from typing import Any
 import pytest
 import requests
 
-import bioforge.schemas
+import bioforge.recipes.schema
 from bioforge.core.hashing import canonical
 from bioforge.openai.wire import read_answer
-from bioforge.schemas import SchemaError, Valid, from_document, in_written_order, repair_instructions, response_format
-from bioforge.schemas.asking import PARAMETERS
+from bioforge.recipes.schema import (
+    SchemaError,
+    Valid,
+    from_document,
+    in_written_order,
+    repair_instructions,
+    response_format,
+)
+from bioforge.recipes.schema.request import PARAMETERS
 from bioforge.simulator import Simulator
 
 BIO = from_document(
@@ -103,7 +110,7 @@ def test_the_embedded_server_takes_it_and_answers_by_it(server: Simulator, endpo
 
 
 def test_every_public_name_is_there() -> None:
-    assert sorted(bioforge.schemas.__all__) == [
+    assert sorted(bioforge.recipes.schema.__all__) == [
         "Invalid",
         "PARAMETERS",
         "Schema",
@@ -117,10 +124,12 @@ def test_every_public_name_is_there() -> None:
         "repair_instructions",
         "response_format",
     ]
-    assert all(hasattr(importlib.import_module("bioforge.schemas"), name) for name in bioforge.schemas.__all__)
+    assert all(
+        hasattr(importlib.import_module("bioforge.recipes.schema"), name) for name in bioforge.recipes.schema.__all__
+    )
 
 
 def test_importing_it_loads_neither_pydantic_nor_jsonschema() -> None:
     heavy = "{'pydantic', 'jsonschema', 'referencing'}"
-    code = f"import sys, bioforge.schemas; assert not {heavy} & set(sys.modules)"
+    code = f"import sys, bioforge.recipes.schema; assert not {heavy} & set(sys.modules)"
     subprocess.run([sys.executable, "-c", code], check=True)

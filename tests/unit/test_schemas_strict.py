@@ -15,7 +15,7 @@ from pydantic import BaseModel, Field, RootModel
 
 from bioforge.core.errors import ConfigError
 from bioforge.core.hashing import canonical
-from bioforge.schemas import Schema, Valid, from_document, from_model
+from bioforge.recipes.schema import Schema, Valid, from_document, from_model
 from bioforge.simulator.schemas import generate
 from bioforge.simulator.strict import strict_problem
 

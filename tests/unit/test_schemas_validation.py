@@ -11,9 +11,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, field_validator, model_validator
 
-from bioforge.schemas import Invalid, Schema, SchemaError, Valid, from_document, from_model
-from bioforge.schemas.compiled import Compiler
-from bioforge.schemas.dialect import DIALECTS, FORMATS, validator_of
+from bioforge.recipes.schema import Invalid, Schema, SchemaError, Valid, from_document, from_model
+from bioforge.recipes.schema.compiled import Compiler
+from bioforge.recipes.schema.dialect import DIALECTS, FORMATS, validator_of
 
 WORK = {
     "type": "object",

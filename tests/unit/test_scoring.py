@@ -10,9 +10,9 @@ import pytest
 
 from bioforge.comparing import Measurement, State
 from bioforge.core.errors import UsageError
+from bioforge.recipes.variants import expand
 from bioforge.scoring import ByFunction, ByJudge, as_score, check_judge, imported, score_in
 from bioforge.store.variants import Judgement
-from bioforge.variants import expand
 
 
 def answered(artist: int, *variants: str) -> list[Measurement]:

@@ -8,8 +8,8 @@ import jinja2
 import pytest
 
 from bioforge.core.types import Artist
-from bioforge.prompts import Definition, Fields, Needed, Prompts, RenderError, artist_context, environment
-from bioforge.templating import renderer
+from bioforge.recipes.template import Definition, Fields, Needed, Prompts, RenderError, artist_context, environment
+from bioforge.recipes.template_compile import renderer
 
 VALUES: dict[str, Any] = {
     "text": "Björk & <co>",

@@ -15,8 +15,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from bioforge.prompts import estimate_tokens
-from bioforge.tokens import (
+from bioforge.recipes.template import estimate_tokens
+from bioforge.recipes.tokens import (
     CL100K,
     ESTIMATED,
     ESTIMATING,

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from bioforge.variants import Variant, as_needed, expand, matches, parse, without_samples
+from bioforge.recipes.variants import Variant, as_needed, expand, matches, parse, without_samples
 
 MATRIX = {"temperature": [0.2, 0.9], "model": ["luna", "terra"]}
 

@@ -6,9 +6,9 @@ https://platform.openai.com/docs/guides/structured-outputs#objects-have-limitati
 from __future__ import annotations
 
 from bioforge.core.errors import ConfigError
-from bioforge.schemas.parts import every
-from bioforge.schemas.strict import Node
-from bioforge.schemas.wording import Steps, shown
+from bioforge.recipes.schema.describe import Steps, shown
+from bioforge.recipes.schema.strict import Node
+from bioforge.recipes.schema.walk import every
 
 PROPERTIES = 5_000
 LEVELS = 10

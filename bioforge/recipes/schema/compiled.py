@@ -10,8 +10,8 @@ import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
-from bioforge.schemas.dialect import REFERENCE_STANDS_ALONE, Validator
-from bioforge.schemas.parts import target
+from bioforge.recipes.schema.dialect import REFERENCE_STANDS_ALONE, Validator
+from bioforge.recipes.schema.walk import target
 
 Test = Callable[[Any], bool]
 

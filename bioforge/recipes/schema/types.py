@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from bioforge.schemas.verdicts import Invalid, Valid
+from bioforge.recipes.schema.result import Invalid, Valid
 
 if TYPE_CHECKING:
     from pydantic import BaseModel

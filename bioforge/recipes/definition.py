@@ -11,9 +11,9 @@ from bioforge.config.templates import resolve
 from bioforge.config.validation import short
 from bioforge.core.errors import ConfigError, nearest
 from bioforge.core.hashing import definition_hash
-from bioforge.prompts import Definition, Prompts
-from bioforge.schemas import Schema, load_schema
-from bioforge.variants import Variant, expand
+from bioforge.recipes.schema import Schema, load_schema
+from bioforge.recipes.template import Definition, Prompts
+from bioforge.recipes.variants import Variant, expand
 
 PROMPT_OBJECTS_END = "2026-11-30"
 """The day on which OpenAI ends the prompts API and requests that name a prompt by its id."""

@@ -12,8 +12,9 @@ from dataclasses import dataclass
 from typing import Any
 
 from bioforge.core.errors import ConfigError
-from bioforge.schemas.definitions import Definitions
-from bioforge.schemas.vocabulary import (
+from bioforge.recipes.schema.definitions import Definitions
+from bioforge.recipes.schema.describe import Steps, alternatives, shown
+from bioforge.recipes.schema.keywords import (
     BODY,
     HEADS,
     IMPOSSIBLE,
@@ -24,7 +25,6 @@ from bioforge.schemas.vocabulary import (
     implied_kinds,
     kind_of,
 )
-from bioforge.schemas.wording import Steps, alternatives, shown
 
 Node = dict[str, Any]
 

@@ -7,8 +7,8 @@ from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 from bioforge.core.errors import ConfigError
-from bioforge.schemas.parts import target
-from bioforge.schemas.wording import Steps, quoted
+from bioforge.recipes.schema.describe import Steps, quoted
+from bioforge.recipes.schema.walk import target
 
 
 class Definitions:

@@ -18,7 +18,7 @@ from functools import cache, lru_cache
 from pathlib import Path
 from typing import Any
 
-from bioforge.prompts import estimate_tokens
+from bioforge.recipes.template import estimate_tokens
 
 Count = Callable[[str], int]
 

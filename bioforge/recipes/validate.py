@@ -7,7 +7,7 @@ from dataclasses import replace
 
 from bioforge.core.reasons import SCHEMA
 from bioforge.core.types import Answer, Failure
-from bioforge.schemas import Invalid, Schema, Valid
+from bioforge.recipes.schema import Invalid, Schema, Valid
 
 
 def checked(answer: Answer, schema: Schema) -> Answer:

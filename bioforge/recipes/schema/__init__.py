@@ -8,10 +8,16 @@ repair_instructions   the words that ask once more
 
 from __future__ import annotations
 
-from bioforge.schemas.asking import PARAMETERS, in_written_order, parameter, repair_instructions, response_format
-from bioforge.schemas.loading import from_document, from_model, load_schema
-from bioforge.schemas.schema import Schema
-from bioforge.schemas.verdicts import Invalid, SchemaError, Valid
+from bioforge.recipes.schema.load import from_document, from_model, load_schema
+from bioforge.recipes.schema.request import (
+    PARAMETERS,
+    in_written_order,
+    parameter,
+    repair_instructions,
+    response_format,
+)
+from bioforge.recipes.schema.result import Invalid, SchemaError, Valid
+from bioforge.recipes.schema.types import Schema
 
 __all__ = [
     "PARAMETERS",

@@ -8,10 +8,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from bioforge.core.errors import ConfigError
-from bioforge.schemas.nulls import Nulls
-from bioforge.schemas.text import NotJson, read_json
-from bioforge.schemas.verdicts import Invalid, SchemaError, Valid, invalid
-from bioforge.schemas.wording import Steps, found, one_line, shown
+from bioforge.recipes.schema.describe import Steps, found, one_line, shown
+from bioforge.recipes.schema.nulls import Nulls
+from bioforge.recipes.schema.result import Invalid, SchemaError, Valid, invalid
+from bioforge.recipes.schema.text import NotJson, read_json
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

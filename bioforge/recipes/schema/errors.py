@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any
 
-from bioforge.schemas.dialect import Fault
-from bioforge.schemas.verdicts import SchemaError
-from bioforge.schemas.wording import alternatives, found, one_line, quoted, shown
+from bioforge.recipes.schema.describe import alternatives, found, one_line, quoted, shown
+from bioforge.recipes.schema.dialect import Fault
+from bioforge.recipes.schema.result import SchemaError
 
 _MOST_VALUES = 10
 """Values of an enum that a message lists."""

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from typing import Any
 
-from bioforge.schemas.compiled import Compiler
-from bioforge.schemas.parts import target
-from bioforge.schemas.strict import Node, Properties, Strict
+from bioforge.recipes.schema.compiled import Compiler
+from bioforge.recipes.schema.strict import Node, Properties, Strict
+from bioforge.recipes.schema.walk import target
 
 
 class Nulls:

@@ -9,8 +9,8 @@ from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from bioforge.schemas.schema import Schema
-    from bioforge.schemas.verdicts import SchemaError
+    from bioforge.recipes.schema.result import SchemaError
+    from bioforge.recipes.schema.types import Schema
 
 PARAMETERS: Mapping[str, str] = {"/v1/responses": "text", "/v1/chat/completions": "response_format"}
 """The request parameter that has the schema, by endpoint. Other vendors' endpoints find it in `text`, and translate it."""

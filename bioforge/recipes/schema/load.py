@@ -11,16 +11,16 @@ from typing import TYPE_CHECKING, Any
 
 from bioforge.core.errors import ConfigError, nearest
 from bioforge.core.hashing import definition_hash
-from bioforge.schemas import limits
-from bioforge.schemas.compiled import Compiler
-from bioforge.schemas.dialect import NEWEST, check, validator_of
-from bioforge.schemas.documents import DocumentJudge, check_document, read_document
-from bioforge.schemas.importing import import_model, importable
-from bioforge.schemas.models import ModelJudge, json_schema
-from bioforge.schemas.nulls import Nulls
-from bioforge.schemas.schema import Schema
-from bioforge.schemas.sources import reachable_source
-from bioforge.schemas.strict import Strict, derive
+from bioforge.recipes.imports import import_model, importable
+from bioforge.recipes.schema import limits
+from bioforge.recipes.schema.compiled import Compiler
+from bioforge.recipes.schema.dialect import NEWEST, check, validator_of
+from bioforge.recipes.schema.documents import DocumentJudge, check_document, read_document
+from bioforge.recipes.schema.models import ModelJudge, json_schema
+from bioforge.recipes.schema.nulls import Nulls
+from bioforge.recipes.schema.sources import reachable_source
+from bioforge.recipes.schema.strict import Strict, derive
+from bioforge.recipes.schema.types import Schema
 
 if TYPE_CHECKING:
     from pydantic import BaseModel

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from bioforge.schemas.wording import Steps
+from bioforge.recipes.schema.describe import Steps
 
 BY_NAME = ("properties", "patternProperties", "$defs", "definitions", "dependentSchemas", "dependencies")
 IN_ORDER = ("allOf", "anyOf", "oneOf", "prefixItems", "items")

@@ -8,15 +8,15 @@ from pathlib import Path
 from typing import Any
 
 from bioforge.core.errors import ConfigError, nearest
-from bioforge.schemas.compiled import Compiler
-from bioforge.schemas.dialect import Validator
-from bioforge.schemas.faults import explained
-from bioforge.schemas.nulls import Nulls
-from bioforge.schemas.parts import every, target
-from bioforge.schemas.text import NotJson, read_json
-from bioforge.schemas.verdicts import Invalid, SchemaError, Valid, invalid
-from bioforge.schemas.vocabulary import KNOWN
-from bioforge.schemas.wording import quoted, shown
+from bioforge.recipes.schema.compiled import Compiler
+from bioforge.recipes.schema.describe import quoted, shown
+from bioforge.recipes.schema.dialect import Validator
+from bioforge.recipes.schema.errors import explained
+from bioforge.recipes.schema.keywords import KNOWN
+from bioforge.recipes.schema.nulls import Nulls
+from bioforge.recipes.schema.result import Invalid, SchemaError, Valid, invalid
+from bioforge.recipes.schema.text import NotJson, read_json
+from bioforge.recipes.schema.walk import every, target
 
 
 def read_document(path: Path, source: str) -> dict[str, Any]:

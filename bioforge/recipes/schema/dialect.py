@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Protocol
 
 from bioforge.core.errors import ConfigError, nearest
-from bioforge.schemas.wording import one_line, quoted, shown
+from bioforge.recipes.schema.describe import one_line, quoted, shown
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -15,10 +15,10 @@ from jinja2.sandbox import ImmutableSandboxedEnvironment
 
 from bioforge.core.errors import TemplateError, nearest
 from bioforge.core.types import PLAIN_DIALECT, Artist, Rendered
-from bioforge.templating import Render, renderer
+from bioforge.recipes.template_compile import Render, renderer
 
 if TYPE_CHECKING:
-    from bioforge.schemas import Schema
+    from bioforge.recipes.schema import Schema
 
 OWN_NAMES = ("artist_id", "artist_name", "artist_data")
 NEEDS = "needs"
@@ -86,7 +86,7 @@ class Definition:
         """The request parameters, with the schema where the endpoint wants it."""
         if self.schema is None:
             return self.parameters
-        from bioforge.schemas import parameter, response_format
+        from bioforge.recipes.schema import parameter, response_format
 
         name = parameter(self.endpoint)
         given = self.parameters.get(name)
