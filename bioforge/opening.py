@@ -20,7 +20,7 @@ from bioforge.core.interfaces import Backend, BackendContext
 from bioforge.core.types import PLAIN_DIALECT
 from bioforge.plugins.manager import Plugins
 from bioforge.plugins.validate import supervised
-from bioforge.readers.foreign import ReadBy
+from bioforge.readers.reader_plugin import ReadBy
 
 Result = TypeVar("Result")
 

@@ -60,7 +60,7 @@ from bioforge.core.interfaces import (
 from bioforge.core.types import Answer, Artist, BadRow, Batch, BatchState, Failure, Paid, Rendered, Request, Turn, Usage
 from bioforge.plugins.contract import API_VERSION
 from bioforge.plugins.hookspecs import hookimpl
-from bioforge.readers.foreign import artists, json_value
+from bioforge.readers.reader_plugin import artists, json_value
 from bioforge.readers.rows import RowError
 
 __all__ = [

@@ -20,7 +20,7 @@ from bioforge.orders import Order, Plan, Result, Watcher
 from bioforge.outputs import check_outputs, write_outputs
 from bioforge.planning import Planner
 from bioforge.plugins.manager import Plugins
-from bioforge.readers.foreign import ReadBy
+from bioforge.readers.reader_plugin import ReadBy
 from bioforge.recipes.definition import definitions, no_data_notes, prompt_notes
 from bioforge.recipes.template import Prompts
 from bioforge.refresh import InputSpec, Refreshed, refresh

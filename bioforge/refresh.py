@@ -15,7 +15,7 @@ from bioforge.core.progress import Counter, Tell, nobody
 from bioforge.core.text import counted
 from bioforge.core.types import Artist, BadRow
 from bioforge.planning import Planner
-from bioforge.readers.foreign import FindReader
+from bioforge.readers.reader_plugin import FindReader
 from bioforge.readers.sources import Signature, Source, find, is_url
 from bioforge.recipes.template import Prompts
 from bioforge.store import Store, artists
@@ -85,7 +85,7 @@ def read_input(store: Store, spec: InputSpec, find_reader: FindReader, tell: Tel
     found: list[Source]
     seen: dict[str, dict[str, Any]] = {}
     if is_url(spec.path):
-        from bioforge.readers.downloads import Validators, fetch, shown
+        from bioforge.readers.download import Validators, fetch, shown
 
         name = shown(spec.path)
         before = known.get(name) if same_reader else None

@@ -41,7 +41,7 @@ import bioforge.openai.client
 import bioforge.openai.plugin
 import bioforge.openai.prices
 import bioforge.project
-import bioforge.readers
+import bioforge.readers.readers
 import bioforge.report.logs
 import bioforge.writers
 from bioforge.cli.app import app

@@ -52,7 +52,7 @@ class Asking:
 def _rows(source: Source, plugins: Plugins) -> Iterator[Artist | BadRow]:
     with TemporaryDirectory() as cache:
         if is_url(source.path):
-            from bioforge.readers.downloads import fetch
+            from bioforge.readers.download import fetch
 
             found = [fetch(source.path, Path(cache)).source]
         else:

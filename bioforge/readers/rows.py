@@ -10,7 +10,7 @@ from typing import Any
 from bioforge.core.errors import InputError, nearest
 from bioforge.core.text import derived_id
 from bioforge.core.types import Artist, BadRow
-from bioforge.readers.decoding import encoding_name
+from bioforge.readers.csv_decode import encoding_name
 
 OWN_COLUMNS = ("artist_id", "artist_name", "artist_data")
 _SHOWN_COLUMNS = 20

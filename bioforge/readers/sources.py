@@ -146,7 +146,7 @@ def _opened(name: str, path: Path | None) -> Iterator[io.BufferedReader[Any]]:
 
 
 def is_url(path: str) -> bool:
-    """Whether `[input] path` has to be fetched (`bioforge.readers.downloads`) before there is a `Source`."""
+    """Whether `[input] path` has to be fetched (`bioforge.readers.download`) before there is a `Source`."""
     return path.lower().startswith(("http://", "https://"))
 
 
@@ -154,7 +154,7 @@ def find(path: str, root: Path) -> list[Source]:
     """The sources that `[input] path` means: a file, a glob (in sorted order), or `-` for standard input.
 
     Relative to `root`, the folder of the project file; `~` is the home folder. URLs are for
-    `bioforge.readers.downloads.fetch`. Nothing is read. Raises `InputError` where something is missing, empty or no file.
+    `bioforge.readers.download.fetch`. Nothing is read. Raises `InputError` where something is missing, empty or no file.
     """
     if is_url(path):
         raise ValueError(f"{path} has to be fetched first")

@@ -12,7 +12,7 @@ from bioforge.core.files import atomic_write
 from bioforge.core.interfaces import Record
 from bioforge.core.types import Artist, BadRow
 from bioforge.outputs import WriteWith
-from bioforge.readers.foreign import ReadBy
+from bioforge.readers.reader_plugin import ReadBy
 from bioforge.readers.sources import Source
 
 _OPTIONS = OptionsOf("bioforge.toml", lambda name: os.environ.get(name) or None)

@@ -17,7 +17,7 @@ import pytest
 from bioforge.core.errors import InputError
 from bioforge.core.types import Artist, BadRow
 from bioforge.plugin import RowError, artists, json_value
-from bioforge.readers.foreign import ReadBy
+from bioforge.readers.reader_plugin import ReadBy
 from bioforge.readers.sources import Source
 
 
