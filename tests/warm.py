@@ -43,7 +43,7 @@ import bioforge.openai.prices
 import bioforge.project
 import bioforge.readers.readers
 import bioforge.report.logs
-import bioforge.writers
+import bioforge.writers.writers
 from bioforge.cli.app import app
 
 __all__ = [

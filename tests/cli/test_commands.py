@@ -304,7 +304,11 @@ def test_plugins_lists_what_is_built_in(built: ProjectFolder) -> None:
     ran = built.run("plugins", env={"BIOFORGE_LOAD_PLUGINS": ""}).ok()
     lines = [line.split() for line in ran.out.splitlines()]
     assert lines[0] == ["plugin", "version", "api", "source", "provides"]
-    assert [line[0] for line in lines[1:]] == ["bioforge.readers.readers", "bioforge.writers", "bioforge.openai.plugin"]
+    assert [line[0] for line in lines[1:]] == [
+        "bioforge.readers.readers",
+        "bioforge.writers.writers",
+        "bioforge.openai.plugin",
+    ]
     found = json.loads(built.run("plugins", "--format", "json", env={"BIOFORGE_LOAD_PLUGINS": ""}).ok().out)
     assert found["problems"] == []
     assert found["plugins"][2]["provides"]["bioforge_backends"][:2] == ["threads", "async"]
