@@ -2,10 +2,17 @@
 
 Every name here stays what it is for as long as `API_VERSION` stays; what is not here may change at any time. A plugin's
 module says `BIOFORGE_API = 1`, and implements hooks of `bioforge.plugins.hookspecs` with `@hookimpl`. Backends of vendors find
-more in `bioforge.backends.vendor`, and tests in `bioforge.testing`.
+more in `bioforge.backends.base`, and tests in `bioforge.testing`.
 """
 
-from bioforge.batching import BatchService, CallError, FileBatchService, InlineBatchService, Row, Undecided
+from bioforge.backends.batch.service import (
+    BatchService,
+    CallError,
+    FileBatchService,
+    InlineBatchService,
+    Row,
+    Undecided,
+)
 from bioforge.config.options import (
     Options,
     ReaderOptions,

@@ -30,16 +30,16 @@ import structlog
 import truststore
 import typer.main
 
-import bioforge.backends.asynchronous
-import bioforge.backends.batches
+import bioforge.backends.asyncio
+import bioforge.backends.batch.driver
+import bioforge.backends.openai.batch
+import bioforge.backends.openai.client
+import bioforge.backends.openai.plugin
+import bioforge.backends.openai.prices
 import bioforge.backends.threads
 import bioforge.cli.run
 import bioforge.cli.state
 import bioforge.cli.watch
-import bioforge.openai.batch_service
-import bioforge.openai.client
-import bioforge.openai.plugin
-import bioforge.openai.prices
 import bioforge.project
 import bioforge.readers.readers
 import bioforge.report.logs

@@ -28,7 +28,7 @@ from bioforge.adopting.files import (
     readable,
 )
 from bioforge.adopting.result import Result, Why
-from bioforge.batching import Row
+from bioforge.backends.batch.service import Row
 from bioforge.core.events import Failed, Launch, Succeeded, Unusable
 from bioforge.core.interfaces import Backend, Member
 from bioforge.core.reasons import ANSWERED
@@ -46,7 +46,7 @@ Price = Callable[[str, Usage, str | None], float | None]
 
 
 class Format(Protocol):
-    """How a vendor's Batch API writes its files. Pure; the module `bioforge.openai.batch_lines` is one."""
+    """How a vendor's Batch API writes its files. Pure; the module `bioforge.backends.openai.batch_lines` is one."""
 
     def read_line(self, batch: Batch, line: bytes, price: Price | None) -> Row: ...
     def hash_of(self, custom_id: str) -> str | None: ...

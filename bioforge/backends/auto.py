@@ -10,8 +10,8 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 
-from bioforge.backends.batches import BatchDriver
-from bioforge.backends.choice import BATCH, FLEX, STANDARD
+from bioforge.backends.batch.driver import BatchDriver
+from bioforge.backends.strategy import BATCH, FLEX, STANDARD
 from bioforge.core.events import Event, Failed, Noticed, Stopped, Succeeded, Unusable
 from bioforge.core.interfaces import Limits, Work, at_once
 from bioforge.core.types import Paid, Request

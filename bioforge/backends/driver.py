@@ -11,12 +11,12 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from queue import Empty, SimpleQueue
 
-from bioforge.backends.turns import SHORT_TURNS
+from bioforge.backends.gil import SHORT_TURNS
+from bioforge.backends.scheduler.scheduler import Window
 from bioforge.core.events import Event, Launch, Started, Stopped
 from bioforge.core.interfaces import Outcome, Step, Work, at_once
 from bioforge.core.types import Request
 from bioforge.plugins.validate import broken, kept
-from bioforge.window import Window
 
 __all__ = ["Lanes", "broken", "drive"]
 

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
     import httpx2
 
-    from bioforge.batching import CallError
+    from bioforge.backends.batch.service import CallError
 
 CONNECT_SECONDS = 15.0
 """Longest time for a connection; the time for an answer is the project's `timeout`."""
@@ -254,6 +254,6 @@ def id_in(body: Mapping[str, Any], what: str) -> str:
 
 def malformed(words: str, content: bytes) -> CallError:
     """A success that cannot be read: whatever was asked for may have been done."""
-    from bioforge.batching import CallError
+    from bioforge.backends.batch.service import CallError
 
     return CallError(Outcome(failure=Failure("malformed", words), paid=Paid.MAYBE, retryable=True, body=content))

@@ -15,7 +15,7 @@ from bioforge.cli.edge import command, say
 from bioforge.core.errors import EXIT_OK, BioforgeError, UsageError
 
 if TYPE_CHECKING:
-    from bioforge.batching import CallError
+    from bioforge.backends.batch.service import CallError
     from bioforge.cli.batch_check import Checked
     from bioforge.cli.batch_provider import Jobs, Provider
     from bioforge.core.types import Batch
@@ -105,7 +105,7 @@ def _refuse_equal(jobs: Jobs, checked: Checked) -> None:
 
 def _created(opened: Provider, batch: Batch, metadata: dict[str, str], window: str) -> Batch:
     """The batch, created now or found as what a creation left whose end was lost."""
-    from bioforge.batching import CallError
+    from bioforge.backends.batch.service import CallError
 
     jobs = opened.jobs
     last: CallError | None = None
@@ -147,7 +147,7 @@ def _unclear(error: CallError) -> bool:
 
 def _found(jobs: Jobs, batch: Batch) -> Batch | None:
     """What an unclear creation left. Where even that cannot be told, nothing may be created again."""
-    from bioforge.batching import CallError
+    from bioforge.backends.batch.service import CallError
 
     try:
         return jobs.find(batch)
@@ -168,7 +168,7 @@ def _how_to_check(batch: Batch) -> str:
 
 def _tidy(jobs: Jobs, batch: Batch) -> None:
     """A file whose batch was refused is of no use."""
-    from bioforge.batching import CallError
+    from bioforge.backends.batch.service import CallError
 
     try:
         jobs.delete_file(batch.file_id or "")

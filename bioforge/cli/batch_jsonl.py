@@ -181,9 +181,9 @@ def _by_recipe(config: ProjectConfig | None, name: str | None, flags: Flags, plu
 
 
 def _by_flags(flags: Flags) -> Asking:
+    from bioforge.backends.openai import wire
     from bioforge.cli.batch_rows import Asking
     from bioforge.config.environment import Environment
-    from bioforge.openai import wire
     from bioforge.recipes.definition import PROMPT_OBJECTS_END
     from bioforge.recipes.template import Prompts
 
@@ -196,8 +196,8 @@ def _by_flags(flags: Flags) -> Asking:
 
 def _definition(flags: Flags, environment: Environment) -> Definition:
     """A recipe out of flags and environment; raises `UsageError` for what cannot be meant."""
+    from bioforge.backends.openai.wire import ENDPOINTS
     from bioforge.config.environment import PROMPT_IDS
-    from bioforge.openai.wire import ENDPOINTS
     from bioforge.recipes.template import Definition
 
     endpoint = flags.endpoint or ENDPOINTS[0]

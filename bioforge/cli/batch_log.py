@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 from bioforge.cli.edge import say
 
 if TYPE_CHECKING:
-    from bioforge.batching import CallError
+    from bioforge.backends.batch.service import CallError
 
 FOLDER = "logs"
 

@@ -17,7 +17,7 @@ from bioforge.cli.edge import say
 from bioforge.core.errors import BioforgeError, UsageError
 
 if TYPE_CHECKING:
-    from bioforge.batching import CallError, Row
+    from bioforge.backends.batch.service import CallError, Row
     from bioforge.config.loader import ProjectConfig
     from bioforge.core.interfaces import BackendContext
     from bioforge.core.types import Batch
@@ -89,7 +89,7 @@ def provider(file: Path | None, command: str, log: Path | None) -> Iterator[Prov
     Raises `UsageError` when there is no key; what goes wrong with a call is a `CallError` that nobody caught, shown
     as a failure of the API.
     """
-    from bioforge.batching import CallError
+    from bioforge.backends.batch.service import CallError
     from bioforge.cli.batch_log import OperationsLog
 
     config = project_config(file)
@@ -98,8 +98,8 @@ def provider(file: Path | None, command: str, log: Path | None) -> Iterator[Prov
             say(f"note: {line}")
     with provider_context(config) as context:
         # By name: the command line knows no vendor, and starts without its SDK.
-        service = import_module("bioforge.openai.batch_service").OpenAIBatches
-        price = import_module("bioforge.openai.prices").price
+        service = import_module("bioforge.backends.openai.batch").OpenAIBatches
+        price = import_module("bioforge.backends.openai.prices").price
         with closing(service(context, price, OperationsLog(log, command, (context.api_key,)))) as jobs:
             jobs.check()
             try:

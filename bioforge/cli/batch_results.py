@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from bioforge.batching import CallError
+from bioforge.backends.batch.service import CallError
 from bioforge.cli.batch_provider import Jobs
 from bioforge.cli.show import count
 from bioforge.core.text import money

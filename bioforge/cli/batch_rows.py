@@ -10,6 +10,7 @@ from os import environ
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
+from bioforge.backends.openai.batch_lines import line
 from bioforge.cli.show import count
 from bioforge.config.plugin_options import OptionsOf
 from bioforge.core.errors import InputError
@@ -17,7 +18,6 @@ from bioforge.core.events import Launch
 from bioforge.core.hashing import canonical
 from bioforge.core.text import slug
 from bioforge.core.types import Artist, BadRow, Rendered, Request
-from bioforge.openai.batch_lines import line
 from bioforge.opening import read_by
 from bioforge.plugins.manager import Plugins
 from bioforge.readers.sources import find, is_url

@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict
 from typing import Any
 
-from bioforge import batching
+from bioforge.backends.batch import service
 from bioforge.cli.show import ago, count, table, when
 from bioforge.core.text import money
 from bioforge.core.types import Batch, BatchState
@@ -23,7 +23,7 @@ def record(job: Mapping[str, Any], batch: Batch, cost_usd: float | None) -> dict
     return {
         "id": batch.batch_id,
         "status": batch.status,
-        "state": batching.status(batch),
+        "state": service.status(batch),
         "endpoint": batch.endpoint or None,
         "model": batch.model or None,
         "created_at": _whole(batch.submitted_at),

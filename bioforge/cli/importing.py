@@ -91,7 +91,7 @@ def _adopt(store: Store, project: OpenProject, files: AnswerFiles) -> Result:
     from shlex import join
 
     from bioforge.adopting import Adopter
-    from bioforge.openai import batch_lines
+    from bioforge.backends.openai import batch_lines
     from bioforge.store import Selection, runs
 
     words = join(["import", *files.names])

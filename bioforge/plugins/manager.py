@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
 GROUP = "bioforge"
 BUILT_IN_SOURCE = "built in"
-BUILT_IN = ("bioforge.readers.readers", "bioforge.writers.writers", "bioforge.openai.plugin")
+BUILT_IN = ("bioforge.readers.readers", "bioforge.writers.writers", "bioforge.backends.openai.plugin")
 
 
 @dataclass(frozen=True, slots=True)

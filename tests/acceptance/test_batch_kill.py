@@ -18,7 +18,7 @@ from batch_world import REQUESTS, BatchWorld, provider, walk, world
 from killing_proxy import KillingProxy, Moment
 from processes import KILLED, Child, Ran, wait_until
 
-from bioforge.backends.batches.filling import GROUP
+from bioforge.backends.batch.fill import GROUP
 
 Facts = list[tuple[Any, ...]]
 

@@ -13,8 +13,8 @@ import pytest
 from batch_world import REQUESTS, BatchWorld, provider, world
 from processes import KILLED, wait_until
 
+from bioforge.backends.openai.prices import price
 from bioforge.core.types import Usage
-from bioforge.openai.prices import price
 from bioforge.simulator import Simulator
 from bioforge.simulator.ledger import Charge
 

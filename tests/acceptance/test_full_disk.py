@@ -13,7 +13,7 @@ import pytest
 from projects import ProjectFolder
 
 from bioforge.aftermath import Aftermath
-from bioforge.backends.vendor import AsyncCallsBackend, ThreadCallsBackend
+from bioforge.backends.base import AsyncCallsBackend, ThreadCallsBackend
 from bioforge.core.errors import NoSpaceError
 from bioforge.core.events import Event
 from bioforge.core.interfaces import Work

@@ -31,7 +31,7 @@ from bioforge.api import (
     SimulatorConfig,
     TransportError,
 )
-from bioforge.backends.batches.options import BatchOptions
+from bioforge.backends.batch.options import BatchOptions
 from bioforge.simulator import Simulator, SimulatorOptions
 
 from .clients import configured, gathered, rows

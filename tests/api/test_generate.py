@@ -13,7 +13,7 @@ import pytest
 from pydantic import create_model
 
 from bioforge.api import Client, Config, SchemaValidationError, TransportError, Usage
-from bioforge.openai.prices import price
+from bioforge.backends.openai.prices import price
 from bioforge.recipes.schema import from_model
 from bioforge.simulator import Simulator, SimulatorOptions
 

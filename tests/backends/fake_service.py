@@ -15,8 +15,8 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from bioforge.backends.batches import BatchDriver, BatchOptions
-from bioforge.batching import CallError, Row, Undecided
+from bioforge.backends.batch.driver import BatchDriver, BatchOptions
+from bioforge.backends.batch.service import CallError, Row, Undecided
 from bioforge.core.events import (
     BatchChanged,
     BatchCollected,

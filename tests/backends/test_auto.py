@@ -13,10 +13,10 @@ from typing import Any
 import pytest
 
 from bioforge.backends.auto import FLEX_ATTEMPTS, AutoDriver
+from bioforge.backends.openai.plugin import AutoBackend
 from bioforge.core.events import Event, Failed, Launch, Noticed, Started, Stopped, Succeeded
 from bioforge.core.interfaces import Choice, RetryPolicy, Work
 from bioforge.core.types import Answer, BatchProblem, BatchState, Failure, Paid, Request
-from bioforge.openai.plugin import AutoBackend
 
 from . import bench
 from .fake_service import DROPPED, LOST, OUTAGE, POLL, USAGE, BatchBench, Clock, Course, World, requests

@@ -11,11 +11,10 @@ from pathlib import Path
 
 import pytest
 
-from bioforge.backends.batches import collecting
-from bioforge.backends.batches.beside import Beside
-from bioforge.backends.batches.collecting import Account
-from bioforge.backends.turns import TURN
-from bioforge.batching import Row
+from bioforge.backends.batch import collect
+from bioforge.backends.batch.collect import Account
+from bioforge.backends.batch.service import Row
+from bioforge.backends.gil import TURN, Beside
 from bioforge.core.events import Event, Launch, StrayLine, Succeeded
 from bioforge.core.interfaces import Member, at_once
 from bioforge.core.types import Answer, Batch, Request
@@ -124,7 +123,7 @@ class Everybody:
 
 @pytest.fixture
 def account(monkeypatch: pytest.MonkeyPatch) -> Account:
-    monkeypatch.setattr(collecting, "GROUP", 2)
+    monkeypatch.setattr(collect, "GROUP", 2)
     service = Lines()
     batch = Batch("b", "/v1/responses", "m", requests=5)
     return Account(batch, service, Everybody(service.seen), lambda launch, row: True, 0.0)
@@ -185,7 +184,7 @@ class TestLookingAhead:
 
 
 def test_only_results_are_recorded_beside_something(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(collecting, "GROUP", 2)
+    monkeypatch.setattr(collect, "GROUP", 2)
     world = World(requests(5))
     ways: dict[str, bool] = {}
 
@@ -201,7 +200,7 @@ def test_only_results_are_recorded_beside_something(monkeypatch: pytest.MonkeyPa
 
 
 def test_who_leaves_in_the_middle_leaves_nothing_behind(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(collecting, "GROUP", 2)
+    monkeypatch.setattr(collect, "GROUP", 2)
     world = World(requests(5))
     world.look = lambda group: [world.stop.raise_level() for event in group if isinstance(event, Succeeded)]
     world.run()

@@ -13,9 +13,10 @@ from random import Random
 
 import pytest
 
-from bioforge.backends.batches import BatchDriver, BatchOptions, filling
-from bioforge.backends.batches.collecting import GROUP as PAGE
-from bioforge.batching import Row
+from bioforge.backends.batch import fill
+from bioforge.backends.batch.collect import GROUP as PAGE
+from bioforge.backends.batch.driver import BatchDriver, BatchOptions
+from bioforge.backends.batch.service import Row
 from bioforge.core.events import (
     BatchChanged,
     Event,
@@ -87,7 +88,7 @@ class TestSteps:
         assert world.stopped is None
 
     def test_members_are_recorded_in_groups_and_sealed_when_they_are_all_there(self) -> None:
-        world = World(requests(filling.GROUP + 200))
+        world = World(requests(fill.GROUP + 200))
         world.run()
         assert world.story[:5] == [
             "b1 preparing",
@@ -525,7 +526,7 @@ class TestAdoption:
         assert place > 10, "fewer moments than there are calls"
 
     def test_one_that_dies_while_many_are_given_back_leaves_none_of_them_in_two_places(self) -> None:
-        size = filling.GROUP + 200
+        size = fill.GROUP + 200
         first = World(requests(size))
         first.service.limit = 10 * TOKENS * size
         first.service.others = first.service.limit
@@ -1024,7 +1025,7 @@ def _unseen(world: World, name: str) -> list[str]:
 class TestStopping:
     @pytest.mark.parametrize("word", ["b1 preparing", f"members of b1 × {filling.GROUP - 1}"])
     def test_before_it_is_sealed_everything_is_given_back(self, word: str) -> None:
-        world = _stopped_at(World(requests(filling.GROUP + 1)), word)
+        world = _stopped_at(World(requests(fill.GROUP + 1)), word)
         assert world.kind == "interrupted"
         assert world.service.calls("upload", "create", "find") == []
         assert world.book.count() == {"waiting": len(world.book.attempts)}
@@ -1646,7 +1647,7 @@ class TestMemory:
         assert (answered, [len(job.names) for job in service.jobs]) == (total, [20_000] * 2)
         del group
         assert _Counted.live <= 1
-        assert 0 < _Counted.most <= 4 * max(filling.GROUP, PAGE)
+        assert 0 < _Counted.most <= 4 * max(fill.GROUP, PAGE)
 
 
 class _Counted(Request):

@@ -13,11 +13,11 @@ from typing import Any
 import pytest
 from odd_server import OddServer
 
-from bioforge.batching import STATUSES, CallError, Row, status
+from bioforge.backends.batch.service import STATUSES, CallError, Row, status
+from bioforge.backends.openai.plugin import BatchBackend
 from bioforge.core.errors import ConfigError, UsageError
 from bioforge.core.interfaces import BackendContext
 from bioforge.core.types import Batch, BatchState, Paid, Request
-from bioforge.openai.plugin import BatchBackend
 from bioforge.simulator import Simulator, SimulatorOptions
 
 from .bench import requests

@@ -13,13 +13,13 @@ from typing import Any
 import pytest
 from odd_server import OddServer
 
-from bioforge.batching import CallError
+from bioforge.backends.batch.service import CallError
+from bioforge.backends.openai.batch import PAGE, OpenAIBatches
+from bioforge.backends.openai.prices import price
 from bioforge.core.errors import OutputError, UsageError
 from bioforge.core.events import Launch
 from bioforge.core.interfaces import BackendContext
 from bioforge.core.types import Batch, BatchState, Paid, Request
-from bioforge.openai.batch_service import PAGE, OpenAIBatches
-from bioforge.openai.prices import price
 from bioforge.simulator import Simulator, SimulatorOptions
 
 from .bench import requests

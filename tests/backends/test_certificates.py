@@ -8,9 +8,9 @@ from pathlib import Path
 import pytest
 from projects import ProjectFolder
 
+from bioforge.backends.openai.client import SyncSender
 from bioforge.backends.transport import trust
 from bioforge.core.interfaces import BackendContext
-from bioforge.openai.client import SyncSender
 
 
 @pytest.fixture

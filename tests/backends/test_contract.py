@@ -18,11 +18,11 @@ from typing import Any
 
 import pytest
 
+from bioforge.backends.openai.plugin import AsyncBackend, AutoBackend, BatchBackend, OpenAIBackend, ThreadsBackend
 from bioforge.core.errors import UsageError
 from bioforge.core.events import Failed, Started, Unusable
 from bioforge.core.interfaces import BackendContext, BackendFactory, Choice, Limits, RetryPolicy, Stop, Work
 from bioforge.core.types import Paid, Request
-from bioforge.openai.plugin import AsyncBackend, AutoBackend, BatchBackend, OpenAIBackend, ThreadsBackend
 from bioforge.simulator import Charge
 from bioforge.testing import BackendContract, SimulatorServer
 
@@ -161,11 +161,11 @@ class TestAutoByBatch(OpenAIContract):
 
 
 def test_what_a_sender_should_not_raise_fails_one_attempt_and_not_the_run() -> None:
-    from bioforge.backends.asynchronous import AsyncLanes
+    from bioforge.backends.asyncio import AsyncLanes
     from bioforge.backends.driver import drive
+    from bioforge.backends.scheduler.scheduler import Window
     from bioforge.backends.threads import ThreadLanes
     from bioforge.core.interfaces import Outcome
-    from bioforge.window import Window
 
     class Broken:
         def send(self, request: Request, client_request_id: str) -> Outcome:
@@ -194,9 +194,9 @@ def test_drivers_side_by_side_leave_the_interpreter_as_it_was() -> None:
     import sys
 
     from bioforge.backends.driver import drive
+    from bioforge.backends.scheduler.scheduler import Window
     from bioforge.backends.threads import ThreadLanes
     from bioforge.core.interfaces import Outcome
-    from bioforge.window import Window
 
     class Never:
         def send(self, request: Request, client_request_id: str) -> Outcome:

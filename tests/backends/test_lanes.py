@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from bioforge.backends.vendor import AsyncCallsBackend, CallsBackend, ThreadCallsBackend
+from bioforge.backends.base import AsyncCallsBackend, CallsBackend, ThreadCallsBackend
 from bioforge.core.events import Event, Failed, Started, Succeeded, Unusable
 from bioforge.core.interfaces import BackendContext, Limits, Outcome, RateLimits, RetryPolicy, Work
 from bioforge.core.types import Answer, Failure, Paid, Request, Usage

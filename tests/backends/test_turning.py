@@ -12,14 +12,14 @@ from typing import Any
 
 import pytest
 
-from bioforge.backends import turns
-from bioforge.backends.asynchronous import AsyncLanes
+from bioforge.backends import gil
+from bioforge.backends.asyncio import AsyncLanes
 from bioforge.backends.driver import Lanes, drive
+from bioforge.backends.openai.client import AsyncSender
+from bioforge.backends.scheduler.scheduler import Window
 from bioforge.core.events import Event, Launch, Started, Stopped, Succeeded
 from bioforge.core.interfaces import BackendContext, Limits, Outcome, RetryPolicy, Work, at_once
 from bioforge.core.types import Answer, Request
-from bioforge.openai.client import AsyncSender
-from bioforge.window import Window
 
 Send = Callable[[Request], Awaitable[Any]]
 
@@ -247,9 +247,9 @@ def test_nobody_goes_on_beside_a_step_however_often_it_is_interrupted(monkeypatc
             raise KeyboardInterrupt
         step.set_result(None)
 
-    monkeypatch.setattr(turns, "wait_for", waiting)
+    monkeypatch.setattr(gil, "wait_for", waiting)
     with pytest.raises(KeyboardInterrupt):
-        turns.wait_whatever_comes(step)
+        gil.wait_whatever_comes(step)
     assert step.done()
 
 

@@ -307,7 +307,7 @@ def test_plugins_lists_what_is_built_in(built: ProjectFolder) -> None:
     assert [line[0] for line in lines[1:]] == [
         "bioforge.readers.readers",
         "bioforge.writers.writers",
-        "bioforge.openai.plugin",
+        "bioforge.backends.openai.plugin",
     ]
     found = json.loads(built.run("plugins", "--format", "json", env={"BIOFORGE_LOAD_PLUGINS": ""}).ok().out)
     assert found["problems"] == []

@@ -17,8 +17,8 @@ from projects import ProjectFolder
 
 from bioforge.adopting import Adopter
 from bioforge.adopting.files import AnswerFiles, Line
+from bioforge.backends.openai import batch_lines
 from bioforge.cli.common import open_project
-from bioforge.openai import batch_lines
 from bioforge.simulator import Simulator, SimulatorOptions
 from bioforge.store import Selection, Store, runs
 

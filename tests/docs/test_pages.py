@@ -19,9 +19,9 @@ import pytest
 from processes import Child, script
 from projects import ProjectFolder, command_line
 
-from bioforge import batching
-from bioforge.backends.batches.options import BatchOptions
-from bioforge.backends.choice import TIERS, ChoiceOptions
+from bioforge.backends.batch import service
+from bioforge.backends.batch.options import BatchOptions
+from bioforge.backends.strategy import TIERS, ChoiceOptions
 from bioforge.cli import batch as batch_commands
 from bioforge.cli.app import EXAMPLES
 from bioforge.config.loader import tables
@@ -389,10 +389,17 @@ def test_every_reason_is_documented() -> None:
 
 def test_every_class_of_failure_is_documented() -> None:
     from bioforge.backends import transport
-    from bioforge.openai import failures, wire
+    from bioforge.backends.openai import errors as errors_backends
+    from bioforge.backends.openai import wire
 
     page = section(read("reasons.md"), "## Failures")
-    classes = {*failures._CLASSES.values(), *failures._HINTS, *wire._ENDED_EARLY.values(), "slow_down", "server_error"}
+    classes = {
+        *errors_backends._CLASSES.values(),
+        *errors_backends._HINTS,
+        *wire._ENDED_EARLY.values(),
+        "slow_down",
+        "server_error",
+    }
     classes |= {meaning.error_class for meaning in transport.MEANINGS.values()}
     classes |= classes_of_batches()
     for name in classes - {"unreadable"}:  # that is no request's class, but a line's
@@ -401,10 +408,10 @@ def test_every_class_of_failure_is_documented() -> None:
 
 def classes_of_batches() -> set[str]:
     """What the code that deals with batches calls failures."""
-    from bioforge.backends.batches import collecting
-    from bioforge.openai import batch_lines
+    from bioforge.backends.batch import collect
+    from bioforge.backends.openai import batch_lines
 
-    classes = {*batch_lines._CODES.values(), collecting._MISSING[0], *(name for name, _ in collecting._ABSENT.values())}
+    classes = {*batch_lines._CODES.values(), collect._MISSING[0], *(name for name, _ in collect._ABSENT.values())}
     places = (ROOT / "bioforge/backends/batches", ROOT / "bioforge/openai", ROOT / "bioforge/store")
     for path in (path for place in places for path in place.glob("*batch*.py" if place.name != "batches" else "*.py")):
         text = path.read_text("utf-8")
@@ -504,8 +511,6 @@ def test_every_way_of_auto_is_documented() -> None:
 
 
 def test_the_numbers_of_batches_are_those_of_the_code() -> None:
-    from bioforge.backends import choice
-    from bioforge.backends.batches import collecting
     from bioforge.cli.batch_check import MOST_BYTES, MOST_LINES
 
     page, options = " ".join(read("batches.md").split()), BatchOptions()
@@ -523,10 +528,10 @@ def test_every_command_by_hand_is_documented() -> None:
 
 def test_the_words_for_programs_are_those_of_the_code() -> None:
     text = section(read("batches.md"), "## For programs")
-    words = dict.fromkeys(batching.STATUSES.values())
+    words = dict.fromkeys(service.STATUSES.values())
     assert re.findall(r"`(\w+)`", text.partition("five words: ")[2])[: len(words)] == list(words)
     described = re.findall(r"`(\w+)`", "".join(re.findall(r"^\| (`.*?) \|", text, re.MULTILINE)))
-    known = {*dir(batching.Row)}
+    known = {*dir(service.Row)}
     assert set(described) <= known
     assert {"text", "data", "metadata", "error", "success", "transient", "retry_after"} <= set(described)
 

@@ -26,8 +26,8 @@ from backends.fake_service import (
 from hypothesis import given
 from hypothesis import strategies as st
 
-from bioforge.backends.batches import collecting, filling
-from bioforge.batching import Row
+from bioforge.backends.batch import collect, fill
+from bioforge.backends.batch.service import Row
 from bioforge.core.events import Event, Failed, Started, Succeeded, Unusable
 from bioforge.core.types import Batch, BatchState, Usage
 
@@ -191,7 +191,7 @@ def test_every_member_has_one_outcome_and_every_answer_is_kept(
     service.told = list(told)
     clock.step = 8.0
     # pages of two lines, so that a process can die in the middle of a file
-    with patch.object(collecting, "GROUP", 2), patch.object(filling, "GROUP", 3):
+    with patch.object(collect, "GROUP", 2), patch.object(fill, "GROUP", 3):
         world = World(asked, clock=clock, service=service, max_requests=most)
         events: list[Event] = []
         for process in processes:

@@ -14,10 +14,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from bioforge.backends.driver import Finished, Lanes, drive
+from bioforge.backends.scheduler.scheduler import Window
 from bioforge.core.events import Event, Failed, Launch, Started, Stopped, Succeeded, Unusable
 from bioforge.core.interfaces import Limits, Outcome, RetryPolicy, Stop, Work
 from bioforge.core.types import Answer, Failure, Paid, Request
-from bioforge.window import Window
 
 from .effort import examples
 

@@ -14,15 +14,15 @@ from hypothesis import strategies as st
 from odd_server import OddServer
 from projects import invoke
 
-from bioforge.backends.batches.collecting import Account
-from bioforge.batching import Row
+from bioforge.backends.batch.collect import Account
+from bioforge.backends.batch.service import Row
+from bioforge.backends.openai import batch_lines
+from bioforge.backends.openai.outcomes import interpret
+from bioforge.backends.openai.prices import price
 from bioforge.core.events import BatchChanged, Event, Failed, Launch, Started, StrayLine, Succeeded, Unusable
 from bioforge.core.interfaces import Outcome
 from bioforge.core.reasons import Decision
 from bioforge.core.types import Answer, Artist, Batch, BatchState, Paid, Request
-from bioforge.openai import batch_lines
-from bioforge.openai.outcomes import interpret
-from bioforge.openai.prices import price
 from bioforge.recipes.schema import from_document
 from bioforge.recipes.validate import checked
 from bioforge.store import Selection, Store, artists, batches, runs, targets

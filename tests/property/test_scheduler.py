@@ -12,12 +12,12 @@ from random import Random
 from hypothesis import given
 from hypothesis import strategies as st
 
+from bioforge.backends.scheduler.backoff import LONG
+from bioforge.backends.scheduler.scheduler import UNCOUNTED, Window
+from bioforge.backends.scheduler.token_bucket import BURST
 from bioforge.core.events import Event, Failed, Launch, Succeeded, Unusable
 from bioforge.core.interfaces import Limits, Outcome, RateLimits, RetryPolicy
 from bioforge.core.types import Answer, Failure, Paid, Request
-from bioforge.retry import LONG
-from bioforge.window import UNCOUNTED, Window
-from bioforge.window.buckets import BURST
 
 from .effort import examples
 

@@ -11,7 +11,7 @@ PAGE = Path(__file__).parents[2] / "docs" / "plugins.md"
 PINNED = {
     "bioforge.backends.driver": {"drive", "Lanes", "broken"},
     "bioforge.backends.threads": {"ThreadLanes"},
-    "bioforge.backends.asynchronous": {"AsyncLanes"},
+    "bioforge.backends.asyncio": {"AsyncLanes"},
     "bioforge.backends.transport": {
         "Endings",
         "is_loopback",
@@ -27,11 +27,11 @@ PINNED = {
         "KEEP_ALIVE_SECONDS",
         "PLACEHOLDER_KEY",
     },
-    "bioforge.backends.batches.options": {"BatchOptions"},
-    "bioforge.window": {"Window"},
-    "bioforge.openai.plugin": {"OpenAIBackend", "ThreadsBackend", "AsyncBackend", "BatchBackend"},
-    "bioforge.openai.client": {"SyncSender", "AsyncSender", "check_key"},
-    "bioforge.openai.prices": {"price"},
+    "bioforge.backends.batch.options": {"BatchOptions"},
+    "bioforge.backends.scheduler.scheduler": {"Window"},
+    "bioforge.backends.openai.plugin": {"OpenAIBackend", "ThreadsBackend", "AsyncBackend", "BatchBackend"},
+    "bioforge.backends.openai.client": {"SyncSender", "AsyncSender", "check_key"},
+    "bioforge.backends.openai.prices": {"price"},
 }
 
 

@@ -11,11 +11,11 @@ from dataclasses import replace
 from decimal import Decimal
 from typing import Any
 
+from bioforge.backends.openai.plugin import ThreadsBackend
 from bioforge.core.errors import UsageError
 from bioforge.core.events import Event, Failed, Started, Stopped, Succeeded, Unusable
 from bioforge.core.interfaces import Gauges, Limits, RetryPolicy, Stop, Work
 from bioforge.core.types import Answer, Failure, Paid, Usage
-from bioforge.openai.plugin import ThreadsBackend
 from bioforge.testing import BackendContract, serving
 
 serving.THREADS_END_WITHIN = 0.3

@@ -10,11 +10,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from bioforge.backends.openai.batch_lines import custom_id, enqueued_limit, hash_of, line, read_batch, read_line
+from bioforge.backends.openai.wire import CHAT, RESPONSES
 from bioforge.core.events import Launch
 from bioforge.core.hashing import canonical, request_hash
 from bioforge.core.types import Batch, BatchProblem, BatchState, Paid, Request, Usage
-from bioforge.openai.batch_lines import custom_id, enqueued_limit, hash_of, line, read_batch, read_line
-from bioforge.openai.wire import CHAT, RESPONSES
 
 BATCH = Batch(key="b-1", endpoint=RESPONSES, model="gpt-6-luna", state=BatchState.IN_PROGRESS, batch_id="batch_1")
 ANSWER = {

@@ -12,8 +12,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from bioforge.backends import choice
-from bioforge.backends.choice import ChoiceOptions, choose
+from bioforge.backends import strategy
+from bioforge.backends.strategy import ChoiceOptions, choose
 from bioforge.core.errors import ConfigError, UsageError
 from bioforge.core.interfaces import Choice, Job, Limits, Load
 
@@ -66,19 +66,19 @@ def chosen(job: Job, **options: object) -> Choice:
 
 
 def bought(choice: Choice) -> tuple[str, str | None, str | None]:
-    return choice.way, choice.tier, choice.then
+    return strategy.way, strategy.tier, strategy.then
 
 
 def notes(choice: Choice) -> dict[str, str]:
-    return {way.name: way.note for way in choice.ways}
+    return {way.name: way.note for way in strategy.ways}
 
 
 def costs(choice: Choice) -> dict[str, float | None]:
-    return {way.name: way.cost_usd for way in choice.ways}
+    return {way.name: way.cost_usd for way in strategy.ways}
 
 
 def seconds(choice: Choice) -> dict[str, float]:
-    return {way.name: way.seconds for way in choice.ways}
+    return {way.name: way.seconds for way in strategy.ways}
 
 
 class TestNothingToAsk:
@@ -621,7 +621,7 @@ class TestWhateverTheJob:
 
 class TestTheModule:
     def test_imports_nothing_but_values(self):
-        tree = ast.parse(Path(choice.__file__).read_text(encoding="utf-8"))
+        tree = ast.parse(Path(strategy.__file__).read_text(encoding="utf-8"))
         ours = {node.module for node in ast.walk(tree) if isinstance(node, ast.ImportFrom)}
         assert {name for name in ours if name and name.startswith("bioforge")} == {
             "bioforge.core.errors",

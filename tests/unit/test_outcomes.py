@@ -9,11 +9,11 @@ import httpx2
 import pytest
 from openai import InternalServerError, OpenAI
 
+from bioforge.backends.openai.client import call_headers
+from bioforge.backends.openai.outcomes import ENDINGS
 from bioforge.backends.transport import MEANINGS, meaning
 from bioforge.core.interfaces import BackendContext
 from bioforge.core.types import Paid
-from bioforge.openai.client import call_headers
-from bioforge.openai.outcomes import ENDINGS
 
 
 def errors_of(module: object, root: type[Exception]) -> list[type[Exception]]:

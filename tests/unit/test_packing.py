@@ -8,8 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from bioforge.backends.batches.options import BatchOptions
-from bioforge.backends.batches.packing import Parcel, Queue, enqueued
+from bioforge.backends.batch.options import BatchOptions
+from bioforge.backends.batch.packing import Parcel, Queue, enqueued
 from bioforge.core.errors import ConfigError
 from bioforge.core.types import ENDED, Batch, BatchState, Request
 

@@ -7,8 +7,8 @@ from random import Random
 import genai_prices
 import pytest
 
+from bioforge.backends.openai.prices import price
 from bioforge.core.types import Usage
-from bioforge.openai.prices import price
 
 MODELS = ("gpt-6-luna", "gpt-6.1-terra", "gpt-6-luna-2026-05-01", "gpt-5", "gpt-4o-mini", "gpt-3.5-turbo")
 

@@ -6,8 +6,8 @@ from random import Random
 
 import pytest
 
+from bioforge.backends.scheduler.backoff import Backoff
 from bioforge.core.interfaces import RetryPolicy
-from bioforge.retry import Backoff
 
 
 def test_ceilings_double_up_to_the_maximum() -> None:

@@ -12,8 +12,8 @@ import pytest
 import requests
 
 import bioforge.recipes.schema
+from bioforge.backends.openai.wire import read_answer
 from bioforge.core.hashing import canonical
-from bioforge.openai.wire import read_answer
 from bioforge.recipes.schema import (
     SchemaError,
     Valid,

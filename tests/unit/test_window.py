@@ -13,10 +13,10 @@ from typing import Any
 
 import pytest
 
+from bioforge.backends.scheduler.scheduler import Window
 from bioforge.core.events import Event, Failed, Launch, Noticed, Succeeded, Unusable
 from bioforge.core.interfaces import Limits, Outcome, RateLimits, RetryPolicy
 from bioforge.core.types import Answer, Failure, Paid, Request
-from bioforge.window import Window
 
 OK = Outcome(answer=Answer(b"{}", "A life."), paid=Paid.YES)
 UNUSABLE = Outcome(answer=Answer(b"{}", problem=Failure("truncated", "cut off")), paid=Paid.YES)

@@ -10,12 +10,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from bioforge.backends.openai.client import endpoint_url
+from bioforge.backends.openai.errors import parse_duration, read_failure, read_rate_limits, read_retry_after
+from bioforge.backends.openai.outcomes import interpret
+from bioforge.backends.openai.wire import CHAT, RESPONSES, body, read_answer
 from bioforge.core.errors import ConfigError
 from bioforge.core.types import Paid, Rendered, Request, Usage
-from bioforge.openai.client import endpoint_url
-from bioforge.openai.failures import parse_duration, read_failure, read_rate_limits, read_retry_after
-from bioforge.openai.outcomes import interpret
-from bioforge.openai.wire import CHAT, RESPONSES, body, read_answer
 
 
 def rendered(**changes: Any) -> Rendered:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from pydantic import Field
 
-from bioforge.backends.vendor import AsyncCallsBackend, BatchesBackend, VendorBackend
+from bioforge.backends.base import AsyncCallsBackend, BatchesBackend, VendorBackend
 from bioforge.plugin import (
     AsyncSender,
     BackendContext,
@@ -91,7 +91,7 @@ class AnthropicBatchBackend(AnthropicVendor, BatchesBackend):
 
     def __init__(self, context: BackendContext) -> None:
         super().__init__(context)
-        from bioforge.backends.batches.options import BatchOptions
+        from bioforge.backends.batch.options import BatchOptions
 
         given = context.options
         options = given if isinstance(given, AnthropicBatchOptions) else AnthropicBatchOptions.model_validate(given)

@@ -12,7 +12,7 @@ from collections.abc import Generator, Iterable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
-from bioforge.batching import Row, Undecided
+from bioforge.backends.batch.service import Row, Undecided
 from bioforge.plugin import Batch, BatchState, Failure, Launch, Paid
 from bioforge_anthropic.failures import failure_of, is_transient, read_moment, stops_run
 from bioforge_anthropic.prices import BATCH

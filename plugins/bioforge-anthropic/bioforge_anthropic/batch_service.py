@@ -15,6 +15,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
+from bioforge.backends.batch.service import CallError, Row, Undecided
 from bioforge.backends.transport import (
     PLACEHOLDER_KEY,
     id_in,
@@ -24,7 +25,6 @@ from bioforge.backends.transport import (
     trust,
     without_key,
 )
-from bioforge.batching import CallError, Row, Undecided
 from bioforge.plugin import (
     BackendContext,
     Batch,

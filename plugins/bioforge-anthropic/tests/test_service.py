@@ -16,7 +16,7 @@ from bioforge_anthropic.client import call_headers, endpoint_url
 from server import AnthropicServer
 from test_contract import LimitedBatches
 
-from bioforge.batching import CallError, InlineBatchService, Undecided
+from bioforge.backends.batch.service import CallError, InlineBatchService, Undecided
 from bioforge.core.hashing import canonical, request_hash
 from bioforge.plugin import BackendContext, Batch, BatchState, OutputError, Paid, Rendered, Request
 

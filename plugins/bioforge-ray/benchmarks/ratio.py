@@ -73,9 +73,9 @@ ANSWER = json.dumps(
 INSTANT = '''
 """A backend that sends nothing: what is left of a run is the engine."""
 from bioforge.backends.driver import Lanes
-from bioforge.openai.outcomes import interpret
-from bioforge.openai.plugin import AsyncBackend
-from bioforge.openai.prices import price
+from bioforge.backends.openai.outcomes import interpret
+from bioforge.backends.openai.plugin import AsyncBackend
+from bioforge.backends.openai.prices import price
 from bioforge.plugin import Request, hookimpl
 
 BIOFORGE_API = 1

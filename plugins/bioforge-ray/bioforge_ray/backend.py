@@ -8,7 +8,7 @@ from contextlib import closing
 from dataclasses import replace
 from typing import TYPE_CHECKING, cast
 
-from bioforge.openai.plugin import OpenAIBackend
+from bioforge.backends.openai.plugin import OpenAIBackend
 from bioforge.plugin import BackendContext, Event, Work
 from bioforge_ray.options import RayOptions
 
@@ -35,7 +35,7 @@ class RayBackend(OpenAIBackend):
     def check(self) -> None:
         if self.options.key_from == "worker":
             return  # each worker looks for it, and says so when there is none
-        from bioforge.openai.client import check_key
+        from bioforge.backends.openai.client import check_key
 
         for url in self._base_urls:
             check_key(replace(self.context, base_url=url))
@@ -44,7 +44,7 @@ class RayBackend(OpenAIBackend):
         import time
 
         from bioforge.backends.driver import drive
-        from bioforge.window import Window
+        from bioforge.backends.scheduler.scheduler import Window
         from bioforge_ray.lanes import RayLanes
 
         lanes = RayLanes(self.options, self.settings, work.limits.concurrency, work.stop)

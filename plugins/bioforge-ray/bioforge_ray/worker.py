@@ -96,8 +96,8 @@ class Worker:
         import aiohttp  # noqa: F401
         import openai  # noqa: F401
 
-        from bioforge.openai.client import AsyncSender as OpenAISender
-        from bioforge.openai.prices import price
+        from bioforge.backends.openai.client import AsyncSender as OpenAISender
+        from bioforge.backends.openai.prices import price
 
         self._senders = [OpenAISender(replace(context, base_url=url), price) for url in told.base_urls]
         self._servers = Servers(len(told.base_urls), told.number)

@@ -14,7 +14,7 @@ from bioforge_ray.options import RayOptions
 from bioforge_ray.worker import Worker
 from conftest import raylets, workers_below
 
-from bioforge.openai.plugin import AsyncBackend
+from bioforge.backends.openai.plugin import AsyncBackend
 from bioforge.plugin import BackendContext, BackendFactory, Limits, UsageError, Work
 from bioforge.simulator import Simulator, SimulatorOptions
 from bioforge.testing import charged_by, wait_until

@@ -6,9 +6,9 @@ import json
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
+from bioforge.backends.openai.errors import readable
 from bioforge.core.errors import ConfigError
 from bioforge.core.types import Answer, Failure, Rendered, Request, Usage
-from bioforge.openai.failures import readable
 from bioforge.recipes.schema.request import in_written_order
 
 Price = Callable[[str, Usage, str | None], float | None]

@@ -16,7 +16,7 @@ from operator import add, attrgetter
 from pathlib import Path
 from typing import BinaryIO
 
-from bioforge.batching import BatchService, Row
+from bioforge.backends.batch.service import BatchService, Row
 from bioforge.core.events import Event, Failed, Launch, StrayLine, Succeeded, Unusable
 from bioforge.core.interfaces import Members
 from bioforge.core.types import Batch, BatchProblem, BatchState, Failure, Paid, Usage

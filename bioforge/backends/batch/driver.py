@@ -21,19 +21,19 @@ from random import Random
 from shutil import rmtree
 from tempfile import TemporaryDirectory
 
-from bioforge.backends.batches.beside import Beside
-from bioforge.backends.batches.calls import Calls, Clock, Groups, Halted, Left
-from bioforge.backends.batches.collecting import Account, told
-from bioforge.backends.batches.filling import Filling
-from bioforge.backends.batches.options import BatchOptions
-from bioforge.backends.batches.packing import enqueued
-from bioforge.backends.batches.submitting import Doubt, Submitter, out_of_sight, undecided
-from bioforge.batching import BatchService, CallError, FileBatchService, Row
+from bioforge.backends.batch.calls import Calls, Clock, Groups, Halted, Left
+from bioforge.backends.batch.collect import Account, told
+from bioforge.backends.batch.fill import Filling
+from bioforge.backends.batch.options import BatchOptions
+from bioforge.backends.batch.packing import enqueued
+from bioforge.backends.batch.service import BatchService, CallError, FileBatchService, Row
+from bioforge.backends.batch.submit import Doubt, Submitter, out_of_sight, undecided
+from bioforge.backends.gil import Beside
+from bioforge.backends.scheduler.budget import Price
 from bioforge.core.events import BatchChanged, BatchCollected, Event, Failed, Launch, LimitLearned, Noticed, Stopped
 from bioforge.core.interfaces import Gauges, Work, at_once
 from bioforge.core.text import counted
 from bioforge.core.types import UNSUBMITTED, Batch, BatchState, Failure, Paid
-from bioforge.window.budget import Price
 
 __all__ = ["BatchDriver", "BatchOptions"]
 

@@ -13,6 +13,8 @@ from collections.abc import Mapping
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
+from bioforge.backends.openai.outcomes import ENDINGS, interpret
+from bioforge.backends.openai.wire import Price, sent
 from bioforge.backends.transport import (
     CONNECT_SECONDS,
     KEEP_ALIVE_SECONDS,
@@ -28,8 +30,6 @@ from bioforge.backends.transport import (
 from bioforge.core.errors import UsageError
 from bioforge.core.interfaces import BackendContext, Outcome
 from bioforge.core.types import Request
-from bioforge.openai.outcomes import ENDINGS, interpret
-from bioforge.openai.wire import Price, sent
 
 if TYPE_CHECKING:
     import socket

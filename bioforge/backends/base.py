@@ -16,11 +16,11 @@ from bioforge.core.interfaces import AsyncSender, Backend, Sender, Work
 from bioforge.core.types import Batch, Request, Usage
 
 if TYPE_CHECKING:
-    from bioforge.backends.batches import BatchDriver
-    from bioforge.backends.batches.library import Prepared
-    from bioforge.backends.batches.options import BatchOptions
+    from bioforge.backends.batch.driver import BatchDriver
+    from bioforge.backends.batch.options import BatchOptions
+    from bioforge.backends.batch.service import BatchService, Row
+    from bioforge.backends.batch.standalone import Prepared
     from bioforge.backends.driver import Lanes
-    from bioforge.batching import BatchService, Row
     from bioforge.core.events import Event
 
 
@@ -40,7 +40,7 @@ class CallsBackend(VendorBackend):
         import time
 
         from bioforge.backends.driver import drive
-        from bioforge.window import Window
+        from bioforge.backends.scheduler.scheduler import Window
 
         window = Window(work.limits, work.retry, self.most, time.monotonic())
         yield from drive(work, window, self.lanes(work.limits.concurrency))
@@ -67,7 +67,7 @@ class AsyncCallsBackend(CallsBackend):
     """One event loop for all calls: for hundreds in flight."""
 
     def lanes(self, concurrency: int) -> Lanes:
-        from bioforge.backends.asynchronous import AsyncLanes
+        from bioforge.backends.asyncio import AsyncLanes
 
         return AsyncLanes(self.open_sender)
 
@@ -103,17 +103,17 @@ class BatchesBackend(VendorBackend):
             yield driver.left_waiting()
 
     def driver(self, work: Work, *, requeue: bool = True) -> BatchDriver:
-        from bioforge.backends.batches import BatchDriver
+        from bioforge.backends.batch.driver import BatchDriver
 
         return BatchDriver(work, self.service, self.options, self.most, requeue=requeue)
 
     def prepare(self, requests: Iterable[Request], folder: Path) -> list[Prepared]:
-        from bioforge.backends.batches.library import prepare
+        from bioforge.backends.batch.standalone import prepare
 
         return prepare(requests, folder, self.service, self.options)
 
     def submit(self, prepared: Prepared) -> Batch:
-        from bioforge.backends.batches.library import submit
+        from bioforge.backends.batch.standalone import submit
 
         return submit(prepared, self.service)
 
@@ -121,6 +121,6 @@ class BatchesBackend(VendorBackend):
         return self.service.look(batch)
 
     def fetch(self, batch: Batch) -> Iterator[Row]:
-        from bioforge.backends.batches.library import fetch
+        from bioforge.backends.batch.standalone import fetch
 
         return fetch(batch, self.service)

@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import sys
 import threading
-from concurrent.futures import Future
+from collections.abc import Callable
+from concurrent.futures import Future, ThreadPoolExecutor
 from concurrent.futures import wait as wait_for
+
+from bioforge.core.interfaces import Step
 
 TURN = 0.0002
 """Seconds a thread may keep the interpreter while others wait. The storing thread lets go of it at every statement; at
@@ -48,3 +51,27 @@ def wait_whatever_comes(step: Future[None]) -> None:
             interrupted = error
     if interrupted is not None:
         raise interrupted
+
+
+class Beside:
+    """To be used for `Work.meanwhile`. `ahead` is done beside each step, as long as there is `more` of it to do."""
+
+    def __init__(self, ahead: Callable[[], None], more: Callable[[], bool]) -> None:
+        self._ahead = ahead
+        self._more = more
+        self._executor = ThreadPoolExecutor(1, "bioforge-recording")
+
+    def close(self) -> None:
+        self._executor.shutdown()
+
+    def __call__(self, step: Step) -> None:
+        if not self._more():
+            step()
+            return
+        with SHORT_TURNS:
+            stored = self._executor.submit(step)
+            try:
+                self._ahead()
+            finally:
+                wait_whatever_comes(stored)
+        stored.result()

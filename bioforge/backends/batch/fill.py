@@ -5,16 +5,16 @@ from __future__ import annotations
 from collections.abc import Callable, Collection, Iterator
 from dataclasses import replace
 
-from bioforge.backends.batches.calls import Clock, Groups, Left
-from bioforge.backends.batches.naming import naming, new_key
-from bioforge.backends.batches.options import BatchOptions
-from bioforge.backends.batches.packing import Parcel, Queue, enqueued, tokens_of
-from bioforge.batching import BatchService
+from bioforge.backends.batch.calls import Clock, Groups, Left
+from bioforge.backends.batch.names import naming, new_key
+from bioforge.backends.batch.options import BatchOptions
+from bioforge.backends.batch.packing import Parcel, Queue, enqueued, tokens_of
+from bioforge.backends.batch.service import BatchService
+from bioforge.backends.scheduler.budget import Budget, Price, Reservation
 from bioforge.core.events import BatchChanged, Event, Failed, Launch, Started, Stopped
 from bioforge.core.interfaces import Work
 from bioforge.core.text import money
 from bioforge.core.types import Batch, BatchState, Failure, Paid, Request
-from bioforge.window.budget import Budget, Price, Reservation
 
 GROUP = 3_000
 """Members that become durable together, at most; see `collecting.GROUP`."""

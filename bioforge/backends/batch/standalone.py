@@ -22,10 +22,17 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import IO
 
-from bioforge.backends.batches.naming import naming, new_key
-from bioforge.backends.batches.options import BatchOptions
-from bioforge.backends.batches.packing import Parcel
-from bioforge.batching import BatchService, CallError, FileBatchService, InlineBatchService, Row, Undecided
+from bioforge.backends.batch.names import naming, new_key
+from bioforge.backends.batch.options import BatchOptions
+from bioforge.backends.batch.packing import Parcel
+from bioforge.backends.batch.service import (
+    BatchService,
+    CallError,
+    FileBatchService,
+    InlineBatchService,
+    Row,
+    Undecided,
+)
 from bioforge.core.errors import OutputError
 from bioforge.core.events import Launch
 from bioforge.core.files import atomic_write

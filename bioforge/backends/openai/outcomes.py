@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import replace
 
+from bioforge.backends.openai.errors import read_failure, read_rate_limits, request_id_of
+from bioforge.backends.openai.wire import Price, read_answer
 from bioforge.backends.transport import Endings
 from bioforge.core.interfaces import Outcome
 from bioforge.core.types import Paid, Request
-from bioforge.openai.failures import read_failure, read_rate_limits, request_id_of
-from bioforge.openai.wire import Price, read_answer
 
 ENDINGS = Endings(read_failure, request_id_of)
 

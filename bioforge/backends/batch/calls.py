@@ -7,11 +7,11 @@ from concurrent.futures import ThreadPoolExecutor
 from queue import Empty, SimpleQueue
 from typing import TypeVar
 
-from bioforge.batching import CallError
+from bioforge.backends.batch.service import CallError
+from bioforge.backends.scheduler.backoff import Backoff
 from bioforge.core.events import Event, Noticed, Stopped
 from bioforge.core.interfaces import RetryPolicy, Stop
 from bioforge.core.types import Paid
-from bioforge.retry import Backoff
 
 Result = TypeVar("Result")
 Clock = Callable[[], float]

@@ -9,7 +9,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 
 from bioforge.backends.driver import Lanes, broken
-from bioforge.backends.turns import wait_whatever_comes
+from bioforge.backends.gil import wait_whatever_comes
 from bioforge.core.events import Launch
 from bioforge.core.interfaces import AsyncSender, Step
 

@@ -9,11 +9,11 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
-from bioforge.batching import Row
+from bioforge.backends.batch.service import Row
+from bioforge.backends.openai.errors import read_failure, readable
+from bioforge.backends.openai.wire import Price, read_answer, read_usage, sent
 from bioforge.core.events import Launch
 from bioforge.core.types import ENDED, Batch, BatchProblem, BatchState, Failure, Paid, Usage
-from bioforge.openai.failures import read_failure, readable
-from bioforge.openai.wire import Price, read_answer, read_usage, sent
 
 TIER = "batch"
 """The price tier of everything that is bought in a batch."""

@@ -8,15 +8,15 @@ from contextlib import closing
 from functools import cached_property
 from typing import TYPE_CHECKING
 
-from bioforge.backends.vendor import AsyncCallsBackend, BatchesBackend, ThreadCallsBackend, VendorBackend
+from bioforge.backends.base import AsyncCallsBackend, BatchesBackend, ThreadCallsBackend, VendorBackend
 from bioforge.core.interfaces import AsyncSender, BackendContext, BackendFactory, Choice, Job, Load, Sender, Work
 from bioforge.core.types import Rendered, Request, Usage
 from bioforge.plugins.hookspecs import hookimpl
 
 if TYPE_CHECKING:
+    from bioforge.backends.openai.batch import OpenAIBatches
+    from bioforge.backends.openai.wire import Price
     from bioforge.core.events import Event
-    from bioforge.openai.batch_service import OpenAIBatches
-    from bioforge.openai.wire import Price
 
 _TIER = re.compile(rb'"service_tier":\s*"(\w+)"')
 """In a canonical body. Quotes inside of texts are escaped there, so a text cannot be taken for it."""
@@ -26,7 +26,7 @@ class OpenAIBackend(VendorBackend):
     """What all ways have in common: bodies and prices."""
 
     def check(self) -> None:
-        from bioforge.openai.client import check_key
+        from bioforge.backends.openai.client import check_key
 
         check_key(self.context)
 
@@ -40,13 +40,13 @@ class OpenAIBackend(VendorBackend):
 
     @cached_property
     def _body(self) -> Callable[[Rendered], dict[str, object]]:
-        from bioforge.openai.wire import body
+        from bioforge.backends.openai.wire import body
 
         return body
 
     @cached_property
     def _price(self) -> Price:
-        from bioforge.openai.prices import price
+        from bioforge.backends.openai.prices import price
 
         return price
 
@@ -61,7 +61,7 @@ class ThreadsBackend(OpenAIBackend, ThreadCallsBackend):
     """One thread for each call in flight."""
 
     def open_sender(self, concurrency: int) -> Sender:
-        from bioforge.openai.client import SyncSender
+        from bioforge.backends.openai.client import SyncSender
 
         return SyncSender(self.context, concurrency, self.price)
 
@@ -70,7 +70,7 @@ class AsyncBackend(OpenAIBackend, AsyncCallsBackend):
     """One event loop for all calls: for hundreds in flight."""
 
     def open_sender(self) -> AsyncSender:
-        from bioforge.openai import client
+        from bioforge.backends.openai import client
 
         return client.AsyncSender(self.context, self.price)
 
@@ -80,13 +80,13 @@ class BatchBackend(OpenAIBackend, BatchesBackend):
 
     def __init__(self, context: BackendContext) -> None:
         super().__init__(context)
-        from bioforge.backends.batches.options import BatchOptions
+        from bioforge.backends.batch.options import BatchOptions
 
         self.options = BatchOptions.from_options(context.options)
 
     @cached_property
     def service(self) -> OpenAIBatches:
-        from bioforge.openai.batch_service import OpenAIBatches
+        from bioforge.backends.openai.batch import OpenAIBatches
 
         return OpenAIBatches(self.context, self.price)
 
@@ -106,14 +106,14 @@ class AutoBackend(OpenAIBackend):
         super().__init__(context)
         from dataclasses import replace
 
-        from bioforge.backends.choice import ChoiceOptions
+        from bioforge.backends.strategy import ChoiceOptions
 
         self.options = ChoiceOptions.from_options(context.options)
         self._batch = BatchBackend(replace(context, options=context.siblings.get("batch", {})))
         self._calls = AsyncBackend(context)
 
     def choose(self, job: Job) -> Choice | None:
-        from bioforge.backends.choice import choose
+        from bioforge.backends.strategy import choose
 
         return choose(job, self._price_of, self.options)
 

@@ -14,6 +14,12 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from bioforge.backends.batch.service import CallError, Row
+from bioforge.backends.openai import batch_lines
+from bioforge.backends.openai.batch_lines import read_batch
+from bioforge.backends.openai.client import check_key
+from bioforge.backends.openai.outcomes import ENDINGS
+from bioforge.backends.openai.wire import Price
 from bioforge.backends.transport import (
     PLACEHOLDER_KEY,
     id_in,
@@ -22,17 +28,11 @@ from bioforge.backends.transport import (
     trust,
     without_key,
 )
-from bioforge.batching import CallError, Row
 from bioforge.core.errors import OutputError
 from bioforge.core.events import Launch
 from bioforge.core.files import atomic_write
 from bioforge.core.interfaces import BackendContext, Outcome
 from bioforge.core.types import Batch, Failure, Paid, Request
-from bioforge.openai import batch_lines
-from bioforge.openai.batch_lines import read_batch
-from bioforge.openai.client import check_key
-from bioforge.openai.outcomes import ENDINGS
-from bioforge.openai.wire import Price
 
 if TYPE_CHECKING:
     import httpx2

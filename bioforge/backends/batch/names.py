@@ -6,7 +6,7 @@ import secrets
 import time
 from collections.abc import Callable
 
-from bioforge.batching import BatchService, FileBatchService, InlineBatchService
+from bioforge.backends.batch.service import BatchService, FileBatchService, InlineBatchService
 from bioforge.core.types import Request
 
 Name = Callable[[Request, int, str], str]

@@ -12,14 +12,14 @@ from dataclasses import dataclass
 from random import Random
 from typing import NamedTuple
 
+from bioforge.backends.scheduler.backoff import LONG, Backoff
+from bioforge.backends.scheduler.budget import Budget, Price, Reservation
+from bioforge.backends.scheduler.circuit_breaker import Breaker
+from bioforge.backends.scheduler.concurrency import Throttle
+from bioforge.backends.scheduler.token_bucket import Mark, Pace
 from bioforge.core.events import Event, Failed, Launch, Noticed, Stopped, Succeeded, Unusable
 from bioforge.core.interfaces import Gauges, Limits, Outcome, RetryPolicy
 from bioforge.core.types import Failure, Paid, Request
-from bioforge.retry import LONG, Backoff
-from bioforge.window.breaker import Breaker
-from bioforge.window.buckets import Mark, Pace
-from bioforge.window.budget import Budget, Price, Reservation
-from bioforge.window.throttle import Throttle
 
 UNCOUNTED = 5
 """In a storm of 429s an attempt says nothing about its request and does not count; but after this many times the

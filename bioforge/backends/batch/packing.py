@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 
-from bioforge.backends.batches.options import BatchOptions
+from bioforge.backends.batch.options import BatchOptions
 from bioforge.core.types import Batch, BatchState, Request
 
 SHRINK = 0.8

@@ -7,9 +7,9 @@ from collections.abc import Callable, Collection
 from dataclasses import replace
 from pathlib import Path
 
-from bioforge.backends.batches.calls import Calls, Clock, Groups, Halted, of_account, of_outage
-from bioforge.backends.batches.options import BatchOptions
-from bioforge.batching import BatchService, CallError, FileBatchService, InlineBatchService, Undecided
+from bioforge.backends.batch.calls import Calls, Clock, Groups, Halted, of_account, of_outage
+from bioforge.backends.batch.options import BatchOptions
+from bioforge.backends.batch.service import BatchService, CallError, FileBatchService, InlineBatchService, Undecided
 from bioforge.core.events import BatchChanged, Noticed, Stopped
 from bioforge.core.interfaces import Work
 from bioforge.core.types import UNSUBMITTED, Batch, BatchState, Paid
