@@ -9,7 +9,7 @@ from typing import TypeGuard
 from bioforge.core.events import Event, Failed, Launch, Stopped, Succeeded, Unusable
 from bioforge.core.interfaces import Stop
 from bioforge.core.text import counted
-from bioforge.planning import Planner
+from bioforge.planner.planner import Planner
 from bioforge.recipes.template import Prompts
 from bioforge.recipes.validate import checked
 from bioforge.requesting import Requests

@@ -11,9 +11,9 @@ from bioforge.core.errors import EXIT_FAILED, EXIT_INTERRUPTED, EXIT_OK, EXIT_ST
 from bioforge.core.events import Stopped
 from bioforge.core.interfaces import Choice, Gauges
 from bioforge.core.reasons import IN_BATCH
-from bioforge.estimate import Priced
 from bioforge.outputs import Written
-from bioforge.refresh import Refreshed
+from bioforge.planner.estimate import Priced
+from bioforge.planner.refresh import Refreshed
 from bioforge.store import Selection, Store, runs
 from bioforge.store.batches import Open
 from bioforge.store.recovery import Settled

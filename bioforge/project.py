@@ -14,16 +14,16 @@ from bioforge.core.events import Stopped
 from bioforge.core.gc_tuning import seldom_collected
 from bioforge.core.interfaces import Job, Stop, Work
 from bioforge.core.progress import Tell, nobody
-from bioforge.estimate import Estimator, batch_loads, loads, total
 from bioforge.opening import Backends, dialect_of, read_by
 from bioforge.orders import Order, Plan, Result, Watcher
 from bioforge.outputs import check_outputs, write_outputs
-from bioforge.planning import Planner
+from bioforge.planner.estimate import Estimator, batch_loads, loads, total
+from bioforge.planner.planner import Planner
+from bioforge.planner.refresh import InputSpec, Refreshed, refresh
 from bioforge.plugins.manager import Plugins
 from bioforge.readers.reader_plugin import ReadBy
 from bioforge.recipes.definition import definitions, no_data_notes, prompt_notes
 from bioforge.recipes.template import Prompts
-from bioforge.refresh import InputSpec, Refreshed, refresh
 from bioforge.requesting import Requests
 from bioforge.selecting import Names
 from bioforge.sending import Sending, freeze, no_usage_error_from_here

@@ -11,10 +11,10 @@ from bioforge.core.hashing import canonical
 from bioforge.core.interfaces import Backend
 from bioforge.core.reasons import FORCED
 from bioforge.core.types import Request
-from bioforge.estimate import Estimator, output_limit
-from bioforge.planning import Planner
+from bioforge.planner.estimate import Estimator, output_limit
+from bioforge.planner.planner import Planner
+from bioforge.planner.render import Outcome, Renderer, Wanted
 from bioforge.recipes.template import Prompts, RenderError
-from bioforge.rendering import Outcome, Renderer, Wanted
 from bioforge.store import Selection, Store, queue
 from bioforge.store.queue import Pending, Standing, Which
 from bioforge.store.targets import PlannedArtist

@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from itertools import islice
 from pathlib import Path
 
-from bioforge import engine, planfile
+from bioforge import engine
 from bioforge.aftermath import Aftermath
 from bioforge.config.loader import ProjectConfig
 from bioforge.core.errors import StateError, StoppedError, UsageError
@@ -18,6 +18,7 @@ from bioforge.core.interfaces import Backend, Limits, Work
 from bioforge.core.reasons import UPSTREAM
 from bioforge.core.types import Batch
 from bioforge.orders import Order, Plan, Watcher
+from bioforge.planner import plan_file
 from bioforge.requesting import Requests
 from bioforge.store import Selection, Store, batches, runs, targets
 
@@ -44,7 +45,7 @@ def freeze(store: Store, run: int, order: Order, project: str) -> Selection:
         runs.take_over_targets(store, order.run, run)
         selection = replace(selection, run=run)
     elif selection.plan is not None:
-        runs.set_targets(store, run, planfile.read(Path(selection.plan), store, project))
+        runs.set_targets(store, run, plan_file.read(Path(selection.plan), store, project))
         selection = replace(selection, plan=None, run=run)
     if selection.reasons or selection.limit is not None:
         chosen = targets.listed(store, selection, stale=not order.always_make, sendable=selection.limit is not None)

@@ -33,9 +33,9 @@ from bioforge.core.events import Failed, Launch, Succeeded, Unusable
 from bioforge.core.interfaces import Backend, Member
 from bioforge.core.reasons import ANSWERED
 from bioforge.core.types import Batch, Failure, Usage
+from bioforge.planner.render import Renderer
+from bioforge.planner.render import Wanted as Asked
 from bioforge.recipes.template import Prompts
-from bioforge.rendering import Renderer
-from bioforge.rendering import Wanted as Asked
 from bioforge.store import Store, batches, imports
 from bioforge.store.imports import Adoption, Known, Wanted
 from bioforge.store.recorder import Recorder

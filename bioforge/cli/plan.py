@@ -59,9 +59,9 @@ def plan(
     format: Annotated[str, typer.Option("--format", metavar="text|json", help="How to print it.")] = "text",
 ) -> int:
     """Show what a run would do: how many targets for which reason, and the price. Sends nothing."""
-    from bioforge import planfile
     from bioforge.cli.show import plan_lines
     from bioforge.core.progress import nobody
+    from bioforge.planner import plan_file
     from bioforge.store import Store
 
     check_format(format, ("text", "json"))
@@ -78,7 +78,7 @@ def plan(
             return _what_if(store, project, selection, what_if, format)
         if out is not None:
             try:
-                number = planfile.write(out, store, project.config.project.name, planned.selection, planned.cost_usd)
+                number = plan_file.write(out, store, project.config.project.name, planned.selection, planned.cost_usd)
             except OutputError as error:
                 raise OutputError(error.message, "name another file with --out") from None
             say(f"plan of {number:,} targets written to {out}; `bioforge run --plan {out}` does exactly this")

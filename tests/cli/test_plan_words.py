@@ -6,7 +6,7 @@ import pytest
 from projects import ProjectFolder
 
 from bioforge.cli.show import counted_words
-from bioforge.estimate import Priced
+from bioforge.planner.estimate import Priced
 from bioforge.recipes.tokens import ESTIMATED, Counting, Precision
 from bioforge.store import Store
 from bioforge.store.stale import StaleGroup

@@ -15,7 +15,6 @@ from backends.fake_service import DROPPED, LOST, OUTAGE, POLL, Clock, Course, Fa
 from filled_state import handed_out
 from sqlite_utils import Database
 
-from bioforge import planfile
 from bioforge.core.errors import PlanMismatch, UsageError
 from bioforge.core.events import (
     BatchChanged,
@@ -32,6 +31,7 @@ from bioforge.core.events import (
 from bioforge.core.interfaces import Member
 from bioforge.core.reasons import IN_BATCH, Decision, KnownRequest, KnownTarget, decide
 from bioforge.core.types import CLOSED, Answer, Artist, Batch, BatchProblem, BatchState, Failure, Paid, Request, Usage
+from bioforge.planner import plan_file
 from bioforge.store import Selection, Store, batches, maintenance, runs, stale, targets
 from bioforge.store import artists as artists_store
 from bioforge.store.ledger import average_seconds, ledger
@@ -705,12 +705,12 @@ class TestWhatIsInBatchIsNotAsked:
         self, store: Store, under_way: Submitted, tmp_path: Path
     ) -> None:
         path = tmp_path / "plan.jsonl"
-        assert planfile.write(path, store, "p", ALL, None) == 1
-        assert list(planfile.read(path, store, "p")) == [4]
+        assert plan_file.write(path, store, "p", ALL, None) == 1
+        assert list(plan_file.read(path, store, "p")) == [4]
         under_way.submit("n", 4)
         with pytest.raises(PlanMismatch, match="was new when it was planned and is in batch now"):
-            list(planfile.read(path, store, "p"))
-        assert planfile.write(path, store, "p", ALL, None) == 0
+            list(plan_file.read(path, store, "p"))
+        assert plan_file.write(path, store, "p", ALL, None) == 0
 
     def test_whatever_else_is_known_it_is_in_batch(self) -> None:
         request = KnownRequest(IN_BATCH, 7, "k")

@@ -12,7 +12,7 @@ import pytest
 from bioforge.core.events import Launch, Started, Succeeded, Unusable
 from bioforge.core.reasons import UPSTREAM, Decision
 from bioforge.core.types import Answer, Artist, Failure, Request, Usage
-from bioforge.estimate import Estimator
+from bioforge.planner.estimate import Estimator
 from bioforge.recipes.template import Definition
 from bioforge.recipes.tokens import ESTIMATED, Counting, Precision
 from bioforge.store import Selection, Store, runs, targets

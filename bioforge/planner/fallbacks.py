@@ -26,9 +26,9 @@ from bioforge.core.reasons import (
     KnownRequest,
 )
 from bioforge.core.types import Rendered, Turn
+from bioforge.planner.render import Wanted, wanted
 from bioforge.recipes.schema import Invalid, repair_instructions
 from bioforge.recipes.template import Prompts
-from bioforge.rendering import Wanted, wanted
 from bioforge.store import Store, queue, validations
 from bioforge.store.retries import FollowUp
 

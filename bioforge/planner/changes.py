@@ -29,9 +29,9 @@ from bioforge.core.reasons import (
     definition_changes,
     upstream_changes,
 )
-from bioforge.follow_ups import Known
+from bioforge.planner.fallbacks import Known
+from bioforge.planner.render import Wanted
 from bioforge.recipes.template import Prompts
-from bioforge.rendering import Wanted
 from bioforge.store import Store, planned, targets
 from bioforge.store.planned import Origin
 from bioforge.store.targets import Planned, PlannedArtist

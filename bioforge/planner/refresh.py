@@ -14,7 +14,7 @@ from bioforge.core.interfaces import Backend
 from bioforge.core.progress import Counter, Tell, nobody
 from bioforge.core.text import counted
 from bioforge.core.types import Artist, BadRow
-from bioforge.planning import Planner
+from bioforge.planner.planner import Planner
 from bioforge.readers.reader_plugin import FindReader
 from bioforge.readers.sources import Signature, Source, find, is_url
 from bioforge.recipes.template import Prompts

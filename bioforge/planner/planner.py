@@ -21,12 +21,12 @@ from bioforge.core.reasons import (
     blocked,
     decide,
 )
-from bioforge.follow_ups import Chains, Link
-from bioforge.keeping import Case, Keeper
-from bioforge.known import Counts, KnownRequests
+from bioforge.planner.changes import Case, Keeper
+from bioforge.planner.fallbacks import Chains, Link
+from bioforge.planner.render import Blocked, Outcome, Renderer, Wanted, form
+from bioforge.planner.request_states import Counts, KnownRequests
 from bioforge.recipes.template import OWN_NAMES, Prompts, RenderError
 from bioforge.recipes.tokens import counter_for
-from bioforge.rendering import Blocked, Outcome, Renderer, Wanted, form
 from bioforge.store import Store, dependencies, queue, retries, statistics, targets, validations
 from bioforge.store import artists as artists_store
 from bioforge.store import planned as planned_store
