@@ -40,7 +40,7 @@ import bioforge.backends.threads
 import bioforge.cli.run
 import bioforge.cli.state
 import bioforge.cli.watch
-import bioforge.project
+import bioforge.engine.project
 import bioforge.readers.readers
 import bioforge.report.logs
 import bioforge.writers.writers

@@ -39,7 +39,7 @@ from bioforge.core.interfaces import Stop
 from bioforge.core.types import Usage
 
 if TYPE_CHECKING:
-    from bioforge.orders import Plan, Result
+    from bioforge.engine.types import Plan, Result
 
 __all__ = [
     "Answer",
@@ -86,7 +86,7 @@ __all__ = [
 def __getattr__(name: str) -> object:
     """What a project's methods return, loaded when it is asked for: most programs only annotate with it."""
     if name in ("Plan", "Result"):
-        from bioforge import orders
+        from bioforge.engine import types
 
-        return getattr(orders, name)
+        return getattr(types, name)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

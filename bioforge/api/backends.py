@@ -51,7 +51,7 @@ class Backends:
     @property
     def dialect(self) -> str:
         """Whose answers may be shared: simulated ones must never pass for real ones."""
-        from bioforge.opening import dialect_of
+        from bioforge.engine.backends import dialect_of
 
         return dialect_of(self.asking, self.setting.config.backend, simulated=self.setting.simulated)
 
@@ -93,7 +93,7 @@ class Backends:
 
     def _make(self, base_url: str) -> Backend:
         from bioforge.config.plugin_options import OptionsOf
-        from bioforge.opening import NO_KEY, SIMULATED_POLLING, checked_backend
+        from bioforge.engine.backends import NO_KEY, SIMULATED_POLLING, checked_backend
 
         setting = self.setting
         name, provider = setting.config.backend, setting.config.provider

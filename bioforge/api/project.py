@@ -16,9 +16,9 @@ from bioforge.core.interfaces import Gauges, Record, Stop
 
 if TYPE_CHECKING:
     from bioforge.config.loader import ProjectConfig
-    from bioforge.orders import Plan, Result
-    from bioforge.project import OpenProject
-    from bioforge.selecting import Names
+    from bioforge.engine.project import OpenProject
+    from bioforge.engine.select import Names
+    from bioforge.engine.types import Plan, Result
     from bioforge.store import Selection, Store
 
 Words = str | Sequence[str]
@@ -48,7 +48,7 @@ class Project:
         the file. Raises `ConfigError` with every mistake of the file. What only `plan` and `run` need is made ready by the
         first of them: a backend that is missing keeps nobody from results."""
         from bioforge.config.loader import load, with_overrides
-        from bioforge.selecting import Names
+        from bioforge.engine.select import Names
 
         config = with_overrides(
             load(None if path is None else Path(path), os.environ),
@@ -100,7 +100,7 @@ class Project:
         `wait`: batches are submitted, and left. Raises `UsageError` and `StateError` before anything was sent,
         `StoppedError` afterwards.
         """
-        from bioforge.orders import Order
+        from bioforge.engine.types import Order
 
         order = Order(
             command="run",
@@ -117,8 +117,8 @@ class Project:
         return self._records(self._selection(recipe or (), select, None), failed)
 
     def _open(self) -> OpenProject:
+        from bioforge.engine.project import OpenProject
         from bioforge.plugins.manager import build_manager
-        from bioforge.project import OpenProject
 
         if self._opened is None:
             self._opened = OpenProject(self.config, build_manager(os.environ.get("BIOFORGE_LOAD_PLUGINS")))

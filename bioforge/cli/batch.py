@@ -200,7 +200,7 @@ def abandon(
     """Give up an open batch of the project that cannot be looked at any more. Its requests become maybe paid."""
     from bioforge.cli.show import count
     from bioforge.core.types import CLOSED
-    from bioforge.project import recover
+    from bioforge.engine.project import recover
     from bioforge.store import Store, batches
 
     config = load(file)

@@ -146,7 +146,7 @@ def jsonl(
 
 def _by_recipe(config: ProjectConfig | None, name: str | None, flags: Flags, plugins: Plugins) -> Asking:
     from bioforge.cli.batch_rows import Asking
-    from bioforge.project import OpenProject
+    from bioforge.engine.project import OpenProject
     from bioforge.recipes.definition import prompt_notes
 
     if config is None:

@@ -18,7 +18,7 @@ from bioforge.core.events import Launch
 from bioforge.core.hashing import canonical
 from bioforge.core.text import slug
 from bioforge.core.types import Artist, BadRow, Rendered, Request
-from bioforge.opening import read_by
+from bioforge.engine.backends import read_by
 from bioforge.plugins.manager import Plugins
 from bioforge.readers.sources import find, is_url
 from bioforge.recipes.template import Prompts, RenderError

@@ -13,9 +13,9 @@ from bioforge.cli.edge import say
 
 if TYPE_CHECKING:
     from bioforge.config.loader import ProjectConfig
+    from bioforge.engine.project import OpenProject
+    from bioforge.engine.select import Names
     from bioforge.plugins.manager import Plugins
-    from bioforge.project import OpenProject
-    from bioforge.selecting import Names
 
 FileOption = Annotated[
     Path | None,
@@ -58,7 +58,7 @@ def load(file: Path | None) -> ProjectConfig:
 def open_names(file: Path | None) -> Names:
     """What the project file names by itself: for whatever was answered already. Nothing that is wrong with a plugin, a
     schema or a template keeps anybody from that. Says what the environment overrides."""
-    from bioforge.selecting import Names
+    from bioforge.engine.select import Names
 
     config = load(file)
     _say_notes((*config.overrides, *config.notes))
@@ -85,7 +85,7 @@ def open_project(
 
 def made_ready(config: ProjectConfig) -> OpenProject:
     """With its backend and all that it asks. Raises `PluginError` where a plugin is missing or broken."""
-    from bioforge.project import OpenProject
+    from bioforge.engine.project import OpenProject
 
     project = OpenProject(config, load_plugins())
     project.tell = say

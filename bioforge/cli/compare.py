@@ -18,8 +18,8 @@ from bioforge.core.errors import EXIT_OK, UsageError, nearest
 if TYPE_CHECKING:
     from bioforge.cli.compare_show import Compared, Row
     from bioforge.comparing import Summary
+    from bioforge.engine.select import Names
     from bioforge.scoring import Scorer
-    from bioforge.selecting import Names
     from bioforge.store import Selection, Store
 
 

@@ -42,7 +42,7 @@ def export(
 
     from bioforge.config.plugin_options import options_of
     from bioforge.core.files import atomic_write
-    from bioforge.outputs import write_with, writer_name
+    from bioforge.engine.outputs import write_with, writer_name
     from bioforge.store import Store
     from bioforge.store.export import records
 
@@ -87,7 +87,7 @@ def export(
 def _options_of_output(config: ProjectConfig, name: str, output: Path | None) -> dict[str, object]:
     """The options of the project's `[[output]]` that writes the same place in the same form: an export to it is no other
     than that of a run."""
-    from bioforge.outputs import writer_name
+    from bioforge.engine.outputs import writer_name
 
     if output is None:
         return {}

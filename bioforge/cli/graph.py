@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from bioforge.cli.show import count, table
 
 if TYPE_CHECKING:
-    from bioforge.project import OpenProject
+    from bioforge.engine.project import OpenProject
     from bioforge.store import Store
 
 

@@ -14,9 +14,9 @@ from bioforge.cli.edge import command, say
 from bioforge.core.errors import EXIT_FAILED, EXIT_INTERRUPTED, StateError, UsageError
 
 if TYPE_CHECKING:
-    from bioforge.adopting.files import AnswerFiles
-    from bioforge.adopting.result import Examples, Result
-    from bioforge.project import OpenProject
+    from bioforge.engine.import_files import AnswerFiles
+    from bioforge.engine.import_result import Examples, Result
+    from bioforge.engine.project import OpenProject
     from bioforge.store import Store
 
 SHOWN = 5
@@ -56,9 +56,9 @@ def import_(
     format: Annotated[str, typer.Option("--format", metavar="text|json", help="How to print it.")] = "text",
 ) -> int:
     """Adopt answers from batch files or exports, so that nothing is bought again."""
-    from bioforge.adopting.files import AnswerFiles
     from bioforge.cli.show import reading_lines
-    from bioforge.project import recover
+    from bioforge.engine.import_files import AnswerFiles
+    from bioforge.engine.project import recover
     from bioforge.store import Store
     from bioforge.store.imports import rehearsal
 
@@ -90,8 +90,8 @@ def _adopt(store: Store, project: OpenProject, files: AnswerFiles) -> Result:
     """As a run of its own; one that adopts nothing leaves none."""
     from shlex import join
 
-    from bioforge.adopting import Adopter
     from bioforge.backends.openai import batch_lines
+    from bioforge.engine.import_answers import Adopter
     from bioforge.store import Selection, runs
 
     words = join(["import", *files.names])

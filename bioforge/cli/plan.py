@@ -25,8 +25,8 @@ from bioforge.core.errors import EXIT_FAILED, EXIT_OK, OutputError, TemplateErro
 
 if TYPE_CHECKING:
     from bioforge.core.reasons import Change
-    from bioforge.orders import Plan
-    from bioforge.project import OpenProject
+    from bioforge.engine.project import OpenProject
+    from bioforge.engine.types import Plan
     from bioforge.store import Selection, Store
     from bioforge.store.explain import TargetStory
 

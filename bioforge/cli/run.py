@@ -29,8 +29,8 @@ from bioforge.core.errors import EXIT_INTERRUPTED, EXIT_OK, UsageError
 if TYPE_CHECKING:
     from bioforge.cli.watch import RunWatcher
     from bioforge.core.interfaces import Stop
-    from bioforge.orders import Order, Result
-    from bioforge.project import OpenProject
+    from bioforge.engine.project import OpenProject
+    from bioforge.engine.types import Order, Result
     from bioforge.store.runs import Run
 
 BODY_COUNT = 5
@@ -96,7 +96,7 @@ def run(
     """Ask for what is new, changed or failed, keep every answer, and write the outputs."""
     from dataclasses import replace
 
-    from bioforge.orders import Order
+    from bioforge.engine.types import Order
 
     if plan is not None and (recipes or select or limit or always_make):
         raise UsageError("--plan takes no recipes, --select, --limit or -B", "a plan already says what to do")
@@ -138,7 +138,7 @@ def resume(
     log_file: LogFile = None,
 ) -> int:
     """Continue the run that was interrupted, with its selection."""
-    from bioforge.orders import Order
+    from bioforge.engine.types import Order
     from bioforge.store import Selection, Store, batches, runs
 
     seconds = parse_seconds(deadline)
@@ -192,7 +192,7 @@ def _budget_left(last: Run, spent: float, waiting: bool, given: float | None) ->
         raise UsageError(
             f"run {last.id} stopped at its budget of ${last.max_cost_usd:g}", "give this one a budget: --max-cost USD"
         )
-    from bioforge.sending import SMALLEST_BUDGET
+    from bioforge.engine.execute import SMALLEST_BUDGET
 
     return max(left, SMALLEST_BUDGET)
 

@@ -15,10 +15,10 @@ from bioforge.core.types import UNSUBMITTED
 
 if TYPE_CHECKING:
     from bioforge.core.interfaces import Choice
-    from bioforge.orders import Plan
+    from bioforge.engine.project import OpenProject
+    from bioforge.engine.types import Plan
     from bioforge.planner.estimate import Priced
     from bioforge.planner.refresh import Refreshed
-    from bioforge.project import OpenProject
     from bioforge.store import Selection, Store
 
 CUT = 100

@@ -16,7 +16,7 @@ from bioforge.core.errors import EXIT_FAILED, EXIT_INTERRUPTED, EXIT_OK, PluginE
 
 if TYPE_CHECKING:
     from bioforge.config.loader import ProjectConfig
-    from bioforge.project import OpenProject
+    from bioforge.engine.project import OpenProject
     from bioforge.store import Store
 
 Yes = Annotated[bool, typer.Option("-y", "--yes", help="Do not ask.")]
@@ -60,7 +60,7 @@ def accept(
 ) -> int:
     """Declare existing answers current for today's definition, without asking for them again (make's touch)."""
     from bioforge.cli.show import count
-    from bioforge.project import recover
+    from bioforge.engine.project import recover
     from bioforge.store import Store, maintenance
 
     names = open_names(file)
@@ -99,7 +99,7 @@ def forget(
     """Drop answers on purpose; says what they had cost. The next run asks for them again, and pays again."""
     from bioforge.cli.show import count
     from bioforge.core.text import money
-    from bioforge.project import recover
+    from bioforge.engine.project import recover
     from bioforge.store import Store, maintenance
 
     names = open_names(file)
@@ -134,7 +134,7 @@ def gc(
         return _repack(open_names(file).config, on=compress)
     from bioforge.cli.show import count
     from bioforge.core.text import money
-    from bioforge.project import recover
+    from bioforge.engine.project import recover
     from bioforge.store import Store, maintenance
 
     project = open_project(file)
@@ -163,7 +163,7 @@ def gc(
 
 def _repack(config: ProjectConfig, *, on: bool) -> int:
     from bioforge.cli.show import count
-    from bioforge.project import recover
+    from bioforge.engine.project import recover
     from bioforge.store import Store, compression
 
     path, word = config.state_path, "packed" if on else "unpacked"

@@ -15,8 +15,8 @@ from bioforge.core.reasons import IN_BATCH, SKIPPED
 from bioforge.report.tally import Closing, summary
 
 if TYPE_CHECKING:
-    from bioforge.orders import Order, Plan, Result
-    from bioforge.project import OpenProject
+    from bioforge.engine.project import OpenProject
+    from bioforge.engine.types import Order, Plan, Result
     from bioforge.report.reporter import Reporter
     from bioforge.store import Store, runs
     from bioforge.store.recovery import Settled

@@ -11,7 +11,7 @@ from bioforge.config.plugin_options import OptionsOf
 from bioforge.core.files import atomic_write
 from bioforge.core.interfaces import Record
 from bioforge.core.types import Artist, BadRow
-from bioforge.outputs import WriteWith
+from bioforge.engine.outputs import WriteWith
 from bioforge.readers.reader_plugin import ReadBy
 from bioforge.readers.sources import Source
 

@@ -12,11 +12,11 @@ from typing import Any
 import pytest
 from projects import ProjectFolder
 
-from bioforge.aftermath import Aftermath
 from bioforge.backends.base import AsyncCallsBackend, ThreadCallsBackend
 from bioforge.core.errors import NoSpaceError
 from bioforge.core.events import Event
 from bioforge.core.interfaces import Work
+from bioforge.engine.followup import Aftermath
 from bioforge.simulator import Simulator, SimulatorOptions
 from bioforge.store import Store
 from bioforge.store.recorder import Recorder

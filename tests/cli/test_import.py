@@ -15,10 +15,10 @@ from openai import OpenAI
 from processes import Ran
 from projects import ProjectFolder
 
-from bioforge.adopting import Adopter
-from bioforge.adopting.files import AnswerFiles, Line
 from bioforge.backends.openai import batch_lines
 from bioforge.cli.common import open_project
+from bioforge.engine.import_answers import Adopter
+from bioforge.engine.import_files import AnswerFiles, Line
 from bioforge.simulator import Simulator, SimulatorOptions
 from bioforge.store import Selection, Store, runs
 

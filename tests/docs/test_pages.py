@@ -306,7 +306,7 @@ def test_the_complete_example_has_every_key(example: str) -> None:
 
 def test_the_complete_example_is_a_project(project: ProjectFolder, example: str) -> None:
     from bioforge.config.loader import load
-    from bioforge.outputs import check_outputs
+    from bioforge.engine.outputs import check_outputs
     from bioforge.plugins.manager import build_manager
 
     project.write("bioforge.toml", example)

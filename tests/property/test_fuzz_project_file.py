@@ -16,10 +16,10 @@ from projects import invoke
 
 from bioforge.config.loader import load
 from bioforge.core.errors import BioforgeError
-from bioforge.opening import Backends
-from bioforge.outputs import check_outputs
+from bioforge.engine.backends import Backends
+from bioforge.engine.outputs import check_outputs
+from bioforge.engine.project import OpenProject
 from bioforge.plugins.manager import build_manager
-from bioforge.project import OpenProject
 
 from .effort import examples
 from .oddities import NOT_FINITE, mutated, trees

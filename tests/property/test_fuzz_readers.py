@@ -18,7 +18,7 @@ from projects import invoke
 from bioforge.config.plugin_options import OptionsOf
 from bioforge.core.errors import BioforgeError, InputError
 from bioforge.core.types import Artist, BadRow
-from bioforge.opening import read_by
+from bioforge.engine.backends import read_by
 from bioforge.plugins.manager import build_manager
 from bioforge.readers.sources import Source
 from bioforge.store import Store

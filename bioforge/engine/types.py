@@ -6,12 +6,12 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
 
-from bioforge import engine
 from bioforge.core.errors import EXIT_FAILED, EXIT_INTERRUPTED, EXIT_OK, EXIT_STOPPED, EXIT_USAGE
 from bioforge.core.events import Stopped
 from bioforge.core.interfaces import Choice, Gauges
 from bioforge.core.reasons import IN_BATCH
-from bioforge.outputs import Written
+from bioforge.engine import loop
+from bioforge.engine.outputs import Written
 from bioforge.planner.estimate import Priced
 from bioforge.planner.refresh import Refreshed
 from bioforge.store import Selection, Store, runs
@@ -20,7 +20,7 @@ from bioforge.store.recovery import Settled
 from bioforge.store.stale import StaleGroup
 
 
-class Watcher(engine.Watcher, Protocol):
+class Watcher(loop.Watcher, Protocol):
     """Told what a run is about to do, and then of every group of events; `grown`: there is more to do by so many
     requests (or less, where negative) than was said at the start."""
 

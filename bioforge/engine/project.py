@@ -6,7 +6,6 @@ from contextlib import nullcontext, suppress
 from dataclasses import replace
 from itertools import islice
 
-from bioforge.aftermath import Aftermath
 from bioforge.config.loader import ProjectConfig
 from bioforge.config.plugin_options import options_of
 from bioforge.core.errors import EXIT_INTERRUPTED, EXIT_STOPPED, InputError, PluginError, StateError, UsageError
@@ -14,9 +13,13 @@ from bioforge.core.events import Stopped
 from bioforge.core.gc_tuning import seldom_collected
 from bioforge.core.interfaces import Job, Stop, Work
 from bioforge.core.progress import Tell, nobody
-from bioforge.opening import Backends, dialect_of, read_by
-from bioforge.orders import Order, Plan, Result, Watcher
-from bioforge.outputs import check_outputs, write_outputs
+from bioforge.engine.backends import Backends, dialect_of, read_by
+from bioforge.engine.execute import Sending, freeze, no_usage_error_from_here
+from bioforge.engine.followup import Aftermath
+from bioforge.engine.outputs import check_outputs, write_outputs
+from bioforge.engine.requests import Requests
+from bioforge.engine.select import Names
+from bioforge.engine.types import Order, Plan, Result, Watcher
 from bioforge.planner.estimate import Estimator, batch_loads, loads, total
 from bioforge.planner.planner import Planner
 from bioforge.planner.refresh import InputSpec, Refreshed, refresh
@@ -24,9 +27,6 @@ from bioforge.plugins.manager import Plugins
 from bioforge.readers.reader_plugin import ReadBy
 from bioforge.recipes.definition import definitions, no_data_notes, prompt_notes
 from bioforge.recipes.template import Prompts
-from bioforge.requesting import Requests
-from bioforge.selecting import Names
-from bioforge.sending import Sending, freeze, no_usage_error_from_here
 from bioforge.store import Selection, Store, batches, compression, runs, stale, targets
 from bioforge.store import artists as artists_store
 from bioforge.store.ledger import average_cost, average_seconds

@@ -13,8 +13,13 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Protocol
 
-from bioforge.adopting.exported import Exported, read_record
-from bioforge.adopting.files import (
+from bioforge.backends.batch.service import Row
+from bioforge.core.events import Failed, Launch, Succeeded, Unusable
+from bioforge.core.interfaces import Backend, Member
+from bioforge.core.reasons import ANSWERED
+from bioforge.core.types import Batch, Failure, Usage
+from bioforge.engine.import_exports import Exported, read_record
+from bioforge.engine.import_files import (
     AnswerFiles,
     Kind,
     Line,
@@ -27,12 +32,7 @@ from bioforge.adopting.files import (
     parse,
     readable,
 )
-from bioforge.adopting.result import Result, Why
-from bioforge.backends.batch.service import Row
-from bioforge.core.events import Failed, Launch, Succeeded, Unusable
-from bioforge.core.interfaces import Backend, Member
-from bioforge.core.reasons import ANSWERED
-from bioforge.core.types import Batch, Failure, Usage
+from bioforge.engine.import_result import Result, Why
 from bioforge.planner.render import Renderer
 from bioforge.planner.render import Wanted as Asked
 from bioforge.recipes.template import Prompts

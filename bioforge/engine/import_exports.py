@@ -9,8 +9,8 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
-from bioforge.adopting.files import readable
 from bioforge.core.types import Answer, Failure, Usage
+from bioforge.engine.import_files import readable
 
 OF_ANSWERS = frozenset({"truncated", "content_filter", "incomplete", "refusal", "empty"})
 """Errors of answers, as opposed to errors instead of one."""

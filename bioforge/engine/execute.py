@@ -8,8 +8,6 @@ from dataclasses import dataclass, replace
 from itertools import islice
 from pathlib import Path
 
-from bioforge import engine
-from bioforge.aftermath import Aftermath
 from bioforge.config.loader import ProjectConfig
 from bioforge.core.errors import StateError, StoppedError, UsageError
 from bioforge.core.events import Stopped
@@ -17,9 +15,11 @@ from bioforge.core.gc_tuning import seldom_collected
 from bioforge.core.interfaces import Backend, Limits, Work
 from bioforge.core.reasons import UPSTREAM
 from bioforge.core.types import Batch
-from bioforge.orders import Order, Plan, Watcher
+from bioforge.engine import loop
+from bioforge.engine.followup import Aftermath
+from bioforge.engine.requests import Requests
+from bioforge.engine.types import Order, Plan, Watcher
 from bioforge.planner import plan_file
-from bioforge.requesting import Requests
 from bioforge.store import Selection, Store, batches, runs, targets
 
 SMALLEST_BUDGET = 1e-9
@@ -103,7 +103,7 @@ class Sending:
     def _build(self, name: str, work: Work) -> Stopped | None:
         provider = self.config.provider.base_url
         with seldom_collected():
-            return engine.build(
+            return loop.build(
                 self.store, self.run, self.backend(name), name, provider, work, self.watcher, self.aftermath
             )
 

@@ -9,10 +9,10 @@ from typing import TypeGuard
 from bioforge.core.events import Event, Failed, Launch, Stopped, Succeeded, Unusable
 from bioforge.core.interfaces import Stop
 from bioforge.core.text import counted
+from bioforge.engine.requests import Requests
 from bioforge.planner.planner import Planner
 from bioforge.recipes.template import Prompts
 from bioforge.recipes.validate import checked
-from bioforge.requesting import Requests
 
 FAILURES = "failures"
 

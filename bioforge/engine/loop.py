@@ -6,10 +6,10 @@ from collections.abc import Iterator, Sequence
 from contextlib import closing
 from typing import Protocol
 
-from bioforge.aftermath import FAILURES, Aftermath
 from bioforge.core.errors import NoSpaceError
 from bioforge.core.events import Event, Started, Stopped
 from bioforge.core.interfaces import Backend, Gauges, Work
+from bioforge.engine.followup import FAILURES, Aftermath
 from bioforge.store import Store
 from bioforge.store.recorder import Recorder
 
