@@ -17,7 +17,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any, Generic, TypeVar
 
 from bioforge.api import Answer, Client, Config, Item, Outcome, Progress
-from bioforge.api.many import error_class_of
+from bioforge.api.bulk import error_class_of
 from bioforge.core.errors import BadArgument
 
 Sample = TypeVar("Sample")

@@ -13,9 +13,9 @@ from typing import TYPE_CHECKING
 
 from bioforge.api.client import Client
 from bioforge.api.config import BatchConfig, Config, LimitsConfig, ProviderConfig, RetryConfig, SimulatorConfig
+from bioforge.api.functions import generate, generate_many, generate_many_sync, generate_sync
 from bioforge.api.project import Project
-from bioforge.api.results import Answer, Item, Options, Outcome, Progress
-from bioforge.api.shared import generate, generate_many, generate_many_sync, generate_sync
+from bioforge.api.types import Answer, Item, Options, Outcome, Progress
 from bioforge.core.errors import (
     AuthenticationError,
     BadArgument,

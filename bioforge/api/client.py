@@ -18,13 +18,13 @@ from typing import TYPE_CHECKING, Any, Self, TypeVar, Unpack, overload
 
 from pydantic import BaseModel
 
-from bioforge.api.asking import Asker, with_defaults
-from bioforge.api.backends import Backends
+from bioforge.api.backend import Backends
+from bioforge.api.bulk import ORDERS, Asking, Flow, Order, in_thread, on_loop
 from bioforge.api.config import Config, Setting
-from bioforge.api.desk import result_of
-from bioforge.api.engine import Engine
-from bioforge.api.many import ORDERS, Asking, Flow, Order, in_thread, on_loop
-from bioforge.api.results import Answer, Item, Options, Outcome, Progress
+from bioforge.api.deduplicate import result_of
+from bioforge.api.request import Asker, with_defaults
+from bioforge.api.types import Answer, Item, Options, Outcome, Progress
+from bioforge.api.worker import Engine
 from bioforge.core.errors import BadArgument, ConfigError, nearest
 
 if TYPE_CHECKING:

@@ -9,7 +9,7 @@ from pathlib import Path
 from time import monotonic
 from typing import TYPE_CHECKING, Self
 
-from bioforge.api.results import Progress
+from bioforge.api.types import Progress
 from bioforge.core.errors import BadArgument
 from bioforge.core.events import Event, Failed, Succeeded, Unusable
 from bioforge.core.interfaces import Gauges, Record, Stop

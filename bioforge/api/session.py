@@ -7,11 +7,11 @@ from contextlib import ExitStack
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from bioforge.api.asking import Asker
-from bioforge.api.backends import Backends
-from bioforge.api.desk import Desk
-from bioforge.api.judging import Arrival, Verdicts, as_recorded, failed
-from bioforge.api.telling import Teller, fail, log
+from bioforge.api.backend import Backends
+from bioforge.api.deduplicate import Desk
+from bioforge.api.notify import Teller, fail, log
+from bioforge.api.outcome import Arrival, Verdicts, as_recorded, failed
+from bioforge.api.request import Asker
 from bioforge.core.errors import PendingError, TransportError
 from bioforge.core.events import Event, Failed, Noticed, Stopped, Succeeded, Unusable
 from bioforge.core.interfaces import Backend, Stop, Work

@@ -15,8 +15,8 @@ from queue import Empty, SimpleQueue
 from types import TracebackType
 from typing import Self
 
-from bioforge.api.desk import Desk, Flight
-from bioforge.api.judging import Arrival
+from bioforge.api.deduplicate import Desk, Flight
+from bioforge.api.outcome import Arrival
 from bioforge.core.errors import EXIT_OK, EXIT_STOPPED, BioforgeError, StateError
 from bioforge.core.events import Stopped
 from bioforge.core.reasons import (

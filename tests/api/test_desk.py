@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 
 from bioforge.api import ClosedError
-from bioforge.api.asking import Question
-from bioforge.api.desk import LINGER, Call, Desk, Flight
+from bioforge.api.deduplicate import LINGER, Call, Desk, Flight
+from bioforge.api.request import Question
 from bioforge.core.types import Rendered, Request
 
 

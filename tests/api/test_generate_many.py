@@ -24,7 +24,7 @@ from bioforge.api import (
     RetryConfig,
     TransportError,
 )
-from bioforge.api.many import AHEAD
+from bioforge.api.bulk import AHEAD
 from bioforge.simulator import Simulator, SimulatorOptions
 
 from .clients import Bio, Bodies, configured, gathered

@@ -14,7 +14,7 @@ from projects import ProjectFolder
 from pydantic import BaseModel
 
 from bioforge import api, evaluation
-from bioforge.api.many import AHEAD
+from bioforge.api.bulk import AHEAD
 from bioforge.core import errors
 
 ROOT = Path(__file__).parent.parent.parent

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from pydantic import BaseModel
 
-from bioforge.api.results import Item
+from bioforge.api.types import Item
 from bioforge.core.errors import BadArgument, ConfigError
 from bioforge.core.hashing import canonical, request_hash
 from bioforge.core.interfaces import Backend
@@ -20,7 +20,7 @@ from bioforge.recipes.schema import Schema, from_document, from_model, load_sche
 from bioforge.recipes.schema.request import response_format
 
 if TYPE_CHECKING:
-    from bioforge.api.results import AnySchema
+    from bioforge.api.types import AnySchema
     from bioforge.recipes.schema import SchemaError
 
 GUESSED_OUTPUT = 300

@@ -25,10 +25,10 @@ from typing import TYPE_CHECKING, Any, TypeVar, Unpack, overload
 
 from pydantic import BaseModel
 
+from bioforge.api.bulk import Order
 from bioforge.api.client import Client
 from bioforge.api.config import Config
-from bioforge.api.many import Order
-from bioforge.api.results import Answer, Item, Options, Outcome, Progress
+from bioforge.api.types import Answer, Item, Options, Outcome, Progress
 
 if TYPE_CHECKING:
     from bioforge.recipes.schema import Schema

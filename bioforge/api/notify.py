@@ -7,10 +7,10 @@ from collections.abc import Callable, Sequence
 from copy import copy
 from dataclasses import replace
 
-from bioforge.api.asking import Asker
-from bioforge.api.desk import Call
-from bioforge.api.judging import Arrival, Mend, Verdicts, judge
-from bioforge.api.results import Answer
+from bioforge.api.deduplicate import Call
+from bioforge.api.outcome import Arrival, Mend, Verdicts, judge
+from bioforge.api.request import Asker
+from bioforge.api.types import Answer
 from bioforge.core.errors import BioforgeError, ClosedError, HaltedError
 
 MakeError = Callable[[], BioforgeError]

@@ -15,9 +15,9 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field, replace
 from typing import Any, TypeVar
 
-from bioforge.api.asking import Question
-from bioforge.api.judging import Paying
-from bioforge.api.results import Answer
+from bioforge.api.outcome import Paying
+from bioforge.api.request import Question
+from bioforge.api.types import Answer
 from bioforge.core.errors import BioforgeError, ClosedError
 from bioforge.core.types import Request
 

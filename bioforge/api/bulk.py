@@ -16,8 +16,8 @@ from functools import partial
 from queue import Empty, SimpleQueue
 from typing import Any, Literal, Protocol
 
-from bioforge.api.desk import HEARTBEAT
-from bioforge.api.results import Answer, Item, Outcome, Progress
+from bioforge.api.deduplicate import HEARTBEAT
+from bioforge.api.types import Answer, Item, Outcome, Progress
 from bioforge.core.errors import BioforgeError, GenerationError, HaltedError
 
 Order = Literal["input", "completed"]

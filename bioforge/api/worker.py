@@ -20,13 +20,13 @@ from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from bioforge.api.asking import Asker, Question
-from bioforge.api.backends import Backends
-from bioforge.api.desk import Call, Desk, Flight, result_of
-from bioforge.api.judging import Arrival, Verdicts, halted, no_answer, too_dear
-from bioforge.api.results import Answer
+from bioforge.api.backend import Backends
+from bioforge.api.deduplicate import Call, Desk, Flight, result_of
+from bioforge.api.notify import MakeError, Teller, error_of, fail
+from bioforge.api.outcome import Arrival, Verdicts, halted, no_answer, too_dear
+from bioforge.api.request import Asker, Question
 from bioforge.api.session import Meter, Session
-from bioforge.api.telling import MakeError, Teller, error_of, fail
+from bioforge.api.types import Answer
 from bioforge.core.errors import BioforgeError, ClosedError, ConfigError, Facts, PendingError, UsageError
 from bioforge.core.events import Stopped
 from bioforge.core.interfaces import Stop

@@ -6,8 +6,8 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Any
 
-from bioforge.api.asking import Question
-from bioforge.api.results import Answer
+from bioforge.api.request import Question
+from bioforge.api.types import Answer
 from bioforge.core.errors import (
     AuthenticationError,
     BudgetError,
