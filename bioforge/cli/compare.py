@@ -17,9 +17,9 @@ from bioforge.core.errors import EXIT_OK, UsageError, nearest
 
 if TYPE_CHECKING:
     from bioforge.cli.compare_show import Compared, Row
-    from bioforge.comparing import Summary
     from bioforge.engine.select import Names
-    from bioforge.scoring import Scorer
+    from bioforge.evaluation.compare import Summary
+    from bioforge.evaluation.scoring import Scorer
     from bioforge.store import Selection, Store
 
 
@@ -60,7 +60,7 @@ def compare(
 
     from bioforge.cli.compare_show import as_json, lines, warnings
     from bioforge.cli.show import unmatched_lines
-    from bioforge.comparing import SORTS
+    from bioforge.evaluation.compare import SORTS
     from bioforge.store import Store
     from bioforge.store.variants import one_moment
 
@@ -116,7 +116,7 @@ def _scorer(
     """What scores answers; `flag` where the project file does not say it. Raises `UsageError`."""
     from dataclasses import replace
 
-    from bioforge.scoring import ByFunction, ByJudge, check_judge, imported
+    from bioforge.evaluation.scoring import ByFunction, ByJudge, check_judge, imported
     from bioforge.store.export import records
     from bioforge.store.variants import judgements
 
@@ -142,7 +142,7 @@ def _compare(
     sort: str | None,
 ) -> Compared:
     from bioforge.cli.compare_show import Compared
-    from bioforge.comparing import Comparison, in_order
+    from bioforge.evaluation.compare import Comparison, in_order
     from bioforge.store.variants import measured, spent
 
     (name,) = selection.recipes

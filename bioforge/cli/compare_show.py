@@ -7,8 +7,8 @@ from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 
 from bioforge.cli.show import count, table
-from bioforge.comparing import CONFIDENCE, Estimate, Share, Summary
 from bioforge.core.text import duration, money
+from bioforge.evaluation.compare import CONFIDENCE, Estimate, Share, Summary
 from bioforge.recipes.variants import parse
 
 _HEADS = ("variant", "answers", "success", "chars", "tokens out", "cost", "in all", "latency", "p50", "p95")

@@ -9,8 +9,8 @@ from itertools import groupby
 from operator import attrgetter
 from typing import Any
 
-from bioforge.comparing import Measurement, State
 from bioforge.core.reasons import FAILED, REMOVED
+from bioforge.evaluation.compare import Measurement, State
 from bioforge.store.database import Store
 from bioforge.store.selection import Selection
 

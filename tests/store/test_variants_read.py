@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from filled_state import FilledState
 
-from bioforge.comparing import Measurement, State
+from bioforge.evaluation.compare import Measurement, State
 from bioforge.store import Selection, Store
 from bioforge.store.export import records
 from bioforge.store.variants import Judgement, judgements, measured, one_moment, spent

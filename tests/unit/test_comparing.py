@@ -9,7 +9,7 @@ from collections.abc import Iterable
 
 import pytest
 
-from bioforge.comparing import (
+from bioforge.evaluation.compare import (
     SORTS,
     Comparison,
     Estimate,

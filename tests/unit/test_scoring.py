@@ -8,10 +8,10 @@ from pathlib import Path
 
 import pytest
 
-from bioforge.comparing import Measurement, State
 from bioforge.core.errors import UsageError
+from bioforge.evaluation.compare import Measurement, State
+from bioforge.evaluation.scoring import ByFunction, ByJudge, as_score, check_judge, imported, score_in
 from bioforge.recipes.variants import expand
-from bioforge.scoring import ByFunction, ByJudge, as_score, check_judge, imported, score_in
 from bioforge.store.variants import Judgement
 
 

@@ -10,8 +10,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Protocol
 
-from bioforge.comparing import Mean, Measurement, State
 from bioforge.core.errors import ConfigError, UsageError, nearest
+from bioforge.evaluation.compare import Mean, Measurement, State
 from bioforge.recipes.variants import as_needed, parse
 from bioforge.store.variants import Judgement
 
