@@ -272,7 +272,7 @@ def walk(step: Callable[[int], bool], *, start: int = 1, stride: int = 1, abreas
 
 
 def _run_until(group: int, of: str, order: dict[str, Any]) -> int:
-    from bioforge.cli.common import open_project
+    from bioforge.cli.options import open_project
     from bioforge.core.interfaces import Stop
     from bioforge.engine.types import Order
 

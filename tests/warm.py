@@ -37,9 +37,9 @@ import bioforge.backends.openai.client
 import bioforge.backends.openai.plugin
 import bioforge.backends.openai.prices
 import bioforge.backends.threads
+import bioforge.cli.progress
 import bioforge.cli.run
-import bioforge.cli.state
-import bioforge.cli.watch
+import bioforge.cli.status
 import bioforge.engine.project
 import bioforge.readers.readers
 import bioforge.report.logs

@@ -1,1 +1,1 @@
-"""How requests are carried: one loop, and lanes of threads or coroutines. No vendor's words in here."""
+"""Send requests: threads, asyncio, batches, and the choice between them."""

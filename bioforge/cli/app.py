@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from bioforge import __version__
-from bioforge.cli.edge import Commands
+from bioforge.cli.errors import Commands
 
 app = typer.Typer(
     name="bioforge",
@@ -39,29 +39,30 @@ def _root(
 
 
 def _register() -> None:
-    from bioforge.cli import batch, compare, export, importing, plan, plugin, run, setup, state, upkeep
+    from bioforge.cli import compare, export, import_, init, maintain, plan, plugins, run, status
+    from bioforge.cli.batch import commands
 
     for name, function in (
-        ("init", setup.init),
+        ("init", init.init),
         ("run", run.run),
         ("resume", run.resume),
         ("plan", plan.plan),
         ("why", plan.why),
-        ("status", state.status),
+        ("status", status.status),
         ("export", export.export),
         ("compare", compare.compare),
-        ("audit", state.audit),
-        ("import", importing.import_),
-        ("accept", upkeep.accept),
-        ("forget", upkeep.forget),
-        ("gc", upkeep.gc),
-        ("simulate", setup.simulate),
-        ("plugins", setup.plugins),
-        ("install", plugin.install),
-        ("uninstall", plugin.uninstall),
+        ("audit", status.audit),
+        ("import", import_.import_),
+        ("accept", maintain.accept),
+        ("forget", maintain.forget),
+        ("gc", maintain.gc),
+        ("simulate", init.simulate),
+        ("plugins", init.plugins),
+        ("install", plugins.install),
+        ("uninstall", plugins.uninstall),
     ):
         app.command(name, epilog=_epilog(EXAMPLES[name]))(function)
-    app.add_typer(batch.group(_epilog), epilog=_epilog(EXAMPLES["batch"]))
+    app.add_typer(commands.group(_epilog), epilog=_epilog(EXAMPLES["batch"]))
 
 
 EXAMPLES = {

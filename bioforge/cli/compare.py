@@ -11,12 +11,12 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from bioforge.cli.common import FileOption, SelectOption, check_format, complete_recipes, open_names
-from bioforge.cli.edge import command, say
+from bioforge.cli.errors import command, say
+from bioforge.cli.options import FileOption, SelectOption, check_format, complete_recipes, open_names
 from bioforge.core.errors import EXIT_OK, UsageError, nearest
 
 if TYPE_CHECKING:
-    from bioforge.cli.compare_show import Compared, Row
+    from bioforge.cli.compare_format import Compared, Row
     from bioforge.engine.select import Names
     from bioforge.evaluation.compare import Summary
     from bioforge.evaluation.scoring import Scorer
@@ -58,8 +58,8 @@ def compare(
 ) -> int:
     """Show the variants of a recipe side by side: success, length, tokens, cost, latency, score. Works during a run."""
 
-    from bioforge.cli.compare_show import as_json, lines, warnings
-    from bioforge.cli.show import unmatched_lines
+    from bioforge.cli.compare_format import as_json, lines, warnings
+    from bioforge.cli.format import unmatched_lines
     from bioforge.evaluation.compare import SORTS
     from bioforge.store import Store
     from bioforge.store.variants import one_moment
@@ -141,7 +141,7 @@ def _compare(
     scorer: Scorer | None,
     sort: str | None,
 ) -> Compared:
-    from bioforge.cli.compare_show import Compared
+    from bioforge.cli.compare_format import Compared
     from bioforge.evaluation.compare import Comparison, in_order
     from bioforge.store.variants import measured, spent
 
@@ -172,7 +172,7 @@ def _compare(
 
 def _rows(summaries: Sequence[Summary], variants: Sequence[str], spent: Mapping[str, float]) -> list[Row]:
     """Samples and money, which are known by sample, of each variant."""
-    from bioforge.cli.compare_show import Row
+    from bioforge.cli.compare_format import Row
     from bioforge.recipes.variants import without_samples
 
     samples = Counter(map(without_samples, variants))

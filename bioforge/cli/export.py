@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from bioforge.cli.common import FileOption, RecipeOption, SelectOption, check_destination, load_plugins, open_names
-from bioforge.cli.edge import command, say
+from bioforge.cli.errors import command, say
+from bioforge.cli.options import FileOption, RecipeOption, SelectOption, check_destination, load_plugins, open_names
 from bioforge.core.errors import EXIT_OK, UsageError
 
 if TYPE_CHECKING:

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from bioforge.cli.show import count, table
+from bioforge.cli.format import count, table
 
 if TYPE_CHECKING:
     from bioforge.engine.project import OpenProject

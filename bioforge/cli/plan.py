@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from bioforge.cli.common import (
+from bioforge.cli.errors import command, say
+from bioforge.cli.options import (
     FileOption,
     RecipesArgument,
     SelectOption,
@@ -20,7 +21,6 @@ from bioforge.cli.common import (
     open_project,
     parse_seconds,
 )
-from bioforge.cli.edge import command, say
 from bioforge.core.errors import EXIT_FAILED, EXIT_OK, OutputError, TemplateError, UsageError, nearest
 
 if TYPE_CHECKING:
@@ -59,7 +59,7 @@ def plan(
     format: Annotated[str, typer.Option("--format", metavar="text|json", help="How to print it.")] = "text",
 ) -> int:
     """Show what a run would do: how many targets for which reason, and the price. Sends nothing."""
-    from bioforge.cli.show import plan_lines
+    from bioforge.cli.format import plan_lines
     from bioforge.core.progress import nobody
     from bioforge.planner import plan_file
     from bioforge.store import Store
@@ -145,7 +145,7 @@ def _as_json(project: OpenProject, planned: Plan) -> dict[str, object]:
 
 def _what_if(store: Store, project: OpenProject, selection: Selection, column: str, format: str) -> int:
     """The hypothetical: every target of the recipes whose templates read the column."""
-    from bioforge.cli.show import count, named, table
+    from bioforge.cli.format import count, named, table
     from bioforge.core.text import money
     from bioforge.readers.rows import ColumnMap
     from bioforge.recipes.template import OWN_NAMES
@@ -227,7 +227,7 @@ def why(
             )
         )
         return EXIT_OK
-    from bioforge.cli.show import when
+    from bioforge.cli.format import when
 
     gone = f"; removed from the input {when(removed)}" if removed is not None else ""
     place = f"  ({source}:{line}{gone})" if source else ""
@@ -269,7 +269,7 @@ def _used_columns(target: TargetStory) -> frozenset[str] | None:
 
 
 def _target_lines(target: TargetStory) -> Iterator[str]:
-    from bioforge.cli.show import named, table, value, when
+    from bioforge.cli.format import named, table, value, when
     from bioforge.core.reasons import CHANGED, REMOVED, column_changes, definition_changes
     from bioforge.core.text import money
 

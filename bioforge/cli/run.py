@@ -13,7 +13,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from bioforge.cli.common import (
+from bioforge.cli.errors import command, say
+from bioforge.cli.options import (
     FileOption,
     RecipesArgument,
     SelectOption,
@@ -23,11 +24,10 @@ from bioforge.cli.common import (
     open_project,
     parse_seconds,
 )
-from bioforge.cli.edge import command, say
 from bioforge.core.errors import EXIT_INTERRUPTED, EXIT_OK, UsageError
 
 if TYPE_CHECKING:
-    from bioforge.cli.watch import RunWatcher
+    from bioforge.cli.progress import RunWatcher
     from bioforge.core.interfaces import Stop
     from bioforge.engine.project import OpenProject
     from bioforge.engine.types import Order, Result
@@ -206,7 +206,7 @@ def _command_line(name: str) -> str:
 
 
 def _dry_run(project: OpenProject, order: Order) -> int:
-    from bioforge.cli.show import plan_lines
+    from bioforge.cli.format import plan_lines
     from bioforge.store import Store
     from bioforge.store.queue import Which
 
@@ -244,7 +244,7 @@ def _build(
     log_format: str,
     log_file: Path | None,
 ) -> int:
-    from bioforge.cli.watch import RunWatcher
+    from bioforge.cli.progress import RunWatcher
     from bioforge.core.interfaces import Stop
     from bioforge.report.logs import configure
     from bioforge.report.reporter import make_reporter

@@ -1,0 +1,1 @@
+"""Read and check bioforge.toml, the environment and the options of plugins."""

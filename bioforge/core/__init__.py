@@ -1,0 +1,1 @@
+"""Types, events, errors, interfaces and small pure helpers that every package uses."""

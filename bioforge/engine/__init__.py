@@ -1,0 +1,1 @@
+"""Run a project: open it, send what is stale, record, and write the outputs."""

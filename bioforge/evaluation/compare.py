@@ -13,9 +13,9 @@ import math
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from enum import StrEnum
 
 from bioforge.recipes.variants import without_samples
+from bioforge.store.variants import MeasuredState, Measurement
 
 CONFIDENCE = 0.95
 _Z = 1.959963984540054
@@ -24,35 +24,6 @@ _T = (12.706205, 4.302653, 3.182446, 2.776445, 2.570582)
 """The same of Student's t with 1 to 5 degrees of freedom."""
 
 Number = int | float
-
-
-class State(StrEnum):
-    """What has become of a target: answered and up to date; tried in vain; or still to be asked (again)."""
-
-    ANSWERED = "answered"
-    FAILED = "failed"
-    STALE = "stale"
-
-
-@dataclass(frozen=True, slots=True)
-class Measurement:
-    """One target and, where it is answered, its answer. `artist` is the state's number, `variant` names its sample too.
-
-    `characters` of the text; `seconds` of the attempt that brought it, None where that says nothing (in a batch,
-    imported). None also where a provider did not say, or a price is not known. `held`: paid for and not usable.
-    """
-
-    artist: int
-    artist_id: str
-    variant: str
-    state: State
-    held: bool = False
-    model: str | None = None
-    characters: int | None = None
-    input_tokens: int | None = None
-    output_tokens: int | None = None
-    cost_usd: float | None = None
-    seconds: float | None = None
 
 
 # -------------------------------------------------------------------------------------------------------- statistics
@@ -239,7 +210,7 @@ class Comparison:
                 self.others.add(name)
                 continue
             score = None
-            if measurement.state == State.ANSWERED and scores is not None:
+            if measurement.state == MeasuredState.ANSWERED and scores is not None:
                 score = scores.get(measurement.variant)
                 scored.setdefault(name, Mean()).add(score)
             self._tallies[name].add(measurement, score)
@@ -262,7 +233,7 @@ class Comparison:
 
 class _Tally:
     def __init__(self) -> None:
-        self.states: Counter[State] = Counter()
+        self.states: Counter[MeasuredState] = Counter()
         self.held = 0
         self.unpriced = 0
         self.scored = 0
@@ -274,7 +245,7 @@ class _Tally:
     def add(self, measurement: Measurement, score: float | None) -> None:
         self.states[measurement.state] += 1
         self.held += measurement.held
-        if measurement.state != State.ANSWERED:
+        if measurement.state != MeasuredState.ANSWERED:
             return
         self.scored += score is not None
         self.unpriced += measurement.cost_usd is None
@@ -289,14 +260,14 @@ class _Tally:
             self.quantiles.add(measurement.seconds)
 
     def summary(self, name: str) -> Summary:
-        answers, failed = self.states[State.ANSWERED], self.states[State.FAILED]
+        answers, failed = self.states[MeasuredState.ANSWERED], self.states[MeasuredState.FAILED]
         return Summary(
             variant=name,
             targets=self.states.total(),
             answers=answers,
             failed=failed,
             held=self.held,
-            stale=self.states[State.STALE],
+            stale=self.states[MeasuredState.STALE],
             success=share(answers, answers + failed),
             characters=self.characters.value,
             input_tokens=self.input_tokens.value,

@@ -11,9 +11,9 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from bioforge.core.errors import ConfigError, UsageError, nearest
-from bioforge.evaluation.compare import Mean, Measurement, State
+from bioforge.evaluation.compare import Mean
 from bioforge.recipes.variants import as_needed, parse
-from bioforge.store.variants import Judgement
+from bioforge.store.variants import Judgement, MeasuredState, Measurement
 
 Record = Mapping[str, object]
 """An answer as it is exported: artist_id, artist_name, variant, response_text, parsed, …; see `store.results`."""
@@ -101,7 +101,7 @@ class ByFunction:
     def scores(self, measurements: Sequence[Measurement]) -> dict[str, float]:
         found = {}
         for measurement in measurements:
-            if measurement.state == State.ANSWERED:
+            if measurement.state == MeasuredState.ANSWERED:
                 score = self._score(measurement)
                 if score is not None:
                     found[measurement.variant] = score
@@ -157,7 +157,7 @@ class ByJudge:
         self._ahead: tuple[int, Sequence[Judgement]] = (-1, ())
 
     def scores(self, measurements: Sequence[Measurement]) -> dict[str, float]:
-        answered = {found.variant: found for found in measurements if found.state == State.ANSWERED}
+        answered = {found.variant: found for found in measurements if found.state == MeasuredState.ANSWERED}
         means: dict[str, Mean] = {}
         for judgement in self._of(measurements[0].artist) if measurements else ():
             variant = self.judged(judgement.variant)

@@ -1,0 +1,1 @@
+"""Decide what is stale, why and at what price."""

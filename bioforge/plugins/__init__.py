@@ -1,0 +1,1 @@
+"""Find, load and check plugins; install and remove them."""

@@ -1,0 +1,1 @@
+"""Read artists from CSV, JSON Lines, plugins' formats, files and URLs."""

@@ -23,7 +23,7 @@ from uuid import UUID
 from bioforge.core.errors import BioforgeError, InputError
 from bioforge.core.interfaces import AnyReader, PathReader, Reader
 from bioforge.core.types import Artist, BadRow
-from bioforge.readers.readers import rows
+from bioforge.readers import rows
 from bioforge.readers.rows import ColumnMap, RowError
 from bioforge.readers.sources import Source
 

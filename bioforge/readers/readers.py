@@ -16,8 +16,8 @@ from bioforge.core.interfaces import Reader
 from bioforge.core.text import derived_id
 from bioforge.core.types import Artist, BadRow
 from bioforge.plugins.hookspecs import hookimpl
+from bioforge.readers import rows
 from bioforge.readers.csv_decode import MARK, CsvLines, open_text
-from bioforge.readers.readers import rows
 from bioforge.readers.rows import ColumnMap, RowError
 
 LONGEST_VALUE = 1 << 24

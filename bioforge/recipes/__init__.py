@@ -1,0 +1,1 @@
+"""Recipes: from the project file to templates, variants and schemas."""

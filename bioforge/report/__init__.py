@@ -1,0 +1,1 @@
+"""Show a run: screen, logs and totals."""

@@ -5,17 +5,46 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from enum import StrEnum
 from itertools import groupby
 from operator import attrgetter
 from typing import Any
 
 from bioforge.core.reasons import FAILED, REMOVED
-from bioforge.evaluation.compare import Measurement, State
 from bioforge.store.database import Store
 from bioforge.store.selection import Selection
 
 _PAGE = 1_000
 _CURRENT = f"a.removed_at IS NULL AND t.reason IS NOT '{REMOVED}'"
+
+
+class MeasuredState(StrEnum):
+    """What has become of a target: answered and up to date; tried in vain; or still to be asked (again)."""
+
+    ANSWERED = "answered"
+    FAILED = "failed"
+    STALE = "stale"
+
+
+@dataclass(frozen=True, slots=True)
+class Measurement:
+    """One target and, where it is answered, its answer. `artist` is the state's number, `variant` names its sample too.
+
+    `characters` of the text; `seconds` of the attempt that brought it, None where that says nothing (in a batch,
+    imported). None also where a provider did not say, or a price is not known. `held`: paid for and not usable.
+    """
+
+    artist: int
+    artist_id: str
+    variant: str
+    state: MeasuredState
+    held: bool = False
+    model: str | None = None
+    characters: int | None = None
+    input_tokens: int | None = None
+    output_tokens: int | None = None
+    cost_usd: float | None = None
+    seconds: float | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,8 +87,10 @@ def measured(store: Store, selection: Selection) -> Iterator[list[Measurement]]:
 def _measurement(row: tuple[Any, ...]) -> Measurement:
     artist, _, variant, artist_id, reason, held, answer, *numbers = row
     if answer is not None:
-        return Measurement(artist, artist_id, variant, State.ANSWERED, False, *numbers)
-    return Measurement(artist, artist_id, variant, State.FAILED if reason == FAILED else State.STALE, bool(held))
+        return Measurement(artist, artist_id, variant, MeasuredState.ANSWERED, False, *numbers)
+    return Measurement(
+        artist, artist_id, variant, MeasuredState.FAILED if reason == FAILED else MeasuredState.STALE, bool(held)
+    )
 
 
 def judgements(store: Store, selection: Selection) -> Iterator[tuple[int, list[Judgement]]]:

@@ -25,15 +25,15 @@ PYTEST_DONT_REWRITE: no assertion stands in this module, so a conftest.py may im
 
 from __future__ import annotations
 
-from bioforge.testing.asserting import Config  # before the others, whose assertions it is for
+from bioforge.testing.assertions import Config  # before the others, whose assertions it is for
 from bioforge.testing.backends import BackendContract
+from bioforge.testing.bench import BackendBench, SimulatorServer
 from bioforge.testing.fixtures import MakeProject, MakeSimulator, make_project, make_simulator, project, simulator
 from bioforge.testing.folders import ARTISTS, TABLES, ProjectFolder, Server, charged_by, project_file
 from bioforge.testing.processes import KILLED, Ran, Running, wait_until
 from bioforge.testing.readers import ReaderContract
-from bioforge.testing.recording import Recorded
+from bioforge.testing.recorder import Recorded
 from bioforge.testing.records import record
-from bioforge.testing.serving import BackendBench, SimulatorServer
 from bioforge.testing.writers import WriterContract
 
 __all__ = [

@@ -15,9 +15,9 @@ from bioforge.core.events import Started, Unusable
 from bioforge.core.hashing import canonical
 from bioforge.core.interfaces import RetryPolicy, Stop, Work
 from bioforge.core.types import Paid, Rendered, Request, Usage
-from bioforge.testing.recording import Book, Recorded
-from bioforge.testing.serving import BackendBench
-from bioforge.testing.stopping import StoppingStories
+from bioforge.testing.bench import BackendBench
+from bioforge.testing.recorder import Book, Recorded
+from bioforge.testing.stops import StoppingStories
 
 ONCE = RetryPolicy(max_attempts=1)
 GIVES_UP = RetryPolicy(max_attempts=1, outage_seconds=0.0)

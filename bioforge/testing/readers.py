@@ -14,9 +14,9 @@ import pytest
 from bioforge.core.errors import InputError, UsageError
 from bioforge.core.types import Artist, BadRow
 from bioforge.readers.sources import Source
-from bioforge.testing import hosting
+from bioforge.testing import plugin_host
 from bioforge.testing.fixtures import MakeProject
-from bioforge.testing.reading import PEOPLE, ReaderBench, Row, long_file, open_files, peak
+from bioforge.testing.reader_format import PEOPLE, ReaderBench, Row, long_file, open_files, peak
 
 __all__ = ["ReaderContract", "Row"]
 
@@ -237,7 +237,7 @@ class ReaderContract(ReaderBench):
             pytest.skip("it does not read lazily, or not from a stream; see the story of the memory")
         path = self.written(tmp_path, long_file(self.many))
         with Source(path.name, path).open() as stream:
-            rows = iter(reader(stream, path.name, hosting.handed(reader, self.options, "input")))
+            rows = iter(reader(stream, path.name, plugin_host.handed(reader, self.options, "input")))
             next(rows)
             read = stream.tell()
         size = path.stat().st_size

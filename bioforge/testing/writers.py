@@ -11,9 +11,9 @@ import pytest
 
 from bioforge.core.errors import OutputError, UsageError
 from bioforge.core.interfaces import Record
-from bioforge.testing import hosting
+from bioforge.testing import plugin_host
 from bioforge.testing.fixtures import MakeProject
-from bioforge.testing.reading import peak
+from bioforge.testing.reader_format import peak
 from bioforge.testing.records import HALF_A_CHARACTER, RECORDS, record
 
 
@@ -88,7 +88,7 @@ class WriterContract:
 
     def deliver(self, records: Iterable[Record], path: Path, **options: object) -> str:
         """Have it written as a run does. Returns what a writer of a path says of it."""
-        return hosting.deliver(self.writer(), records, path, {**self.options, **options})
+        return plugin_host.deliver(self.writer(), records, path, {**self.options, **options})
 
     def found(self, path: Path) -> list[tuple[str, str]]:
         """What tells it apart, and the text, of each record of an output."""
@@ -256,7 +256,7 @@ class WriterContract:
         ]
         records = [record(n, artist_id=name, artist_name=name) for n, name in enumerate(ids)]
         names = [
-            name for name, _ in self.writer()(iter(records), hosting.handed(self.writer(), self.options, "output"))
+            name for name, _ in self.writer()(iter(records), plugin_host.handed(self.writer(), self.options, "output"))
         ]
         for name in names:
             for kind in (PurePosixPath, PureWindowsPath):
@@ -273,7 +273,7 @@ class WriterContract:
         """They are written as they are."""
         if not self._is_folder():
             pytest.skip("it does not write a folder")
-        for name, content in self.writer()(iter(RECORDS), hosting.handed(self.writer(), self.options, "output")):
+        for name, content in self.writer()(iter(RECORDS), plugin_host.handed(self.writer(), self.options, "output")):
             assert isinstance(name, str)
             assert isinstance(content, bytes)
 
@@ -283,7 +283,7 @@ class WriterContract:
             pytest.skip("what it says is shown of a writer of a path alone")
         path = self.path(tmp_path)
         path.parent.mkdir(parents=True)
-        said = self.writer()(iter(RECORDS), path, hosting.handed(self.writer(), self.options, "output"))
+        said = self.writer()(iter(RECORDS), path, plugin_host.handed(self.writer(), self.options, "output"))
         assert said is None or isinstance(said, str), f"expected a text or None, found {said!r}"
 
     # ---------------------------------------------------------------------------------------------------- in a project

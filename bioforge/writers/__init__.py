@@ -1,0 +1,1 @@
+"""Write records as JSON Lines, CSV and Markdown."""

@@ -13,8 +13,7 @@ from pathlib import Path
 import pytest
 
 import bioforge
-from bioforge import api
-from bioforge.evaluation import evaluate
+from bioforge import api, evaluation
 
 NAMES = {
     "Answer", "AuthenticationError", "BadArgument", "BatchConfig", "BioforgeError", "BudgetError", "Client",
@@ -44,8 +43,8 @@ MEMBERS = {
         "cached", "cost_usd", "done", "failed", "failures", "in_flight", "input_tokens", "output_tokens", "seconds",
         "succeeded", "total",
     },
-    evaluate.Evaluation: {"evaluate", "evaluate_sync", "items", "name", "request", "score"},
-    evaluate.Report: {
+    evaluation.Evaluation: {"evaluate", "evaluate_sync", "items", "name", "request", "score"},
+    evaluation.Report: {
         "cost_usd", "failures", "mean", "model", "n", "name", "rows", "scores", "standard_error", "unpriced", "unscored",
     },
 }  # fmt: skip
@@ -100,10 +99,10 @@ def test_functions_and_methods_take_the_same(name: str) -> None:
 
 def test_everything_is_typed_and_documented() -> None:
     assert (Path(bioforge.__file__).parent / "py.typed").exists()
-    for module in (api, evaluate):
+    for module in (api, evaluation):
         for name in [name for name in dir(module) if not name.startswith("_")]:
             kind = getattr(module, name)
-            if not getattr(kind, "__module__", "").startswith(("bioforge.api", "bioforge.evaluation.evaluate")):
+            if not getattr(kind, "__module__", "").startswith(("bioforge.api", "bioforge.evaluation")):
                 continue
             members = vars(kind).items() if inspect.isclass(kind) else [(name, kind)]
             for member, function in members:
@@ -120,7 +119,7 @@ def test_everything_is_typed_and_documented() -> None:
 
 def test_importing_it_loads_neither_sdk_nor_transport_nor_state() -> None:
     script = (
-        "import json, sys, bioforge.api, bioforge.evaluation.evaluate;"
+        "import json, sys, bioforge.api, bioforge.evaluation;"
         "print(json.dumps([name for name in json.loads(sys.argv[1]) if name in sys.modules]))"
     )
     ran = subprocess.run(

@@ -12,7 +12,7 @@ from bioforge.core.hashing import canonical, request_hash
 from bioforge.core.interfaces import Backend, BackendContext, Limits, RetryPolicy, Stop, Work
 from bioforge.core.types import Request
 from bioforge.simulator import Ledger, Simulator, SimulatorOptions
-from bioforge.testing.serving import QUICK
+from bioforge.testing.bench import QUICK
 
 __all__ = ["QUICK", "Bench", "Recorded", "requests"]
 

@@ -92,7 +92,7 @@ class TestSteps:
         world.run()
         assert world.story[:5] == [
             "b1 preparing",
-            f"members of b1 × {filling.GROUP - 1}",
+            f"members of b1 × {fill.GROUP - 1}",
             "members of b1 × 201",
             "b1 prepared",
             "upload b1",
@@ -530,7 +530,7 @@ class TestAdoption:
         first = World(requests(size))
         first.service.limit = 10 * TOKENS * size
         first.service.others = first.service.limit
-        first = _died_at(first, f"given back × {filling.GROUP}")
+        first = _died_at(first, f"given back × {fill.GROUP}")
         first.service.others = 0
         world = first.next(requests(size)).run()
         assert (world.sizes, world.book.count()) == ([size], {"answered": size})
@@ -1023,7 +1023,7 @@ def _unseen(world: World, name: str) -> list[str]:
 
 
 class TestStopping:
-    @pytest.mark.parametrize("word", ["b1 preparing", f"members of b1 × {filling.GROUP - 1}"])
+    @pytest.mark.parametrize("word", ["b1 preparing", f"members of b1 × {fill.GROUP - 1}"])
     def test_before_it_is_sealed_everything_is_given_back(self, word: str) -> None:
         world = _stopped_at(World(requests(fill.GROUP + 1)), word)
         assert world.kind == "interrupted"

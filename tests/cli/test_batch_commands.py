@@ -14,9 +14,9 @@ from odd_server import OddServer
 from processes import ENVIRONMENT, Ran
 from projects import ProjectFolder, invoke
 
-from bioforge.cli.batch import EXAMPLES
-from bioforge.cli.batch_files import Parts
-from bioforge.cli.batch_rows import custom_id
+from bioforge.cli.batch.commands import EXAMPLES
+from bioforge.cli.batch.files import Parts
+from bioforge.cli.batch.rows import custom_id
 from bioforge.simulator import Simulator, SimulatorOptions
 
 KEY = "sk-a-very-secret-key"

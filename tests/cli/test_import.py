@@ -16,7 +16,7 @@ from processes import Ran
 from projects import ProjectFolder
 
 from bioforge.backends.openai import batch_lines
-from bioforge.cli.common import open_project
+from bioforge.cli.options import open_project
 from bioforge.engine.import_answers import Adopter
 from bioforge.engine.import_files import AnswerFiles, Line
 from bioforge.simulator import Simulator, SimulatorOptions

@@ -13,7 +13,7 @@ import pytest
 from chains import BIO, FACTS, TRANSLATION, ChainFolder, chain
 from projects import ARTISTS
 
-from bioforge.cli.common import open_project
+from bioforge.cli.options import open_project
 from bioforge.core.events import Launch, Started
 from bioforge.core.interfaces import Backend
 from bioforge.core.types import Rendered

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 from projects import ProjectFolder
 
-from bioforge.cli.show import counted_words
+from bioforge.cli.format import counted_words
 from bioforge.planner.estimate import Priced
 from bioforge.recipes.tokens import ESTIMATED, Counting, Precision
 from bioforge.store import Store

@@ -13,10 +13,9 @@ from processes import Child, script
 from projects import ProjectFolder
 from pydantic import BaseModel
 
-from bioforge import api
+from bioforge import api, evaluation
 from bioforge.api.bulk import AHEAD
 from bioforge.core import errors
-from bioforge.evaluation import evaluate
 
 ROOT = Path(__file__).parent.parent.parent
 README = (ROOT / "README.md").read_text("utf-8")
@@ -110,7 +109,7 @@ def test_every_error_is_drawn_with_what_it_has() -> None:
 
 
 def test_the_names_in_the_text_exist() -> None:
-    known = {*dir(api), *dir(evaluate), *dir(api.Client), *dir(api.Project), *dir(evaluate.Evaluation)}
+    known = {*dir(api), *dir(evaluation), *dir(api.Client), *dir(api.Project), *dir(evaluation.Evaluation)}
     for called in re.findall(r"`(?:await )?(\w+)\((?:…|[\w\"]|\))", PAGE):
         assert called in known, called
 

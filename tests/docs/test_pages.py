@@ -19,12 +19,13 @@ import pytest
 from processes import Child, script
 from projects import ProjectFolder, command_line
 
-from bioforge.backends.batch import service
+from bioforge.backends import strategy
+from bioforge.backends.batch import collect, service
 from bioforge.backends.batch.options import BatchOptions
 from bioforge.backends.strategy import TIERS, ChoiceOptions
-from bioforge.cli import batch as batch_commands
 from bioforge.cli.app import EXAMPLES
-from bioforge.config.loader import tables
+from bioforge.cli.batch import commands as batch_commands
+from bioforge.config import tables
 from bioforge.core import reasons
 from bioforge.core.types import BatchState
 from bioforge.report.batches import CLASSES
@@ -511,15 +512,17 @@ def test_every_way_of_auto_is_documented() -> None:
 
 
 def test_the_numbers_of_batches_are_those_of_the_code() -> None:
-    from bioforge.cli.batch_check import MOST_BYTES, MOST_LINES
+    from bioforge.cli.batch.check import MOST_BYTES, MOST_LINES
 
     page, options = " ".join(read("batches.md").split()), BatchOptions()
     assert f"| {options.max_requests:,} requests, {options.max_bytes // 1_000_000} MB |" in page
     assert (MOST_LINES, MOST_BYTES) == (50_000, 209_715_200)
     assert f"after {options.poll_seconds:g} seconds, then in growing intervals up to" in page
     assert f"up to {options.poll_max_seconds / 60:g} minutes" in page
-    assert f"groups of {collecting.GROUP:,} lines" in page
-    assert f"{choice.STANDARD_CALL_SECONDS:g} seconds for a call, {choice.FLEX_CALL_SECONDS:g} for a flex call" in page
+    assert f"groups of {collect.GROUP:,} lines" in page
+    assert (
+        f"{strategy.STANDARD_CALL_SECONDS:g} seconds for a call, {strategy.FLEX_CALL_SECONDS:g} for a flex call" in page
+    )
 
 
 def test_every_command_by_hand_is_documented() -> None:
@@ -546,7 +549,7 @@ def test_the_program_without_a_project_runs(tmp_path: Path) -> None:
 
 
 def test_what_batches_leave_in_a_folder_is_ignored_by_git() -> None:
-    from bioforge import scaffold
+    from bioforge.cli import scaffold
 
     assert {"batch_input*.jsonl", "results_*.jsonl", "logs/"} <= set(scaffold.IGNORED.splitlines())
 

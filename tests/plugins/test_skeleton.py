@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from bioforge.skeleton import KINDS, Skeleton
+from bioforge.cli.scaffold import KINDS, Skeleton
 
 from .environments import Environment, wheel_of
 

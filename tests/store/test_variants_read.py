@@ -8,10 +8,9 @@ from pathlib import Path
 import pytest
 from filled_state import FilledState
 
-from bioforge.evaluation.compare import Measurement, State
 from bioforge.store import Selection, Store
 from bioforge.store.export import records
-from bioforge.store.variants import Judgement, judgements, measured, one_moment, spent
+from bioforge.store.variants import Judgement, MeasuredState, Measurement, judgements, measured, one_moment, spent
 
 BIO = Selection(recipes=("bio",))
 
@@ -42,7 +41,7 @@ def test_an_answer_has_its_numbers(state: FilledState) -> None:
     )
     state.target(artist, "temperature=0.2", request_hash=digest, built_response=response)
     assert targets_of(state) == [
-        Measurement(artist, "7", "temperature=0.2", State.ANSWERED, False, "m-2026", 3, 10, 20, 0.5, 2.5)
+        Measurement(artist, "7", "temperature=0.2", MeasuredState.ANSWERED, False, "m-2026", 3, 10, 20, 0.5, 2.5)
     ]
 
 
@@ -61,17 +60,17 @@ def test_an_answer_that_was_adopted_or_came_in_a_batch_has_no_latency(state: Fil
 @pytest.mark.parametrize(
     ("reason", "held", "expected"),
     [
-        ("failed", 0, State.FAILED),
-        ("failed", 1, State.FAILED),
-        ("new", 0, State.STALE),
-        ("changed", 0, State.STALE),
-        ("in batch", 0, State.STALE),
-        ("maybe paid", 0, State.STALE),
-        ("forced", 0, State.STALE),
+        ("failed", 0, MeasuredState.FAILED),
+        ("failed", 1, MeasuredState.FAILED),
+        ("new", 0, MeasuredState.STALE),
+        ("changed", 0, MeasuredState.STALE),
+        ("in batch", 0, MeasuredState.STALE),
+        ("maybe paid", 0, MeasuredState.STALE),
+        ("forced", 0, MeasuredState.STALE),
     ],
 )
 def test_a_stale_target_has_no_numbers_not_even_of_an_older_answer(
-    state: FilledState, reason: str, held: int, expected: State
+    state: FilledState, reason: str, held: int, expected: MeasuredState
 ) -> None:
     artist = state.artist("1")
     older, _ = state.response(text="an older text", output_tokens=99, cost_usd=1.0)
@@ -123,7 +122,7 @@ def test_every_answer_has_its_record_in_the_same_order(state: FilledState) -> No
         older, _ = state.response(text="older")
         state.target(artist, "model=a", reason="changed", built_response=older, request_hash="v1:newer")
         state.target(artist, "model=c", reason="failed", detail="refusal: no", request_hash="v1:failed")
-    answers = [(found.artist_id, found.variant) for found in targets_of(state) if found.state == State.ANSWERED]
+    answers = [(found.artist_id, found.variant) for found in targets_of(state) if found.state == MeasuredState.ANSWERED]
     of_records = iter([(found["artist_id"], found.get("variant", "")) for found in records(state.store, BIO)])
     assert len(answers) == 6
     assert all(answer in of_records for answer in answers), "a subsequence"

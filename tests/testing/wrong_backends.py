@@ -16,9 +16,9 @@ from bioforge.core.errors import UsageError
 from bioforge.core.events import Event, Failed, Started, Stopped, Succeeded, Unusable
 from bioforge.core.interfaces import Gauges, Limits, RetryPolicy, Stop, Work
 from bioforge.core.types import Answer, Failure, Paid, Usage
-from bioforge.testing import BackendContract, serving
+from bioforge.testing import BackendContract, bench
 
-serving.THREADS_END_WITHIN = 0.3
+bench.THREADS_END_WITHIN = 0.3
 
 
 class Threads(BackendContract):

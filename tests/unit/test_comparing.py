@@ -13,15 +13,14 @@ from bioforge.evaluation.compare import (
     SORTS,
     Comparison,
     Estimate,
-    Measurement,
     Quantiles,
     Spread,
-    State,
     Summary,
     in_order,
     share,
     t_quantile,
 )
+from bioforge.store.variants import MeasuredState, Measurement
 
 # ------------------------------------------------------------------------------------------------------- statistics
 
@@ -116,7 +115,7 @@ def test_a_time_of_zero_is_a_time() -> None:
 
 
 def answer(artist: int, variant: str, **numbers: float) -> Measurement:
-    return Measurement(artist, str(artist), variant, State.ANSWERED, **numbers)  # type: ignore[arg-type]
+    return Measurement(artist, str(artist), variant, MeasuredState.ANSWERED, **numbers)  # type: ignore[arg-type]
 
 
 def compared(variants: list[str], scores: dict[int, dict[str, float]]) -> dict[str, Summary]:
@@ -182,9 +181,9 @@ def test_differences_are_over_the_artists_that_both_have() -> None:
 def test_only_answers_that_are_up_to_date_have_numbers() -> None:
     comparison = Comparison([""])
     comparison.add([answer(1, "", characters=100, output_tokens=25, cost_usd=0.5)])
-    comparison.add([Measurement(2, "2", "", State.STALE, characters=9999, cost_usd=9.0)])
-    comparison.add([Measurement(3, "3", "", State.FAILED, held=True)])
-    comparison.add([Measurement(4, "4", "", State.FAILED)])
+    comparison.add([Measurement(2, "2", "", MeasuredState.STALE, characters=9999, cost_usd=9.0)])
+    comparison.add([Measurement(3, "3", "", MeasuredState.FAILED, held=True)])
+    comparison.add([Measurement(4, "4", "", MeasuredState.FAILED)])
     (found,) = comparison.summaries()
     assert (found.targets, found.answers, found.failed, found.held, found.stale) == (4, 1, 2, 1, 1)
     assert (found.characters, found.output_tokens, found.cost_usd) == (100, 25, 0.5)
@@ -219,7 +218,7 @@ def test_variants_stand_in_the_order_they_are_given_with_samples_merged() -> Non
 def test_models_that_answered_are_counted() -> None:
     comparison = Comparison([""])
     for artist, model in enumerate(["terra", "luna", "luna"]):
-        comparison.add([Measurement(artist, str(artist), "", State.ANSWERED, model=model)])
+        comparison.add([Measurement(artist, str(artist), "", MeasuredState.ANSWERED, model=model)])
     assert list(comparison.summaries()[0].models.items()) == [("luna", 2), ("terra", 1)]
 
 
@@ -252,7 +251,7 @@ def test_the_best_the_cheapest_the_fastest_or_the_shortest_first(by: str) -> Non
     comparison = Comparison(["model=none", "model=bad", "model=good"])
     good = answer(1, "model=good", seconds=1, cost_usd=0.2, characters=10, output_tokens=9)
     bad = answer(1, "model=bad", seconds=2, cost_usd=0.1, characters=20, output_tokens=8)
-    failed = Measurement(2, "2", "model=good", State.FAILED)
+    failed = Measurement(2, "2", "model=good", MeasuredState.FAILED)
     comparison.add([good, bad], {"model=good": 1.0, "model=bad": 0.0})
     comparison.add([failed])
     found = [summary.variant.removeprefix("model=") for summary in in_order(comparison.summaries(), by)]

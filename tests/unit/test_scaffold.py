@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from bioforge import scaffold
+from bioforge.cli import scaffold
 from bioforge.config.loader import load
 from bioforge.core.errors import UsageError
 

@@ -9,14 +9,13 @@ from pathlib import Path
 import pytest
 
 from bioforge.core.errors import UsageError
-from bioforge.evaluation.compare import Measurement, State
 from bioforge.evaluation.scoring import ByFunction, ByJudge, as_score, check_judge, imported, score_in
 from bioforge.recipes.variants import expand
-from bioforge.store.variants import Judgement
+from bioforge.store.variants import Judgement, MeasuredState, Measurement
 
 
 def answered(artist: int, *variants: str) -> list[Measurement]:
-    return [Measurement(artist, f"id-{artist}", variant, State.ANSWERED) for variant in variants]
+    return [Measurement(artist, f"id-{artist}", variant, MeasuredState.ANSWERED) for variant in variants]
 
 
 # ----------------------------------------------------------------------------------------------------------- values
@@ -90,7 +89,7 @@ def test_each_answer_is_scored_by_its_own_record() -> None:
         {"artist_id": "id-3", "response_text": "abcdef"},
     )
     assert scorer.scores(answered(1, "", "model=b")) == {"": 3.0, "model=b": 4.0}
-    assert scorer.scores([Measurement(2, "id-2", "model=b", State.FAILED)]) == {}
+    assert scorer.scores([Measurement(2, "id-2", "model=b", MeasuredState.FAILED)]) == {}
     assert scorer.scores(answered(3, "")) == {"": 6.0}
 
 
@@ -207,7 +206,7 @@ def test_artists_that_were_judged_and_are_not_compared_are_passed_over() -> None
 def test_a_judging_answer_about_what_is_no_longer_up_to_date_does_not_count() -> None:
     unreadable = Judgement("", "about the older text", None)
     scorer = ByJudge("bio", [""], [(1, [unreadable])])
-    assert scorer.scores([Measurement(1, "id-1", "", State.STALE)]) == {}
+    assert scorer.scores([Measurement(1, "id-1", "", MeasuredState.STALE)]) == {}
     assert scorer.problems == 0
 
 

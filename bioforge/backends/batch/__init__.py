@@ -1,0 +1,1 @@
+"""Send requests as Batch API jobs and collect their results."""

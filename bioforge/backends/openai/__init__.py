@@ -1,1 +1,1 @@
-"""The vendor: everything that knows OpenAI's API, registered through the same hook as everybody's."""
+"""The OpenAI API: the only package that imports the SDK."""

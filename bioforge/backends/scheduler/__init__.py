@@ -1,0 +1,1 @@
+"""Decide when a request may be sent: rate limits, concurrency, retries, circuit breaker and budget."""

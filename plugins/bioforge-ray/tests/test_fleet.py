@@ -18,8 +18,8 @@ from bioforge.backends.openai.plugin import AsyncBackend
 from bioforge.plugin import BackendContext, BackendFactory, Limits, UsageError, Work
 from bioforge.simulator import Simulator, SimulatorOptions
 from bioforge.testing import charged_by, wait_until
-from bioforge.testing.recording import Book
-from bioforge.testing.serving import BackendBench
+from bioforge.testing.bench import BackendBench
+from bioforge.testing.recorder import Book
 
 
 @pytest.mark.usefixtures("joined")

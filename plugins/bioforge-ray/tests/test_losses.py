@@ -14,7 +14,7 @@ from conftest import NODE, raylets, workers_below
 
 from bioforge.plugin import BackendFactory, Paid, RetryPolicy, Work
 from bioforge.testing import Recorded, wait_until
-from bioforge.testing.serving import BackendBench
+from bioforge.testing.bench import BackendBench
 
 Look = Callable[[Recorded, Work], None]
 

@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING, Annotated, Any, Protocol
 
 import typer
 
-from bioforge.cli.common import load
-from bioforge.cli.edge import say
+from bioforge.cli.errors import say
+from bioforge.cli.options import load
 from bioforge.core.errors import BioforgeError, UsageError
 
 if TYPE_CHECKING:
@@ -90,7 +90,7 @@ def provider(file: Path | None, command: str, log: Path | None) -> Iterator[Prov
     as a failure of the API.
     """
     from bioforge.backends.batch.service import CallError
-    from bioforge.cli.batch_log import OperationsLog
+    from bioforge.cli.batch.log import OperationsLog
 
     config = project_config(file)
     for line in () if config is None else config.overrides:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from bioforge.cli.edge import say
+from bioforge.cli.errors import say
 
 if TYPE_CHECKING:
     from bioforge.config.loader import ProjectConfig

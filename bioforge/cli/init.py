@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from bioforge.cli.common import check_format
-from bioforge.cli.edge import command, say
+from bioforge.cli.errors import command, say
+from bioforge.cli.options import check_format
 from bioforge.core.errors import EXIT_FAILED, EXIT_OK, UsageError
 
 if TYPE_CHECKING:
@@ -38,7 +38,7 @@ def init(
         return _init_plugin(folder, plugin, kind or "reader")
     if kind is not None:
         raise UsageError("--kind is for plugins", f"`bioforge init --plugin NAME --kind {kind}`")
-    from bioforge import scaffold
+    from bioforge.cli import scaffold
 
     written = scaffold.write(folder)
     for path in written:
@@ -49,8 +49,8 @@ def init(
 
 
 def _init_plugin(folder: Path, name: str, kind: str) -> int:
+    from bioforge.cli.scaffold import Skeleton
     from bioforge.plugins.manager import build_manager
-    from bioforge.skeleton import Skeleton
 
     skeleton = Skeleton.of(name, kind)
     plugins = build_manager("")
@@ -176,7 +176,7 @@ def plugins(
     """
     from dataclasses import asdict
 
-    from bioforge.cli.show import table
+    from bioforge.cli.format import table
     from bioforge.plugins.install import in_words
     from bioforge.plugins.manager import build_manager
 

@@ -13,7 +13,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import IO, Self
 
-from bioforge.cli.batch_check import MOST_BYTES, MOST_LINES
+from bioforge.cli.batch.check import MOST_BYTES, MOST_LINES
 from bioforge.core.errors import OutputError
 
 

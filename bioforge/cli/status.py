@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from bioforge.cli.common import FileOption, check_format, load
-from bioforge.cli.edge import command
+from bioforge.cli.errors import command
+from bioforge.cli.options import FileOption, check_format, load
 from bioforge.core.errors import EXIT_FAILED, EXIT_OK
 
 if TYPE_CHECKING:
@@ -102,7 +102,7 @@ def _batch_state(batch: dict[str, Any]) -> str:
 
 
 def _status_lines(found: dict[str, object]) -> Iterator[str]:
-    from bioforge.cli.show import ago, count, named, table, when
+    from bioforge.cli.format import ago, count, named, table, when
     from bioforge.core.text import money
 
     artists, removed, bad = found["artists"], found["removed"], found["bad_rows"]
@@ -189,7 +189,7 @@ def audit(file: FileOption = None, format: FormatOption = "text") -> int:
 
 def _batch_lines(found: object) -> Iterator[str]:
     """What providers billed for batches against what was collected: equal, or by how much not."""
-    from bioforge.cli.show import count
+    from bioforge.cli.format import count
     from bioforge.store.ledger import Ledger
 
     assert isinstance(found, Ledger)
@@ -210,7 +210,7 @@ def _batch_lines(found: object) -> Iterator[str]:
 
 
 def _audit_lines(found: object, path: Path, simulated: bool) -> Iterator[str]:
-    from bioforge.cli.show import count, table
+    from bioforge.cli.format import count, table
     from bioforge.core.text import money
     from bioforge.store.ledger import Ledger
 

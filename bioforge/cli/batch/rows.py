@@ -11,7 +11,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 
 from bioforge.backends.openai.batch_lines import line
-from bioforge.cli.show import count
+from bioforge.cli.format import count
 from bioforge.config.plugin_options import OptionsOf
 from bioforge.core.errors import InputError
 from bioforge.core.events import Launch

@@ -8,7 +8,7 @@ from dataclasses import asdict
 from typing import Any
 
 from bioforge.backends.batch import service
-from bioforge.cli.show import ago, count, table, when
+from bioforge.cli.format import ago, count, table, when
 from bioforge.core.text import money
 from bioforge.core.types import Batch, BatchState
 from bioforge.report.logs import printable

@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from bioforge.cli.common import FileOption, check_format, open_project
-from bioforge.cli.edge import command, say
+from bioforge.cli.errors import command, say
+from bioforge.cli.options import FileOption, check_format, open_project
 from bioforge.core.errors import EXIT_FAILED, EXIT_INTERRUPTED, StateError, UsageError
 
 if TYPE_CHECKING:
@@ -56,7 +56,7 @@ def import_(
     format: Annotated[str, typer.Option("--format", metavar="text|json", help="How to print it.")] = "text",
 ) -> int:
     """Adopt answers from batch files or exports, so that nothing is bought again."""
-    from bioforge.cli.show import reading_lines
+    from bioforge.cli.format import reading_lines
     from bioforge.engine.import_files import AnswerFiles
     from bioforge.engine.project import recover
     from bioforge.store import Store
@@ -137,7 +137,7 @@ def _nothing_recognised(names: Sequence[str], result: Result) -> UsageError:
 
 
 def _lines(result: Result, names: Sequence[str], dry_run: bool) -> Iterator[str]:
-    from bioforge.cli.show import count
+    from bioforge.cli.format import count
     from bioforge.core.text import money
     from bioforge.report.logs import printable
 

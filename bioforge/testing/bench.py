@@ -17,9 +17,9 @@ from bioforge.core.interfaces import Backend, BackendContext, BackendFactory, Ch
 from bioforge.core.types import Rendered, Request
 from bioforge.simulator import FAULTS, Outage, Simulator, SimulatorOptions
 from bioforge.testing.folders import Server, charged_by
-from bioforge.testing.hosting import handed
-from bioforge.testing.keeping import Kept
-from bioforge.testing.recording import Book, Recorded
+from bioforge.testing.plugin_host import handed
+from bioforge.testing.recorder import Book, Recorded
+from bioforge.testing.state import Kept
 
 QUICK = RetryPolicy(first_delay=0.01, max_delay=0.05)
 """Retries that nobody has to wait for."""

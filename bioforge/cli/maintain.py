@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from bioforge.cli.common import FileOption, RecipeOption, made_ready, open_names, open_project
-from bioforge.cli.edge import command, say
+from bioforge.cli.errors import command, say
+from bioforge.cli.options import FileOption, RecipeOption, made_ready, open_names, open_project
 from bioforge.core.errors import EXIT_FAILED, EXIT_INTERRUPTED, EXIT_OK, PluginError, StateError, UsageError
 
 if TYPE_CHECKING:
@@ -59,7 +59,7 @@ def accept(
     file: FileOption = None,
 ) -> int:
     """Declare existing answers current for today's definition, without asking for them again (make's touch)."""
-    from bioforge.cli.show import count
+    from bioforge.cli.format import count
     from bioforge.engine.project import recover
     from bioforge.store import Store, maintenance
 
@@ -97,7 +97,7 @@ def forget(
     file: FileOption = None,
 ) -> int:
     """Drop answers on purpose; says what they had cost. The next run asks for them again, and pays again."""
-    from bioforge.cli.show import count
+    from bioforge.cli.format import count
     from bioforge.core.text import money
     from bioforge.engine.project import recover
     from bioforge.store import Store, maintenance
@@ -132,7 +132,7 @@ def gc(
         raise UsageError("--compress and --decompress: either one", "nothing was changed")
     if compress or decompress:
         return _repack(open_names(file).config, on=compress)
-    from bioforge.cli.show import count
+    from bioforge.cli.format import count
     from bioforge.core.text import money
     from bioforge.engine.project import recover
     from bioforge.store import Store, maintenance
@@ -162,7 +162,7 @@ def gc(
 
 
 def _repack(config: ProjectConfig, *, on: bool) -> int:
-    from bioforge.cli.show import count
+    from bioforge.cli.format import count
     from bioforge.engine.project import recover
     from bioforge.store import Store, compression
 

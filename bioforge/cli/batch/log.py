@@ -8,7 +8,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from bioforge.cli.edge import say
+from bioforge.cli.errors import say
 
 if TYPE_CHECKING:
     from bioforge.backends.batch.service import CallError

@@ -10,12 +10,12 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from bioforge.cli import batch_create, batch_jsonl
-from bioforge.cli.batch_provider import FileOption, LogOption, provider
-from bioforge.cli.common import FileOption as ProjectOption
-from bioforge.cli.common import check_format, load
-from bioforge.cli.edge import command, say
-from bioforge.cli.upkeep import Yes, confirmed, recorded
+from bioforge.cli.batch import create, jsonl
+from bioforge.cli.batch.provider import FileOption, LogOption, provider
+from bioforge.cli.errors import command, say
+from bioforge.cli.maintain import Yes, confirmed, recorded
+from bioforge.cli.options import FileOption as ProjectOption
+from bioforge.cli.options import check_format, load
 from bioforge.core.errors import EXIT_FAILED, EXIT_OK, BioforgeError, UsageError
 
 if TYPE_CHECKING:
@@ -45,7 +45,8 @@ def status(
     log_file: LogOption = None,
 ) -> int:
     """Show a batch: state, times, counts, usage, errors. When it has ended, save its results as `retrieve` does."""
-    from bioforge.cli import batch_results, batch_show
+    from bioforge.cli.batch import format as format_cli
+    from bioforge.cli.batch import results
     from bioforge.core.types import BatchState
 
     check_format(format, ("text", "json"))
@@ -55,13 +56,13 @@ def status(
         batch = opened.jobs.seen(job)
         cost = opened.jobs.cost(batch)
         if format == "json":
-            print(json.dumps(batch_show.record(job, batch, cost), ensure_ascii=False, indent=2), flush=True)
+            print(json.dumps(format_cli.record(job, batch, cost), ensure_ascii=False, indent=2), flush=True)
         else:
-            for line in batch_show.lines(job, batch, cost, opened.simulated):
+            for line in format_cli.lines(job, batch, cost, opened.simulated):
                 print(line, flush=True)
         if batch.ended and not no_auto_save:
-            for line in batch_results.lines(
-                batch_results.save(opened.jobs, batch, batch_results.default_path(batch)), batch, opened.simulated
+            for line in results.lines(
+                results.save(opened.jobs, batch, results.default_path(batch)), batch, opened.simulated
             ):
                 say(line)
     return EXIT_FAILED if batch.state is BatchState.FAILED else EXIT_OK
@@ -76,7 +77,7 @@ def list_(
     log_file: LogOption = None,
 ) -> int:
     """List batches, the newest first, whoever created them."""
-    from bioforge.cli import batch_show
+    from bioforge.cli.batch import format as format_cli
 
     check_format(format, ("text", "json"))
     with provider(file, "batch list", log_file) as opened:
@@ -88,14 +89,14 @@ def list_(
             del found[limit:], batches[limit:]
         if format == "json":
             records = [
-                batch_show.record(job, batch, opened.jobs.cost(batch))
+                format_cli.record(job, batch, opened.jobs.cost(batch))
                 for job, batch in zip(found, batches, strict=True)
             ]
             print(json.dumps(records, ensure_ascii=False, indent=2))
         elif not batches:
             say("no batches")
         else:
-            for line in batch_show.listed(batches):
+            for line in format_cli.listed(batches):
                 print(line)
     if more:
         say("there are more: --limit N or --all shows them")
@@ -119,8 +120,8 @@ def retrieve(
     log_file: LogOption = None,
 ) -> int:
     """Save the results of a batch that has ended. However it ended: finished rows are there, and charged for."""
-    from bioforge.cli import batch_results
-    from bioforge.cli.batch_show import is_over
+    from bioforge.cli.batch import results
+    from bioforge.cli.batch.format import is_over
 
     _check_id(batch_id)
     _check_output(output, file)
@@ -132,11 +133,11 @@ def retrieve(
                 f"{batch_id} is {batch.status or 'not known to have ended'}{done}",
                 f"there are no results before its end; `bioforge batch status {batch_id}` shows how far it is",
             )
-        saved = batch_results.save(opened.jobs, batch, output or batch_results.default_path(batch))
+        saved = results.save(opened.jobs, batch, output or results.default_path(batch))
         for one in saved:
             print(one.path)
         if saved:
-            for line in batch_results.lines(saved, batch, opened.simulated):
+            for line in results.lines(saved, batch, opened.simulated):
                 say(line)
             return EXIT_OK
         raise BioforgeError(
@@ -145,8 +146,8 @@ def retrieve(
 
 
 def _check_output(output: Path | None, file: Path | None) -> None:
-    from bioforge.cli.batch_provider import project_config
-    from bioforge.cli.common import check_destination
+    from bioforge.cli.batch.provider import project_config
+    from bioforge.cli.options import check_destination
 
     if output is None:
         return
@@ -170,7 +171,7 @@ def _is_result_file(path: Path) -> bool:
 @command
 def cancel(batch_id: IdArgument, file: FileOption = None, log_file: LogOption = None) -> int:
     """Cancel a batch. Rows that are finished are charged for, and can be retrieved."""
-    from bioforge.cli.batch_show import is_over
+    from bioforge.cli.batch.format import is_over
 
     _check_id(batch_id)
     with provider(file, "batch cancel", log_file) as opened:
@@ -198,7 +199,7 @@ def abandon(
     file: ProjectOption = None,
 ) -> int:
     """Give up an open batch of the project that cannot be looked at any more. Its requests become maybe paid."""
-    from bioforge.cli.show import count
+    from bioforge.cli.format import count
     from bioforge.core.types import CLOSED
     from bioforge.engine.project import recover
     from bioforge.store import Store, batches
@@ -252,8 +253,8 @@ def group(epilog: Callable[[Iterable[str]], str]) -> typer.Typer:
         context_settings={"help_option_names": ["-h", "--help"]},
     )
     for name, function in (
-        ("jsonl", batch_jsonl.jsonl),
-        ("create", batch_create.create),
+        ("jsonl", jsonl.jsonl),
+        ("create", create.create),
         ("status", status),
         ("list", list_),
         ("retrieve", retrieve),

@@ -6,8 +6,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from bioforge.cli.edge import command, say, show_error
-from bioforge.cli.upkeep import Yes, confirmed
+from bioforge.cli.errors import command, say, show_error
+from bioforge.cli.maintain import Yes, confirmed
 from bioforge.core.errors import EXIT_FAILED, EXIT_OK
 
 if TYPE_CHECKING:

@@ -8,8 +8,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from bioforge.backends.batch.service import CallError
-from bioforge.cli.batch_provider import Jobs
-from bioforge.cli.show import count
+from bioforge.cli.batch.provider import Jobs
+from bioforge.cli.format import count
 from bioforge.core.text import money
 from bioforge.core.types import Batch
 

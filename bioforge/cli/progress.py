@@ -7,8 +7,8 @@ from collections.abc import Callable, Sequence
 from shlex import quote
 from typing import TYPE_CHECKING
 
-from bioforge.cli.edge import say
-from bioforge.cli.show import batch_lines, count, named, plan_lines, reading_lines, unmatched_lines
+from bioforge.cli.errors import say
+from bioforge.cli.format import batch_lines, count, named, plan_lines, reading_lines, unmatched_lines
 from bioforge.core.events import Event
 from bioforge.core.interfaces import Gauges
 from bioforge.core.reasons import IN_BATCH, SKIPPED

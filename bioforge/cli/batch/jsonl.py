@@ -12,12 +12,12 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from bioforge.cli.common import FileOption, complete_recipes, load_plugins
-from bioforge.cli.edge import command, say
+from bioforge.cli.errors import command, say
+from bioforge.cli.options import FileOption, complete_recipes, load_plugins
 from bioforge.core.errors import EXIT_OK, UsageError, nearest
 
 if TYPE_CHECKING:
-    from bioforge.cli.batch_rows import Asking, Source
+    from bioforge.cli.batch.rows import Asking, Source
     from bioforge.config.environment import Environment
     from bioforge.config.loader import ProjectConfig
     from bioforge.plugins.manager import Plugins
@@ -96,10 +96,10 @@ def jsonl(
     file: FileOption = None,
 ) -> int:
     """Write rows as a file for the Batch API. By a recipe of the project, or without one by --template or --prompt-id."""
-    from bioforge.cli.batch_files import Parts, Stream
-    from bioforge.cli.batch_provider import project_config
-    from bioforge.cli.batch_rows import BadRows, batch_lines
-    from bioforge.cli.show import count
+    from bioforge.cli.batch.files import Parts, Stream
+    from bioforge.cli.batch.provider import project_config
+    from bioforge.cli.batch.rows import BadRows, batch_lines
+    from bioforge.cli.format import count
 
     flags = Flags(prompt_id, prompt_version, model, template, instructions, endpoint, max_output_tokens)
     config = project_config(file)
@@ -145,7 +145,7 @@ def jsonl(
 
 
 def _by_recipe(config: ProjectConfig | None, name: str | None, flags: Flags, plugins: Plugins) -> Asking:
-    from bioforge.cli.batch_rows import Asking
+    from bioforge.cli.batch.rows import Asking
     from bioforge.engine.project import OpenProject
     from bioforge.recipes.definition import prompt_notes
 
@@ -182,7 +182,7 @@ def _by_recipe(config: ProjectConfig | None, name: str | None, flags: Flags, plu
 
 def _by_flags(flags: Flags) -> Asking:
     from bioforge.backends.openai import wire
-    from bioforge.cli.batch_rows import Asking
+    from bioforge.cli.batch.rows import Asking
     from bioforge.config.environment import Environment
     from bioforge.recipes.definition import PROMPT_OBJECTS_END
     from bioforge.recipes.template import Prompts
@@ -248,7 +248,7 @@ def _template(flag: str, value: str | None) -> str | None:
 
 def _source(config: ProjectConfig | None, given: str | None, columns: Mapping[str, str]) -> Source:
     """The rows: a file of one's own is read with the project's options, unless it has columns of its own."""
-    from bioforge.cli.batch_rows import Source
+    from bioforge.cli.batch.rows import Source
 
     options: dict[str, object] = {}
     if config is not None:
@@ -273,7 +273,7 @@ def _mapping(columns: Iterable[str] | None) -> dict[str, str]:
 
 
 def _check_output(output: Path, config: ProjectConfig | None, source: Source) -> None:
-    from bioforge.cli.common import check_destination
+    from bioforge.cli.options import check_destination
 
     if output.is_dir():
         raise UsageError(f"-o {output}: this is a folder", "name a file")

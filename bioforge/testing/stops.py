@@ -15,8 +15,8 @@ from bioforge.core.errors import UsageError
 from bioforge.core.events import Started
 from bioforge.core.interfaces import Limits, Stop, Work
 from bioforge.core.types import Paid, Request, Usage
-from bioforge.testing.recording import Recorded
-from bioforge.testing.serving import BackendBench, assert_no_more_threads
+from bioforge.testing.bench import BackendBench, assert_no_more_threads
+from bioforge.testing.recorder import Recorded
 
 
 class StoppingStories(BackendBench):

@@ -10,14 +10,14 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from bioforge.cli.batch_provider import FileOption, LogOption, failed, provider
-from bioforge.cli.edge import command, say
+from bioforge.cli.batch.provider import FileOption, LogOption, failed, provider
+from bioforge.cli.errors import command, say
 from bioforge.core.errors import EXIT_OK, BioforgeError, UsageError
 
 if TYPE_CHECKING:
     from bioforge.backends.batch.service import CallError
-    from bioforge.cli.batch_check import Checked
-    from bioforge.cli.batch_provider import Jobs, Provider
+    from bioforge.cli.batch.check import Checked
+    from bioforge.cli.batch.provider import Jobs, Provider
     from bioforge.core.types import Batch
 
 ROUNDS = 3
@@ -50,8 +50,8 @@ def create(
     log_file: LogOption = None,
 ) -> int:
     """Check a file, upload it, and create its batch. Prints the file's id and the batch's id, each on its line."""
-    from bioforge.cli.batch_check import check
-    from bioforge.cli.show import count
+    from bioforge.cli.batch.check import check
+    from bioforge.cli.format import count
 
     checked = check(source, endpoint)
     of_model = f" for {checked.model}" if checked.model else ""

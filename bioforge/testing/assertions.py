@@ -13,13 +13,13 @@ except ModuleNotFoundError as missing:
 ASSERTING = (
     "processes",
     "folders",
-    "recording",
-    "keeping",
-    "reading",
+    "recorder",
+    "state",
+    "reader_format",
     "readers",
     "writers",
-    "serving",
-    "stopping",
+    "bench",
+    "stops",
     "backends",
 )
 

@@ -13,7 +13,7 @@ import pytest
 
 from bioforge.core.errors import InputError, UsageError
 from bioforge.core.types import Artist, BadRow
-from bioforge.testing import hosting
+from bioforge.testing import plugin_host
 
 Row = Mapping[str, Any]
 """Values by column. None is an empty cell."""
@@ -96,7 +96,7 @@ class ReaderBench:
 
     def rows(self, path: Path, **options: object) -> Generator[Artist | BadRow]:
         """The same, one by one."""
-        yield from hosting.read(self.reader(), path, {**self.options, **options})
+        yield from plugin_host.read(self.reader(), path, {**self.options, **options})
 
     def written(self, folder: Path, rows: Sequence[Row]) -> Path:
         path = self.path(folder)
