@@ -274,10 +274,10 @@ def walk(step: Callable[[int], bool], *, start: int = 1, stride: int = 1, abreas
 def _run_until(group: int, of: str, order: dict[str, Any]) -> int:
     from bioforge.cli.options import open_project
     from bioforge.core.interfaces import Stop
-    from bioforge.engine.types import Order
+    from bioforge.engine.types import RunOptions
 
     project = open_project(None)
-    return project.run(Order(selection=project.selection((), ()), **order), _Mortal(group, of), Stop()).exit_code
+    return project.run(RunOptions(selection=project.selection((), ()), **order), _Mortal(group, of), Stop()).exit_code
 
 
 class _Mortal:

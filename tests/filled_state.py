@@ -7,10 +7,12 @@ from itertools import chain, count
 from typing import Any
 
 from bioforge.store import Selection, Store, queue
-from bioforge.store.queue import Pending, Which
+from bioforge.store.queue import PendingRequest, RequestFilter
 
 
-def handed_out(store: Store, selection: Selection, which: Which = Which.STALE, **asked: Any) -> Iterator[Pending]:
+def handed_out(
+    store: Store, selection: Selection, which: RequestFilter = RequestFilter.STALE, **asked: Any
+) -> Iterator[PendingRequest]:
     """The targets that a run would be given, one by one."""
     return chain.from_iterable(queue.pages(store, selection, which, **asked))
 

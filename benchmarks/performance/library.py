@@ -9,7 +9,7 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
-from bioforge.api import Client, Config, LimitsConfig, Outcome, ProviderConfig
+from bioforge.api import Client, Config, ItemResult, LimitsConfig, ProviderConfig
 from performance.bare import body
 from performance.findings import Found, at_least, at_most, noted
 from performance.measuring import bare, middle, took
@@ -46,7 +46,7 @@ def many(client: Client, number: int, **options: object) -> float:
         before = time.perf_counter()
         answered = 0
         outcomes = client.generate_many(prompts(number), **options)  # type: ignore[call-overload]
-        outcome: Outcome[str]
+        outcome: ItemResult[str]
         async for outcome in outcomes:
             answered += outcome.ok
         if answered != number:

@@ -15,7 +15,7 @@ from bioforge.api.client import Client
 from bioforge.api.config import BatchConfig, Config, LimitsConfig, ProviderConfig, RetryConfig, SimulatorConfig
 from bioforge.api.functions import generate, generate_many, generate_many_sync, generate_sync
 from bioforge.api.project import Project
-from bioforge.api.types import Answer, Item, Options, Outcome, Progress
+from bioforge.api.types import Answer, Item, ItemResult, Progress, RequestOptions
 from bioforge.core.errors import (
     AuthenticationError,
     BadArgument,
@@ -39,7 +39,7 @@ from bioforge.core.interfaces import Stop
 from bioforge.core.types import Usage
 
 if TYPE_CHECKING:
-    from bioforge.engine.types import Plan, Result
+    from bioforge.engine.types import Plan, RunResult
 
 __all__ = [
     "Answer",
@@ -56,9 +56,9 @@ __all__ = [
     "HaltedError",
     "Item",
     "LimitsConfig",
-    "Options",
+    "RequestOptions",
     "OutageError",
-    "Outcome",
+    "ItemResult",
     "PendingError",
     "Plan",
     "Progress",
@@ -66,7 +66,7 @@ __all__ = [
     "ProviderConfig",
     "QuotaError",
     "RefusedError",
-    "Result",
+    "RunResult",
     "RetryConfig",
     "SchemaValidationError",
     "SimulatorConfig",
@@ -85,7 +85,7 @@ __all__ = [
 
 def __getattr__(name: str) -> object:
     """What a project's methods return, loaded when it is asked for: most programs only annotate with it."""
-    if name in ("Plan", "Result"):
+    if name in ("Plan", "RunResult"):
         from bioforge.engine import types
 
         return getattr(types, name)

@@ -10,7 +10,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from bioforge.api.config import Setting
+from bioforge.api.config import ConfigSource
 from bioforge.core.errors import ConfigError
 from bioforge.core.interfaces import Backend, BackendContext, Work
 
@@ -18,10 +18,10 @@ if TYPE_CHECKING:
     from bioforge.store import Store
 
 
-class Backends:
+class ClientBackend:
     """One for making bodies and prices, and one for sending, which knows where the embedded server listens."""
 
-    def __init__(self, setting: Setting, state: Path | None) -> None:
+    def __init__(self, setting: ConfigSource, state: Path | None) -> None:
         """Raises `ConfigError` and `PluginError`."""
         from bioforge.plugins.manager import build_manager
 
@@ -92,7 +92,7 @@ class Backends:
         self._sending = None
 
     def _make(self, base_url: str) -> Backend:
-        from bioforge.config.plugin_options import OptionsOf
+        from bioforge.config.plugin_options import PluginOptions
         from bioforge.engine.backends import NO_KEY, SIMULATED_POLLING, checked_backend
 
         setting = self.setting
@@ -106,7 +106,7 @@ class Backends:
             api_key=NO_KEY if setting.simulated else setting.api_key(),
             api_key_env=provider.api_key_env,
             timeout=provider.timeout,
-            options=OptionsOf("Config", setting.variable).read(factory, tables[name], f"options.{name}"),
+            options=PluginOptions("Config", setting.variable).read(factory, tables[name], f"options.{name}"),
             root=Path.cwd(),
             siblings=tables,
         )

@@ -17,7 +17,7 @@ from queue import Empty, SimpleQueue
 from typing import Any, Literal, Protocol
 
 from bioforge.api.deduplicate import HEARTBEAT
-from bioforge.api.types import Answer, Item, Outcome, Progress
+from bioforge.api.types import Answer, Item, ItemResult, Progress
 from bioforge.core.errors import BioforgeError, GenerationError, HaltedError
 
 Order = Literal["input", "completed"]
@@ -33,7 +33,7 @@ BREATH = 256
 Ended = Callable[[int, "Future[Answer[Any]]"], None]
 
 
-class Ask(Protocol):
+class SubmitItem(Protocol):
     """Puts one item's question. Raises `BioforgeError` for one that cannot be asked."""
 
     def __call__(self, item: Item) -> Future[Answer[Any]]: ...
@@ -54,7 +54,7 @@ class Flow:
         self._pulled = 0
         self._handed_out = 0
         self._waiting: dict[int, Item] = {}
-        self._done: dict[int, Outcome[Any]] = {}
+        self._done: dict[int, ItemResult[Any]] = {}
         self._queue: deque[int] = deque()
         self._failures: Counter[str] = Counter()
         self._cached = 0
@@ -87,21 +87,21 @@ class Flow:
 
     def refused(self, index: int, error: BioforgeError) -> None:
         """This item cannot be asked."""
-        self._end(Outcome(self._waiting.pop(index), index, error=error))
+        self._end(ItemResult(self._waiting.pop(index), index, error=error))
 
     def ended(self, index: int, future: Future[Answer[Any]]) -> None:
         item, error = self._waiting.pop(index), future.exception()
         if error is None:
-            self._end(Outcome(item, index, future.result()))
+            self._end(ItemResult(item, index, future.result()))
             return
         if not isinstance(error, BioforgeError):
             raise error
         if isinstance(error, HaltedError) or not isinstance(error, GenerationError):
             # it would be the same with all others
             self.broken(error)
-        self._end(Outcome(item, index, error=error))
+        self._end(ItemResult(item, index, error=error))
 
-    def next(self) -> Outcome[Any] | None:
+    def next(self) -> ItemResult[Any] | None:
         """The next outcome to hand out, if there is one by now."""
         if self._ordered:
             outcome = self._done.pop(self._handed_out, None)
@@ -126,12 +126,12 @@ class Flow:
             failures=dict(self._failures),
         )
 
-    def _end(self, outcome: Outcome[Any]) -> None:
+    def _end(self, outcome: ItemResult[Any]) -> None:
         self._done[outcome.index] = outcome
         if not self._ordered:
             self._queue.append(outcome.index)
 
-    def _count(self, outcome: Outcome[Any]) -> None:
+    def _count(self, outcome: ItemResult[Any]) -> None:
         answer, error = outcome.answer, outcome.error
         if answer is not None:
             self._cached += answer.cached
@@ -150,10 +150,10 @@ def error_class_of(error: BaseException) -> str:
 
 
 @dataclass(frozen=True, slots=True)
-class Asking:
+class BulkRequests:
     """How items are asked. `collecting`: what is asked within it is sent together, for backends that want it so."""
 
-    ask: Ask
+    ask: SubmitItem
     collecting: Callable[[], AbstractContextManager[None]]
     progress: Callable[[Progress], object] | None = None
 
@@ -162,7 +162,9 @@ def _as_item(given: object) -> Item:
     return given if isinstance(given, Item) else Item(given)  # type: ignore[arg-type]  # whatever it is, asking says
 
 
-def _pull(flow: Flow, given: object, asking: Asking, ended: Ended, futures: dict[int, Future[Answer[Any]]]) -> None:
+def _pull(
+    flow: Flow, given: object, asking: BulkRequests, ended: Ended, futures: dict[int, Future[Answer[Any]]]
+) -> None:
     item = _as_item(given)
     index = flow.pulled(item)
     try:
@@ -176,7 +178,7 @@ def _pull(flow: Flow, given: object, asking: Asking, ended: Ended, futures: dict
     future.add_done_callback(partial(ended, index))
 
 
-def in_thread(items: Iterable[Item | str], flow: Flow, asking: Asking) -> Generator[Outcome[Any], None, None]:
+def in_thread(items: Iterable[Item | str], flow: Flow, asking: BulkRequests) -> Generator[ItemResult[Any], None, None]:
     """Hands out every outcome; leaving early takes back what was not sent."""
     source = _Plain(items)
     arrived: SimpleQueue[int] = SimpleQueue()
@@ -219,8 +221,8 @@ def in_thread(items: Iterable[Item | str], flow: Flow, asking: Asking) -> Genera
 
 
 async def on_loop(
-    items: Iterable[Item | str] | AsyncIterable[Item | str], flow: Flow, asking: Asking
-) -> AsyncGenerator[Outcome[Any], None]:
+    items: Iterable[Item | str] | AsyncIterable[Item | str], flow: Flow, asking: BulkRequests
+) -> AsyncGenerator[ItemResult[Any], None]:
     """The same on an event loop. An asynchronous source is pulled while answers are awaited."""
     waiter = _Waiter(flow, asking)
     source = _Asynchronous(items, waiter.bell) if isinstance(items, AsyncIterable) else _Plain(items)
@@ -254,7 +256,7 @@ async def on_loop(
 class _Waiter:
     """Answers arrive on the engine's thread; the loop is woken once for all that arrived since it last looked."""
 
-    def __init__(self, flow: Flow, asking: Asking) -> None:
+    def __init__(self, flow: Flow, asking: BulkRequests) -> None:
         self.bell = asyncio.Event()
         self._flow = flow
         self._asking = asking

@@ -18,12 +18,12 @@ from typing import TYPE_CHECKING, Any, Self, TypeVar, Unpack, overload
 
 from pydantic import BaseModel
 
-from bioforge.api.backend import Backends
-from bioforge.api.bulk import ORDERS, Asking, Flow, Order, in_thread, on_loop
-from bioforge.api.config import Config, Setting
+from bioforge.api.backend import ClientBackend
+from bioforge.api.bulk import ORDERS, BulkRequests, Flow, Order, in_thread, on_loop
+from bioforge.api.config import Config, ConfigSource
 from bioforge.api.deduplicate import result_of
-from bioforge.api.request import Asker, with_defaults
-from bioforge.api.types import Answer, Item, Options, Outcome, Progress
+from bioforge.api.request import RequestBuilder, with_defaults
+from bioforge.api.types import Answer, Item, ItemResult, Progress, RequestOptions
 from bioforge.api.worker import Engine
 from bioforge.core.errors import BadArgument, ConfigError, nearest
 
@@ -52,23 +52,25 @@ class Client:
             raise BadArgument(f"config: expected a Config, found {type(config).__name__}")
         self.config = config or Config()
         self.state = None if state is None else Path(state)
-        setting = Setting(self.config)
-        self._backends = Backends(setting, self.state)
-        self._asker = Asker(self._backends.asking, self._backends.dialect, setting.model, self.config.endpoint)
+        setting = ConfigSource(self.config)
+        self._backends = ClientBackend(setting, self.state)
+        self._asker = RequestBuilder(self._backends.asking, self._backends.dialect, setting.model, self.config.endpoint)
         self._engine = Engine(self._backends, self._asker, self.state)
 
     # ---------------------------------------------------------------------------------------------------- one by one
 
     @overload
-    async def generate(self, prompt: str, *, schema: type[Model], **options: Unpack[Options]) -> Answer[Model]: ...
+    async def generate(
+        self, prompt: str, *, schema: type[Model], **options: Unpack[RequestOptions]
+    ) -> Answer[Model]: ...
     @overload
-    async def generate(self, prompt: str, *, schema: None = None, **options: Unpack[Options]) -> Answer[str]: ...
+    async def generate(self, prompt: str, *, schema: None = None, **options: Unpack[RequestOptions]) -> Answer[str]: ...
     @overload
     async def generate(
-        self, prompt: str, *, schema: Schema | Mapping[str, Any] | str | Path, **options: Unpack[Options]
+        self, prompt: str, *, schema: Schema | Mapping[str, Any] | str | Path, **options: Unpack[RequestOptions]
     ) -> Answer[Any]: ...
-    async def generate(self, prompt: str, *, schema: Any = None, **options: Unpack[Options]) -> Answer[Any]:
-        """The answer to one prompt; `Options` says how to ask. It is tried `max_attempts` times at most (as the client's
+    async def generate(self, prompt: str, *, schema: Any = None, **options: Unpack[RequestOptions]) -> Answer[Any]:
+        """The answer to one prompt; `RequestOptions` says how to ask. It is tried `max_attempts` times at most (as the client's
         `RetryConfig` says, if the call does not). Cancelling takes it back unless it was sent by then.
 
         Raises `GenerationError` where there is none (`TransportError`, `SchemaValidationError`, `BudgetError` …),
@@ -77,14 +79,16 @@ class Client:
         return await asyncio.wrap_future(self._one(Item(prompt, schema=schema, **options)))
 
     @overload
-    def generate_sync(self, prompt: str, *, schema: type[Model], **options: Unpack[Options]) -> Answer[Model]: ...
+    def generate_sync(
+        self, prompt: str, *, schema: type[Model], **options: Unpack[RequestOptions]
+    ) -> Answer[Model]: ...
     @overload
-    def generate_sync(self, prompt: str, *, schema: None = None, **options: Unpack[Options]) -> Answer[str]: ...
+    def generate_sync(self, prompt: str, *, schema: None = None, **options: Unpack[RequestOptions]) -> Answer[str]: ...
     @overload
     def generate_sync(
-        self, prompt: str, *, schema: Schema | Mapping[str, Any] | str | Path, **options: Unpack[Options]
+        self, prompt: str, *, schema: Schema | Mapping[str, Any] | str | Path, **options: Unpack[RequestOptions]
     ) -> Answer[Any]: ...
-    def generate_sync(self, prompt: str, *, schema: Any = None, **options: Unpack[Options]) -> Answer[Any]:
+    def generate_sync(self, prompt: str, *, schema: Any = None, **options: Unpack[RequestOptions]) -> Answer[Any]:
         """`generate` for code without an event loop; from any thread."""
         future = self._one(Item(prompt, schema=schema, **options))
         try:
@@ -104,8 +108,8 @@ class Client:
         order: Order = "input",
         concurrency: int | None = None,
         progress: Callable[[Progress], object] | None = None,
-        **options: Unpack[Options],
-    ) -> AsyncGenerator[Outcome[Model], None]: ...
+        **options: Unpack[RequestOptions],
+    ) -> AsyncGenerator[ItemResult[Model], None]: ...
     @overload
     def generate_many(
         self,
@@ -115,8 +119,8 @@ class Client:
         order: Order = "input",
         concurrency: int | None = None,
         progress: Callable[[Progress], object] | None = None,
-        **options: Unpack[Options],
-    ) -> AsyncGenerator[Outcome[Any], None]: ...
+        **options: Unpack[RequestOptions],
+    ) -> AsyncGenerator[ItemResult[Any], None]: ...
     def generate_many(
         self,
         items: Iterable[Item | str] | AsyncIterable[Item | str],
@@ -125,9 +129,9 @@ class Client:
         order: Order = "input",
         concurrency: int | None = None,
         progress: Callable[[Progress], object] | None = None,
-        **options: Unpack[Options],
-    ) -> AsyncGenerator[Outcome[Any], None]:
-        """An `Outcome` for every item, prompts or `Item`s, with its answer or its error: in the order of the items, or
+        **options: Unpack[RequestOptions],
+    ) -> AsyncGenerator[ItemResult[Any], None]:
+        """An `ItemResult` for every item, prompts or `Item`s, with its answer or its error: in the order of the items, or
         as they are `completed`. Items are pulled as there is room, also from an asynchronous iterable.
 
         `concurrency` is how many of these items may be in flight at once, if that is to be less than the client's. The
@@ -151,8 +155,8 @@ class Client:
         order: Order = "input",
         concurrency: int | None = None,
         progress: Callable[[Progress], object] | None = None,
-        **options: Unpack[Options],
-    ) -> Generator[Outcome[Model], None, None]: ...
+        **options: Unpack[RequestOptions],
+    ) -> Generator[ItemResult[Model], None, None]: ...
     @overload
     def generate_many_sync(
         self,
@@ -162,8 +166,8 @@ class Client:
         order: Order = "input",
         concurrency: int | None = None,
         progress: Callable[[Progress], object] | None = None,
-        **options: Unpack[Options],
-    ) -> Generator[Outcome[Any], None, None]: ...
+        **options: Unpack[RequestOptions],
+    ) -> Generator[ItemResult[Any], None, None]: ...
     def generate_many_sync(
         self,
         items: Iterable[Item | str],
@@ -172,8 +176,8 @@ class Client:
         order: Order = "input",
         concurrency: int | None = None,
         progress: Callable[[Progress], object] | None = None,
-        **options: Unpack[Options],
-    ) -> Generator[Outcome[Any], None, None]:
+        **options: Unpack[RequestOptions],
+    ) -> Generator[ItemResult[Any], None, None]:
         """`generate_many` for code without an event loop."""
         if not isinstance(items, Iterable):
             raise BadArgument(f"items: expected an iterable, found {type(items).__name__}", "generate_many takes both")
@@ -248,8 +252,8 @@ class Client:
         order: Order,
         concurrency: int | None,
         progress: Callable[[Progress], object] | None,
-        options: Options,
-    ) -> tuple[Flow, Asking]:
+        options: RequestOptions,
+    ) -> tuple[Flow, BulkRequests]:
         if order not in ORDERS:
             raise BadArgument(f"order: expected 'input' or 'completed', found {order!r}", nearest(str(order), ORDERS))
         if isinstance(items, str | bytes | Mapping | Item) or not isinstance(items, Iterable | AsyncIterable):
@@ -271,7 +275,7 @@ class Client:
         at_once = concurrency if concurrency is not None and concurrency < limit else 2 * limit
         collecting = self._engine.collecting if batches else _not_collecting
         total = len(items) if isinstance(items, Sized) else None
-        return Flow(order, None if batches else at_once, total), Asking(ask, collecting, progress)
+        return Flow(order, None if batches else at_once, total), BulkRequests(ask, collecting, progress)
 
 
 def _not_collecting() -> AbstractContextManager[None]:

@@ -13,12 +13,12 @@ from typing import TYPE_CHECKING, Annotated, Any, Self
 from pydantic import Field, SecretStr, ValidationError, model_validator
 
 from bioforge.config.environment import Environment
-from bioforge.config.tables import SIMULATOR, Limit, Provider, Retry, Simulator, Table, Text
+from bioforge.config.tables import SIMULATOR, LimitsTable, ProviderTable, RetryTable, SimulatorTable, Table, Text
 from bioforge.core.errors import ConfigError
 from bioforge.core.interfaces import Limits, RetryPolicy
 
 
-class ProviderConfig(Provider):
+class ProviderConfig(ProviderTable):
     """`base_url` and `api_key` of the code win over the environment (`OPENAI_BASE_URL`, and whatever `api_key_env`
     names); `timeout` is the longest time for one attempt, in seconds."""
 
@@ -29,7 +29,7 @@ class ProviderConfig(Provider):
     api_key: SecretStr | None = Field(default=None, description="a key; without one it is read from the environment")
 
 
-class LimitsConfig(Limit):
+class LimitsConfig(LimitsTable):
     """`concurrency` is how many calls are in flight at once, over all callers of a client."""
 
     if TYPE_CHECKING:
@@ -41,7 +41,7 @@ class LimitsConfig(Limit):
     )
 
 
-class RetryConfig(Retry):
+class RetryConfig(RetryTable):
     """Times in seconds. `maybe_paid`: whether a request whose fate is unknown may be sent, and paid for, again."""
 
     if TYPE_CHECKING:
@@ -70,7 +70,7 @@ class BatchConfig(Table):
     poll_max_seconds: Annotated[float, Field(gt=0)] = Field(default=300.0, description="seconds, above 0")
 
 
-class SimulatorConfig(Simulator):
+class SimulatorConfig(SimulatorTable):
     """Options of the embedded server, by the names they have in a project file; see docs/simulator.md."""
 
     if TYPE_CHECKING:
@@ -114,7 +114,7 @@ class Config(Table):
     options: dict[str, dict[str, Any]] = Field(default={}, description="tables of options by backend")
 
 
-class Setting:
+class ConfigSource:
     """A configuration with the environment applied: what the code says wins, then what a variable says."""
 
     def __init__(self, config: Config, variables: Mapping[str, str] | None = None) -> None:

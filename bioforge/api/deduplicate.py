@@ -15,8 +15,8 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field, replace
 from typing import Any, TypeVar
 
-from bioforge.api.outcome import Paying
-from bioforge.api.request import Question
+from bioforge.api.outcome import CostSoFar
+from bioforge.api.request import PreparedRequest
 from bioforge.api.types import Answer
 from bioforge.core.errors import BioforgeError, ClosedError
 from bioforge.core.types import Request
@@ -34,12 +34,12 @@ Result = TypeVar("Result")
 
 
 @dataclass(eq=False, slots=True)
-class Call:
+class Waiter:
     """One caller's wait. A repair changes the question, the future stays."""
 
-    question: Question
+    question: PreparedRequest
     future: Future[Answer[Any]] = field(default_factory=Future)
-    paying: Paying = field(default_factory=Paying)
+    paying: CostSoFar = field(default_factory=CostSoFar)
 
     def answer(self, answer: Answer[Any]) -> None:
         # whoever gave up waiting is told nothing
@@ -52,12 +52,12 @@ class Call:
 
 
 @dataclass(eq=False, slots=True)
-class Flight:
+class InFlight:
     """A request and the calls that wait for it. `sent`: handed out to be sent, so that it cannot be taken back;
     `waiting`: sent without an answer, for another try; `batch`: the open batch of an earlier process that it is in."""
 
     request: Request
-    calls: list[Call]
+    calls: list[Waiter]
     sent: bool = False
     waiting: bool = False
     batch: str | None = None
@@ -66,14 +66,14 @@ class Flight:
         self.calls = [call for call in self.calls if not call.future.cancelled()]
 
 
-class Desk:
+class Deduplicator:
     """All flights of a client, by request hash."""
 
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
         self._clock = clock
         self._lock = threading.Condition()
-        self._flights: dict[str, Flight] = {}
-        self._ready: deque[Flight] = deque()
+        self._flights: dict[str, InFlight] = {}
+        self._ready: deque[InFlight] = deque()
         self._collecting = 0
         self._idle = False
         self._closed = False
@@ -95,7 +95,7 @@ class Desk:
             sent = [flight for flight in self._flights.values() if flight.sent]
             return bool(sent) and all(call.future.cancelled() for flight in sent for call in flight.calls)
 
-    def join(self, call: Call) -> Flight | None:
+    def join(self, call: Waiter) -> InFlight | None:
         """The flight that this call has begun; None when there was one to wait with. Raises `ClosedError`."""
         request = call.question.request
         with self._lock:
@@ -105,10 +105,10 @@ class Desk:
             if flight is not None:
                 flight.calls.append(call)
                 return None
-            flight = self._flights[request.request_hash] = Flight(request, [call])
+            flight = self._flights[request.request_hash] = InFlight(request, [call])
             return flight
 
-    def ready(self, flight: Flight, request: Request) -> bool:
+    def ready(self, flight: InFlight, request: Request) -> bool:
         """Hand a flight in to be sent. Returns whether somebody has to be told that there is something again."""
         with self._lock:
             if self._flights.get(request.request_hash) is not flight:
@@ -119,7 +119,7 @@ class Desk:
             self._lock.notify_all()
             return idle
 
-    def park(self, flight: Flight, batch: str) -> None:
+    def park(self, flight: InFlight, batch: str) -> None:
         """The flight is in an open batch of an earlier process: it waits for that one to be collected."""
         with self._lock:
             flight.batch = batch
@@ -169,20 +169,20 @@ class Desk:
                 flight.waiting = False
             return [flight.request for flight in found]
 
-    def asked_by(self, request_hash: str) -> Call | None:
+    def asked_by(self, request_hash: str) -> Waiter | None:
         """The first call that waits for a request: its schema is the one an answer is recorded with."""
         with self._lock:
             flight = self._flights.get(request_hash)
             return flight.calls[0] if flight is not None and flight.calls else None
 
-    def take(self, request_hash: str) -> list[Call]:
+    def take(self, request_hash: str) -> list[Waiter]:
         """The calls that wait for a request, which is settled with this."""
         with self._lock:
             flight = self._flights.pop(request_hash, None)
             self._last_busy = self._clock()
             return [] if flight is None else flight.calls
 
-    def split(self, flight: Flight, stay: Callable[[Call], bool]) -> list[Call]:
+    def split(self, flight: InFlight, stay: Callable[[Waiter], bool]) -> list[Waiter]:
         """The calls of a flight that do not stay. One without any left is settled."""
         with self._lock:
             going = [call for call in flight.calls if not stay(call)]
@@ -207,7 +207,7 @@ class Desk:
             return self._closed
         return bool(self._ready) or any(flight.batch is not None for flight in self._flights.values())
 
-    def end(self, which: Callable[[Flight], bool] = lambda flight: True) -> list[Call]:
+    def end(self, which: Callable[[InFlight], bool] = lambda flight: True) -> list[Waiter]:
         """The calls of these flights, which are settled with this."""
         with self._lock:
             ended = [flight for flight in self._flights.values() if which(flight)]
@@ -215,14 +215,14 @@ class Desk:
                 self._forget(flight)
             return [call for flight in ended for call in flight.calls]
 
-    def close(self) -> list[Call]:
+    def close(self) -> list[Waiter]:
         """Nothing more comes in or goes out. Returns the calls of what was not sent; what was may still be answered."""
         with self._lock:
             self._closed = True
             self._lock.notify_all()
         return self.end(lambda flight: not flight.sent)
 
-    def _forget(self, flight: Flight) -> None:
+    def _forget(self, flight: InFlight) -> None:
         if self._flights.get(flight.request.request_hash) is flight:
             del self._flights[flight.request.request_hash]
 

@@ -28,7 +28,7 @@ from pydantic import BaseModel
 from bioforge.api.bulk import Order
 from bioforge.api.client import Client
 from bioforge.api.config import Config
-from bioforge.api.types import Answer, Item, Options, Outcome, Progress
+from bioforge.api.types import Answer, Item, ItemResult, Progress, RequestOptions
 
 if TYPE_CHECKING:
     from bioforge.recipes.schema import Schema
@@ -105,11 +105,21 @@ async def _borrowed_on_loop(config: Config | None, state: Place) -> AsyncIterato
 
 @overload
 async def generate(
-    prompt: str, *, schema: type[Model], config: Config | None = None, state: Place = None, **options: Unpack[Options]
+    prompt: str,
+    *,
+    schema: type[Model],
+    config: Config | None = None,
+    state: Place = None,
+    **options: Unpack[RequestOptions],
 ) -> Answer[Model]: ...
 @overload
 async def generate(
-    prompt: str, *, schema: None = None, config: Config | None = None, state: Place = None, **options: Unpack[Options]
+    prompt: str,
+    *,
+    schema: None = None,
+    config: Config | None = None,
+    state: Place = None,
+    **options: Unpack[RequestOptions],
 ) -> Answer[str]: ...
 @overload
 async def generate(
@@ -118,10 +128,15 @@ async def generate(
     schema: Schema | Mapping[str, Any] | str | Path,
     config: Config | None = None,
     state: Place = None,
-    **options: Unpack[Options],
+    **options: Unpack[RequestOptions],
 ) -> Answer[Any]: ...
 async def generate(
-    prompt: str, *, schema: Any = None, config: Config | None = None, state: Place = None, **options: Unpack[Options]
+    prompt: str,
+    *,
+    schema: Any = None,
+    config: Config | None = None,
+    state: Place = None,
+    **options: Unpack[RequestOptions],
 ) -> Answer[Any]:
     """`Client.generate`, by a shared client."""
     async with _borrowed_on_loop(config, state) as client:
@@ -131,11 +146,21 @@ async def generate(
 
 @overload
 def generate_sync(
-    prompt: str, *, schema: type[Model], config: Config | None = None, state: Place = None, **options: Unpack[Options]
+    prompt: str,
+    *,
+    schema: type[Model],
+    config: Config | None = None,
+    state: Place = None,
+    **options: Unpack[RequestOptions],
 ) -> Answer[Model]: ...
 @overload
 def generate_sync(
-    prompt: str, *, schema: None = None, config: Config | None = None, state: Place = None, **options: Unpack[Options]
+    prompt: str,
+    *,
+    schema: None = None,
+    config: Config | None = None,
+    state: Place = None,
+    **options: Unpack[RequestOptions],
 ) -> Answer[str]: ...
 @overload
 def generate_sync(
@@ -144,10 +169,15 @@ def generate_sync(
     schema: Schema | Mapping[str, Any] | str | Path,
     config: Config | None = None,
     state: Place = None,
-    **options: Unpack[Options],
+    **options: Unpack[RequestOptions],
 ) -> Answer[Any]: ...
 def generate_sync(
-    prompt: str, *, schema: Any = None, config: Config | None = None, state: Place = None, **options: Unpack[Options]
+    prompt: str,
+    *,
+    schema: Any = None,
+    config: Config | None = None,
+    state: Place = None,
+    **options: Unpack[RequestOptions],
 ) -> Answer[Any]:
     """`Client.generate_sync`, by a shared client."""
     with _borrowed(config, state) as client:
@@ -165,8 +195,8 @@ def generate_many(
     progress: Callable[[Progress], object] | None = None,
     config: Config | None = None,
     state: Place = None,
-    **options: Unpack[Options],
-) -> AsyncGenerator[Outcome[Model], None]: ...
+    **options: Unpack[RequestOptions],
+) -> AsyncGenerator[ItemResult[Model], None]: ...
 @overload
 def generate_many(
     items: Iterable[Item | str] | AsyncIterable[Item | str],
@@ -177,8 +207,8 @@ def generate_many(
     progress: Callable[[Progress], object] | None = None,
     config: Config | None = None,
     state: Place = None,
-    **options: Unpack[Options],
-) -> AsyncGenerator[Outcome[Any], None]: ...
+    **options: Unpack[RequestOptions],
+) -> AsyncGenerator[ItemResult[Any], None]: ...
 async def generate_many(
     items: Iterable[Item | str] | AsyncIterable[Item | str],
     *,
@@ -188,8 +218,8 @@ async def generate_many(
     progress: Callable[[Progress], object] | None = None,
     config: Config | None = None,
     state: Place = None,
-    **options: Unpack[Options],
-) -> AsyncGenerator[Outcome[Any], None]:
+    **options: Unpack[RequestOptions],
+) -> AsyncGenerator[ItemResult[Any], None]:
     """`Client.generate_many`, by a shared client."""
     async with _borrowed_on_loop(config, state) as client:
         outcomes = client.generate_many(
@@ -210,8 +240,8 @@ def generate_many_sync(
     progress: Callable[[Progress], object] | None = None,
     config: Config | None = None,
     state: Place = None,
-    **options: Unpack[Options],
-) -> Generator[Outcome[Model], None, None]: ...
+    **options: Unpack[RequestOptions],
+) -> Generator[ItemResult[Model], None, None]: ...
 @overload
 def generate_many_sync(
     items: Iterable[Item | str],
@@ -222,8 +252,8 @@ def generate_many_sync(
     progress: Callable[[Progress], object] | None = None,
     config: Config | None = None,
     state: Place = None,
-    **options: Unpack[Options],
-) -> Generator[Outcome[Any], None, None]: ...
+    **options: Unpack[RequestOptions],
+) -> Generator[ItemResult[Any], None, None]: ...
 def generate_many_sync(
     items: Iterable[Item | str],
     *,
@@ -233,8 +263,8 @@ def generate_many_sync(
     progress: Callable[[Progress], object] | None = None,
     config: Config | None = None,
     state: Place = None,
-    **options: Unpack[Options],
-) -> Generator[Outcome[Any], None, None]:
+    **options: Unpack[RequestOptions],
+) -> Generator[ItemResult[Any], None, None]:
     """`Client.generate_many_sync`, by a shared client."""
     with _borrowed(config, state) as client:
         outcomes = client.generate_many_sync(

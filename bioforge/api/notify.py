@@ -7,9 +7,9 @@ from collections.abc import Callable, Sequence
 from copy import copy
 from dataclasses import replace
 
-from bioforge.api.deduplicate import Call
-from bioforge.api.outcome import Arrival, Mend, Verdicts, judge
-from bioforge.api.request import Asker
+from bioforge.api.deduplicate import Waiter
+from bioforge.api.outcome import NeedsRepair, Received, Verdicts, judge
+from bioforge.api.request import RequestBuilder
 from bioforge.api.types import Answer
 from bioforge.core.errors import BioforgeError, ClosedError, HaltedError
 
@@ -19,14 +19,14 @@ MakeError = Callable[[], BioforgeError]
 log = logging.getLogger("bioforge.api")
 
 
-class Teller:
+class Notifier:
     """`enter` puts a call in the way of all calls, for what is sent back to be mended."""
 
-    def __init__(self, asker: Asker, enter: Callable[[Call], None]) -> None:
+    def __init__(self, asker: RequestBuilder, enter: Callable[[Waiter], None]) -> None:
         self._asker = asker
         self._enter = enter
 
-    def tell(self, calls: Sequence[Call], arrival: Arrival, verdicts: Verdicts) -> None:
+    def tell(self, calls: Sequence[Waiter], arrival: Received, verdicts: Verdicts) -> None:
         """The first who still waits has paid for an answer; the others get it as well."""
         for call in calls:
             if call.future.cancelled():
@@ -36,12 +36,12 @@ class Teller:
             match found:
                 case Answer():
                     call.answer(found)
-                case Mend():
+                case NeedsRepair():
                     self._mend(call, found)
                 case _:
                     call.fail(found)
 
-    def _mend(self, call: Call, mend: Mend) -> None:
+    def _mend(self, call: Waiter, mend: NeedsRepair) -> None:
         call.paying = mend.paying
         try:
             call.question = self._asker.repairing(call.question, mend.text, mend.errors)
@@ -50,7 +50,7 @@ class Teller:
             call.fail(error)
 
 
-def fail(calls: Sequence[Call], make: MakeError) -> None:
+def fail(calls: Sequence[Waiter], make: MakeError) -> None:
     for call in calls:
         call.fail(make())
 

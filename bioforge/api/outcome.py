@@ -6,13 +6,13 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Any
 
-from bioforge.api.request import Question
+from bioforge.api.request import PreparedRequest
 from bioforge.api.types import Answer
 from bioforge.core.errors import (
     AuthenticationError,
     BudgetError,
+    CallFacts,
     ClosedError,
-    Facts,
     GenerationError,
     HaltedError,
     OutageError,
@@ -25,9 +25,8 @@ from bioforge.core.errors import (
 )
 from bioforge.core.events import Failed, Stopped
 from bioforge.core.reasons import SCHEMA
-from bioforge.core.text import counted, money
-from bioforge.core.types import Answer as Received
-from bioforge.core.types import Failure, Paid, Request, Usage
+from bioforge.core.text import money, plural
+from bioforge.core.types import Failure, Paid, Request, Response, Usage
 from bioforge.recipes.schema import Invalid, Schema, SchemaError, Valid
 
 _UNUSABLE: dict[str, tuple[type[UnusableError], str]] = {
@@ -48,10 +47,10 @@ _HALTED: dict[str, tuple[type[HaltedError], str]] = {
 
 
 @dataclass(frozen=True, slots=True)
-class Arrival:
+class Received:
     """An answer with where it comes from. `cached`: it was there before; nothing was paid for it now."""
 
-    received: Received
+    received: Response
     number: int
     seconds: float
     request_id: str | None = None
@@ -59,25 +58,25 @@ class Arrival:
 
 
 @dataclass(frozen=True, slots=True)
-class Paying:
+class CostSoFar:
     """What one call has paid for so far, beside the answer that it is about to get."""
 
     cost_usd: float | None = 0.0
     usage: Usage | None = None
 
-    def with_answer(self, arrival: Arrival) -> Paying:
+    def with_answer(self, arrival: Received) -> CostSoFar:
         cost = 0.0 if arrival.cached else arrival.received.cost_usd
         both = None if self.cost_usd is None or cost is None else self.cost_usd + cost
-        return Paying(both, _sum(self.usage, arrival.received.usage))
+        return CostSoFar(both, _sum(self.usage, arrival.received.usage))
 
 
 @dataclass(frozen=True, slots=True)
-class Mend:
+class NeedsRepair:
     """The answer does not fit its schema, and is to be sent back once."""
 
     text: str
     errors: tuple[SchemaError, ...]
-    paying: Paying
+    paying: CostSoFar
 
 
 class Verdicts:
@@ -96,8 +95,8 @@ class Verdicts:
 
 
 def judge(
-    question: Question, arrival: Arrival, verdicts: Verdicts, before: Paying
-) -> Answer[Any] | GenerationError | Mend:
+    question: PreparedRequest, arrival: Received, verdicts: Verdicts, before: CostSoFar
+) -> Answer[Any] | GenerationError | NeedsRepair:
     """What an answer is to one call. `before`: what the call paid for earlier answers."""
     received, paying = arrival.received, before.with_answer(arrival)
     problem, text = received.problem, received.text or ""
@@ -109,7 +108,7 @@ def judge(
         verdict = verdicts.of(question.schema)
         if isinstance(verdict, Invalid):
             if question.repairs and verdict.repairable:
-                return Mend(text, verdict.errors, paying)
+                return NeedsRepair(text, verdict.errors, paying)
             return _misfit(question, arrival, verdict, paying)
         value, parsed = verdict.value, verdict.parsed
     return Answer(
@@ -135,10 +134,10 @@ def failed(event: Failed) -> TransportError:
 
 
 def no_answer(
-    failure: Failure, number: int, facts: Facts, paid: Paid = Paid.NO, retry_after: float | None = None
+    failure: Failure, number: int, facts: CallFacts, paid: Paid = Paid.NO, retry_after: float | None = None
 ) -> TransportError:
     details = [f"HTTP {failure.http_status}"] if failure.http_status else []
-    details += [counted(number, "attempt")] if number > 1 else []
+    details += [plural(number, "attempt")] if number > 1 else []
     maybe = paid is Paid.MAYBE
     return TransportError(
         failure.message + (f" ({', '.join(details)})" if details else ""),
@@ -150,8 +149,8 @@ def no_answer(
     )
 
 
-def _facts(event: Failed) -> Facts:
-    return Facts(
+def _facts(event: Failed) -> CallFacts:
+    return CallFacts(
         error_class=event.failure.error_class,
         code=event.failure.code,
         request_hash=event.launch.request.request_hash,
@@ -177,7 +176,7 @@ def too_dear(request: Request, limit: float, spent: float, price: float) -> Budg
     )
 
 
-def _unusable(question: Question, arrival: Arrival, problem: Failure, paying: Paying) -> UnusableError:
+def _unusable(question: PreparedRequest, arrival: Received, problem: Failure, paying: CostSoFar) -> UnusableError:
     kind, hint = _UNUSABLE.get(problem.error_class, (UnusableError, ""))
     return kind(
         problem.message,
@@ -188,7 +187,7 @@ def _unusable(question: Question, arrival: Arrival, problem: Failure, paying: Pa
     )
 
 
-def _misfit(question: Question, arrival: Arrival, verdict: Invalid, paying: Paying) -> SchemaValidationError:
+def _misfit(question: PreparedRequest, arrival: Received, verdict: Invalid, paying: CostSoFar) -> SchemaValidationError:
     assert question.schema is not None
     return SchemaValidationError(
         f"the answer does not fit {question.schema.name}: {verdict.summary()}",
@@ -202,8 +201,8 @@ def _misfit(question: Question, arrival: Arrival, verdict: Invalid, paying: Payi
     )
 
 
-def _of_answer(question: Question, arrival: Arrival, error_class: str, code: str | None) -> Facts:
-    return Facts(
+def _of_answer(question: PreparedRequest, arrival: Received, error_class: str, code: str | None) -> CallFacts:
+    return CallFacts(
         error_class=error_class,
         code=code,
         request_hash=question.request.request_hash,
@@ -212,7 +211,7 @@ def _of_answer(question: Question, arrival: Arrival, error_class: str, code: str
     )
 
 
-def as_recorded(received: Received, schema: Schema | None, verdicts: Verdicts) -> Received:
+def as_recorded(received: Response, schema: Schema | None, verdicts: Verdicts) -> Response:
     """The answer as a state keeps it: with its data, or with what is wrong with it."""
     from bioforge.recipes.validate import as_text, complaint
 

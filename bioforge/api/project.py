@@ -17,8 +17,8 @@ from bioforge.core.interfaces import Gauges, Record, Stop
 if TYPE_CHECKING:
     from bioforge.config.loader import ProjectConfig
     from bioforge.engine.project import OpenProject
-    from bioforge.engine.select import Names
-    from bioforge.engine.types import Plan, Result
+    from bioforge.engine.select import RecipeNames
+    from bioforge.engine.types import Plan, RunResult
     from bioforge.store import Selection, Store
 
 Words = str | Sequence[str]
@@ -30,7 +30,7 @@ class Project:
     Methods do not return before they are done; on an event loop, `await asyncio.to_thread(project.run)`.
     """
 
-    def __init__(self, names: Names) -> None:
+    def __init__(self, names: RecipeNames) -> None:
         self._names = names
         self._opened: OpenProject | None = None
 
@@ -48,7 +48,7 @@ class Project:
         the file. Raises `ConfigError` with every mistake of the file. What only `plan` and `run` need is made ready by the
         first of them: a backend that is missing keeps nobody from results."""
         from bioforge.config.loader import load, with_overrides
-        from bioforge.engine.select import Names
+        from bioforge.engine.select import RecipeNames
 
         config = with_overrides(
             load(None if path is None else Path(path), os.environ),
@@ -57,7 +57,7 @@ class Project:
             max_cost=max_cost,
             strict=strict,
         )
-        return cls(Names(config))
+        return cls(RecipeNames(config))
 
     @property
     def config(self) -> ProjectConfig:
@@ -93,16 +93,16 @@ class Project:
         wait: bool = True,
         progress: Callable[[Progress], object] | None = None,
         stop: Stop | None = None,
-    ) -> Result:
+    ) -> RunResult:
         """Build what is stale, and write the outputs. Failed targets are in the result, not raised.
 
         `stop.raise_level()` from another thread ends it in order; `progress` is called after each group of answers. Not
         `wait`: batches are submitted, and left. Raises `UsageError` and `StateError` before anything was sent,
         `StoppedError` afterwards.
         """
-        from bioforge.engine.types import Order
+        from bioforge.engine.types import RunOptions
 
-        order = Order(
+        order = RunOptions(
             command="run",
             selection=self._names.with_needs(self._selection(recipes, select, limit)),
             always_make=always_make,

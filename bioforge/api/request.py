@@ -45,7 +45,7 @@ OWN = ("temperature", "max_output_tokens")
 
 
 @dataclass(frozen=True, slots=True)
-class Question:
+class PreparedRequest:
     """An exact request, and what is to be done with its answer. `repairs`: how many more times one that does not fit
     the schema is sent back; `mends`: this is such a request."""
 
@@ -57,7 +57,7 @@ class Question:
     mends: bool = False
 
 
-class Asker:
+class RequestBuilder:
     """Makes questions. Safe to use from any thread."""
 
     def __init__(self, backend: Backend, dialect: str, model: str | None, endpoint: str | None) -> None:
@@ -70,7 +70,7 @@ class Asker:
         self._schemas: dict[type[BaseModel] | str, Schema] = {}
         self._answered: dict[str, tuple[int, int]] = {}
 
-    def question(self, item: Item) -> Question:
+    def question(self, item: Item) -> PreparedRequest:
         """Raises `BadArgument` (a ValueError) for what cannot be meant, `ConfigError` for a schema."""
         rendered, schema = self._rendered(item, _prompt(item.prompt))
         model = self._model if item.model is None else item.model
@@ -81,7 +81,7 @@ class Asker:
             )
         rendered = replace(rendered, model=model)
         request = self._request(rendered, item.id, _count("max_attempts", item.max_attempts))
-        return Question(rendered, request, schema, 1 if item.repair else 0, bool(item.again))
+        return PreparedRequest(rendered, request, schema, 1 if item.repair else 0, bool(item.again))
 
     def check(self, defaults: Item) -> None:
         """Raises what `question` would raise for every item with these defaults."""
@@ -108,7 +108,7 @@ class Asker:
         if endpoint not in known:
             raise BadArgument(f"endpoint: expected {' or '.join(map(repr, known))}, found {_short(endpoint)}")
 
-    def repairing(self, question: Question, text: str, errors: tuple[SchemaError, ...]) -> Question:
+    def repairing(self, question: PreparedRequest, text: str, errors: tuple[SchemaError, ...]) -> PreparedRequest:
         """The question that sends an answer back with what is wrong with it."""
         turns = (Turn("assistant", text), Turn("user", repair_instructions(errors)))
         rendered = replace(question.rendered, turns=(*question.rendered.turns, *turns))

@@ -7,13 +7,13 @@ from contextlib import ExitStack
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from bioforge.api.backend import Backends
-from bioforge.api.deduplicate import Desk
-from bioforge.api.notify import Teller, fail, log
-from bioforge.api.outcome import Arrival, Verdicts, as_recorded, failed
-from bioforge.api.request import Asker
+from bioforge.api.backend import ClientBackend
+from bioforge.api.deduplicate import Deduplicator
+from bioforge.api.notify import Notifier, fail, log
+from bioforge.api.outcome import Received, Verdicts, as_recorded, failed
+from bioforge.api.request import RequestBuilder
 from bioforge.core.errors import PendingError, TransportError
-from bioforge.core.events import Event, Failed, Noticed, Stopped, Succeeded, Unusable
+from bioforge.core.events import Event, Failed, Notice, Stopped, Succeeded, Unusable
 from bioforge.core.interfaces import Backend, Stop, Work
 from bioforge.core.types import Paid, Request
 
@@ -52,7 +52,9 @@ class Ending:
 class Session:
     """From the first request to whatever stops it. Lives on the engine's thread."""
 
-    def __init__(self, desk: Desk, backends: Backends, asker: Asker, teller: Teller, meter: Meter) -> None:
+    def __init__(
+        self, desk: Deduplicator, backends: ClientBackend, asker: RequestBuilder, teller: Notifier, meter: Meter
+    ) -> None:
         self._desk = desk
         self._backends = backends
         self._asker = asker
@@ -125,7 +127,7 @@ class Session:
                 self._meter.paid(answer.cost_usd)
                 self._asker.learn(launch.request.model, answer.usage)
                 calls = self._desk.take(launch.request.request_hash)
-                self._teller.tell(calls, Arrival(answer, launch.number, seconds, request_id), verdicts)
+                self._teller.tell(calls, Received(answer, launch.number, seconds, request_id), verdicts)
             case Failed(launch=launch):
                 if event.paid is Paid.MAYBE:
                     self._meter.maybe_paid()
@@ -133,7 +135,7 @@ class Session:
                     fail(self._desk.take(launch.request.request_hash), lambda: failed(event))
                 else:
                     self._desk.give_back(launch.request.request_hash, launch.number)
-            case Noticed(kind, message):
+            case Notice(kind, message):
                 log.info("%s: %s", kind, message)
             case _:
                 pass
@@ -145,7 +147,7 @@ _NO_TEXT = Verdicts("")
 class _HandedOut(Iterator[Request]):
     """The requests of a session: none now may be some later. `again` gives those out once more that were given back."""
 
-    def __init__(self, desk: Desk, once_more: Sequence[Request] = ()) -> None:
+    def __init__(self, desk: Deduplicator, once_more: Sequence[Request] = ()) -> None:
         self._desk = desk
         self._once_more = list(reversed(once_more))
 

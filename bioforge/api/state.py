@@ -15,8 +15,8 @@ from queue import Empty, SimpleQueue
 from types import TracebackType
 from typing import Self
 
-from bioforge.api.deduplicate import Desk, Flight
-from bioforge.api.outcome import Arrival
+from bioforge.api.deduplicate import Deduplicator, InFlight
+from bioforge.api.outcome import Received
 from bioforge.core.errors import EXIT_OK, EXIT_STOPPED, BioforgeError, StateError
 from bioforge.core.events import Stopped
 from bioforge.core.reasons import (
@@ -35,9 +35,9 @@ from bioforge.core.reasons import (
 )
 from bioforge.core.types import Request
 from bioforge.store import Selection, Store, runs
-from bioforge.store.answers import Kept, kept
+from bioforge.store.answers import CachedAnswer, cached
 from bioforge.store.recorder import Recorder
-from bioforge.store.recovery import settle
+from bioforge.store.recovery import recover
 
 COMMAND = "library"
 """How a client's run is called, in `status` and where another process is refused."""
@@ -64,7 +64,7 @@ class State:
     def __init__(self, store: Store, backend: str, max_cost_usd: float | None) -> None:
         self.store = store
         runs.close_dead(store)
-        settle(store)
+        recover(store)
         self.run = runs.begin(store, COMMAND, backend, Selection(), max_cost_usd=max_cost_usd)
         self._stopped: Stopped | None = None
         self._sent = False
@@ -86,10 +86,10 @@ class State:
             self._sent = True
         return Recorder(self.store, self.run, backend, provider)
 
-    def settle(self, stopped: Stopped | None) -> None:
+    def recover(self, stopped: Stopped | None) -> None:
         """Say what is known of everything that was left open by a session."""
         self._stopped = stopped or self._stopped
-        settle(self.store)
+        recover(self.store)
 
     def __enter__(self) -> Self:
         return self
@@ -108,7 +108,7 @@ class State:
         if not self._sent:
             runs.discard(self.store, self.run)
             return
-        settle(self.store)
+        recover(self.store)
         if error is not None:
             runs.end(self.store, self.run, "stopped", EXIT_STOPPED, f"error: {error}")
         elif self._stopped is not None:
@@ -117,7 +117,7 @@ class State:
             runs.end(self.store, self.run, "finished", EXIT_OK)
 
 
-class Lookup:
+class CacheReader:
     """Looks requests up before they are sent, many at once, in a thread of its own.
 
     `found` is told of a flight with an answer in the state, `pending` of one that is in an open batch, `missing` of one
@@ -127,21 +127,21 @@ class Lookup:
     def __init__(
         self,
         path: Path,
-        desk: Desk,
+        desk: Deduplicator,
         *,
-        found: Callable[[Flight, Kept, Arrival], None],
-        pending: Callable[[Flight, Kept], None],
-        missing: Callable[[Flight, Kept | None], None],
+        found: Callable[[InFlight, CachedAnswer, Received], None],
+        pending: Callable[[InFlight, CachedAnswer], None],
+        missing: Callable[[InFlight, CachedAnswer | None], None],
     ) -> None:
         self._path = path
         self._desk = desk
         self._found = found
         self._pending = pending
         self._missing = missing
-        self._waiting: SimpleQueue[Flight | None] = SimpleQueue()
+        self._waiting: SimpleQueue[InFlight | None] = SimpleQueue()
         self._thread = threading.Thread(target=self._run, name="bioforge-lookup", daemon=True)
 
-    def put(self, flight: Flight) -> None:
+    def put(self, flight: InFlight) -> None:
         """Safe from any thread, also before it was started."""
         self._waiting.put(flight)
 
@@ -170,7 +170,7 @@ class Lookup:
             flights = [flight for flight in group if flight is not None]
             ended = len(flights) < len(group)
             try:
-                known = kept(store, [flight.request.request_hash for flight in flights]) if flights else {}
+                known = cached(store, [flight.request.request_hash for flight in flights]) if flights else {}
             except BioforgeError as error:
                 self._fail(flights, error)
                 continue
@@ -182,12 +182,12 @@ class Lookup:
         while (flight := self._waiting.get()) is not None:
             self._fail([flight], error)
 
-    def _fail(self, flights: list[Flight], error: BioforgeError) -> None:
+    def _fail(self, flights: list[InFlight], error: BioforgeError) -> None:
         for flight in flights:
             for call in self._desk.take(flight.request.request_hash):
                 call.fail(copy(error))
 
-    def _next_group(self) -> list[Flight | None]:
+    def _next_group(self) -> list[InFlight | None]:
         """What waits by now; None is the last."""
         group = [self._waiting.get()]
         with suppress(Empty):
@@ -195,19 +195,19 @@ class Lookup:
                 group.append(self._waiting.get_nowait())
         return group
 
-    def _decide(self, flight: Flight, known: Kept | None) -> None:
+    def _decide(self, flight: InFlight, known: CachedAnswer | None) -> None:
         if known is None:
             self._missing(flight, None)
         elif known.state == IN_BATCH:
             self._pending(flight, known)
         elif known.answer is not None and known.state in WITH_ANSWER:
-            arrival = Arrival(known.answer, known.number, known.seconds, known.request_id, cached=True)
+            arrival = Received(known.answer, known.number, known.seconds, known.request_id, cached=True)
             self._found(flight, known, arrival)
         else:
             self._missing(flight, known)
 
 
-def to_send(request: Request, known: Kept | None, *, forced: bool = False) -> Request:
+def to_send(request: Request, known: CachedAnswer | None, *, forced: bool = False) -> Request:
     """The request with the reason why it is sent, and how often it was before."""
     if known is None:
         return request

@@ -23,7 +23,7 @@ AnySchema: TypeAlias = "type[BaseModel] | Schema | Mapping[str, Any] | str | Pat
 schema, as `package.module:Model`."""
 
 
-class Options(TypedDict, total=False):
+class RequestOptions(TypedDict, total=False):
     """How to ask: the options of one call, and of every item of many that says nothing else.
 
     `repair` asks once more where an answer does not fit its schema, with what is wrong with it; `again` asks (and pays)
@@ -45,7 +45,7 @@ class Options(TypedDict, total=False):
 
 @dataclass(frozen=True, slots=True)
 class Item:
-    """One of many things to ask. What is None is as for all of them; see `Options`."""
+    """One of many things to ask. What is None is as for all of them; see `RequestOptions`."""
 
     prompt: str
     id: str = ""
@@ -90,7 +90,7 @@ class Answer(Generic[Value_co]):
 
 
 @dataclass(frozen=True, slots=True)
-class Outcome(Generic[Value_co]):
+class ItemResult(Generic[Value_co]):
     """What came of one item: an answer or an error, never both. `index` is its place among the items, from 0."""
 
     item: Item

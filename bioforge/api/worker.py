@@ -20,22 +20,22 @@ from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from bioforge.api.backend import Backends
-from bioforge.api.deduplicate import Call, Desk, Flight, result_of
-from bioforge.api.notify import MakeError, Teller, error_of, fail
-from bioforge.api.outcome import Arrival, Verdicts, halted, no_answer, too_dear
-from bioforge.api.request import Asker, Question
+from bioforge.api.backend import ClientBackend
+from bioforge.api.deduplicate import Deduplicator, InFlight, Waiter, result_of
+from bioforge.api.notify import MakeError, Notifier, error_of, fail
+from bioforge.api.outcome import Received, Verdicts, halted, no_answer, too_dear
+from bioforge.api.request import PreparedRequest, RequestBuilder
 from bioforge.api.session import Meter, Session
 from bioforge.api.types import Answer
-from bioforge.core.errors import BioforgeError, ClosedError, ConfigError, Facts, PendingError, UsageError
+from bioforge.core.errors import BioforgeError, CallFacts, ClosedError, ConfigError, PendingError, UsageError
 from bioforge.core.events import Stopped
 from bioforge.core.interfaces import Stop
 from bioforge.core.reasons import MAYBE_PAID, STARTED
 from bioforge.core.types import Failure, Paid, Request
 
 if TYPE_CHECKING:
-    from bioforge.api.state import Lookup, State
-    from bioforge.store.answers import Kept
+    from bioforge.api.state import CacheReader, State
+    from bioforge.store.answers import CachedAnswer
 
 _living: weakref.WeakSet[Engine] = weakref.WeakSet()
 """Engines that have had a thread: those that still have one are ended in order when the interpreter ends."""
@@ -44,20 +44,20 @@ _living: weakref.WeakSet[Engine] = weakref.WeakSet()
 class Engine:
     """Serves the calls of one client. Every method may be called from any thread."""
 
-    def __init__(self, backends: Backends, asker: Asker, state: Path | None) -> None:
-        self.desk = Desk()
+    def __init__(self, backends: ClientBackend, asker: RequestBuilder, state: Path | None) -> None:
+        self.desk = Deduplicator()
         self._process = os.getpid()
         self._backends = backends
         self._asker = asker
         self._state = None if state is None else state.resolve()
         self._meter = Meter()
-        self._teller = Teller(asker, self._enter)
+        self._teller = Notifier(asker, self._enter)
         self._session = Session(self.desk, backends, asker, self._teller, self._meter)
         self._lock = threading.Lock()
         self._thread: threading.Thread | None = None
         self._over: Future[None] = Future()
         self._over.set_result(None)
-        self._lookup: Lookup | None = None
+        self._lookup: CacheReader | None = None
         self._stop = Stop()
         self._broke: MakeError | None = None
         """Makes the error of a budget that is used up, which it stays."""
@@ -68,10 +68,10 @@ class Engine:
 
     # ------------------------------------------------------------------------------------------- on callers' threads
 
-    def submit(self, question: Question) -> Future[Answer[Any]]:
+    def submit(self, question: PreparedRequest) -> Future[Answer[Any]]:
         """Ends with an `Answer` or a `BioforgeError`. Cancelling it before it was sent takes it back. Raises
         `ClosedError`."""
-        call = Call(question)
+        call = Waiter(question)
         self._enter(call)
         call.future.add_done_callback(self._given_up)
         return call.future
@@ -128,7 +128,7 @@ class Engine:
         if future.cancelled():
             self._leave_if_forsaken()
 
-    def _enter(self, call: Call) -> None:
+    def _enter(self, call: Waiter) -> None:
         if self._process != os.getpid():
             raise ClosedError(
                 "this client was opened before the process was forked, and its thread stayed behind",
@@ -147,7 +147,7 @@ class Engine:
         else:
             self._send(flight, flight.request)
 
-    def _send(self, flight: Flight, request: Request) -> None:
+    def _send(self, flight: InFlight, request: Request) -> None:
         if (refusal := self._unaffordable(request)) is not None:
             fail(self.desk.take(request.request_hash), refusal)
         elif self.desk.ready(flight, request):
@@ -170,9 +170,9 @@ class Engine:
     def _start(self) -> None:
         """With the lock held."""
         if self._state is not None:
-            from bioforge.api.state import Lookup
+            from bioforge.api.state import CacheReader
 
-            self._lookup = Lookup(
+            self._lookup = CacheReader(
                 self._state, self.desk, found=self._found, pending=self._pending, missing=self._missing
             )
         self._over = Future()
@@ -182,7 +182,7 @@ class Engine:
 
     # ------------------------------------------------------------------------------------------ on the lookup's thread
 
-    def _found(self, flight: Flight, known: Kept, arrival: Arrival) -> None:
+    def _found(self, flight: InFlight, known: CachedAnswer, arrival: Received) -> None:
         from bioforge.api.state import to_send
 
         answered = self.desk.split(flight, lambda call: call.question.again)
@@ -190,7 +190,7 @@ class Engine:
             self._send(flight, to_send(flight.request, known, forced=True))
         self._teller.tell(answered, arrival, Verdicts(arrival.received.text or ""))
 
-    def _missing(self, flight: Flight, known: Kept | None) -> None:
+    def _missing(self, flight: InFlight, known: CachedAnswer | None) -> None:
         from bioforge.api.state import to_send
 
         unclear = known is not None and known.state in (MAYBE_PAID, STARTED)
@@ -202,7 +202,7 @@ class Engine:
         if flight.calls:
             self._send(flight, to_send(flight.request, known))
 
-    def _pending(self, flight: Flight, known: Kept) -> None:
+    def _pending(self, flight: InFlight, known: CachedAnswer) -> None:
         if self._backends.batches:
             self.desk.park(flight, known.batch or "")
             return
@@ -266,8 +266,8 @@ class Engine:
         fail(self.desk.end(), make)
 
 
-def _facts(flight: Flight, known: Kept, error_class: str) -> Facts:
-    return Facts(error_class=error_class, request_hash=flight.request.request_hash, attempts=known.attempts)
+def _facts(flight: InFlight, known: CachedAnswer, error_class: str) -> CallFacts:
+    return CallFacts(error_class=error_class, request_hash=flight.request.request_hash, attempts=known.attempts)
 
 
 if hasattr(os, "register_at_fork"):

@@ -8,9 +8,9 @@ from collections.abc import Awaitable, Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 
-from bioforge.backends.driver import Lanes, broken
+from bioforge.backends.driver import Executor, broken
 from bioforge.backends.gil import wait_whatever_comes
-from bioforge.core.events import Launch
+from bioforge.core.events import Attempt
 from bioforge.core.interfaces import AsyncSender, Step
 
 GRACE = 5.0
@@ -23,7 +23,7 @@ AWAY = 0.02
 """Seconds that the loop may stand still before what has come meanwhile is looked at by the time of then."""
 
 
-class AsyncLanes(Lanes):
+class AsyncExecutor(Executor):
     """The loop turns on the thread that waits for outcomes, and while a group is stored, which another thread does then.
 
     Two threads that both run Python hand the interpreter to each other at every call of the system: that cost more than
@@ -47,7 +47,7 @@ class AsyncLanes(Lanes):
         self._leaving = False
         self._closed = False
 
-    def submit(self, launches: Sequence[Launch]) -> None:
+    def submit(self, launches: Sequence[Attempt]) -> None:
         if self._apart is None:
             self._catch_up()
             # connections that the other side has closed are not used again
@@ -156,14 +156,14 @@ class AsyncLanes(Lanes):
 
     # -------------------------------------------------------------------------------------------------- on the loop
 
-    def _start(self, launches: Sequence[Launch]) -> None:
+    def _start(self, launches: Sequence[Attempt]) -> None:
         for launch in launches:
             task = self._loop.create_task(self._send(launch))
             # The loop itself holds tasks only weakly.
             self._tasks.add(task)
             task.add_done_callback(self._tasks.discard)
 
-    async def _send(self, launch: Launch) -> None:
+    async def _send(self, launch: Attempt) -> None:
         try:
             if self._sender is None:
                 self._sender = self._open_sender()

@@ -12,8 +12,8 @@ from dataclasses import replace
 
 from bioforge.backends.batch.driver import BatchDriver
 from bioforge.backends.strategy import BATCH, FLEX, STANDARD
-from bioforge.core.events import Event, Failed, Noticed, Stopped, Succeeded, Unusable
-from bioforge.core.interfaces import Limits, Work, at_once
+from bioforge.core.events import Event, Failed, Notice, Stopped, Succeeded, Unusable
+from bioforge.core.interfaces import Limits, Work, run_inline
 from bioforge.core.types import Paid, Request
 
 Calls = Callable[[Work], Iterator[Sequence[Event]]]
@@ -69,7 +69,7 @@ class AutoDriver:
 
     def _rest(self, way: str) -> Iterator[Sequence[Event]]:
         """Requests that failed in a way that another one may mend, by calls."""
-        yield [Noticed("auto", f"what is left over is bought by {way}")]
+        yield [Notice("auto", f"what is left over is bought by {way}")]
         wanted = self._left_over | self._batches.take_left_over()
         self._left_over = set()
         # beside batches, what was given back waits for room in the next one, and is not bought at another price
@@ -106,7 +106,7 @@ class AutoDriver:
                 rest = [self._left(event) if tier else event for event in events if event not in broke]
                 yield from self._watched(iter([rest]))
         finally:
-            self._work.meanwhile, self._work.withdraws = at_once, False
+            self._work.meanwhile, self._work.withdraws = run_inline, False
 
     def _limits(self) -> Limits:
         """The budget without what batches have spent and have reserved."""

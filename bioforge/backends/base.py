@@ -19,8 +19,8 @@ if TYPE_CHECKING:
     from bioforge.backends.batch.driver import BatchDriver
     from bioforge.backends.batch.options import BatchOptions
     from bioforge.backends.batch.service import BatchService, Row
-    from bioforge.backends.batch.standalone import Prepared
-    from bioforge.backends.driver import Lanes
+    from bioforge.backends.batch.standalone import PreparedBatch
+    from bioforge.backends.driver import Executor
     from bioforge.core.events import Event
 
 
@@ -40,23 +40,23 @@ class CallsBackend(VendorBackend):
         import time
 
         from bioforge.backends.driver import drive
-        from bioforge.backends.scheduler.scheduler import Window
+        from bioforge.backends.scheduler.scheduler import Scheduler
 
-        window = Window(work.limits, work.retry, self.most, time.monotonic())
+        window = Scheduler(work.limits, work.retry, self.most, time.monotonic())
         yield from drive(work, window, self.lanes(work.limits.concurrency))
 
     @abstractmethod
-    def lanes(self, concurrency: int) -> Lanes:
+    def lanes(self, concurrency: int) -> Executor:
         """Where the attempts are sent, opened for one run. At most `concurrency` are in flight."""
 
 
 class ThreadCallsBackend(CallsBackend):
     """One thread for each call in flight."""
 
-    def lanes(self, concurrency: int) -> Lanes:
-        from bioforge.backends.threads import ThreadLanes
+    def lanes(self, concurrency: int) -> Executor:
+        from bioforge.backends.threads import ThreadExecutor
 
-        return ThreadLanes(self.open_sender(concurrency), concurrency)
+        return ThreadExecutor(self.open_sender(concurrency), concurrency)
 
     @abstractmethod
     def open_sender(self, concurrency: int) -> Sender:
@@ -66,10 +66,10 @@ class ThreadCallsBackend(CallsBackend):
 class AsyncCallsBackend(CallsBackend):
     """One event loop for all calls: for hundreds in flight."""
 
-    def lanes(self, concurrency: int) -> Lanes:
-        from bioforge.backends.asyncio import AsyncLanes
+    def lanes(self, concurrency: int) -> Executor:
+        from bioforge.backends.asyncio import AsyncExecutor
 
-        return AsyncLanes(self.open_sender)
+        return AsyncExecutor(self.open_sender)
 
     @abstractmethod
     def open_sender(self) -> AsyncSender:
@@ -107,12 +107,12 @@ class BatchesBackend(VendorBackend):
 
         return BatchDriver(work, self.service, self.options, self.most, requeue=requeue)
 
-    def prepare(self, requests: Iterable[Request], folder: Path) -> list[Prepared]:
+    def prepare(self, requests: Iterable[Request], folder: Path) -> list[PreparedBatch]:
         from bioforge.backends.batch.standalone import prepare
 
         return prepare(requests, folder, self.service, self.options)
 
-    def submit(self, prepared: Prepared) -> Batch:
+    def submit(self, prepared: PreparedBatch) -> Batch:
         from bioforge.backends.batch.standalone import submit
 
         return submit(prepared, self.service)

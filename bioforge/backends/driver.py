@@ -11,17 +11,17 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from queue import Empty, SimpleQueue
 
-from bioforge.backends.gil import SHORT_TURNS
-from bioforge.backends.scheduler.scheduler import Window
-from bioforge.core.events import Event, Launch, Started, Stopped
-from bioforge.core.interfaces import Outcome, Step, Work, at_once
+from bioforge.backends.gil import short_switch_interval
+from bioforge.backends.scheduler.scheduler import Scheduler
+from bioforge.core.events import Attempt, Event, Started, Stopped
+from bioforge.core.interfaces import Outcome, Step, Work, run_inline
 from bioforge.core.types import Request
-from bioforge.plugins.validate import broken, kept
+from bioforge.plugins.validate import broken, sanitize
 
-__all__ = ["Lanes", "broken", "drive"]
+__all__ = ["Executor", "broken", "drive"]
 
 Clock = Callable[[], float]
-Finished = tuple[Launch, Outcome]
+Finished = tuple[Attempt, Outcome]
 
 HEARTBEAT = 1.0
 """Seconds after which the loop looks around even if nothing happened: waiting without end would keep Ctrl-C from
@@ -31,7 +31,7 @@ LONGEST_LINGER = 0.005
 """Seconds that an answer waits for others to be stored with."""
 
 
-class Lanes(ABC):
+class Executor(ABC):
     """Where attempts are sent side by side. Everything but `put` and `wake` is called from one thread."""
 
     def __init__(self) -> None:
@@ -41,16 +41,16 @@ class Lanes(ABC):
         """How many must have ended for the waiting one to be woken. Whoever does that sets it back, before."""
 
     @abstractmethod
-    def submit(self, launches: Sequence[Launch]) -> None:
+    def submit(self, launches: Sequence[Attempt]) -> None:
         """Sends these attempts; returns at once."""
 
     @abstractmethod
     def close(self, abandon: bool) -> None:
         """Ends the lanes. `abandon`: without waiting for what is still in flight; its outcomes are lost."""
 
-    def put(self, launch: Launch, outcome: Outcome) -> None:
+    def put(self, launch: Attempt, outcome: Outcome) -> None:
         """Called when an attempt has ended, from any thread. What a sender must not give is never passed on."""
-        self._finished.append((launch, kept(outcome)))
+        self._finished.append((launch, sanitize(outcome)))
         if len(self._finished) >= self._ring_at:
             self._ring_at = math.inf
             self.wake()
@@ -88,7 +88,7 @@ class Lanes(ABC):
 
 
 def drive(
-    work: Work, window: Window, lanes: Lanes, clock: Clock = time.monotonic, wall: Clock = time.time
+    work: Work, window: Scheduler, lanes: Executor, clock: Clock = time.monotonic, wall: Clock = time.time
 ) -> Iterator[Sequence[Event]]:
     """Executes `work`, yielding groups of events; a group is consumed before what it announces is sent.
 
@@ -101,7 +101,7 @@ def drive(
     abandon = True
     stored = 0.0
     finished: list[Finished] = []
-    SHORT_TURNS.__enter__()
+    short_switch_interval.__enter__()
     try:
         stop.subscribe(lanes.wake)
         work.meanwhile, work.withdraws = lanes.meanwhile, True
@@ -155,8 +155,8 @@ def drive(
         elif abandon or (stop.level and window.unfinished):
             yield [_asked_to_stop(stop.reason, abandon)]
     finally:
-        SHORT_TURNS.__exit__()
-        work.meanwhile, work.withdraws = at_once, False
+        short_switch_interval.__exit__()
+        work.meanwhile, work.withdraws = run_inline, False
         work.gauges = window.gauges(clock())
         lanes.close(abandon)
 

@@ -37,7 +37,7 @@ class _Turns:
                 sys.setswitchinterval(self._before)
 
 
-SHORT_TURNS = _Turns()
+short_switch_interval = _Turns()
 
 
 def wait_whatever_comes(step: Future[None]) -> None:
@@ -53,7 +53,7 @@ def wait_whatever_comes(step: Future[None]) -> None:
         raise interrupted
 
 
-class Beside:
+class CommitThread:
     """To be used for `Work.meanwhile`. `ahead` is done beside each step, as long as there is `more` of it to do."""
 
     def __init__(self, ahead: Callable[[], None], more: Callable[[], bool]) -> None:
@@ -68,7 +68,7 @@ class Beside:
         if not self._more():
             step()
             return
-        with SHORT_TURNS:
+        with short_switch_interval:
             stored = self._executor.submit(step)
             try:
                 self._ahead()

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import Any, Self
 
 from bioforge.core.errors import ConfigError, nearest
-from bioforge.core.interfaces import Choice, Job, Load, Way
+from bioforge.core.interfaces import Load, PurchaseDecision, PurchaseJob, PurchaseOption
 from bioforge.core.text import duration, money
 
 BATCH = "batch"
@@ -90,7 +90,7 @@ class _Offer:
     """A way as it is weighed. `sure` is the time to count on for a deadline; `offered`: the models have a price for it
     and the options allow it."""
 
-    way: Way
+    way: PurchaseOption
     sure: float
     offered: bool
     affordable: bool
@@ -110,13 +110,13 @@ class _Offer:
         return self.offered and self.affordable and self.punctual
 
 
-def choose(job: Job, price: Price, options: ChoiceOptions) -> Choice:
+def choose(job: PurchaseJob, price: Price, options: ChoiceOptions) -> PurchaseDecision:
     """The cheapest way that keeps budget and deadline, if its saving is worth the wait.
 
     One way for the whole job: a way that one of several models does not have is out for all of them.
     """
     if not job.requests:
-        return Choice(STANDARD, "nothing to ask", tuple(Way(name, 0.0, 0.0) for name in TIERS))
+        return PurchaseDecision(STANDARD, "nothing to ask", tuple(PurchaseOption(name, 0.0, 0.0) for name in TIERS))
     offers = [_offer(name, job, price, options) for name in TIERS]
     if any(offer.possible for offer in offers):
         pick, reason = _worthwhile(offers, job, options)
@@ -125,10 +125,10 @@ def choose(job: Job, price: Price, options: ChoiceOptions) -> Choice:
     else:
         pick, reason = _overspending(offers, job, options)
     ways = tuple(offer.way for offer in offers)
-    return Choice(pick.name, reason, ways, TIERS[pick.name], _then(pick, offers, job, options))
+    return PurchaseDecision(pick.name, reason, ways, TIERS[pick.name], _then(pick, offers, job, options))
 
 
-def _worthwhile(offers: Sequence[_Offer], job: Job, options: ChoiceOptions) -> tuple[_Offer, str]:
+def _worthwhile(offers: Sequence[_Offer], job: PurchaseJob, options: ChoiceOptions) -> tuple[_Offer, str]:
     """The cheapest possible way, unless a faster one costs next to nothing more."""
     possible = [offer for offer in offers if offer.possible]
     pick = _cheapest(possible, options)
@@ -154,7 +154,7 @@ def _little_more(pick: _Offer, possible: Sequence[_Offer], options: ChoiceOption
     return min(faster, key=lambda offer: offer.way.seconds, default=None)
 
 
-def _late(offers: Sequence[_Offer], job: Job) -> tuple[_Offer, str]:
+def _late(offers: Sequence[_Offer], job: PurchaseJob) -> tuple[_Offer, str]:
     """The fastest way within the budget, where none keeps the deadline."""
     offered = [offer for offer in offers if offer.offered]
     affordable = [offer for offer in offered if offer.affordable]
@@ -164,7 +164,7 @@ def _late(offers: Sequence[_Offer], job: Job) -> tuple[_Offer, str]:
     return pick, f"{pick.name} is the fastest way{within}, and {_miss(pick, pick.sure, job)}"
 
 
-def _overspending(offers: Sequence[_Offer], job: Job, options: ChoiceOptions) -> tuple[_Offer, str]:
+def _overspending(offers: Sequence[_Offer], job: PurchaseJob, options: ChoiceOptions) -> tuple[_Offer, str]:
     """The cheapest way, where the budget suffices for none; of those in time for what it does pay for, if any is."""
     budget, deadline = job.limits.max_cost_usd or 0.0, job.deadline
     offered = [offer for offer in offers if offer.offered]
@@ -183,7 +183,7 @@ def _overspending(offers: Sequence[_Offer], job: Job, options: ChoiceOptions) ->
     return pick, reason if in_time else f"{reason}; it {_miss(pick, times[pick.name], job)}"
 
 
-def _then(pick: _Offer, offers: Sequence[_Offer], job: Job, options: ChoiceOptions) -> str | None:
+def _then(pick: _Offer, offers: Sequence[_Offer], job: PurchaseJob, options: ChoiceOptions) -> str | None:
     """How what the first way leaves over is bought. A batch can leave all of it, and only when its window is over."""
     _, flex, standard = offers
     if pick.name == BATCH:
@@ -205,7 +205,7 @@ def _cheapest(offers: Sequence[_Offer], options: ChoiceOptions) -> _Offer:
 # --------------------------------------------------------------------------------------------------------- the ways
 
 
-def _offer(name: str, job: Job, price: Price, options: ChoiceOptions) -> _Offer:
+def _offer(name: str, job: PurchaseJob, price: Price, options: ChoiceOptions) -> _Offer:
     cost, missing = _cost(name, job, price)
     seconds, worth = _time(name, job, options)
     sure = options.batch_seconds if name == BATCH else seconds
@@ -228,10 +228,10 @@ def _offer(name: str, job: Job, price: Price, options: ChoiceOptions) -> _Offer:
         )
     unknown = f"unknown price for {missing}" if missing else ""
     note = barred or ", and ".join(against) or "; ".join(filter(None, (unknown, worth)))
-    return _Offer(Way(name, cost, seconds, note), sure, not barred, affordable, punctual)
+    return _Offer(PurchaseOption(name, cost, seconds, note), sure, not barred, affordable, punctual)
 
 
-def _cost(name: str, job: Job, price: Price) -> tuple[float | None, str]:
+def _cost(name: str, job: PurchaseJob, price: Price) -> tuple[float | None, str]:
     """US dollars for the job, or None and the models that have no price this way.
 
     A price of a tier that is not below the standard one is none: that is how an unknown tier is answered.
@@ -252,7 +252,7 @@ def _cost(name: str, job: Job, price: Price) -> tuple[float | None, str]:
     return (None if missing else total), ", ".join(dict.fromkeys(missing))
 
 
-def _time(name: str, job: Job, options: ChoiceOptions) -> tuple[float, str]:
+def _time(name: str, job: PurchaseJob, options: ChoiceOptions) -> tuple[float, str]:
     """The expected seconds of a way, and what this expectation is worth."""
     if name == BATCH:
         promise = f"up to {duration(options.batch_seconds)}"
@@ -286,7 +286,7 @@ def _merit(pick: _Offer, offers: Sequence[_Offer]) -> str:
     return f"standard costs {money(pick.cost)}" if pick.way.cost_usd is not None else "standard at an unknown price"
 
 
-def _others(pick: _Offer, offers: Sequence[_Offer], job: Job, options: ChoiceOptions) -> list[str]:
+def _others(pick: _Offer, offers: Sequence[_Offer], job: PurchaseJob, options: ChoiceOptions) -> list[str]:
     """Why none of the other ways."""
     _, flex, _ = offers
     found = []
@@ -305,7 +305,7 @@ def _others(pick: _Offer, offers: Sequence[_Offer], job: Job, options: ChoiceOpt
     return found
 
 
-def _miss(pick: _Offer, seconds: float, job: Job) -> str:
+def _miss(pick: _Offer, seconds: float, job: PurchaseJob) -> str:
     """What is to be feared for the deadline when `pick` takes `seconds`."""
     deadline = job.deadline or 0.0
     late = duration(seconds - deadline)
@@ -315,7 +315,7 @@ def _miss(pick: _Offer, seconds: float, job: Job) -> str:
     return f"{verb} miss the deadline of {duration(deadline)} by up to {late}"
 
 
-def _requests(job: Job) -> str:
+def _requests(job: PurchaseJob) -> str:
     return f"{job.requests:,} request" if job.requests == 1 else f"{job.requests:,} requests"
 
 

@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 
-from bioforge.backends.driver import Lanes, broken
-from bioforge.core.events import Launch
+from bioforge.backends.driver import Executor, broken
+from bioforge.core.events import Attempt
 from bioforge.core.interfaces import Sender
 
 
-class ThreadLanes(Lanes):
+class ThreadExecutor(Executor):
     """As many threads as attempts may be in flight, all on one sender."""
 
     def __init__(self, sender: Sender, concurrency: int) -> None:
@@ -19,7 +19,7 @@ class ThreadLanes(Lanes):
         self._executor = ThreadPoolExecutor(max(1, concurrency), thread_name_prefix="bioforge-call")
         self._closed = False
 
-    def submit(self, launches: Sequence[Launch]) -> None:
+    def submit(self, launches: Sequence[Attempt]) -> None:
         for launch in launches:
             self._executor.submit(self._send, launch)
 
@@ -35,7 +35,7 @@ class ThreadLanes(Lanes):
             self._executor.shutdown()
             self._sender.close()
 
-    def _send(self, launch: Launch) -> None:
+    def _send(self, launch: Attempt) -> None:
         try:
             outcome = self._sender.send(launch.request, launch.client_request_id)
         except BaseException as error:  # a SystemExit would end nothing but this attempt's chance to be told

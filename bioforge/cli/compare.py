@@ -11,13 +11,13 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from bioforge.cli.errors import command, say
+from bioforge.cli.errors import command, echo
 from bioforge.cli.options import FileOption, SelectOption, check_format, complete_recipes, open_names
 from bioforge.core.errors import EXIT_OK, UsageError, nearest
 
 if TYPE_CHECKING:
-    from bioforge.cli.compare_format import Compared, Row
-    from bioforge.engine.select import Names
+    from bioforge.cli.compare_format import Compared, TableRow
+    from bioforge.engine.select import RecipeNames
     from bioforge.evaluation.compare import Summary
     from bioforge.evaluation.scoring import Scorer
     from bioforge.store import Selection, Store
@@ -77,7 +77,7 @@ def compare(
         raise UsageError(f"--sort score: recipe {name!r} has no score", "say with --score what scores its answers")
     with Store.read(project.config.state_path) as store, one_moment(store):
         for line in unmatched_lines(store, selection):
-            say(line)
+            echo(line)
         with (
             redirect_stdout(sys.stderr),  # what a scorer prints is no part of the data
             _scorer(store, project, selection, scored_by, "--score" if score else None) as scorer,
@@ -89,11 +89,11 @@ def compare(
         for line in lines(found):
             print(line)
     for line in warnings(found):
-        say(f"warning: {line}")
+        echo(f"warning: {line}")
     return EXIT_OK
 
 
-def _only_recipe_with_variants(project: Names, score: str | None) -> str:
+def _only_recipe_with_variants(project: RecipeNames, score: str | None) -> str:
     """Recipes that judge another one have variants because that one does: they are not what is compared."""
     judges = {score, *(recipe.score for recipe in project.config.recipes.values())}
     several = [name for name in project.recipes if len(project.variants[name]) > 1 and name not in judges]
@@ -111,7 +111,7 @@ def _only_recipe_with_variants(project: Names, score: str | None) -> str:
 
 @contextmanager
 def _scorer(
-    store: Store, project: Names, selection: Selection, scored_by: str | None, flag: str | None
+    store: Store, project: RecipeNames, selection: Selection, scored_by: str | None, flag: str | None
 ) -> Iterator[Scorer | None]:
     """What scores answers; `flag` where the project file does not say it. Raises `UsageError`."""
     from dataclasses import replace
@@ -135,7 +135,7 @@ def _scorer(
 
 def _compare(
     store: Store,
-    project: Names,
+    project: RecipeNames,
     selection: Selection,
     scored_by: str | None,
     scorer: Scorer | None,
@@ -170,9 +170,9 @@ def _compare(
     )
 
 
-def _rows(summaries: Sequence[Summary], variants: Sequence[str], spent: Mapping[str, float]) -> list[Row]:
+def _rows(summaries: Sequence[Summary], variants: Sequence[str], spent: Mapping[str, float]) -> list[TableRow]:
     """Samples and money, which are known by sample, of each variant."""
-    from bioforge.cli.compare_format import Row
+    from bioforge.cli.compare_format import TableRow
     from bioforge.recipes.variants import without_samples
 
     samples = Counter(map(without_samples, variants))
@@ -180,4 +180,4 @@ def _rows(summaries: Sequence[Summary], variants: Sequence[str], spent: Mapping[
     for variant, usd in spent.items():
         name = without_samples(variant)
         totals[name] = totals.get(name, 0.0) + usd
-    return [Row(found, samples[found.variant], totals.get(found.variant)) for found in summaries]
+    return [TableRow(found, samples[found.variant], totals.get(found.variant)) for found in summaries]

@@ -16,7 +16,7 @@ _MOST_DECIMALS = 4
 
 
 @dataclass(frozen=True, slots=True)
-class Row:
+class TableRow:
     """A variant with the number of its samples and what was paid for it, US dollars: unusable answers
     included, None where no price is known."""
 
@@ -34,7 +34,7 @@ class Compared:
     recipe: str
     artists: int | None
     first: str
-    rows: Sequence[Row]
+    rows: Sequence[TableRow]
     others: int
     scored_by: str | None
     problems: int
@@ -71,7 +71,7 @@ def as_json(found: Compared) -> dict[str, object]:
     }
 
 
-def _row_as_json(row: Row) -> dict[str, object]:
+def _row_as_json(row: TableRow) -> dict[str, object]:
     numbers = asdict(row.summary)
     name = numbers.pop("variant")
     return {
@@ -116,7 +116,7 @@ def _cells(found: Compared) -> list[list[str]]:
     return [list(row) for row in zip(*columns, strict=True)]
 
 
-def _numbers(row: Row) -> tuple[str, ...]:
+def _numbers(row: TableRow) -> tuple[str, ...]:
     one, latency = row.summary, row.summary.latency
     times = (None,) * 3 if latency is None else (latency.mean, latency.p50, latency.p95)
     return (

@@ -28,7 +28,7 @@ _json_lines = ContextVar("json_lines", default=False)
 """Whether stderr is read by a program (`--log-format json`): then everything on it is a JSON object a line."""
 
 
-def say(text: str) -> None:
+def echo(text: str) -> None:
     """A line for people, on stderr; a closed stderr is no reason to fail."""
     level, _, rest = text.partition(": ")
     if _json_lines.get() and level in ("warning", "error"):
@@ -41,9 +41,9 @@ def show_error(error: BioforgeError) -> None:
     if _json_lines.get():
         _write(error.message, "error", hint=error.hint)
         return
-    say(f"error: {error.message}")
+    echo(f"error: {error.message}")
     if error.hint:
-        say(f"hint: {error.hint}")
+        echo(f"hint: {error.hint}")
 
 
 def _write(text: str, level: str = "info", **fields: str) -> None:
@@ -66,7 +66,7 @@ class Commands(TyperGroup):
         try:
             code = super().main(*args, **{**extra, "standalone_mode": False})
         except typer.Abort:
-            say("stopped; nothing is lost")
+            echo("stopped; nothing is lost")
             code = EXIT_INTERRUPTED
         except Exception as error:
             if not hasattr(error, "format_message"):  # its base class has no public name
@@ -78,7 +78,7 @@ class Commands(TyperGroup):
 def _show_usage(error: Any) -> int:
     message = str(error.format_message())
     if message.startswith("Usage:"):  # no command at all: this is the help
-        say(message)
+        echo(message)
         return UsageError.exit_code
     message, _, near = message.removesuffix(".").partition(". Did you mean ")
     context = getattr(error, "ctx", None)
@@ -109,7 +109,7 @@ def command(function: Callable[Parameters, int | None]) -> Callable[Parameters, 
                 os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
             code = EXIT_FAILED
         except KeyboardInterrupt:
-            say("stopped; nothing is lost")
+            echo("stopped; nothing is lost")
             code = EXIT_INTERRUPTED
         except OSError as error:
             if os.environ.get(DEBUG):

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from bioforge.cli.errors import command, say
+from bioforge.cli.errors import command, echo
 from bioforge.cli.options import FileOption, RecipeOption, SelectOption, check_destination, load_plugins, open_names
 from bioforge.core.errors import EXIT_OK, UsageError
 
@@ -40,9 +40,9 @@ def export(
     """Write every artist's newest answer. Works while a run goes on."""
     from dataclasses import replace
 
-    from bioforge.config.plugin_options import options_of
+    from bioforge.config.plugin_options import plugin_options
     from bioforge.core.files import atomic_write
-    from bioforge.engine.outputs import write_with, writer_name
+    from bioforge.engine.outputs import bind_writer, writer_name
     from bioforge.store import Store
     from bioforge.store.export import records
 
@@ -59,7 +59,7 @@ def export(
     name = writer_name(str(output or ""), format)
     table: dict[str, object] = {"formulas": "escape"} if escape_formulas else {}
     table |= _options_of_output(config, name, output)
-    writer = write_with(load_plugins(), options_of(config), name, table, f"--format {name}")
+    writer = bind_writer(load_plugins(), plugin_options(config), name, table, f"--format {name}")
     with Store.read(config.state_path) as store:
         rows = records(store, selection, failed_only=failed)
         if output is None and (writer.to_folder or writer.to_path):
@@ -67,14 +67,14 @@ def export(
             raise UsageError(f"--format {name} writes {what}", "name it with -o")
         if output is not None and writer.to_path:
             if note := writer.path(rows, output):
-                say(note)
+                echo(note)
         elif output is not None and writer.to_folder:
             number = 0
             for path, content in writer.files(rows):
                 with atomic_write(output / path, durable=False) as stream:
                     stream.write(content)
                 number += 1
-            say(f"{number:,} files written to {output}")
+            echo(f"{number:,} files written to {output}")
         elif output is None:
             writer.stream(rows, sys.stdout.buffer)
             sys.stdout.buffer.flush()

@@ -14,7 +14,7 @@ from bioforge.core.text import duration, money
 from bioforge.core.types import UNSUBMITTED
 
 if TYPE_CHECKING:
-    from bioforge.core.interfaces import Choice
+    from bioforge.core.interfaces import PurchaseDecision
     from bioforge.engine.project import OpenProject
     from bioforge.engine.types import Plan
     from bioforge.planner.estimate import Priced
@@ -198,7 +198,7 @@ def batch_lines(plan: Plan) -> Iterator[str]:
         )
 
 
-def choice_lines(choice: Choice, requests: int) -> Iterator[str]:
+def choice_lines(choice: PurchaseDecision, requests: int) -> Iterator[str]:
     """How a backend with several ways would buy, each with its price and time, and why."""
     rows = [
         [

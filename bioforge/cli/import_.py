@@ -9,13 +9,13 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from bioforge.cli.errors import command, say
+from bioforge.cli.errors import command, echo
 from bioforge.cli.options import FileOption, check_format, open_project
 from bioforge.core.errors import EXIT_FAILED, EXIT_INTERRUPTED, StateError, UsageError
 
 if TYPE_CHECKING:
     from bioforge.engine.import_files import AnswerFiles
-    from bioforge.engine.import_result import Examples, Result
+    from bioforge.engine.import_result import Examples, ImportResult
     from bioforge.engine.project import OpenProject
     from bioforge.store import Store
 
@@ -58,17 +58,17 @@ def import_(
     """Adopt answers from batch files or exports, so that nothing is bought again."""
     from bioforge.cli.format import reading_lines
     from bioforge.engine.import_files import AnswerFiles
-    from bioforge.engine.project import recover
+    from bioforge.engine.project import recover_state
     from bioforge.store import Store
-    from bioforge.store.imports import rehearsal
+    from bioforge.store.imports import import_dry_run
 
     check_format(format, ("text", "json"))
     project = open_project(file)
     with AnswerFiles(files) as opened, Store.open(project.config.state_path) as store:
-        recover(store)
+        recover_state(store)
         for line in reading_lines(project.refresh(store)):
-            say(line)
-        with rehearsal(store) if dry_run else nullcontext(store) as place:
+            echo(line)
+        with import_dry_run(store) if dry_run else nullcontext(store) as place:
             result = _adopt(place, project, opened)
             # what recipes ask that need others shows when the answers of those are there
             while project.chained and result.changed and result.without_request:
@@ -82,22 +82,22 @@ def import_(
         print(json.dumps(_as_json(result, opened.names, dry_run), ensure_ascii=False, indent=2))
     else:
         for line in _lines(result, opened.names, dry_run):
-            say(line)
+            echo(line)
     return result.exit_code
 
 
-def _adopt(store: Store, project: OpenProject, files: AnswerFiles) -> Result:
+def _adopt(store: Store, project: OpenProject, files: AnswerFiles) -> ImportResult:
     """As a run of its own; one that adopts nothing leaves none."""
     from shlex import join
 
     from bioforge.backends.openai import batch_lines
-    from bioforge.engine.import_answers import Adopter
+    from bioforge.engine.import_answers import AnswerImporter
     from bioforge.store import Selection, runs
 
     words = join(["import", *files.names])
     words = words if len(words) <= LONGEST_COMMAND else words[: LONGEST_COMMAND - 1] + "…"
     run = runs.begin(store, words, None, Selection())
-    adopter = Adopter(store, run, project.prompts, project.backend, batch_lines)
+    adopter = AnswerImporter(store, run, project.prompts, project.backend, batch_lines)
     try:
         result = adopter.adopt(files)
         project.check_answers(store)
@@ -112,7 +112,7 @@ def _adopt(store: Store, project: OpenProject, files: AnswerFiles) -> Result:
     return result
 
 
-def _end(store: Store, run: int, result: Result, state: str, exit_code: int) -> None:
+def _end(store: Store, run: int, result: ImportResult, state: str, exit_code: int) -> None:
     from bioforge.store import imports, runs
 
     if result.changed:
@@ -122,7 +122,7 @@ def _end(store: Store, run: int, result: Result, state: str, exit_code: int) -> 
         runs.discard(store, run)
 
 
-def _nothing_recognised(names: Sequence[str], result: Result) -> UsageError:
+def _nothing_recognised(names: Sequence[str], result: ImportResult) -> UsageError:
     where = names[0] if len(names) == 1 else f"these {len(names)} files"
     if not result.lines:
         return UsageError(f"{where}: empty", "give the output files of batches, or what `bioforge export` wrote")
@@ -136,7 +136,7 @@ def _nothing_recognised(names: Sequence[str], result: Result) -> UsageError:
 # ------------------------------------------------------------------------------------------------------ what is printed
 
 
-def _lines(result: Result, names: Sequence[str], dry_run: bool) -> Iterator[str]:
+def _lines(result: ImportResult, names: Sequence[str], dry_run: bool) -> Iterator[str]:
     from bioforge.cli.format import count
     from bioforge.core.text import money
     from bioforge.report.logs import printable
@@ -182,7 +182,7 @@ def _lines(result: Result, names: Sequence[str], dry_run: bool) -> Iterator[str]
     yield f"{count(result.fresh, 'target')} {'would become fresh; nothing was changed' if dry_run else 'became fresh'}"
 
 
-def _as_json(result: Result, names: Sequence[str], dry_run: bool) -> dict[str, object]:
+def _as_json(result: ImportResult, names: Sequence[str], dry_run: bool) -> dict[str, object]:
     from dataclasses import asdict
 
     return {

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from bioforge.cli.errors import command, say
+from bioforge.cli.errors import command, echo
 from bioforge.cli.options import check_format
 from bioforge.core.errors import EXIT_FAILED, EXIT_OK, UsageError
 
@@ -44,7 +44,7 @@ def init(
     for path in written:
         print(path)
     here = "" if folder == Path() else f"cd {folder} && "
-    say(f"next: {here}bioforge run")
+    echo(f"next: {here}bioforge run")
     return EXIT_OK
 
 
@@ -66,7 +66,7 @@ def _init_plugin(folder: Path, name: str, kind: str) -> int:
         )
     for path in skeleton.write(folder):
         print(path)
-    say(f"next: cd {folder / skeleton.distribution} && bioforge install -e '.[test]' && pytest")
+    echo(f"next: cd {folder / skeleton.distribution} && bioforge install -e '.[test]' && pytest")
     return EXIT_OK
 
 
@@ -144,15 +144,15 @@ def simulate(
         raise UsageError(str(error)) from None
 
     def ready(server: Simulator) -> None:
-        say(f"serving {server.base_url} (Ctrl-C ends it)")
-        say(f"try: OPENAI_BASE_URL={server.base_url} OPENAI_API_KEY=any bioforge run")
+        echo(f"serving {server.base_url} (Ctrl-C ends it)")
+        echo(f"try: OPENAI_BASE_URL={server.base_url} OPENAI_API_KEY=any bioforge run")
 
     try:
         total = serve(options, host=host, port=port, ready=ready).totals()
     except OSError as error:
         where = f"{error.filename}: " if error.filename else ""
         raise UsageError(f"{where}{error.strerror or error}") from None
-    say(f"served {total.charges:,} answers; {total.charges - total.bodies:,} of them to a request answered before")
+    echo(f"served {total.charges:,} answers; {total.charges - total.bodies:,} of them to a request answered before")
     return EXIT_OK
 
 
@@ -195,7 +195,7 @@ def plugins(
             print(line)
         sys.stdout.flush()
         for problem in problems:
-            say(f"error: {problem}")
+            echo(f"error: {problem}")
     return EXIT_FAILED if problems else EXIT_OK
 
 

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from bioforge.cli.errors import command, say
+from bioforge.cli.errors import command, echo
 from bioforge.cli.options import FileOption, RecipeOption, made_ready, open_names, open_project
 from bioforge.core.errors import EXIT_FAILED, EXIT_INTERRUPTED, EXIT_OK, PluginError, StateError, UsageError
 
@@ -60,23 +60,23 @@ def accept(
 ) -> int:
     """Declare existing answers current for today's definition, without asking for them again (make's touch)."""
     from bioforge.cli.format import count
-    from bioforge.engine.project import recover
+    from bioforge.engine.project import recover_state
     from bioforge.store import Store, maintenance
 
     names = open_names(file)
     selection = names.selection(recipe or (), select or ())
     project = _ready_if_possible(names.config)
     with Store.open(names.config.state_path) as store:
-        recover(store)
+        recover_state(store)
         if project is not None:
             project.refresh(store)
         number = maintenance.acceptable(store, selection)
         if not number:
-            say("nothing to accept: no stale target of the selection has an answer")
+            echo("nothing to accept: no stale target of the selection has an answer")
         elif confirmed(f"accept {count(number, 'existing answer')} as current?", yes):
             with recorded(store, "accept") as run:
                 accepted = maintenance.accept(store, selection, run)
-            say(f"{count(accepted, 'target')} accepted (recorded in the table `accepted`)")
+            echo(f"{count(accepted, 'target')} accepted (recorded in the table `accepted`)")
     return EXIT_OK
 
 
@@ -85,7 +85,7 @@ def _ready_if_possible(config: ProjectConfig) -> OpenProject | None:
     try:
         return made_ready(config)
     except PluginError as error:
-        say(f"note: {error.message}: what is stale is as the last plan or run found it")
+        echo(f"note: {error.message}: what is stale is as the last plan or run found it")
         return None
 
 
@@ -99,20 +99,20 @@ def forget(
     """Drop answers on purpose; says what they had cost. The next run asks for them again, and pays again."""
     from bioforge.cli.format import count
     from bioforge.core.text import money
-    from bioforge.engine.project import recover
+    from bioforge.engine.project import recover_state
     from bioforge.store import Store, maintenance
 
     names = open_names(file)
     selection = names.selection(recipe or (), select)
     with Store.open(names.config.state_path) as store:
-        recover(store)
+        recover_state(store)
         weighed = maintenance.would_forget(store, selection)
         if not weighed.answers:
-            say("nothing to forget: the selection has no answers")
+            echo("nothing to forget: the selection has no answers")
         elif confirmed(f"forget {count(weighed.answers, 'answer')} that had cost {money(weighed.cost_usd)}?", yes):
             with recorded(store, "forget") as run:
                 dropped = maintenance.forget(store, selection, run)
-            say(f"{count(dropped.answers, 'answer')} forgotten; they had cost {money(dropped.cost_usd)}")
+            echo(f"{count(dropped.answers, 'answer')} forgotten; they had cost {money(dropped.cost_usd)}")
     return EXIT_OK
 
 
@@ -134,17 +134,17 @@ def gc(
         return _repack(open_names(file).config, on=compress)
     from bioforge.cli.format import count
     from bioforge.core.text import money
-    from bioforge.engine.project import recover
+    from bioforge.engine.project import recover_state
     from bioforge.store import Store, maintenance
 
     project = open_project(file)
     recipes = json.dumps(project.recipes)
     with Store.open(project.config.state_path) as store:
-        recover(store)
+        recover_state(store)
         project.refresh(store)
         weighed = maintenance.would_collect(store, recipes)
         if not weighed.answers:
-            say("nothing to drop: every answer is used")
+            echo("nothing to drop: every answer is used")
         elif confirmed(
             f"drop {count(weighed.answers, 'unused answer')} that had cost {money(weighed.cost_usd)}, and pay again"
             " should one be wanted again?",
@@ -154,7 +154,7 @@ def gc(
             with recorded(store, "gc") as run:
                 dropped = maintenance.collect(store, recipes, run)
             freed = max(0, before - project.config.state_path.stat().st_size)
-            say(
+            echo(
                 f"{count(dropped.answers, 'answer')} dropped; they had cost {money(dropped.cost_usd)};"
                 f" {freed / 1e6:.1f} MB freed"
             )
@@ -163,24 +163,24 @@ def gc(
 
 def _repack(config: ProjectConfig, *, on: bool) -> int:
     from bioforge.cli.format import count
-    from bioforge.engine.project import recover
+    from bioforge.engine.project import recover_state
     from bioforge.store import Store, compression
 
     path, word = config.state_path, "packed" if on else "unpacked"
     with Store.open(path) as store:
-        recover(store)
+        recover_state(store)
         before = path.stat().st_size
         with recorded(store, "gc --compress" if on else "gc --decompress"):
-            done = compression.repack(store, on, lambda bodies: say(f"{bodies:,} bodies {word} so far"))
+            done = compression.repack(store, on, lambda bodies: echo(f"{bodies:,} bodies {word} so far"))
             store.vacuum()
         after = path.stat().st_size
-    say(
+    echo(
         f"{count(done.bodies, 'body', 'bodies')} {word}: {_megabytes(done.before)} →"
         f" {_megabytes(done.after)}; the state: {_megabytes(before)} → {_megabytes(after)}"
     )
     if on is not config.project.compress_bodies:
         is_set = "is set" if config.project.compress_bodies else "is not set"
-        say(f"note: new bodies are kept {'as they come' if on else 'packed'}: `compress_bodies` {is_set} in [project]")
+        echo(f"note: new bodies are kept {'as they come' if on else 'packed'}: `compress_bodies` {is_set} in [project]")
     return EXIT_OK
 
 

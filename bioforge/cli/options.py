@@ -9,12 +9,12 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from bioforge.cli.errors import say
+from bioforge.cli.errors import echo
 
 if TYPE_CHECKING:
     from bioforge.config.loader import ProjectConfig
     from bioforge.engine.project import OpenProject
-    from bioforge.engine.select import Names
+    from bioforge.engine.select import RecipeNames
     from bioforge.plugins.manager import Plugins
 
 FileOption = Annotated[
@@ -55,14 +55,14 @@ def load(file: Path | None) -> ProjectConfig:
     return loader.load(file, os.environ)
 
 
-def open_names(file: Path | None) -> Names:
+def open_names(file: Path | None) -> RecipeNames:
     """What the project file names by itself: for whatever was answered already. Nothing that is wrong with a plugin, a
     schema or a template keeps anybody from that. Says what the environment overrides."""
-    from bioforge.engine.select import Names
+    from bioforge.engine.select import RecipeNames
 
     config = load(file)
     _say_notes((*config.overrides, *config.notes))
-    return Names(config)
+    return RecipeNames(config)
 
 
 def open_project(
@@ -88,21 +88,21 @@ def made_ready(config: ProjectConfig) -> OpenProject:
     from bioforge.engine.project import OpenProject
 
     project = OpenProject(config, load_plugins())
-    project.tell = say
+    project.tell = echo
     _say_notes(project.notes)
     return project
 
 
 def _say_notes(notes: Iterable[str]) -> None:
     for line in notes:
-        say(f"note: {line}")
+        echo(f"note: {line}")
 
 
 def load_plugins() -> Plugins:
     """All that the environment chooses; what is wrong with one is said, and the others work."""
     from bioforge.plugins.manager import build_manager
 
-    return build_manager(os.environ.get("BIOFORGE_LOAD_PLUGINS"), warn=lambda problem: say(f"warning: {problem}"))
+    return build_manager(os.environ.get("BIOFORGE_LOAD_PLUGINS"), warn=lambda problem: echo(f"warning: {problem}"))
 
 
 def check_destination(config: ProjectConfig, path: Path, flag: str) -> None:

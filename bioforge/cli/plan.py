@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from bioforge.cli.errors import command, say
+from bioforge.cli.errors import command, echo
 from bioforge.cli.options import (
     FileOption,
     RecipesArgument,
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from bioforge.engine.project import OpenProject
     from bioforge.engine.types import Plan
     from bioforge.store import Selection, Store
-    from bioforge.store.explain import TargetStory
+    from bioforge.store.explain import TargetHistory
 
 
 @command
@@ -60,7 +60,7 @@ def plan(
 ) -> int:
     """Show what a run would do: how many targets for which reason, and the price. Sends nothing."""
     from bioforge.cli.format import plan_lines
-    from bioforge.core.progress import nobody
+    from bioforge.core.progress import no_progress
     from bioforge.planner import plan_file
     from bioforge.store import Store
 
@@ -68,7 +68,7 @@ def plan(
     seconds = parse_seconds(deadline)
     project = open_project(file, backend=backend, concurrency=concurrency, max_cost=max_cost, strict=strict)
     if quiet:
-        project.tell = nobody
+        project.tell = no_progress
     selection = project.with_needs(project.selection(recipes or (), select or (), limit))
     if out is not None:
         check_destination(project.config, out, "--out")
@@ -81,7 +81,7 @@ def plan(
                 number = plan_file.write(out, store, project.config.project.name, planned.selection, planned.cost_usd)
             except OutputError as error:
                 raise OutputError(error.message, "name another file with --out") from None
-            say(f"plan of {number:,} targets written to {out}; `bioforge run --plan {out}` does exactly this")
+            echo(f"plan of {number:,} targets written to {out}; `bioforge run --plan {out}` does exactly this")
         if graph:
             _graph(store, project, selection, format)
         elif quiet:
@@ -196,12 +196,12 @@ def why(
     from dataclasses import asdict
 
     from bioforge.store import Store
-    from bioforge.store.explain import ids_like, story
+    from bioforge.store.explain import history, ids_like
 
     check_format(format, ("text", "json"))
     config = load(file)
     with Store.read(config.state_path) as store:
-        found = story(store, artist_id)
+        found = history(store, artist_id)
         if found is None:
             near = [f"{identity} ({name})" for identity, name in ids_like(store, artist_id)]
             raise UsageError(
@@ -241,15 +241,15 @@ def why(
     return EXIT_OK
 
 
-def _used_columns(target: TargetStory) -> frozenset[str] | None:
+def _used_columns(target: TargetHistory) -> frozenset[str] | None:
     """The columns that the target's templates read, as they were planned, so that a change in others is not blamed; None
     for any."""
-    from bioforge.recipes.template import Definition, Prompts
+    from bioforge.recipes.template import Definition, RecipeVariant
 
     wanted = target.wanted_definition
     upstream = wanted.get("needs", {})
     try:
-        return Prompts(
+        return RecipeVariant(
             Definition(
                 recipe=target.recipe,
                 variant=target.variant,
@@ -268,7 +268,7 @@ def _used_columns(target: TargetStory) -> frozenset[str] | None:
         return None
 
 
-def _target_lines(target: TargetStory) -> Iterator[str]:
+def _target_lines(target: TargetHistory) -> Iterator[str]:
     from bioforge.cli.format import named, table, value, when
     from bioforge.core.reasons import CHANGED, REMOVED, column_changes, definition_changes
     from bioforge.core.text import money
@@ -314,7 +314,7 @@ def _target_lines(target: TargetStory) -> Iterator[str]:
         yield from table(rows, right=(3, 7))
 
 
-def _needed_changes(target: TargetStory) -> Iterator[Change]:
+def _needed_changes(target: TargetHistory) -> Iterator[Change]:
     """The answers of needed recipes that differ."""
     from bioforge.core.reasons import Change
 

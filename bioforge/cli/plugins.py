@@ -6,12 +6,12 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from bioforge.cli.errors import command, say, show_error
+from bioforge.cli.errors import command, echo, show_error
 from bioforge.cli.maintain import Yes, confirmed
 from bioforge.core.errors import EXIT_FAILED, EXIT_OK
 
 if TYPE_CHECKING:
-    from bioforge.plugins.install import Report
+    from bioforge.plugins.install import InstallReport
 
 Quiet = Annotated[bool, typer.Option("-q", "--quiet", help="Have pip say less.")]
 
@@ -58,11 +58,11 @@ def uninstall(
     return _tell(install_plugins.uninstall(plugins, now, ["--quiet"] if quiet else []))
 
 
-def _tell(report: Report) -> int:
+def _tell(report: InstallReport) -> int:
     for line in report.lines:
         print(line, flush=True)
     for note in report.notes:
-        say(f"note: {note}")
+        echo(f"note: {note}")
     for error in report.errors:
         show_error(error)
     return EXIT_FAILED if report.errors else EXIT_OK

@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 from shlex import quote
 from typing import TYPE_CHECKING
 
-from bioforge.cli.errors import say
+from bioforge.cli.errors import echo
 from bioforge.cli.format import batch_lines, count, named, plan_lines, reading_lines, unmatched_lines
 from bioforge.core.events import Event
 from bioforge.core.interfaces import Gauges
@@ -16,16 +16,16 @@ from bioforge.report.tally import Closing, summary
 
 if TYPE_CHECKING:
     from bioforge.engine.project import OpenProject
-    from bioforge.engine.types import Order, Plan, Result
+    from bioforge.engine.types import Plan, RunOptions, RunResult
     from bioforge.report.reporter import Reporter
     from bioforge.store import Store, runs
-    from bioforge.store.recovery import Settled
+    from bioforge.store.recovery import Recovery
 
 
-class RunWatcher:
+class ConsoleObserver:
     """Prints what `Project.run` tells it; the reporter shows the events."""
 
-    def __init__(self, project: OpenProject, order: Order, reporter: Reporter, *, explain: bool) -> None:
+    def __init__(self, project: OpenProject, order: RunOptions, reporter: Reporter, *, explain: bool) -> None:
         self._project = project
         self._order = order
         self._reporter = reporter
@@ -34,33 +34,33 @@ class RunWatcher:
         """Whether requests may be in flight, so that Ctrl-C must drain rather than end the command."""
         self._gauges: Callable[[], Gauges] = Gauges
 
-    def recovered(self, settled: Settled, dead: Sequence[runs.Run]) -> None:
+    def recovered(self, settled: Recovery, dead: Sequence[runs.Run]) -> None:
         for run in dead:
-            say(f"run {run.id} (`bioforge {run.command}`) ended without a word; every answer it recorded is kept")
+            echo(f"run {run.id} (`bioforge {run.command}`) ended without a word; every answer it recorded is kept")
         if settled.maybe_paid:
             again = (
                 "are asked again"
                 if self._project.config.retry.maybe_paid
                 else "are not asked again (maybe_paid = false)"
             )
-            say(f"  {count(settled.maybe_paid, 'request')} in flight then may have been paid for; they {again}")
+            echo(f"  {count(settled.maybe_paid, 'request')} in flight then may have been paid for; they {again}")
 
     def planned(self, plan: Plan, store: Store) -> None:
         if not plan.priced:
             for line in (*reading_lines(plan.refreshed), *unmatched_lines(store, plan.selection), *batch_lines(plan)):
-                say(line)
+                echo(line)
             return
         for line in plan_lines(store, self._project, plan):
-            say(line)
+            echo(line)
         budget, cost = self._project.config.limits.max_cost_usd, plan.cost_usd
         if budget is not None and cost is not None and cost > budget:
-            say(f"warning: that is more than the budget of ${budget:g}; the run stops before exceeding it")
+            echo(f"warning: that is more than the budget of ${budget:g}; the run stops before exceeding it")
         if self._explain:
             from bioforge.store import targets
 
             for target in targets.listed(store, plan.selection):
                 why = f" ({target.detail})" if target.detail else ""
-                say(f"explain: {target.recipe} {target.artist_id} {target.artist_name}: {target.reason}{why}")
+                echo(f"explain: {target.recipe} {target.artist_id} {target.artist_name}: {target.reason}{why}")
 
     def start(self, requests: int, backend: str, gauges: Callable[[], Gauges]) -> None:
         config = self._project.config
@@ -91,16 +91,16 @@ class RunWatcher:
         self.in_flight = False
         self._reporter.finish()
 
-    def summarise(self, result: Result) -> None:
+    def summarise(self, result: RunResult) -> None:
         """The closing lines: what was done, what it cost, what is left and what to do about it."""
         name = self._project.config.project.name
         if result.run is None:
             if not result.left and not self._order.selection.everything:
-                say(f"{name}: nothing that was selected is stale; nothing was sent")
+                echo(f"{name}: nothing that was selected is stale; nothing was sent")
             elif not result.left:
-                say(f"{name}: everything is up to date ({count(result.fresh, 'target')}); nothing was sent")
+                echo(f"{name}: everything is up to date ({count(result.fresh, 'target')}); nothing was sent")
             else:
-                say(
+                echo(
                     f"{name}: nothing was sent, {count(sum(g.targets for g in result.left), 'target')} cannot be built:"
                 )
         else:
@@ -111,32 +111,32 @@ class RunWatcher:
                 simulated=self._project.config.simulated,
             )
             for line in summary(self._reporter.tally, closing, time.monotonic()):
-                say(line)
+                echo(line)
         held = sum(group.held for group in result.left if group.reason not in (IN_BATCH, SKIPPED))
         if held:
-            say(
+            echo(
                 f"held back: {count(held, 'target')} with an answer that was paid for and cannot be used;"
                 " `bioforge run -B --select ID` asks again and pays again"
             )
         for group in result.left:
             what = f"{count(group.targets, 'target')} of {named(group.recipe, group.variant)}"
             if group.unrenderable:
-                say(f"cannot be rendered: {what}; `bioforge why {quote(group.example)}` says what is wrong")
+                echo(f"cannot be rendered: {what}; `bioforge why {quote(group.example)}` says what is wrong")
             elif group.reason == SKIPPED:
-                say(f"skipped: {what}, which need {group.detail}")
+                echo(f"skipped: {what}, which need {group.detail}")
             elif result.run is None and not group.held and group.reason != IN_BATCH:
-                say(f"not asked: {what}: {group.reason}")
+                echo(f"not asked: {what}: {group.reason}")
         if result.in_batches and result.stopped is None:
-            say(
+            echo(
                 f"in batches: {count(result.in_batches, 'target')} whose answers are still to come;"
                 " `bioforge run` collects them"
             )
         for output in result.written:
             if output.changed:
-                say(f"wrote {output.path} ({output.note or count(output.records, 'record')})")
+                echo(f"wrote {output.path} ({output.note or count(output.records, 'record')})")
         if result.left_out > 0:
-            say(f"{count(result.left_out, 'more stale target')} outside this run; `bioforge plan` lists them")
+            echo(f"{count(result.left_out, 'more stale target')} outside this run; `bioforge plan` lists them")
         if result.interrupted and self._project.config.outputs and not result.written:
-            say("the outputs were not written; the next run or `bioforge export` writes them")
+            echo("the outputs were not written; the next run or `bioforge export` writes them")
         for error in result.output_errors:
-            say(f"error: {error}")
+            echo(f"error: {error}")

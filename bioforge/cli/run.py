@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from bioforge.cli.errors import command, say
+from bioforge.cli.errors import command, echo
 from bioforge.cli.options import (
     FileOption,
     RecipesArgument,
@@ -27,10 +27,10 @@ from bioforge.cli.options import (
 from bioforge.core.errors import EXIT_INTERRUPTED, EXIT_OK, UsageError
 
 if TYPE_CHECKING:
-    from bioforge.cli.progress import RunWatcher
+    from bioforge.cli.progress import ConsoleObserver
     from bioforge.core.interfaces import Stop
     from bioforge.engine.project import OpenProject
-    from bioforge.engine.types import Order, Result
+    from bioforge.engine.types import RunOptions, RunResult
     from bioforge.store.runs import Run
 
 BODY_COUNT = 5
@@ -96,14 +96,14 @@ def run(
     """Ask for what is new, changed or failed, keep every answer, and write the outputs."""
     from dataclasses import replace
 
-    from bioforge.engine.types import Order
+    from bioforge.engine.types import RunOptions
 
     if plan is not None and (recipes or select or limit or always_make):
         raise UsageError("--plan takes no recipes, --select, --limit or -B", "a plan already says what to do")
     seconds = parse_seconds(deadline)
     project = open_project(file, backend=backend, concurrency=concurrency, max_cost=max_cost, strict=strict)
     selection = project.with_needs(project.selection(recipes or (), select or (), limit))
-    order = Order(
+    order = RunOptions(
         command=_command_line("run"),
         selection=selection if plan is None else replace(selection, plan=str(plan.absolute())),
         always_make=always_make,
@@ -138,7 +138,7 @@ def resume(
     log_file: LogFile = None,
 ) -> int:
     """Continue the run that was interrupted, with its selection."""
-    from bioforge.engine.types import Order
+    from bioforge.engine.types import RunOptions
     from bioforge.store import Selection, Store, batches, runs
 
     seconds = parse_seconds(deadline)
@@ -147,7 +147,7 @@ def resume(
         spent = 0.0 if last is None else runs.spent_usd(store, last.id)
         waiting = bool(batches.open_batches(store))
     if last is None:
-        say("nothing to resume: no run was broken off; `bioforge run` builds what is stale")
+        echo("nothing to resume: no run was broken off; `bioforge run` builds what is stale")
         return EXIT_OK
     project = open_project(
         file,
@@ -162,8 +162,8 @@ def resume(
             f"run {last.id} built recipe {', '.join(gone)}, which the project no longer has",
             "start afresh with `bioforge run`; what was answered is kept",
         )
-    say(f"resuming run {last.id} (`bioforge {last.command}`, {'cut off' if last.ended_at is None else last.state})")
-    order = Order(
+    echo(f"resuming run {last.id} (`bioforge {last.command}`, {'cut off' if last.ended_at is None else last.state})")
+    order = RunOptions(
         command=_command_line("resume"),
         selection=selection,
         always_make=bool(last.always_make),
@@ -205,27 +205,27 @@ def _command_line(name: str) -> str:
     return join(arguments) if arguments[:1] == [name] else name
 
 
-def _dry_run(project: OpenProject, order: Order) -> int:
+def _dry_run(project: OpenProject, order: RunOptions) -> int:
     from bioforge.cli.format import plan_lines
     from bioforge.store import Store
-    from bioforge.store.queue import Which
+    from bioforge.store.queue import RequestFilter
 
     if order.selection.plan is not None:
         raise UsageError("--plan and --dry-run exclude each other", "the plan file itself lists what would be sent")
     with Store.open(project.config.state_path) as store:
         plan = project.plan(store, order.selection)
         for line in plan_lines(store, project, plan):
-            say(line)
+            echo(line)
         if order.always_make:
-            say("with -B, every target of the selection is built, fresh ones too")
+            echo("with -B, every target of the selection is built, fresh ones too")
         shown = 0
-        which = Which.EVERYTHING if order.always_make else Which.STALE
+        which = RequestFilter.EVERYTHING if order.always_make else RequestFilter.STALE
         for request in project.requests(store, plan.selection, which):
             if shown == min(BODY_COUNT, order.selection.limit or BODY_COUNT):
                 break
             shown += 1
             print(_readable(request.endpoint, request.body))
-        say(f"dry run: {shown} {'body' if shown == 1 else 'bodies'} shown, nothing was sent")
+        echo(f"dry run: {shown} {'body' if shown == 1 else 'bodies'} shown, nothing was sent")
     return EXIT_OK
 
 
@@ -237,14 +237,14 @@ def _readable(endpoint: str, body: bytes) -> str:
 
 def _build(
     project: OpenProject,
-    order: Order,
+    order: RunOptions,
     *,
     print_text: bool,
     verbose: bool,
     log_format: str,
     log_file: Path | None,
 ) -> int:
-    from bioforge.cli.progress import RunWatcher
+    from bioforge.cli.progress import ConsoleObserver
     from bioforge.core.interfaces import Stop
     from bioforge.report.logs import configure
     from bioforge.report.reporter import make_reporter
@@ -254,7 +254,7 @@ def _build(
         check_destination(project.config, log_file, "--log-file")
     key = project.config.api_key()
     logs = configure(log_format, verbose=verbose, log_file=log_file, secrets=(key,) if key else ())
-    watcher = RunWatcher(project, order, make_reporter(logs, print_text=print_text), explain=verbose)
+    watcher = ConsoleObserver(project, order, make_reporter(logs, print_text=print_text), explain=verbose)
     stop = Stop()
     with closing(logs), _signals(stop, watcher), _alarm(stop, order.deadline):
         result = project.run(order, watcher, stop)
@@ -292,7 +292,7 @@ def _alarm(stop: Stop, seconds: float | None) -> Iterator[None]:
 
 
 @contextmanager
-def _signals(stop: Stop, watcher: RunWatcher) -> Iterator[None]:
+def _signals(stop: Stop, watcher: ConsoleObserver) -> Iterator[None]:
     """Ctrl-C and SIGTERM: first drain, then leave. Before anything is in flight they simply end the command."""
 
     def handle(number: int, frame: FrameType | None) -> None:
@@ -300,9 +300,9 @@ def _signals(stop: Stop, watcher: RunWatcher) -> Iterator[None]:
             raise KeyboardInterrupt
         level = stop.raise_level()
         if level == 1:
-            say(watcher.stopping())
+            echo(watcher.stopping())
         elif level == 2:
-            say("leaving now: requests in flight are recorded as maybe paid")
+            echo("leaving now: requests in flight are recorded as maybe paid")
         else:
             os._exit(EXIT_INTERRUPTED)
 
@@ -314,7 +314,7 @@ def _signals(stop: Stop, watcher: RunWatcher) -> Iterator[None]:
             signal.signal(number, handler)
 
 
-def _leave(result: Result) -> None:
+def _leave(result: RunResult) -> None:
     """Threads may still wait for the provider; everything is recorded, so nothing is gained by waiting for them."""
     for stream in (sys.stdout, sys.stderr):
         with suppress(OSError, ValueError):

@@ -63,7 +63,7 @@ def _gather(store: Store, config: ProjectConfig) -> dict[str, object]:
     for name in names:
         known = config.recipes.get(name)
         each = 1 if known is not None and known.scope == "all" else artists
-        for standing in stale.standings(store, name):
+        for standing in stale.variant_counts(store, name):
             recipes.append(
                 {
                     "recipe": name,

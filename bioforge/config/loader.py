@@ -19,24 +19,34 @@ from bioforge.config.relations import varied_templates
 from bioforge.config.tables import (
     ARTIST_FIELDS,
     SIMULATOR,
-    Backend,
-    Input,
-    Limit,
-    Output,
-    Project,
-    Prompt,
-    Provider,
-    Recipe,
-    Retry,
-    Simulator,
+    BackendTable,
+    InputTable,
+    LimitsTable,
+    OutputTable,
+    ProjectTable,
+    PromptTable,
+    ProviderTable,
+    RecipeTable,
+    RetryTable,
+    SimulatorTable,
     Table,
 )
 from bioforge.config.templates import TemplateText
-from bioforge.config.validation import Mistake, error, missing, not_json, of_validation, short, unknown
+from bioforge.config.validation import ConfigIssue, error, from_pydantic, missing, not_json, short, unknown
 from bioforge.core.errors import UsageError, nearest
 from bioforge.core.interfaces import Limits, RetryPolicy
 
-__all__ = ["FILE", "Backend", "Input", "Output", "ProjectConfig", "Recipe", "TemplateText", "load", "with_overrides"]
+__all__ = [
+    "FILE",
+    "BackendTable",
+    "InputTable",
+    "OutputTable",
+    "ProjectConfig",
+    "RecipeTable",
+    "TemplateText",
+    "load",
+    "with_overrides",
+]
 
 PARAMETERS = (
     "frequency_penalty", "logit_bias", "logprobs", "max_completion_tokens", "max_output_tokens", "max_tokens",
@@ -70,14 +80,14 @@ class ProjectConfig:
     """
 
     path: Path
-    project: Project
-    provider: Provider
-    input: Input
-    recipes: Mapping[str, Recipe]
-    backend: Backend
-    limit: Limit
+    project: ProjectTable
+    provider: ProviderTable
+    input: InputTable
+    recipes: Mapping[str, RecipeTable]
+    backend: BackendTable
+    limit: LimitsTable
     retry: RetryPolicy
-    outputs: tuple[Output, ...] = ()
+    outputs: tuple[OutputTable, ...] = ()
     simulator: Mapping[str, Any] = field(default_factory=dict)
     overrides: tuple[str, ...] = ()
     notes: tuple[str, ...] = ()
@@ -152,7 +162,7 @@ def _changed(table: _Model, flags: Mapping[str, tuple[str, object]]) -> _Model:
     try:
         return type(table).model_validate({**table.model_dump(exclude_unset=True), **given})
     except ValidationError as problem:
-        found = [next(of_validation(problem, type(table), ""))]
+        found = [next(from_pydantic(problem, type(table), ""))]
         flag = flags[found[0].key.lstrip(".")][0]
         raise UsageError(f"{flag}: {found[0].message}") from None
 
@@ -164,21 +174,21 @@ class _Check:
         self.path = path
         self.root = path.parent
         self.tables = tables
-        self.mistakes: list[Mistake] = []
+        self.mistakes: list[ConfigIssue] = []
         self.notes: list[str] = []
 
     def config(self, name: str, environment: Environment, applied: Applied) -> ProjectConfig:
         for key in self.tables:
             if key not in _TABLES:
                 self.add(key, unknown(key, _TABLES, "table" if isinstance(self.tables[key], (dict, list)) else "key"))
-        project = self.table(Project, {"name": self.root.name or "project", **self.raw("project")}, "project")
-        provider = self.table(Provider, self.raw("provider"), "provider")
+        project = self.table(ProjectTable, {"name": self.root.name or "project", **self.raw("project")}, "project")
+        provider = self.table(ProviderTable, self.raw("provider"), "provider")
         source = self.input()
         recipes = dict(self.recipes())
         if isinstance(found := self.tables.get("recipe"), dict):
             self.mistakes.extend(relation_mistakes(recipes, found))
         backend = self.backend()
-        limit = self.table(Limit, self.raw("limits"), "limits")
+        limit = self.table(LimitsTable, self.raw("limits"), "limits")
         retry = self.retry()
         outputs = tuple(self.outputs(project, source))
         simulator = self.simulator()
@@ -201,7 +211,7 @@ class _Check:
         )
 
     def add(self, key: str, message: str) -> None:
-        self.mistakes.append(Mistake(key, message))
+        self.mistakes.append(ConfigIssue(key, message))
 
     def raw(self, key: str) -> dict[str, Any]:
         """The table `key`, empty when it is missing or (a mistake) no table."""
@@ -215,10 +225,10 @@ class _Check:
         try:
             return model.model_validate(raw, context={"root": self.root})
         except ValidationError as problem:
-            self.mistakes.extend(of_validation(problem, model, key))
+            self.mistakes.extend(from_pydantic(problem, model, key))
             return None
 
-    def input(self) -> Input | None:
+    def input(self) -> InputTable | None:
         if "input" not in self.tables:
             self.add("input", "missing, expected a table [input] with the path of the artists")
             return None
@@ -230,9 +240,9 @@ class _Check:
                 self.add(f"input.columns.{name}", f"unknown name; {near}")
         if not isinstance(self.tables["input"], dict):
             return None
-        return self.table(Input, raw, "input")
+        return self.table(InputTable, raw, "input")
 
-    def recipes(self) -> Iterator[tuple[str, Recipe]]:
+    def recipes(self) -> Iterator[tuple[str, RecipeTable]]:
         found = self.raw("recipe")
         if not found and isinstance(self.tables.get("recipe", {}), dict):
             self.add("recipe", "missing, expected a table like [recipe.bio] that says how to ask")
@@ -245,13 +255,13 @@ class _Check:
             elif recipe := self.recipe(key, dict(raw)):
                 yield name, recipe
 
-    def recipe(self, key: str, raw: dict[str, Any]) -> Recipe | None:
+    def recipe(self, key: str, raw: dict[str, Any]) -> RecipeTable | None:
         before = len(self.mistakes)
         self.parameters(key, raw)
         varied: dict[str, Any] = raw["matrix"] if isinstance(raw.get("matrix"), dict) else {}
         self.mistakes.extend(varied_templates(varied, self.root, key))
         if isinstance(raw.get("prompt"), dict):
-            raw["prompt"] = self.table(Prompt, raw["prompt"], f"{key}.prompt")
+            raw["prompt"] = self.table(PromptTable, raw["prompt"], f"{key}.prompt")
             if raw["prompt"] is not None:
                 self.mistakes.extend(not_json(raw["prompt"].variables, f"{key}.prompt.variables"))
             if raw.get("endpoint") == "/v1/chat/completions":
@@ -259,16 +269,16 @@ class _Check:
         if "prompt" not in raw:
             if "model" not in {*raw, *varied}:
                 expected = "the name of a model, here or as OPENAI_MODEL in the environment"
-                self.add(f"{key}.model", missing("model", raw, Recipe.own_keys(), expected))
+                self.add(f"{key}.model", missing("model", raw, RecipeTable.own_keys(), expected))
             if "input" not in {*raw, *varied}:
                 expected = 'a template, like "{{ artist_name }}", or a prompt'
-                self.add(f"{key}.input", missing("input", raw, Recipe.own_keys(), expected))
-        recipe = self.table(Recipe, {name: value for name, value in raw.items() if value is not None}, key)
+                self.add(f"{key}.input", missing("input", raw, RecipeTable.own_keys(), expected))
+        recipe = self.table(RecipeTable, {name: value for name, value in raw.items() if value is not None}, key)
         return recipe if len(self.mistakes) == before else None
 
     def parameters(self, key: str, raw: dict[str, Any]) -> None:
         """Take out of `raw` what must not pass through to the provider, each with its mistake."""
-        own = Recipe.own_keys()
+        own = RecipeTable.own_keys()
         for name in [name for name in raw if name not in own]:
             if name in IMPOSSIBLE:
                 self.add(f"{key}.{name}", f"cannot work: {IMPOSSIBLE[name]}")
@@ -281,7 +291,7 @@ class _Check:
                 continue
             del raw[name]
 
-    def backend(self) -> Backend | None:
+    def backend(self) -> BackendTable | None:
         raw = self.raw("backend")
         own = ("name", "concurrency")
         options = {name: value for name, value in raw.items() if isinstance(value, dict) and name not in own}
@@ -289,10 +299,10 @@ class _Check:
         for name in [name for name in values if name not in own]:
             self.add(f"backend.{name}", unknown(name, own))
             del values[name]
-        return self.table(Backend, {**values, "options": options}, "backend")
+        return self.table(BackendTable, {**values, "options": options}, "backend")
 
     def retry(self) -> RetryPolicy | None:
-        found = self.table(Retry, self.raw("retry"), "retry")
+        found = self.table(RetryTable, self.raw("retry"), "retry")
         if found is None:
             return None
         if found.max_delay < found.first_delay:
@@ -301,7 +311,7 @@ class _Check:
             )
         return RetryPolicy(**found.model_dump())
 
-    def outputs(self, project: Project | None, source: Input | None) -> Iterator[Output]:
+    def outputs(self, project: ProjectTable | None, source: InputTable | None) -> Iterator[OutputTable]:
         found = self.tables.get("output", [])
         if not isinstance(found, list):
             self.add("output", f"expected [[output]] with two brackets, found {short(found)}")
@@ -317,7 +327,7 @@ class _Check:
             if not isinstance(raw, dict):
                 self.add(key, f"expected a table [[output]], found {short(raw)}")
                 continue
-            output = self.table(Output, raw, key)
+            output = self.table(OutputTable, raw, key)
             if output is None:
                 continue
             if output.recipe is not None and isinstance(recipes, dict) and output.recipe not in recipes:
@@ -335,7 +345,7 @@ class _Check:
 
     def simulator(self) -> Mapping[str, Any]:
         raw = self.raw("simulator")
-        table = self.table(Simulator, raw, "simulator")
+        table = self.table(SimulatorTable, raw, "simulator")
         if table is None or not raw:
             return {}
         from bioforge.simulator.options import SimulatorOptions

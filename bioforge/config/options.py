@@ -57,7 +57,7 @@ def _allow(schema: Any, handler: GetCoreSchemaHandler, seen: set[int]) -> None:
             relaxed = {**schema, "strict": False}
             relaxed.pop("ref", None)
             schema.clear()
-            schema.update(core_schema.no_info_before_validator_function(_no_number, cast(CoreSchema, relaxed)))
+            schema.update(core_schema.no_info_before_validator_function(_reject_number, cast(CoreSchema, relaxed)))
             return
         case kind if kind in _NOT_IN_TOML:
             schema.setdefault("strict", False)
@@ -66,7 +66,7 @@ def _allow(schema: Any, handler: GetCoreSchemaHandler, seen: set[int]) -> None:
             _allow(part, handler, seen)
 
 
-def _no_number(value: object) -> object:
+def _reject_number(value: object) -> object:
     """A number as a time would be one of seconds, from a beginning that nobody sees."""
     if isinstance(value, int | float):
         raise PydanticCustomError("time_type", "Input should be a day, a time or a duration, not a number")

@@ -9,12 +9,12 @@ from typing import Any
 from pydantic import ValidationError
 
 from bioforge.config.loader import ProjectConfig
-from bioforge.config.validation import error, of_validation
+from bioforge.config.validation import error, from_pydantic
 from bioforge.core.errors import BioforgeError, PluginError
 
 
 @dataclass(frozen=True, slots=True)
-class OptionsOf:
+class PluginOptions:
     """Tables of one project: `file` is its name in messages, `variable` looks up what its environment has."""
 
     file: str
@@ -31,7 +31,7 @@ class OptionsOf:
         try:
             return model.model_validate(dict(table), context={"environment": self.variable})
         except ValidationError as problem:
-            raise error(self.file, list(of_validation(problem, model, key)), {}) from None
+            raise error(self.file, list(from_pydantic(problem, model, key)), {}) from None
         except BioforgeError:
             raise
         except Exception as problem:  # a validator may do anything
@@ -41,5 +41,5 @@ class OptionsOf:
             ) from problem
 
 
-def options_of(config: ProjectConfig) -> OptionsOf:
-    return OptionsOf(config.path.name, config.environment.get)
+def plugin_options(config: ProjectConfig) -> PluginOptions:
+    return PluginOptions(config.path.name, config.environment.get)

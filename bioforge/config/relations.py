@@ -8,9 +8,9 @@ from math import prod
 from pathlib import Path
 from typing import Any
 
-from bioforge.config.tables import Recipe
+from bioforge.config.tables import RecipeTable
 from bioforge.config.templates import TemplateText, resolve
-from bioforge.config.validation import Mistake, not_json, short, unknown
+from bioforge.config.validation import ConfigIssue, not_json, short, unknown
 
 TEMPLATES = ("instructions", "input")
 VARIED = ("model", *TEMPLATES)
@@ -19,7 +19,7 @@ VARIED = ("model", *TEMPLATES)
 MOST_VARIANTS = 1_000
 
 
-def mistakes(recipes: Mapping[str, Recipe], names: Iterable[str]) -> Iterator[Mistake]:
+def mistakes(recipes: Mapping[str, RecipeTable], names: Iterable[str]) -> Iterator[ConfigIssue]:
     """What is wrong with recipes that are right by themselves. `names` are all in the file, also those that are not."""
     names = list(names)
     right = True
@@ -27,16 +27,16 @@ def mistakes(recipes: Mapping[str, Recipe], names: Iterable[str]) -> Iterator[Mi
         for number, need in enumerate(recipe.needs):
             place = f"recipe.{name}.needs[{number}]"
             if need == name:
-                yield Mistake(place, "a recipe cannot need itself")
+                yield ConfigIssue(place, "a recipe cannot need itself")
                 right = False
             elif need not in names:
-                yield Mistake(place, f"{short(need)} is an {unknown(need, names, 'recipe')}")
+                yield ConfigIssue(place, f"{short(need)} is an {unknown(need, names, 'recipe')}")
                 right = False
         yield from _single(f"recipe.{name}", recipe)
         if recipe.score is not None and ":" not in recipe.score:
             yield from _judge(name, recipe.score, recipes, names)
     if right and (cycle := find_cycle({name: recipe.needs for name, recipe in recipes.items()})):
-        yield Mistake(f"recipe.{cycle[0]}.needs", f"recipes that need each other: {' → '.join(cycle)}")
+        yield ConfigIssue(f"recipe.{cycle[0]}.needs", f"recipes that need each other: {' → '.join(cycle)}")
 
 
 def find_cycle(needs: Mapping[str, Iterable[str]]) -> list[str]:
@@ -49,7 +49,7 @@ def find_cycle(needs: Mapping[str, Iterable[str]]) -> list[str]:
     return []
 
 
-def in_order(recipes: Mapping[str, Recipe]) -> list[str]:
+def in_order(recipes: Mapping[str, RecipeTable]) -> list[str]:
     """Names so that what is needed stands before what needs it, else in the order of the file."""
     found: dict[str, None] = {}
 
@@ -64,68 +64,70 @@ def in_order(recipes: Mapping[str, Recipe]) -> list[str]:
     return list(found)
 
 
-def _single(key: str, recipe: Recipe) -> Iterator[Mistake]:
+def _single(key: str, recipe: RecipeTable) -> Iterator[ConfigIssue]:
     if recipe.repair and recipe.schema_ is None:
-        yield Mistake(f"{key}.repair", "there is nothing to repair without a schema")
+        yield ConfigIssue(f"{key}.repair", "there is nothing to repair without a schema")
     if recipe.fallback and recipe.prompt is not None and recipe.model is None:
-        yield Mistake(f"{key}.fallback", "needs a model of the recipe's own to fall back from")
+        yield ConfigIssue(f"{key}.fallback", "needs a model of the recipe's own to fall back from")
     if recipe.schema_ is not None:
         yield from _format_twice(key, recipe)
     if recipe.scope == "all" and recipe.prompt is not None and recipe.prompt.variables is None:
-        yield Mistake(f"{key}.prompt.variables", 'missing: with for = "all" there is no artist to take them from')
+        yield ConfigIssue(f"{key}.prompt.variables", 'missing: with for = "all" there is no artist to take them from')
     count = prod(len(values) for values in recipe.matrix.values()) * recipe.samples
     if count > MOST_VARIANTS:
-        yield Mistake(
+        yield ConfigIssue(
             f"{key}.matrix", f"makes {count:,} variants of each artist, expected at most {MOST_VARIANTS:,} with samples"
         )
     for name, values in recipe.matrix.items():
         place = f"{key}.matrix.{name}"
         if not values:
-            yield Mistake(place, "the list is empty, expected values to vary")
+            yield ConfigIssue(place, "the list is empty, expected values to vary")
         elif any(value in values[:number] for number, value in enumerate(values)):
-            yield Mistake(place, "the same value twice; for several answers to one request use samples")
-        if name in Recipe.own_keys() and name not in VARIED:
-            yield Mistake(place, f"cannot vary; what can: {', '.join(VARIED)} and request parameters")
+            yield ConfigIssue(place, "the same value twice; for several answers to one request use samples")
+        if name in RecipeTable.own_keys() and name not in VARIED:
+            yield ConfigIssue(place, f"cannot vary; what can: {', '.join(VARIED)} and request parameters")
         elif name == "model" and not all(isinstance(value, str) and value for value in values):
-            yield Mistake(place, "expected a list of model names")
+            yield ConfigIssue(place, "expected a list of model names")
         elif name not in TEMPLATES:
             yield from not_json(values, place)
 
 
-def _format_twice(key: str, recipe: Recipe) -> Iterator[Mistake]:
+def _format_twice(key: str, recipe: RecipeTable) -> Iterator[ConfigIssue]:
     text = recipe.parameters.get("text")
     if isinstance(text, Mapping) and "format" in text:
-        yield Mistake(f"{key}.text.format", "given beside schema, which is sent in its place; leave one of them out")
+        yield ConfigIssue(
+            f"{key}.text.format", "given beside schema, which is sent in its place; leave one of them out"
+        )
     if "response_format" in recipe.parameters:
-        yield Mistake(
+        yield ConfigIssue(
             f"{key}.response_format", "given beside schema, which is sent in its place; leave one of them out"
         )
 
 
-def _judge(name: str, judge: str, recipes: Mapping[str, Recipe], names: Iterable[str]) -> Iterator[Mistake]:
+def _judge(name: str, judge: str, recipes: Mapping[str, RecipeTable], names: Iterable[str]) -> Iterator[ConfigIssue]:
     key = f"recipe.{name}.score"
     if judge not in names:
         near = unknown(judge, list(names), "recipe")
-        yield Mistake(key, f"{short(judge)} is an {near}; a function is written module:function")
+        yield ConfigIssue(key, f"{short(judge)} is an {near}; a function is written module:function")
     elif judge in recipes and name not in recipes[judge].needs:
-        yield Mistake(key, f'recipe {judge!r} does not judge this one: it needs needs = ["{name}"]')
+        yield ConfigIssue(key, f'recipe {judge!r} does not judge this one: it needs needs = ["{name}"]')
 
 
-def varied_template(value: object, root: Path, place: str) -> TemplateText | Mistake:
+def varied_template(value: object, root: Path, place: str) -> TemplateText | ConfigIssue:
     """A template of a matrix: a file or text, as everywhere."""
     if not isinstance(value, str):
-        return Mistake(place, f"expected a template file or text, found {short(value)}")
+        return ConfigIssue(place, f"expected a template file or text, found {short(value)}")
     try:
         return resolve(value, root)
     except ValueError as problem:
-        return Mistake(place, str(problem))
+        return ConfigIssue(place, str(problem))
 
 
-def varied_templates(raw: Mapping[str, Any], root: Path, key: str) -> Iterator[Mistake]:
+def varied_templates(raw: Mapping[str, Any], root: Path, key: str) -> Iterator[ConfigIssue]:
     """Mistakes of the templates that a recipe's matrix names."""
     for name in TEMPLATES:
         values = raw.get(name)
         for number, value in enumerate(values if isinstance(values, list) else []):
             found = varied_template(value, root, f"{key}.matrix.{name}[{number}]")
-            if isinstance(found, Mistake):
+            if isinstance(found, ConfigIssue):
                 yield found

@@ -34,7 +34,7 @@ Positive = Annotated[float, Field(gt=0)]
 NotNegative = Annotated[float, Field(ge=0)]
 
 
-class Project(Table):
+class ProjectTable(Table):
     name: Text = Field(description="the project's name")
     state: Text = Field("bioforge.db", description="the path of the state file")
     compress_bodies: bool = Field(False, description="true or false")
@@ -66,7 +66,7 @@ def _variable_name(value: str) -> str:
     return value
 
 
-class Provider(Table):
+class ProviderTable(Table):
     base_url: Annotated[Text, AfterValidator(_base_url)] = Field(SIMULATOR, description="'simulator' or an http(s) URL")
     api_key_env: Annotated[str, AfterValidator(_variable_name)] = Field(
         "OPENAI_API_KEY", description="the name of an environment variable"
@@ -74,7 +74,7 @@ class Provider(Table):
     timeout: Positive = Field(600.0, description="seconds, above 0")
 
 
-class Input(OpenTable):
+class InputTable(OpenTable):
     path: Text = Field(description="a file, a glob, '-' for stdin or an http(s) URL")
     reader: Text | None = Field(None, description="the name of a reader, like 'csv'")
     columns: dict[str, Text] = Field({}, description='a table of names and column names, like { artist_id = "id" }')
@@ -86,7 +86,7 @@ class Input(OpenTable):
         return self.model_dump(exclude_unset=True, exclude={"path", "reader"})
 
 
-class Prompt(Table):
+class PromptTable(Table):
     """A reusable prompt. `variables`: templates by name; None means `artist_name` and `artist_data`."""
 
     id: Text = Field(description="the id of a prompt, here or as PROMPT_ID in the environment")
@@ -100,12 +100,12 @@ class Prompt(Table):
 Template = Annotated[TemplateText, PlainValidator(read_template)]
 
 
-class Recipe(OpenTable):
+class RecipeTable(OpenTable):
     endpoint: Text | None = Field(None, description="an endpoint of the backend, like '/v1/responses'")
     model: Text | None = Field(None, description="the name of a model")
     instructions: Template | None = Field(None, description="a template file or text")
     input: Template | None = Field(None, description="a template file or text")
-    prompt: Prompt | None = Field(None, description='a table, like { id = "pmpt_…", version = "3" }')
+    prompt: PromptTable | None = Field(None, description='a table, like { id = "pmpt_…", version = "3" }')
     scope: Literal["artist", "all"] = Field("artist", alias="for", description="'artist' or 'all'")
     needs: list[Text] = Field([], description="a list of recipe names")
     schema_: Text | None = Field(
@@ -128,7 +128,7 @@ class Recipe(OpenTable):
         return dict(self.model_extra or {})
 
 
-class Backend(Table):
+class BackendTable(Table):
     """`options` holds the sub-tables `[backend.X]` by backend, as they were written."""
 
     name: Text = Field("async", description="the name of a backend, like 'async'")
@@ -136,13 +136,13 @@ class Backend(Table):
     options: dict[str, dict[str, Any]] = Field({}, description="tables of options")
 
 
-class Limit(Table):
+class LimitsTable(Table):
     requests_per_minute: Positive | None = Field(None, description="a number above 0")
     tokens_per_minute: Positive | None = Field(None, description="a number above 0")
     max_cost_usd: Positive | None = Field(None, description="US dollars, above 0")
 
 
-class Retry(Table):
+class RetryTable(Table):
     max_attempts: Annotated[int, Field(ge=1)] = Field(_RETRY.max_attempts, description="a whole number from 1")
     first_delay: NotNegative = Field(_RETRY.first_delay, description="seconds, from 0")
     max_delay: NotNegative = Field(_RETRY.max_delay, description="seconds, from 0")
@@ -150,7 +150,7 @@ class Retry(Table):
     outage_seconds: NotNegative = Field(_RETRY.outage_seconds, description="seconds, from 0")
 
 
-class Output(OpenTable):
+class OutputTable(OpenTable):
     path: Text = Field(description="a file or folder to write")
     writer: Text | None = Field(None, description="the name of a writer, like 'jsonl'")
     recipe: Text | None = Field(None, description="the name of a recipe")
@@ -162,7 +162,7 @@ class Output(OpenTable):
         return dict(self.model_extra or {})
 
 
-class Simulator(Table):
+class SimulatorTable(Table):
     """The types of the simulator's options; their bounds and defaults are its own."""
 
     latency: float = Field(0, description="seconds, from 0")

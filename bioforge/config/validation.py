@@ -19,14 +19,14 @@ _SECRET = re.compile(r"sk-[\w-]{6,}")
 
 
 @dataclass(frozen=True, slots=True)
-class Mistake:
+class ConfigIssue:
     """`key` is dotted (`recipe.bio.model`); `message` is one short sentence without it."""
 
     key: str
     message: str
 
 
-def error(file: str, mistakes: Sequence[Mistake], sources: Mapping[str, str], hint: str = "") -> ConfigError:
+def error(file: str, mistakes: Sequence[ConfigIssue], sources: Mapping[str, str], hint: str = "") -> ConfigError:
     """One error for all mistakes: a single line for one, a headline and a line for each of several.
 
     `sources` names, by dotted key, the environment variable that a value came from instead of the file.
@@ -41,7 +41,7 @@ def _place(key: str, sources: Mapping[str, str]) -> str:
     return f"{key} (from {sources[key]})" if key in sources else key
 
 
-def of_validation(error: ValidationError, model: type[BaseModel], key: str) -> Iterator[Mistake]:
+def from_pydantic(error: ValidationError, model: type[BaseModel], key: str) -> Iterator[ConfigIssue]:
     """The mistakes pydantic found in the table `key`, each at the place where it stands in the file.
 
     What is expected stands in each field's description. Of a value that may be several things, the one that it comes
@@ -66,7 +66,7 @@ class _Found:
         return _Found(self.detail, self.rest[1:])
 
 
-def _mistakes(found: Sequence[_Found], kind: Any, key: str, expected: str | None) -> Iterator[Mistake]:
+def _mistakes(found: Sequence[_Found], kind: Any, key: str, expected: str | None) -> Iterator[ConfigIssue]:
     """Of errors at or below `key`, whose value should be a `kind`; `expected` are the words for it, where there are any."""
     choices = _choices(kind)
     if len(choices) > 1:
@@ -75,7 +75,7 @@ def _mistakes(found: Sequence[_Found], kind: Any, key: str, expected: str | None
     (kind,) = choices or (None,)
     for part, below in _grouped(found).items():
         if part is None:
-            yield from (Mistake(key, _sentence(one.detail, expected)) for one in below)
+            yield from (ConfigIssue(key, _sentence(one.detail, expected)) for one in below)
         elif fields := _fields(kind):
             yield from _of_field(below, kind, fields, key, str(part))
         elif part == "[key]":
@@ -95,15 +95,15 @@ def _grouped(found: Iterable[_Found]) -> dict[int | str | None, list[_Found]]:
 
 def _of_field(
     found: Sequence[_Found], model: Any, fields: Mapping[str, FieldInfo], key: str, name: str
-) -> Iterator[Mistake]:
+) -> Iterator[ConfigIssue]:
     field = fields.get(name)
     expected = field.description if field is not None else None
     deeper = []
     for one in found:
         if one.kind == "extra_forbidden" and len(one.rest) == 1:
-            yield Mistake(f"{key}.{name}", _unknown_field(name, model, fields))
+            yield ConfigIssue(f"{key}.{name}", _unknown_field(name, model, fields))
         elif one.kind == "missing" and len(one.rest) == 1:
-            yield Mistake(f"{key}.{name}", missing(name, one.detail["input"], fields, expected))
+            yield ConfigIssue(f"{key}.{name}", missing(name, one.detail["input"], fields, expected))
         else:
             deeper.append(one.further())
     if deeper:
@@ -117,10 +117,12 @@ def _unknown_field(name: str, model: Any, fields: Mapping[str, FieldInfo]) -> st
     return unknown(name, fields)
 
 
-def _of_choices(found: Sequence[_Found], choices: Sequence[Any], key: str, expected: str | None) -> Iterator[Mistake]:
+def _of_choices(
+    found: Sequence[_Found], choices: Sequence[Any], key: str, expected: str | None
+) -> Iterator[ConfigIssue]:
     """Each choice has its own errors, under a name that pydantic gives it and that nobody has written."""
     groups = _grouped(found)
-    yield from (Mistake(key, _sentence(one.detail, expected)) for one in groups.pop(None, ()))
+    yield from (ConfigIssue(key, _sentence(one.detail, expected)) for one in groups.pop(None, ()))
     if not groups:
         return
     near = {name: below for name, below in groups.items() if not all(_is_other_kind(one) for one in below)}
@@ -132,10 +134,12 @@ def _of_choices(found: Sequence[_Found], choices: Sequence[Any], key: str, expec
         return
     details = [one.detail for below in groups.values() for one in below]
     if expected is not None:
-        yield Mistake(key, _sentence(next((one for one in details if one["type"] in _LISTED), details[0]), expected))
+        yield ConfigIssue(
+            key, _sentence(next((one for one in details if one["type"] in _LISTED), details[0]), expected)
+        )
         return
     texts = [_words(one).removeprefix(_SHOULD_BE) for one in details]
-    yield Mistake(key, f"{_SHOULD_BE}{' or '.join(dict.fromkeys(texts))}, found {short(details[0]['input'])}")
+    yield ConfigIssue(key, f"{_SHOULD_BE}{' or '.join(dict.fromkeys(texts))}, found {short(details[0]['input'])}")
 
 
 def _is_other_kind(found: _Found) -> bool:
@@ -272,7 +276,7 @@ def short(value: object) -> str:
             return text if len(text) <= 60 else f"{text[:56]}…{text[-1]}"
 
 
-def not_json(value: object, key: str) -> Iterator[Mistake]:
+def not_json(value: object, key: str) -> Iterator[ConfigIssue]:
     """A mistake for each value inside `value` that JSON cannot carry: dates, times, inf and nan."""
     match value:
         case Mapping():
@@ -286,4 +290,4 @@ def not_json(value: object, key: str) -> Iterator[Mistake]:
         case float() if value - value == 0:
             pass
         case _:
-            yield Mistake(key, f"{short(value)} cannot be sent as JSON")
+            yield ConfigIssue(key, f"{short(value)} cannot be sent as JSON")

@@ -101,7 +101,7 @@ class StoppedError(BioforgeError):
     exit_code = EXIT_STOPPED
 
 
-class Fault(Protocol):
+class GenerationFault(Protocol):
     """What is wrong in an answer: `path` leads to the place (`works[2].year`), empty for the answer as a whole."""
 
     @property
@@ -110,7 +110,7 @@ class Fault(Protocol):
     def message(self) -> str: ...
 
 
-class Facts(TypedDict, total=False):
+class CallFacts(TypedDict, total=False):
     """What every `GenerationError` knows of its request."""
 
     error_class: str
@@ -124,7 +124,7 @@ class GenerationError(BioforgeError):
     """`error_class` is the short word that failures are grouped by, `code` what the provider called it, `request_id` the
     provider's id of the last attempt. `request_hash` is the request's identity, `attempts` how often it was tried."""
 
-    def __init__(self, message: str, hint: str = "", **facts: Unpack[Facts]) -> None:
+    def __init__(self, message: str, hint: str = "", **facts: Unpack[CallFacts]) -> None:
         super().__init__(message, hint)
         self.error_class = facts.get("error_class", "failed")
         self.code = facts.get("code")
@@ -145,7 +145,7 @@ class TransportError(GenerationError):
         status_code: int | None = None,
         retry_after: float | None = None,
         maybe_paid: bool = False,
-        **facts: Unpack[Facts],
+        **facts: Unpack[CallFacts],
     ) -> None:
         super().__init__(message, hint, **facts)
         self.status_code = status_code
@@ -164,7 +164,7 @@ class UnusableError(GenerationError):
         *,
         raw_output: str = "",
         cost_usd: float | None = None,
-        **facts: Unpack[Facts],
+        **facts: Unpack[CallFacts],
     ) -> None:
         super().__init__(message, hint, **facts)
         self.raw_output = raw_output
@@ -189,11 +189,11 @@ class SchemaValidationError(UnusableError):
         hint: str = "",
         *,
         schema_name: str = "",
-        errors: Sequence[Fault] = (),
+        errors: Sequence[GenerationFault] = (),
         repaired: bool = False,
         raw_output: str = "",
         cost_usd: float | None = None,
-        **facts: Unpack[Facts],
+        **facts: Unpack[CallFacts],
     ) -> None:
         super().__init__(message, hint, raw_output=raw_output, cost_usd=cost_usd, **facts)
         self.schema_name = schema_name
@@ -210,7 +210,9 @@ class HaltedError(GenerationError):
 
     exit_code = EXIT_STOPPED
 
-    def __init__(self, message: str, hint: str = "", *, status_code: int | None = None, **facts: Unpack[Facts]) -> None:
+    def __init__(
+        self, message: str, hint: str = "", *, status_code: int | None = None, **facts: Unpack[CallFacts]
+    ) -> None:
         super().__init__(message, hint, **facts)
         self.status_code = status_code
 

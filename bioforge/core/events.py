@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-from bioforge.core.types import Answer, Batch, Failure, Paid, Request, Usage
+from bioforge.core.types import Batch, Failure, Paid, Request, Response, Usage
 
 
 @dataclass(frozen=True, slots=True)
-class Launch:
+class Attempt:
     """One attempt as it was admitted: its number over all runs, its worker (`W01` …), wall-clock time in seconds.
 
     In a batch (`batch` is its key) `client_request_id` is the line's `custom_id`. `attempt` is its row in the state,
@@ -29,15 +29,15 @@ class Launch:
 class Started:
     """The intent to send. It is durable before the first byte leaves."""
 
-    launch: Launch
+    launch: Attempt
 
 
 @dataclass(frozen=True, slots=True)
 class Succeeded:
     """A usable answer. `seconds` is the time from sending to the last byte."""
 
-    launch: Launch
-    answer: Answer
+    launch: Attempt
+    answer: Response
     seconds: float
     request_id: str | None = None
 
@@ -49,8 +49,8 @@ class Unusable:
     `followed`, which the engine says: something else is asked for in its place.
     """
 
-    launch: Launch
-    answer: Answer
+    launch: Attempt
+    answer: Response
     seconds: float
     request_id: str | None = None
     followed: bool = False
@@ -64,7 +64,7 @@ class Failed:
     attempt. `body` is what was received, where anything was. `retry_after` is what the provider asked for, in seconds.
     """
 
-    launch: Launch
+    launch: Attempt
     failure: Failure
     paid: Paid
     seconds: float
@@ -97,7 +97,7 @@ class BatchCollected:
 
 
 @dataclass(frozen=True, slots=True)
-class StrayLine:
+class UnmatchedLine:
     """A line of a result file that belongs to no open member: kept, since it may have been paid for.
 
     `kind` is duplicated, unknown or unreadable.
@@ -118,7 +118,7 @@ class LimitLearned:
 
 
 @dataclass(frozen=True, slots=True)
-class Noticed:
+class Notice:
     """Something people want to see in the log that belongs to no single request: breaker, pause, concurrency."""
 
     kind: str
@@ -144,8 +144,8 @@ Event = (
     | Failed
     | BatchChanged
     | BatchCollected
-    | StrayLine
+    | UnmatchedLine
     | LimitLearned
-    | Noticed
+    | Notice
     | Stopped
 )

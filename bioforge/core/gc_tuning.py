@@ -11,7 +11,7 @@ _SELDOM = (20_000, 50, 50)
 
 
 @contextmanager
-def seldom_collected() -> Iterator[None]:
+def relaxed_gc() -> Iterator[None]:
     """Circles among new values are looked for less often than Python does by itself, which takes up to a fifth of the
     time; nothing is kept longer that is not part of one. What a person has set, or turned off, stays."""
     before = gc.get_threshold()

@@ -8,8 +8,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any, ClassVar, Protocol
 
-from bioforge.core.events import Event, Launch
-from bioforge.core.types import PLAIN_DIALECT, Answer, Artist, BadRow, Batch, Failure, Paid, Rendered, Request, Usage
+from bioforge.core.events import Attempt, Event
+from bioforge.core.types import PLAIN_DIALECT, Artist, BadRow, Batch, Failure, Paid, Rendered, Request, Response, Usage
 
 if TYPE_CHECKING:
     from pydantic import BaseModel
@@ -160,14 +160,14 @@ class Gauges:
 class Member:
     """A request in a batch, as it was prepared. `open` until it has its outcome."""
 
-    launch: Launch
+    launch: Attempt
     open: bool
 
 
 class Members(Protocol):
     """The requests in batches as the state keeps them, read in pages and never all at once."""
 
-    def launches(self, batch: str, *, open_only: bool = False) -> Iterator[Launch]:
+    def launches(self, batch: str, *, open_only: bool = False) -> Iterator[Attempt]:
         """In the order in which they were prepared, which is that of the lines of the batch's file."""
 
     def find(self, batch: str, custom_ids: Sequence[str]) -> Mapping[str, Member]:
@@ -177,7 +177,7 @@ class Members(Protocol):
 class NoMembers:
     """Where there never was a batch."""
 
-    def launches(self, batch: str, *, open_only: bool = False) -> Iterator[Launch]:
+    def launches(self, batch: str, *, open_only: bool = False) -> Iterator[Attempt]:
         return iter(())
 
     def find(self, batch: str, custom_ids: Sequence[str]) -> Mapping[str, Member]:
@@ -195,7 +195,7 @@ class Load:
 
 
 @dataclass(frozen=True, slots=True)
-class Job:
+class PurchaseJob:
     """What a backend that can buy in several ways chooses by. Times in seconds.
 
     `call_seconds` is how long a call has taken so far, on average, by service tier (`standard`, `flex`);
@@ -214,7 +214,7 @@ class Job:
 
 
 @dataclass(frozen=True, slots=True)
-class Way:
+class PurchaseOption:
     """One way to buy: its price in US dollars (None: unknown) and how long it is expected to take, in seconds.
 
     `note` says why it is out of the question, or what its time is worth.
@@ -227,7 +227,7 @@ class Way:
 
 
 @dataclass(frozen=True, slots=True)
-class Choice:
+class PurchaseDecision:
     """The way that was chosen out of `ways`, with the reason in one sentence.
 
     `tier` is the price tier of the chosen way (None: standard); `then` the way for what the first one leaves over.
@@ -235,7 +235,7 @@ class Choice:
 
     way: str
     reason: str
-    ways: tuple[Way, ...]
+    ways: tuple[PurchaseOption, ...]
     tier: str | None = None
     then: str | None = None
 
@@ -243,7 +243,7 @@ class Choice:
 Step = Callable[[], None]
 
 
-def at_once(step: Step) -> None:
+def run_inline(step: Step) -> None:
     """Does a step while everything else waits for it."""
     step()
 
@@ -276,11 +276,11 @@ class Work:
     retries: Callable[[], Iterator[Request]] = lambda: iter(())
     enqueued_tokens: Mapping[str, int] = field(default_factory=dict)
     wait: bool = True
-    choice: Choice | None = None
+    choice: PurchaseDecision | None = None
     folder: Path | None = None
     project: str = ""
     more: Callable[[], bool] = lambda: False
-    meanwhile: Callable[[Step], None] = at_once
+    meanwhile: Callable[[Step], None] = run_inline
     withdraws: bool = False
 
 
@@ -332,7 +332,7 @@ class Backend(ABC):
         """US dollars for `usage` of `model`; None where the price is unknown. Without a tier: as this backend buys."""
         return None
 
-    def choose(self, job: Job) -> Choice | None:
+    def choose(self, job: PurchaseJob) -> PurchaseDecision | None:
         """How to buy, for a backend that has several ways: shown by `plan`, and given back in `Work.choice`."""
         return None
 
@@ -376,7 +376,7 @@ class Outcome:
     broken (connection errors, 5xx). `retry_after` in seconds, as the provider asked.
     """
 
-    answer: Answer | None = None
+    answer: Response | None = None
     failure: Failure | None = None
     paid: Paid = Paid.NO
     retryable: bool = False

@@ -9,19 +9,19 @@ from typing import TypeVar
 EVERY = 5.0
 """Seconds."""
 
-Tell = Callable[[str], None]
+ProgressCallback = Callable[[str], None]
 T = TypeVar("T")
 
 
-def nobody(words: str) -> None:
+def no_progress(words: str) -> None:
     """For who does not want to hear."""
 
 
-class Counter:
+class ProgressCounter:
     """`what` is said with the number so far: `reading the input: 80,000 rows`."""
 
     def __init__(
-        self, what: str, things: str, tell: Tell = nobody, clock: Callable[[], float] = time.monotonic
+        self, what: str, things: str, tell: ProgressCallback = no_progress, clock: Callable[[], float] = time.monotonic
     ) -> None:
         self._what, self._things, self._tell, self._clock = what, things, tell, clock
         self._number = 0

@@ -41,7 +41,7 @@ def compact(number: float) -> str:
     return f"{number:.0f}"
 
 
-def counted(number: int, what: str) -> str:
+def plural(number: int, what: str) -> str:
     return f"{number:,} {what}" if number == 1 else f"{number:,} {what}s"
 
 

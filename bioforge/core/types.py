@@ -119,7 +119,7 @@ class Request:
 
 
 @dataclass(frozen=True, slots=True)
-class Answer:
+class Response:
     """What came back and was paid for. `body` is the raw response as received; the rest is read from it.
 
     `problem` is None when the text can be used, and otherwise says why not (truncated, refused, malformed …).

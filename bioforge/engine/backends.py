@@ -14,13 +14,13 @@ from numbers import Real
 from typing import TypeVar
 
 from bioforge.config.loader import ProjectConfig
-from bioforge.config.plugin_options import OptionsOf, options_of
+from bioforge.config.plugin_options import PluginOptions, plugin_options
 from bioforge.core.errors import BioforgeError, ConfigError, PluginError
 from bioforge.core.interfaces import Backend, BackendContext
 from bioforge.core.types import PLAIN_DIALECT
 from bioforge.plugins.manager import Plugins
-from bioforge.plugins.validate import supervised
-from bioforge.readers.reader_plugin import ReadBy
+from bioforge.plugins.validate import guarded
+from bioforge.readers.reader_plugin import BoundReader
 
 Result = TypeVar("Result")
 
@@ -33,20 +33,20 @@ SIMULATOR = "simulator"
 """The dialect of simulated answers, which must never pass for real ones."""
 
 
-def read_by(plugins: Plugins, options: OptionsOf, table: Mapping[str, object], name: str) -> ReadBy:
+def bind_reader(plugins: Plugins, options: PluginOptions, table: Mapping[str, object], name: str) -> BoundReader:
     """The reader of a name with its options, which stand in `table`. Raises `PluginError` and `ConfigError`."""
     reader = plugins.reader(name)
     plugin = plugins.foreign("bioforge_readers", name)
-    return ReadBy(reader, options.read(reader, table, "input"), plugin, plugins.version(plugin))
+    return BoundReader(reader, options.read(reader, table, "input"), plugin, plugins.version(plugin))
 
 
-class Backends:
+class BackendBuilder:
     """Makes backends by name. Raises `ConfigError` for an option that a backend does not know."""
 
     def __init__(self, config: ProjectConfig, plugins: Plugins) -> None:
         self._config = config
         self._plugins = plugins
-        self._options = options_of(config)
+        self._options = plugin_options(config)
 
     def check_tables(self, used: str) -> list[str]:
         """Check the tables of all backends that are installed, not only of the one in use. Returns notes on the others."""
@@ -125,10 +125,10 @@ def checked_backend(made: object, name: str, plugins: Plugins) -> Backend:
     own = vars(made)
     execute = made.execute
     # the rest of it stays what it is: whoever asks for a plugin's own methods finds them
-    own["execute"] = lambda work: supervised(execute, work, name, plugin)
+    own["execute"] = lambda work: guarded(execute, work, name, plugin)
     for method in ("body", "check", "choose"):
-        own[method] = _blamed(getattr(made, method), f"{who}: {method}()")
-    own["price"] = _priced(_blamed(made.price, f"{who}: price()"), who)
+        own[method] = _named_errors(getattr(made, method), f"{who}: {method}()")
+    own["price"] = _priced(_named_errors(made.price, f"{who}: price()"), who)
     return made
 
 
@@ -139,7 +139,7 @@ def _is_endpoint(value: object) -> bool:
     return isinstance(value, str) and value.startswith("/")
 
 
-def _blamed(method: Callable[..., Result], who: str) -> Callable[..., Result]:
+def _named_errors(method: Callable[..., Result], who: str) -> Callable[..., Result]:
     """The same, with a plugin's own mistakes as errors that name it."""
 
     def called(*values: object, **named: object) -> Result:

@@ -11,14 +11,14 @@ from pathlib import Path
 from bioforge.config.loader import ProjectConfig
 from bioforge.core.errors import StateError, StoppedError, UsageError
 from bioforge.core.events import Stopped
-from bioforge.core.gc_tuning import seldom_collected
+from bioforge.core.gc_tuning import relaxed_gc
 from bioforge.core.interfaces import Backend, Limits, Work
 from bioforge.core.reasons import UPSTREAM
 from bioforge.core.types import Batch
 from bioforge.engine import loop
-from bioforge.engine.followup import Aftermath
-from bioforge.engine.requests import Requests
-from bioforge.engine.types import Order, Plan, Watcher
+from bioforge.engine.followup import FollowUp
+from bioforge.engine.requests import RequestQueue
+from bioforge.engine.types import Plan, RunObserver, RunOptions
 from bioforge.planner import plan_file
 from bioforge.store import Selection, Store, batches, runs, targets
 
@@ -31,7 +31,7 @@ MOST_ROOM = 64 << 20
 """Bytes of the disk that are kept free for each call in flight, and at least, and at most."""
 
 
-def freeze(store: Store, run: int, order: Order, project: str) -> Selection:
+def pin_selection(store: Store, run: int, order: RunOptions, project: str) -> Selection:
     """The selection as it stays for this run and for resuming it.
 
     Reasons change while a run goes on, and a limit means "these, no others": both become a list of targets.
@@ -65,11 +65,11 @@ class Sending:
     run: int
     config: ProjectConfig
     backend: Callable[[str], Backend]
-    watcher: Watcher
-    aftermath: Aftermath
+    watcher: RunObserver
+    aftermath: FollowUp
 
     def send(
-        self, plan: Plan, work: Work, requests: Requests, anything_to_send: Callable[[], object]
+        self, plan: Plan, work: Work, requests: RequestQueue, anything_to_send: Callable[[], object]
     ) -> Stopped | None:
         """Collect what earlier runs left open, and send `requests`, which are those of `work`. Says what stopped it.
 
@@ -102,7 +102,7 @@ class Sending:
 
     def _build(self, name: str, work: Work) -> Stopped | None:
         provider = self.config.provider.base_url
-        with seldom_collected():
+        with relaxed_gc():
             return loop.build(
                 self.store, self.run, self.backend(name), name, provider, work, self.watcher, self.aftermath
             )

@@ -6,25 +6,25 @@ from collections.abc import Callable, Collection, Sequence
 from dataclasses import replace
 from typing import TypeGuard
 
-from bioforge.core.events import Event, Failed, Launch, Stopped, Succeeded, Unusable
+from bioforge.core.events import Attempt, Event, Failed, Stopped, Succeeded, Unusable
 from bioforge.core.interfaces import Stop
-from bioforge.core.text import counted
-from bioforge.engine.requests import Requests
+from bioforge.core.text import plural
+from bioforge.engine.requests import RequestQueue
 from bioforge.planner.planner import Planner
-from bioforge.recipes.template import Prompts
+from bioforge.recipes.template import RecipeVariant
 from bioforge.recipes.validate import checked
 
 FAILURES = "failures"
 
 
-class Aftermath:
+class FollowUp:
     """For one run. `max_failures`: how many targets may fail before nothing more is sent."""
 
     def __init__(
         self,
-        recipes: Sequence[Prompts],
+        recipes: Sequence[RecipeVariant],
         planner: Planner,
-        requests: Requests,
+        requests: RequestQueue,
         stop: Stop,
         max_failures: int | None = None,
         grown: Callable[[int], None] = lambda growth: None,
@@ -81,7 +81,7 @@ class Aftermath:
         if self._most is not None and self._failures >= self._most and self.stopped is None:
             self.stopped = Stopped(
                 FAILURES,
-                f"{counted(self._failures, 'target')} failed, and the run was to stop after {self._most}",
+                f"{plural(self._failures, 'target')} failed, and the run was to stop after {self._most}",
                 "see what failed with `bioforge why ID`, or raise --keep-going; open batches go on meanwhile",
             )
             self._stop.raise_level(FAILURES)
@@ -97,5 +97,5 @@ def _followed(event: Event, hashes: Collection[str]) -> Event:
     return event
 
 
-def _pair(launch: Launch) -> tuple[str, str]:
+def _pair(launch: Attempt) -> tuple[str, str]:
     return launch.request.recipe, launch.request.variant

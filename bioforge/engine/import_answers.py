@@ -14,7 +14,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Protocol
 
 from bioforge.backends.batch.service import Row
-from bioforge.core.events import Failed, Launch, Succeeded, Unusable
+from bioforge.core.events import Attempt, Failed, Succeeded, Unusable
 from bioforge.core.interfaces import Backend, Member
 from bioforge.core.reasons import ANSWERED
 from bioforge.core.types import Batch, Failure, Usage
@@ -32,14 +32,14 @@ from bioforge.engine.import_files import (
     parse,
     readable,
 )
-from bioforge.engine.import_result import Result, Why
+from bioforge.engine.import_result import ImportResult, Why
+from bioforge.planner.render import RenderedRequest as Asked
 from bioforge.planner.render import Renderer
-from bioforge.planner.render import Wanted as Asked
-from bioforge.recipes.template import Prompts
+from bioforge.recipes.template import RecipeVariant
 from bioforge.store import Store, batches, imports
-from bioforge.store.imports import Adoption, Known, Wanted
+from bioforge.store.imports import ImportTarget, KnownImport, StoredImport
 from bioforge.store.recorder import Recorder
-from bioforge.store.recovery import settle
+from bioforge.store.recovery import recover
 from bioforge.store.targets import PlannedArtist
 
 Price = Callable[[str, Usage, str | None], float | None]
@@ -53,14 +53,16 @@ class Format(Protocol):
 
 
 Found = tuple[Line, dict[str, Any]]
-Kept = tuple[Line, Adoption]
+Kept = tuple[Line, StoredImport]
 
 
-class Adopter:
+class AnswerImporter:
     """Adopts for one run. The targets must be up to date with the input."""
 
-    def __init__(self, store: Store, run: int, recipes: Sequence[Prompts], backend: Backend, format: Format) -> None:
-        self.result = Result()
+    def __init__(
+        self, store: Store, run: int, recipes: Sequence[RecipeVariant], backend: Backend, format: Format
+    ) -> None:
+        self.result = ImportResult()
         self._store = store
         self._run = run
         self._recipes = {(prompts.definition.recipe, prompts.definition.variant): prompts for prompts in recipes}
@@ -71,7 +73,7 @@ class Adopter:
         self._now = time.time()
         self._batches: dict[str, Batch] = {}
 
-    def adopt(self, files: AnswerFiles) -> Result:
+    def adopt(self, files: AnswerFiles) -> ImportResult:
         """What a group of lines brings is durable before the next is read; nothing that stands in a line is an error."""
         imports.prepare(self._store)
         for group in files.groups():
@@ -79,7 +81,7 @@ class Adopter:
         for group in files.groups():
             self._take(group)
         if self.result.settled:
-            settle(self._store)  # what failed in a batch waits for the next run
+            recover(self._store)  # what failed in a batch waits for the next run
         return self.result
 
     # ------------------------------------------------------------------------------------------------------- the lines
@@ -146,7 +148,7 @@ class Adopter:
                 kept.append((line, item))
         return kept
 
-    def _settle_members(self, results: Sequence[Found]) -> tuple[list[Found], dict[str, Wanted | Why]]:
+    def _settle_members(self, results: Sequence[Found]) -> tuple[list[Found], dict[str, ImportTarget | Why]]:
         """Record the lines of open members. Returns the others, and the requests of those that are settled already:
         an answer that the batch itself never gave is not lost on them."""
         names = list(map(_name, results))
@@ -155,7 +157,7 @@ class Adopter:
         for key in set(keys.values()):
             members |= batches.StoredMembers(self._store).find(key, [name for name in names if keys.get(name) == key])
         left: list[Found] = []
-        wanted: dict[str, Wanted | Why] = {}
+        wanted: dict[str, ImportTarget | Why] = {}
         events: list[Succeeded | Unusable | Failed] = []
         for line, entry in results:
             member = members.get(name := name_of(entry))
@@ -165,14 +167,14 @@ class Adopter:
                 events.append(self._collected(member.launch, line))
             if member is not None:
                 request = member.launch.request
-                wanted[name] = Wanted(request.request_hash, request.endpoint, request.model)
+                wanted[name] = ImportTarget(request.request_hash, request.endpoint, request.model)
         if events:
             answered = [event.launch.request.request_hash for event in events if isinstance(event, Succeeded)]
             self.result.fresh += imports.stale_targets(self._store, answered)
             Recorder(self._store, self._run, imports.BACKEND).record(events)
         return left, wanted
 
-    def _collected(self, launch: Launch, line: Line) -> Succeeded | Unusable | Failed:
+    def _collected(self, launch: Attempt, line: Line) -> Succeeded | Unusable | Failed:
         """As the batch's own driver would have it."""
         key = launch.batch or ""
         batch = self._batches.get(key) or batches.by_key(self._store, key) or Batch(key, launch.request.endpoint, "")
@@ -189,31 +191,31 @@ class Adopter:
         final = failure.error_class == "cancelled" or not (row.transient or row.stops_run)
         return Failed(launch, failure, row.paid, seconds, final, request_id=row.request_id, body=row.body)
 
-    def _by_input_files(self, names: Sequence[str]) -> dict[str, Wanted | Why]:
-        found: dict[str, Wanted | Why] = {}
+    def _by_input_files(self, names: Sequence[str]) -> dict[str, ImportTarget | Why]:
+        found: dict[str, ImportTarget | Why] = {}
         for name, requests in imports.asked(self._store, names).items():
             digest = self._format.hash_of(name)
             fitting = [item for item in requests if digest is None or item.request_hash.startswith(digest)]
             found[name] = fitting[0] if len(fitting) == 1 else Why.AMBIGUOUS if fitting else Why.OTHER_BODY
         return found
 
-    def _read(self, line: Line, entry: Mapping[str, Any], found: Wanted | Why) -> Adoption | None:
+    def _read(self, line: Line, entry: Mapping[str, Any], found: ImportTarget | Why) -> StoredImport | None:
         """The answer of a line with its request; None where there is neither, and it was counted."""
-        matched = isinstance(found, Wanted)
-        batch = Batch("", found.endpoint, found.model) if isinstance(found, Wanted) else Batch("", "", "")
+        matched = isinstance(found, ImportTarget)
+        batch = Batch("", found.endpoint, found.model) if isinstance(found, ImportTarget) else Batch("", "", "")
         row = self._format.read_line(batch, line.content, self._backend.price)
         failure = row.failure
         # without its endpoint an answer cannot be read, and seems malformed
         if failure is not None and (matched or failure.error_class != "malformed"):
             self.result.failed[failure.error_class] += 1
             return None
-        if isinstance(found, Wanted) and found.body is not None and self._format.hash_of(name_of(entry)) is None:
+        if isinstance(found, ImportTarget) and found.body is not None and self._format.hash_of(name_of(entry)) is None:
             found = Why.OTHER_QUESTION if answers_another(entry, found.body) else found
         if isinstance(found, Why) or row.answer is None:
             why = found if isinstance(found, Why) else Why.NOT_ASKED
             self.result.leave(why, name_of(entry))
             return None
-        return Adoption(found, row.answer, answered_at(entry, self._now), name_of(entry), row.request_id)
+        return StoredImport(found, row.answer, answered_at(entry, self._now), name_of(entry), row.request_id)
 
     # ---------------------------------------------------------------------------------------------- records of exports
 
@@ -228,17 +230,17 @@ class Adopter:
             elif (found := wanted.get(item.request_hash or "")) is None:
                 self.result.leave(Why.EXPORTED, readable(entry["artist_id"]))
             else:
-                kept.append((line, Adoption(found, item.answer, item.at or self._now, parsed=item.parsed)))
+                kept.append((line, StoredImport(found, item.answer, item.at or self._now, parsed=item.parsed)))
         return kept
 
     # --------------------------------------------------------------------------------------------------------- requests
 
-    def _wanted(self, hashes: Sequence[str]) -> dict[str, Wanted]:
+    def _wanted(self, hashes: Sequence[str]) -> dict[str, ImportTarget]:
         """The requests of these hashes that were asked before, or that a target of today wants."""
         if not hashes:
             return {}
         known = imports.known(self._store, hashes)
-        found = {digest: Wanted(digest, item.endpoint, item.model) for digest, item in known.items()}
+        found = {digest: ImportTarget(digest, item.endpoint, item.model) for digest, item in known.items()}
         missing = [digest for digest in hashes if digest not in known]
         recipes = [recipe for recipe, _ in self._recipes]
         for digest, target in imports.wanting(self._store, missing, recipes).items():
@@ -253,7 +255,7 @@ class Adopter:
                 text = rendered.body.decode()
             except UnicodeDecodeError:
                 continue
-            found[digest] = Wanted(digest, prompts.definition.endpoint, prompts.definition.model or "", text)
+            found[digest] = ImportTarget(digest, prompts.definition.endpoint, prompts.definition.model or "", text)
         return found
 
     def _keep(self, items: Sequence[Kept]) -> None:
@@ -261,7 +263,7 @@ class Adopter:
         result = self.result
         hashes = [item.wanted.request_hash for _, item in items]
         known, targets = imports.known(self._store, hashes), imports.targets_of(self._store, hashes)
-        adoptions: list[Adoption] = []
+        adoptions: list[StoredImport] = []
         for line, item in items:
             digest, usable = item.wanted.request_hash, item.answer.problem is None
             before = known.get(digest)
@@ -275,7 +277,9 @@ class Adopter:
                 result.in_batches += 1
                 continue
             adoptions.append(item)
-            known[digest] = Known(ANSWERED, item.wanted.endpoint, item.wanted.model, usable, self._run, item.custom_id)
+            known[digest] = KnownImport(
+                ANSWERED, item.wanted.endpoint, item.wanted.model, usable, self._run, item.custom_id
+            )
             result.adopted += 1
             result.unusable += not usable
             result.unwanted += digest not in targets

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
-from bioforge.core.types import Answer, Failure, Usage
+from bioforge.core.types import Failure, Response, Usage
 from bioforge.engine.import_files import readable
 
 OF_ANSWERS = frozenset({"truncated", "content_filter", "incomplete", "refusal", "empty"})
@@ -22,7 +22,7 @@ _MOST = 2**53
 class Exported:
     """An answer as a record has it: whose request, when (seconds since 1970; None: not said), `parsed` as JSON."""
 
-    answer: Answer
+    answer: Response
     request_hash: str | None
     at: float | None
     parsed: str | None
@@ -47,7 +47,7 @@ def read_record(entry: Mapping[str, Any], line: bytes) -> Exported | Failure:
         return Failure("empty", "the record has no text")
     request = entry.get("request")
     parsed = entry.get("parsed")
-    answer = Answer(
+    answer = Response(
         body=line,
         text=text,
         usage=usage,

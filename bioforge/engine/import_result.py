@@ -39,7 +39,7 @@ class Examples:
 
 
 @dataclass(slots=True)
-class Result:
+class ImportResult:
     """What became of each line. Money in US dollars; `unpriced` answers have no known price, `unusable` ones are
     among those adopted, as are `unwanted` ones, which no target wants now. `known` answers were there already,
     `in_batches` are left to their open batches, `settled` are members of open batches by what became of them."""
@@ -62,7 +62,7 @@ class Result:
     unknown: Examples = field(default_factory=Examples)
     fresh: int = 0
 
-    def followed_by(self, later: Result) -> Result:
+    def followed_by(self, later: ImportResult) -> ImportResult:
         """Of two passes over the same lines, the second of which found requests that the first one made known."""
         both = replace(later, known=later.known - self.adopted, settled=self.settled + later.settled)
         both.adopted += self.adopted

@@ -9,7 +9,7 @@ from typing import Protocol
 from bioforge.core.errors import NoSpaceError
 from bioforge.core.events import Event, Started, Stopped
 from bioforge.core.interfaces import Backend, Gauges, Work
-from bioforge.engine.followup import FAILURES, Aftermath
+from bioforge.engine.followup import FAILURES, FollowUp
 from bioforge.store import Store
 from bioforge.store.recorder import Recorder
 
@@ -17,7 +17,7 @@ FULL = "full"
 """Why a run is stopped whose state cannot grow any more."""
 
 
-class Watcher(Protocol):
+class GroupObserver(Protocol):
     """Sees each group after it is durable."""
 
     def show(self, events: Sequence[Event], gauges: Gauges) -> None: ...
@@ -30,8 +30,8 @@ def build(
     name: str,
     provider: str,
     work: Work,
-    watcher: Watcher,
-    aftermath: Aftermath,
+    watcher: GroupObserver,
+    aftermath: FollowUp,
 ) -> Stopped | None:
     """Execute the work and keep everything that comes back. Returns why it stopped early, or None."""
     recorder = Recorder(store, run, name, provider)

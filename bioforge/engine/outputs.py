@@ -11,8 +11,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, cast
 
-from bioforge.config.loader import Output, ProjectConfig
-from bioforge.config.plugin_options import OptionsOf, options_of
+from bioforge.config.loader import OutputTable, ProjectConfig
+from bioforge.config.plugin_options import PluginOptions, plugin_options
 from bioforge.core.errors import BioforgeError, OutputError, PluginError
 from bioforge.core.files import atomic_write
 from bioforge.core.hashing import definition_hash
@@ -33,7 +33,7 @@ class Written:
 
 
 @dataclass(frozen=True, slots=True)
-class WriteWith:
+class BoundWriter:
     """A writer with its options, as it is given them."""
 
     name: str
@@ -112,11 +112,13 @@ class WriteWith:
             ) from error
 
 
-def write_with(plugins: Plugins, options: OptionsOf, name: str, table: Mapping[str, object], key: str) -> WriteWith:
+def bind_writer(
+    plugins: Plugins, options: PluginOptions, name: str, table: Mapping[str, object], key: str
+) -> BoundWriter:
     """The writer of a name with its options, which stand in `table`. Raises `PluginError` and `ConfigError`."""
     writer = plugins.writer(name)
     plugin = plugins.foreign("bioforge_writers", name)
-    return WriteWith(name, writer, options.read(writer, table, key), plugin, plugins.version(plugin))
+    return BoundWriter(name, writer, options.read(writer, table, key), plugin, plugins.version(plugin))
 
 
 def write_outputs(
@@ -174,7 +176,7 @@ def writer_name(path: str, given: str | None) -> str:
 
 
 def _write(
-    store: Store, config: ProjectConfig, plugins: Plugins, output: Output, variants: Mapping[str, Sequence[str]]
+    store: Store, config: ProjectConfig, plugins: Plugins, output: OutputTable, variants: Mapping[str, Sequence[str]]
 ) -> Written:
     path = config.root / output.path
     name = writer_name(output.path, output.writer)
@@ -205,12 +207,12 @@ def _write(
     return Written(output.path, counter.count, changed=True, note=note)
 
 
-def _chosen(config: ProjectConfig, plugins: Plugins, output: Output) -> WriteWith:
+def _chosen(config: ProjectConfig, plugins: Plugins, output: OutputTable) -> BoundWriter:
     key = "output" if len(config.outputs) == 1 else f"output {config.outputs.index(output) + 1}"
-    return write_with(plugins, options_of(config), writer_name(output.path, output.writer), output.options, key)
+    return bind_writer(plugins, plugin_options(config), writer_name(output.path, output.writer), output.options, key)
 
 
-def _write_folder(folder: Path, writer: WriteWith, rows: Iterator[Record], before: str | None) -> list[str]:
+def _write_folder(folder: Path, writer: BoundWriter, rows: Iterator[Record], before: str | None) -> list[str]:
     """Files that an earlier run wrote and this one does not are removed; files of others are left alone."""
     names: list[str] = []
     for name, content in writer.files(rows):

@@ -7,47 +7,47 @@ from dataclasses import replace
 from itertools import islice
 
 from bioforge.config.loader import ProjectConfig
-from bioforge.config.plugin_options import options_of
+from bioforge.config.plugin_options import plugin_options
 from bioforge.core.errors import EXIT_INTERRUPTED, EXIT_STOPPED, InputError, PluginError, StateError, UsageError
 from bioforge.core.events import Stopped
-from bioforge.core.gc_tuning import seldom_collected
-from bioforge.core.interfaces import Job, Stop, Work
-from bioforge.core.progress import Tell, nobody
-from bioforge.engine.backends import Backends, dialect_of, read_by
-from bioforge.engine.execute import Sending, freeze, no_usage_error_from_here
-from bioforge.engine.followup import Aftermath
+from bioforge.core.gc_tuning import relaxed_gc
+from bioforge.core.interfaces import PurchaseJob, Stop, Work
+from bioforge.core.progress import ProgressCallback, no_progress
+from bioforge.engine.backends import BackendBuilder, bind_reader, dialect_of
+from bioforge.engine.execute import Sending, no_usage_error_from_here, pin_selection
+from bioforge.engine.followup import FollowUp
 from bioforge.engine.outputs import check_outputs, write_outputs
-from bioforge.engine.requests import Requests
-from bioforge.engine.select import Names
-from bioforge.engine.types import Order, Plan, Result, Watcher
+from bioforge.engine.requests import RequestQueue
+from bioforge.engine.select import RecipeNames
+from bioforge.engine.types import Plan, RunObserver, RunOptions, RunResult
 from bioforge.planner.estimate import Estimator, batch_loads, loads, total
 from bioforge.planner.planner import Planner
 from bioforge.planner.refresh import InputSpec, Refreshed, refresh
 from bioforge.plugins.manager import Plugins
-from bioforge.readers.reader_plugin import ReadBy
+from bioforge.readers.reader_plugin import BoundReader
 from bioforge.recipes.definition import definitions, no_data_notes, prompt_notes
-from bioforge.recipes.template import Prompts
+from bioforge.recipes.template import RecipeVariant
 from bioforge.store import Selection, Store, batches, compression, runs, stale, targets
 from bioforge.store import artists as artists_store
 from bioforge.store.ledger import average_cost, average_seconds
-from bioforge.store.queue import Which
-from bioforge.store.recovery import Settled, settle
+from bioforge.store.queue import RequestFilter
+from bioforge.store.recovery import Recovery, recover
 
 NO_RUN = 0
 """Lists of targets are kept by run; this one is for plans, and is overwritten by the next."""
 
 
-class OpenProject(Names):
+class OpenProject(RecipeNames):
     """A project with everything its file names made ready. Nothing is read or sent before a method says so."""
 
     def __init__(self, config: ProjectConfig, plugins: Plugins) -> None:
         """Raises `PluginError` for a backend that cannot be had, `ConfigError`, `TemplateError`."""
         super().__init__(config)
         self.plugins = plugins
-        self.tell: Tell = nobody
+        self.tell: ProgressCallback = no_progress
         """Hears how far reading and planning are that take long."""
         self.backend_name = config.backend.name
-        self._backends = Backends(config, plugins)
+        self._backends = BackendBuilder(config, plugins)
         try:
             self.backend = self._backends.make(self.backend_name)
         except PluginError as error:
@@ -55,7 +55,9 @@ class OpenProject(Names):
             raise
         self.notes = self._backends.check_tables(self.backend_name)
         dialect = dialect_of(self.backend, self.backend_name, simulated=config.simulated)
-        self.prompts = [Prompts(definition) for definition in definitions(config, dialect, self.backend.endpoints)]
+        self.prompts = [
+            RecipeVariant(definition) for definition in definitions(config, dialect, self.backend.endpoints)
+        ]
 
     @property
     def provider(self) -> str:
@@ -87,7 +89,7 @@ class OpenProject(Names):
     def refresh(self, store: Store) -> Refreshed:
         """Bring the state up to date with input and recipes. Raises `InputError` for bad rows when strict."""
         compression.remember(store, self.config.project.compress_bodies)
-        with store.derived(), seldom_collected():
+        with store.derived(), relaxed_gc():
             done = refresh(
                 store,
                 self.input_spec,
@@ -111,13 +113,13 @@ class OpenProject(Names):
                 )
         return done
 
-    def _read_by(self, name: str) -> ReadBy:
-        return read_by(self.plugins, options_of(self.config), self.input_spec.options, name)
+    def _read_by(self, name: str) -> BoundReader:
+        return bind_reader(self.plugins, plugin_options(self.config), self.input_spec.options, name)
 
     def plan(self, store: Store, selection: Selection, deadline: float | None = None) -> Plan:
         """What a run would do now, priced; `deadline` in seconds. Sends nothing. An output that nobody can write, which a
         run refuses, is a note: it may be that the secret for it is not here."""
-        recover(store)
+        recover_state(store)
         refreshed = self.refresh(store)
         try:
             check_outputs(self.config, self.plugins)
@@ -148,7 +150,7 @@ class OpenProject(Names):
         ours = tuple(item for item in found if item not in unusable and item not in elsewhere)
         # a choice is made for what is under way as well: its tail is bought as was announced with it
         under_way = [item.batch for item in ours if item.backend == self.backend_name]
-        job = Job(
+        job = PurchaseJob(
             (*loads(priced, requests), *batch_loads(under_way)),
             self.config.limits,
             deadline,
@@ -162,10 +164,10 @@ class OpenProject(Names):
         return Plan(refreshed, selection, priced, requests, cost, choice, ours, elsewhere, unusable)
 
     def requests(
-        self, store: Store, selection: Selection, which: Which = Which.STALE, run: int | None = None
-    ) -> Requests:
+        self, store: Store, selection: Selection, which: RequestFilter = RequestFilter.STALE, run: int | None = None
+    ) -> RequestQueue:
         """The requests of the selected targets in order. `run`: with those that become ready while it goes on."""
-        return Requests(
+        return RequestQueue(
             store,
             self.prompts,
             self.backend,
@@ -184,7 +186,7 @@ class OpenProject(Names):
         again = self.config.retry.maybe_paid
         return Planner(store, self.prompts, self.backend, ask_again_maybe_paid=again, run=run)
 
-    def run(self, order: Order, watcher: Watcher, stop: Stop) -> Result:
+    def run(self, order: RunOptions, watcher: RunObserver, stop: Stop) -> RunResult:
         """Plan, build what is stale, write the outputs.
 
         Raises `UsageError` and `StateError` only as long as nothing was sent, `StoppedError` afterwards.
@@ -196,7 +198,7 @@ class OpenProject(Names):
                 "use it with --backend batch or --backend auto",
             )
         with Store.open(self.config.state_path) as store:
-            settled, dead = recover(store)
+            settled, dead = recover_state(store)
             if settled.maybe_paid or settled.interrupted:
                 watcher.recovered(settled, dead)
             run = runs.begin(
@@ -215,7 +217,7 @@ class OpenProject(Names):
                 raise
 
     def _break_off(self, store: Store, run: int, error: BaseException) -> None:
-        settle(store)
+        recover(store)
         if runs.still_planning(store, run):
             runs.discard(store, run)
         elif isinstance(error, KeyboardInterrupt):
@@ -223,12 +225,12 @@ class OpenProject(Names):
         else:
             runs.end(store, run, "stopped", EXIT_STOPPED, f"error: {error}")
 
-    def _run(self, store: Store, run: int, order: Order, watcher: Watcher, stop: Stop) -> Result:
+    def _run(self, store: Store, run: int, order: RunOptions, watcher: RunObserver, stop: Stop) -> RunResult:
         if batches.release_elsewhere(store, self.provider):
-            settle(store)
+            recover(store)
         refreshed = self.refresh(store)
         self._check_can_send(store, order)
-        selection = freeze(store, run, order, self.config.project.name)
+        selection = pin_selection(store, run, order, self.config.project.name)
         if order.always_make:  # what depends on what is asked anew waits for it
             self._planner(store, run).replan_dependents()
         plan = self._priced(store, refreshed, selection, order.deadline)
@@ -237,7 +239,7 @@ class OpenProject(Names):
         work = bool(plan.requests or plan.batches)
         with no_usage_error_from_here() if work else nullcontext():
             stopped = self._send(store, run, plan, order, watcher, stop) if work else None
-            result = Result(run if work else None, refreshed, stale.stale_groups(store, selection), stopped)
+            result = RunResult(run if work else None, refreshed, stale.stale_groups(store, selection), stopped)
             result.paid = runs.may_have_paid(store, run)
             result.interrupted = stop.reason == "interrupted" and (stop.level > 1 or bool(result.left))
             result.fresh_before = fresh_before
@@ -251,7 +253,7 @@ class OpenProject(Names):
             self._end(store, run, result)
         return result
 
-    def _check_can_send(self, store: Store, order: Order) -> None:
+    def _check_can_send(self, store: Store, order: RunOptions) -> None:
         """Refuse what could not be sent or not be kept within its budget, before anything is marked or sent."""
         selection, again = order.selection, self.config.retry.maybe_paid
         if not (order.always_make or selection.plan is not None) and not stale.requests_to_send(
@@ -268,7 +270,9 @@ class OpenProject(Names):
             )
         self.backend.check()
 
-    def _send(self, store: Store, run: int, plan: Plan, order: Order, watcher: Watcher, stop: Stop) -> Stopped | None:
+    def _send(
+        self, store: Store, run: int, plan: Plan, order: RunOptions, watcher: RunObserver, stop: Stop
+    ) -> Stopped | None:
         # A limit is for what is new: what open batches of earlier runs leave over was asked for by those.
         only_limited = not order.selection.ids and order.selection.run is None and order.selection.plan is None
         tried_again = Selection(recipes=plan.selection.recipes) if only_limited else plan.selection
@@ -280,20 +284,18 @@ class OpenProject(Names):
             stop=stop,
             batches=[item.batch for item in plan.batches if item.backend == self.backend_name],
             members=batches.StoredMembers(store),
-            retries=lambda: self.requests(store, tried_again, Which.WAITING),
+            retries=lambda: self.requests(store, tried_again, RequestFilter.WAITING),
             enqueued_tokens=batches.enqueued_tokens(store, self.provider),
             wait=order.wait,
             choice=plan.choice,
             folder=self.config.state_path.with_name(self.config.state_path.name + ".batches"),
             project=self.config.project.name,
         )
-        aftermath = Aftermath(
-            self.prompts, self._planner(store, run), requests, stop, order.max_failures, watcher.grown
-        )
+        aftermath = FollowUp(self.prompts, self._planner(store, run), requests, stop, order.max_failures, watcher.grown)
         with self._backends.reachable(batches_too=bool(plan.batches) or self.backend.batches) as backend:
             sending = Sending(store, run, self.config, backend, watcher, aftermath)
             stopped = sending.send(plan, work, requests, lambda: self._to_send(store, plan.selection))
-        settle(store)
+        recover(store)
         return stopped
 
     def _to_send(self, store: Store, selection: Selection) -> int:
@@ -307,7 +309,7 @@ class OpenProject(Names):
         whole = sum(1 if definition.for_all else artists for definition in definitions)
         return whole - sum(sum(counts.values()) for counts in reasons)
 
-    def _end(self, store: Store, run: int, result: Result) -> None:
+    def _end(self, store: Store, run: int, result: RunResult) -> None:
         if result.run is None:
             runs.discard(store, run)
             return
@@ -316,10 +318,10 @@ class OpenProject(Names):
         runs.end(store, run, state, result.exit_code, by)
 
 
-def recover(store: Store) -> tuple[Settled, list[runs.Run]]:
+def recover_state(store: Store) -> tuple[Recovery, list[runs.Run]]:
     """Close runs that ended without a word, and say what is known of what they left open."""
     dead = runs.close_dead(store)
-    return settle(store), dead
+    return recover(store), dead
 
 
 def _what_works_without(config: ProjectConfig) -> str:

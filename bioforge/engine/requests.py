@@ -13,10 +13,10 @@ from bioforge.core.reasons import FORCED
 from bioforge.core.types import Request
 from bioforge.planner.estimate import Estimator, output_limit
 from bioforge.planner.planner import Planner
-from bioforge.planner.render import Outcome, Renderer, Wanted
-from bioforge.recipes.template import Prompts, RenderError
+from bioforge.planner.render import Outcome, RenderedRequest, Renderer
+from bioforge.recipes.template import RecipeVariant, RenderError
 from bioforge.store import Selection, Store, queue
-from bioforge.store.queue import Pending, Standing, Which
+from bioforge.store.queue import PendingRequest, RequestFilter, TargetState
 from bioforge.store.targets import PlannedArtist
 
 _CHUNK = 256
@@ -26,7 +26,7 @@ _AHEAD = 64
 """Requests that are rendered together, before they are asked for."""
 
 
-class Requests(Iterator[Request]):
+class RequestQueue(Iterator[Request]):
     """Each different request once, rendered as it is asked for.
 
     A backend asks again after the end: by then answers may have made further targets ready. Those come first, so that
@@ -36,18 +36,18 @@ class Requests(Iterator[Request]):
     def __init__(
         self,
         store: Store,
-        recipes: Sequence[Prompts],
+        recipes: Sequence[RecipeVariant],
         backend: Backend,
         estimator: Estimator,
         selection: Selection,
-        which: Which = Which.STALE,
+        which: RequestFilter = RequestFilter.STALE,
         *,
         ask_again_maybe_paid: bool,
         run: int | None = None,
     ) -> None:
         """`run`: its own requests are not asked a second time; None where nothing becomes ready meanwhile."""
         self._store = store
-        self._recipes: Mapping[tuple[str, str], Prompts] = {
+        self._recipes: Mapping[tuple[str, str], RecipeVariant] = {
             (prompts.definition.recipe, prompts.definition.variant): prompts for prompts in recipes
         }
         self._backend = backend
@@ -59,9 +59,9 @@ class Requests(Iterator[Request]):
         self._run = run
         self._renderer = Renderer(store, recipes, backend, ask_again_maybe_paid=ask_again_maybe_paid, run=run)
         self._pages = self._pending(None)
-        self._page: deque[Pending] = deque()
-        self._ahead: Iterator[tuple[Pending, Outcome | None]] = iter(())
-        self._chunk: Iterator[tuple[Pending, Outcome | None]] = iter(())
+        self._page: deque[PendingRequest] = deque()
+        self._ahead: Iterator[tuple[PendingRequest, Outcome | None]] = iter(())
+        self._chunk: Iterator[tuple[PendingRequest, Outcome | None]] = iter(())
         self._ready: deque[int] = deque()
         self.handed_out = 0
         """Requests so far."""
@@ -79,7 +79,7 @@ class Requests(Iterator[Request]):
         """Targets that became ready and were not asked for yet."""
         return len(self._ready)
 
-    def offer(self, ready: Sequence[Standing]) -> int:
+    def offer(self, ready: Sequence[TargetState]) -> int:
         """These targets can be asked for now. Returns how many different requests that adds."""
         before = len(self._offered)
         self._ready.extend(standing.target for standing in ready)
@@ -112,7 +112,7 @@ class Requests(Iterator[Request]):
                     self._since.add(digest)
                 return request
 
-    def _next(self) -> tuple[Pending, Outcome | None]:
+    def _next(self) -> tuple[PendingRequest, Outcome | None]:
         """What has become ready comes first. Raises `StopIteration` after the last."""
         while True:
             if (found := next(self._chunk, None)) is not None:
@@ -130,7 +130,7 @@ class Requests(Iterator[Request]):
             )
         return found
 
-    def _pending(self, among: Sequence[int] | None) -> Iterator[list[Pending]]:
+    def _pending(self, among: Sequence[int] | None) -> Iterator[list[PendingRequest]]:
         return queue.pages(
             self._store,
             self._selection,
@@ -140,7 +140,9 @@ class Requests(Iterator[Request]):
             untried_in=self._run,
         )
 
-    def _rendered(self, items: Sequence[Pending], *, later: bool = False) -> Iterator[tuple[Pending, Outcome | None]]:
+    def _rendered(
+        self, items: Sequence[PendingRequest], *, later: bool = False
+    ) -> Iterator[tuple[PendingRequest, Outcome | None]]:
         """With what they need looked up together; `later`: what depends on answers is rendered when it is asked for."""
         outcomes: dict[int, Outcome] = {}
         for pair in {(item.recipe, item.variant) for item in items}:
@@ -152,7 +154,7 @@ class Requests(Iterator[Request]):
             outcomes |= {item.target: outcome for item, outcome in zip(same, page.outcomes, strict=True)}
         return iter([(item, outcomes.get(item.target)) for item in items])
 
-    def _request(self, item: Pending, outcome: Outcome | None) -> Request | None:
+    def _request(self, item: PendingRequest, outcome: Outcome | None) -> Request | None:
         """None where it would be another one now: the target is planned anew then, and asked for by what that says."""
         prompts = self._recipes[item.recipe, item.variant]
         definition = prompts.definition
@@ -176,20 +178,22 @@ class Requests(Iterator[Request]):
             attempts=item.attempts,
         )
 
-    def _body(self, prompts: Prompts, item: Pending, outcome: Outcome | None) -> bytes | None:
+    def _body(self, prompts: RecipeVariant, item: PendingRequest, outcome: Outcome | None) -> bytes | None:
         """The body that was planned; None where it would be another one now."""
         if item.follow_up is not None:
             return item.follow_up.encode("utf-8", "surrogatepass")
         if outcome is None:
             outcome = self._outcome(prompts, item)
-        return outcome.body if isinstance(outcome, Wanted) and outcome.request_hash == item.request_hash else None
+        return (
+            outcome.body if isinstance(outcome, RenderedRequest) and outcome.request_hash == item.request_hash else None
+        )
 
-    def _outcome(self, prompts: Prompts, item: Pending) -> Outcome:
+    def _outcome(self, prompts: RecipeVariant, item: PendingRequest) -> Outcome:
         return self._renderer.page(prompts, [PlannedArtist(item.number, "", item.artist)]).outcomes[0]
 
     # ----------------------------------------------------------------------------------- what is not as it was planned
 
-    def _plan_again(self, prompts: Prompts, item: Pending) -> None:
+    def _plan_again(self, prompts: RecipeVariant, item: PendingRequest) -> None:
         """A backend writes this text otherwise than when it was planned, though it writes others alike; or what the
         target needs has changed since it was read, and it is planned anew already.
 
@@ -199,7 +203,7 @@ class Requests(Iterator[Request]):
         if known is None or known[0].request_hash != item.request_hash:
             return
         first, second = self._outcome(prompts, item), self._outcome(prompts, item)
-        if not isinstance(first, Wanted) or not isinstance(second, Wanted):
+        if not isinstance(first, RenderedRequest) or not isinstance(second, RenderedRequest):
             if prompts.definition.upstream:
                 return
             raise self._unstable(item, first if isinstance(first, RenderError) else second)
@@ -208,15 +212,15 @@ class Requests(Iterator[Request]):
         planner = Planner(self._store, self._all, self._backend, ask_again_maybe_paid=self._again, run=self._run)
         planner.plan_again(item.recipe, item.variant, [item.number])
         again = [item.target]
-        for shared in queue.sharing(self._store, [item.request_hash]):
+        for shared in queue.shared_requests(self._store, [item.request_hash]):
             planner.plan_again(shared.recipe, shared.variant, [shared.artist])
             again.append(shared.target)
         self._planned_again.update(again)
         self._ready.extendleft(reversed(again))
 
-    def _unstable(self, item: Pending, outcome: Outcome) -> BioforgeError:
+    def _unstable(self, item: PendingRequest, outcome: Outcome) -> BioforgeError:
         who = f"artist {item.artist.artist_id}: recipe {item.recipe!r}"
-        if isinstance(outcome, Wanted) and (plugin := _plugin(self._backend)):
+        if isinstance(outcome, RenderedRequest) and (plugin := _plugin(self._backend)):
             bodies = {canonical(self._backend.body(outcome.rendered)) for _ in range(3)}
             if len(bodies) > 1 or item.target in self._planned_again:
                 return BioforgeError(

@@ -14,7 +14,7 @@ from bioforge.store import Selection
 VARIANT = "variant:"
 
 
-class Names:
+class RecipeNames:
     """A project's recipes and variants by name. Whoever only reads what was answered needs no more than this: no plugin is
     asked for anything."""
 

@@ -8,7 +8,7 @@ from typing import Protocol
 
 from bioforge.core.errors import EXIT_FAILED, EXIT_INTERRUPTED, EXIT_OK, EXIT_STOPPED, EXIT_USAGE
 from bioforge.core.events import Stopped
-from bioforge.core.interfaces import Choice, Gauges
+from bioforge.core.interfaces import Gauges, PurchaseDecision
 from bioforge.core.reasons import IN_BATCH
 from bioforge.engine import loop
 from bioforge.engine.outputs import Written
@@ -16,15 +16,15 @@ from bioforge.planner.estimate import Priced
 from bioforge.planner.refresh import Refreshed
 from bioforge.store import Selection, Store, runs
 from bioforge.store.batches import Open
-from bioforge.store.recovery import Settled
+from bioforge.store.recovery import Recovery
 from bioforge.store.stale import StaleGroup
 
 
-class Watcher(loop.Watcher, Protocol):
+class RunObserver(loop.GroupObserver, Protocol):
     """Told what a run is about to do, and then of every group of events; `grown`: there is more to do by so many
     requests (or less, where negative) than was said at the start."""
 
-    def recovered(self, settled: Settled, dead: Sequence[runs.Run]) -> None: ...
+    def recovered(self, settled: Recovery, dead: Sequence[runs.Run]) -> None: ...
     def planned(self, plan: Plan, store: Store) -> None: ...
     def start(self, requests: int, backend: str, gauges: Callable[[], Gauges]) -> None: ...
     def grown(self, requests: int) -> None: ...
@@ -32,7 +32,7 @@ class Watcher(loop.Watcher, Protocol):
 
 
 @dataclass(frozen=True, slots=True)
-class Order:
+class RunOptions:
     """What a run is asked to do, beyond the configuration."""
 
     command: str = "run"
@@ -59,14 +59,14 @@ class Plan:
     priced: list[Priced]
     requests: int
     cost_usd: float | None
-    choice: Choice | None = None
+    choice: PurchaseDecision | None = None
     batches: tuple[Open, ...] = ()
     elsewhere: tuple[Open, ...] = ()
     unusable: tuple[Open, ...] = ()
 
 
 @dataclass(slots=True)
-class Result:
+class RunResult:
     """What a run came to. `left` are the selected targets that are still stale afterwards."""
 
     run: int | None

@@ -1,5 +1,5 @@
 """Scoring of answers: derive from `Evaluation`, or compare the variants of a recipe with `bioforge compare`."""
 
-from bioforge.evaluation.evaluation import Evaluation, Report, Row
+from bioforge.evaluation.evaluation import Evaluation, Report, Scored
 
-__all__ = ["Evaluation", "Report", "Row"]
+__all__ = ["Evaluation", "Report", "Scored"]

@@ -16,7 +16,7 @@ from contextlib import aclosing, closing
 from dataclasses import dataclass, field, replace
 from typing import Any, Generic, TypeVar
 
-from bioforge.api import Answer, Client, Config, Item, Outcome, Progress
+from bioforge.api import Answer, Client, Config, Item, ItemResult, Progress
 from bioforge.api.bulk import error_class_of
 from bioforge.core.errors import BadArgument
 
@@ -28,7 +28,7 @@ SCORE = "score"
 
 
 @dataclass(frozen=True, slots=True)
-class Row(Generic[Sample]):
+class Scored(Generic[Sample]):
     """One sample: its score, None where there is none; the answer's text; the error's class and words where it failed."""
 
     id: str
@@ -48,7 +48,7 @@ class Report(Generic[Sample]):
 
     name: str
     model: str | None
-    rows: tuple[Row[Sample], ...]
+    rows: tuple[Scored[Sample], ...]
 
     @property
     def scores(self) -> list[float]:
@@ -131,7 +131,7 @@ class Evaluation(ABC, Generic[Sample, Value]):
 
         Raises what stops everybody (`HaltedError`, `StateError`, `ConfigError`); with a state, nothing of it is lost.
         """
-        gathered = _Gathered(self, model)
+        gathered = _SampleScores(self, model)
         async with _Kept(client, state) as opened:
             outcomes = opened.generate_many(gathered.requests(), model=model, progress=progress)
             async with aclosing(outcomes):
@@ -148,7 +148,7 @@ class Evaluation(ABC, Generic[Sample, Value]):
         progress: Callable[[Progress], object] | None = None,
     ) -> Report[Sample]:
         """`evaluate` for code without an event loop."""
-        gathered = _Gathered(self, model)
+        gathered = _SampleScores(self, model)
         with _Kept(client, state) as opened:
             outcomes = opened.generate_many_sync(gathered.requests(), model=model, progress=progress)
             with closing(outcomes):
@@ -158,26 +158,26 @@ class Evaluation(ABC, Generic[Sample, Value]):
 
 
 @dataclass(slots=True)
-class _Gathered(Generic[Sample]):
+class _SampleScores(Generic[Sample]):
     """The rows so far."""
 
     evaluation: Evaluation[Sample, Any]
     model: str | None
-    rows: list[Row[Sample]] = field(default_factory=list)
+    rows: list[Scored[Sample]] = field(default_factory=list)
 
     def requests(self) -> Iterator[Item]:
         for place, sample in enumerate(self.evaluation.items(), start=1):
             item = self.evaluation.request(sample)
             yield replace(item, id=item.id or str(place), data=sample)
 
-    def add(self, outcome: Outcome[Any]) -> None:
+    def add(self, outcome: ItemResult[Any]) -> None:
         item, answer, error = outcome.item, outcome.answer, outcome.error
         if answer is None:
             assert error is not None
             text, cost = getattr(error, "raw_output", ""), getattr(error, "cost_usd", 0.0)
-            self.rows.append(Row(item.id, item.data, None, text, error_class_of(error), str(error), cost))
+            self.rows.append(Scored(item.id, item.data, None, text, error_class_of(error), str(error), cost))
             return
-        row = Row(item.id, item.data, None, answer.text, cost_usd=answer.cost_usd, cached=answer.cached)
+        row = Scored(item.id, item.data, None, answer.text, cost_usd=answer.cost_usd, cached=answer.cached)
         try:
             row = replace(row, score=_checked(self.evaluation.score(item.data, answer)))
         except Exception as problem:

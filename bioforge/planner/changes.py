@@ -30,8 +30,8 @@ from bioforge.core.reasons import (
     upstream_changes,
 )
 from bioforge.planner.fallbacks import Known
-from bioforge.planner.render import Wanted
-from bioforge.recipes.template import Prompts
+from bioforge.planner.render import RenderedRequest
+from bioforge.recipes.template import RecipeVariant
 from bioforge.store import Store, planned, targets
 from bioforge.store.planned import Origin
 from bioforge.store.targets import Planned, PlannedArtist
@@ -43,7 +43,7 @@ _MAY_KEEP = (None, REMOVED, UPSTREAM, SKIPPED, CHANGED, INVALID)
 
 
 @dataclass(frozen=True, slots=True)
-class Standing:
+class PreviousBuild:
     """Of targets that want requests nobody has heard of: what they were planned by and are built from, by artist; and
     what became of those requests."""
 
@@ -52,15 +52,15 @@ class Standing:
 
 
 @dataclass(frozen=True, slots=True)
-class Case:
+class ReplanCase:
     """A target that wants a request nobody has heard of. `needs`: the answers of needed recipes, as they are now."""
 
-    prompts: Prompts
+    prompts: RecipeVariant
     item: PlannedArtist
-    asked: Wanted
+    asked: RenderedRequest
     needs: str | None
     target: KnownTarget
-    standing: Standing
+    standing: PreviousBuild
 
     @property
     def origin(self) -> Origin:
@@ -72,7 +72,7 @@ class Case:
 
 
 @dataclass(frozen=True, slots=True)
-class Basis:
+class BuildInputs:
     """What a target was planned by or built from: a definition, a row, and the answers of needed recipes."""
 
     definition: int | None
@@ -80,7 +80,7 @@ class Basis:
     answers: str | None
 
 
-class Keeper:
+class AnswerReuse:
     """Keeps what was bought, what is under way, and what is not asked again, for targets of which the same is asked."""
 
     def __init__(self, store: Store, known: Known, *, ask_again_maybe_paid: bool) -> None:
@@ -88,33 +88,35 @@ class Keeper:
         self._store = store
         self._known = known
         self._again = ask_again_maybe_paid
-        self._changes: dict[Pair, Changes] = {}
+        self._changes: dict[Pair, TargetDiff] = {}
         self.only_form: Pair | None = None
         """The recipe that is being planned anew for nothing but the way its backend writes requests."""
         self.rewritten: Pair | None = None
         """The recipe that is being planned anew, and whose backend writes requests in another way than before."""
 
-    def changes(self, prompts: Prompts) -> Changes:
+    def changes(self, prompts: RecipeVariant) -> TargetDiff:
         pair = _pair(prompts)
         if pair not in self._changes:
-            self._changes[pair] = Changes(self._store, prompts)
+            self._changes[pair] = TargetDiff(self._store, prompts)
         return self._changes[pair]
 
     def named_changes(
-        self, prompts: Prompts, target: KnownTarget | None, item: PlannedArtist, needs: str | None
+        self, prompts: RecipeVariant, target: KnownTarget | None, item: PlannedArtist, needs: str | None
     ) -> str:
         """What a target is stale for, in a few words."""
         named = self.changes(prompts).since(target, item, needs)
         return "backend" if self.only_form == _pair(prompts) and named in ("", "artists") else named
 
-    def standing(self, prompts: Prompts, artists: Sequence[int], known: Mapping[int, KnownTarget]) -> Standing:
+    def standing(
+        self, prompts: RecipeVariant, artists: Sequence[int], known: Mapping[int, KnownTarget]
+    ) -> PreviousBuild:
         if not artists:
-            return Standing({}, {})
+            return PreviousBuild({}, {})
         origins = planned.origins(self._store, *_pair(prompts), artists)
         hashes = {origin.built_request for origin in origins.values()} | {known[one].request_hash for one in artists}
-        return Standing(origins, self._known(prompts, sorted(digest for digest in hashes if digest)))
+        return PreviousBuild(origins, self._known(prompts, sorted(digest for digest in hashes if digest)))
 
-    def kept(self, case: Case, definition: int) -> Planned | None:
+    def kept(self, case: ReplanCase, definition: int) -> Planned | None:
         """How a target stands by the answer it has, by the batch it is in, or by what was paid for and is not asked
         again; None where another request than before is to be asked. `definition` is the one it is wanted by."""
         item, asked, target = case.item, case.asked, case.target
@@ -136,13 +138,13 @@ class Keeper:
         decision = decide(before, target, known, "")
         return Planned(item.id, before, item.row_hash, asked.input_tokens, decision, case.needs, asked.request_hash)
 
-    def still_forced(self, case: Case) -> KnownTarget:
+    def still_forced(self, case: ReplanCase) -> KnownTarget:
         """The target, which somebody wants anew however that is written."""
         if case.target.reason == FORCED and self._same_asked(case):
             return replace(case.target, request_hash=case.asked.request_hash)
         return case.target
 
-    def _answered(self, case: Case) -> Decision | None:
+    def _answered(self, case: ReplanCase) -> Decision | None:
         target, digest, built_request = case.target, case.asked.request_hash, case.origin.built_request
         if target.built_response is None or built_request is None:
             return None
@@ -153,7 +155,7 @@ class Keeper:
         known = case.standing.requests.get(built_request)
         if known is None or known.state not in (ANSWERED, INVALID):
             return None
-        if not self._same(case, Basis(target.built_definition, target.built_row, target.built_upstream)):
+        if not self._same(case, BuildInputs(target.built_definition, target.built_row, target.built_upstream)):
             return None
         # a schema that has become stricter is heard
         return (
@@ -162,11 +164,11 @@ class Keeper:
             else Decision(None, response=target.built_response)
         )
 
-    def _same_asked(self, case: Case) -> bool:
+    def _same_asked(self, case: ReplanCase) -> bool:
         """Whether the same is asked as when the target was last planned."""
-        return self._same(case, Basis(case.origin.definition, case.origin.row, case.target.upstream))
+        return self._same(case, BuildInputs(case.origin.definition, case.origin.row, case.target.upstream))
 
-    def _same(self, case: Case, before: Basis) -> bool:
+    def _same(self, case: ReplanCase, before: BuildInputs) -> bool:
         definition = case.prompts.definition
         if definition.upstream and self.rewritten != case.pair:
             return False  # the same answers may mean something else by now: a schema makes other data of them
@@ -175,14 +177,14 @@ class Keeper:
         return self.changes(case.prompts).none_since(before, case.item, case.needs)
 
 
-def _pair(prompts: Prompts) -> Pair:
+def _pair(prompts: RecipeVariant) -> Pair:
     return prompts.definition.recipe, prompts.definition.variant
 
 
-class Changes:
+class TargetDiff:
     """What differs between what a target was built from and what it is wanted from, in a few words."""
 
-    def __init__(self, store: Store, prompts: Prompts) -> None:
+    def __init__(self, store: Store, prompts: RecipeVariant) -> None:
         self._store = store
         self._wanted = prompts.definition.as_dict()
         self._used = prompts.used_columns
@@ -191,7 +193,7 @@ class Changes:
         self._asks = _asks(self._wanted)
         self._same: dict[int, bool] = {}
 
-    def none_since(self, before: Basis, item: PlannedArtist, needs: str | None) -> bool:
+    def none_since(self, before: BuildInputs, item: PlannedArtist, needs: str | None) -> bool:
         """Whether the same is asked as by what was there before. False where that cannot be told."""
         definition, row = before.definition, before.row
         if definition is None or row is None or before.answers != needs:

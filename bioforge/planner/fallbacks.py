@@ -26,28 +26,28 @@ from bioforge.core.reasons import (
     KnownRequest,
 )
 from bioforge.core.types import Rendered, Turn
-from bioforge.planner.render import Wanted, wanted
+from bioforge.planner.render import RenderedRequest, rendered_request
 from bioforge.recipes.schema import Invalid, repair_instructions
-from bioforge.recipes.template import Prompts
+from bioforge.recipes.template import RecipeVariant
 from bioforge.store import Store, queue, validations
-from bioforge.store.retries import FollowUp
+from bioforge.store.retries import StoredRetry
 
-Known = Callable[[Prompts, Sequence[str]], Mapping[str, KnownRequest]]
+Known = Callable[[RecipeVariant, Sequence[str]], Mapping[str, KnownRequest]]
 
 ENDED = (FAILED, MAYBE_PAID, INVALID, UNUSABLE)
 
 
 @dataclass(frozen=True, slots=True)
-class Link:
+class AttemptStep:
     """One request of a chain. `kind` is empty for the target's own; `after` says what failed before it."""
 
-    wanted: Wanted
+    request: RenderedRequest
     known: KnownRequest | None
     kind: str = ""
     after: str = ""
 
 
-class Chains:
+class RetryChain:
     """Finds the link of a target's chain that is to be asked next, or that has the answer."""
 
     def __init__(
@@ -60,12 +60,12 @@ class Chains:
         self._again = ask_again_maybe_paid
         self._run = run
 
-    def link(self, prompts: Prompts, own: Wanted, known: KnownRequest | None) -> Link:
+    def link(self, prompts: RecipeVariant, own: RenderedRequest, known: KnownRequest | None) -> AttemptStep:
         """`own` is the target's own request, and what is known of it."""
         if known is None or known.state not in (*ENDED, FORGOTTEN) or not prompts.definition.follows_up:
-            return Link(own, known)
-        retry: Link | None = None
-        last = Link(own, known)
+            return AttemptStep(own, known)
+        retry: AttemptStep | None = None
+        last = AttemptStep(own, known)
         for link in self._links(prompts, own, known):
             state = None if link.known is None else link.known.state
             if state in (IN_BATCH, STARTED):  # under way: nothing else is asked beside it
@@ -89,30 +89,30 @@ class Chains:
                 last = link
         return retry or last
 
-    def remembered(self, prompts: Prompts, own: Wanted, link: Link) -> FollowUp | None:
+    def remembered(self, prompts: RecipeVariant, own: RenderedRequest, link: AttemptStep) -> StoredRetry | None:
         """What has to be kept so that the link can be asked; None for the target's own request."""
         if not link.kind:
             return None
-        asked = link.wanted
+        asked = link.request
         model = asked.rendered.model
-        return FollowUp(asked.request_hash, own.request_hash, link.kind, model, asked.body, asked.input_tokens)
+        return StoredRetry(asked.request_hash, own.request_hash, link.kind, model, asked.body, asked.input_tokens)
 
-    def _tried(self, link: Link) -> bool:
-        return self._run is not None and queue.tried_in(self._store, self._run, link.wanted.request_hash)
+    def _tried(self, link: AttemptStep) -> bool:
+        return self._run is not None and queue.tried_in(self._store, self._run, link.request.request_hash)
 
-    def _links(self, prompts: Prompts, own: Wanted, known: KnownRequest | None) -> Iterator[Link]:
+    def _links(self, prompts: RecipeVariant, own: RenderedRequest, known: KnownRequest | None) -> Iterator[AttemptStep]:
         definition = prompts.definition
-        link = Link(own, known)
+        link = AttemptStep(own, known)
         for model in (definition.model, *definition.fallback):
-            if link.wanted.rendered.model != model:
-                after = f"{link.wanted.rendered.model} ({_error_class(link.known)})"
+            if link.request.rendered.model != model:
+                after = f"{link.request.rendered.model} ({_error_class(link.known)})"
                 link = self._link(prompts, replace(own.rendered, model=model), FALLBACK, after)
             yield link
             if (repaired := self._repair(prompts, link)) is not None:
                 link = repaired
                 yield link
 
-    def _repair(self, prompts: Prompts, link: Link) -> Link | None:
+    def _repair(self, prompts: RecipeVariant, link: AttemptStep) -> AttemptStep | None:
         """The same request with the answer that did not fit and what is wrong with it."""
         schema, known = prompts.definition.schema, link.known
         if (
@@ -128,12 +128,12 @@ class Chains:
         if not isinstance(verdict, Invalid) or not verdict.repairable:
             return None
         turns = (Turn("assistant", text), Turn("user", repair_instructions(verdict.errors)))
-        return self._link(prompts, replace(link.wanted.rendered, turns=turns), REPAIR, known.detail or "")
+        return self._link(prompts, replace(link.request.rendered, turns=turns), REPAIR, known.detail or "")
 
-    def _link(self, prompts: Prompts, rendered: Rendered, kind: str, after: str) -> Link:
-        asked = wanted(prompts, self._backend, rendered)
+    def _link(self, prompts: RecipeVariant, rendered: Rendered, kind: str, after: str) -> AttemptStep:
+        asked = rendered_request(prompts, self._backend, rendered)
         known = self._known(prompts, [asked.request_hash]).get(asked.request_hash)
-        return Link(asked, known, kind, after)
+        return AttemptStep(asked, known, kind, after)
 
 
 def _error_class(known: KnownRequest | None) -> str:

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 
 from bioforge.core.events import Event, Failed, Unusable
 from bioforge.core.interfaces import Backend
-from bioforge.core.progress import Counter, Tell, nobody
+from bioforge.core.progress import ProgressCallback, ProgressCounter, no_progress
 from bioforge.core.reasons import (
     CHANGED,
     FAILED,
@@ -21,17 +21,17 @@ from bioforge.core.reasons import (
     blocked,
     decide,
 )
-from bioforge.planner.changes import Case, Keeper
-from bioforge.planner.fallbacks import Chains, Link
-from bioforge.planner.render import Blocked, Outcome, Renderer, Wanted, form
-from bioforge.planner.request_states import Counts, KnownRequests
-from bioforge.recipes.template import OWN_NAMES, Prompts, RenderError
+from bioforge.planner.changes import AnswerReuse, ReplanCase
+from bioforge.planner.fallbacks import AttemptStep, RetryChain
+from bioforge.planner.render import MissingUpstream, Outcome, RenderedRequest, Renderer, serialization_hash
+from bioforge.planner.request_states import PlanStats, RequestStates
+from bioforge.recipes.template import OWN_NAMES, RecipeVariant, RenderError
 from bioforge.recipes.tokens import counter_for
 from bioforge.store import Store, dependencies, queue, retries, statistics, targets, validations
 from bioforge.store import artists as artists_store
 from bioforge.store import planned as planned_store
-from bioforge.store.queue import Standing
-from bioforge.store.retries import FollowUp
+from bioforge.store.queue import TargetState
+from bioforge.store.retries import StoredRetry
 from bioforge.store.targets import EVERYBODY, Planned, PlannedArtist
 
 Pair = tuple[str, str]
@@ -43,7 +43,7 @@ class Consequences:
     longer wait for others, whatever came of them; `followed`: hashes of failed requests that something else is asked
     for in place of."""
 
-    ready: list[Standing] = field(default_factory=list)
+    ready: list[TargetState] = field(default_factory=list)
     released: int = 0
     followed: set[str] = field(default_factory=set)
     failed: set[int] = field(default_factory=set)
@@ -57,24 +57,26 @@ class Planner:
     def __init__(
         self,
         store: Store,
-        recipes: Sequence[Prompts],
+        recipes: Sequence[RecipeVariant],
         backend: Backend,
         *,
         ask_again_maybe_paid: bool = True,
         run: int | None = None,
-        tell: Tell = nobody,
+        tell: ProgressCallback = no_progress,
     ) -> None:
-        self.counts = Counts()
-        self._told = Counter("planning", "targets", tell)
-        self._known = KnownRequests(store, self.counts)
+        self.counts = PlanStats()
+        self._told = ProgressCounter("planning", "targets", tell)
+        self._known = RequestStates(store, self.counts)
         self._store = store
         self._run = run
         self._backend = backend
-        self._keeper = Keeper(store, self._known.requests, ask_again_maybe_paid=ask_again_maybe_paid)
+        self._keeper = AnswerReuse(store, self._known.requests, ask_again_maybe_paid=ask_again_maybe_paid)
         self._recipes = recipes
         self._by_pair = {_pair(prompts): prompts for prompts in recipes}
         self._renderer = Renderer(store, recipes, backend, ask_again_maybe_paid=ask_again_maybe_paid, run=run)
-        self._chains = Chains(store, backend, self._known.requests, ask_again_maybe_paid=ask_again_maybe_paid, run=run)
+        self._chains = RetryChain(
+            store, backend, self._known.requests, ask_again_maybe_paid=ask_again_maybe_paid, run=run
+        )
         self._definitions: dict[Pair, int] = {}
         self._for_all = {prompts.definition.recipe for prompts in recipes if prompts.definition.for_all}
         self._has_schemas = any(prompts.definition.schema is not None for prompts in recipes)
@@ -83,7 +85,7 @@ class Planner:
 
     def plan(self) -> None:
         """Bring every target up to date with the input, the definitions and what it needs. Raises `TemplateError`."""
-        planned_store.retire(self._store, list(self._by_pair))
+        planned_store.mark_removed(self._store, list(self._by_pair))
         self._note_needed()
         if self._for_all:
             dependencies.ensure_everybody(self._store)
@@ -103,31 +105,34 @@ class Planner:
         unnoted = wanted - dependencies.needed(self._store)
         for prompts in self._recipes:
             if unnoted.intersection(_needs(prompts)):
-                planned_store.unplan(self._store, *_pair(prompts))
+                planned_store.invalidate_plan(self._store, *_pair(prompts))
         dependencies.set_needed(self._store, wanted)
 
-    def _plan_recipe(self, prompts: Prompts, generation: int) -> None:
+    def _plan_recipe(self, prompts: RecipeVariant, generation: int) -> None:
         """Render what may have changed: everything for a new definition, else only artists whose rows changed."""
         recipe, variant = _pair(prompts)
         definition = self._definition(prompts)
         planned = targets.planned_up_to(self._store, recipe, variant)
-        written, before = form(prompts, self._backend), planned_store.form(self._store, recipe, variant)
+        written, before = (
+            serialization_hash(prompts, self._backend),
+            planned_store.serialization_hash(self._store, recipe, variant),
+        )
         # a state in which nobody took a note is left as it is: what differs shows when it is sent
         otherwise = before is not None and before != written
         if planned == (definition, generation) and not otherwise:
             if before is None:
-                planned_store.note_form(self._store, recipe, variant, written)
+                planned_store.save_serialization_hash(self._store, recipe, variant, written)
             return
         self._keeper.only_form = (recipe, variant) if planned == (definition, generation) else None
         self._keeper.rewritten = (recipe, variant) if otherwise else None
         prompts.check_names(artists_store.columns(self._store))
         if otherwise and planned is not None and planned[0] == definition:
-            planned_store.unplan(self._store, recipe, variant)
+            planned_store.invalidate_plan(self._store, recipe, variant)
             planned = (definition, targets.NOTHING)
         if planned is None or planned[0] != definition:
             # said before there is any target: those of a plan that was broken off are retired like all others
             targets.set_planned(self._store, recipe, variant, definition, targets.NOTHING)
-            planned_store.retire_others(self._store, recipe, variant, for_all=prompts.definition.for_all)
+            planned_store.mark_others_removed(self._store, recipe, variant, for_all=prompts.definition.for_all)
         since = planned[1] if planned is not None and planned[0] == definition else targets.NOTHING
         if prompts.definition.for_all:
             since = targets.NOTHING
@@ -135,14 +140,14 @@ class Planner:
         else:
             # answers that are checked anew look for those who want them by that index, page after page
             if since == targets.NOTHING and (not self._has_schemas or planned_store.nothing_asked(self._store)):
-                planned_store.put_off_index(self._store)
+                planned_store.defer_index(self._store)
             used = prompts.used_columns
             further = used is None or not used.issubset(OWN_NAMES)
             for page in targets.artists(self._store, since, columns=further):
                 self._plan_page(prompts, page)
         how = counter_for(prompts.definition.model).counting.as_text()
         statistics.note_counting(self._store, recipe, variant, how, whole=since == targets.NOTHING)
-        planned_store.note_form(self._store, recipe, variant, written)
+        planned_store.save_serialization_hash(self._store, recipe, variant, written)
         targets.set_planned(self._store, recipe, variant, definition, generation)
         self._keeper.only_form = self._keeper.rewritten = None
 
@@ -155,7 +160,7 @@ class Planner:
                     self._replan(prompts, numbers, None)
         self.replan_dependents()
 
-    def _plan_failed(self, prompts: Prompts) -> None:
+    def _plan_failed(self, prompts: RecipeVariant) -> None:
         """A new run asks again for what has failed: what was skipped for it waits again, and chains begin anew.
 
         What is about all artists waits while a run goes on, and is skipped afterwards where any of them has failed.
@@ -169,7 +174,7 @@ class Planner:
             for numbers in targets.with_reason(self._store, *_pair(prompts), reason):
                 self._replan(prompts, numbers, None)
 
-    def _plan_after(self, prompts: Prompts, consequences: Consequences | None) -> None:
+    def _plan_after(self, prompts: RecipeVariant, consequences: Consequences | None) -> None:
         """Plan anew where a needed target has changed."""
         needs = _needs(prompts)
         if not needs:
@@ -223,7 +228,7 @@ class Planner:
         )
 
     def _follow_failures(self, hashes: Sequence[str], consequences: Consequences) -> None:
-        sharing = queue.sharing(self._store, hashes)
+        sharing = queue.shared_requests(self._store, hashes)
         artists: dict[Pair, list[int]] = {}
         for shared in sharing:
             artists.setdefault((shared.recipe, shared.variant), []).append(shared.artist)
@@ -234,13 +239,13 @@ class Planner:
         lost = {shared.request_hash for shared in sharing if shared.target in consequences.failed}
         consequences.followed = {shared.request_hash for shared in sharing} - lost
 
-    def _replan(self, prompts: Prompts, artists: Sequence[int], consequences: Consequences | None) -> None:
+    def _replan(self, prompts: RecipeVariant, artists: Sequence[int], consequences: Consequences | None) -> None:
         if consequences is None:
             self._plan_page(prompts, targets.numbered(self._store, artists))
             return
-        before = queue.standing(self._store, *_pair(prompts), artists, self._run)
+        before = queue.target_states(self._store, *_pair(prompts), artists, self._run)
         self._plan_page(prompts, targets.numbered(self._store, artists))
-        for artist, now in queue.standing(self._store, *_pair(prompts), artists, self._run).items():
+        for artist, now in queue.target_states(self._store, *_pair(prompts), artists, self._run).items():
             waited = artist in before and before[artist].reason == UPSTREAM
             consequences.released += waited and now.reason != UPSTREAM
             if now.ready:
@@ -250,12 +255,12 @@ class Planner:
 
     # ------------------------------------------------------------------------------------------------- page by page
 
-    def _plan_page(self, prompts: Prompts, page: Sequence[PlannedArtist]) -> None:
+    def _plan_page(self, prompts: RecipeVariant, page: Sequence[PlannedArtist]) -> None:
         if not page:
             return
         recipe, variant = _pair(prompts)
         rendered = self._renderer.page(prompts, page)
-        hashes = [outcome.request_hash for outcome in rendered.outcomes if isinstance(outcome, Wanted)]
+        hashes = [outcome.request_hash for outcome in rendered.outcomes if isinstance(outcome, RenderedRequest)]
         known = targets.known_targets(self._store, recipe, variant, [item.id for item in page])
         requests = self._known.requests(prompts, hashes)
         if not (known or requests or any(rendered.upstream)) and len(hashes) == len(page):
@@ -263,7 +268,7 @@ class Planner:
             wanted = [
                 (item.id, outcome.request_hash, item.row_hash, outcome.input_tokens)
                 for item, outcome in zip(page, rendered.outcomes, strict=True)
-                if isinstance(outcome, Wanted)
+                if isinstance(outcome, RenderedRequest)
             ]
             targets.add(self._store, recipe, variant, definition, wanted)
             self.counts.planned += len(page)
@@ -272,15 +277,15 @@ class Planner:
         unheard = [
             item.id
             for item, outcome in zip(page, rendered.outcomes, strict=True)
-            if isinstance(outcome, Wanted) and item.id in known and outcome.request_hash not in requests
+            if isinstance(outcome, RenderedRequest) and item.id in known and outcome.request_hash not in requests
         ]
         standing = self._keeper.standing(prompts, unheard, known)
         decided: list[Planned] = []
-        following: list[FollowUp] = []
+        following: list[StoredRetry] = []
         for item, outcome, needs in zip(page, rendered.outcomes, rendered.upstream, strict=True):
             target = known.get(item.id)
-            if target is not None and item.id in standing.origins and isinstance(outcome, Wanted):
-                case = Case(prompts, item, outcome, needs, target, standing)
+            if target is not None and item.id in standing.origins and isinstance(outcome, RenderedRequest):
+                case = ReplanCase(prompts, item, outcome, needs, target, standing)
                 kept = self._keeper.kept(case, self._definition(prompts))
                 if kept is not None:
                     self.counts.kept += kept.decision.reason is None and target.request_hash != outcome.request_hash
@@ -298,35 +303,35 @@ class Planner:
 
     def _decide(
         self,
-        prompts: Prompts,
+        prompts: RecipeVariant,
         item: PlannedArtist,
         outcome: Outcome,
         needs: str | None,
         target: KnownTarget | None,
         requests: dict[str, KnownRequest],
-        following: list[FollowUp],
+        following: list[StoredRetry],
     ) -> Planned:
         if isinstance(outcome, RenderError):
             return Planned(item.id, None, item.row_hash, 0, Decision(FAILED, f"template: {outcome}"), needs)
-        if isinstance(outcome, Blocked):
+        if isinstance(outcome, MissingUpstream):
             decision = blocked(outcome.upstream, target)
             assert decision is not None
             return Planned(item.id, None, item.row_hash, outcome.input_tokens, decision, needs)
         known = requests.get(outcome.request_hash)
         forced = target is not None and target.forced(outcome.request_hash)
         accepted = target is not None and target.accepted_hash == outcome.request_hash
-        link = Link(outcome, known) if forced or accepted else self._chains.link(prompts, outcome, known)
+        link = AttemptStep(outcome, known) if forced or accepted else self._chains.link(prompts, outcome, known)
         changes = self._keeper.named_changes(prompts, target, item, needs)
-        decision = decide(link.wanted.request_hash, target, link.known, changes)
+        decision = decide(link.request.request_hash, target, link.known, changes)
         if link.kind and decision.reason in (NEW, CHANGED):
             decision = Decision(link.kind, link.after)
         if (follow_up := self._chains.remembered(prompts, outcome, link)) is not None:
             following.append(follow_up)
-        asked = link.wanted
+        asked = link.request
         statistics, own = asked.input_tokens, outcome.request_hash
         return Planned(item.id, asked.request_hash, item.row_hash, statistics, decision, needs, own)
 
-    def _definition(self, prompts: Prompts) -> int:
+    def _definition(self, prompts: RecipeVariant) -> int:
         pair = _pair(prompts)
         if pair not in self._definitions:
             wanted = prompts.definition.as_dict()
@@ -334,9 +339,9 @@ class Planner:
         return self._definitions[pair]
 
 
-def _pair(prompts: Prompts) -> Pair:
+def _pair(prompts: RecipeVariant) -> Pair:
     return prompts.definition.recipe, prompts.definition.variant
 
 
-def _needs(prompts: Prompts) -> list[Pair]:
+def _needs(prompts: RecipeVariant) -> list[Pair]:
     return list(prompts.definition.upstream.items())

@@ -11,15 +11,15 @@ from typing import Any
 from bioforge.core.errors import PluginError
 from bioforge.core.hashing import definition_hash
 from bioforge.core.interfaces import Backend
-from bioforge.core.progress import Counter, Tell, nobody
-from bioforge.core.text import counted
+from bioforge.core.progress import ProgressCallback, ProgressCounter, no_progress
+from bioforge.core.text import plural
 from bioforge.core.types import Artist, BadRow
 from bioforge.planner.planner import Planner
 from bioforge.readers.reader_plugin import FindReader
 from bioforge.readers.sources import Signature, Source, find, is_url
-from bioforge.recipes.template import Prompts
+from bioforge.recipes.template import RecipeVariant
 from bioforge.store import Store, artists
-from bioforge.store.artists import Reading
+from bioforge.store.artists import InputReading
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,7 +39,7 @@ class Refreshed:
     `reused` those among them that an answer already in the state serves; `checked` and `misfits` are answers that were
     checked by a schema anew, and those of them that do not fit it."""
 
-    reading: Reading | None = None
+    reading: InputReading | None = None
     rendered: int = 0
     reused: int = 0
     notes: list[str] = field(default_factory=list)
@@ -51,11 +51,11 @@ def refresh(
     store: Store,
     spec: InputSpec,
     find_reader: FindReader,
-    recipes: Sequence[Prompts],
+    recipes: Sequence[RecipeVariant],
     backend: Backend,
     *,
     ask_again_maybe_paid: bool,
-    tell: Tell = nobody,
+    tell: ProgressCallback = no_progress,
 ) -> Refreshed:
     """Raises `InputError` and `TemplateError`; rows that cannot be used are counted in `reading`. `tell` hears now and then
     how far it is."""
@@ -65,7 +65,7 @@ def refresh(
     counts = planner.counts
     done = Refreshed(reading, counts.planned, counts.reused, checked=counts.checked, misfits=counts.misfits)
     if counts.kept:
-        kept = counted(counts.kept, "answer")
+        kept = plural(counts.kept, "answer")
         done.notes.append(f"the backend writes requests in another way now: {kept} kept; `run -B` asks for them anew")
     return done
 
@@ -73,7 +73,9 @@ def refresh(
 # ------------------------------------------------------------------------------------------------------------ input
 
 
-def read_input(store: Store, spec: InputSpec, find_reader: FindReader, tell: Tell = nobody) -> Reading | None:
+def read_input(
+    store: Store, spec: InputSpec, find_reader: FindReader, tell: ProgressCallback = no_progress
+) -> InputReading | None:
     """Read the input into the state, unless every source is known to be untouched."""
     known = artists.sources(store)
     # a hash, because a path may be a URL that carries a token
@@ -112,7 +114,7 @@ def read_input(store: Store, spec: InputSpec, find_reader: FindReader, tell: Tel
             )
         ):
             return None
-    told = Counter("reading the input", "rows", tell)
+    told = ProgressCounter("reading the input", "rows", tell)
     reading = artists.read_into(store, told.over(_rows(found, spec, find_reader)))
     # Only now: a reading that was cut off is read again.
     artists.remember_sources(store, seen, reader)

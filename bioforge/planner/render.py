@@ -13,7 +13,14 @@ from bioforge.core.hashing import canonical, definition_hash, request_hash, requ
 from bioforge.core.interfaces import Backend
 from bioforge.core.reasons import Upstream
 from bioforge.core.types import Artist, Rendered
-from bioforge.recipes.template import Needed, Prompts, RenderError, artist_context, estimate_tokens, needed
+from bioforge.recipes.template import (
+    RecipeVariant,
+    RenderError,
+    UpstreamAnswer,
+    artist_context,
+    estimate_tokens,
+    upstream_answer,
+)
 from bioforge.recipes.tokens import counter_for
 from bioforge.store import Store, dependencies, stale, targets
 from bioforge.store.dependencies import Answered
@@ -26,7 +33,7 @@ FRAME_TOKENS = 8
 """Tokens of a request beside its texts."""
 
 
-class Wanted(NamedTuple):
+class RenderedRequest(NamedTuple):
     """An exact request. `input_tokens` is an estimate."""
 
     request_hash: str
@@ -36,14 +43,14 @@ class Wanted(NamedTuple):
 
 
 @dataclass(frozen=True, slots=True)
-class Blocked:
+class MissingUpstream:
     """Something that is needed is not there. `input_tokens` is a guess at what will be asked."""
 
     upstream: Sequence[Upstream]
     input_tokens: int
 
 
-Outcome = Wanted | Blocked | RenderError
+Outcome = RenderedRequest | MissingUpstream | RenderError
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,26 +61,28 @@ class Page:
     upstream: Sequence[str | None]
 
 
-def wanted(prompts: Prompts, backend: Backend, rendered: Rendered) -> Wanted:
+def rendered_request(prompts: RecipeVariant, backend: Backend, rendered: Rendered) -> RenderedRequest:
     """The exact request for rendered texts."""
     return _wanted(prompts, backend, rendered, counter_for(rendered.model).count)
 
 
-def _wanted(prompts: Prompts, backend: Backend, rendered: Rendered, count: Callable[[str], int]) -> Wanted:
+def _wanted(
+    prompts: RecipeVariant, backend: Backend, rendered: Rendered, count: Callable[[str], int]
+) -> RenderedRequest:
     body = _body(prompts, backend, rendered)
     definition = prompts.definition
     digest = request_hash(rendered.endpoint, body, definition.dialect, definition.sample)
-    return Wanted(digest, body, _tokens(rendered, count), rendered)
+    return RenderedRequest(digest, body, _tokens(rendered, count), rendered)
 
 
-def _body(prompts: Prompts, backend: Backend, rendered: Rendered) -> bytes:
+def _body(prompts: RecipeVariant, backend: Backend, rendered: Rendered) -> bytes:
     try:
         return canonical(backend.body(rendered))
     except ConfigError as error:  # what this backend cannot express
         raise ConfigError(f"recipe.{prompts.definition.recipe}: {error.message}", error.hint) from None
 
 
-def form(prompts: Prompts, backend: Backend) -> str:
+def serialization_hash(prompts: RecipeVariant, backend: Backend) -> str:
     """How a backend writes a recipe's requests, as a hash: that of a body with the templates in the place of texts.
 
     Two backends that write alike have the same one, and so have two versions of a plugin; options count where they
@@ -94,15 +103,15 @@ def form(prompts: Prompts, backend: Backend) -> str:
         return ""
 
 
-def render(prompts: Prompts, backend: Backend, artist: Artist) -> Wanted:
+def render(prompts: RecipeVariant, backend: Backend, artist: Artist) -> RenderedRequest:
     """For a recipe that needs no other one. Raises `RenderError`."""
-    return wanted(prompts, backend, prompts.render(artist))
+    return rendered_request(prompts, backend, prompts.render(artist))
 
 
-class Plain:
+class SimpleRenderer:
     """Renders a recipe that needs nothing but the artist, for a million of them."""
 
-    def __init__(self, prompts: Prompts, backend: Backend) -> None:
+    def __init__(self, prompts: RecipeVariant, backend: Backend) -> None:
         definition = prompts.definition
         self._prompts = prompts
         self._backend = backend
@@ -118,7 +127,7 @@ class Plain:
         except RenderError as error:
             return error
         body = _body(self._prompts, self._backend, rendered)
-        return Wanted(self._hash(body), body, self._counted(rendered), rendered)
+        return RenderedRequest(self._hash(body), body, self._counted(rendered), rendered)
 
     def _counted(self, rendered: Rendered) -> int:
         if rendered.prompt is not None:
@@ -146,23 +155,29 @@ class Renderer:
     """
 
     def __init__(
-        self, store: Store, recipes: Sequence[Prompts], backend: Backend, *, ask_again_maybe_paid: bool, run: int | None
+        self,
+        store: Store,
+        recipes: Sequence[RecipeVariant],
+        backend: Backend,
+        *,
+        ask_again_maybe_paid: bool,
+        run: int | None,
     ) -> None:
         self._store = store
         self._backend = backend
         self._again = ask_again_maybe_paid
         self._run = run
         self._for_all = {prompts.definition.recipe for prompts in recipes if prompts.definition.for_all}
-        self._plain: dict[tuple[str, str], Plain] = {}
+        self._plain: dict[tuple[str, str], SimpleRenderer] = {}
         self._row_tokens: tuple[int, int] | None = None
         """How many artists there are, and the tokens of their rows."""
 
-    def page(self, prompts: Prompts, artists: Sequence[PlannedArtist]) -> Page:
+    def page(self, prompts: RecipeVariant, artists: Sequence[PlannedArtist]) -> Page:
         definition = prompts.definition
         if not definition.upstream and not definition.for_all:
             pair = definition.recipe, definition.variant
             if (plain := self._plain.get(pair)) is None:
-                plain = self._plain[pair] = Plain(prompts, self._backend)
+                plain = self._plain[pair] = SimpleRenderer(prompts, self._backend)
             return Page([plain.outcome(item.artist) for item in artists], [None] * len(artists))
         shared = {need: name for need, name in definition.upstream.items() if need in self._for_all}
         own = {need: name for need, name in definition.upstream.items() if need not in self._for_all}
@@ -182,7 +197,7 @@ class Renderer:
         return dependencies.answers(self._store, needs, artists, run=self._run, ask_again_maybe_paid=self._again)
 
     def _outcome(
-        self, prompts: Prompts, artist: Artist, answers: Mapping[str, Answered], gathered: Sequence[Upstream] = ()
+        self, prompts: RecipeVariant, artist: Artist, answers: Mapping[str, Answered], gathered: Sequence[Upstream] = ()
     ) -> Outcome:
         definition = prompts.definition
         states = [
@@ -192,15 +207,17 @@ class Renderer:
         ]
         missing = [state for state in (*states, *gathered) if state.reason is not None or state.response is None]
         if missing:
-            return Blocked(missing, _guess(prompts, artist) + (self._all_rows(prompts) if definition.for_all else 0))
+            return MissingUpstream(
+                missing, _guess(prompts, artist) + (self._all_rows(prompts) if definition.for_all else 0)
+            )
         try:
-            texts = {need: needed(answer.text, answer.parsed) for need, answer in answers.items()}
+            texts = {need: upstream_answer(answer.text, answer.parsed) for need, answer in answers.items()}
             everybody = self._everybody(definition.upstream) if definition.for_all else None
-            return wanted(prompts, self._backend, prompts.render(artist, texts, everybody))
+            return rendered_request(prompts, self._backend, prompts.render(artist, texts, everybody))
         except RenderError as error:
             return error
 
-    def _all_rows(self, prompts: Prompts) -> int:
+    def _all_rows(self, prompts: RecipeVariant) -> int:
         """Tokens of all artists in one request, guessed from above: whole rows, and whole answers of what is needed."""
         if self._row_tokens is None:
             artists, characters = stale.row_lengths(self._store)
@@ -228,8 +245,8 @@ class Everybody:
             numbers = [item.id for item in page]
             found = dependencies.answers(self._store, self._needs, numbers, run=None, ask_again_maybe_paid=True)
             for item in page:
-                answers: dict[str, Needed] = {
-                    need: needed(answer.text, answer.parsed) for need, answer in found.get(item.id, {}).items()
+                answers: dict[str, UpstreamAnswer] = {
+                    need: upstream_answer(answer.text, answer.parsed) for need, answer in found.get(item.id, {}).items()
                 }
                 yield {**artist_context(item.artist), **answers}
 
@@ -238,7 +255,7 @@ def _ids(answers: Mapping[str, Answered]) -> str:
     return json.dumps({need: answer.state.response for need, answer in sorted(answers.items())})
 
 
-def _guess(prompts: Prompts, artist: Artist) -> int:
+def _guess(prompts: RecipeVariant, artist: Artist) -> int:
     """Tokens of a request that cannot be rendered yet."""
     definition = prompts.definition
     texts = (definition.instructions or "", definition.input or "", artist.artist_name, artist.artist_data)

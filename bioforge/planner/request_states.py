@@ -8,13 +8,13 @@ from dataclasses import dataclass
 from bioforge.core.errors import ConfigError
 from bioforge.core.reasons import ANSWERED, KnownRequest
 from bioforge.recipes.schema import Schema, Valid
-from bioforge.recipes.template import Prompts
+from bioforge.recipes.template import RecipeVariant
 from bioforge.recipes.validate import as_text, complaint
 from bioforge.store import Store, targets, validations
 
 
 @dataclass(slots=True)
-class Counts:
+class PlanStats:
     """`planned` targets were looked at, `reused` of them are served by an answer that is in the state already.
 
     `checked` stored answers were checked by a schema anew, `misfits` of them no longer fit. `kept` ones belong to a
@@ -28,14 +28,14 @@ class Counts:
     kept: int = 0
 
 
-class KnownRequests:
+class RequestStates:
     """Looks up requests; stored answers that were not checked by a recipe's schema are checked then."""
 
-    def __init__(self, store: Store, counts: Counts) -> None:
+    def __init__(self, store: Store, counts: PlanStats) -> None:
         self._store = store
         self._counts = counts
 
-    def requests(self, prompts: Prompts, hashes: Sequence[str]) -> dict[str, KnownRequest]:
+    def requests(self, prompts: RecipeVariant, hashes: Sequence[str]) -> dict[str, KnownRequest]:
         """What became of these requests, their answers checked by the schema as it is now."""
         known = targets.known_requests(self._store, hashes)
         schema = prompts.definition.schema
@@ -54,14 +54,14 @@ class KnownRequests:
         for answer in found:
             verdict = schema.validate(answer.text or "")
             if isinstance(verdict, Valid):
-                checked.append(validations.Verdict(answer, as_text(verdict), None))
+                checked.append(validations.Validation(answer, as_text(verdict), None))
             elif not verdict.repairable and answer.state == ANSWERED:
                 # a good answer is not bought again for a mistake in the code that checks it
                 raise ConfigError(
                     complaint(verdict, schema), "mend that code; nothing was sent, and all answers are kept"
                 )
             else:
-                checked.append(validations.Verdict(answer, None, complaint(verdict, schema)))
+                checked.append(validations.Validation(answer, None, complaint(verdict, schema)))
         validations.save(self._store, checked, schema.validation_hash)
         self._counts.checked += len(checked)
         self._counts.misfits += sum(verdict.message is not None for verdict in checked)

@@ -35,7 +35,7 @@ class Distribution:
 
 
 @dataclass(frozen=True, slots=True)
-class Environment:
+class InstalledEnvironment:
     """What a fresh interpreter found: distributions by their normalised name, what each plugin provides by hook, and
     the problems that `bioforge plugins` tells."""
 
@@ -93,13 +93,13 @@ def installed() -> list[Distribution]:
     return list(found.values())
 
 
-def look() -> Environment:
+def look() -> InstalledEnvironment:
     """Ask a fresh interpreter. BioforgeError with its last words when bioforge itself does not start there."""
     distributions = [
         Distribution(**{**one, "entries": tuple(one["entries"])}) for one in _asked("bioforge.plugins.install")
     ]
     listed = _asked("bioforge", "plugins", "--format", "json")
-    return Environment(
+    return InstalledEnvironment(
         {normalised(one.name): one for one in distributions},
         {plugin["name"]: plugin["provides"] for plugin in listed["plugins"]},
         tuple(listed["problems"]),
@@ -132,7 +132,7 @@ _NAME = re.compile(r"[A-Za-z0-9](?:[A-Za-z0-9._-]*[A-Za-z0-9])?")
 
 
 @dataclass(slots=True)
-class Report:
+class InstallReport:
     """What to tell: lines for what went well, notes, and errors with their hints."""
 
     lines: list[str] = field(default_factory=list)
@@ -170,7 +170,7 @@ def _by_pip(name: str) -> str:
 # -------------------------------------------------------------------------------------------------------- installing
 
 
-def install(packages: Sequence[str], options: Sequence[str] = (), editable: Sequence[str] = ()) -> Report:
+def install(packages: Sequence[str], options: Sequence[str] = (), editable: Sequence[str] = ()) -> InstallReport:
     """Install `packages` (names, paths and further words for pip) and `editable` folders, and say what they brought.
 
     UsageError before anything happens; BioforgeError when pip fails, which has then said why.
@@ -192,9 +192,9 @@ def install(packages: Sequence[str], options: Sequence[str] = (), editable: Sequ
     return _came_of(words, before, look())
 
 
-def _came_of(words: Sequence[str], before: Environment, after: Environment) -> Report:
+def _came_of(words: Sequence[str], before: InstalledEnvironment, after: InstalledEnvironment) -> InstallReport:
     """What pip did, told by what was there before and is there after. A dependency that came along is not told of."""
-    report = Report()
+    report = InstallReport()
     there = after.distributions
     new = {
         key: one
@@ -216,7 +216,9 @@ def _came_of(words: Sequence[str], before: Environment, after: Environment) -> R
     return report
 
 
-def _judge(one: Distribution, before: Environment, after: Environment, report: Report, by_name: bool) -> None:
+def _judge(
+    one: Distribution, before: InstalledEnvironment, after: InstalledEnvironment, report: InstallReport, by_name: bool
+) -> None:
     """Add to `report` what there is to say of something that was to be installed, and is there."""
     old = before.distributions.get(normalised(one.name))
     is_new = old is None or old.stamp != one.stamp
@@ -280,7 +282,7 @@ def _is_chosen(load: str, one: Distribution) -> bool:
 # ------------------------------------------------------------------------------------------------------ uninstalling
 
 
-def to_uninstall(names: Sequence[str], now: Environment) -> list[Distribution]:
+def to_uninstall(names: Sequence[str], now: InstalledEnvironment) -> list[Distribution]:
     """The installed plugins of these names. UsageError for what is none, above all for bioforge itself."""
     plugins = {key: one for key, one in now.distributions.items() if one.entries and key != ITSELF}
     found = []
@@ -301,11 +303,13 @@ def to_uninstall(names: Sequence[str], now: Environment) -> list[Distribution]:
     return found
 
 
-def uninstall(plugins: Sequence[Distribution], before: Environment, options: Sequence[str] = ()) -> Report:
+def uninstall(
+    plugins: Sequence[Distribution], before: InstalledEnvironment, options: Sequence[str] = ()
+) -> InstallReport:
     """Uninstall what `to_uninstall` found, and say which names are gone. BioforgeError when pip fails."""
     if code := _run("uninstall", [*options, *(one.name for one in plugins)]):
         raise BioforgeError(f"pip ended with exit code {code}; see above", "`bioforge plugins` lists what is there")
-    after, report = look(), Report()
+    after, report = look(), InstallReport()
     for one in plugins:
         if normalised(one.name) in after.distributions:
             hint = f"`{sys.executable} -m pip show -f {one.name}` says where it is"

@@ -18,10 +18,10 @@ from operator import attrgetter
 from typing import Any, TypeVar, get_args
 
 from bioforge.core.errors import BioforgeError, BrokenBackendError
-from bioforge.core.events import BatchChanged, Event, Failed, Launch, Noticed, Started, Stopped, Succeeded, Unusable
+from bioforge.core.events import Attempt, BatchChanged, Event, Failed, Notice, Started, Stopped, Succeeded, Unusable
 from bioforge.core.interfaces import Member, Outcome, RateLimits, Work
-from bioforge.core.text import counted
-from bioforge.core.types import Answer, Batch, Failure, Paid, Request, Usage
+from bioforge.core.text import plural
+from bioforge.core.types import Batch, Failure, Paid, Request, Response, Usage
 
 Execute = Callable[[Work], Iterator[Sequence[Event]]]
 Ended = TypeVar("Ended", Succeeded, Unusable, Failed)
@@ -34,7 +34,7 @@ _HINT = (
 _UNCLEAR = "attribution"
 
 
-def supervised(execute: Execute, work: Work, backend: str, plugin: str) -> Iterator[Sequence[Event]]:
+def guarded(execute: Execute, work: Work, backend: str, plugin: str) -> Iterator[Sequence[Event]]:
     """The groups of a plugin's backend. Raises `BrokenBackendError` that names it for whatever it does wrong, after what
     it had reported by then."""
     who = f"backend {backend!r} of plugin {plugin!r}"
@@ -96,7 +96,7 @@ class _Check:
         self._work = work
         self._who = who
         self._owed: dict[str, Request] = {}
-        self._open: dict[str, Launch] = {}
+        self._open: dict[str, Attempt] = {}
         self._batches = {batch.key for batch in work.batches}
         self._members: dict[tuple[str, str], Member] = {}
         self._spent = 0.0
@@ -136,7 +136,7 @@ class _Check:
         number = len(self._open)
         if not number or self._stopped or self._work.stop.level:
             return ""
-        return f"ended without saying what became of {counted(number, 'attempt')}: they may have been paid for"
+        return f"ended without saying what became of {plural(number, 'attempt')}: they may have been paid for"
 
     def _refuse(self, wrong: str) -> None:
         self.wrong = self.wrong or wrong
@@ -162,7 +162,7 @@ class _Check:
 
     # ------------------------------------------------------------------------------------------------- beginnings
 
-    def _started(self, launch: Launch) -> list[Event]:
+    def _started(self, launch: Attempt) -> list[Event]:
         digest, name = launch.request.request_hash, launch.client_request_id
         if not isinstance(name, str) or not name:
             self._refuse(f"announced an attempt without a client_request_id: {name!r}")
@@ -237,7 +237,7 @@ class _Check:
             )
         ]
 
-    def _launch(self, launch: Launch) -> tuple[Launch | None, bool]:
+    def _launch(self, launch: Attempt) -> tuple[Attempt | None, bool]:
         """The attempt that ends as it was announced, in this run (True) or as a member of a batch; None for neither."""
         name = launch.client_request_id
         if launch.batch is None:
@@ -251,7 +251,7 @@ class _Check:
         for event in events:
             launch = event.launch if isinstance(event, Succeeded | Unusable | Failed) else None
             if (
-                isinstance(launch, Launch)
+                isinstance(launch, Attempt)
                 and isinstance(launch.batch, str)
                 and isinstance(launch.client_request_id, str)
             ):
@@ -264,11 +264,13 @@ class _Check:
 
     # ----------------------------------------------------------------------------------------------------- values
 
-    def _answer(self, answer: Any) -> Answer:
-        if not isinstance(answer, Answer):
+    def _answer(self, answer: Any) -> Response:
+        if not isinstance(answer, Response):
             self._note(f"gave {type(answer).__name__} for an answer")
             body = answer if isinstance(answer, bytes) else str(answer).encode("utf-8", "replace")
-            return Answer(body, problem=Failure("malformed", f"the backend gave {type(answer).__name__} for an answer"))
+            return Response(
+                body, problem=Failure("malformed", f"the backend gave {type(answer).__name__} for an answer")
+            )
         problem = self._failure(answer.problem)
         body = answer.body
         if not isinstance(body, bytes):
@@ -276,7 +278,7 @@ class _Check:
             body = str(body).encode("utf-8", "replace")
         if answer.text is not None and not isinstance(answer.text, str):
             problem = problem or Failure("malformed", f"the backend gave {type(answer.text).__name__} for the text")
-        return Answer(
+        return Response(
             body=body,
             text=self._text(answer.text, "text"),
             usage=self._usage(answer.usage),
@@ -345,7 +347,7 @@ class _Check:
         """Told once: that it is wrong, and goes on."""
         if slip not in self._told and len(self._told) < 100:
             self._told.add(slip)
-            self._notes.append(Noticed("plugin", f"{self._who} {slip}"))
+            self._notes.append(Notice("plugin", f"{self._who} {slip}"))
 
 
 _MOST = 1 << 62
@@ -357,7 +359,7 @@ def broken(error: BaseException) -> Outcome:
     return _unclear(f"{type(error).__name__}: {error}")
 
 
-def kept(outcome: object) -> Outcome:
+def sanitize(outcome: object) -> Outcome:
     """The outcome as a sender gave it, if it is one; else what can be said of it."""
     try:
         return outcome if _is_sound(outcome) else _mended(outcome)  # type: ignore[return-value]
@@ -371,7 +373,7 @@ def _is_sound(outcome: object) -> bool:
         return False
     answer, failure = outcome.answer, outcome.failure
     if answer is not None:
-        if failure is not None or type(answer) is not Answer or not _is_sound_answer(answer):
+        if failure is not None or type(answer) is not Response or not _is_sound_answer(answer):
             return False
     elif failure is None or not _is_sound_failure(failure):
         return False
@@ -386,7 +388,7 @@ def _is_sound(outcome: object) -> bool:
     )
 
 
-def _is_sound_answer(answer: Answer) -> bool:
+def _is_sound_answer(answer: Response) -> bool:
     if tuple(map(type, _parts(answer))) not in _ANSWERS:
         return False
     text, usage, cost, problem, parsed = answer.text, answer.usage, answer.cost_usd, answer.problem, answer.parsed
@@ -490,7 +492,7 @@ def _answered(outcome: Outcome) -> Outcome:
     body = getattr(answer, "body", None)
     if isinstance(body, str):
         body = body.encode("utf-8", "replace")
-    if not isinstance(answer, Answer) or not isinstance(body, bytes | bytearray | memoryview):
+    if not isinstance(answer, Response) or not isinstance(body, bytes | bytearray | memoryview):
         return _unclear(f"the sender gave {_shown(answer)} as an answer, expected an Answer with its body as bytes")
     problem = answer.problem
     if problem is not None and not _is_sound_failure(problem):
@@ -501,7 +503,7 @@ def _answered(outcome: Outcome) -> Outcome:
     elif text is not None:
         problem = problem or Failure("internal", f"the sender gave the text {_shown(text)}, expected a str")
         text = None
-    made = Answer(
+    made = Response(
         bytes(body),
         text,
         answer.usage if _is_usage(answer.usage) else None,

@@ -91,7 +91,7 @@ def json_value(value: Any, column: str = "value") -> Any:
 
 
 @dataclass(frozen=True, slots=True)
-class ReadBy:
+class BoundReader:
     """A reader with its options. `plugin` and `version` are those of who brought it, empty where it is built in."""
 
     reader: AnyReader
@@ -105,7 +105,7 @@ class ReadBy:
         return _checked(found, source.name, self.plugin) if self.plugin else found
 
 
-FindReader = Callable[[str], ReadBy]
+FindReader = Callable[[str], BoundReader]
 """The reader of a name. Raises `PluginError` and `ConfigError`."""
 
 

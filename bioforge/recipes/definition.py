@@ -5,14 +5,14 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 
-from bioforge.config.loader import ProjectConfig, Recipe, TemplateText
+from bioforge.config.loader import ProjectConfig, RecipeTable, TemplateText
 from bioforge.config.relations import TEMPLATES, in_order
 from bioforge.config.templates import resolve
 from bioforge.config.validation import short
 from bioforge.core.errors import ConfigError, nearest
 from bioforge.core.hashing import definition_hash
 from bioforge.recipes.schema import Schema, load_schema
-from bioforge.recipes.template import Definition, Prompts
+from bioforge.recipes.template import Definition, RecipeVariant
 from bioforge.recipes.variants import Variant, expand
 
 PROMPT_OBJECTS_END = "2026-11-30"
@@ -68,7 +68,7 @@ def _check_checks(config: ProjectConfig, definition: Definition, asked: dict[str
 def _definition(
     config: ProjectConfig,
     name: str,
-    recipe: Recipe,
+    recipe: RecipeTable,
     endpoint: str,
     variant: Variant,
     schema: Schema | None,
@@ -106,7 +106,7 @@ def _definition(
     )
 
 
-def _endpoint(config: ProjectConfig, name: str, recipe: Recipe, endpoints: Sequence[str]) -> str:
+def _endpoint(config: ProjectConfig, name: str, recipe: RecipeTable, endpoints: Sequence[str]) -> str:
     found = recipe.endpoint
     if found is not None and found not in endpoints:
         near = nearest(found, endpoints)
@@ -117,7 +117,7 @@ def _endpoint(config: ProjectConfig, name: str, recipe: Recipe, endpoints: Seque
     return found or endpoints[0]
 
 
-def _schema(config: ProjectConfig, name: str, recipe: Recipe) -> Schema | None:
+def _schema(config: ProjectConfig, name: str, recipe: RecipeTable) -> Schema | None:
     if recipe.schema_ is None:
         return None
     try:
@@ -155,7 +155,7 @@ def _shown(path: Path, root: Path) -> str:
     return path.relative_to(root).as_posix() if path.is_relative_to(root) else str(path)
 
 
-def prompt_notes(recipes: Sequence[Prompts]) -> list[str]:
+def prompt_notes(recipes: Sequence[RecipeVariant]) -> list[str]:
     """A warning while recipes use reusable prompts."""
     names = _names(prompts for prompts in recipes if prompts.definition.prompt is not None)
     if not names:
@@ -166,7 +166,7 @@ def prompt_notes(recipes: Sequence[Prompts]) -> list[str]:
     ]
 
 
-def no_data_notes(recipes: Sequence[Prompts]) -> list[str]:
+def no_data_notes(recipes: Sequence[RecipeVariant]) -> list[str]:
     """A warning for recipes that read `artist_data` when no artist has any: most likely a column is not mapped."""
     names = _names(
         prompts
@@ -183,6 +183,6 @@ def no_data_notes(recipes: Sequence[Prompts]) -> list[str]:
     ]
 
 
-def _names(recipes: Iterable[Prompts]) -> list[str]:
+def _names(recipes: Iterable[RecipeVariant]) -> list[str]:
     """Each recipe once, whatever variants it has."""
     return list(dict.fromkeys(prompts.definition.recipe for prompts in recipes))

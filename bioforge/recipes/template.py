@@ -95,7 +95,7 @@ class Definition:
 
 
 @dataclass(frozen=True, slots=True)
-class Needed:
+class UpstreamAnswer:
     """The answer of a needed recipe, as templates read it. `parsed` is None without a schema."""
 
     text: str
@@ -114,9 +114,9 @@ class Fields(dict[str, Any]):
         return dict.__getattribute__(self, name)
 
 
-def needed(text: str | None, parsed: str | None) -> Needed:
+def upstream_answer(text: str | None, parsed: str | None) -> UpstreamAnswer:
     """From the texts in the state."""
-    return Needed(text or "", None if parsed is None else json.loads(parsed, object_hook=Fields))
+    return UpstreamAnswer(text or "", None if parsed is None else json.loads(parsed, object_hook=Fields))
 
 
 class RenderError(Exception):
@@ -141,7 +141,7 @@ def environment() -> jinja2.Environment:
     return made
 
 
-class Prompts:
+class RecipeVariant:
     """A definition's templates, compiled once and rendered for each artist."""
 
     def __init__(self, definition: Definition) -> None:
@@ -270,7 +270,7 @@ class Prompts:
     def render(
         self,
         artist: Artist,
-        upstream: Mapping[str, Needed] | None = None,
+        upstream: Mapping[str, UpstreamAnswer] | None = None,
         artists: Iterable[Mapping[str, object]] | None = None,
     ) -> Rendered:
         """Raises `RenderError`; every other value of the recipe passes through unchanged.

@@ -59,7 +59,7 @@ ESTIMATED = Counting("estimate", Precision.ESTIMATE)
 
 
 @dataclass(frozen=True, slots=True)
-class Counter:
+class TokenCounter:
     """Counts the tokens of one text. Any text: `count` never raises."""
 
     count: Count
@@ -74,7 +74,7 @@ class Counter:
         return self.counting.exact
 
 
-ESTIMATING = Counter(estimate_tokens, ESTIMATED)
+ESTIMATING = TokenCounter(estimate_tokens, ESTIMATED)
 
 
 @dataclass(frozen=True, slots=True, eq=False)  # each is itself: comparing patterns would cost more than counting
@@ -140,7 +140,7 @@ _OWN_MODELS = re.compile(r"(?:ft:)?(?:chat)?(?:gpt-\d|o\d)")
 
 def counter_for(
     model: str | None, folder: Path | str | None = None, vocabularies: tuple[Vocabulary, ...] = VOCABULARIES
-) -> Counter:
+) -> TokenCounter:
     """What counts tokens for a model: as exactly as is possible without asking anybody for anything.
 
     `folder` is where vocabularies lie; by default where tiktoken keeps them. It is looked into once in a process, and
@@ -172,7 +172,7 @@ def file_name(vocabulary: Vocabulary) -> str:
 
 
 @lru_cache(maxsize=64)
-def _counter(model: str, folder: str, vocabularies: tuple[Vocabulary, ...]) -> Counter:
+def _counter(model: str, folder: str, vocabularies: tuple[Vocabulary, ...]) -> TokenCounter:
     # files before tiktoken: without one, its import would be for nothing
     if not any(Path(folder, file_name(vocabulary)).is_file() for vocabulary in vocabularies):
         return ESTIMATING
@@ -185,7 +185,7 @@ def _counter(model: str, folder: str, vocabularies: tuple[Vocabulary, ...]) -> C
     count = None if vocabulary is None else _count_with(vocabulary, folder)
     if vocabulary is None or count is None:
         return ESTIMATING
-    return Counter(count, Counting(vocabulary.names[0], precision))
+    return TokenCounter(count, Counting(vocabulary.names[0], precision))
 
 
 def _encoding_name(tiktoken: Any, model: str, nearest: str) -> tuple[str | None, Precision]:

@@ -6,11 +6,11 @@ import json
 from dataclasses import replace
 
 from bioforge.core.reasons import SCHEMA
-from bioforge.core.types import Answer, Failure
+from bioforge.core.types import Failure, Response
 from bioforge.recipes.schema import Invalid, Schema, Valid
 
 
-def checked(answer: Answer, schema: Schema) -> Answer:
+def checked(answer: Response, schema: Schema) -> Response:
     """The answer with its data, or with what is wrong with it; one that cannot be used anyway stays as it is."""
     if answer.problem is not None:
         return answer

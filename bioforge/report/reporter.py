@@ -12,16 +12,16 @@ from types import TracebackType
 from typing import IO, Self
 
 from bioforge.core.events import (
+    Attempt,
     BatchChanged,
     BatchCollected,
     Event,
     Failed,
-    Launch,
     LimitLearned,
-    Noticed,
+    Notice,
     Stopped,
-    StrayLine,
     Succeeded,
+    UnmatchedLine,
     Unusable,
 )
 from bioforge.core.interfaces import Gauges
@@ -182,7 +182,7 @@ class Reporter(ABC):
                 elif self.logs.every_attempt:
                     retry = {} if event.retry_in is None else {"retry_in": round(event.retry_in, 3)}
                     self.logs.logger.debug("attempt", **fields, **_reason(failure), **retry)
-            case Noticed(kind, message, fields):
+            case Notice(kind, message, fields):
                 self.logs.logger.info(message, **_free({"kind": kind, **fields}))
             case BatchChanged(batch, note):
                 self._batch(batch, note)
@@ -193,7 +193,7 @@ class Reporter(ABC):
             case LimitLearned(model, tokens):
                 fields = {"model": model, "tokens": tokens} if self.logs.every_attempt else {}
                 self.logs.logger.info(f"the provider enqueues at most {tokens:,} tokens of {model}", **fields)
-            case StrayLine(key, kind, custom_id, line) if self.logs.every_attempt:
+            case UnmatchedLine(key, kind, custom_id, line) if self.logs.every_attempt:
                 self.logs.logger.debug("stray line", batch=key, kind=kind, custom_id=custom_id, bytes=len(line))
             # on a screen the closing summary says it, with what to do
             case Stopped(kind, message, hint) if self.logs.every_attempt:
@@ -308,7 +308,7 @@ def make_reporter(
     return LiveReporter(logs, printer)
 
 
-def _attempt(launch: Launch, outcome: str, seconds: float, usage: Usage | None) -> dict[str, object]:
+def _attempt(launch: Attempt, outcome: str, seconds: float, usage: Usage | None) -> dict[str, object]:
     fields: dict[str, object] = {
         "worker": launch.worker,
         "artist": launch.request.artist_id,

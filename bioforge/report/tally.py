@@ -8,19 +8,19 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 
 from bioforge.core.events import (
+    Attempt,
     BatchChanged,
     BatchCollected,
     Event,
     Failed,
-    Launch,
     Started,
     Stopped,
     Succeeded,
     Unusable,
 )
 from bioforge.core.reasons import INTERRUPTED
-from bioforge.core.text import counted, duration, money
-from bioforge.core.types import Answer, Batch, Failure, Paid
+from bioforge.core.text import duration, money, plural
+from bioforge.core.types import Batch, Failure, Paid, Response
 from bioforge.report.batch_tally import BatchTally
 
 WINDOW = 30.0
@@ -120,7 +120,7 @@ class Tally:
         if self.calls > calls:
             self._note(int(now), self.calls - calls, self._calls_done - done)
 
-    def _ended(self, launch: Launch, done: bool) -> None:
+    def _ended(self, launch: Attempt, done: bool) -> None:
         self.finished += 1
         if launch.batch is None:
             self.calls += 1
@@ -128,7 +128,7 @@ class Tally:
         elif not self.batches.end(launch.batch):
             self.sent += 1  # by an earlier run; what is done was sent
 
-    def _answer(self, answer: Answer) -> None:
+    def _answer(self, answer: Response) -> None:
         if answer.usage is not None:
             self.input_tokens += answer.usage.input_tokens
             self.output_tokens += answer.usage.output_tokens
@@ -189,7 +189,7 @@ class Tally:
             return money(self.cost_usd)
         if not self.priced:
             return "unknown price"
-        return f"{money(self.cost_usd)} and {counted(self.unpriced, 'answer')} of unknown price"
+        return f"{money(self.cost_usd)} and {plural(self.unpriced, 'answer')} of unknown price"
 
     def fields(self, now: float) -> dict[str, object]:
         """The numbers as log fields; seconds and US dollars."""
@@ -256,9 +256,9 @@ def summary(tally: Tally, closing: Closing, now: float) -> list[str]:
         rows.append(("tokens", f"{tally.input_tokens:,} in, {tally.output_tokens:,} out"))
     rows.append(("cost", _cost(tally, closing)))
     if tally.paid_for_nothing:
-        rows.append(("unusable", f"{counted(tally.paid_for_nothing, 'answer')} paid for without a usable text, kept"))
+        rows.append(("unusable", f"{plural(tally.paid_for_nothing, 'answer')} paid for without a usable text, kept"))
     if tally.maybe_paid:
-        rows.append(("maybe paid", f"{counted(tally.maybe_paid, 'call')}: sent, and whether charged nobody can know"))
+        rows.append(("maybe paid", f"{plural(tally.maybe_paid, 'call')}: sent, and whether charged nobody can know"))
     if tally.stopped:
         rows.append(("waiting" if tally.stopped.kind == "waiting" else "stopped", tally.stopped.message))
     width = max(len(name) for name, _ in rows)

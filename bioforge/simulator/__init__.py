@@ -9,7 +9,7 @@ with Simulator(SimulatorOptions(latency=0.1, faults={"rate_limit": 0.05})) as se
 
 from bioforge.simulator.batch_faults import BATCH_FAULTS
 from bioforge.simulator.faults import FAULTS
-from bioforge.simulator.ledger import BatchCounts, Charge, Counts, Ledger, Totals
+from bioforge.simulator.ledger import BatchCounts, Charge, Ledger, RequestCounts, Totals
 from bioforge.simulator.options import Outage, SimulatorOptions
 from bioforge.simulator.server import Simulator, serve
 
@@ -18,7 +18,7 @@ __all__ = [
     "FAULTS",
     "BatchCounts",
     "Charge",
-    "Counts",
+    "RequestCounts",
     "Ledger",
     "Outage",
     "Simulator",

@@ -17,11 +17,11 @@ from aiohttp import web
 from bioforge.simulator import problems, shapes
 from bioforge.simulator.answers import ENDPOINTS, Reply, answer, output_limit
 from bioforge.simulator.bodies import RESPONSES, canonical, check, digest_of, parse
-from bioforge.simulator.depot import Depot
+from bioforge.simulator.depot import BlobStore
 from bioforge.simulator.exchange import JSON, Exchange, dump, json_response
 from bioforge.simulator.faults import delay, malformed
 from bioforge.simulator.ledger import Delivered, Ledger
-from bioforge.simulator.limits import Limits, Quota
+from bioforge.simulator.limits import Quota, ServerLimits
 from bioforge.simulator.options import SimulatorOptions
 from bioforge.simulator.problems import Problem
 from bioforge.simulator.texts import input_tokens
@@ -47,13 +47,13 @@ class App:
     def __init__(self, options: SimulatorOptions, ledger: Ledger) -> None:
         self.options = options
         self.ledger = ledger
-        self._limits = Limits(options.requests_per_minute, options.tokens_per_minute, time.monotonic)
+        self._limits = ServerLimits(options.requests_per_minute, options.tokens_per_minute, time.monotonic)
         self._asked = 0
         self._quota = Quota(options.quota_after)
         self._occurrences: dict[bytes, int] = {}
         self._kept: OrderedDict[str, bytes] = OrderedDict()
         self._pausing: set[asyncio.Task[Any]] = set()
-        self._depot = Depot(options, ledger, self._quota, self._occurrences)
+        self._depot = BlobStore(options, ledger, self._quota, self._occurrences)
 
     def start(self) -> None:
         """Begins what goes on without being asked: the work on batches."""

@@ -22,7 +22,7 @@ Busy = Callable[[], bool]
 
 
 @dataclass(slots=True)
-class Verdict:
+class LineCheck:
     """What was found in a file."""
 
     total: int = 0
@@ -46,7 +46,9 @@ def read_lines(path: Path, offset: int = 0) -> Iterator[tuple[bytes, int]]:
             yield line, offset
 
 
-def judge(path: Path, endpoint: str, verdict: Verdict, busy: Busy, *, broken_line: int | None = None) -> Iterator[None]:
+def judge(
+    path: Path, endpoint: str, verdict: LineCheck, busy: Busy, *, broken_line: int | None = None
+) -> Iterator[None]:
     """Fills in the verdict, which is complete at the end; yields whenever `busy`.
 
     `broken_line` is taken for invalid JSON whatever it says; beyond the end it is the last one.
@@ -74,7 +76,7 @@ def judge(path: Path, endpoint: str, verdict: Verdict, busy: Busy, *, broken_lin
         _not_json(verdict, number)
 
 
-def _judge_line(verdict: Verdict, number: int, line: bytes, endpoint: str, seen: set[str]) -> None:
+def _judge_line(verdict: LineCheck, number: int, line: bytes, endpoint: str, seen: set[str]) -> None:
     try:
         task = parse(line)
     except Problem:
@@ -105,7 +107,7 @@ def _judge_line(verdict: Verdict, number: int, line: bytes, endpoint: str, seen:
     return None
 
 
-def _judge_id(verdict: Verdict, number: int, name: object, seen: set[str]) -> None:
+def _judge_id(verdict: LineCheck, number: int, name: object, seen: set[str]) -> None:
     if not isinstance(name, str) or not name:
         verdict.add("missing_required_parameter", number, "Missing required parameter: 'custom_id'.", "custom_id")
     elif len(name) > MAX_CUSTOM_ID:
@@ -118,5 +120,5 @@ def _judge_id(verdict: Verdict, number: int, name: object, seen: set[str]) -> No
         seen.add(name)
 
 
-def _not_json(verdict: Verdict, number: int) -> None:
+def _not_json(verdict: LineCheck, number: int) -> None:
     verdict.add("invalid_json_line", number, "This line is not parseable as valid JSON.")

@@ -1,6 +1,6 @@
 """The journal of a batch: what came of each line, in order, so that a crash repeats none of them.
 
-An entry is a line `FATE COPIES INPUT OUTPUT REASONING<tab>JSON`: fate and copies as in `Result`, then tokens.
+An entry is a line `FATE COPIES INPUT OUTPUT REASONING<tab>JSON`: fate and copies as in `LineResult`, then tokens.
 One entry for each line of the input: as many entries as there are, so many lines are done with.
 """
 
@@ -12,20 +12,20 @@ from pathlib import Path
 from random import Random
 
 from bioforge.simulator.batch_input import Busy
-from bioforge.simulator.batch_lines import Result
-from bioforge.simulator.batches import Tally
+from bioforge.simulator.batch_lines import LineResult
+from bioforge.simulator.batches import LineCounts
 
 
 class Journal:
     """Appends results and sorts them into files. Without an open file between two calls."""
 
-    def __init__(self, path: Path, tally: Tally) -> None:
+    def __init__(self, path: Path, tally: LineCounts) -> None:
         self._path = path
         self._tally = tally
 
     def recover(self) -> None:
         """Counts anew what is there, without an entry that a crash cut off."""
-        for name in Tally.__slots__:
+        for name in LineCounts.__slots__:
             setattr(self._tally, name, 0)
         end = 0
         if self._path.exists():
@@ -38,7 +38,7 @@ class Journal:
                     end += len(entry)
             os.truncate(self._path, end)
 
-    def append(self, results: Iterable[Result]) -> None:
+    def append(self, results: Iterable[LineResult]) -> None:
         """Entries are with the operating system when this returns."""
         entries = []
         for result in results:

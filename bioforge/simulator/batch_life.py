@@ -14,10 +14,10 @@ from pathlib import Path
 from random import Random
 
 from bioforge.simulator import batch_lines
-from bioforge.simulator.batch_input import Verdict, judge, read_lines
+from bioforge.simulator.batch_input import LineCheck, judge, read_lines
 from bioforge.simulator.batch_journal import Journal
-from bioforge.simulator.batch_lines import Result, Setting
-from bioforge.simulator.batches import Batch, Batches
+from bioforge.simulator.batch_lines import LineResult, LineSettings
+from bioforge.simulator.batches import JobState, JobStates
 from bioforge.simulator.files import OUTPUT, Files
 from bioforge.simulator.folder import Folder
 from bioforge.simulator.ledger import Ledger
@@ -36,7 +36,7 @@ _VALIDATING = 0.1
 _FINALIZING = 0.1
 
 
-class Pace:
+class JobPace:
     """Says when a step has taken long enough."""
 
     def __init__(self) -> None:
@@ -56,24 +56,24 @@ class Workshop:
     options: SimulatorOptions
     folder: Folder
     files: Files
-    batches: Batches
+    batches: JobStates
     ledger: Ledger
     quota: Quota
     seen: dict[bytes, int]
     """How often each body was tried, by digest."""
     clock: Callable[[], float] = time.time
-    pace: Pace = field(default_factory=Pace)
+    pace: JobPace = field(default_factory=JobPace)
     refused: set[str] = field(default_factory=set)
     """Digests of the inputs that the fault `token_limit` has refused: it refuses none twice."""
 
 
-class Life:
+class JobLifecycle:
     """One batch, and where it is in its input."""
 
-    def __init__(self, batch: Batch, shop: Workshop) -> None:
+    def __init__(self, batch: JobState, shop: Workshop) -> None:
         self.batch = batch
         self._shop = shop
-        self._setting = Setting.of(batch.endpoint, shop.options, batch.faults)
+        self._setting = LineSettings.of(batch.endpoint, shop.options, batch.faults)
         self._journal = Journal(shop.folder.journal(batch.id), batch.tally)
         self._offset = 0
 
@@ -112,7 +112,7 @@ class Life:
         """Reads the input and notes what is wrong with it, or how many lines and tokens it has."""
         shop, batch = self._shop, self.batch
         broken = int(batch.faults.get("failed_validation", 0)) or None
-        verdict = Verdict()
+        verdict = LineCheck()
         for _ in judge(shop.folder.input(batch.id), batch.endpoint, verdict, shop.pace, broken_line=broken):
             yield shop.clock()
         batch.model = verdict.model
@@ -128,7 +128,7 @@ class Life:
         self.batch.errors = [{"code": "server_error", "line": None, "message": message, "param": None}]
         self._end("failed")
 
-    def _over_limit(self, verdict: Verdict) -> str | None:
+    def _over_limit(self, verdict: LineCheck) -> str | None:
         """The refusal of a batch with more tokens than may wait."""
         shop, batch = self._shop, self.batch
         limit = shop.options.batch_enqueued_tokens
@@ -192,7 +192,7 @@ class Life:
         """Executes lines up to a number, for as long as a step may take, then charges for them."""
         shop, batch = self._shop, self.batch
         created = int(shop.clock())
-        answered: list[tuple[Result, int, str]] = []
+        answered: list[tuple[LineResult, int, str]] = []
         for line, offset in self._lines():
             self._offset = offset
             number = shop.ledger.next_number()
@@ -216,7 +216,7 @@ class Life:
         """Notes of the lines that are left that they were not begun."""
         batch = self.batch
         while batch.tally.entries < (batch.total or 0):
-            left: list[Result] = []
+            left: list[LineResult] = []
             for line, offset in self._lines():
                 self._offset = offset
                 custom_id, _ = batch_lines.task_of(line)

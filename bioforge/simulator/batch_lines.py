@@ -25,7 +25,7 @@ _TIMEOUT = "This request timed out. (simulated fault: drop_before)"
 
 
 @dataclass(frozen=True, slots=True)
-class Result:
+class LineResult:
     """What came of a line."""
 
     fate: Fate
@@ -38,7 +38,7 @@ class Result:
 
 
 @dataclass(frozen=True, slots=True)
-class Setting:
+class LineSettings:
     """What all lines of a batch share."""
 
     endpoint: str
@@ -46,7 +46,7 @@ class Setting:
     faults: BatchFaults
 
     @classmethod
-    def of(cls, endpoint: str, options: SimulatorOptions, faults: BatchFaults) -> Setting:
+    def of(cls, endpoint: str, options: SimulatorOptions, faults: BatchFaults) -> LineSettings:
         return cls(endpoint, replace(options, several_parts=True) if "several_items" in faults else options, faults)
 
 
@@ -64,15 +64,15 @@ class Try:
     occurrence: int
 
 
-def execute(setting: Setting, task: Try, created: int, refused: Problem | None = None) -> Result:
+def execute(setting: LineSettings, task: Try, created: int, refused: Problem | None = None) -> LineResult:
     """Answers a line, or refuses it as every line is refused at this moment. `created`: Unix time, seconds."""
     faults, seed = setting.faults, setting.options.seed
     if hits("lines_missing", faults, seed, task.digest, task.occurrence):
-        return Result("missing", copies=0)
+        return LineResult("missing", copies=0)
     refused = refused or _refusal(faults, seed, task)
     copies = 2 if hits("lines_duplicated", faults, seed, task.digest, task.occurrence) else 1
     if refused is not None:
-        return Result("error", _line(setting, task, _response(task, refused.status, refused.body()), None), copies)
+        return LineResult("error", _line(setting, task, _response(task, refused.status, refused.body()), None), copies)
     try:
         reply = answer(
             setting.endpoint,
@@ -86,26 +86,26 @@ def execute(setting: Setting, task: Try, created: int, refused: Problem | None =
     except Exception as error:
         # A script passed as a function may raise anything: the test that wrote it should see what.
         problem = Problem(500, f"The simulator failed: {error!r}", type="server_error")
-        return Result("error", _line(setting, task, _response(task, problem.status, problem.body()), None), copies)
+        return LineResult("error", _line(setting, task, _response(task, problem.status, problem.body()), None), copies)
     if reply.fault == "drop_before":
         timeout = {"code": "request_timeout", "message": _TIMEOUT}
-        return Result("error", _line(setting, task, None, timeout), copies)
+        return LineResult("error", _line(setting, task, None, timeout), copies)
     if reply.bill is None:
-        return Result("error", _line(setting, task, _response(task, reply.status, reply.body), None), copies)
+        return LineResult("error", _line(setting, task, _response(task, reply.status, reply.body), None), copies)
     if hits("lines_lost", faults, seed, task.digest, task.occurrence):
         copies = 0
     body: object = _encode(reply.body) if "string_bodies" in faults else reply.body
     line = _line(setting, task, _response(task, reply.status, body), None)
-    return Result("output", line, copies, reply.bill, _reasoning(reply.body))
+    return LineResult("output", line, copies, reply.bill, _reasoning(reply.body))
 
 
-def unfinished(setting: Setting, custom_id: str, line_id: str, code: str) -> Result:
+def unfinished(setting: LineSettings, custom_id: str, line_id: str, code: str) -> LineResult:
     """The line of a request that its batch's end left undone: `batch_expired` or `batch_cancelled`."""
     error = {"code": code, "message": UNFINISHED[code]}
-    return Result("unfinished", _shape(setting.faults, line_id, custom_id, None, error))
+    return LineResult("unfinished", _shape(setting.faults, line_id, custom_id, None, error))
 
 
-def unknown(setting: Setting, custom_id: str, line_id: str, model: str | None, created: int) -> str:
+def unknown(setting: LineSettings, custom_id: str, line_id: str, model: str | None, created: int) -> str:
     """A line that answers a request nobody sent."""
     words = {"input": "Unknown"} if setting.endpoint.endswith("responses") else {"messages": [_UNKNOWN]}
     body = {"model": model or "gpt-6-luna", **words}
@@ -142,7 +142,7 @@ def _response(task: Try, status: int, body: object) -> dict[str, Any]:
     return {"status_code": status, "request_id": task.request_id, "body": body}
 
 
-def _line(setting: Setting, task: Try, response: object, error: object) -> str:
+def _line(setting: LineSettings, task: Try, response: object, error: object) -> str:
     return _shape(setting.faults, task.line_id, task.custom_id, response, error)
 
 

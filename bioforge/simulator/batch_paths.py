@@ -13,9 +13,9 @@ from aiohttp import web
 from bioforge.simulator import problems
 from bioforge.simulator.answers import ENDPOINTS
 from bioforge.simulator.batch_faults import faults_at
-from bioforge.simulator.batch_life import TOKEN_LIMIT, Life, Workshop
+from bioforge.simulator.batch_life import TOKEN_LIMIT, JobLifecycle, Workshop
 from bioforge.simulator.batch_worker import Worker
-from bioforge.simulator.batches import Batch
+from bioforge.simulator.batches import JobState
 from bioforge.simulator.bodies import parse
 from bioforge.simulator.counters import Counters
 from bioforge.simulator.exchange import Exchange
@@ -76,7 +76,7 @@ class BatchPaths:
             for batch in self._shop.batches
         ]
 
-    def _find(self, name: str) -> Batch:
+    def _find(self, name: str) -> JobState:
         if (batch := self._shop.batches.find(name)) is None:
             raise Problem(404, f"No batch found with id '{name}'.", param="id")
         return batch
@@ -91,7 +91,7 @@ class BatchPaths:
         if shop.batches.created_since(now - 3600) >= options.batch_creations_per_hour:
             return exchange.refuse(_too_many(options.batch_creations_per_hour), "limit")
         faults = faults_at(self._counters.creation(), options.batch_script, options.batch_faults)
-        batch = Batch(
+        batch = JobState(
             id=f"batch_{token_hex(12)}",
             number=len(shop.batches) + 1,
             endpoint=order["endpoint"],
@@ -108,7 +108,7 @@ class BatchPaths:
             message = "The server had an error while processing your request. (simulated fault: create_refused)"
             return exchange.refuse(Problem(500, message, type="server_error", code="server_error"), "create_refused")
         shop.folder.keep_input(file.id, batch.id)
-        life = Life(batch, shop)
+        life = JobLifecycle(batch, shop)
         shown = batch.view()
         if options.batch_token_refusal == "create":
             await self._validate(life)
@@ -119,7 +119,7 @@ class BatchPaths:
         exchange.ledger.count_batch()
         return exchange.drop("create_lost") if "create_lost" in batch.faults else exchange.tell(shown)
 
-    async def _validate(self, life: Life) -> None:
+    async def _validate(self, life: JobLifecycle) -> None:
         """Reads the input at once. Problem where it is over the limit for tokens, and nothing stays of it."""
         for _ in life.validate():
             await asyncio.sleep(0)
@@ -161,7 +161,7 @@ class BatchPaths:
         found = [self._find(name).view() for name in chosen]
         return exchange.tell(listed(found, more))
 
-    async def _cancel(self, exchange: Exchange, batch: Batch) -> web.Response:
+    async def _cancel(self, exchange: Exchange, batch: JobState) -> web.Response:
         await self._worker.catch_up()
         if batch.status == "cancelling":
             return exchange.tell(batch.view())

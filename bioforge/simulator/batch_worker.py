@@ -9,8 +9,8 @@ from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import dataclass
 
-from bioforge.simulator.batch_life import Life, Workshop
-from bioforge.simulator.batches import Batch
+from bioforge.simulator.batch_life import JobLifecycle, Workshop
+from bioforge.simulator.batches import JobState
 
 PATIENCE = 0.05
 """Seconds that a request about batches works on them before it is answered."""
@@ -20,7 +20,7 @@ PATIENCE = 0.05
 class _Course:
     """A life that is being lived, and the moment of its next step."""
 
-    life: Life
+    life: JobLifecycle
     steps: Iterator[float]
     moment: float = -math.inf
 
@@ -37,15 +37,15 @@ class Worker:
                 # A crash may have come between the end of it and the clearing up.
                 shop.folder.clear(batch.id)
             else:
-                self.begin(Life(batch, shop))
+                self.begin(JobLifecycle(batch, shop))
             if batch.errors and "token_limit" in batch.faults:
                 shop.refused.add(batch.input_digest)
 
-    def begin(self, life: Life) -> None:
+    def begin(self, life: JobLifecycle) -> None:
         self._courses[life.batch.id] = _Course(life, life.steps())
         self._woken.set()
 
-    def wake(self, batch: Batch) -> None:
+    def wake(self, batch: JobState) -> None:
         """Has a batch looked at now, as something about it has changed."""
         if course := self._courses.get(batch.id):
             course.moment = -math.inf

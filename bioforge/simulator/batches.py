@@ -15,7 +15,7 @@ _MOMENTS = ("in_progress", "finalizing", "completed", "failed", "expired", "canc
 
 
 @dataclass(slots=True)
-class Tally:
+class LineCounts:
     """How many lines met which fate, and what those answered 200 used."""
 
     entries: int = 0
@@ -38,7 +38,7 @@ class Tally:
 
 
 @dataclass(slots=True)
-class Batch:
+class JobState:
     """A batch's description, as it is stored. Times are Unix times in seconds."""
 
     id: str
@@ -67,7 +67,7 @@ class Batch:
     """Why the input was refused; known before the status says so."""
     output_file_id: str | None = None
     error_file_id: str | None = None
-    tally: Tally = field(default_factory=Tally)
+    tally: LineCounts = field(default_factory=LineCounts)
 
     @property
     def faults(self) -> BatchFaults:
@@ -121,7 +121,7 @@ class Batch:
         }
 
 
-class Batches:
+class JobStates:
     """All batches of a folder, oldest first."""
 
     def __init__(self, folder: Folder) -> None:
@@ -129,16 +129,16 @@ class Batches:
         found = (_read(description) for description in folder.descriptions("batches"))
         self._batches = {batch.id: batch for batch in sorted(found, key=lambda batch: batch.number)}
 
-    def __iter__(self) -> Iterator[Batch]:
+    def __iter__(self) -> Iterator[JobState]:
         return iter(list(self._batches.values()))
 
     def __len__(self) -> int:
         return len(self._batches)
 
-    def find(self, batch_id: str) -> Batch | None:
+    def find(self, batch_id: str) -> JobState | None:
         return self._batches.get(batch_id)
 
-    def save(self, batch: Batch) -> None:
+    def save(self, batch: JobState) -> None:
         """Makes a batch, or what is new about it, outlive this process."""
         self._folder.describe("batches", batch.id, asdict(batch))
         self._batches[batch.id] = batch
@@ -160,9 +160,9 @@ class Batches:
         return sum(batch.tokens for batch in waiting if batch.model == model)
 
 
-def _read(description: dict[str, Any]) -> Batch:
+def _read(description: dict[str, Any]) -> JobState:
     known = {name: description[name] for name in _NAMES if name in description}
-    return Batch(**{**known, "tally": Tally(**description["tally"])})
+    return JobState(**{**known, "tally": LineCounts(**description["tally"])})
 
 
-_NAMES = tuple(field.name for field in fields(Batch))
+_NAMES = tuple(field.name for field in fields(JobState))

@@ -12,7 +12,7 @@ from bioforge.simulator import batch_paths, file_paths
 from bioforge.simulator.batch_life import Workshop
 from bioforge.simulator.batch_paths import BatchPaths
 from bioforge.simulator.batch_worker import Worker
-from bioforge.simulator.batches import Batches
+from bioforge.simulator.batches import JobStates
 from bioforge.simulator.counters import Counters
 from bioforge.simulator.exchange import Exchange
 from bioforge.simulator.file_paths import FilePaths
@@ -23,13 +23,13 @@ from bioforge.simulator.limits import Quota
 from bioforge.simulator.options import SimulatorOptions
 
 
-class Depot:
+class BlobStore:
     """`seen` counts the tries of each body by digest. OSError where the folder cannot be had."""
 
     def __init__(self, options: SimulatorOptions, ledger: Ledger, quota: Quota, seen: dict[bytes, int]) -> None:
         self._folder = Folder(options.data)
         files, counters = Files(self._folder, time.time), Counters(self._folder)
-        shop = Workshop(options, self._folder, files, Batches(self._folder), ledger, quota, seen)
+        shop = Workshop(options, self._folder, files, JobStates(self._folder), ledger, quota, seen)
         self._worker = Worker(shop)
         self._files = FilePaths(options, self._folder, files, counters)
         self._batches = BatchPaths(shop, self._worker, counters)

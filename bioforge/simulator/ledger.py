@@ -57,7 +57,7 @@ class Charge:
 
 
 @dataclass(frozen=True, slots=True)
-class Counts:
+class RequestCounts:
     """Requests to `/v1/…` so far."""
 
     requests: int
@@ -183,9 +183,9 @@ class Ledger:
         return map(_line, self.stream())
 
     @property
-    def counts(self) -> Counts:
+    def counts(self) -> RequestCounts:
         statuses = dict(self._statuses)
-        return Counts(sum(statuses.values()), statuses, dict(self._faults))
+        return RequestCounts(sum(statuses.values()), statuses, dict(self._faults))
 
     @property
     def batches(self) -> BatchCounts:

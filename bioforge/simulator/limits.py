@@ -15,7 +15,7 @@ from bioforge.simulator.problems import Problem, quota
 Clock = Callable[[], float]
 
 
-class Bucket:
+class RequestBucket:
     """A token bucket of `limit` units that refills within 60 seconds."""
 
     def __init__(self, limit: int, clock: Clock) -> None:
@@ -52,15 +52,15 @@ class Bucket:
         return (self.limit - self.level()) / self._rate
 
 
-class Limits:
+class ServerLimits:
     """Admits requests or refuses them with 429, and describes itself in headers."""
 
     def __init__(self, requests_per_minute: int | None, tokens_per_minute: int | None, clock: Clock) -> None:
-        self._buckets: list[tuple[str, Bucket]] = []
+        self._buckets: list[tuple[str, RequestBucket]] = []
         if requests_per_minute is not None:
-            self._buckets.append(("requests", Bucket(requests_per_minute, clock)))
+            self._buckets.append(("requests", RequestBucket(requests_per_minute, clock)))
         if tokens_per_minute is not None:
-            self._buckets.append(("tokens", Bucket(tokens_per_minute, clock)))
+            self._buckets.append(("tokens", RequestBucket(tokens_per_minute, clock)))
 
     def __bool__(self) -> bool:
         return bool(self._buckets)

@@ -7,12 +7,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from bioforge.core.types import Answer, Failure, Usage
+from bioforge.core.types import Failure, Response, Usage
 from bioforge.store.database import Store
 
 
 @dataclass(frozen=True, slots=True)
-class Kept:
+class CachedAnswer:
     """`state` is the request's (`bioforge.core.reasons`), `attempts` how often it was tried, `batch` the open batch it is in.
 
     `failure` is why the last attempt brought no usable answer. `answer` is the newest one, None before the first, without
@@ -23,13 +23,13 @@ class Kept:
     attempts: int
     batch: str | None
     failure: Failure | None
-    answer: Answer | None
+    answer: Response | None
     number: int
     seconds: float
     request_id: str | None
 
 
-def kept(store: Store, hashes: Sequence[str]) -> dict[str, Kept]:
+def cached(store: Store, hashes: Sequence[str]) -> dict[str, CachedAnswer]:
     """By request hash; nothing for requests that were never sent."""
     rows = store.rows(_KEPT, (json.dumps(hashes),))
     return {row[0]: _kept(row) for row in rows}
@@ -46,7 +46,7 @@ _KEPT = """
 """
 
 
-def _kept(row: Sequence[Any]) -> Kept:
+def _kept(row: Sequence[Any]) -> CachedAnswer:
     (
         _, state, attempts, batch, error_class, error_code, error_message,
         response, text, response_id, model, tier, cost, tokens_in, cached,
@@ -56,7 +56,7 @@ def _kept(row: Sequence[Any]) -> Kept:
     usage = None
     if tokens_in is not None or tokens_out is not None:
         usage = Usage(tokens_in or 0, tokens_out or 0, cached or 0, reasoning_tokens=reasoning or 0)
-    answer = Answer(
+    answer = Response(
         body=b"",
         text=text,
         usage=usage,
@@ -67,7 +67,7 @@ def _kept(row: Sequence[Any]) -> Kept:
         problem=None if problem_class is None else Failure(problem_class, problem_message or "", problem_code),
     )
     failure = None if error_class is None else Failure(error_class, error_message or "", error_code, status)
-    return Kept(
+    return CachedAnswer(
         state,
         attempts,
         batch,

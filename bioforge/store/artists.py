@@ -21,7 +21,7 @@ _KEPT_BAD_ROWS = 10_000
 
 
 @dataclass(slots=True)
-class Reading:
+class InputReading:
     """What one reading of the input found. `examples` are the first bad rows, for display."""
 
     artists: int = 0
@@ -34,9 +34,9 @@ class Reading:
     any_data: bool = False
 
 
-def read_into(store: Store, rows: Iterable[Artist | BadRow]) -> Reading:
+def read_into(store: Store, rows: Iterable[Artist | BadRow]) -> InputReading:
     """Bring `artists` up to date with the input's rows. Interrupted halfway, the next reading finishes the work."""
-    reading = Reading()
+    reading = InputReading()
     generation = store.fact("generation") + 1
     next_id = store.next_id("artists")
     seen = bytearray(next_id // 8 + 1)  # one bit for each artist: 1,000,000 of them take 125 KB
@@ -120,7 +120,7 @@ def read_into(store: Store, rows: Iterable[Artist | BadRow]) -> Reading:
     return reading
 
 
-def _nothing_read(reading: Reading) -> InputError:
+def _nothing_read(reading: InputReading) -> InputError:
     """An input without a single good row is a mistake, not the wish to remove every artist."""
     if not reading.bad:
         return InputError("the input has no artists", "a header alone is no input; add rows")

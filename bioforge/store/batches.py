@@ -10,11 +10,11 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, fields
 from typing import Any
 
-from bioforge.core.events import Launch
+from bioforge.core.events import Attempt
 from bioforge.core.interfaces import Member
 from bioforge.core.reasons import IN_BATCH, MAYBE_PAID
 from bioforge.core.types import Batch, BatchProblem, BatchState, Failure, Request, Usage
-from bioforge.store.compression import Unpacker
+from bioforge.store.compression import Decompressor
 from bioforge.store.database import Store, bump_results
 from bioforge.store.selection import Selection
 
@@ -232,9 +232,9 @@ class StoredMembers:
 
     def __init__(self, store: Store) -> None:
         self._store = store
-        self._unpacker = Unpacker(store)
+        self._unpacker = Decompressor(store)
 
-    def launches(self, batch: str, *, open_only: bool = False) -> Iterator[Launch]:
+    def launches(self, batch: str, *, open_only: bool = False) -> Iterator[Attempt]:
         after = 0
         while True:
             rows = self._store.rows(
@@ -264,7 +264,7 @@ _FROM = """attempts x JOIN requests q ON q.request_hash = x.request_hash
 _IS_OPEN = "AND x.outcome = 'started'"
 
 
-def _launch(row: Sequence[Any], body: bytes) -> Launch:
+def _launch(row: Sequence[Any], body: bytes) -> Attempt:
     (
         attempt, custom_id, batch, _, number, worker, at, reason, target,
         digest, endpoint, model, attempts, artist_id, recipe, variant, tokens, *_,
@@ -273,4 +273,4 @@ def _launch(row: Sequence[Any], body: bytes) -> Launch:
         digest, endpoint, model or "", body, artist_id, recipe, variant, target or 0, reason or "", tokens,
         attempts=attempts,
     )  # fmt: skip
-    return Launch(request, number, worker or "", custom_id, at, batch, attempt)
+    return Attempt(request, number, worker or "", custom_id, at, batch, attempt)

@@ -45,7 +45,7 @@ def is_packed(value: object) -> bool:
 # ---------------------------------------------------------------------------------------------------------- packing
 
 
-class Packer:
+class Compressor:
     """Makes of bodies what is written into the state. Whoever has called it writes that to the same store.
 
     New dictionaries are written as they are made: in the transaction that is open, else in one of their own.
@@ -147,7 +147,7 @@ def _deflated(body: bytes, dictionary: bytes) -> bytes:
 # -------------------------------------------------------------------------------------------------------- unpacking
 
 
-class Unpacker:
+class Decompressor:
     """Reads bodies, whichever way they are kept."""
 
     def __init__(self, store: Store) -> None:
@@ -242,7 +242,7 @@ Row = tuple[int, str | bytes, str, str, str]
 
 
 @dataclass(frozen=True, slots=True)
-class Repacked:
+class CompressionResult:
     """`bodies` were written anew; what bodies take altogether in bytes, before and after."""
 
     bodies: int
@@ -250,7 +250,7 @@ class Repacked:
     after: int
 
 
-def repack(store: Store, on: bool, told: Callable[[int], None] = lambda _: None) -> Repacked:
+def repack(store: Store, on: bool, told: Callable[[int], None] = lambda _: None) -> CompressionResult:
     """Pack every body that is not packed, or unpack every one that is. Each is read back before it is written.
 
     `told` hears of the number that was written so far, now and then.
@@ -258,7 +258,7 @@ def repack(store: Store, on: bool, told: Callable[[int], None] = lambda _: None)
     `StateError` at a body that cannot be read, and leaves it as it is.
     """
     bodies, before = 0, _taken(store)
-    packer = Packer(store, on)
+    packer = Compressor(store, on)
     packed = {"responses": packer.pack_answer, "requests": packer.pack_request, "attempts": packer.pack_failure}
     for table, pack in packed.items():
         for group in _groups(store, table, on):
@@ -266,7 +266,7 @@ def repack(store: Store, on: bool, told: Callable[[int], None] = lambda _: None)
             if (bodies + done) // _TOLD > bodies // _TOLD:
                 told(bodies + done)
             bodies += done
-    return Repacked(bodies, before, _taken(store))
+    return CompressionResult(bodies, before, _taken(store))
 
 
 def _taken(store: Store) -> int:
@@ -296,7 +296,7 @@ def _groups(store: Store, table: str, on: bool) -> Iterator[list[Row]]:
 def _write(store: Store, table: str, group: list[Row], pack: Callable[[bytes, str, str, str], str | bytes]) -> int:
     key = "rowid" if table == "requests" else "id"
     with store.transaction() as connection:
-        unpacker = Unpacker(store)
+        unpacker = Decompressor(store)
         changed: list[tuple[str | bytes, int]] = []
         for number, value, model, recipe, variant in group:
             body = unpacker.raw(value, f"{table}, {key} {number}")

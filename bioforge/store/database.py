@@ -13,7 +13,7 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
 
 from bioforge.core.errors import NoSpaceError, StateError
-from bioforge.core.interfaces import Step, at_once
+from bioforge.core.interfaces import Step, run_inline
 from bioforge.store.migrations import APPLICATION_ID, migrations
 
 if TYPE_CHECKING:
@@ -115,10 +115,10 @@ class Store:
                     self.connection.execute("ROLLBACK")
                 raise
 
-    def write(self, prepare: Callable[[], Step], meanwhile: Callable[[Step], None] = at_once) -> None:
+    def write(self, prepare: Callable[[], Step], meanwhile: Callable[[Step], None] = run_inline) -> None:
         """A transaction whose larger part, the step that is prepared and the commit, `meanwhile` does: perhaps on another
         thread. Durable when this returns; until then nobody else may use the connection."""
-        if meanwhile is at_once:
+        if meanwhile is run_inline:
             with self.transaction():
                 prepare()()
             return

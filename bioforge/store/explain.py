@@ -11,7 +11,7 @@ from bioforge.store.targets import definition, old_columns
 
 
 @dataclass(frozen=True, slots=True)
-class Attempt:
+class AttemptRecord:
     """A try as it is shown. `started_at` in seconds since 1970; `paid` yes, no or maybe."""
 
     id: int
@@ -33,7 +33,7 @@ class Attempt:
 
 
 @dataclass(frozen=True, slots=True)
-class TargetStory:
+class TargetHistory:
     """A target with the definitions and rows it was built from and is wanted from; None where it was never built."""
 
     recipe: str
@@ -48,14 +48,14 @@ class TargetStory:
     built_row: dict[str, object] | None
     built_at: float | None
     accepted: bool
-    attempts: list[Attempt]
+    attempts: list[AttemptRecord]
     wanted_upstream: dict[str, str | None] | None = None
     built_upstream: dict[str, str | None] | None = None
     """The texts of needed recipes' answers, by recipe."""
     answered_by: str | None = None
 
 
-def story(store: Store, artist_id: str) -> tuple[str, str, int | None, float | None, list[TargetStory]] | None:
+def history(store: Store, artist_id: str) -> tuple[str, str, int | None, float | None, list[TargetHistory]] | None:
     """(artist name, source, line, removed at, targets), or None for an unknown artist."""
     found = store.row(
         "SELECT id, artist_name, source, line, removed_at, row_hash FROM artists WHERE artist_id = ?", (artist_id,)
@@ -65,7 +65,7 @@ def story(store: Store, artist_id: str) -> tuple[str, str, int | None, float | N
     artist, name, source, line, removed, row_hash = found
     wanted_row = old_columns(store, artist, row_hash) or {}
     targets = [
-        TargetStory(
+        TargetHistory(
             recipe=recipe,
             variant=variant,
             reason=reason,
@@ -106,7 +106,7 @@ def _texts(store: Store, upstream: str | None) -> dict[str, str | None] | None:
     }
 
 
-def _attempts(store: Store, target: int, *hashes: str | None) -> list[Attempt]:
+def _attempts(store: Store, target: int, *hashes: str | None) -> list[AttemptRecord]:
     rows = store.rows(
         "SELECT x.id, x.number, x.run, x.reason, x.started_at, x.seconds,"
         " CASE WHEN x.outcome = 'started' AND x.batch IS NOT NULL THEN 'in batch' ELSE x.outcome END,"
@@ -117,7 +117,7 @@ def _attempts(store: Store, target: int, *hashes: str | None) -> list[Attempt]:
         " (SELECT root FROM follow_ups WHERE request_hash IN (?, ?))) OR x.target = ? ORDER BY x.id",
         (*hashes, *hashes, target),
     )
-    return [Attempt(*row) for row in rows]
+    return [AttemptRecord(*row) for row in rows]
 
 
 def ids_like(store: Store, text: str, limit: int = 5) -> list[tuple[str, str]]:

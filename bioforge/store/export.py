@@ -8,7 +8,7 @@ from datetime import UTC, datetime
 from functools import lru_cache
 from typing import Any
 
-from bioforge.store.compression import Unpacker
+from bioforge.store.compression import Decompressor
 from bioforge.store.database import Store
 from bioforge.store.selection import Selection
 
@@ -48,7 +48,7 @@ def records(store: Store, selection: Selection, *, failed_only: bool = False) ->
           AND ({"0" if failed_only else "t.built_response IS NOT NULL"} OR t.reason IN ('failed', 'maybe paid', 'skipped'))
         ORDER BY t.artist, t.recipe, t.variant LIMIT {_PAGE}
     """
-    unpacker, requests, shape = Unpacker(store), _Requests(store), _Shape()
+    unpacker, requests, shape = Decompressor(store), _Requests(store), _Shape()
     after: tuple[object, ...] = (0, "", "")
     while rows := store.rows(sql, (*after, *values)):
         asked = requests.of([row[_DIGEST] for row in rows])
@@ -94,7 +94,7 @@ class _Requests:
 
 
 def _record(
-    row: tuple[Any, ...], asked: tuple[str, str | bytes] | None, unpacker: Unpacker, shape: _Shape
+    row: tuple[Any, ...], asked: tuple[str, str | bytes] | None, unpacker: Decompressor, shape: _Shape
 ) -> dict[str, object]:
     (
         _, recipe, variant, artist_id, name, data, reason, detail,

@@ -11,8 +11,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from bioforge.core.reasons import ANSWERED, FAILED, IN_BATCH, REMOVED, UNUSABLE
-from bioforge.core.types import Answer, Artist
-from bioforge.store.compression import Packer
+from bioforge.core.types import Artist, Response
+from bioforge.store.compression import Compressor
 from bioforge.store.database import Store, bump_results
 from bioforge.store.statements import BUILD_TARGETS, END_REQUESTS, FAIL_TARGETS
 from bioforge.store.targets import failure_text
@@ -26,7 +26,7 @@ BACKEND = "import"
 # --------------------------------------------------------------------------------------------------------- rehearsal
 
 
-class _Rehearsal(Store):
+class _DryRun(Store):
     """A state within one transaction that belongs to somebody else."""
 
     @contextmanager
@@ -35,12 +35,12 @@ class _Rehearsal(Store):
 
 
 @contextmanager
-def rehearsal(store: Store) -> Iterator[Store]:
+def import_dry_run(store: Store) -> Iterator[Store]:
     """The state to do things to that are all undone in the end: what happens in it is what would have happened."""
     with store.transaction() as connection:
         connection.execute("SAVEPOINT rehearsal")
         try:
-            yield _Rehearsal(store.path, connection, None)
+            yield _DryRun(store.path, connection, None)
         finally:
             connection.execute("ROLLBACK TO rehearsal")
 
@@ -49,7 +49,7 @@ def rehearsal(store: Store) -> Iterator[Store]:
 
 
 @dataclass(frozen=True, slots=True)
-class Wanted:
+class ImportTarget:
     """A request that an answer belongs to. `body` is None where the state has it."""
 
     request_hash: str
@@ -74,15 +74,15 @@ def add_asked(store: Store, lines: Sequence[tuple[str, str, str, str, str]]) -> 
         connection.executemany("INSERT OR IGNORE INTO temp.asked VALUES (?, ?, ?, ?, ?)", lines)
 
 
-def asked(store: Store, custom_ids: Sequence[str]) -> dict[str, list[Wanted]]:
+def asked(store: Store, custom_ids: Sequence[str]) -> dict[str, list[ImportTarget]]:
     """What the input files ask for by these names: several where files use one name for different requests."""
-    found: dict[str, list[Wanted]] = {}
+    found: dict[str, list[ImportTarget]] = {}
     for custom_id, *wanted in store.rows(
         "SELECT custom_id, request_hash, endpoint, model, body FROM temp.asked"
         " WHERE custom_id IN (SELECT value FROM json_each(?))",
         (json.dumps(custom_ids),),
     ):
-        found.setdefault(custom_id, []).append(Wanted(*wanted))
+        found.setdefault(custom_id, []).append(ImportTarget(*wanted))
     return found
 
 
@@ -90,7 +90,7 @@ def asked(store: Store, custom_ids: Sequence[str]) -> dict[str, list[Wanted]]:
 
 
 @dataclass(frozen=True, slots=True)
-class Known:
+class KnownImport:
     """A request the state has. `usable`: whether it has an answer that can be used; None without any answer.
 
     `run` and `custom_id` are of the attempt that brought the answer.
@@ -108,7 +108,7 @@ class Known:
         return self.state == IN_BATCH
 
 
-def known(store: Store, hashes: Sequence[str]) -> dict[str, Known]:
+def known(store: Store, hashes: Sequence[str]) -> dict[str, KnownImport]:
     rows = store.rows(
         # beside max(), SQLite takes the other columns from the row that has it
         "SELECT q.request_hash, q.state, q.endpoint, coalesce(q.model, ''), max(r.usable), x.run, x.client_request_id"
@@ -117,7 +117,7 @@ def known(store: Store, hashes: Sequence[str]) -> dict[str, Known]:
         (json.dumps(hashes),),
     )
     return {
-        digest: Known(state, endpoint, model, None if usable is None else bool(usable), run, custom_id)
+        digest: KnownImport(state, endpoint, model, None if usable is None else bool(usable), run, custom_id)
         for digest, state, endpoint, model, usable, run, custom_id in rows
     }
 
@@ -148,7 +148,7 @@ def batches_of(store: Store, custom_ids: Sequence[str]) -> dict[str, str]:
 
 
 @dataclass(frozen=True, slots=True)
-class Wanting:
+class WantingTarget:
     """A target that wants a request, with what is needed to render it. `number` is the artist's own in the state."""
 
     recipe: str
@@ -157,7 +157,7 @@ class Wanting:
     number: int
 
 
-def wanting(store: Store, hashes: Sequence[str], recipes: Sequence[str]) -> dict[str, Wanting]:
+def wanting(store: Store, hashes: Sequence[str], recipes: Sequence[str]) -> dict[str, WantingTarget]:
     """For each hash one target of these recipes that wants it, of an artist in the input where there is one."""
     rows = store.rows(
         # as above: max() chooses the row
@@ -168,7 +168,9 @@ def wanting(store: Store, hashes: Sequence[str], recipes: Sequence[str]) -> dict
         (json.dumps(hashes), json.dumps(recipes)),
     )
     return {
-        digest: Wanting(recipe, variant, Artist(artist_id, name, data, json.loads(columns) if columns else {}), number)
+        digest: WantingTarget(
+            recipe, variant, Artist(artist_id, name, data, json.loads(columns) if columns else {}), number
+        )
         for digest, recipe, variant, artist_id, name, data, columns, number, _ in rows
     }
 
@@ -207,18 +209,18 @@ def artists_named(store: Store, names: Sequence[str]) -> set[str]:
 
 
 @dataclass(frozen=True, slots=True)
-class Adoption:
+class StoredImport:
     """An answer with the request it belongs to. `at`: when it was given, in seconds since 1970; `parsed` is JSON."""
 
-    wanted: Wanted
-    answer: Answer
+    wanted: ImportTarget
+    answer: Response
     at: float
     custom_id: str | None = None
     request_id: str | None = None
     parsed: str | None = None
 
 
-def adopt(store: Store, run: int, adoptions: Sequence[Adoption], targets: Mapping[str, int]) -> None:
+def adopt(store: Store, run: int, adoptions: Sequence[StoredImport], targets: Mapping[str, int]) -> None:
     """Keep answers as if they had been asked for, except that nothing was paid; all of them, or none."""
     attempt, response = store.next_id("attempts"), store.next_id("responses")
     asked: list[tuple[object, ...]] = []
@@ -228,7 +230,7 @@ def adopt(store: Store, run: int, adoptions: Sequence[Adoption], targets: Mappin
     responses: list[tuple[object, ...]] = []
     built: list[tuple[object, ...]] = []
     failed: list[tuple[object, ...]] = []
-    now, packer = time.time(), Packer(store)
+    now, packer = time.time(), Compressor(store)
     for number, item in enumerate(adoptions):
         digest, problem = item.wanted.request_hash, item.answer.problem
         why = (None, None, None) if problem is None else (problem.error_class, problem.code, problem.message)
@@ -260,7 +262,7 @@ def adopt(store: Store, run: int, adoptions: Sequence[Adoption], targets: Mappin
         bump_results(connection)
 
 
-def _columns(answer: Answer) -> tuple[Any, ...]:
+def _columns(answer: Response) -> tuple[Any, ...]:
     usage, problem = answer.usage, answer.problem
     return (
         problem is None,

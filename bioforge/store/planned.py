@@ -25,15 +25,15 @@ class Origin:
     built_request: str | None
 
 
-def form(store: Store, recipe: str, variant: str) -> str | None:
+def serialization_hash(store: Store, recipe: str, variant: str) -> str | None:
     """How the backend wrote bodies when the recipe's targets were planned; None where nobody took a note."""
     found = store.value("SELECT value FROM facts WHERE name = ?", (_name(recipe, variant),))
     return None if found is None else str(found)
 
 
-def note_form(store: Store, recipe: str, variant: str, form: str) -> None:
+def save_serialization_hash(store: Store, recipe: str, variant: str, serialization_hash: str) -> None:
     with store.transaction() as connection:
-        connection.execute("INSERT OR REPLACE INTO facts VALUES (?, ?)", (_name(recipe, variant), form))
+        connection.execute("INSERT OR REPLACE INTO facts VALUES (?, ?)", (_name(recipe, variant), serialization_hash))
 
 
 def _name(recipe: str, variant: str) -> str:
@@ -54,7 +54,7 @@ def origins(store: Store, recipe: str, variant: str, artists: Sequence[int]) -> 
 _MANY = 10_000
 
 
-def unplan(store: Store, recipe: str, variant: str) -> None:
+def invalidate_plan(store: Store, recipe: str, variant: str) -> None:
     """Have all targets of a recipe planned anew."""
     with store.transaction() as connection:
         connection.execute(
@@ -67,14 +67,14 @@ def nothing_asked(store: Store) -> bool:
     return store.value("SELECT 1 FROM requests LIMIT 1") is None
 
 
-def put_off_index(store: Store) -> None:
+def defer_index(store: Store) -> None:
     """Where most targets are about to be written, the index by their requests is built afterwards: `Store.build_indexes`."""
     artists = store.next_id("artists")
     if artists > _MANY and 2 * artists > store.next_id("targets"):
         store.put_off("targets_by_request")
 
 
-def retire_others(store: Store, recipe: str, variant: str, *, for_all: bool) -> None:
+def mark_others_removed(store: Store, recipe: str, variant: str, *, for_all: bool) -> None:
     """Take out of account the targets that a recipe has no more: of single artists, where it is for all now; of all
     together, where it is for single ones."""
     others = f"artist <> {EVERYBODY}" if for_all else f"artist = {EVERYBODY}"
@@ -88,7 +88,7 @@ def retire_others(store: Store, recipe: str, variant: str, *, for_all: bool) -> 
             bump_results(connection)
 
 
-def retire(store: Store, kept: Sequence[tuple[str, str]]) -> int:
+def mark_removed(store: Store, kept: Sequence[tuple[str, str]]) -> int:
     """Take out of account the targets of variants that recipes of the project no longer have. Returns how many."""
     gone = [
         row

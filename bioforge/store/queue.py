@@ -18,7 +18,7 @@ _WORK_PAGE = 512
 
 
 @dataclass(frozen=True, slots=True)
-class Pending:
+class PendingRequest:
     """A stale target to be built, with what is needed to render it again. `number` is the artist's own in the state.
 
     `follow_up` is the body of a request that stands in for the target's own, for `follow_up_model`.
@@ -38,7 +38,7 @@ class Pending:
     follow_up_model: str | None = None
 
 
-class Which(Enum):
+class RequestFilter(Enum):
     """Which of the selected targets are handed out."""
 
     STALE = "stale"
@@ -51,12 +51,12 @@ class Which(Enum):
 def pages(
     store: Store,
     selection: Selection,
-    which: Which = Which.STALE,
+    which: RequestFilter = RequestFilter.STALE,
     *,
     ask_again_maybe_paid: bool,
     among: Sequence[int] | None = None,
     untried_in: int | None = None,
-) -> Iterator[list[Pending]]:
+) -> Iterator[list[PendingRequest]]:
     """Targets to build, each different request once, in the order of the targets; in pages.
 
     Each page is read when it is asked for: whatever was answered meanwhile is no longer stale. `among`: only these
@@ -65,19 +65,21 @@ def pages(
     where, values = selection.where()
     other, other_values = selection.where("o", "b")
     wanted = f"{{0}}.request_hash IS NOT NULL AND {{0}}.reason IS NOT '{IN_BATCH}' AND {{0}}.reason IS NOT '{REMOVED}'"
-    if which is not Which.EVERYTHING:
+    if which is not RequestFilter.EVERYTHING:
         wanted += " AND {0}.reason IS NOT NULL AND {0}.held = 0"
         if not ask_again_maybe_paid:
             wanted += f" AND {{0}}.reason <> '{MAYBE_PAID}'"
     # whatever its targets are stale for, what is in a batch is under way
-    state = f"q.state = '{WAITING}'" if which is Which.WAITING else f"q.state IS NOT '{IN_BATCH}'"
+    state = f"q.state = '{WAITING}'" if which is RequestFilter.WAITING else f"q.state IS NOT '{IN_BATCH}'"
     chosen: list[object] = []
     if among is not None:
         wanted += " AND {0}.id IN (SELECT value FROM json_each(?))"
         chosen = [json.dumps(among)]
     if untried_in is not None:
         state += f" AND NOT {tried('t')}"
-    index = "NOT INDEXED" if among is not None else "" if which is Which.EVERYTHING else "INDEXED BY targets_open"
+    index = (
+        "NOT INDEXED" if among is not None else "" if which is RequestFilter.EVERYTHING else "INDEXED BY targets_open"
+    )
     sql = f"""
         SELECT t.id, t.artist, t.recipe, t.variant, t.request_hash, t.reason, t.detail, t.input_tokens,
                coalesce(q.attempts, 0), f.body, f.model, a.artist_id, a.artist_name, a.artist_data, a.columns
@@ -114,8 +116,8 @@ def _pending(
     body: str | None,
     model: str | None,
     *artist: Any,
-) -> Pending:
-    return Pending(
+) -> PendingRequest:
+    return PendingRequest(
         target, number, recipe, variant, digest, reason, detail, tokens, attempts, artist_of(artist), body, model
     )
 
@@ -139,7 +141,7 @@ def tried_in(store: Store, run: int | None, request_hash: str) -> bool:
 
 
 @dataclass(frozen=True, slots=True)
-class Sharing:
+class SharedRequest:
     """A stale target that wants a request, perhaps with others. `artist` is its number."""
 
     request_hash: str
@@ -149,18 +151,18 @@ class Sharing:
     artist: int
 
 
-def sharing(store: Store, hashes: Sequence[str]) -> list[Sharing]:
+def shared_requests(store: Store, hashes: Sequence[str]) -> list[SharedRequest]:
     """The stale targets that want one of these requests."""
     rows = store.rows(
         "SELECT t.request_hash, t.id, t.recipe, t.variant, t.artist FROM targets t"
         f" WHERE t.request_hash IN (SELECT value FROM json_each(?)) AND {STALE} ORDER BY t.id",
         (json.dumps(hashes),),
     )
-    return [Sharing(*row) for row in rows]
+    return [SharedRequest(*row) for row in rows]
 
 
 @dataclass(frozen=True, slots=True)
-class Standing:
+class TargetState:
     """How a target stands while a run goes on. `ready`: it can be asked for, and the run has not done so."""
 
     target: int
@@ -169,7 +171,9 @@ class Standing:
     ready: bool
 
 
-def standing(store: Store, recipe: str, variant: str, artists: Sequence[int], run: int | None) -> dict[int, Standing]:
+def target_states(
+    store: Store, recipe: str, variant: str, artists: Sequence[int], run: int | None
+) -> dict[int, TargetState]:
     """By the numbers of the artists."""
     rows = store.rows(
         "SELECT t.artist, t.id, t.reason, t.request_hash, t.request_hash IS NOT NULL AND t.held = 0 AND t.reason IS NOT NULL"
@@ -177,4 +181,4 @@ def standing(store: Store, recipe: str, variant: str, artists: Sequence[int], ru
         " ON t.artist = j.value AND t.recipe = ? AND t.variant = ?",
         (run, json.dumps(artists), recipe, variant),
     )
-    return {row[0]: Standing(row[1], row[2], row[3], bool(row[4])) for row in rows}
+    return {row[0]: TargetState(row[1], row[2], row[3], bool(row[4])) for row in rows}

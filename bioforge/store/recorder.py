@@ -6,22 +6,22 @@ from collections.abc import Callable, Sequence
 from functools import partial
 
 from bioforge.core.events import (
+    Attempt,
     BatchChanged,
     BatchCollected,
     Event,
     Failed,
-    Launch,
     LimitLearned,
     Started,
-    StrayLine,
     Succeeded,
+    UnmatchedLine,
     Unusable,
 )
-from bioforge.core.interfaces import Step, at_once
+from bioforge.core.interfaces import Step, run_inline
 from bioforge.core.reasons import ANSWERED, FAILED, IN_BATCH, MAYBE_PAID, STARTED, UNUSABLE, WAITING
-from bioforge.core.types import Answer, Paid
+from bioforge.core.types import Paid, Response
 from bioforge.store import batches, runs
-from bioforge.store.compression import Packer
+from bioforge.store.compression import Compressor
 from bioforge.store.database import Store, bump_results
 from bioforge.store.statements import (
     BATCH_TARGETS,
@@ -46,7 +46,7 @@ class Recorder:
         self._run = run
         self._backend = backend
         self._provider = provider
-        self._packer = Packer(store)
+        self._packer = Compressor(store)
         self._next_attempt = store.next_id("attempts")
         self._next_response = store.next_id("responses")
         self._open: dict[str, int] = {}
@@ -58,9 +58,9 @@ class Recorder:
             with self._store.transaction() as connection:
                 runs.sum_up(connection, self._collected)
 
-    def record(self, events: Sequence[Event], meanwhile: Callable[[Step], None] = at_once) -> None:
+    def record(self, events: Sequence[Event], meanwhile: Callable[[Step], None] = run_inline) -> None:
         """Durable when this returns. Events without a request need no record. `meanwhile`: what does the writing."""
-        together = meanwhile is not at_once  # others run beside it
+        together = meanwhile is not run_inline  # others run beside it
         changes = _Changes()
 
         def prepare() -> Step:
@@ -88,7 +88,7 @@ class Recorder:
                     batches.save(connection, batch, self._run, self._backend, self._provider)
                 case BatchCollected():
                     changes.collected.append(event)
-                case StrayLine(batch, kind, custom_id, line):
+                case UnmatchedLine(batch, kind, custom_id, line):
                     batches.save_stray(connection, batch, kind, custom_id, line)
                 case LimitLearned(model, tokens):
                     batches.save_limit(connection, self._provider, model, tokens)
@@ -114,7 +114,7 @@ class Recorder:
         if changes.shown or changes.batched or changes.given_back:
             bump_results(connection)
 
-    def _started(self, changes: _Changes, launch: Launch) -> None:
+    def _started(self, changes: _Changes, launch: Attempt) -> None:
         request = launch.request
         if launch.batch is None:  # the members of a batch are looked up when their results come, perhaps in days
             self._open[launch.client_request_id] = self._next_attempt
@@ -150,7 +150,7 @@ class Recorder:
         self._next_attempt += 1
 
     def _answered(
-        self, changes: _Changes, launch: Launch, answer: Answer, seconds: float, request_id: str | None
+        self, changes: _Changes, launch: Attempt, answer: Response, seconds: float, request_id: str | None
     ) -> None:
         attempt = self._attempt(changes, launch)
         response, self._next_response = self._next_response, self._next_response + 1
@@ -187,7 +187,7 @@ class Recorder:
         else:
             changes.failed.append((FAILED, failure_text(why[0], why[2]), 1, digest))
 
-    def _attempt(self, changes: _Changes, launch: Launch) -> int:
+    def _attempt(self, changes: _Changes, launch: Attempt) -> int:
         """The row of an attempt that has ended."""
         if launch.attempt:
             return launch.attempt

@@ -16,14 +16,14 @@ UNSENT = "bioforge ended before this request was sent"
 
 
 @dataclass(frozen=True, slots=True)
-class Settled:
+class Recovery:
     """`maybe_paid`: attempts nobody can know the fate of; `interrupted`: requests that waited for another try."""
 
     maybe_paid: int = 0
     interrupted: int = 0
 
 
-def settle(store: Store) -> Settled:
+def recover(store: Store) -> Recovery:
     """Say what is known of requests that were left open, once nobody can be working on them any more.
 
     Those in batches go on without anybody, except where nothing of a batch was sent yet, or nothing is known of it.
@@ -31,7 +31,7 @@ def settle(store: Store) -> Settled:
     _release_unsent(store)
     freed = batches.free_orphans(store)
     if not store.value("SELECT 1 FROM requests WHERE state IN ('started', 'waiting') LIMIT 1"):
-        return Settled(freed)
+        return Recovery(freed)
     unclear = (
         "EXISTS (SELECT 1 FROM attempts x WHERE x.request_hash = requests.request_hash AND x.paid = 'maybe'"
         " AND x.id > coalesce((SELECT max(y.id) FROM attempts y WHERE y.request_hash = requests.request_hash"
@@ -60,7 +60,7 @@ def settle(store: Store) -> Settled:
             [(state, failure_text(error_class, message), 0, digest) for state, error_class, message, digest in settled],
         )
         bump_results(connection)
-    return Settled(attempts + freed, sum(1 for _, state, _, _ in rows if state == INTERRUPTED))
+    return Recovery(attempts + freed, sum(1 for _, state, _, _ in rows if state == INTERRUPTED))
 
 
 def _release_unsent(store: Store) -> None:

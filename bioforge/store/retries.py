@@ -10,7 +10,7 @@ from bioforge.store.database import Store
 
 
 @dataclass(frozen=True, slots=True)
-class FollowUp:
+class StoredRetry:
     """`root` is the request that the target asked for first; `kind` is repair or fallback; `body` is what is sent."""
 
     request_hash: str
@@ -21,7 +21,7 @@ class FollowUp:
     input_tokens: int
 
 
-def save(store: Store, follow_ups: Sequence[FollowUp]) -> None:
+def save(store: Store, follow_ups: Sequence[StoredRetry]) -> None:
     """Remember what is going to be asked; the same one twice is one."""
     if not follow_ups:
         return

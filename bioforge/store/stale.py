@@ -157,7 +157,7 @@ def recipes(store: Store) -> list[str]:
 
 
 @dataclass(frozen=True, slots=True)
-class VariantStanding:
+class VariantCounts:
     """How one variant of a recipe stands: its targets, those of them that are stale by reason, and those held back."""
 
     variant: str
@@ -166,7 +166,7 @@ class VariantStanding:
     held: int
 
 
-def standings(store: Store, recipe: str) -> list[VariantStanding]:
+def variant_counts(store: Store, recipe: str) -> list[VariantCounts]:
     """One for each variant that has been planned, in the order of the file; one that is empty before the first plan."""
     # counted by indexes alone: all of them, without those that are there no more
     with store.sorting():
@@ -180,7 +180,7 @@ def standings(store: Store, recipe: str) -> list[VariantStanding]:
         )
     )
     found = {
-        variant: VariantStanding(variant, number - gone.get(variant, 0), {}, 0)
+        variant: VariantCounts(variant, number - gone.get(variant, 0), {}, 0)
         for variant, number in planned
         if number > gone.get(variant, 0)
     }
@@ -191,7 +191,7 @@ def standings(store: Store, recipe: str) -> list[VariantStanding]:
     ):
         before = found[variant]
         found[variant] = replace(before, stale={**before.stale, reason: number}, held=before.held + held)
-    return list(found.values()) or [VariantStanding("", 0, {}, 0)]
+    return list(found.values()) or [VariantCounts("", 0, {}, 0)]
 
 
 def removed_artists(store: Store) -> int:

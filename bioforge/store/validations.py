@@ -23,7 +23,7 @@ class Unchecked:
 
 
 @dataclass(frozen=True, slots=True)
-class Verdict:
+class Validation:
     """`parsed` is JSON text where the answer is valid; else `message` says what is wrong with it."""
 
     of: Unchecked
@@ -66,7 +66,7 @@ def artists_unchecked(store: Store, recipe: str, variant: str, validation: str) 
         after = rows[-1][0]
 
 
-def save(store: Store, verdicts: Sequence[Verdict], validation: str) -> None:
+def save(store: Store, verdicts: Sequence[Validation], validation: str) -> None:
     """Answers stay as they were received; only what is thought of them changes. Who needs their data is told.
 
     The data of an answer that fits no longer stays: somebody may accept it all the same.

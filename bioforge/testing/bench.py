@@ -13,13 +13,22 @@ from typing import Any
 import pytest
 
 from bioforge.core.hashing import canonical, request_hash
-from bioforge.core.interfaces import Backend, BackendContext, BackendFactory, Choice, Limits, RetryPolicy, Stop, Work
+from bioforge.core.interfaces import (
+    Backend,
+    BackendContext,
+    BackendFactory,
+    Limits,
+    PurchaseDecision,
+    RetryPolicy,
+    Stop,
+    Work,
+)
 from bioforge.core.types import Rendered, Request
 from bioforge.simulator import FAULTS, Outage, Simulator, SimulatorOptions
 from bioforge.testing.folders import Server, charged_by
 from bioforge.testing.plugin_host import handed
 from bioforge.testing.recorder import Book, Recorded
-from bioforge.testing.state import Kept
+from bioforge.testing.state import RecordedRun
 
 QUICK = RetryPolicy(first_delay=0.01, max_delay=0.05)
 """Retries that nobody has to wait for."""
@@ -54,7 +63,7 @@ class BackendBench:
     siblings: Mapping[str, Mapping[str, object]] = {}
     """All such tables by name, for a backend that works by others."""
 
-    choice: Choice | None = None
+    choice: PurchaseDecision | None = None
     """How it is to buy, for a backend that has several ways."""
 
     model: str = "gpt-6-luna"
@@ -146,7 +155,7 @@ class BackendBench:
             self.stack = stack
             self.book = Book()
             self.recorded = Recorded()
-            self.kept = Kept(Path(stack.enter_context(TemporaryDirectory(prefix="bioforge-"))) / "state.db")
+            self.kept = RecordedRun(Path(stack.enter_context(TemporaryDirectory(prefix="bioforge-"))) / "state.db")
             self.names: dict[str, str] = {}
             self._server: Server | None = None
             yield

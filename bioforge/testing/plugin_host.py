@@ -7,15 +7,15 @@ from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from bioforge.config.plugin_options import OptionsOf
+from bioforge.config.plugin_options import PluginOptions
 from bioforge.core.files import atomic_write
 from bioforge.core.interfaces import Record
 from bioforge.core.types import Artist, BadRow
-from bioforge.engine.outputs import WriteWith
-from bioforge.readers.reader_plugin import ReadBy
+from bioforge.engine.outputs import BoundWriter
+from bioforge.readers.reader_plugin import BoundReader
 from bioforge.readers.sources import Source
 
-_OPTIONS = OptionsOf("bioforge.toml", lambda name: os.environ.get(name) or None)
+_OPTIONS = PluginOptions("bioforge.toml", lambda name: os.environ.get(name) or None)
 
 
 def handed(plugin: Any, table: Mapping[str, object], key: str) -> Any:
@@ -26,13 +26,13 @@ def handed(plugin: Any, table: Mapping[str, object], key: str) -> Any:
 
 def read(reader: Any, path: Path, table: Mapping[str, object]) -> Iterator[Artist | BadRow]:
     """The rows of a file, as a run reads them; but an exception that a run would make an error of stays what it is."""
-    return ReadBy(reader, handed(reader, table, "input")).rows(Source(path.name, path))
+    return BoundReader(reader, handed(reader, table, "input")).rows(Source(path.name, path))
 
 
 def deliver(writer: Any, records: Iterable[Record], path: Path, table: Mapping[str, object]) -> str:
     """Have an output written, as a run does: a file is put in its place when it is whole. Returns what a writer of a path
     says of it."""
-    chosen = WriteWith("tested", writer, handed(writer, table, "output"))
+    chosen = BoundWriter("tested", writer, handed(writer, table, "output"))
     if chosen.to_path:
         return chosen.path(records, path)
     if chosen.to_folder:

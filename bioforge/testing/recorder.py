@@ -8,19 +8,19 @@ from dataclasses import dataclass, field, fields, replace
 from typing import Any
 
 from bioforge.core.events import (
+    Attempt,
     BatchChanged,
     BatchCollected,
     Event,
     Failed,
-    Launch,
-    Noticed,
+    Notice,
     Started,
     Stopped,
     Succeeded,
     Unusable,
 )
 from bioforge.core.interfaces import Member
-from bioforge.core.types import CLOSED, ENDED, Answer, Batch, BatchState, Failure, Paid, Request, Usage
+from bioforge.core.types import CLOSED, ENDED, Batch, BatchState, Failure, Paid, Request, Response, Usage
 
 
 class Recorded:
@@ -55,8 +55,8 @@ class Recorded:
             assert self.groups[-1][-1] is found[0], "events came after it had stopped"
         return found[0] if found else None
 
-    def notices(self, kind: str) -> list[Noticed]:
-        return [event for event in self.of(Noticed) if event.kind == kind]
+    def notices(self, kind: str) -> list[Notice]:
+        return [event for event in self.of(Notice) if event.kind == kind]
 
     def check(self, charges: Iterable[str | None]) -> None:
         """Every attempt has one beginning and one end, and every charge is accounted for.
@@ -76,9 +76,9 @@ class Recorded:
         assert charged <= paid | maybe, f"charged, and said to cost nothing: {charged - paid - maybe}"
 
 
-def check_answer(answer: Answer) -> None:
+def check_answer(answer: Response) -> None:
     """That each value of an answer is of the type that is kept of it."""
-    assert isinstance(answer, Answer), f"expected an Answer, found {type(answer).__name__}"
+    assert isinstance(answer, Response), f"expected an Answer, found {type(answer).__name__}"
     _check(answer, ("body",), bytes)
     _check(answer, ("text", "model", "response_id", "service_tier", "parsed", "validation"), str | None)
     _check(answer, ("cost_usd",), float | int | None)
@@ -108,10 +108,10 @@ def _identity(request: Request) -> tuple[object, ...]:
 
 
 @dataclass(slots=True)
-class Attempt:
+class RecordedAttempt:
     """One attempt as a state keeps it; `open` until it has its end."""
 
-    launch: Launch
+    launch: Attempt
     open: bool = True
 
 
@@ -127,7 +127,7 @@ class Book:
     requests: dict[str, Request] = field(default_factory=dict)
     states: dict[str, str] = field(default_factory=dict)
     tries: Counter[str] = field(default_factory=Counter)
-    members: dict[str, dict[str, Attempt]] = field(default_factory=dict)
+    members: dict[str, dict[str, RecordedAttempt]] = field(default_factory=dict)
     """Attempts by batch and name, calls under the batch ""."""
     batches: dict[str, Batch] = field(default_factory=dict)
     _recorded: int = 0
@@ -153,7 +153,7 @@ class Book:
                     left = list(self.launches(batch.key, open_only=True))
                     assert not left, f"a batch was collected, and these members have no end: {left}"
 
-    def _start(self, launch: Launch) -> None:
+    def _start(self, launch: Attempt) -> None:
         digest = launch.request.request_hash
         state = self.states.get(digest)
         given = self.given.get(digest)
@@ -170,9 +170,9 @@ class Book:
         self._recorded += 1
         members = self.members.setdefault(launch.batch or "", {})
         assert launch.client_request_id not in members, f"an id that was used before: {launch}"
-        members[launch.client_request_id] = Attempt(replace(launch, attempt=self._recorded))
+        members[launch.client_request_id] = RecordedAttempt(replace(launch, attempt=self._recorded))
 
-    def _end(self, launch: Launch, state: str) -> None:
+    def _end(self, launch: Attempt, state: str) -> None:
         attempt = self.members.get(launch.batch or "", {}).get(launch.client_request_id)
         assert attempt is not None, f"the end of what never began: {launch}"
         assert attempt.open, f"a second end of {launch}"
@@ -200,7 +200,7 @@ class Book:
 
     # --------------------------------------------------------------------------------- what `Work` asks it: `Members`
 
-    def launches(self, batch: str, *, open_only: bool = False) -> Iterator[Launch]:
+    def launches(self, batch: str, *, open_only: bool = False) -> Iterator[Attempt]:
         for one in list(self.members.get(batch, {}).values()):
             if one.open or not open_only:
                 yield self._read(one.launch)
@@ -210,7 +210,7 @@ class Book:
         found = {name: known[name] for name in custom_ids if name in known}
         return {name: Member(self._read(one.launch), one.open) for name, one in found.items()}
 
-    def _read(self, launch: Launch) -> Launch:
+    def _read(self, launch: Attempt) -> Attempt:
         return replace(launch, request=self._again(launch.request.request_hash, launch.request))
 
     def _again(self, digest: str, request: Request) -> Request:

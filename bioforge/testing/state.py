@@ -7,16 +7,16 @@ from contextlib import closing
 from pathlib import Path
 
 from bioforge.core.errors import BioforgeError
-from bioforge.core.events import Event, Noticed, Succeeded, Unusable
+from bioforge.core.events import Event, Notice, Succeeded, Unusable
 from bioforge.core.interfaces import Work
-from bioforge.core.types import Answer, Batch, Request
-from bioforge.plugins.validate import supervised
+from bioforge.core.types import Batch, Request, Response
+from bioforge.plugins.validate import guarded
 from bioforge.store import Selection, Store, batches, runs
 from bioforge.store.recorder import Recorder
-from bioforge.store.recovery import settle
+from bioforge.store.recovery import recover
 
 
-class Kept:
+class RecordedRun:
     """A state on disk, which goes on from run to run of a story."""
 
     def __init__(self, path: Path) -> None:
@@ -31,20 +31,20 @@ class Kept:
         it would read something else from its state.
         """
         with Store.open(self._path) as store:
-            settle(store)
+            recover(store)
             good = {one.launch.client_request_id for group in groups for one in group if isinstance(one, Succeeded)}
             run = runs.begin(store, "run", "tested", Selection())
             members = batches.StoredMembers(store)
             work = Work(iter(requests), done.limits, stop=done.stop, batches=list(open_batches), members=members)
             with closing(Recorder(store, run, "tested")) as recorder:
                 try:
-                    for events in supervised(_again(groups), work, "tested", "tested"):
+                    for events in guarded(_again(groups), work, "tested", "tested"):
                         for event in events:
                             if isinstance(event, Unusable) and event.launch.client_request_id in good:
                                 raise AssertionError(
                                     f"it was said to have succeeded, and bioforge takes it for unusable: {event}"
                                 )
-                        mended = [event.message for event in events if isinstance(event, Noticed) and _is_slip(event)]
+                        mended = [event.message for event in events if isinstance(event, Notice) and _is_slip(event)]
                         assert not mended, f"bioforge had to mend what was reported: {'; '.join(mended)}"
                         recorder.record(events)
                 except BioforgeError as error:
@@ -54,7 +54,7 @@ class Kept:
                     if isinstance(event, Succeeded | Unusable):
                         self._compare(store, event.launch.request.request_hash, event.answer)
 
-    def _compare(self, store: Store, digest: str, answer: Answer) -> None:
+    def _compare(self, store: Store, digest: str, answer: Response) -> None:
         found = store.row(
             "SELECT r.text, r.parsed, r.cost_usd FROM responses r JOIN requests q ON q.response = r.id"
             " WHERE q.request_hash = ?",
@@ -78,5 +78,5 @@ def _again(groups: Sequence[Sequence[Event]]) -> Callable[[Work], Iterator[Seque
     return execute
 
 
-def _is_slip(event: Noticed) -> bool:
+def _is_slip(event: Notice) -> bool:
     return event.kind == "plugin"

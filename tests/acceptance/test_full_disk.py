@@ -16,7 +16,7 @@ from bioforge.backends.base import AsyncCallsBackend, ThreadCallsBackend
 from bioforge.core.errors import NoSpaceError
 from bioforge.core.events import Event
 from bioforge.core.interfaces import Work
-from bioforge.engine.followup import Aftermath
+from bioforge.engine.followup import FollowUp
 from bioforge.simulator import Simulator, SimulatorOptions
 from bioforge.store import Store
 from bioforge.store.recorder import Recorder
@@ -151,15 +151,15 @@ def test_at_any_group(project: ProjectFolder, monkeypatch: pytest.MonkeyPatch, b
 
 
 def test_it_is_full_for_what_answers_lead_to(project: ProjectFolder, monkeypatch: pytest.MonkeyPatch) -> None:
-    follow, seen = Aftermath.follow, iter(range(1000))
+    follow, seen = FollowUp.follow, iter(range(1000))
 
-    def followed(self: Aftermath, events: Sequence[Event]) -> Sequence[Event]:
+    def followed(self: FollowUp, events: Sequence[Event]) -> Sequence[Event]:
         if next(seen) == 4:
             raise NoSpaceError("the state: database or disk is full", "free some space")
         return follow(self, events)
 
     with monkeypatch.context() as patched:
-        patched.setattr(Aftermath, "follow", followed)
+        patched.setattr(FollowUp, "follow", followed)
         stopped = project.run("run")
     assert stopped.code == 75
     assert "what was in flight was awaited and kept" in stopped.err

@@ -10,7 +10,7 @@ from typing import Any
 
 from pydantic import BaseModel, SecretStr, field_validator
 
-from bioforge.api import Config, Outcome, ProviderConfig, RetryConfig
+from bioforge.api import Config, ItemResult, ProviderConfig, RetryConfig
 from bioforge.simulator import Simulator
 
 QUICK = RetryConfig(first_delay=0.01, max_delay=0.05)
@@ -63,7 +63,7 @@ class Bodies:
         self.seen.append(body)
 
 
-async def gathered(outcomes: AsyncIterator[Outcome[Any]]) -> list[Outcome[Any]]:
+async def gathered(outcomes: AsyncIterator[ItemResult[Any]]) -> list[ItemResult[Any]]:
     return [outcome async for outcome in outcomes]
 
 

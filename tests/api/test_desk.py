@@ -5,17 +5,17 @@ from __future__ import annotations
 import pytest
 
 from bioforge.api import ClosedError
-from bioforge.api.deduplicate import LINGER, Call, Desk, Flight
-from bioforge.api.request import Question
+from bioforge.api.deduplicate import LINGER, Deduplicator, InFlight, Waiter
+from bioforge.api.request import PreparedRequest
 from bioforge.core.types import Rendered, Request
 
 
-def call(name: str) -> Call:
+def call(name: str) -> Waiter:
     request = Request(name, "/v1/responses", "m", b"{}", "", "")
-    return Call(Question(Rendered("/v1/responses", "m", None, name, None, {}), request))
+    return Waiter(PreparedRequest(Rendered("/v1/responses", "m", None, name, None, {}), request))
 
 
-def joined(desk: Desk, name: str) -> tuple[Call, Flight]:
+def joined(desk: Deduplicator, name: str) -> tuple[Waiter, InFlight]:
     """A call that has begun a flight which is handed in to be sent."""
     first = call(name)
     flight = desk.join(first)
@@ -24,7 +24,7 @@ def joined(desk: Desk, name: str) -> tuple[Call, Flight]:
     return first, flight
 
 
-def handed_out(desk: Desk) -> list[str]:
+def handed_out(desk: Deduplicator) -> list[str]:
     found = []
     while (request := desk.next()) is not None:
         found.append(request.request_hash)
@@ -32,7 +32,7 @@ def handed_out(desk: Desk) -> list[str]:
 
 
 def test_calls_for_the_same_request_are_one_flight() -> None:
-    desk = Desk()
+    desk = Deduplicator()
     first, flight = joined(desk, "a")
     second = call("a")
     assert desk.join(second) is None
@@ -44,7 +44,7 @@ def test_calls_for_the_same_request_are_one_flight() -> None:
 
 
 def test_requests_are_handed_out_in_order_and_once() -> None:
-    desk = Desk()
+    desk = Deduplicator()
     for name in "abc":
         joined(desk, name)
     assert handed_out(desk) == ["a", "b", "c"]
@@ -52,7 +52,7 @@ def test_requests_are_handed_out_in_order_and_once() -> None:
 
 
 def test_one_that_nobody_waits_for_is_never_handed_out() -> None:
-    desk = Desk()
+    desk = Deduplicator()
     first, _ = joined(desk, "a")
     joined(desk, "b")
     first.future.cancel()
@@ -61,7 +61,7 @@ def test_one_that_nobody_waits_for_is_never_handed_out() -> None:
 
 
 def test_somebody_has_to_be_told_only_after_there_was_nothing() -> None:
-    desk = Desk()
+    desk = Deduplicator()
     flights = [desk.join(call(name)) for name in "abc"]
     told = []
     for flight in flights:
@@ -73,7 +73,7 @@ def test_somebody_has_to_be_told_only_after_there_was_nothing() -> None:
 
 
 def test_nothing_is_handed_out_while_somebody_collects() -> None:
-    desk = Desk()
+    desk = Deduplicator()
     with desk.collecting(), desk.collecting():
         joined(desk, "a")
         assert handed_out(desk) == []
@@ -82,7 +82,7 @@ def test_nothing_is_handed_out_while_somebody_collects() -> None:
 
 
 def test_what_was_given_back_is_handed_out_again_with_its_attempts() -> None:
-    desk = Desk()
+    desk = Deduplicator()
     for name in "ab":
         joined(desk, name)
     handed_out(desk)
@@ -94,7 +94,7 @@ def test_what_was_given_back_is_handed_out_again_with_its_attempts() -> None:
 
 
 def test_a_flight_can_be_split() -> None:
-    desk = Desk()
+    desk = Deduplicator()
     first, flight = joined(desk, "a")
     second = call("a")
     desk.join(second)
@@ -105,7 +105,7 @@ def test_a_flight_can_be_split() -> None:
 
 
 def test_what_ends_is_not_handed_out_any_more() -> None:
-    desk = Desk()
+    desk = Deduplicator()
     first, flight = joined(desk, "a")
     assert desk.end() == [first]
     assert handed_out(desk) == []
@@ -114,7 +114,7 @@ def test_what_ends_is_not_handed_out_any_more() -> None:
 
 
 def test_closing_returns_what_was_not_sent_and_leaves_the_rest() -> None:
-    desk = Desk()
+    desk = Deduplicator()
     sent, _ = joined(desk, "sent")
     handed_out(desk)
     unsent, _ = joined(desk, "unsent")
@@ -131,7 +131,7 @@ def test_closing_returns_what_was_not_sent_and_leaves_the_rest() -> None:
 
 
 def test_a_batch_of_an_earlier_process_is_something_to_do() -> None:
-    desk = Desk()
+    desk = Deduplicator()
     flight = desk.join(call("a"))
     assert flight is not None
     desk.park(flight, "bf-1")
@@ -142,7 +142,7 @@ def test_a_batch_of_an_earlier_process_is_something_to_do() -> None:
 
 def test_it_stays_lively_for_a_while() -> None:
     now = 100.0
-    desk = Desk(lambda: now)
+    desk = Deduplicator(lambda: now)
     joined(desk, "a")
     now += LINGER - 1
     assert desk.lively

@@ -17,8 +17,8 @@ from bioforge.api import (
     ConfigError,
     GenerationError,
     Item,
+    ItemResult,
     LimitsConfig,
-    Outcome,
     Progress,
     QuotaError,
     RetryConfig,
@@ -43,8 +43,8 @@ FAULTS = {
 }
 
 
-def run(client: Client, items: Any, **options: Any) -> list[Outcome[Any]]:
-    async def ask() -> list[Outcome[Any]]:
+def run(client: Client, items: Any, **options: Any) -> list[ItemResult[Any]]:
+    async def ask() -> list[ItemResult[Any]]:
         async with client:
             return await gathered(client.generate_many(items, **options))
 
@@ -127,7 +127,7 @@ class TestFailures:
                 pulled.append(f"Artist {number}")
                 yield pulled[-1]
 
-        outcomes: list[Outcome[Any]] = []
+        outcomes: list[ItemResult[Any]] = []
 
         async def ask(client: Client) -> None:
             async with client:
@@ -145,7 +145,7 @@ class TestFailures:
 
     def test_plain_code_is_told_so_too(self) -> None:
         with Simulator(SimulatorOptions(quota_after=3)) as server, Client(configured(server)) as client:
-            outcomes: list[Outcome[Any]] = []
+            outcomes: list[ItemResult[Any]] = []
             with pytest.raises(QuotaError):
                 outcomes.extend(client.generate_many_sync((str(number) for number in range(100)), concurrency=2))
         assert len(server.ledger) == 3
@@ -160,7 +160,7 @@ class TestFailures:
             for item in items():
                 yield item
 
-        outcomes: list[Outcome[Any]] = []
+        outcomes: list[ItemResult[Any]] = []
 
         async def ask(source: Any) -> None:
             async with Client(configured(server)) as client:

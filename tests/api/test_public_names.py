@@ -34,7 +34,7 @@ MEMBERS = {
         "attempts", "cached", "cost_usd", "model", "parsed", "repaired", "request_hash", "request_id", "response_id",
         "seconds", "text", "usage", "value",
     },
-    api.Outcome: {"answer", "error", "index", "item", "ok", "unwrap"},
+    api.ItemResult: {"answer", "error", "index", "item", "ok", "unwrap"},
     api.Item: {
         "again", "data", "endpoint", "id", "instructions", "max_attempts", "max_output_tokens", "model", "parameters",
         "prompt", "repair", "schema", "temperature",
@@ -87,7 +87,7 @@ def test_an_unknown_name_is_an_attribute_error() -> None:
 def test_every_option_of_a_call_is_one_of_an_item() -> None:
     """`schema` has its own argument, since the type of the answer depends on it; `data` is for many alone."""
     fields = {field.name for field in dataclasses.fields(api.Item)}
-    assert set(api.Options.__annotations__) == fields - {"prompt", "schema", "data"}
+    assert set(api.RequestOptions.__annotations__) == fields - {"prompt", "schema", "data"}
 
 
 @pytest.mark.parametrize("name", ["generate", "generate_sync", "generate_many", "generate_many_sync"])

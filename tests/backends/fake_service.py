@@ -18,21 +18,31 @@ from typing import Any
 from bioforge.backends.batch.driver import BatchDriver, BatchOptions
 from bioforge.backends.batch.service import CallError, Row, Undecided
 from bioforge.core.events import (
+    Attempt,
     BatchChanged,
     BatchCollected,
     Event,
     Failed,
-    Launch,
     LimitLearned,
-    Noticed,
+    Notice,
     Started,
     Stopped,
-    StrayLine,
     Succeeded,
+    UnmatchedLine,
     Unusable,
 )
-from bioforge.core.interfaces import Backend, BackendContext, Choice, Limits, Member, Outcome, RetryPolicy, Stop, Work
-from bioforge.core.types import CLOSED, ENDED, Answer, Batch, BatchProblem, BatchState, Failure, Paid, Request, Usage
+from bioforge.core.interfaces import (
+    Backend,
+    BackendContext,
+    Limits,
+    Member,
+    Outcome,
+    PurchaseDecision,
+    RetryPolicy,
+    Stop,
+    Work,
+)
+from bioforge.core.types import CLOSED, ENDED, Batch, BatchProblem, BatchState, Failure, Paid, Request, Response, Usage
 from bioforge.simulator import Ledger
 
 from .bench import QUICK, Bench, Recorded
@@ -237,7 +247,7 @@ class FakeService:
     def custom_id(self, request: Request, number: int) -> str:
         return f"{request.artist_id}.{number}"
 
-    def line(self, launch: Launch) -> bytes:
+    def line(self, launch: Attempt) -> bytes:
         assert launch.request.body, "a line without its body"
         return b'{"id":"%b","body":%b}\n' % (launch.client_request_id.encode(), launch.request.body)
 
@@ -251,7 +261,7 @@ class FakeService:
             case "answered" | "twice" | "unusable":
                 text, problem = f"About {name.partition('.')[0]}.", Failure("truncated", "max_output_tokens")
                 used = None if fate != "unusable" else problem
-                answer = Answer(line, text, USAGE, "m-1", f"resp-{name}", cost_usd=self.cost_usd, problem=used)
+                answer = Response(line, text, USAGE, "m-1", f"resp-{name}", cost_usd=self.cost_usd, problem=used)
                 return Row(name, answer, paid=Paid.YES, request_id=f"req-{name}")
             case "refused":
                 return Row(name, failure=Failure("bad_request", "not this", "invalid_prompt", 400), body=b"{}")
@@ -481,8 +491,8 @@ class FakeInlineService(FakeService):
 
 
 @dataclass
-class Attempt:
-    launch: Launch
+class RecordedAttempt:
+    launch: Attempt
     open: bool = True
 
 
@@ -506,12 +516,12 @@ class Book:
     requests: dict[str, Request] = field(default_factory=dict)
     states: dict[str, str] = field(default_factory=dict)
     tries: Counter[str] = field(default_factory=Counter)
-    attempts: list[Attempt] = field(default_factory=list)
-    members: dict[str, dict[str, Attempt]] = field(default_factory=dict)
+    attempts: list[RecordedAttempt] = field(default_factory=list)
+    members: dict[str, dict[str, RecordedAttempt]] = field(default_factory=dict)
     """Attempts by batch and name, calls under the batch ""."""
     batches: dict[str, Batch] = field(default_factory=dict)
     collected: dict[str, BatchCollected] = field(default_factory=dict)
-    strays: list[StrayLine] = field(default_factory=list)
+    strays: list[UnmatchedLine] = field(default_factory=list)
     limits: dict[str, int] = field(default_factory=dict)
     ends: dict[tuple[str | None, str], str] = field(default_factory=dict)
     """What each attempt came to, by batch and name."""
@@ -538,12 +548,12 @@ class Book:
                     ours = sum(counts.values()) - sum(counts.get(kind, 0) for kind in _STRAY)
                     assert ours == len(list(self.launches(batch.key))), f"not every member is counted: {counts}"
                     self.collected[batch.key] = event
-                case StrayLine():
+                case UnmatchedLine():
                     self.strays += [event] if event not in self.strays else []
                 case LimitLearned(model, tokens):
                     self.limits[model] = tokens
 
-    def _start(self, launch: Launch) -> None:
+    def _start(self, launch: Attempt) -> None:
         request = launch.request
         state = self.states.get(request.request_hash)
         assert state not in ("in batch", "in flight", "answered", "unusable"), (
@@ -556,12 +566,12 @@ class Book:
         self.requests[request.request_hash] = request
         self.states[request.request_hash] = "in flight" if launch.batch is None else "in batch"
         self.tries[request.request_hash] += 1
-        self.attempts.append(Attempt(replace(launch, attempt=len(self.attempts) + 1)))
+        self.attempts.append(RecordedAttempt(replace(launch, attempt=len(self.attempts) + 1)))
         members = self.members.setdefault(launch.batch or "", {})
         assert launch.client_request_id not in members, f"a name that was used before: {launch}"
         members[launch.client_request_id] = self.attempts[-1]
 
-    def _end(self, launch: Launch, state: str) -> None:
+    def _end(self, launch: Attempt, state: str) -> None:
         attempt = self.members[launch.batch or ""][launch.client_request_id]
         assert launch.batch is None or launch.attempt == attempt.launch.attempt
         assert attempt.open, f"a second end of {launch}"
@@ -593,7 +603,7 @@ class Book:
 
     # --------------------------------------------------------------------------------------------------- as members
 
-    def launches(self, batch: str, *, open_only: bool = False) -> Iterator[Launch]:
+    def launches(self, batch: str, *, open_only: bool = False) -> Iterator[Attempt]:
         known = list(self.members.get(batch, {}).values())
         for first in range(0, len(known), self.page):
             page = [self._read(one.launch) for one in known[first : first + self.page] if one.open or not open_only]
@@ -604,7 +614,7 @@ class Book:
         found = {name: known[name] for name in custom_ids if name in known}
         return {name: Member(self._read(one.launch, b""), one.open) for name, one in found.items()}
 
-    def _read(self, launch: Launch, body: bytes | None = None) -> Launch:
+    def _read(self, launch: Attempt, body: bytes | None = None) -> Attempt:
         request = launch.request
         kept = replace(
             request,
@@ -763,7 +773,7 @@ class World:
                     word = "failed" if event.final else "given back"
                 case BatchChanged(batch):
                     word = f"{self.service.name(batch.key)} {batch.state}"
-                case BatchCollected() | StrayLine() | Noticed():
+                case BatchCollected() | UnmatchedLine() | Notice():
                     continue
                 case LimitLearned():
                     word = f"limit {event.tokens}"
@@ -792,7 +802,7 @@ class World:
 
     @property
     def notices(self) -> list[str]:
-        return [event.message for event in self.of(Noticed)]
+        return [event.message for event in self.of(Notice)]
 
     @property
     def sizes(self) -> list[int]:
@@ -839,7 +849,7 @@ class BatchBench(Bench):
     beside it, which goes on from run to run."""
 
     def __init__(
-        self, factory: Callable[[BackendContext], Backend], stack: ExitStack, choice: Choice | None = None
+        self, factory: Callable[[BackendContext], Backend], stack: ExitStack, choice: PurchaseDecision | None = None
     ) -> None:
         super().__init__(factory, stack)
         self.choice = choice

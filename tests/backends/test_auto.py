@@ -14,20 +14,20 @@ import pytest
 
 from bioforge.backends.auto import FLEX_ATTEMPTS, AutoDriver
 from bioforge.backends.openai.plugin import AutoBackend
-from bioforge.core.events import Event, Failed, Launch, Noticed, Started, Stopped, Succeeded
-from bioforge.core.interfaces import Choice, RetryPolicy, Work
-from bioforge.core.types import Answer, BatchProblem, BatchState, Failure, Paid, Request
+from bioforge.core.events import Attempt, Event, Failed, Notice, Started, Stopped, Succeeded
+from bioforge.core.interfaces import PurchaseDecision, RetryPolicy, Work
+from bioforge.core.types import BatchProblem, BatchState, Failure, Paid, Request, Response
 
 from . import bench
 from .fake_service import DROPPED, LOST, OUTAGE, POLL, USAGE, BatchBench, Clock, Course, World, requests
 
 ASYNC = RetryPolicy(first_delay=0.0, max_attempts=6)
 
-BATCH = Choice("batch", "", (), tier="batch", then="standard")
-BATCH_THEN_FLEX = Choice("batch", "", (), tier="batch", then="flex")
-FLEX = Choice("flex", "", (), tier="flex", then="standard")
-FLEX_ALONE = Choice("flex", "", (), tier="flex")
-STANDARD = Choice("standard", "", ())
+BATCH = PurchaseDecision("batch", "", (), tier="batch", then="standard")
+BATCH_THEN_FLEX = PurchaseDecision("batch", "", (), tier="batch", then="flex")
+FLEX = PurchaseDecision("flex", "", (), tier="flex", then="standard")
+FLEX_ALONE = PurchaseDecision("flex", "", (), tier="flex")
+STANDARD = PurchaseDecision("standard", "", ())
 
 
 class Crash(Exception):
@@ -57,7 +57,7 @@ class FakeCalls:
                 yield [Stopped("interrupted", "")]
                 return
             name = f"{request.artist_id}.{request.attempts + 1}"
-            launch = Launch(request, request.attempts + 1, "W01", name, self.clock())
+            launch = Attempt(request, request.attempts + 1, "W01", name, self.clock())
             yield [Started(launch)]
             self.story.append(f"call {name} ({request.service_tier or 'standard'})")
             event = self._end(launch)
@@ -65,11 +65,11 @@ class FakeCalls:
             if isinstance(event, Stopped):
                 return
 
-    def _end(self, launch: Launch) -> Event:
+    def _end(self, launch: Attempt) -> Event:
         told = self.fates.get(launch.request.artist_id)
         match told.pop(0) if told else "answered":
             case "answered":
-                return Succeeded(launch, Answer(b"{}", "A life.", USAGE, cost_usd=self.cost_usd), 1.0)
+                return Succeeded(launch, Response(b"{}", "A life.", USAGE, cost_usd=self.cost_usd), 1.0)
             case "refused":
                 return Failed(launch, Failure("bad_request", "no"), Paid.NO, 1.0, final=True)
             case "lacking":
@@ -87,7 +87,7 @@ class FakeCalls:
 class AutoWorld(World):
     """A world in which requests are bought as a choice says, with calls beside the batches."""
 
-    def __init__(self, asked: Any = (), choice: Choice | None = None, **values: Any) -> None:
+    def __init__(self, asked: Any = (), choice: PurchaseDecision | None = None, **values: Any) -> None:
         super().__init__(asked, **{"retry": ASYNC, **values, "requeue": False})
         self.calls = FakeCalls(self.story, self.clock)
         self.work.choice = choice
@@ -98,7 +98,7 @@ class AutoWorld(World):
             self.play(AutoDriver(self.work, self.driver, self.calls).run())
         return self
 
-    def later(self, asked: Any, choice: Choice | None, *awaited: str, **values: Any) -> AutoWorld:
+    def later(self, asked: Any, choice: PurchaseDecision | None, *awaited: str, **values: Any) -> AutoWorld:
         self.book.settle()
         shared = {"clock": self.clock, "service": self.service, "book": self.book}
         return AutoWorld(asked, choice, **{**shared, "batches": self.book.open(*awaited), **values})
@@ -126,14 +126,14 @@ class TestEachWay:
         assert world.calls.parts[0].retry.max_attempts == 2
 
     @pytest.mark.parametrize("choice", [STANDARD, None])
-    def test_by_standard_nothing_is_said(self, choice: Choice | None) -> None:
+    def test_by_standard_nothing_is_said(self, choice: PurchaseDecision | None) -> None:
         world = AutoWorld(requests(2), choice).buy()
         assert world.called == ["a-0.1 (standard)", "a-1.1 (standard)"]
         assert world.calls.parts[0].retry == ASYNC
-        assert world.of(Noticed) == []
+        assert world.of(Notice) == []
 
     @pytest.mark.parametrize("choice", [BATCH, FLEX, STANDARD, None])
-    def test_nothing_to_ask_is_nothing_to_do(self, choice: Choice | None) -> None:
+    def test_nothing_to_ask_is_nothing_to_do(self, choice: PurchaseDecision | None) -> None:
         world = AutoWorld((), choice, max_cost_usd=1.0).buy()
         assert (world.story, world.events) == ([], [])
 
@@ -271,7 +271,9 @@ class TestOpenBatches:
     """Batches that an earlier run has left, whatever way this one buys."""
 
     @pytest.mark.parametrize("choice", [FLEX, STANDARD])
-    def test_what_is_ready_is_collected_first_and_what_is_to_be_called_is_called(self, choice: Choice) -> None:
+    def test_what_is_ready_is_collected_first_and_what_is_to_be_called_is_called(
+        self, choice: PurchaseDecision
+    ) -> None:
         world = _left(requests(2)).later(requests(2, 2), choice)
         world.buy()
         assert len(world.called) == 2, "they were to be called, and went into a batch"
@@ -299,7 +301,7 @@ class TestOpenBatches:
         assert world.book.count() == {"answered": 2}
 
     @pytest.mark.parametrize("choice", [BATCH, STANDARD, None])
-    def test_those_of_others_are_collected_if_they_are_ready(self, choice: Choice | None) -> None:
+    def test_those_of_others_are_collected_if_they_are_ready(self, choice: PurchaseDecision | None) -> None:
         """As for a run with another backend, which collects what `auto` has prepared."""
         world = _left(requests(2)).later((), choice, "nobody's").buy()
         assert (world.stopped, world.book.count()) == (None, {"answered": 2})
@@ -418,7 +420,7 @@ class TestAgainstAServer:
     """With the real backend: what was charged, and how."""
 
     @staticmethod
-    def buys(stack: ExitStack, choice: Choice, **options: Any) -> BatchBench:
+    def buys(stack: ExitStack, choice: PurchaseDecision, **options: Any) -> BatchBench:
         return BatchBench(AutoBackend, stack, choice)(**options)
 
     @staticmethod

@@ -14,10 +14,10 @@ import pytest
 from bioforge.backends.batch import collect
 from bioforge.backends.batch.collect import Account
 from bioforge.backends.batch.service import Row
-from bioforge.backends.gil import TURN, Beside
-from bioforge.core.events import Event, Launch, StrayLine, Succeeded
-from bioforge.core.interfaces import Member, at_once
-from bioforge.core.types import Answer, Batch, Request
+from bioforge.backends.gil import TURN, CommitThread
+from bioforge.core.events import Attempt, Event, Succeeded, UnmatchedLine
+from bioforge.core.interfaces import Member, run_inline
+from bioforge.core.types import Batch, Request, Response
 
 from .fake_service import Clock, FakeService, World, requests
 
@@ -41,14 +41,14 @@ class TestBeside:
             threads.append(threading.current_thread())
             went_on.set()
 
-        with closing(Beside(ahead, lambda: True)) as beside:
+        with closing(CommitThread(ahead, lambda: True)) as beside:
             beside(step)
         first, second, third = threads
         assert first is third is not second is threading.current_thread()
 
     def test_with_nothing_to_go_on_with_it_is_done_at_once(self) -> None:
         threads: list[threading.Thread] = []
-        with closing(Beside(lambda: pytest.fail("there is no more"), lambda: False)) as beside:
+        with closing(CommitThread(lambda: pytest.fail("there is no more"), lambda: False)) as beside:
             beside(lambda: threads.append(threading.current_thread()))
         assert threads == [threading.current_thread()]
 
@@ -59,7 +59,7 @@ class TestBeside:
             raise OSError("disk full")
 
         with (
-            closing(Beside(lambda: done.append("ahead"), lambda: True)) as beside,
+            closing(CommitThread(lambda: done.append("ahead"), lambda: True)) as beside,
             pytest.raises(OSError, match="full"),
         ):
             beside(step)
@@ -76,13 +76,13 @@ class TestBeside:
             interrupted.set()
             raise KeyboardInterrupt
 
-        with closing(Beside(ahead, lambda: True)) as beside, pytest.raises(KeyboardInterrupt):
+        with closing(CommitThread(ahead, lambda: True)) as beside, pytest.raises(KeyboardInterrupt):
             beside(step)
         assert done == ["step"]
 
     def test_turns_are_short_only_meanwhile(self) -> None:
         before, turns = sys.getswitchinterval(), list[float]()
-        with closing(Beside(lambda: turns.append(sys.getswitchinterval()), lambda: True)) as beside:
+        with closing(CommitThread(lambda: turns.append(sys.getswitchinterval()), lambda: True)) as beside:
             beside(lambda: None)
         assert turns == [pytest.approx(TURN)]
         assert sys.getswitchinterval() == before
@@ -101,7 +101,7 @@ class Lines(FakeService):
         self.seen.append(name)
         if name == self.stumbles:
             raise ValueError(f"cannot read {name}")
-        return Row(name, Answer(line))
+        return Row(name, Response(line))
 
 
 class Everybody:
@@ -110,14 +110,14 @@ class Everybody:
     def __init__(self, seen: list[str]) -> None:
         self._seen = seen
 
-    def launches(self, batch: str, *, open_only: bool = False) -> Iterator[Launch]:
+    def launches(self, batch: str, *, open_only: bool = False) -> Iterator[Attempt]:
         return iter(())
 
     def find(self, batch: str, custom_ids: Sequence[str]) -> dict[str, Member]:
         self._seen.append("find")
         asked = Request("v1:x", "/v1/responses", "m", b"{}", "a", "bio")
         return {
-            name: Member(Launch(asked, 1, "batch", name, 0.0, batch), True) for name in custom_ids if name != "nobody"
+            name: Member(Attempt(asked, 1, "batch", name, 0.0, batch), True) for name in custom_ids if name != "nobody"
         }
 
 
@@ -160,7 +160,7 @@ class TestLookingAhead:
             told += group
             look(account)
         assert [event.launch.client_request_id for event in told if isinstance(event, Succeeded)] == ["1", "2", "3"]
-        assert [(event.kind, event.line) for event in told if isinstance(event, StrayLine)] == [
+        assert [(event.kind, event.line) for event in told if isinstance(event, UnmatchedLine)] == [
             ("unknown", b'"nobody"\n'),
             ("duplicated", b'"1"\n'),
         ]
@@ -190,13 +190,13 @@ def test_only_results_are_recorded_beside_something(monkeypatch: pytest.MonkeyPa
 
     def look(group: Sequence[Event]) -> None:
         for event in group:
-            ways[type(event).__name__] = world.work.meanwhile is not at_once
+            ways[type(event).__name__] = world.work.meanwhile is not run_inline
 
     world.look = look
     world.run()
     assert ways == {"Started": False, "BatchChanged": False, "Succeeded": True, "BatchCollected": False}
     assert world.counts[0] == {"answered": 5}
-    assert world.work.meanwhile is at_once
+    assert world.work.meanwhile is run_inline
 
 
 def test_who_leaves_in_the_middle_leaves_nothing_behind(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -205,4 +205,4 @@ def test_who_leaves_in_the_middle_leaves_nothing_behind(monkeypatch: pytest.Monk
     world.look = lambda group: [world.stop.raise_level() for event in group if isinstance(event, Succeeded)]
     world.run()
     assert len(world.of(Succeeded)) == 2
-    assert world.work.meanwhile is at_once
+    assert world.work.meanwhile is run_inline

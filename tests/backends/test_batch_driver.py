@@ -18,19 +18,19 @@ from bioforge.backends.batch.collect import GROUP as PAGE
 from bioforge.backends.batch.driver import BatchDriver, BatchOptions
 from bioforge.backends.batch.service import Row
 from bioforge.core.events import (
+    Attempt,
     BatchChanged,
     Event,
     Failed,
-    Launch,
     LimitLearned,
-    Noticed,
+    Notice,
     Started,
-    StrayLine,
     Succeeded,
+    UnmatchedLine,
     Unusable,
 )
 from bioforge.core.interfaces import Member, Outcome, RetryPolicy, Work
-from bioforge.core.types import Answer, Batch, BatchProblem, BatchState, Failure, Paid, Request, Usage
+from bioforge.core.types import Batch, BatchProblem, BatchState, Failure, Paid, Request, Response, Usage
 
 from .fake_service import (
     AT_ONCE,
@@ -965,7 +965,7 @@ class TestOutages:
         world.service.trouble = {"look at": [replace(OUTAGE, outcome=asked)]}
         world.clock.step = 10.0
         world.run()
-        (notice,) = world.of(Noticed)
+        (notice,) = world.of(Notice)
         assert notice.fields == {"seconds": 7.0}
 
     def test_the_first_delay_is_a_share_of_what_the_project_says(self) -> None:
@@ -973,7 +973,7 @@ class TestOutages:
         world.service.trouble = {"look at": [OUTAGE]}
         world.clock.step = 10.0
         world.run()
-        assert [notice.fields for notice in world.of(Noticed)] == [{"seconds": 2.0}], "half of it, by the jitter"
+        assert [notice.fields for notice in world.of(Notice)] == [{"seconds": 2.0}], "half of it, by the jitter"
 
 
 class TestSight:
@@ -1470,7 +1470,7 @@ class TestAccounting:
         world.service.courses = [Course(more=(unknown, unreadable, b"", b"  "))]
         world.service.fates = {"a-1": ["twice"]}
         world.run()
-        assert [(event.kind, event.custom_id, event.line.strip()) for event in world.of(StrayLine)] == [
+        assert [(event.kind, event.custom_id, event.line.strip()) for event in world.of(UnmatchedLine)] == [
             ("unknown", "z-9.1", unknown),
             ("unreadable", None, unreadable),
             ("duplicated", "a-1.1", b'{"id": "a-1.1", "fate": "twice"}'),
@@ -1671,7 +1671,7 @@ class _Counted(Request):
 class _Light(FakeService):
     """A service that answers everything, with nothing but names in its files."""
 
-    def line(self, launch: Launch) -> bytes:
+    def line(self, launch: Attempt) -> bytes:
         return f"{launch.client_request_id}\n".encode()
 
     def names_in(self, content: bytes) -> list[str]:
@@ -1685,7 +1685,7 @@ class _Light(FakeService):
         return Row(line.decode().strip(), _ANSWER, paid=Paid.YES)
 
 
-_ANSWER = Answer(b"{}", "A life.", USAGE, cost_usd=0.01)
+_ANSWER = Response(b"{}", "A life.", USAGE, cost_usd=0.01)
 
 
 class _Bytes:
@@ -1705,7 +1705,7 @@ class _Bytes:
                 case Succeeded(launch):
                     self._open[launch.attempt - 1] = 0
 
-    def launches(self, batch: str, *, open_only: bool = False) -> Iterator[Launch]:
+    def launches(self, batch: str, *, open_only: bool = False) -> Iterator[Attempt]:
         for number in range(*self._numbers[batch]):
             if self._open[number] or not open_only:
                 yield self._launch(batch, number)
@@ -1714,8 +1714,8 @@ class _Bytes:
         numbers = {name: int(name.removeprefix("a-").partition(".")[0]) for name in custom_ids}
         return {name: Member(self._launch(batch, n), bool(self._open[n])) for name, n in numbers.items()}
 
-    def _launch(self, batch: str, number: int) -> Launch:
-        return Launch(_Counted.of(number), 1, "batch", f"a-{number}.1", NOW, batch, number + 1)
+    def _launch(self, batch: str, number: int) -> Attempt:
+        return Attempt(_Counted.of(number), 1, "batch", f"a-{number}.1", NOW, batch, number + 1)
 
 
 def test_the_names_of_batches_are_their_own() -> None:

@@ -17,7 +17,7 @@ from bioforge.backends.batch.service import CallError
 from bioforge.backends.openai.batch import PAGE, OpenAIBatches
 from bioforge.backends.openai.prices import price
 from bioforge.core.errors import OutputError, UsageError
-from bioforge.core.events import Launch
+from bioforge.core.events import Attempt
 from bioforge.core.interfaces import BackendContext
 from bioforge.core.types import Batch, BatchState, Paid, Request
 from bioforge.simulator import Simulator, SimulatorOptions
@@ -76,8 +76,8 @@ def prepared(service: OpenAIBatches, folder: Path, key: str = "key-1", names: in
     return batch, path
 
 
-def launch(request: Request) -> Launch:
-    return Launch(request, 1, "B01", f"{request.artist_id}-{request.request_hash[3:11]}", time.time())
+def launch(request: Request) -> Attempt:
+    return Attempt(request, 1, "B01", f"{request.artist_id}-{request.request_hash[3:11]}", time.time())
 
 
 def uploaded(service: OpenAIBatches, folder: Path, key: str = "key-1", names: int = 3) -> Batch:

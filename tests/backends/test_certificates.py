@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from projects import ProjectFolder
 
-from bioforge.backends.openai.client import SyncSender
+from bioforge.backends.openai.client import OpenAISender
 from bioforge.backends.transport import trust
 from bioforge.core.interfaces import BackendContext
 
@@ -35,7 +35,7 @@ def test_its_batches_need_none(project: ProjectFolder, no_certificates: str) -> 
 def test_an_encrypted_one_needs_them(no_certificates: str) -> None:
     context = BackendContext(base_url="https://provider.example/v1", api_key="key")
     with pytest.raises(ssl.SSLError):
-        SyncSender(context, 1, lambda *_: None)
+        OpenAISender(context, 1, lambda *_: None)
 
 
 @pytest.mark.parametrize(

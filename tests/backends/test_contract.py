@@ -21,7 +21,7 @@ import pytest
 from bioforge.backends.openai.plugin import AsyncBackend, AutoBackend, BatchBackend, OpenAIBackend, ThreadsBackend
 from bioforge.core.errors import UsageError
 from bioforge.core.events import Failed, Started, Unusable
-from bioforge.core.interfaces import BackendContext, BackendFactory, Choice, Limits, RetryPolicy, Stop, Work
+from bioforge.core.interfaces import BackendContext, BackendFactory, Limits, PurchaseDecision, RetryPolicy, Stop, Work
 from bioforge.core.types import Paid, Request
 from bioforge.simulator import Charge
 from bioforge.testing import BackendContract, SimulatorServer
@@ -147,24 +147,24 @@ class TestBatch(OpenAIContract):
 class TestAutoByCalls(OpenAIContract):
     kind = AutoBackend
     siblings: Mapping[str, Mapping[str, object]] = {"batch": POLLING}
-    choice = Choice("standard", "", ())
+    choice = PurchaseDecision("standard", "", ())
 
 
 class TestAutoByBatch(OpenAIContract):
     kind = AutoBackend
     batch = True
     siblings: Mapping[str, Mapping[str, object]] = {"batch": POLLING}
-    choice = Choice("batch", "", (), tier="batch", then="standard")
+    choice = PurchaseDecision("batch", "", (), tier="batch", then="standard")
 
 
 # ------------------------------------------------------------------------------------------------------- the driver
 
 
 def test_what_a_sender_should_not_raise_fails_one_attempt_and_not_the_run() -> None:
-    from bioforge.backends.asyncio import AsyncLanes
+    from bioforge.backends.asyncio import AsyncExecutor
     from bioforge.backends.driver import drive
-    from bioforge.backends.scheduler.scheduler import Window
-    from bioforge.backends.threads import ThreadLanes
+    from bioforge.backends.scheduler.scheduler import Scheduler
+    from bioforge.backends.threads import ThreadExecutor
     from bioforge.core.interfaces import Outcome
 
     class Broken:
@@ -181,9 +181,9 @@ def test_what_a_sender_should_not_raise_fails_one_attempt_and_not_the_run() -> N
         async def close(self) -> None:
             pass
 
-    for lanes in (ThreadLanes(Broken(), 2), AsyncLanes(BrokenAsync)):
+    for lanes in (ThreadExecutor(Broken(), 2), AsyncExecutor(BrokenAsync)):
         work = Work(requests(3), Limits(2), QUICK)
-        window = Window(work.limits, work.retry, lambda _: None, time.monotonic())
+        window = Scheduler(work.limits, work.retry, lambda _: None, time.monotonic())
         events = [event for group in drive(work, window, lanes) for event in group]
         failed = [event for event in events if isinstance(event, Failed)]
         assert [(event.failure.error_class, event.paid) for event in failed] == [("internal", Paid.MAYBE)] * 3
@@ -194,8 +194,8 @@ def test_drivers_side_by_side_leave_the_interpreter_as_it_was() -> None:
     import sys
 
     from bioforge.backends.driver import drive
-    from bioforge.backends.scheduler.scheduler import Window
-    from bioforge.backends.threads import ThreadLanes
+    from bioforge.backends.scheduler.scheduler import Scheduler
+    from bioforge.backends.threads import ThreadExecutor
     from bioforge.core.interfaces import Outcome
 
     class Never:
@@ -208,7 +208,8 @@ def test_drivers_side_by_side_leave_the_interpreter_as_it_was() -> None:
     before = sys.getswitchinterval()
     works = [Work(requests(1), Limits(1), QUICK) for _ in range(2)]
     runs = [
-        drive(work, Window(work.limits, work.retry, lambda _: None, 0.0), ThreadLanes(Never(), 1)) for work in works
+        drive(work, Scheduler(work.limits, work.retry, lambda _: None, 0.0), ThreadExecutor(Never(), 1))
+        for work in works
     ]
     for run in runs:
         next(run)

@@ -13,10 +13,10 @@ import pytest
 from bioforge.backends.base import AsyncCallsBackend, CallsBackend, ThreadCallsBackend
 from bioforge.core.events import Event, Failed, Started, Succeeded, Unusable
 from bioforge.core.interfaces import BackendContext, Limits, Outcome, RateLimits, RetryPolicy, Work
-from bioforge.core.types import Answer, Failure, Paid, Request, Usage
-from bioforge.plugins.validate import kept
+from bioforge.core.types import Failure, Paid, Request, Response, Usage
+from bioforge.plugins.validate import sanitize
 
-GOOD = Outcome(answer=Answer(b"{}", "ok"))
+GOOD = Outcome(answer=Response(b"{}", "ok"))
 BODY = b'{"text": "paid for"}'
 FAILURE = Failure("rate_limit", "slow down")
 
@@ -125,18 +125,18 @@ def test_what_cannot_be_known_may_have_been_paid_and_is_not_sent_again(
 @pytest.mark.parametrize(
     ("outcome", "cost"),
     [
-        (Outcome(answer=Answer(BODY, "t", cost_usd=Decimal("0.1"))), 0.1),  # type: ignore[arg-type]
-        (Outcome(answer=Answer(BODY, "t", cost_usd=float("nan"))), None),
-        (Outcome(answer=Answer(BODY, "t", cost_usd="free")), None),  # type: ignore[arg-type]
-        (Outcome(answer=Answer(BODY, "t", cost_usd=-1.0)), None),
-        (Outcome(answer=Answer(BODY, "t", cost_usd=0.1), seconds=None), 0.1),  # type: ignore[arg-type]
-        (Outcome(answer=Answer(BODY, "t", cost_usd=0.1), rate_limits=RateLimits("5", "0", "1s")), 0.1),  # type: ignore[arg-type]
-        (Outcome(answer=Answer(BODY, "t", cost_usd=0.1), retry_after="5"), 0.1),  # type: ignore[arg-type]
-        (Outcome(answer=Answer(BODY, "t", cost_usd=0.1), failure=FAILURE), 0.1),
-        (Outcome(answer=Answer(BODY, "t", Usage("12"), cost_usd=0.1)), 0.1),  # type: ignore[arg-type]
-        (Outcome(answer=Answer(BODY, "t", Usage(2**70), cost_usd=0.1)), 0.1),
-        (Outcome(answer=Answer(BODY, "t", model=3, cost_usd=0.1)), 0.1),  # type: ignore[arg-type]
-        (Outcome(answer=Answer(BODY.decode(), "t", cost_usd=0.1)), 0.1),  # type: ignore[arg-type]
+        (Outcome(answer=Response(BODY, "t", cost_usd=Decimal("0.1"))), 0.1),  # type: ignore[arg-type]
+        (Outcome(answer=Response(BODY, "t", cost_usd=float("nan"))), None),
+        (Outcome(answer=Response(BODY, "t", cost_usd="free")), None),  # type: ignore[arg-type]
+        (Outcome(answer=Response(BODY, "t", cost_usd=-1.0)), None),
+        (Outcome(answer=Response(BODY, "t", cost_usd=0.1), seconds=None), 0.1),  # type: ignore[arg-type]
+        (Outcome(answer=Response(BODY, "t", cost_usd=0.1), rate_limits=RateLimits("5", "0", "1s")), 0.1),  # type: ignore[arg-type]
+        (Outcome(answer=Response(BODY, "t", cost_usd=0.1), retry_after="5"), 0.1),  # type: ignore[arg-type]
+        (Outcome(answer=Response(BODY, "t", cost_usd=0.1), failure=FAILURE), 0.1),
+        (Outcome(answer=Response(BODY, "t", Usage("12"), cost_usd=0.1)), 0.1),  # type: ignore[arg-type]
+        (Outcome(answer=Response(BODY, "t", Usage(2**70), cost_usd=0.1)), 0.1),
+        (Outcome(answer=Response(BODY, "t", model=3, cost_usd=0.1)), 0.1),  # type: ignore[arg-type]
+        (Outcome(answer=Response(BODY.decode(), "t", cost_usd=0.1)), 0.1),  # type: ignore[arg-type]
     ],
 )
 def test_an_answer_is_kept_with_what_is_sound_of_it(
@@ -154,7 +154,7 @@ def test_an_answer_is_kept_with_what_is_sound_of_it(
 def test_an_answer_without_a_usable_text_is_kept_whole_and_not_bought_again(
     events: Callable[[Give], dict[str, Event]],
 ) -> None:
-    event = events(lambda: Outcome(answer=Answer(BODY, {"text": "t"})))["1"]  # type: ignore[arg-type]
+    event = events(lambda: Outcome(answer=Response(BODY, {"text": "t"})))["1"]  # type: ignore[arg-type]
     assert isinstance(event, Unusable)
     assert event.answer.body == BODY
     assert event.answer.problem is not None
@@ -162,25 +162,25 @@ def test_an_answer_without_a_usable_text_is_kept_whole_and_not_bought_again(
 
 
 def test_half_a_surrogate_pair_can_be_kept_in_no_database() -> None:
-    made = kept(Outcome(answer=Answer(BODY, "a\ud800b", response_id="\udc00")))
+    made = sanitize(Outcome(answer=Response(BODY, "a\ud800b", response_id="\udc00")))
     assert made.answer is not None
     assert (made.answer.text, made.answer.response_id) == ("a?b", "?")
 
 
 def test_what_is_sound_is_passed_on_as_it_is() -> None:
     full = Outcome(
-        answer=Answer(BODY, "Łempicka", Usage(1, 2), "m", "r", "flex", 0, None, "{}", "v1:x"),
+        answer=Response(BODY, "Łempicka", Usage(1, 2), "m", "r", "flex", 0, None, "{}", "v1:x"),
         rate_limits=RateLimits(1, 2, 0.5, 3, 4, 1),
         request_id="req",
         seconds=1,
     )
     failed = Outcome(failure=Failure("server", "–", "x", 503), retryable=True, retry_after=2, body=b"x", hint="wait")
     for outcome in (GOOD, full, failed):
-        assert kept(outcome) is outcome
+        assert sanitize(outcome) is outcome
 
 
 def test_what_arrived_of_a_failure_that_is_told_wrongly_is_kept() -> None:
-    assert kept(Outcome(failure=FAILURE, retry_after="5", body=BODY)).body == BODY  # type: ignore[arg-type]
+    assert sanitize(Outcome(failure=FAILURE, retry_after="5", body=BODY)).body == BODY  # type: ignore[arg-type]
 
 
 def test_a_repr_that_raises_is_nobodys_problem() -> None:
@@ -188,6 +188,6 @@ def test_a_repr_that_raises_is_nobodys_problem() -> None:
         def __repr__(self) -> str:
             raise ValueError
 
-    made = kept(Odd())
+    made = sanitize(Odd())
     assert made.failure is not None
     assert made.failure.message == "the sender gave Odd, expected an Outcome"

@@ -13,13 +13,13 @@ from typing import Any
 import pytest
 
 from bioforge.backends import gil
-from bioforge.backends.asyncio import AsyncLanes
-from bioforge.backends.driver import Lanes, drive
-from bioforge.backends.openai.client import AsyncSender
-from bioforge.backends.scheduler.scheduler import Window
-from bioforge.core.events import Event, Launch, Started, Stopped, Succeeded
-from bioforge.core.interfaces import BackendContext, Limits, Outcome, RetryPolicy, Work, at_once
-from bioforge.core.types import Answer, Request
+from bioforge.backends.asyncio import AsyncExecutor
+from bioforge.backends.driver import Executor, drive
+from bioforge.backends.openai.client import OpenAIAsyncSender
+from bioforge.backends.scheduler.scheduler import Scheduler
+from bioforge.core.events import Attempt, Event, Started, Stopped, Succeeded
+from bioforge.core.interfaces import BackendContext, Limits, Outcome, RetryPolicy, Work, run_inline
+from bioforge.core.types import Request, Response
 
 Send = Callable[[Request], Awaitable[Any]]
 
@@ -30,7 +30,7 @@ class Sender:
 
     async def send(self, request: Request, client_request_id: str) -> Outcome:
         await self._send(request)
-        return Outcome(answer=Answer(b"{}", "ok"))
+        return Outcome(answer=Response(b"{}", "ok"))
 
     async def close(self) -> None:
         pass
@@ -42,8 +42,8 @@ def work(number: int, at_a_time: int) -> Work:
 
 
 def groups(work: Work, send: Send) -> Iterator[Sequence[Event]]:
-    window = Window(work.limits, work.retry, lambda _: None, time.monotonic())
-    return drive(work, window, AsyncLanes(lambda: Sender(send)))
+    window = Scheduler(work.limits, work.retry, lambda _: None, time.monotonic())
+    return drive(work, window, AsyncExecutor(lambda: Sender(send)))
 
 
 def answered(events: Sequence[Event]) -> list[str]:
@@ -122,7 +122,7 @@ def test_what_storing_raises_is_raised_and_the_calls_are_left() -> None:
     with pytest.raises(OSError, match="disk is full"):
         given.meanwhile(full)
     running.close()
-    assert given.meanwhile is at_once
+    assert given.meanwhile is run_inline
 
 
 def test_an_interrupt_while_a_group_is_stored_waits_for_the_storing() -> None:
@@ -200,15 +200,15 @@ class Answering:
             self.closed.release()
 
 
-def launched(number: int) -> Launch:
+def launched(number: int) -> Attempt:
     request = Request(f"v1:{number}", "/v1/responses", "m", b"{}", str(number), "bio")
-    return Launch(request, 1, "W01", str(number), time.time())
+    return Attempt(request, 1, "W01", str(number), time.time())
 
 
 def test_a_connection_that_was_closed_meanwhile_is_not_used_again() -> None:
     server = Answering()
     context = BackendContext(base_url=server.url, api_key=None)
-    lanes = AsyncLanes(lambda: AsyncSender(context, lambda *_: None))
+    lanes = AsyncExecutor(lambda: OpenAIAsyncSender(context, lambda *_: None))
     for number in range(3):
         lanes.submit([launched(number)])
         ((_, outcome),) = lanes.wait(30)
@@ -225,7 +225,7 @@ def test_an_answer_that_came_in_time_is_no_timeout_however_late_it_is_looked_at(
     async def send(request: Request) -> None:
         await asyncio.wait_for(asyncio.get_running_loop().sock_recv(near, 1), 0.1)
 
-    lanes = AsyncLanes(lambda: Sender(send))
+    lanes = AsyncExecutor(lambda: Sender(send))
     with near, far:
         lanes.submit([launched(1)])
         assert lanes.wait(0.0) == [], "on its way"
@@ -254,7 +254,7 @@ def test_nobody_goes_on_beside_a_step_however_often_it_is_interrupted(monkeypatc
 
 
 def test_lanes_that_are_closed_can_still_be_woken_and_stored_beside() -> None:
-    lanes = AsyncLanes(lambda: Sender(nothing))
+    lanes = AsyncExecutor(lambda: Sender(nothing))
     lanes.submit([launched(1)])
     lanes.close(True)
     lanes.wake()
@@ -263,17 +263,17 @@ def test_lanes_that_are_closed_can_still_be_woken_and_stored_beside() -> None:
     assert stored == [True]
 
 
-class ByHand(Lanes):
+class ByHand(Executor):
     """Attempts end when the test says so."""
 
-    def submit(self, launches: Sequence[Launch]) -> None: ...
+    def submit(self, launches: Sequence[Attempt]) -> None: ...
 
     def close(self, abandon: bool) -> None: ...
 
 
 def test_no_more_than_enough_is_taken_at_once_and_the_rest_is_next() -> None:
-    lanes, outcome = ByHand(), Outcome(answer=Answer(b"{}", "ok"))
-    launches = [Launch(Request("v1:x", "/e", "m", b"{}", "1", "bio"), 1, "W01", str(n), 0.0) for n in range(5)]
+    lanes, outcome = ByHand(), Outcome(answer=Response(b"{}", "ok"))
+    launches = [Attempt(Request("v1:x", "/e", "m", b"{}", "1", "bio"), 1, "W01", str(n), 0.0) for n in range(5)]
     for launch in launches:
         lanes.put(launch, outcome)
     assert [launch.client_request_id for launch, _ in lanes.wait(30, enough=3, linger=30)] == ["0", "1", "2"]

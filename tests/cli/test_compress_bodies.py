@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from projects import ProjectFolder
 
-from bioforge.core.events import Failed, Launch, Started
+from bioforge.core.events import Attempt, Failed, Started
 from bioforge.core.types import Failure, Paid, Request
 from bioforge.store import Selection, Store, compression, runs
 from bioforge.store import recorder as recorder_store
@@ -72,14 +72,14 @@ def test_what_failed_attempts_bring_is_packed_too(tmp_path: Path) -> None:
         request = Request("v1:one", "/v1/responses", "m", b'{"model":"m"}', "1", "bio", target=1)
         bodies = [json.dumps({"error": {"message": "slow down " * 20, "try": number}}).encode() for number in range(5)]
         for number, body in enumerate([*bodies, compression.MAGIC + b"1 is no body of ours"]):
-            launch = Launch(request, number, "W01", f"one-{number}", 1000.0)
+            launch = Attempt(request, number, "W01", f"one-{number}", 1000.0)
             failure = Failure("server_error", "no")
             recorder.record([Started(launch)])
             recorder.record([Failed(launch, failure, Paid.NO, 1.0, final=False, retry_in=1.0, body=body)])
         kept = [row[0] for row in store.rows("SELECT body FROM attempts ORDER BY id")]
         assert all(map(compression.is_packed, kept))
-        assert [compression.Unpacker(store).raw(body, "here") for body in kept[:5]] == bodies
-        assert compression.Unpacker(store).raw(kept[5], "here") == compression.MAGIC + b"1 is no body of ours"
+        assert [compression.Decompressor(store).raw(body, "here") for body in kept[:5]] == bodies
+        assert compression.Decompressor(store).raw(kept[5], "here") == compression.MAGIC + b"1 is no body of ours"
 
 
 def test_members_of_a_batch_are_sent_as_they_were_rendered(project: ProjectFolder) -> None:

@@ -14,7 +14,7 @@ from chains import BIO, FACTS, TRANSLATION, ChainFolder, chain
 from projects import ARTISTS
 
 from bioforge.cli.options import open_project
-from bioforge.core.events import Launch, Started
+from bioforge.core.events import Attempt, Started
 from bioforge.core.interfaces import Backend
 from bioforge.core.types import Rendered
 from bioforge.store import Selection, Store, queue, runs
@@ -140,11 +140,11 @@ def test_what_comes_to_the_same_request_at_nearly_the_same_time_is_handed_out_on
         run = runs.begin(store, "run", "async", Selection())
         record = Recorder(store, run, "async")
         requests = opened.requests(store, Selection(), run=run)
-        ready = queue.standing(store, "facts", "", [1, 2, 3], run)
+        ready = queue.target_states(store, "facts", "", [1, 2, 3], run)
         requests.offer([ready[1]])
-        launches = [Launch(next(requests), 1, "W01", "first", 1.0)]
+        launches = [Attempt(next(requests), 1, "W01", "first", 1.0)]
         requests.offer([ready[2], ready[3]])
-        launches.append(Launch(next(requests), 1, "W02", "second", 1.0))
+        launches.append(Attempt(next(requests), 1, "W02", "second", 1.0))
         started = [Started(launch) for launch in launches]
         record.record(started)
         requests.recorded(started)

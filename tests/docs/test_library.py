@@ -79,7 +79,7 @@ def words(heading: str) -> set[str]:
 
 def test_every_option_and_every_part_of_an_answer_is_described() -> None:
     of_answer = set(api.Answer.__dataclass_fields__)
-    assert words("## One answer") == {*api.Options.__annotations__, "schema"} | of_answer
+    assert words("## One answer") == {*api.RequestOptions.__annotations__, "schema"} | of_answer
 
 
 @pytest.mark.parametrize(

@@ -199,16 +199,16 @@ def example() -> str:
 
 
 MODELS: dict[str, type[Any]] = {
-    "## [project]": tables.Project,
-    "## [provider]": tables.Provider,
-    "## [input]": tables.Input,
-    "## [recipe.NAME]": tables.Recipe,
-    "## [backend]": tables.Backend,
+    "## [project]": tables.ProjectTable,
+    "## [provider]": tables.ProviderTable,
+    "## [input]": tables.InputTable,
+    "## [recipe.NAME]": tables.RecipeTable,
+    "## [backend]": tables.BackendTable,
     "## [backend.batch]": BatchOptions,
     "## [backend.auto]": ChoiceOptions,
-    "## [limits]": tables.Limit,
-    "## [retry]": tables.Retry,
-    "## [[output]]": tables.Output,
+    "## [limits]": tables.LimitsTable,
+    "## [retry]": tables.RetryTable,
+    "## [[output]]": tables.OutputTable,
 }
 OF_BACKENDS = ("## [backend.batch]", "## [backend.auto]")
 UNWRITTEN = {("## [backend]", "options"), ("## [project]", "name")}
@@ -269,8 +269,8 @@ def test_every_backend_is_documented() -> None:
 
 def test_every_key_of_a_prompt_and_of_the_simulator_is_documented() -> None:
     page = read("project-file.md")
-    assert set(tables.Prompt.model_fields) <= set(rows(section(page, "## [recipe.NAME]")))
-    for name in tables.Simulator.model_fields:
+    assert set(tables.PromptTable.model_fields) <= set(rows(section(page, "## [recipe.NAME]")))
+    for name in tables.SimulatorTable.model_fields:
         assert f"`{name}`" in section(page, "## [simulator]")
 
 
@@ -282,22 +282,22 @@ def test_the_columns_of_csv_are_documented() -> None:
 def test_the_complete_example_has_every_key(example: str) -> None:
     written = tomllib.loads(example)
     tables_of = {
-        "project": (tables.Project, [written["project"]]),
-        "provider": (tables.Provider, [written["provider"]]),
-        "input": (tables.Input, [written["input"]]),
-        "recipe": (tables.Recipe, list(written["recipe"].values())),
-        "backend": (tables.Backend, [written["backend"]]),
-        "limits": (tables.Limit, [written["limits"]]),
-        "retry": (tables.Retry, [written["retry"]]),
-        "output": (tables.Output, written["output"]),
-        "simulator": (tables.Simulator, [written["simulator"]]),
+        "project": (tables.ProjectTable, [written["project"]]),
+        "provider": (tables.ProviderTable, [written["provider"]]),
+        "input": (tables.InputTable, [written["input"]]),
+        "recipe": (tables.RecipeTable, list(written["recipe"].values())),
+        "backend": (tables.BackendTable, [written["backend"]]),
+        "limits": (tables.LimitsTable, [written["limits"]]),
+        "retry": (tables.RetryTable, [written["retry"]]),
+        "output": (tables.OutputTable, written["output"]),
+        "simulator": (tables.SimulatorTable, [written["simulator"]]),
     }
     assert set(tables_of) == set(written)
     for table, (model, given) in tables_of.items():
         names = {name for one in given for name in one}
         known = {field.alias or name for name, field in model.model_fields.items()}
         assert known - {"options"} <= names, table
-    assert set(tables.Prompt.model_fields) == set(written["recipe"]["motto"]["prompt"])
+    assert set(tables.PromptTable.model_fields) == set(written["recipe"]["motto"]["prompt"])
     batch, auto = written["backend"]["batch"], written["backend"]["auto"]
     assert set(batch) == set(defaults_of(BatchOptions))
     assert BatchOptions.from_options({**batch, "max_enqueued_tokens": 1}) == BatchOptions(max_enqueued_tokens=1)

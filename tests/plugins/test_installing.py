@@ -171,7 +171,7 @@ def test_what_is_no_plugin_is_not_uninstalled(name: str, said: str, hint: str) -
         Distribution("bioforge-names", "0.1.0", entries=("names",)),
         Distribution("painters", "0.1.0"),
     ]
-    now = install.Environment({normalised(one.name): one for one in there}, {})
+    now = install.InstalledEnvironment({normalised(one.name): one for one in there}, {})
     for names in ([name], ["Bioforge.Names", name]):
         with pytest.raises(UsageError) as refused:
             to_uninstall(names, now)

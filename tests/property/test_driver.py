@@ -13,17 +13,17 @@ from random import Random
 from hypothesis import given
 from hypothesis import strategies as st
 
-from bioforge.backends.driver import Finished, Lanes, drive
-from bioforge.backends.scheduler.scheduler import Window
-from bioforge.core.events import Event, Failed, Launch, Started, Stopped, Succeeded, Unusable
+from bioforge.backends.driver import Executor, Finished, drive
+from bioforge.backends.scheduler.scheduler import Scheduler
+from bioforge.core.events import Attempt, Event, Failed, Started, Stopped, Succeeded, Unusable
 from bioforge.core.interfaces import Limits, Outcome, RetryPolicy, Stop, Work
-from bioforge.core.types import Answer, Failure, Paid, Request
+from bioforge.core.types import Failure, Paid, Request, Response
 
 from .effort import examples
 
 OUTCOMES = {
-    "usable": Outcome(answer=Answer(b"{}", "A life."), paid=Paid.YES),
-    "unusable": Outcome(answer=Answer(b"{}", problem=Failure("refusal", "no")), paid=Paid.YES),
+    "usable": Outcome(answer=Response(b"{}", "A life."), paid=Paid.YES),
+    "unusable": Outcome(answer=Response(b"{}", problem=Failure("refusal", "no")), paid=Paid.YES),
     "busy": Outcome(failure=Failure("rate_limit", "slower"), retryable=True, overloaded=True, retry_after=2.0),
     "down": Outcome(failure=Failure("server_error", "down"), retryable=True, outage=True),
     "lost": Outcome(failure=Failure("timeout", "no answer"), paid=Paid.MAYBE, retryable=True),
@@ -75,17 +75,17 @@ tales = st.builds(
 )
 
 
-class FakeLanes(Lanes):
+class FakeLanes(Executor):
     """Sends nowhere: what is submitted ends as it is told, when the clock says so. A wait passes at once."""
 
     def __init__(self, play: Play) -> None:
         super().__init__()
         self.play = play
-        self.flying: list[tuple[float, int, Launch]] = []
+        self.flying: list[tuple[float, int, Attempt]] = []
         self.closed: list[bool] = []
         self.tries: Counter[str] = Counter()
 
-    def submit(self, launches: Sequence[Launch]) -> None:
+    def submit(self, launches: Sequence[Attempt]) -> None:
         assert not self.closed, "sent after the end"
         assert not self.play.over, "sent after whoever listens went away"
         for launch in launches:
@@ -95,7 +95,7 @@ class FakeLanes(Lanes):
             self.flying.append((self.play.now + seconds, len(self.play.sent), launch))
         assert len(self.flying) <= self.play.tale.concurrency
 
-    def fate(self, launch: Launch, number: int) -> tuple[float, str]:
+    def fate(self, launch: Attempt, number: int) -> tuple[float, str]:
         told = self.play.tale.fates.get(int(launch.request.artist_id), [])
         return told[number] if number < len(told) else (1.0, "usable")
 
@@ -147,7 +147,7 @@ class Play:
         self.pulls = 0
         self.lanes = FakeLanes(self)
         retry = RetryPolicy(max_attempts=tale.attempts, first_delay=0.1)
-        self.window = Window(Limits(tale.concurrency), retry, lambda request: 0.0, self.now, Random(1).random)
+        self.window = Scheduler(Limits(tale.concurrency), retry, lambda request: 0.0, self.now, Random(1).random)
         work = Work(self.source(), Limits(tale.concurrency), retry, self.stop)
         stops = list(tale.stops)
         try:

@@ -19,10 +19,10 @@ from bioforge.backends.batch.service import Row
 from bioforge.backends.openai import batch_lines
 from bioforge.backends.openai.outcomes import interpret
 from bioforge.backends.openai.prices import price
-from bioforge.core.events import BatchChanged, Event, Failed, Launch, Started, StrayLine, Succeeded, Unusable
+from bioforge.core.events import Attempt, BatchChanged, Event, Failed, Started, Succeeded, UnmatchedLine, Unusable
 from bioforge.core.interfaces import Outcome
 from bioforge.core.reasons import Decision
-from bioforge.core.types import Answer, Artist, Batch, BatchState, Paid, Request
+from bioforge.core.types import Artist, Batch, BatchState, Paid, Request, Response
 from bioforge.recipes.schema import from_document
 from bioforge.recipes.validate import checked
 from bioforge.store import Selection, Store, artists, batches, runs, targets
@@ -115,7 +115,7 @@ def assert_sound(outcome: Outcome, content: bytes) -> None:
             f"{failure.error_class} {failure.message} {failure.code}".encode()
 
 
-def assert_answer(answer: Answer, content: bytes) -> None:
+def assert_answer(answer: Response, content: bytes) -> None:
     assert answer.body == content, "what was paid for is lost"
     for text in (answer.text, answer.model, answer.response_id, answer.service_tier):
         assert text is None or (text and text.encode())
@@ -167,7 +167,7 @@ def test_whatever_was_received_can_be_stored_and_exported(asked: tuple[str, list
     with tempfile.TemporaryDirectory() as folder, Store.open(Path(folder) / "state.db") as store:
         recorder = stocked(store)
         for number, content in enumerate(contents, start=1):
-            launch = Launch(request(endpoint), number, "W01", f"a-{number}", 1000.0)
+            launch = Attempt(request(endpoint), number, "W01", f"a-{number}", 1000.0)
             outcome = interpret(launch.request, 200, {}, content, 1.0, price)
             recorder.record([Started(launch)])
             recorder.record([ended(launch, outcome, schema)])
@@ -188,7 +188,7 @@ def stocked(store: Store) -> Recorder:
     return Recorder(store, runs.begin(store, "run", "async", Selection()), "async")
 
 
-def ended(launch: Launch, outcome: Outcome, schema: Any) -> Event:
+def ended(launch: Attempt, outcome: Outcome, schema: Any) -> Event:
     if outcome.answer is None:
         assert outcome.failure is not None
         return Failed(launch, outcome.failure, outcome.paid, 1.0, final=True, body=outcome.body)
@@ -210,7 +210,7 @@ SCHEMA: dict[str, Any] = {
 @examples(60)
 @given(bodies({"born": 1965, "tags": ["a", "b"], "more": None}))
 def test_any_text_is_valid_or_told_what_is_wrong_with_it(content: bytes) -> None:
-    answer = Answer(content, content.decode("utf-8", "replace"))
+    answer = Response(content, content.decode("utf-8", "replace"))
     verdict = checked(answer, from_document(SCHEMA, "bio.json"))
     assert (verdict.problem is None) == (verdict.parsed is not None)
     if verdict.problem is not None:
@@ -270,7 +270,7 @@ def test_any_result_file_accounts_for_every_member_once(lines: list[bytes], done
     with tempfile.TemporaryDirectory() as folder, Store.open(Path(folder) / "state.db") as store:
         recorder, path = stocked(store), Path(folder) / "output.jsonl"
         batch = Batch("bf-1", "/v1/responses", "gpt-6-luna", prepared_at=1.0, requests=4)
-        started = [Started(Launch(_member(number), 1, "b", name, 1.0, "bf-1")) for number, name in enumerate(names)]
+        started = [Started(Attempt(_member(number), 1, "b", name, 1.0, "bf-1")) for number, name in enumerate(names)]
         recorder.record([BatchChanged(batch), *started])
         known = batches.StoredMembers(store)
 
@@ -285,7 +285,7 @@ def test_any_result_file_accounts_for_every_member_once(lines: list[bytes], done
                     found += group
             strays = sum(account.counts[kind] for kind in ("duplicated", "unknown", "unreadable"))
             assert not whole or account.counts.total() - strays == 4, f"not everybody is counted once: {account.counts}"
-            assert strays == sum(isinstance(event, StrayLine) for event in found)
+            assert strays == sum(isinstance(event, UnmatchedLine) for event in found)
             return found
 
         events = collect([line for line in lines if any(names[one].encode() in line for one in done)], whole=False)
@@ -294,7 +294,7 @@ def test_any_result_file_accounts_for_every_member_once(lines: list[bytes], done
         assert sorted(ends) == sorted(names)
         assert store.value("SELECT count(*) FROM attempts WHERE outcome = 'started'") == 0
         kept = {row[0] for row in store.rows("SELECT line FROM stray_lines")}
-        assert {one.line for one in events if isinstance(one, StrayLine)} == kept, "a stray line was lost"
+        assert {one.line for one in events if isinstance(one, UnmatchedLine)} == kept, "a stray line was lost"
 
 
 def _member(number: int) -> Request:

@@ -16,7 +16,7 @@ from projects import invoke
 
 from bioforge.config.loader import load
 from bioforge.core.errors import BioforgeError
-from bioforge.engine.backends import Backends
+from bioforge.engine.backends import BackendBuilder
 from bioforge.engine.outputs import check_outputs
 from bioforge.engine.project import OpenProject
 from bioforge.plugins.manager import build_manager
@@ -102,7 +102,7 @@ def opened(path: Path) -> OpenProject | None:
         project = OpenProject(config, _PLUGINS)
         check_outputs(config, _PLUGINS)
         for name in ("batch", "auto", "threads"):
-            Backends(config, _PLUGINS).make(name)
+            BackendBuilder(config, _PLUGINS).make(name)
     except BioforgeError as error:
         assert_words(error)
         return None

@@ -15,10 +15,10 @@ from hypothesis import event, given
 from hypothesis import strategies as st
 from projects import invoke
 
-from bioforge.config.plugin_options import OptionsOf
+from bioforge.config.plugin_options import PluginOptions
 from bioforge.core.errors import BioforgeError, InputError
 from bioforge.core.types import Artist, BadRow
-from bioforge.engine.backends import read_by
+from bioforge.engine.backends import bind_reader
 from bioforge.plugins.manager import build_manager
 from bioforge.readers.sources import Source
 from bioforge.store import Store
@@ -49,7 +49,7 @@ def read(content: bytes, name: str, format: str, **options: object) -> list[Arti
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / name
         path.write_bytes(content)
-        found = read_by(PLUGINS, OptionsOf("bioforge.toml", lambda name: None), options, format)
+        found = bind_reader(PLUGINS, PluginOptions("bioforge.toml", lambda name: None), options, format)
         with Source(name, path).open() as stream:
             return list(found.reader(stream, name, options))
 

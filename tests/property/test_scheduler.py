@@ -13,11 +13,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from bioforge.backends.scheduler.backoff import LONG
-from bioforge.backends.scheduler.scheduler import UNCOUNTED, Window
+from bioforge.backends.scheduler.scheduler import UNCOUNTED, Scheduler
 from bioforge.backends.scheduler.token_bucket import BURST
-from bioforge.core.events import Event, Failed, Launch, Succeeded, Unusable
+from bioforge.core.events import Attempt, Event, Failed, Succeeded, Unusable
 from bioforge.core.interfaces import Limits, Outcome, RateLimits, RetryPolicy
-from bioforge.core.types import Answer, Failure, Paid, Request
+from bioforge.core.types import Failure, Paid, Request, Response
 
 from .effort import examples
 
@@ -56,8 +56,8 @@ _refused = _failed("bad_request", 400)
 _quota = _failed("quota", 429, stops_run=True)
 _any_failure = st.one_of(_rate_limit, _rate_limit, _busy, _down, _timeout, _unreachable, _refused)
 
-USABLE = Outcome(answer=Answer(b"{}", "A life."), paid=Paid.YES)
-UNUSABLE = Outcome(answer=Answer(b"{}", problem=Failure("truncated", "cut off")), paid=Paid.YES)
+USABLE = Outcome(answer=Response(b"{}", "A life."), paid=Paid.YES)
+UNUSABLE = Outcome(answer=Response(b"{}", problem=Failure("truncated", "cut off")), paid=Paid.YES)
 
 
 @dataclass(frozen=True)
@@ -141,7 +141,7 @@ class Played:
 
     scenario: Scenario
     now: float = START
-    sent: list[tuple[float, Launch]] = field(default_factory=list)
+    sent: list[tuple[float, Attempt]] = field(default_factory=list)
     ended: list[tuple[float, Event]] = field(default_factory=list)
     waiting: dict[str, float] = field(default_factory=dict)
     """Retries to come: when each is due, by request."""
@@ -156,10 +156,10 @@ class Played:
 
     def play(self) -> Played:
         scenario = self.scenario
-        self.window = Window(scenario.limits, scenario.retry, scenario.price, self.now, Random(scenario.seed).random)
+        self.window = Scheduler(scenario.limits, scenario.retry, scenario.price, self.now, Random(scenario.seed).random)
         self.pulled = 0
         source = self.source()
-        flying: list[tuple[float, int, Launch, float]] = []
+        flying: list[tuple[float, int, Attempt, float]] = []
         order = count()
         tries: Counter[str] = Counter()
         for look in count():
@@ -196,7 +196,7 @@ class Played:
             self.pulled += 1
             yield request
 
-    def take(self, source: Iterator[Request]) -> list[tuple[Launch, float]]:
+    def take(self, source: Iterator[Request]) -> list[tuple[Attempt, float]]:
         in_flight, reserved, spent = self.window.gauges(self.now).in_flight, self.window.reserved, self.window.spent
         launches = self.window.take(source, self.now, self.now)
         if not launches:
@@ -220,7 +220,7 @@ class Played:
         whole = (self.window.reserved - reserved) / (sum(each) or 1.0)
         return [(launch, price * whole) for launch, price in zip(launches, each, strict=True)]
 
-    def settle(self, launch: Launch, kept: float) -> None:
+    def settle(self, launch: Attempt, kept: float) -> None:
         scenario, name = self.scenario, launch.request.artist_id
         before = sum(other.request.artist_id == name for _, other in self.sent) - 1
         told = scenario.outcomes.get(int(name), [])

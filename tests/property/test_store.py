@@ -16,24 +16,24 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, pr
 from projects import ProjectFolder
 
 from bioforge.core.events import (
+    Attempt,
     BatchChanged,
     BatchCollected,
     Event,
     Failed,
-    Launch,
     LimitLearned,
-    Noticed,
+    Notice,
     Started,
-    StrayLine,
     Succeeded,
+    UnmatchedLine,
     Unusable,
 )
 from bioforge.core.reasons import Decision
-from bioforge.core.types import Answer, Artist, Batch, BatchState, Failure, Paid, Request, Usage
+from bioforge.core.types import Artist, Batch, BatchState, Failure, Paid, Request, Response, Usage
 from bioforge.store import Selection, Store, artists, batches, runs, stale, targets
 from bioforge.store.ledger import ledger, money_of
 from bioforge.store.recorder import Recorder
-from bioforge.store.recovery import settle
+from bioforge.store.recovery import recover
 from bioforge.store.targets import Planned
 
 from .effort import examples
@@ -54,10 +54,10 @@ USAGE = Usage(input_tokens=10, output_tokens=20)
 
 
 @dataclass
-class Attempt:
+class RecordedAttempt:
     """What must be known of an attempt. `outcome`: started, answered, unusable, failed or unclear."""
 
-    launch: Launch
+    launch: Attempt
     outcome: str = "started"
     paid: str = "maybe"
     cost: float | None = None
@@ -69,7 +69,7 @@ class State(RuleBasedStateMachine):
     @initialize()
     def begin(self) -> None:
         self.folder = Path(tempfile.mkdtemp(prefix="store-"))
-        self.attempts: list[Attempt] = []
+        self.attempts: list[RecordedAttempt] = []
         self.states: dict[str, str] = {}
         self.batch: Batch | None = None
         self.strays: set[tuple[str, str]] = set()
@@ -99,7 +99,7 @@ class State(RuleBasedStateMachine):
 
     # ----------------------------------------------------------------------------------------------------------- groups
 
-    def open(self, batch: bool) -> list[Attempt]:
+    def open(self, batch: bool) -> list[RecordedAttempt]:
         return [one for one in self.attempts if one.outcome == "started" and (one.launch.batch is not None) == batch]
 
     @rule(
@@ -109,7 +109,7 @@ class State(RuleBasedStateMachine):
     )
     def record_a_group(self, ends: list[tuple[int, str]], starts: list[str], noise: bool) -> None:
         """Some attempts end and some begin, in one transaction."""
-        events: list[Event] = [Noticed("pause", "x"), LimitLearned("m", 1000)] if noise else []
+        events: list[Event] = [Notice("pause", "x"), LimitLearned("m", 1000)] if noise else []
         events += self.some_ends(ends, batch=False)
         events += [Started(self.new_launch(digest, None)) for digest in starts if self.free(digest)]
         self.recorder.record(events)
@@ -117,7 +117,7 @@ class State(RuleBasedStateMachine):
     def free(self, digest: str) -> bool:
         return all(one.launch.request.request_hash != f"v1:{digest}" for one in (*self.open(True), *self.open(False)))
 
-    def new_launch(self, digest: str, batch: str | None) -> Launch:
+    def new_launch(self, digest: str, batch: str | None) -> Attempt:
         name = f"v1:{digest}"
         known = [one for one in self.attempts if one.launch.request.request_hash == name]
         answered = any(one.outcome in ("answered", "unusable") for one in known)
@@ -126,8 +126,8 @@ class State(RuleBasedStateMachine):
             name, "/v1/responses", "m", b'{"model":"m"}', "1", "bio", target=target,
             reason="forced" if answered else "new",
         )  # fmt: skip
-        launch = Launch(request, len(known) + 1, "W01", f"{digest}-{len(known) + 1}", 1000.0, batch)
-        self.attempts.append(Attempt(launch))
+        launch = Attempt(request, len(known) + 1, "W01", f"{digest}-{len(known) + 1}", 1000.0, batch)
+        self.attempts.append(RecordedAttempt(launch))
         self.states[name] = "started" if batch is None else "in batch"
         return launch
 
@@ -139,7 +139,7 @@ class State(RuleBasedStateMachine):
             events.append(self.end(found[place % len(found)], kind))
         return events
 
-    def end(self, attempt: Attempt, kind: str) -> Event:
+    def end(self, attempt: RecordedAttempt, kind: str) -> Event:
         launch = attempt.launch
         if launch.batch is not None:
             members = batches.StoredMembers(self.store).find(launch.batch, [launch.client_request_id])
@@ -151,7 +151,7 @@ class State(RuleBasedStateMachine):
             attempt.outcome, attempt.paid, attempt.cost = kind, "yes", cost
             self.states[name] = kind
             problem = None if kind == "answered" else Failure("refusal", "no")
-            answer = Answer(b"{}", f"text {next(self.number)}", USAGE, cost_usd=cost, problem=problem)
+            answer = Response(b"{}", f"text {next(self.number)}", USAGE, cost_usd=cost, problem=problem)
             return (Succeeded if problem is None else Unusable)(launch, answer, 1.0)
         unclear, final = "maybe" in kind, "retried" not in kind
         attempt.outcome, attempt.paid = "unclear" if unclear else "failed", "maybe" if unclear else "no"
@@ -180,7 +180,7 @@ class State(RuleBasedStateMachine):
     @rule(ends=st.lists(st.tuples(st.integers(0, 9), st.sampled_from(ENDS)), max_size=4), stray=st.sampled_from("abc"))
     def collect_some_of_it(self, ends: list[tuple[int, str]], stray: str) -> None:
         assert self.batch is not None
-        line = StrayLine(self.batch.key, "unknown", None, stray.encode())
+        line = UnmatchedLine(self.batch.key, "unknown", None, stray.encode())
         self.strays.add((self.batch.key, stray))
         self.recorder.record([line, *self.some_ends(ends, batch=True)])
 
@@ -215,7 +215,7 @@ class State(RuleBasedStateMachine):
         self.store.close()
         self.store = Store.open(self.folder / "state.db")
         runs.close_dead(self.store)
-        found = settle(self.store)
+        found = recover(self.store)
         unclear = self.open(False)
         assert found.maybe_paid == len(unclear)
         waiting = [name for name, state in self.states.items() if state == "waiting"]
@@ -233,7 +233,7 @@ class State(RuleBasedStateMachine):
             since = known[places[-1] + 1 if places else 0 :]
             unclear_since = any(one.paid == "maybe" for one in since)
             self.states[name] = "maybe paid" if unclear_since else "interrupted"
-        assert settle(self.store) == type(found)(), "settled once"
+        assert recover(self.store) == type(found)(), "settled once"
         self.recorder = self.new_recorder()
 
     # --------------------------------------------------------------------------------------------------------- what holds

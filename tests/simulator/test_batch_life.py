@@ -7,8 +7,8 @@ import json
 import pytest
 
 from bioforge.simulator import Ledger, SimulatorOptions
-from bioforge.simulator.batch_life import Life, Workshop
-from bioforge.simulator.batches import Batch, Batches
+from bioforge.simulator.batch_life import JobLifecycle, Workshop
+from bioforge.simulator.batches import JobState, JobStates
 from bioforge.simulator.files import Files
 from bioforge.simulator.folder import Folder
 from bioforge.simulator.limits import Quota
@@ -46,7 +46,7 @@ class Bench:
             SimulatorOptions(**{**self.options, **options}),
             self.folder,
             Files(self.folder, self.clock),
-            Batches(self.folder),
+            JobStates(self.folder),
             self.ledger,
             Quota(None),
             {},
@@ -65,7 +65,7 @@ class Bench:
         incoming = self.folder.incoming()
         incoming.write_bytes(lines(count))
         file = self.shop.files.add(incoming, "batch", "a.jsonl")
-        self.batch = Batch(
+        self.batch = JobState(
             id="batch_1",
             number=1,
             endpoint=ENDPOINT,
@@ -83,7 +83,7 @@ class Bench:
         self.begin()
 
     def begin(self):
-        self.steps = iter(()) if self.batch.over else Life(self.batch, self.shop).steps()
+        self.steps = iter(()) if self.batch.over else JobLifecycle(self.batch, self.shop).steps()
         self.next = 0.0
 
     def at(self, seconds):
@@ -241,6 +241,6 @@ def test_a_crash_while_a_batch_expires_changes_nothing(bench, steps):
 
 def test_a_batch_over_which_the_simulator_stumbles_fails(bench):
     bench.create()
-    Life(bench.batch, bench.shop).fail(OSError("no space left"))
+    JobLifecycle(bench.batch, bench.shop).fail(OSError("no space left"))
     view = bench.batch.view()
     assert (view["status"], view["errors"]["data"][0]["code"]) == ("failed", "server_error")

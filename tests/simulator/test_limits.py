@@ -8,7 +8,7 @@ import openai
 import pytest
 import requests
 
-from bioforge.simulator.limits import Bucket, Limits, duration
+from bioforge.simulator.limits import RequestBucket, ServerLimits, duration
 
 
 class Clock:
@@ -47,7 +47,7 @@ def test_durations_are_written_as_the_api_writes_them(seconds, text):
 
 
 def test_a_bucket_starts_full_and_refills_evenly(clock):
-    bucket = Bucket(60, clock)
+    bucket = RequestBucket(60, clock)
     assert (bucket.remaining, bucket.reset) == (60, 0)
     for _ in range(60):
         assert bucket.wait(1) == 0
@@ -66,7 +66,7 @@ def test_a_bucket_starts_full_and_refills_evenly(clock):
 
 @pytest.mark.parametrize("limit", [7, 60, 500, 5000, 150_000])
 def test_waiting_as_long_as_told_is_enough(clock, limit):
-    bucket = Bucket(limit, clock)
+    bucket = RequestBucket(limit, clock)
     bucket.take(limit)
     for amount in (1, 3, limit // 2, limit):
         clock.now += bucket.wait(amount)
@@ -75,7 +75,7 @@ def test_waiting_as_long_as_told_is_enough(clock, limit):
 
 
 def test_requests_over_the_limit_are_told_when_to_come_back(clock):
-    limits = Limits(60, None, clock)
+    limits = ServerLimits(60, None, clock)
     for _ in range(60):
         assert limits.admit(10) is None
     assert limits.headers() == {
@@ -95,7 +95,7 @@ def test_requests_over_the_limit_are_told_when_to_come_back(clock):
 
 
 def test_a_refused_request_takes_nothing(clock):
-    limits = Limits(100, 1000, clock)
+    limits = ServerLimits(100, 1000, clock)
     assert limits.admit(900) is None
     refused = limits.admit(200)
     assert refused.type == "tokens"
@@ -106,7 +106,7 @@ def test_a_refused_request_takes_nothing(clock):
 
 
 def test_a_request_larger_than_the_limit_is_never_admitted(clock):
-    refused = Limits(None, 1000, clock).admit(1001)
+    refused = ServerLimits(None, 1000, clock).admit(1001)
     assert "Request too large" in refused.message
     assert refused.headers == {"x-should-retry": "false"}
 

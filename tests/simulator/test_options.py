@@ -7,7 +7,7 @@ from dataclasses import fields
 
 import pytest
 
-from bioforge.config.tables import Simulator as Table
+from bioforge.config.tables import SimulatorTable as Table
 from bioforge.simulator import FAULTS, Outage, SimulatorOptions
 
 NAMES = ", ".join(FAULTS)

@@ -18,7 +18,7 @@ def store(tmp_path: Path) -> Iterator[Store]:
         yield opened
 
 
-def read(store: Store, *ids: str) -> artists.Reading:
+def read(store: Store, *ids: str) -> artists.InputReading:
     return artists.read_into(store, [Artist(one, f"Artist {one}") for one in ids])
 
 

@@ -17,33 +17,33 @@ from sqlite_utils import Database
 
 from bioforge.core.errors import PlanMismatch, UsageError
 from bioforge.core.events import (
+    Attempt,
     BatchChanged,
     BatchCollected,
     Event,
     Failed,
-    Launch,
     LimitLearned,
     Started,
-    StrayLine,
     Succeeded,
+    UnmatchedLine,
     Unusable,
 )
 from bioforge.core.interfaces import Member
 from bioforge.core.reasons import IN_BATCH, Decision, KnownRequest, KnownTarget, decide
-from bioforge.core.types import CLOSED, Answer, Artist, Batch, BatchProblem, BatchState, Failure, Paid, Request, Usage
+from bioforge.core.types import CLOSED, Artist, Batch, BatchProblem, BatchState, Failure, Paid, Request, Response, Usage
 from bioforge.planner import plan_file
 from bioforge.store import Selection, Store, batches, maintenance, runs, stale, targets
 from bioforge.store import artists as artists_store
 from bioforge.store.ledger import average_seconds, ledger
 from bioforge.store.migrations import migrations
-from bioforge.store.queue import Which
+from bioforge.store.queue import RequestFilter
 from bioforge.store.recorder import Recorder
-from bioforge.store.recovery import IN_FLIGHT, UNSENT, settle
+from bioforge.store.recovery import IN_FLIGHT, UNSENT, recover
 from bioforge.store.targets import Planned
 
 ALL = Selection()
 USAGE = Usage(input_tokens=10, output_tokens=20)
-ANSWER = Answer(b"{}", "text", USAGE, "m-2026", cost_usd=0.5)
+ANSWER = Response(b"{}", "text", USAGE, "m-2026", cost_usd=0.5)
 BUSY = Failure("server_error", "try later")
 PROVIDER = "https://api.example"
 
@@ -84,14 +84,14 @@ class Submitted:
     def record(self, *events: Event) -> None:
         self.recorder.record(events)
 
-    def prepare(self, key: str, *artists: int, number: int = 1) -> list[Launch]:
+    def prepare(self, key: str, *artists: int, number: int = 1) -> list[Attempt]:
         """A batch whose members are being recorded."""
         batch = Batch(key, "/v1/responses", "m", prepared_at=1000.0)
         launches = [launch(key, artist, number) for artist in artists]
         self.record(BatchChanged(batch), *map(Started, launches))
         return list(batches.StoredMembers(self.store).launches(key))
 
-    def submit(self, key: str, *artists: int, number: int = 1, **values: Any) -> list[Launch]:
+    def submit(self, key: str, *artists: int, number: int = 1, **values: Any) -> list[Attempt]:
         """A batch that goes on at the provider."""
         members = self.prepare(key, *artists, number=number)
         self.record(BatchChanged(submitted(key, len(artists), **values)))
@@ -102,13 +102,13 @@ class Submitted:
         self.record(BatchChanged(batch), BatchCollected(batch, counts or {"answered": 1}, used))
 
 
-def launch(key: str, artist: int, number: int = 1) -> Launch:
+def launch(key: str, artist: int, number: int = 1) -> Attempt:
     digest = HASHES.get(artist, f"v1:{artist:06d}")
     reason = REASONS[artist].reason if artist in REASONS else "new"
     request = Request(
         digest, "/v1/responses", "m", b'{"model":"m"}', str(artist), "bio", target=artist, reason=reason or ""
     )
-    return Launch(request, number, "batch", f"t{artist}-{number}", 1000.0, key)
+    return Attempt(request, number, "batch", f"t{artist}-{number}", 1000.0, key)
 
 
 def submitted(key: str, requests: int = 1, **values: Any) -> Batch:
@@ -179,13 +179,13 @@ class TestMigration:
                 ("changed", None, None),
             ]
             assert batches.open_batches(store) == []
-            assert settle(store).maybe_paid == 1
+            assert recover(store).maybe_paid == 1
             found = ledger(store)
             assert (found.paid, found.cost_usd, found.in_batches, found.batches) == (1, 0.25, 0, [])
 
     def test_it_can_have_batches_from_then_on(self, old: Path) -> None:
         with Store.open(old) as store:
-            settle(store)
+            recover(store)
             run = Submitted(store)
             (member,) = submit_hash(run, "k", 2, "v1:two", number=2)
             assert stale_of(store)["b"] == ("in batch", "k")
@@ -460,12 +460,12 @@ class TestBatchesThemselves:
     def test_stray_lines_are_kept_once_each(self, store: Store) -> None:
         run = Submitted(store)
         lines = [
-            StrayLine("k", "unknown", "z-1", b'{"custom_id":"z-1"}'),
-            StrayLine("k", "unreadable", None, b"\xff<html>"),
-            StrayLine("k", "duplicated", "z-1", b'{"custom_id":"z-1"}'),
+            UnmatchedLine("k", "unknown", "z-1", b'{"custom_id":"z-1"}'),
+            UnmatchedLine("k", "unreadable", None, b"\xff<html>"),
+            UnmatchedLine("k", "duplicated", "z-1", b'{"custom_id":"z-1"}'),
         ]
         run.record(*lines)
-        run.record(*lines, StrayLine("n", "unreadable", None, b"\xff<html>"))
+        run.record(*lines, UnmatchedLine("n", "unreadable", None, b"\xff<html>"))
         assert store.rows("SELECT batch, kind, custom_id, line FROM stray_lines ORDER BY rowid") == [
             ("k", "unknown", "z-1", b'{"custom_id":"z-1"}'),
             ("k", "unreadable", None, b"\xff<html>"),
@@ -502,7 +502,7 @@ class TestStoredMembers:
 
     def test_the_open_ones_while_they_are_being_closed(self, many: Submitted) -> None:
         members = batches.StoredMembers(many.store)
-        seen: list[Launch] = []
+        seen: list[Attempt] = []
         for member in members.launches("k", open_only=True):
             seen.append(member)
             if len(seen) % 100 == 0:
@@ -539,7 +539,7 @@ class TestSettling:
     @pytest.mark.parametrize("state", [BatchState.PREPARING, BatchState.RELEASING])
     def test_what_was_never_sent_or_is_refused_is_given_back(self, store: Store, state: BatchState) -> None:
         Submitted(store).submit("k", 1, 2, state=state)
-        settled = settle(store)
+        settled = recover(store)
         assert (settled.maybe_paid, settled.interrupted) == (0, 2)
         assert {reason for reason, _ in stale_of(store).values()} == {"interrupted", "new"}
         assert stale_of(store)["3"] == ("interrupted", f"interrupted: {UNSENT}")
@@ -548,7 +548,7 @@ class TestSettling:
         batch = batches.by_key(store, "k")
         assert batch is not None
         assert batch.state is BatchState.RELEASED
-        assert settle(store).interrupted == 0, "settled once"
+        assert recover(store).interrupted == 0, "settled once"
         assert len(list(handed_out(store, ALL, ask_again_maybe_paid=False))) == 3
 
     @pytest.mark.parametrize(
@@ -563,7 +563,7 @@ class TestSettling:
         run = Submitted(store)
         run.submit("k", 1, 2, state=state)
         before = (stale_of(store), attempts_of(store), request_of(store, "v1:one"))
-        settled = settle(store)
+        settled = recover(store)
         assert (settled.maybe_paid, settled.interrupted) == (0, 0)
         assert (stale_of(store), attempts_of(store), request_of(store, "v1:one")) == before
 
@@ -587,7 +587,7 @@ class TestSettling:
         run.record(Started(launch("ghost", 1)), Started(launch("other", 4)))
         (other,) = batches.StoredMembers(store).launches("other")
         run.record(Failed(other, Failure("x", "?"), Paid.NO, 1.0, final=True))
-        assert settle(store).maybe_paid == 1
+        assert recover(store).maybe_paid == 1
         words = "interrupted: nothing is known of batch ghost"
         assert stale_of(store) == {
             **before,
@@ -608,7 +608,7 @@ class TestSettling:
         run.record(
             Failed(one, BUSY, Paid.NO, 1.0, final=False), Failed(two, Failure("x", "?"), Paid.MAYBE, 1.0, final=False)
         )
-        settle(store)
+        recover(store)
         assert stale_of(store)["1"] == stale_of(store)["3"] == ("interrupted", "server_error: try later")
         assert stale_of(store)["2"] == ("maybe paid", "x: ?")
 
@@ -617,7 +617,7 @@ class TestSettling:
         run.submit("k", 1)
         run.record(Started(replace(launch("k", 2), batch=None)))
         assert (ledger(store).in_flight, ledger(store).in_batches) == (1, 1)
-        assert settle(store).maybe_paid == 1
+        assert recover(store).maybe_paid == 1
         assert (stale_of(store)["1"][0], stale_of(store)["2"][0]) == ("in batch", "maybe paid")
         assert (ledger(store).in_flight, ledger(store).in_batches, ledger(store).maybe_paid) == (0, 1, 1)
 
@@ -634,16 +634,16 @@ class TestWhatIsInBatchIsNotAsked:
         return run
 
     def test_it_is_not_handed_out(self, store: Store, under_way: Submitted) -> None:
-        def names(which: Which = Which.STALE) -> list[str]:
+        def names(which: RequestFilter = RequestFilter.STALE) -> list[str]:
             found = handed_out(store, ALL, which, ask_again_maybe_paid=True)
             return [item.artist.artist_id for item in found]
 
         assert names() == ["4"]
-        assert names(Which.EVERYTHING) == ["4"]
-        assert names(Which.WAITING) == []
+        assert names(RequestFilter.EVERYTHING) == ["4"]
+        assert names(RequestFilter.WAITING) == []
         (member, _) = batches.StoredMembers(store).launches("k")
         under_way.record(Failed(member, BUSY, Paid.NO, 1.0, final=False))
-        assert names(Which.WAITING) == ["1"], "once, although two artists ask for it"
+        assert names(RequestFilter.WAITING) == ["1"], "once, although two artists ask for it"
         assert names() == ["1", "4"]
 
     def test_it_is_counted_apart(self, store: Store, under_way: Submitted) -> None:
@@ -796,7 +796,7 @@ def build(store: Store, run: Submitted, artist: int) -> int:
 
 def submit_hash(
     run: Submitted, key: str, artist: int, digest: str, number: int = 1, reason: str = "changed"
-) -> list[Launch]:
+) -> list[Attempt]:
     """A batch that asks one thing for an artist."""
     sent = launch(key, artist, number)
     sent = replace(sent, request=replace(sent.request, request_hash=digest, reason=reason))
@@ -902,12 +902,12 @@ class StoredBook:
             self.recorder.record(events)
 
     def source(self, wanted: Iterable[Request]) -> Iterator[Request]:
-        return self._asked(Which.STALE)
+        return self._asked(RequestFilter.STALE)
 
     def retries(self) -> Iterator[Request]:
-        return self._asked(Which.WAITING)
+        return self._asked(RequestFilter.WAITING)
 
-    def _asked(self, which: Which) -> Iterator[Request]:
+    def _asked(self, which: RequestFilter) -> Iterator[Request]:
         for item in handed_out(self.store, ALL, which, ask_again_maybe_paid=True):
             yield Request(
                 item.request_hash,
@@ -922,14 +922,14 @@ class StoredBook:
                 attempts=item.attempts,
             )
 
-    def launches(self, batch: str, *, open_only: bool = False) -> Iterator[Launch]:
+    def launches(self, batch: str, *, open_only: bool = False) -> Iterator[Attempt]:
         return self.members.launches(batch, open_only=open_only)
 
     def find(self, batch: str, custom_ids: Sequence[str]) -> Mapping[str, Member]:
         return self.members.find(batch, custom_ids)
 
-    def settle(self) -> None:
-        settle(self.store)
+    def recover(self) -> None:
+        recover(self.store)
         self.recorder = Submitted(self.store).recorder
 
     def open(self, *awaited: str) -> list[Batch]:

@@ -8,11 +8,11 @@ from pathlib import Path
 
 import pytest
 
-from bioforge.core.events import Launch, Started, Succeeded, Unusable
+from bioforge.core.events import Attempt, Started, Succeeded, Unusable
 from bioforge.core.reasons import Decision
-from bioforge.core.types import Answer, Artist, Failure, Request, Usage
+from bioforge.core.types import Artist, Failure, Request, Response, Usage
 from bioforge.store import Selection, Store, artists, imports, runs, targets
-from bioforge.store.imports import Adoption, Known, Wanted
+from bioforge.store.imports import ImportTarget, KnownImport, StoredImport
 from bioforge.store.ledger import ledger
 from bioforge.store.recorder import Recorder
 from bioforge.store.targets import Planned
@@ -37,14 +37,18 @@ def run(store: Store) -> int:
     return runs.begin(store, "import a.jsonl", None, Selection())
 
 
-def answer(digest: str, problem: Failure | None = None, custom_id: str = "t1-1", body: str | None = "{}") -> Adoption:
-    wanted = Wanted(digest, "/v1/responses", "m", body)
-    return Adoption(wanted, Answer(b"{}", "text", Usage(1, 2), "m-1", "resp_1", None, 0.5, problem), 1000.0, custom_id)
+def answer(
+    digest: str, problem: Failure | None = None, custom_id: str = "t1-1", body: str | None = "{}"
+) -> StoredImport:
+    wanted = ImportTarget(digest, "/v1/responses", "m", body)
+    return StoredImport(
+        wanted, Response(b"{}", "text", Usage(1, 2), "m-1", "resp_1", None, 0.5, problem), 1000.0, custom_id
+    )
 
 
-def launch(digest: str, batch: str | None = None, number: int = 1) -> Launch:
+def launch(digest: str, batch: str | None = None, number: int = 1) -> Attempt:
     request = Request(digest, "/v1/responses", "m", b"{}", "1", "bio", target=1)
-    return Launch(request, number, "W01", f"t1-{number}", 1000.0, batch)
+    return Attempt(request, number, "W01", f"t1-{number}", 1000.0, batch)
 
 
 def reasons(store: Store) -> list[tuple[str | None, int]]:
@@ -65,10 +69,10 @@ def test_an_adopted_answer_makes_every_target_with_its_request_fresh(store: Stor
 def test_an_answer_that_cannot_be_used_is_held(store: Store, run: int) -> None:
     imports.adopt(store, run, [answer(TWO, REFUSED)], {})
     assert reasons(store)[1] == ("failed", 1)
-    assert imports.known(store, [TWO])[TWO] == Known("unusable", "/v1/responses", "m", False, run, "t1-1")
+    assert imports.known(store, [TWO])[TWO] == KnownImport("unusable", "/v1/responses", "m", False, run, "t1-1")
     imports.adopt(store, run, [answer(TWO, custom_id="t1-2", body=None)], {})
     assert reasons(store)[1] == (None, 0)
-    assert imports.known(store, [TWO])[TWO] == Known("answered", "/v1/responses", "m", True, run, "t1-2")
+    assert imports.known(store, [TWO])[TWO] == KnownImport("answered", "/v1/responses", "m", True, run, "t1-2")
 
 
 def test_several_answers_to_one_request_are_numbered(store: Store, run: int) -> None:
@@ -90,7 +94,7 @@ def test_adopted_answers_stand_apart_in_the_ledger(store: Store, run: int) -> No
     forced = launch(ONE, number=2)
     recorder = Recorder(store, runs.begin(store, "run -B", "async", Selection()), "async")
     recorder.record([Started(forced)])
-    recorder.record([Succeeded(forced, Answer(b"{}", "again", cost_usd=1.0), 0.1)])
+    recorder.record([Succeeded(forced, Response(b"{}", "again", cost_usd=1.0), 0.1)])
     found = ledger(store)
     assert (found.paid, found.cost_usd, found.imported, found.imported_cost_usd) == (1, 1.0, 1, 0.5)
     assert (found.paid_twice, found.forced_again, found.lost) == (0, 0, 0)
@@ -105,7 +109,7 @@ def test_a_run_that_adopted_spent_nothing(store: Store, run: int) -> None:
 
 def test_what_is_rehearsed_is_undone(store: Store) -> None:
     before = list(store.connection.iterdump())
-    with imports.rehearsal(store) as place:
+    with imports.import_dry_run(store) as place:
         number = runs.begin(place, "import", None, Selection())
         imports.prepare(place)
         imports.add_asked(place, [("a", ONE, "/v1/responses", "m", "{}")])
@@ -121,7 +125,7 @@ def test_a_rehearsal_that_breaks_off_is_undone(store: Store) -> None:
         runs.begin(place, "import", None, Selection())
         raise KeyboardInterrupt
 
-    with pytest.raises(KeyboardInterrupt), imports.rehearsal(store) as place:
+    with pytest.raises(KeyboardInterrupt), imports.import_dry_run(store) as place:
         break_off(place)
     assert store.value("SELECT count(*) FROM runs") == 0
 
@@ -139,7 +143,7 @@ def test_lines_of_input_files_are_found_by_their_name(store: Store) -> None:
             ],
         )
     found = imports.asked(store, ["a", "b", "c"])
-    assert found["a"] == [Wanted(ONE, "/v1/responses", "m", '{"a":1}')]
+    assert found["a"] == [ImportTarget(ONE, "/v1/responses", "m", '{"a":1}')]
     assert [item.request_hash for item in found["b"]] == [ONE, TWO]
     assert "c" not in found
 
@@ -181,7 +185,7 @@ def test_a_refusal_that_was_paid_for_here_gives_way_to_an_answer_from_elsewhere(
     sent = launch(TWO)
     recorder = Recorder(store, runs.begin(store, "run", "async", Selection()), "async")
     recorder.record([Started(sent)])
-    recorder.record([Unusable(sent, Answer(b"{}", problem=REFUSED, cost_usd=1.0), 0.1)])
+    recorder.record([Unusable(sent, Response(b"{}", problem=REFUSED, cost_usd=1.0), 0.1)])
     imports.adopt(store, run, [answer(TWO, body=None)], {})
     assert reasons(store)[1] == (None, 0)
     assert (ledger(store).paid, ledger(store).imported, ledger(store).lost) == (1, 1, 0)

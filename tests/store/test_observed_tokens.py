@@ -9,9 +9,9 @@ from pathlib import Path
 
 import pytest
 
-from bioforge.core.events import Launch, Started, Succeeded, Unusable
+from bioforge.core.events import Attempt, Started, Succeeded, Unusable
 from bioforge.core.reasons import UPSTREAM, Decision
-from bioforge.core.types import Answer, Artist, Failure, Request, Usage
+from bioforge.core.types import Artist, Failure, Request, Response, Usage
 from bioforge.planner.estimate import Estimator
 from bioforge.recipes.template import Definition
 from bioforge.recipes.tokens import ESTIMATED, Counting, Precision
@@ -58,9 +58,9 @@ class World:
         self._plan(artists, recipe, variant, "v1", estimate)
         groups: tuple[list[Started], list[Succeeded]] = ([], [])
         for artist, usage in zip(artists, usages, strict=True):
-            launch = Launch(self._request(artist, recipe, variant, model), 1, "W01", f"{artist}-{recipe}", 1000.0)
+            launch = Attempt(self._request(artist, recipe, variant, model), 1, "W01", f"{artist}-{recipe}", 1000.0)
             groups[0].append(Started(launch))
-            groups[1].append(Succeeded(launch, Answer(b"{}", "text", usage), 1.0))
+            groups[1].append(Succeeded(launch, Response(b"{}", "text", usage), 1.0))
         for group in groups:
             self.recorder.record(group)
         return artists
@@ -178,9 +178,9 @@ def test_the_newest_thousand_answers_count(world: World) -> None:
 
 def test_unusable_answers_were_billed_too(world: World) -> None:
     world.answer(*[used(60)] * 4)
-    launch = Launch(Request("v1 9", "/v1/responses", "gpt-6-luna", b"{}", "9", "bio"), 1, "W01", "9", 1000.0)
+    launch = Attempt(Request("v1 9", "/v1/responses", "gpt-6-luna", b"{}", "9", "bio"), 1, "W01", "9", 1000.0)
     world.recorder.record([Started(launch)])
-    cut = Answer(b"{}", None, used(60, 400), problem=Failure("truncated", "cut off"))
+    cut = Response(b"{}", None, used(60, 400), problem=Failure("truncated", "cut off"))
     world.recorder.record([Unusable(launch, cut, 1.0)])
     assert world.observed() == Observed(1.0, 120.0, 0)
 

@@ -21,7 +21,7 @@ from sqlite_utils import Database
 from bioforge.core.errors import StateError
 from bioforge.store import Store, compression
 from bioforge.store.batches import StoredMembers
-from bioforge.store.compression import MAGIC, Packer, Unpacker
+from bioforge.store.compression import MAGIC, Compressor, Decompressor
 from bioforge.store.migrations import migrations
 
 INSTRUCTIONS = "".join(f"Rule {number}: {number * 7919} {number * 104729}. " for number in range(200))
@@ -88,7 +88,7 @@ def fill(store: Store, numbers: range = range(1, 41)) -> None:
 
 def bodies(store: Store) -> dict[tuple[str, int], bytes]:
     """Every body of a state, as it came."""
-    unpacker = Unpacker(store)
+    unpacker = Decompressor(store)
     return {
         (table, number): unpacker.raw(body, f"{table}, {number}")
         for table in ("requests", "responses", "attempts")
@@ -106,7 +106,7 @@ def packed(store: Store, table: str) -> int:
 @pytest.mark.parametrize("on", [False, True], ids=["off", "on"])
 @pytest.mark.parametrize("body", ODD.values(), ids=ODD)
 def test_whatever_is_received_comes_back(store: Store, body: bytes, on: bool) -> None:
-    packer, unpacker = Packer(store, on), Unpacker(store)
+    packer, unpacker = Compressor(store, on), Decompressor(store)
     for _ in range(3):  # the first one by itself, the next ones with a dictionary
         for pack in (packer.pack_answer, packer.pack_failure):
             kept = pack(body, "m", "bio")
@@ -119,13 +119,13 @@ def test_any_bodies_come_back_in_any_order(received: list[bytes]) -> None:
     with closing(sqlite3.connect(":memory:", isolation_level=None)) as connection:
         migrations().apply(Database(connection))
         store = Store(Path("memory"), connection, None)
-        packer, unpacker = Packer(store, on=True), Unpacker(store)
+        packer, unpacker = Compressor(store, on=True), Decompressor(store)
         for body in [*received, *received]:
             assert unpacker.raw(packer.pack_answer(body, "m"), "here") == body
 
 
 def test_off_bodies_are_kept_as_ever(store: Store) -> None:
-    packer = Packer(store)
+    packer = Compressor(store)
     assert packer.pack_answer(answer(1), "m") == answer(1).decode()
     assert packer.pack_request(request(1), "m") == request(1).decode()
     assert packer.pack_failure(b"\xff\x00", "m") == b"\xff\x00"
@@ -133,7 +133,7 @@ def test_off_bodies_are_kept_as_ever(store: Store) -> None:
 
 
 def test_what_hardly_becomes_smaller_stays_readable_for_sqlite(store: Store) -> None:
-    packer = Packer(store, on=True)
+    packer = Compressor(store, on=True)
     assert packer.pack_answer(b'{"id":1}', "m") == '{"id":1}'
 
 
@@ -141,7 +141,7 @@ def test_what_hardly_becomes_smaller_stays_readable_for_sqlite(store: Store) -> 
 
 
 def test_what_bodies_share_is_kept_once(store: Store) -> None:
-    packer = Packer(store, on=True)
+    packer = Compressor(store, on=True)
     requests = [packer.pack_request(request(number), "m", "bio") for number in range(50)]
     answers = [packer.pack_answer(answer(number), "m", "bio") for number in range(50)]
     assert max(map(len, requests[2:])) < 100 < len(request(1)) // 50
@@ -150,15 +150,15 @@ def test_what_bodies_share_is_kept_once(store: Store) -> None:
 
 
 def test_a_later_process_goes_on_with_them(store: Store) -> None:
-    first = Packer(store, on=True)
+    first = Compressor(store, on=True)
     for number in range(4):
         first.pack_request(request(number), "m", "bio")
-    assert len(Packer(store, on=True).pack_request(request(9), "m", "bio")) < 100
+    assert len(Compressor(store, on=True).pack_request(request(9), "m", "bio")) < 100
     assert len(dictionaries(store, "request")) == 1
 
 
 def test_recipes_that_take_turns_have_their_own(store: Store) -> None:
-    packer = Packer(store, on=True)
+    packer = Compressor(store, on=True)
     for number in range(10):
         for recipe, variant in (("bio", ""), ("bio", "instructions=2"), ("haiku", "")):
             kept = packer.pack_request(request(number, f"{recipe}{variant}" + INSTRUCTIONS[::-1]), "m", recipe, variant)
@@ -170,17 +170,17 @@ def test_recipes_that_take_turns_have_their_own(store: Store) -> None:
 def test_an_edited_prompt_gets_a_dictionary_of_its_own(store: Store) -> None:
     edited = "".join(f"{number * 15485863} " for number in range(600))
     for number in range(4):
-        Packer(store, on=True).pack_request(request(number), "m", "bio")  # one body a run: nothing to share it with
+        Compressor(store, on=True).pack_request(request(number), "m", "bio")  # one body a run: nothing to share it with
     assert dictionaries(store, "request") == []
     for instructions in (INSTRUCTIONS, edited):
-        packer = Packer(store, on=True)
+        packer = Compressor(store, on=True)
         kept = [packer.pack_request(request(number, instructions), "m", "bio") for number in range(20)]
         assert len(kept[-1]) < 100
     assert dictionaries(store, "request") == ["bio", "bio"]
 
 
 def test_bodies_that_share_nothing_make_few_of_them(store: Store) -> None:
-    packer, unpacker = Packer(store, on=True), Unpacker(store)
+    packer, unpacker = Compressor(store, on=True), Decompressor(store)
     for number in range(2_000):
         body = json.dumps({"text": "".join(chr(97 + (number * step) % 23) for step in range(1, 300))}).encode()
         assert unpacker.raw(packer.pack_answer(body, "m", "bio"), "here") == body
@@ -188,7 +188,7 @@ def test_bodies_that_share_nothing_make_few_of_them(store: Store) -> None:
 
 
 def test_a_dictionary_whose_transaction_was_undone_is_not_used(store: Store) -> None:
-    packer, unpacker = Packer(store, on=True), Unpacker(store)
+    packer, unpacker = Compressor(store, on=True), Decompressor(store)
     with suppress(KeyError), store.transaction():
         for number in range(5):
             packer.pack_request(request(number), "m", "bio")
@@ -201,19 +201,19 @@ def test_a_dictionary_whose_transaction_was_undone_is_not_used(store: Store) -> 
 
 
 def test_a_dictionary_that_rotted_is_not_used(store: Store) -> None:
-    packer = Packer(store, on=True)
+    packer = Compressor(store, on=True)
     for number in range(4):
         packer.pack_request(request(number), "m", "bio")
     store.rows("UPDATE dictionaries SET data = CAST(x'00' || data AS BLOB)")
-    kept = Packer(store, on=True).pack_request(request(9), "m", "bio")
-    assert Unpacker(store).raw(kept, "here") == request(9)
+    kept = Compressor(store, on=True).pack_request(request(9), "m", "bio")
+    assert Decompressor(store).raw(kept, "here") == request(9)
 
 
 # ------------------------------------------------------------------------------------------------------------ damage
 
 
 def damaged(store: Store, change: str) -> bytes | str:
-    packer = Packer(store, on=True)
+    packer = Compressor(store, on=True)
     kept = [packer.pack_request(request(number), "m", "bio") for number in range(4)][-1]
     assert isinstance(kept, bytes)
     match change:
@@ -246,7 +246,7 @@ def damaged(store: Store, change: str) -> bytes | str:
 def test_a_body_that_cannot_be_read_is_named(store: Store, change: str, said: str) -> None:
     kept = damaged(store, change)
     with pytest.raises(StateError, match=rf"state\.db: the body in requests, v1:1 cannot be unpacked: .*{said}"):
-        Unpacker(store).text(kept, "requests, v1:1")
+        Decompressor(store).text(kept, "requests, v1:1")
 
 
 # ---------------------------------------------------------------------------------------------------- whole states
@@ -382,9 +382,9 @@ def test_members_of_batches_are_read_from_packed_requests(store: Store) -> None:
 def test_the_state_remembers_the_option(store: Store) -> None:
     assert not compression.wanted(store)
     compression.remember(store, on=True)
-    assert isinstance(Packer(store).pack_answer(answer(1) * 3, "m"), bytes)
+    assert isinstance(Compressor(store).pack_answer(answer(1) * 3, "m"), bytes)
     compression.remember(store, on=False)
-    assert isinstance(Packer(store).pack_answer(answer(1) * 3, "m"), str)
+    assert isinstance(Compressor(store).pack_answer(answer(1) * 3, "m"), str)
     changes = store.connection.total_changes
     compression.remember(store, on=False)
     assert store.connection.total_changes == changes, "an option that stays costs nothing"

@@ -62,7 +62,7 @@ def test_readers_do_without_it(path: Path) -> None:
         targets.add(store, "bio", "", 1, [(artist, "v1:x", "", 7)])
         with Store.read(path) as reader:
             assert [group.requests for group in stale.stale_groups(reader, Selection())] == [1]
-            assert [found.target for found in queue.sharing(reader, ["v1:x"])] == [1]
+            assert [found.target for found in queue.shared_requests(reader, ["v1:x"])] == [1]
             assert [item.request_hash for item in handed_out(reader, Selection(), ask_again_maybe_paid=True)] == [
                 "v1:x"
             ]
@@ -71,5 +71,5 @@ def test_readers_do_without_it(path: Path) -> None:
 
 def test_few_targets_are_written_with_it(path: Path) -> None:
     with Store.open(path) as store:
-        planned.put_off_index(store)
+        planned.defer_index(store)
     assert not put_off(path)

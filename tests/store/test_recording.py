@@ -12,14 +12,14 @@ from filled_state import handed_out
 from sqlite_utils import Database
 
 from bioforge.core.errors import StateError
-from bioforge.core.events import Failed, Launch, Started, Succeeded, Unusable
+from bioforge.core.events import Attempt, Failed, Started, Succeeded, Unusable
 from bioforge.core.reasons import Decision
-from bioforge.core.types import Answer, Artist, BadRow, Failure, Paid, Request, Usage
+from bioforge.core.types import Artist, BadRow, Failure, Paid, Request, Response, Usage
 from bioforge.store import Selection, Store, artists, runs, targets
 from bioforge.store.ledger import ledger
 from bioforge.store.migrations import migrations
 from bioforge.store.recorder import Recorder
-from bioforge.store.recovery import settle
+from bioforge.store.recovery import recover
 from bioforge.store.targets import Planned
 
 USAGE = Usage(input_tokens=10, output_tokens=20)
@@ -41,9 +41,9 @@ def store(tmp_path: Path) -> Iterator[Store]:
         yield opened
 
 
-def launch(digest: str, number: int = 1, target: int = 1) -> Launch:
+def launch(digest: str, number: int = 1, target: int = 1) -> Attempt:
     request = Request(digest, "/v1/responses", "m", b'{"model":"m"}', str(target), "bio", target=target)
-    return Launch(request, number, "W01", f"{digest}-{number}", 1000.0 + number)
+    return Attempt(request, number, "W01", f"{digest}-{number}", 1000.0 + number)
 
 
 def state_of(store: Store) -> dict[str, str | None]:
@@ -58,7 +58,7 @@ def test_an_answer_makes_every_target_with_this_request_fresh(store: Store) -> N
     record, sent = recorder(store), launch("v1:one")
     record.record([Started(sent)])
     assert store.value("SELECT outcome || ' ' || paid FROM attempts") == "started maybe"
-    record.record([Succeeded(sent, Answer(b"{}", "text", USAGE, "m-2026", cost_usd=0.5), 1.5, "req_1")])
+    record.record([Succeeded(sent, Response(b"{}", "text", USAGE, "m-2026", cost_usd=0.5), 1.5, "req_1")])
     assert state_of(store) == {"1": None, "2": "new", "3": None}
     assert store.row("SELECT outcome, paid, seconds, request_id FROM attempts") == ("succeeded", "yes", 1.5, "req_1")
 
@@ -69,14 +69,14 @@ def test_the_end_of_one_attempt_and_the_start_of_the_next_may_share_a_group(stor
     failed = Failed(first, Failure("rate_limit", "slow down"), Paid.NO, 0.1, final=False, retry_in=0.0)
     record.record([failed, Started(second)])
     assert store.value("SELECT state FROM requests") == "started"
-    record.record([Succeeded(second, Answer(b"{}", "text"), 0.2)])
+    record.record([Succeeded(second, Response(b"{}", "text"), 0.2)])
     assert store.row("SELECT state, attempts, error_class FROM requests") == ("answered", 2, None)
 
 
 def test_an_unusable_answer_is_kept_whole_and_held_back(store: Store) -> None:
     record, sent = recorder(store), launch("v1:two", target=2)
     record.record([Started(sent)])
-    answer = Answer(b'{"cut', "half a te", USAGE, problem=Failure("truncated", "max_output_tokens"))
+    answer = Response(b'{"cut', "half a te", USAGE, problem=Failure("truncated", "max_output_tokens"))
     record.record([Unusable(sent, answer, 1.0)])
     assert store.row("SELECT body, text, usable, error_class FROM responses") == ('{"cut', "half a te", 0, "truncated")
     assert store.row("SELECT reason, detail, held FROM targets WHERE artist = 2") == (
@@ -99,25 +99,25 @@ def test_what_was_in_flight_becomes_maybe_paid_and_what_waited_interrupted(store
     record, flying, waiting = recorder(store), launch("v1:one"), launch("v1:two", target=2)
     record.record([Started(flying), Started(waiting)])
     record.record([Failed(waiting, Failure("rate_limit", "x"), Paid.NO, 0.1, final=False, retry_in=9.0)])
-    settled = settle(store)
+    settled = recover(store)
     assert (settled.maybe_paid, settled.interrupted) == (1, 1)
     assert state_of(store) == {"1": "maybe paid", "2": "interrupted", "3": "maybe paid"}
     assert ledger(store).maybe_paid == 1
-    assert settle(store).maybe_paid == 0, "settled once"
+    assert recover(store).maybe_paid == 0, "settled once"
 
 
 def test_a_wait_after_an_unclear_attempt_stays_unclear(store: Store) -> None:
     record, sent = recorder(store), launch("v1:two", target=2)
     record.record([Started(sent)])
     record.record([Failed(sent, Failure("timeout", "x"), Paid.MAYBE, 9.0, final=False, retry_in=1.0)])
-    settle(store)
+    recover(store)
     assert state_of(store)["2"] == "maybe paid"
 
 
 def test_a_group_that_cannot_be_written_leaves_nothing_behind(store: Store) -> None:
     record, sent = recorder(store), launch("v1:one")
     with pytest.raises(KeyError):
-        record.record([Started(sent), Succeeded(launch("v1:two"), Answer(b""), 1.0)])
+        record.record([Started(sent), Succeeded(launch("v1:two"), Response(b""), 1.0)])
     assert store.value("SELECT count(*) FROM attempts") == 0
 
 

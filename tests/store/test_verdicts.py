@@ -10,7 +10,7 @@ from filled_state import FilledState
 
 from bioforge.store import Store, dependencies, validations
 from bioforge.store.targets import known_requests
-from bioforge.store.validations import Unchecked, Verdict
+from bioforge.store.validations import Unchecked, Validation
 
 TODAY, BEFORE = "v1:today", "v1:before"
 
@@ -30,7 +30,7 @@ class Answers(FilledState):
 
     def judge(self, digest: str, parsed: str | None, message: str | None = None) -> None:
         (found,) = validations.unchecked(self.store, [digest], TODAY)
-        validations.save(self.store, [Verdict(found, parsed, message)], TODAY)
+        validations.save(self.store, [Validation(found, parsed, message)], TODAY)
 
     def of(self, digest: str) -> tuple[object, ...]:
         """The request's state and error, and what is thought of its answer."""

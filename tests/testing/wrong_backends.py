@@ -15,7 +15,7 @@ from bioforge.backends.openai.plugin import ThreadsBackend
 from bioforge.core.errors import UsageError
 from bioforge.core.events import Event, Failed, Started, Stopped, Succeeded, Unusable
 from bioforge.core.interfaces import Gauges, Limits, RetryPolicy, Stop, Work
-from bioforge.core.types import Answer, Failure, Paid, Usage
+from bioforge.core.types import Failure, Paid, Response, Usage
 from bioforge.testing import BackendContract, bench
 
 bench.THREADS_END_WITHIN = 0.3
@@ -389,7 +389,7 @@ class TestMakesAnswersUp(Threads):
     def change(self, event):
         if not isinstance(event, Failed):
             return [event]
-        return [Succeeded(event.launch, Answer(b"{}", "A life.", Usage(1, 1)), 0.1)]
+        return [Succeeded(event.launch, Response(b"{}", "A life.", Usage(1, 1)), 0.1)]
 
 
 class TestChecksNoKey(Threads):

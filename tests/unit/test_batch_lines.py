@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from bioforge.backends.openai.batch_lines import custom_id, enqueued_limit, hash_of, line, read_batch, read_line
 from bioforge.backends.openai.wire import CHAT, RESPONSES
-from bioforge.core.events import Launch
+from bioforge.core.events import Attempt
 from bioforge.core.hashing import canonical, request_hash
 from bioforge.core.types import Batch, BatchProblem, BatchState, Paid, Request, Usage
 
@@ -59,7 +59,7 @@ def without(line: bytes, *names: str) -> bytes:
 def test_a_line_has_the_body_byte_for_byte() -> None:
     body = canonical({"model": "gpt-6-luna", "input": 'Björk "guðmundsdóttir"\n'})
     request = Request(request_hash(RESPONSES, body), RESPONSES, "gpt-6-luna", body, "1", "bio")
-    sent = line(Launch(request, 1, "B01", "t7-1-abc", 0.0, batch="b-1"))
+    sent = line(Attempt(request, 1, "B01", "t7-1-abc", 0.0, batch="b-1"))
     assert sent == b'{"custom_id":"t7-1-abc","method":"POST","url":"/v1/responses","body":' + body + b"}\n"
     assert json.loads(sent)["body"] == json.loads(body)
 

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from bioforge.backends import strategy
 from bioforge.backends.strategy import ChoiceOptions, choose
 from bioforge.core.errors import ConfigError, UsageError
-from bioforge.core.interfaces import Choice, Job, Limits, Load
+from bioforge.core.interfaces import Limits, Load, PurchaseDecision, PurchaseJob
 
 HOUR = 3600.0
 
@@ -51,8 +51,8 @@ def job(
     calls: Mapping[str, float] | None = None,
     batches: float | None = None,
     **limits: float,
-) -> Job:
-    return Job(
+) -> PurchaseJob:
+    return PurchaseJob(
         (load(requests, model),),
         Limits(max_cost_usd=budget, **limits),  # type: ignore[arg-type]
         None if hours is None else hours * HOUR,
@@ -61,30 +61,30 @@ def job(
     )
 
 
-def chosen(job: Job, **options: object) -> Choice:
+def chosen(job: PurchaseJob, **options: object) -> PurchaseDecision:
     return choose(job, price, ChoiceOptions.from_options(options))
 
 
-def bought(choice: Choice) -> tuple[str, str | None, str | None]:
+def bought(choice: PurchaseDecision) -> tuple[str, str | None, str | None]:
     return strategy.way, strategy.tier, strategy.then
 
 
-def notes(choice: Choice) -> dict[str, str]:
+def notes(choice: PurchaseDecision) -> dict[str, str]:
     return {way.name: way.note for way in strategy.ways}
 
 
-def costs(choice: Choice) -> dict[str, float | None]:
+def costs(choice: PurchaseDecision) -> dict[str, float | None]:
     return {way.name: way.cost_usd for way in strategy.ways}
 
 
-def seconds(choice: Choice) -> dict[str, float]:
+def seconds(choice: PurchaseDecision) -> dict[str, float]:
     return {way.name: way.seconds for way in strategy.ways}
 
 
 class TestNothingToAsk:
     @pytest.mark.parametrize("loads", [(), (load(0),), (load(0, "unheard-of"), load(0))])
     def test_is_standard_for_nothing(self, loads):
-        found = choose(Job(loads, Limits(max_cost_usd=1.0), 1.0), price, ChoiceOptions())
+        found = choose(PurchaseJob(loads, Limits(max_cost_usd=1.0), 1.0), price, ChoiceOptions())
         assert bought(found) == ("standard", None, None)
         assert found.reason == "nothing to ask"
         assert [(way.name, way.cost_usd, way.seconds, way.note) for way in found.ways] == [
@@ -94,7 +94,7 @@ class TestNothingToAsk:
         ]
 
     def test_a_model_that_is_asked_nothing_bars_no_way(self):
-        found = choose(Job((load(5000), load(0, "unheard-of"))), price, ChoiceOptions())
+        found = choose(PurchaseJob((load(5000), load(0, "unheard-of"))), price, ChoiceOptions())
         assert found.way == "flex"
         assert costs(found) == {"batch": 25.0, "flex": 25.0, "standard": 50.0}
 
@@ -295,7 +295,7 @@ class TestBudget:
     def test_the_same_sum_in_another_order_is_not_over_it(self):
         loads = tuple(load(1) for _ in range(10))  # ten times 0.01 is a little less than 0.1, other sums a little more
         total = sum([0.01] * 10)
-        found = choose(Job(loads, Limits(max_cost_usd=math.nextafter(total, 0))), price, ChoiceOptions())
+        found = choose(PurchaseJob(loads, Limits(max_cost_usd=math.nextafter(total, 0))), price, ChoiceOptions())
         assert found.way == "standard"
         assert "budget" not in notes(found)["standard"]
 
@@ -409,18 +409,18 @@ class TestPricesThatAreNotThere:
 
 class TestSeveralModels:
     def test_prices_and_requests_add_up(self):
-        found = choose(Job((load(2000), load(3000, "terra"))), price, ChoiceOptions())
+        found = choose(PurchaseJob((load(2000), load(3000, "terra"))), price, ChoiceOptions())
         assert costs(found) == {"batch": 160.0, "flex": 160.0, "standard": 320.0}
         assert found.reason == "flex saves $160.00 of $320.00; it needs 19 min 32 s of the 1 h it may take"
 
     def test_what_one_of_them_lacks_is_out_for_all(self):
         loads = (load(2000), load(10, "no-flex"), load(5, "flex-unknown"), load(5, "no-flex"))
-        found = choose(Job(loads), price, ChoiceOptions())
+        found = choose(PurchaseJob(loads), price, ChoiceOptions())
         assert found.way == "batch"
         assert notes(found)["flex"] == "no flex price for no-flex, flex-unknown"
 
     def test_one_unknown_price_makes_the_whole_unknown(self):
-        found = choose(Job((load(2000), load(10, "unheard-of"))), price, ChoiceOptions())
+        found = choose(PurchaseJob((load(2000), load(10, "unheard-of"))), price, ChoiceOptions())
         assert costs(found)["standard"] is None
         assert notes(found)["standard"].startswith("unknown price for unheard-of; ")
 
@@ -587,7 +587,7 @@ class TestWhateverTheJob:
     def test_the_rules_hold(self, loads, budget, deadline, rpm, flex, batch, observed, batches):
         limits = Limits(requests_per_minute=rpm, max_cost_usd=budget)
         options = ChoiceOptions(flex=flex, batch=batch)
-        found = choose(Job(tuple(loads), limits, deadline, observed, batches), price, options)
+        found = choose(PurchaseJob(tuple(loads), limits, deadline, observed, batches), price, options)
         ways = {way.name: way for way in found.ways}
         assert list(ways) == ["batch", "flex", "standard"]
         assert found.tier == {"batch": "batch", "flex": "flex", "standard": None}[found.way]

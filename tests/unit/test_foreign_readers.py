@@ -17,7 +17,7 @@ import pytest
 from bioforge.core.errors import InputError
 from bioforge.core.types import Artist, BadRow
 from bioforge.plugin import RowError, artists, json_value
-from bioforge.readers.reader_plugin import ReadBy
+from bioforge.readers.reader_plugin import BoundReader
 from bioforge.readers.sources import Source
 
 
@@ -114,14 +114,14 @@ class TestPaths:
     def test_a_file_is_read_where_it_is(self, tmp_path: Path) -> None:
         (tmp_path / "a.list").write_text("Björk Absalon", "utf-8")
         reader = Paths()
-        rows = list(ReadBy(reader, {}, "bioforge-list").rows(Source("a.list", tmp_path / "a.list")))
+        rows = list(BoundReader(reader, {}, "bioforge-list").rows(Source("a.list", tmp_path / "a.list")))
         assert [row.artist_name for row in rows if isinstance(row, Artist)] == ["Björk", "Absalon"]
         assert reader.path == tmp_path / "a.list"
 
     def test_what_is_packed_is_unpacked_for_as_long_as_it_is_read(self, tmp_path: Path) -> None:
         (tmp_path / "a.list.gz").write_bytes(gzip.compress("Björk".encode()))
         reader = Paths()
-        (row,) = ReadBy(reader, {}).rows(Source("a.list.gz", tmp_path / "a.list.gz"))
+        (row,) = BoundReader(reader, {}).rows(Source("a.list.gz", tmp_path / "a.list.gz"))
         assert isinstance(row, Artist)
         assert row.artist_name == "Björk"
         assert reader.path.name == "input.list"
@@ -129,18 +129,18 @@ class TestPaths:
 
     def test_standard_input_becomes_a_file(self, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO("Björk".encode())))
-        (row,) = ReadBy(Paths(), {}).rows(Source("standard input", None))
+        (row,) = BoundReader(Paths(), {}).rows(Source("standard input", None))
         assert isinstance(row, Artist)
 
     def test_an_empty_file_is_said_as_of_every_format(self, tmp_path: Path) -> None:
         (tmp_path / "a.list").touch()
         with pytest.raises(InputError, match=r"input 'a\.list' is empty"):
-            list(ReadBy(Paths(), {}).rows(Source("a.list", tmp_path / "a.list")))
+            list(BoundReader(Paths(), {}).rows(Source("a.list", tmp_path / "a.list")))
 
     def test_a_broken_gzip(self, tmp_path: Path) -> None:
         (tmp_path / "a.list.gz").write_bytes(gzip.compress(b"Abbey" * 1000)[:-9])
         with pytest.raises(InputError, match="cannot be put into a file: "):
-            list(ReadBy(Paths(), {}).rows(Source("a.list.gz", tmp_path / "a.list.gz")))
+            list(BoundReader(Paths(), {}).rows(Source("a.list.gz", tmp_path / "a.list.gz")))
 
 
 class TestMistakesOfAPlugin:
@@ -169,7 +169,7 @@ class TestMistakesOfAPlugin:
 
         (tmp_path / "a.list").write_text("x")
         with pytest.raises(InputError) as caught:
-            list(ReadBy(reader, {}, "bioforge-list").rows(Source("a.list", tmp_path / "a.list")))
+            list(BoundReader(reader, {}, "bioforge-list").rows(Source("a.list", tmp_path / "a.list")))
         assert caught.value.message.startswith(f"a.list: the reader of plugin 'bioforge-list' {message}")
         assert "BIOFORGE_DEBUG" in caught.value.hint
 
@@ -178,7 +178,7 @@ class TestMistakesOfAPlugin:
             yield BadRow(None, None, "no \ud800")  # type: ignore[arg-type]
 
         (tmp_path / "a.list").write_text("x")
-        found = list(ReadBy(reader, {}, "bioforge-list").rows(Source("a.list", tmp_path / "a.list")))
+        found = list(BoundReader(reader, {}, "bioforge-list").rows(Source("a.list", tmp_path / "a.list")))
         assert found == [BadRow("a.list", 0, "no ?")]
 
     def test_one_that_leaves_is_named(self, tmp_path: Path) -> None:
@@ -187,4 +187,4 @@ class TestMistakesOfAPlugin:
 
         (tmp_path / "a.list").write_text("x")
         with pytest.raises(InputError, match="the reader of plugin 'bioforge-list' failed: SystemExit: 0"):
-            list(ReadBy(reader, {}, "bioforge-list").rows(Source("a.list", tmp_path / "a.list")))
+            list(BoundReader(reader, {}, "bioforge-list").rows(Source("a.list", tmp_path / "a.list")))

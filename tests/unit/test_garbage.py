@@ -8,13 +8,13 @@ from contextlib import suppress
 import pytest
 
 from bioforge.core import gc_tuning
-from bioforge.core.gc_tuning import seldom_collected
+from bioforge.core.gc_tuning import relaxed_gc
 
 
 def test_it_is_seldom_in_the_block_and_as_before_after_it(monkeypatch: pytest.MonkeyPatch) -> None:
     before = gc.get_threshold()
     monkeypatch.setattr(gc_tuning, "_PYTHONS", before)
-    with suppress(KeyError), seldom_collected():
+    with suppress(KeyError), relaxed_gc():
         assert gc.get_threshold()[0] > before[0]
         raise KeyError
     assert gc.get_threshold() == before
@@ -24,7 +24,7 @@ def test_what_a_person_has_set_stays() -> None:
     before = gc.get_threshold()
     gc.set_threshold(0)
     try:
-        with seldom_collected():
+        with relaxed_gc():
             assert gc.get_threshold()[0] == 0
     finally:
         gc.set_threshold(*before)

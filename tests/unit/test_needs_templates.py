@@ -6,13 +6,21 @@ import pytest
 
 from bioforge.core.errors import TemplateError
 from bioforge.core.types import Artist
-from bioforge.recipes.template import Definition, Fields, Needed, Prompts, RenderError, artist_context, needed
+from bioforge.recipes.template import (
+    Definition,
+    Fields,
+    RecipeVariant,
+    RenderError,
+    UpstreamAnswer,
+    artist_context,
+    upstream_answer,
+)
 
 DVORAK = Artist("7", "Antonín Dvořák", "composer", {"born": "1841"})
-FACTS = needed("some text", '{"born": 1841, "works": ["Rusalka", "Armida"], "place": {"name": "Nelahozeves"}}')
+FACTS = upstream_answer("some text", '{"born": 1841, "works": ["Rusalka", "Armida"], "place": {"name": "Nelahozeves"}}')
 
 
-def prompts(text: str, **changes: object) -> Prompts:
+def prompts(text: str, **changes: object) -> RecipeVariant:
     values: dict[str, object] = {
         "recipe": "bio",
         "endpoint": "/v1/responses",
@@ -24,10 +32,10 @@ def prompts(text: str, **changes: object) -> Prompts:
         "upstream": {"facts": ""},
         "needs_parsed": frozenset({"facts"}),
     }
-    return Prompts(Definition(**{**values, **changes}))  # type: ignore[arg-type]
+    return RecipeVariant(Definition(**{**values, **changes}))  # type: ignore[arg-type]
 
 
-def rendered(text: str, **answers: Needed) -> str | None:
+def rendered(text: str, **answers: UpstreamAnswer) -> str | None:
     return prompts(text).render(DVORAK, {"facts": FACTS, **answers}).input
 
 
@@ -56,11 +64,11 @@ def test_what_an_answer_gives_to_a_template(text: str, given: str) -> None:
 
 def test_a_recipe_whose_name_is_no_identifier_is_read_from_needs() -> None:
     made = prompts("{{ needs['my-facts'].text }}", upstream={"my-facts": ""}, needs_parsed=frozenset())
-    assert made.render(DVORAK, {"my-facts": Needed("here")}).input == "here"
+    assert made.render(DVORAK, {"my-facts": UpstreamAnswer("here")}).input == "here"
 
 
 def test_fields_are_found_by_their_names_even_where_a_dict_has_methods_of_these_names() -> None:
-    answer = needed("", '{"items": [1, 2], "keys": "k", "get": {"values": "v"}, "update": null}')
+    answer = upstream_answer("", '{"items": [1, 2], "keys": "k", "get": {"values": "v"}, "update": null}')
     assert rendered("{{ facts.parsed.items | sum }}{{ facts.parsed.keys }}", facts=answer) == "3k"
     assert rendered("{{ facts.parsed.get.values }}", facts=answer) == "v"
     assert rendered("{{ facts.parsed.update is none }}", facts=answer) == "True"
@@ -75,8 +83,8 @@ def test_fields_are_a_dict_in_everything_else() -> None:
 
 
 def test_an_answer_without_a_schema_has_no_data() -> None:
-    assert needed("text", None) == Needed("text", None)
-    assert needed(None, None).text == ""
+    assert upstream_answer("text", None) == UpstreamAnswer("text", None)
+    assert upstream_answer(None, None).text == ""
 
 
 def test_a_field_that_only_some_answers_have_fails_just_those() -> None:
@@ -92,7 +100,7 @@ def test_the_sandbox_lets_nothing_out_through_answers(text: str) -> None:
 
 def test_a_needed_recipe_goes_before_a_column_of_its_name() -> None:
     made = prompts("{{ born.text }}", upstream={"born": ""})
-    assert made.render(DVORAK, {"born": Needed("answered")}).input == "answered"
+    assert made.render(DVORAK, {"born": UpstreamAnswer("answered")}).input == "answered"
 
 
 # ---------------------------------------------------------------------------------------- errors before anything is sent
@@ -154,7 +162,7 @@ def test_needed_recipes_are_no_columns() -> None:
 # ------------------------------------------------------------------------------------------------ one text about everybody
 
 
-def everybody(text: str, **changes: object) -> Prompts:
+def everybody(text: str, **changes: object) -> RecipeVariant:
     return prompts(text, for_all=True, **changes)
 
 

@@ -19,7 +19,7 @@ import pytest
 from pydantic import AliasChoices, Field, RootModel, field_validator, model_validator
 
 import bioforge
-from bioforge.config.plugin_options import OptionsOf
+from bioforge.config.plugin_options import PluginOptions
 from bioforge.core.errors import ConfigError, PluginError
 from bioforge.plugin import Options, ReaderOptions, SecretEnv, folder_writer, path_reader, path_writer, with_options
 
@@ -45,7 +45,7 @@ def reader(stream: Any, source: str, options: Sheet) -> list[Any]:
 
 def read(owner: object = reader, **table: object) -> Any:
     variables = {"TOKEN": "s3cret"}
-    return OptionsOf("bioforge.toml", variables.get).read(owner, table, "input")
+    return PluginOptions("bioforge.toml", variables.get).read(owner, table, "input")
 
 
 def test_a_table_becomes_an_instance() -> None:

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from bioforge.backends.batch.options import BatchOptions
-from bioforge.backends.batch.packing import Parcel, Queue, enqueued
+from bioforge.backends.batch.packing import BatchBuilder, EnqueuedLimit, enqueued
 from bioforge.core.errors import ConfigError
 from bioforge.core.types import ENDED, Batch, BatchState, Request
 
@@ -20,8 +20,8 @@ def request(tokens: int = 10) -> Request:
     return Request("v1:a", "/v1/responses", "m", b"{}", "a", "bio", input_tokens=tokens)
 
 
-def parcel(*sizes: int) -> Parcel:
-    filled = Parcel(Batch("k", "/v1/responses", "m", estimated_usd=0.0))
+def parcel(*sizes: int) -> BatchBuilder:
+    filled = BatchBuilder(Batch("k", "/v1/responses", "m", estimated_usd=0.0))
     for size in sizes:
         filled.add(request(), size, 0.5)
     return filled
@@ -73,43 +73,43 @@ class TestEnqueued:
 
 class TestLimits:
     def test_without_a_limit_there_is_always_room(self) -> None:
-        queue = Queue(None, {})
+        queue = EnqueuedLimit(None, {})
         assert queue.limit("m") is None
         assert queue.has_room("m", 10**9, 10**9)
 
     def test_room_up_to_the_limit(self) -> None:
-        queue = Queue(100, {})
+        queue = EnqueuedLimit(100, {})
         assert queue.has_room("m", 40, 60)
         assert not queue.has_room("m", 41, 60)
 
     def test_one_alone_is_always_tried(self) -> None:
-        assert Queue(100, {}).has_room("m", 1000, 0)
+        assert EnqueuedLimit(100, {}).has_room("m", 1000, 0)
 
     def test_the_lower_of_what_is_configured_and_what_was_learned(self) -> None:
-        queue = Queue(100, {"m": 50, "n": 500})
+        queue = EnqueuedLimit(100, {"m": 50, "n": 500})
         assert (queue.limit("m"), queue.limit("n"), queue.limit("other")) == (50, 100, 100)
-        assert Queue(None, {"m": 50}).limit("m") == 50
+        assert EnqueuedLimit(None, {"m": 50}).limit("m") == 50
 
     def test_a_refusal_that_names_a_limit_below_what_was_tried(self) -> None:
-        queue = Queue(None, {})
+        queue = EnqueuedLimit(None, {})
         queue.refused("m", 30, 1000)
         assert queue.limit("m") == 30
         assert queue.limit("n") is None
 
     def test_a_refusal_that_names_a_limit_above_it(self) -> None:
         """More tokens are counted than were estimated, or others have some enqueued."""
-        queue = Queue(None, {})
+        queue = EnqueuedLimit(None, {})
         queue.refused("m", 1000, 100)
         assert queue.limit("m") == 80
 
     def test_a_refusal_without_a_number(self) -> None:
-        queue = Queue(None, {})
+        queue = EnqueuedLimit(None, {})
         queue.refused("m", 0, 100)
         assert queue.limit("m") == 50
 
     @given(st.integers(0, 10**7), st.integers(0, 10**7))
     def test_a_refused_amount_is_never_tried_again_and_something_always_is(self, named: int, attempted: int) -> None:
-        queue = Queue(None, {})
+        queue = EnqueuedLimit(None, {})
         queue.refused("m", named, attempted)
         limit = queue.limit("m")
         assert limit is not None
@@ -117,14 +117,14 @@ class TestLimits:
         assert limit < max(2, attempted)
 
     def test_refusals_one_after_another_come_to_an_end(self) -> None:
-        queue, tried = Queue(None, {}), [1_000_000]
+        queue, tried = EnqueuedLimit(None, {}), [1_000_000]
         while tried[-1] > 1:
             queue.refused("m", 2_000_000, tried[-1])
             tried.append(queue.limit("m") or 0)
         assert len(tried) < 60
 
     def test_what_is_accepted_again_may_grow_up_to_what_was_told(self) -> None:
-        queue = Queue(None, {})
+        queue = EnqueuedLimit(None, {})
         queue.refused("m", 1000, 100)
         queue.accepted("m", 80)
         assert queue.limit("m") == 160
@@ -132,13 +132,13 @@ class TestLimits:
         assert queue.limit("m") == 1000
 
     def test_what_is_accepted_never_lowers_a_limit(self) -> None:
-        queue = Queue(None, {"m": 500})
+        queue = EnqueuedLimit(None, {"m": 500})
         queue.accepted("m", 10)
         queue.accepted("n", 10)
         assert (queue.limit("m"), queue.limit("n")) == (500, None)
 
     def test_where_nothing_was_told_it_grows_as_long_as_it_is_accepted(self) -> None:
-        queue = Queue(None, {})
+        queue = EnqueuedLimit(None, {})
         queue.refused("m", 0, 100)
         for tokens in (50, 100, 200):
             queue.accepted("m", tokens)

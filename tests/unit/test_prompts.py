@@ -6,12 +6,12 @@ import pytest
 
 from bioforge.core.errors import TemplateError
 from bioforge.core.types import Artist
-from bioforge.recipes.template import Definition, Prompts, RenderError, estimate_tokens
+from bioforge.recipes.template import Definition, RecipeVariant, RenderError, estimate_tokens
 
 DVORAK = Artist("7", "Antonín Dvořák", "composer", {"born": "1841", "place of birth": "Nelahozeves"})
 
 
-def prompts(**changes: object) -> Prompts:
+def prompts(**changes: object) -> RecipeVariant:
     values: dict[str, object] = {
         "recipe": "bio",
         "endpoint": "/v1/responses",
@@ -21,7 +21,7 @@ def prompts(**changes: object) -> Prompts:
         "prompt": None,
         "parameters": {},
     }
-    return Prompts(Definition(**{**values, **changes}))  # type: ignore[arg-type]
+    return RecipeVariant(Definition(**{**values, **changes}))  # type: ignore[arg-type]
 
 
 def test_a_template_sees_the_artist_and_every_column() -> None:

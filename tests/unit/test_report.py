@@ -14,9 +14,9 @@ import pytest
 import structlog
 from rich.console import Console
 
-from bioforge.core.events import Failed, Launch, Noticed, Started, Stopped, Succeeded, Unusable
+from bioforge.core.events import Attempt, Failed, Notice, Started, Stopped, Succeeded, Unusable
 from bioforge.core.interfaces import Gauges
-from bioforge.core.types import Answer, Failure, Paid, Request, Usage
+from bioforge.core.types import Failure, Paid, Request, Response, Usage
 from bioforge.report.live import LiveReporter, headline, status
 from bioforge.report.logs import configure
 from bioforge.report.reporter import PlainReporter, Printer, make_reporter
@@ -45,11 +45,11 @@ class Terminal(io.StringIO):
 
 
 def launch(artist="1", number=1):
-    return Launch(Request("hash", "/v1/responses", "m", b"{}", artist, "bio"), number, "W01", "c", 0.0)
+    return Attempt(Request("hash", "/v1/responses", "m", b"{}", artist, "bio"), number, "W01", "c", 0.0)
 
 
 def good(artist="1", text="A life."):
-    return Succeeded(launch(artist), Answer(b"", text, Usage(100, 20), cost_usd=0.01), 1.2345)
+    return Succeeded(launch(artist), Response(b"", text, Usage(100, 20), cost_usd=0.01), 1.2345)
 
 
 def bad(artist="1", *, final=True):
@@ -115,9 +115,9 @@ class TestPlain:
                 Started(launch()),
                 good(),
                 bad(final=False),
-                Noticed("breaker", "too many errors: pausing", {"seconds": 30, "event": "x"}),
+                Notice("breaker", "too many errors: pausing", {"seconds": 30, "event": "x"}),
                 bad("7"),
-                Unusable(launch("8"), Answer(b"", problem=Failure("truncated", "cut at 400 tokens")), 2.0),
+                Unusable(launch("8"), Response(b"", problem=Failure("truncated", "cut at 400 tokens")), 2.0),
                 Stopped("quota", "the quota is used up", "top up"),
             ],
             Gauges(),

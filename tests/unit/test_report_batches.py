@@ -11,17 +11,17 @@ import structlog
 from rich.console import Console
 
 from bioforge.core.events import (
+    Attempt,
     BatchChanged,
     BatchCollected,
-    Launch,
     LimitLearned,
     Started,
     Stopped,
-    StrayLine,
     Succeeded,
+    UnmatchedLine,
 )
 from bioforge.core.interfaces import Gauges
-from bioforge.core.types import Answer, Batch, BatchProblem, BatchState, Request, Usage
+from bioforge.core.types import Batch, BatchProblem, BatchState, Request, Response, Usage
 from bioforge.report.batches import megabytes, screen_lines, state_in_words
 from bioforge.report.live import LiveReporter, status
 from bioforge.report.logs import configure
@@ -79,11 +79,11 @@ def working(number=1, completed=31_180, failed=24, **changes):
 
 
 def launch(artist="1", batch="bf-1"):
-    return Launch(Request(artist, "/v1/responses", "m", b"{}", artist, "bio"), 1, "", f"c{artist}", NOW, batch, 1)
+    return Attempt(Request(artist, "/v1/responses", "m", b"{}", artist, "bio"), 1, "", f"c{artist}", NOW, batch, 1)
 
 
 def good(artist="1", batch="bf-1"):
-    return Succeeded(launch(artist, batch), Answer(b"", "A life.", Usage(100, 20), cost_usd=0.01), 8000.0)
+    return Succeeded(launch(artist, batch), Response(b"", "A life.", Usage(100, 20), cost_usd=0.01), 8000.0)
 
 
 def told(capsys):
@@ -173,7 +173,7 @@ class TestLife:
         ]
 
     def test_a_limit_is_said_and_stray_lines_only_to_who_wants_every_detail(self, capsys):
-        events = [LimitLearned("gpt-6-luna", 2_000_000), StrayLine("bf-1", "unknown", "r-9", b"{}")]
+        events = [LimitLearned("gpt-6-luna", 2_000_000), UnmatchedLine("bf-1", "unknown", "r-9", b"{}")]
         limit = "info    the provider enqueues at most 2,000,000 tokens of gpt-6-luna"
         assert self.tell(capsys, *events) == [limit]
         assert self.tell(capsys, *events, verbose=True) == [

@@ -11,20 +11,20 @@ from typing import Any
 import pytest
 
 from bioforge.core.errors import BrokenBackendError
-from bioforge.core.events import BatchChanged, Event, Failed, Launch, Noticed, Started, Stopped, Succeeded, Unusable
+from bioforge.core.events import Attempt, BatchChanged, Event, Failed, Notice, Started, Stopped, Succeeded, Unusable
 from bioforge.core.interfaces import Limits, Member, Work
-from bioforge.core.types import Answer, Batch, Failure, Paid, Request, Usage
-from bioforge.plugins.validate import supervised
+from bioforge.core.types import Batch, Failure, Paid, Request, Response, Usage
+from bioforge.plugins.validate import guarded
 
 REQUESTS = {name: Request(f"v1:{name}", "/v1/responses", "m", b"{}", name, "bio") for name in "abcd"}
-ANSWER = Answer(b"{}", "Born in 1965.", Usage(3, 4), "m", "resp_1", None, 0.5)
+ANSWER = Response(b"{}", "Born in 1965.", Usage(3, 4), "m", "resp_1", None, 0.5)
 WHO = "backend 'echo' of plugin 'bioforge-echo' "
 
 
 class OneMember:
     """A batch of an earlier run with one request, which is still open."""
 
-    def launches(self, batch: str, *, open_only: bool = False) -> Iterator[Launch]:
+    def launches(self, batch: str, *, open_only: bool = False) -> Iterator[Attempt]:
         return iter(())
 
     def find(self, batch: str, custom_ids: Sequence[str]) -> Mapping[str, Member]:
@@ -32,8 +32,8 @@ class OneMember:
         return {name: known[name] for name in custom_ids if name in known}
 
 
-def launch(name: str = "a", **changed: Any) -> Launch:
-    made = Launch(REQUESTS[name], 1, "W01", name, 0.0)
+def launch(name: str = "a", **changed: Any) -> Attempt:
+    made = Attempt(REQUESTS[name], 1, "W01", name, 0.0)
     return replace(made, **changed)
 
 
@@ -51,7 +51,7 @@ def kept(*groups: Any, limits: Limits | None = None, asked_to_stop: bool = True)
         work.stop.raise_level()
     said = ""
     try:
-        for group in supervised(execute, work, "echo", "bioforge-echo"):
+        for group in guarded(execute, work, "echo", "bioforge-echo"):
             events += group
     except BrokenBackendError as error:
         said = error.message.removeprefix(WHO)
@@ -63,7 +63,7 @@ def end(name: str = "a", answer: Any = ANSWER, seconds: Any = 0.1, **changed: An
 
 
 def test_a_backend_without_fault_is_left_alone() -> None:
-    events = [Started(launch()), Started(launch("b")), Noticed("pause", "waiting")]
+    events = [Started(launch()), Started(launch("b")), Notice("pause", "waiting")]
     ends = [end(), Failed(launch("b"), Failure("timeout", ""), Paid.MAYBE, 0.1, False)]
     again = [Started(launch("b", client_request_id="b2", number=2)), Stopped("interrupted", "", "")]
     assert kept(events, ends, again) == ([*events, *ends, *again], "")
@@ -76,7 +76,7 @@ def test_an_attempt_that_begins_and_ends_in_one_group_begins_before_it_ends() ->
 
     work = Work(iter(REQUESTS.values()))
     work.stop.raise_level()
-    groups = supervised(execute, work, "echo", "bioforge-echo")
+    groups = guarded(execute, work, "echo", "bioforge-echo")
     assert [list(group) for group in groups] == [
         [Started(launch()), Started(launch("b"))],
         [end(), Started(launch("c"))],
@@ -101,7 +101,7 @@ def test_requests_that_come_later_are_known_too() -> None:
 
     work = Work(Source(), retries=lambda: iter([REQUESTS["b"]]))
     work.stop.raise_level()
-    assert sum(map(len, supervised(execute, work, "echo", "bioforge-echo"))) == 2
+    assert sum(map(len, guarded(execute, work, "echo", "bioforge-echo"))) == 2
 
 
 class TestMoney:
@@ -121,7 +121,7 @@ class TestMoney:
         [
             [Started(launch(client_request_id="again"))],
             [end(), Started(launch(client_request_id="again"))],
-            [Started(Launch(Request("v1:made up", "/x", "m", b"", "x", "bio"), 1, "W01", "x", 0.0))],
+            [Started(Attempt(Request("v1:made up", "/x", "m", b"", "x", "bio"), 1, "W01", "x", 0.0))],
         ],
         ids=["under way", "answered", "never given"],
     )
@@ -182,7 +182,7 @@ class TestBatches:
 
         monkeypatch.setattr(OneMember, "find", noted)
         events, _ = kept(
-            [end("b", batch="k"), Noticed("pause", ""), end("c", batch="l"), end(batch="k")], [end(batch="k")]
+            [end("b", batch="k"), Notice("pause", ""), end("c", batch="l"), end(batch="k")], [end(batch="k")]
         )
         assert asked == [("k", ["b", "a"]), ("l", ["c"])]
         assert end(batch="k", attempt=7) in events
@@ -220,7 +220,7 @@ class TestSlips:
     )
     def test_a_value_of_another_type(self, change: str, value: Any, read: Any) -> None:
         events, said = kept([Started(launch())], [end(answer=replace(ANSWER, **{change: value}))])
-        told = [event for event in events if isinstance(event, Noticed)]
+        told = [event for event in events if isinstance(event, Notice)]
         assert events[-1] == end(answer=replace(ANSWER, **{change: read}))
         assert said == ""
         assert told or change == "usage"
@@ -240,7 +240,7 @@ class TestSlips:
         assert unusable.answer.problem is not None
 
     def test_a_problem_makes_an_answer_unusable_whatever_the_backend_calls_it(self) -> None:
-        refused = Answer(b"{}", problem=Failure("refusal", "no"))
+        refused = Response(b"{}", problem=Failure("refusal", "no"))
         assert kept([Started(launch())], [end(answer=refused)])[0][-1] == Unusable(launch(), refused, 0.1)
         events, _ = kept([Started(launch())], [Unusable(launch(), ANSWER, 0.1)])
         assert isinstance(events[-1], Unusable)
@@ -263,7 +263,7 @@ class TestSlips:
     ) -> None:
         events, said = kept([Started(launch()), Started(launch("b"))], make([slip, end()]))
         assert end() in events
-        assert said or any(isinstance(event, Noticed) for event in events)
+        assert said or any(isinstance(event, Notice) for event in events)
 
     def test_an_event_that_is_no_group_is_kept(self) -> None:
         events, said = kept([Started(launch())], end())
@@ -297,7 +297,7 @@ def test_an_exception_names_the_plugin_after_what_it_had_reported(error: BaseExc
         finally:
             closed.append(True)
 
-    found = supervised(execute, Work(iter(REQUESTS.values())), "echo", "bioforge-echo")
+    found = guarded(execute, Work(iter(REQUESTS.values())), "echo", "bioforge-echo")
     assert list(next(found)) == [Started(launch())]
     with pytest.raises(BrokenBackendError, match=f"^{WHO}failed: {words}$"):
         next(found)
@@ -309,7 +309,7 @@ def test_one_that_fails_before_it_begins_is_named_too() -> None:
         raise KeyError("workers")
 
     with pytest.raises(BrokenBackendError, match=f"^{WHO}failed: KeyError: 'workers'$"):
-        next(supervised(execute, Work(iter(())), "echo", "bioforge-echo"))
+        next(guarded(execute, Work(iter(())), "echo", "bioforge-echo"))
 
 
 def test_whoever_leaves_early_closes_the_backend() -> None:
@@ -322,7 +322,7 @@ def test_whoever_leaves_early_closes_the_backend() -> None:
         finally:
             closed.append(True)
 
-    found = supervised(execute, Work(iter(REQUESTS.values())), "echo", "bioforge-echo")
+    found = guarded(execute, Work(iter(REQUESTS.values())), "echo", "bioforge-echo")
     next(found)
     found.close()  # type: ignore[attr-defined]
     assert closed

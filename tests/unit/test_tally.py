@@ -8,28 +8,28 @@ from dataclasses import replace
 import pytest
 
 from bioforge.core.events import (
+    Attempt,
     BatchChanged,
     BatchCollected,
     Failed,
-    Launch,
-    Noticed,
+    Notice,
     Started,
     Stopped,
     Succeeded,
     Unusable,
 )
 from bioforge.core.text import compact, duration, money
-from bioforge.core.types import Answer, Batch, BatchState, Failure, Paid, Request, Usage
+from bioforge.core.types import Batch, BatchState, Failure, Paid, Request, Response, Usage
 from bioforge.report.tally import Closing, Tally, by_class, summary
 
 
 def launch(artist="1", batch=None):
     request = Request("hash", "/v1/responses", "m", b"{}", artist, "bio")
-    return Launch(request, 1, "W01", "c", 0.0, batch)
+    return Attempt(request, 1, "W01", "c", 0.0, batch)
 
 
 def good(cost=0.5, artist="1", batch=None):
-    return Succeeded(launch(artist, batch), Answer(b"", "text", Usage(100, 20), cost_usd=cost), 1.0)
+    return Succeeded(launch(artist, batch), Response(b"", "text", Usage(100, 20), cost_usd=cost), 1.0)
 
 
 def bad(error_class, *, final=True, paid=Paid.NO, artist="1", batch=None):
@@ -37,7 +37,7 @@ def bad(error_class, *, final=True, paid=Paid.NO, artist="1", batch=None):
 
 
 def unusable(error_class, cost=0.5, artist="1"):
-    answer = Answer(b"", None, Usage(100, 20), cost_usd=cost, problem=Failure(error_class, "a sentence"))
+    answer = Response(b"", None, Usage(100, 20), cost_usd=cost, problem=Failure(error_class, "a sentence"))
     return Unusable(launch(artist), answer, 1.0)
 
 
@@ -45,7 +45,7 @@ class TestCounting:
     def test_a_run(self):
         tally = Tally(total=5)
         tally.add([Started(launch()) for _ in range(6)], 1.0)
-        tally.add([good(), good(None), Noticed("pause", "waiting")], 2.0)
+        tally.add([good(), good(None), Notice("pause", "waiting")], 2.0)
         tally.add([bad("timeout", final=False, paid=Paid.MAYBE), bad("rate_limit", final=False)], 3.0)
         tally.add([bad("invalid", artist="7"), unusable("truncated", artist="8")], 4.0)
         tally.add([Stopped("budget", "the budget is used up")], 4.0)
@@ -65,7 +65,7 @@ class TestCounting:
 
     def test_an_unusable_answer_without_a_reason(self):
         tally = Tally()
-        tally.add([Unusable(launch(), Answer(b""), 1.0)], 0)
+        tally.add([Unusable(launch(), Response(b""), 1.0)], 0)
         assert tally.unusable == {"unusable": 1}
 
 

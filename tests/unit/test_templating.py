@@ -8,7 +8,15 @@ import jinja2
 import pytest
 
 from bioforge.core.types import Artist
-from bioforge.recipes.template import Definition, Fields, Needed, Prompts, RenderError, artist_context, environment
+from bioforge.recipes.template import (
+    Definition,
+    Fields,
+    RecipeVariant,
+    RenderError,
+    UpstreamAnswer,
+    artist_context,
+    environment,
+)
 from bioforge.recipes.template_compile import renderer
 
 VALUES: dict[str, Any] = {
@@ -20,7 +28,7 @@ VALUES: dict[str, Any] = {
     "list": [1, "a"],
     "tuple": (1, 2),
     "object": {"a": {"b": "c"}},
-    "needed": Needed("an answer", Fields({"items": "data"})),
+    "needed": UpstreamAnswer("an answer", Fields({"items": "data"})),
     "dict": "hides a name of Jinja's own",
 }
 TEMPLATES = [
@@ -82,11 +90,11 @@ def test_it_fails_in_the_words_of_jinja(text: str) -> None:
 )
 def test_an_artist_is_rendered_with_all_names_it_has(text: str) -> None:
     artist = Artist("7", "Antonín Dvořák", "composer", {"born": "1841", "columns": "hidden", "artist_name": "hidden"})
-    prompts = Prompts(Definition("bio", "/v1/responses", "m", None, text, None, {}))
+    prompts = RecipeVariant(Definition("bio", "/v1/responses", "m", None, text, None, {}))
     assert prompts.render(artist).input == environment().from_string(text).render(artist_context(artist))
 
 
 def test_an_unknown_name_fails_its_artist() -> None:
-    prompts = Prompts(Definition("bio", "/v1/responses", "m", None, "{{ artist_name }} {{ born }}", None, {}))
+    prompts = RecipeVariant(Definition("bio", "/v1/responses", "m", None, "{{ artist_name }} {{ born }}", None, {}))
     with pytest.raises(RenderError, match="input: 'born' is undefined"):
         prompts.render(Artist("1", "X"))

@@ -23,9 +23,9 @@ from bioforge.recipes.tokens import (
     O200K,
     PIECE,
     VOCABULARIES,
-    Counter,
     Counting,
     Precision,
+    TokenCounter,
     Vocabulary,
     counter_for,
     file_name,
@@ -177,7 +177,7 @@ def test_a_vocabulary_is_read_once(small: tuple[Vocabulary, ...], tmp_path: Path
 
 
 @pytest.fixture(scope="module")
-def counter(tmp_path_factory: pytest.TempPathFactory) -> Counter:
+def counter(tmp_path_factory: pytest.TempPathFactory) -> TokenCounter:
     needs_tiktoken()
     folder = tmp_path_factory.mktemp("vocabularies")
     return counter_for("gpt-4o", folder, (keep(O200K, folder),))
@@ -194,23 +194,23 @@ def counter(tmp_path_factory: pytest.TempPathFactory) -> Counter:
         ("a\ud800b", 5),  # a lone surrogate counts as the replacement character
     ],
 )
-def test_texts_are_counted(counter: Counter, text: str, tokens: int) -> None:
+def test_texts_are_counted(counter: TokenCounter, text: str, tokens: int) -> None:
     assert counter.count(text) == tokens
 
 
 @given(st.text(st.characters(exclude_categories=()), max_size=60))
-def test_counting_never_raises(counter: Counter, text: str) -> None:
+def test_counting_never_raises(counter: TokenCounter, text: str) -> None:
     for how in (counter, ESTIMATING):
         assert (how.count(text) > 0) == bool(text)
 
 
 @pytest.mark.parametrize("character", [" ", "^", "a", "\n"])
-def test_a_million_of_the_same_are_counted_too(counter: Counter, character: str) -> None:
+def test_a_million_of_the_same_are_counted_too(counter: TokenCounter, character: str) -> None:
     """In one piece, a million spaces are more than tiktoken can bear."""
     assert counter.count(character * 1_000_000) == 1_000_000
 
 
-def test_a_long_text_is_counted_in_pieces_that_change_next_to_nothing(counter: Counter) -> None:
+def test_a_long_text_is_counted_in_pieces_that_change_next_to_nothing(counter: TokenCounter) -> None:
     number = 3 * PIECE // len("hello world ")
     assert 3 * number <= counter.count("hello world " * number) <= 3 * number + 5
 

@@ -13,13 +13,13 @@ from typing import Any
 
 import pytest
 
-from bioforge.backends.scheduler.scheduler import Window
-from bioforge.core.events import Event, Failed, Launch, Noticed, Succeeded, Unusable
+from bioforge.backends.scheduler.scheduler import Scheduler
+from bioforge.core.events import Attempt, Event, Failed, Notice, Succeeded, Unusable
 from bioforge.core.interfaces import Limits, Outcome, RateLimits, RetryPolicy
-from bioforge.core.types import Answer, Failure, Paid, Request
+from bioforge.core.types import Failure, Paid, Request, Response
 
-OK = Outcome(answer=Answer(b"{}", "A life."), paid=Paid.YES)
-UNUSABLE = Outcome(answer=Answer(b"{}", problem=Failure("truncated", "cut off")), paid=Paid.YES)
+OK = Outcome(answer=Response(b"{}", "A life."), paid=Paid.YES)
+UNUSABLE = Outcome(answer=Response(b"{}", problem=Failure("truncated", "cut off")), paid=Paid.YES)
 BAD = Outcome(failure=Failure("bad_request", "no"))
 RATE_LIMIT = Outcome(failure=Failure("rate_limit", "slower"), retryable=True, overloaded=True)
 OUTAGE = Outcome(failure=Failure("server_error", "down"), retryable=True, outage=True)
@@ -35,7 +35,7 @@ def requests(total: int, **values: Any) -> Iterator[Request]:
         yield Request(f"v1:{number:064x}", "/v1/responses", "m", b"{}", name, "bio", **values)
 
 
-Serve = Callable[[Launch, float], tuple[float, Outcome]]
+Serve = Callable[[Attempt, float], tuple[float, Outcome]]
 """How an attempt sent at a time ends: after how many seconds, with what."""
 
 
@@ -53,21 +53,21 @@ class World:
     ) -> None:
         self.now = 1000.0
         self.source = source
-        self.window = Window(
+        self.window = Scheduler(
             Limits(concurrency, **limits), retry or RetryPolicy(), lambda _: price, self.now, Random(seed).random
         )
-        self.sent: list[tuple[float, Launch]] = []
+        self.sent: list[tuple[float, Attempt]] = []
         self.events: list[Event] = []
-        self.flying: list[tuple[float, int, Launch, Outcome]] = []
+        self.flying: list[tuple[float, int, Attempt, Outcome]] = []
         self.most = 0
         self.order = count()
 
-    def take(self) -> list[Launch]:
+    def take(self) -> list[Attempt]:
         launches = self.window.take(self.source, self.now, self.now)
         self.sent += [(self.now, launch) for launch in launches]
         return launches
 
-    def settle(self, launch: Launch, outcome: Outcome) -> list[Event]:
+    def settle(self, launch: Attempt, outcome: Outcome) -> list[Event]:
         events = self.window.settle(launch, outcome, self.now)
         self.events += events
         return events
@@ -92,7 +92,7 @@ class World:
                 self.settle(launch, replace(outcome, seconds=1.0))
         return self
 
-    def sent_check(self, launch: Launch) -> None:
+    def sent_check(self, launch: Attempt) -> None:
         self.most = max(self.most, len(self.flying))
         assert sum(launch.worker == other.worker for _, _, other, _ in self.flying) == 1
 
@@ -104,7 +104,7 @@ class World:
         return [event for event in self.of(Failed) if event.final]
 
     def notices(self, kind: str) -> list[str]:
-        return [event.message for event in self.of(Noticed) if event.kind == kind]
+        return [event.message for event in self.of(Notice) if event.kind == kind]
 
 
 def always(outcome: Outcome, seconds: float = 1.0) -> Serve:
@@ -219,7 +219,7 @@ class TestRetries:
 
 class TestOverload:
     def test_storm_of_429_halves_concurrency_and_recovers(self) -> None:
-        def serve(launch: Launch, now: float) -> tuple[float, Outcome]:
+        def serve(launch: Attempt, now: float) -> tuple[float, Outcome]:
             return (0.1, RATE_LIMIT) if 1005.0 < now < 1008.0 else (1.0, OK)
 
         world = World(requests(3000), concurrency=64).run(serve)
@@ -232,7 +232,7 @@ class TestOverload:
     def test_a_capacity_of_sixteen_is_found_under_a_window_of_128(self) -> None:
         world = World(requests(3000), concurrency=128)
 
-        def serve(launch: Launch, now: float) -> tuple[float, Outcome]:
+        def serve(launch: Attempt, now: float) -> tuple[float, Outcome]:
             busy = sum(outcome is OK for _, _, _, outcome in world.flying)
             return (0.1, RATE_LIMIT) if busy >= 16 else (1.0, OK)
 
@@ -246,14 +246,14 @@ class TestOverload:
     def test_chance_does_not_slow_it_down(self) -> None:
         random = Random(4)
 
-        def serve(launch: Launch, now: float) -> tuple[float, Outcome]:
+        def serve(launch: Attempt, now: float) -> tuple[float, Outcome]:
             return (0.05, RATE_LIMIT) if random.random() < 0.05 else (random.lognormvariate(0, 0.7), OK)
 
         world = World(requests(5000), concurrency=256).run(serve)
         assert world.notices("concurrency") == []
 
     def test_a_long_retry_after_pauses_everything_and_costs_no_attempt(self) -> None:
-        def serve(launch: Launch, now: float) -> tuple[float, Outcome]:
+        def serve(launch: Attempt, now: float) -> tuple[float, Outcome]:
             return (1.0, replace(RATE_LIMIT, retry_after=600.0)) if now < 1600.0 else (1.0, OK)
 
         world = World(requests(20), concurrency=4, retry=RetryPolicy(max_attempts=1)).run(serve)
@@ -264,7 +264,7 @@ class TestOverload:
         assert not [at for at, _ in world.sent if 1001.0 <= at < 1601.0]
 
     def test_many_429_that_ask_for_time_are_given_it(self) -> None:
-        def serve(launch: Launch, now: float) -> tuple[float, Outcome]:
+        def serve(launch: Attempt, now: float) -> tuple[float, Outcome]:
             return (0.1, replace(RATE_LIMIT, retry_after=20.0)) if now < 1015.0 else (1.0, OK)
 
         world = World(requests(500), concurrency=32).run(serve)
@@ -304,7 +304,7 @@ class TestPace:
         """A server that allows 60 a minute, told by its headers alone: hardly a request is refused."""
         level, seen = 60.0, 1000.0
 
-        def serve(launch: Launch, now: float) -> tuple[float, Outcome]:
+        def serve(launch: Attempt, now: float) -> tuple[float, Outcome]:
             nonlocal level, seen
             level, seen = min(60.0, level + (now - seen)), now
             outcome = OK if level >= 1.0 else RATE_LIMIT
@@ -331,7 +331,7 @@ class TestOutages:
     def test_minute_of_outage_fails_nobody(self) -> None:
         for total, concurrency in ((2000, 64), (3, 64), (1, 8), (200, 1)):
 
-            def serve(launch: Launch, now: float) -> tuple[float, Outcome]:
+            def serve(launch: Attempt, now: float) -> tuple[float, Outcome]:
                 return (0.05, OUTAGE) if 1002.0 <= now < 1062.0 else (1.0, OK)
 
             world = World(requests(total), concurrency=concurrency)
@@ -364,7 +364,7 @@ class TestOutages:
         (failed, notice) = world.settle(probe, OUTAGE)
         assert isinstance(failed, Failed)
         assert not failed.counted
-        assert isinstance(notice, Noticed)
+        assert isinstance(notice, Notice)
         world.now += 3.0
         (probe,) = world.take()
         world.settle(probe, OK)
@@ -390,7 +390,7 @@ class TestOutages:
     def test_a_request_that_breaks_the_server_is_found_out(self) -> None:
         """Alone at the end of a run it looks like an outage; it must neither end the run nor stay in it for ever."""
 
-        def serve(launch: Launch, now: float) -> tuple[float, Outcome]:
+        def serve(launch: Attempt, now: float) -> tuple[float, Outcome]:
             return (0.5, OUTAGE) if launch.request.artist_id == "a-0003" else (1.0, OK)
 
         world = World(requests(10)).run(serve)
@@ -408,7 +408,7 @@ class TestOutages:
 
 class TestMoney:
     def test_the_budget_is_never_exceeded(self) -> None:
-        cost = replace(OK, answer=Answer(b"", "A life.", cost_usd=0.008))
+        cost = replace(OK, answer=Response(b"", "A life.", cost_usd=0.008))
         world = World(requests(1000), concurrency=16, price=0.01, max_cost_usd=1.0).run(always(cost))
         assert world.window.stopped is not None
         assert (world.window.stopped.kind, world.window.done()) == ("budget", True)
@@ -417,7 +417,7 @@ class TestMoney:
         assert "--max-cost" in world.window.stopped.hint
 
     def test_estimates_that_are_too_low_are_corrected(self) -> None:
-        cost = replace(OK, answer=Answer(b"", "A life.", cost_usd=0.02))
+        cost = replace(OK, answer=Response(b"", "A life.", cost_usd=0.02))
         world = World(requests(1000), concurrency=16, price=0.01, max_cost_usd=1.0).run(always(cost))
         assert 0.95 <= world.window.spent <= 1.0 + 1e-9
 
@@ -434,7 +434,7 @@ class TestMoney:
         assert world.window.stopped.kind == "budget"
 
     def test_it_waits_for_what_is_in_flight_before_it_gives_up(self) -> None:
-        cost = replace(OK, answer=Answer(b"", "A life.", cost_usd=0.1))
+        cost = replace(OK, answer=Response(b"", "A life.", cost_usd=0.1))
         world = World(requests(4), concurrency=8, price=0.5, max_cost_usd=1.0).run(always(cost))
         assert len(world.of(Succeeded)) == 4
         assert world.window.stopped is None
@@ -443,7 +443,7 @@ class TestMoney:
         def price(request: Request) -> float:
             raise AssertionError
 
-        window = Window(Limits(2), RetryPolicy(), price, 0.0)
+        window = Scheduler(Limits(2), RetryPolicy(), price, 0.0)
         assert len(window.take(requests(2), 0.0, 0.0)) == 2
 
 
@@ -510,13 +510,13 @@ class TestThroughput:
         slots, total, sigma = 256, 20_000, 0.7
         kinds = [RATE_LIMIT, OUTAGE, LOST, FAULT] if faults == "mixed" else [OUTAGE]
 
-        def serve(launch: Launch, now: float) -> tuple[float, Outcome]:
+        def serve(launch: Attempt, now: float) -> tuple[float, Outcome]:
             return random.lognormvariate(0.0, sigma), random.choice(kinds) if random.random() < 0.05 else OK
 
         world = World(requests(total), concurrency=slots)
         world.run(serve, until=70.0)
         mean = math.exp(sigma * sigma / 2)
-        attempts_per_second = len([event for event in world.events if not isinstance(event, Noticed)]) / 70.0
+        attempts_per_second = len([event for event in world.events if not isinstance(event, Notice)]) / 70.0
         assert attempts_per_second >= 0.95 * slots / mean
         assert not world.lost
 

@@ -9,7 +9,7 @@ from typing import TypeVar
 
 from bioforge.backends.batch.service import CallError
 from bioforge.backends.scheduler.backoff import Backoff
-from bioforge.core.events import Event, Noticed, Stopped
+from bioforge.core.events import Event, Notice, Stopped
 from bioforge.core.interfaces import RetryPolicy, Stop
 from bioforge.core.types import Paid
 
@@ -26,11 +26,11 @@ REPEATED = 60.0
 """Seconds after which it is said once more that a call does not succeed."""
 
 
-class Left(Exception):
+class StopRequested(Exception):
     """Somebody asked to stop; what was under way stays as it is."""
 
 
-class Halted(Exception):
+class RunStopped(Exception):
     """Nothing more can be done in this run, for the reason it carries."""
 
     def __init__(self, stopped: Stopped) -> None:
@@ -55,19 +55,19 @@ class Calls:
         self._executor.shutdown(wait=self._stop.level < 2, cancel_futures=True)
 
     def once(self, call: Callable[[], Result]) -> Result:
-        """The result of a call, or its `CallError`. Raises `Left` only when somebody asked to leave at once."""
+        """The result of a call, or its `CallError`. Raises `StopRequested` only when somebody asked to leave at once."""
         future = self._executor.submit(call)
         future.add_done_callback(lambda _: self._wake())
         while not future.done():
             if self._stop.level > 1:
-                raise Left
+                raise StopRequested
             self._ring(HEARTBEAT)
         return future.result()
 
     def patiently(self, call: Callable[[], Result], what: str) -> Groups[Result]:
         """The result of a call that may be made any number of times, through outages as long as they are allowed to be.
 
-        Raises `CallError` where repeating does not help, `Halted` when the account or an outage ends the run.
+        Raises `CallError` where repeating does not help, `RunStopped` when the account or an outage ends the run.
         """
         tries, since = 0, self._wall()
         told = since
@@ -77,16 +77,16 @@ class Calls:
             except CallError as error:
                 outcome = error.outcome
                 if outcome.stops_run:
-                    raise Halted(of_account(error)) from None
+                    raise RunStopped(of_account(error)) from None
                 if not outcome.retryable and outcome.paid is not Paid.MAYBE:
                     raise
                 if self._wall() - since > self._retry.outage_seconds:
-                    raise Halted(of_outage(error, self._retry)) from None
+                    raise RunStopped(of_outage(error, self._retry)) from None
                 tries += 1
                 delay = self.delay(tries, outcome.retry_after)
                 if tries == 1 or self._wall() - told > REPEATED:
                     told = self._wall()
-                    yield [Noticed("batch", f"{what}: {error.failure.message}; trying again", {"seconds": delay})]
+                    yield [Notice("batch", f"{what}: {error.failure.message}; trying again", {"seconds": delay})]
                 self.sleep(self._wall() + delay)
 
     def delay(self, tries: int, retry_after: float | None = None) -> float:
@@ -94,12 +94,12 @@ class Calls:
         return self._backoff.delay(tries, retry_after)
 
     def sleep(self, until: float) -> None:
-        """Wait for a moment (seconds since 1970). Raises `Left` when somebody asks to stop."""
+        """Wait for a moment (seconds since 1970). Raises `StopRequested` when somebody asks to stop."""
         longest = until - self._wall()
         started = self._wall()
         while True:
             if self._stop.level:
-                raise Left
+                raise StopRequested
             now = self._wall()
             # a clock that was set back must not turn a minute into a day
             if now >= until or now < started - HEARTBEAT or longest <= 0:
@@ -107,11 +107,11 @@ class Calls:
             self._ring(min(HEARTBEAT, until - now))
 
     def rest(self) -> None:
-        """Wait for a nudge, or for a moment. Raises `Left` when somebody asks to stop."""
+        """Wait for a nudge, or for a moment. Raises `StopRequested` when somebody asks to stop."""
         if not self._stop.level:
             self._ring(HEARTBEAT)
         if self._stop.level:
-            raise Left
+            raise StopRequested
 
     def _wake(self) -> None:
         self._bell.put(None)

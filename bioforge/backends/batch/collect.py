@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import BinaryIO
 
 from bioforge.backends.batch.service import BatchService, Row
-from bioforge.core.events import Event, Failed, Launch, StrayLine, Succeeded, Unusable
+from bioforge.core.events import Attempt, Event, Failed, Succeeded, UnmatchedLine, Unusable
 from bioforge.core.interfaces import Members
 from bioforge.core.types import Batch, BatchProblem, BatchState, Failure, Paid, Usage
 
@@ -31,7 +31,7 @@ GROUP_BYTES = 6_000_000
 _Line = tuple[Row, int, int]
 """What a line says, and where it begins and ends in its file."""
 
-Judge = Callable[[Launch, Row], bool]
+Judge = Callable[[Attempt, Row], bool]
 """Whether a failure is the last word on its request."""
 
 _ABSENT = {
@@ -117,7 +117,7 @@ class Account:
             kind = self._stray(row, known)
             if kind is not None:
                 self.counts[kind] += 1
-                events.append(StrayLine(self.batch.key, kind, row.custom_id, _piece(stream, begin, end)))
+                events.append(UnmatchedLine(self.batch.key, kind, row.custom_id, _piece(stream, begin, end)))
                 continue
             assert row.custom_id is not None
             self._seen.add(row.custom_id)
@@ -147,7 +147,7 @@ class Account:
         if (usage := row.answer.usage) is not None:
             self._used = list(map(add, self._used, _NUMBERS(usage)))
 
-    def _event(self, launch: Launch, row: Row) -> Event:
+    def _event(self, launch: Attempt, row: Row) -> Event:
         seconds = max(0.0, self.ended - launch.at)
         if row.answer is not None:
             kind = Succeeded if row.answer.problem is None else Unusable
@@ -180,7 +180,7 @@ class Account:
             events = [(self._absent(launch, rejected), known[launch.client_request_id].open) for launch in page]
             yield [event for event, is_open in events if is_open]
 
-    def _absent(self, launch: Launch, rejected: Mapping[str, BatchProblem]) -> Event:
+    def _absent(self, launch: Attempt, rejected: Mapping[str, BatchProblem]) -> Event:
         seconds = max(0.0, self.ended - launch.at)
         if (problem := rejected.get(launch.client_request_id)) is not None:
             self.counts["rejected"] += 1

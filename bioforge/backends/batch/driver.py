@@ -21,18 +21,18 @@ from random import Random
 from shutil import rmtree
 from tempfile import TemporaryDirectory
 
-from bioforge.backends.batch.calls import Calls, Clock, Groups, Halted, Left
+from bioforge.backends.batch.calls import Calls, Clock, Groups, RunStopped, StopRequested
 from bioforge.backends.batch.collect import Account, told
-from bioforge.backends.batch.fill import Filling
+from bioforge.backends.batch.fill import BatchPacker
 from bioforge.backends.batch.options import BatchOptions
 from bioforge.backends.batch.packing import enqueued
 from bioforge.backends.batch.service import BatchService, CallError, FileBatchService, Row
-from bioforge.backends.batch.submit import Doubt, Submitter, out_of_sight, undecided
-from bioforge.backends.gil import Beside
+from bioforge.backends.batch.submit import CreateUnknown, Submitter, out_of_sight, undecided
+from bioforge.backends.gil import CommitThread
 from bioforge.backends.scheduler.budget import Price
-from bioforge.core.events import BatchChanged, BatchCollected, Event, Failed, Launch, LimitLearned, Noticed, Stopped
-from bioforge.core.interfaces import Gauges, Work, at_once
-from bioforge.core.text import counted
+from bioforge.core.events import Attempt, BatchChanged, BatchCollected, Event, Failed, LimitLearned, Notice, Stopped
+from bioforge.core.interfaces import Gauges, Work, run_inline
+from bioforge.core.text import plural
 from bioforge.core.types import UNSUBMITTED, Batch, BatchState, Failure, Paid
 
 __all__ = ["BatchDriver", "BatchOptions"]
@@ -90,7 +90,7 @@ class BatchDriver:
         self._wall = wall
         self._random = random or Random().random
         self._calls = Calls(work.stop, work.retry, self._random, wall)
-        self._filling = Filling(work, service, options, price, wall, requeue=requeue)
+        self._filling = BatchPacker(work, service, options, price, wall, requeue=requeue)
         self._submitter = Submitter(work, service, self._calls, options, self._folder, self._known, wall)
         now = wall()
         self._open = {batch.key: _Open(batch, now, options.poll_seconds) for batch in work.batches}
@@ -158,16 +158,16 @@ class BatchDriver:
                 broke = self._filling.out_of_money
                 if not wait or not (self.awaited or (self._filling.held is not None and broke is None)):
                     if broke is not None:
-                        raise Halted(broke)
+                        raise RunStopped(broke)
                     if not (wait and fill and self._work.more()):
                         return
                     yield []
                     self._calls.rest()
                     continue
                 yield from self._wait()
-        except Left:
+        except StopRequested:
             self.stopped = self._interrupted()
-        except Halted as halted:
+        except RunStopped as halted:
             self.stopped = halted.stopped
         finally:
             self._show()
@@ -195,7 +195,7 @@ class BatchDriver:
         """Waiting for what cannot be seen would be waiting for ever."""
         awaited = [item for item in self._open.values() if item.batch.awaited]
         if awaited and awaited[0].unseen is not None and all(item.unseen is not None for item in awaited):
-            raise Halted(awaited[0].unseen)
+            raise RunStopped(awaited[0].unseen)
 
     def _wait(self) -> Groups[None]:
         now = self._wall()
@@ -239,7 +239,7 @@ class BatchDriver:
         if self._work.stop.level:
             if not earlier:
                 yield from self._release(batch, Failure("interrupted", "stopped before it was sent"))
-            raise Left
+            raise StopRequested
         item, adopted = self._open[batch.key], earlier
         try:
             for group in (groups := self._submitter.submit(batch, earlier=earlier)):
@@ -253,7 +253,7 @@ class BatchDriver:
         except CallError as error:
             yield from self._refused(item.batch, error)
             return
-        except Doubt as doubt:
+        except CreateUnknown as doubt:
             yield from self._doubt(item, doubt)
             return
         finally:
@@ -263,7 +263,7 @@ class BatchDriver:
         item.due = self._wall() + (0.0 if adopted else self._options.poll_seconds)
         item.interval = self._options.poll_seconds
 
-    def _doubt(self, item: _Open, doubt: Doubt) -> Groups[None]:
+    def _doubt(self, item: _Open, doubt: CreateUnknown) -> Groups[None]:
         """Nobody can tell yet whether it was created: it is looked for again, as long as waiting may help."""
         first, until = item.doubt is None, doubt.undecided.until
         item.doubt = undecided(item.batch, doubt.undecided)
@@ -271,10 +271,10 @@ class BatchDriver:
         self._earlier.add(item.batch.key)
         self._postpone(item)
         if first:
-            yield [Noticed("batch", item.doubt.message)]
+            yield [Notice("batch", item.doubt.message)]
 
     def _release(
-        self, batch: Batch, failure: Failure, is_final: Callable[[Launch], bool] = lambda launch: False
+        self, batch: Batch, failure: Failure, is_final: Callable[[Attempt], bool] = lambda launch: False
     ) -> Groups[None]:
         yield from self._filling.release(batch, failure, is_final)
         self._open.pop(batch.key, None)
@@ -291,7 +291,7 @@ class BatchDriver:
             yield from self._too_much_enqueued(batch, limit, failure)
             return
         yield from self._release(batch, replace(failure, message=f"its batch was refused: {failure.message}"))
-        raise Halted(
+        raise RunStopped(
             Stopped(
                 "refused",
                 f"the provider refuses the batch: {failure.message}",
@@ -320,7 +320,7 @@ class BatchDriver:
     def _look_at_due(self) -> Groups[None]:
         for item in list(self._open.values()):
             if self._work.stop.level:
-                raise Left
+                raise StopRequested
             if item.due > self._wall():
                 continue
             if item.batch.state in UNSUBMITTED:
@@ -345,7 +345,7 @@ class BatchDriver:
         except CallError as error:
             unseen = out_of_sight(batch, error)
             if item.unseen is None:
-                yield [Noticed("batch", unseen.message)]
+                yield [Notice("batch", unseen.message)]
             item.unseen, item.due = unseen, self._wall() + self._options.poll_max_seconds
             return
         item.unseen = None
@@ -382,7 +382,7 @@ class BatchDriver:
         barren = batch.state is BatchState.EXPIRED and not (account.counts["answered"] or account.counts["unusable"])
         self._barren = self._barren + 1 if barren else 0
         if self._barren >= BARREN:
-            raise Halted(
+            raise RunStopped(
                 Stopped(
                     "outage",
                     f"{self._barren} batches in a row expired without a single answer",
@@ -392,7 +392,7 @@ class BatchDriver:
         self._filling.settle(batch, account.cost_usd, account.unpriced / max(1, batch.requests))
         self._filling.queue.accepted(batch.model, batch.input_tokens)
         if self._trouble is not None:
-            raise Halted(self._trouble)
+            raise RunStopped(self._trouble)
 
     def _read(self, account: Account, file_id: str, name: str) -> Groups[bool]:
         """Whether a result file was read; False when it cannot be had now."""
@@ -402,17 +402,17 @@ class BatchDriver:
         try:
             yield from self._calls.patiently(lambda: self._service.download(file_id, path), what)
         except CallError as error:
-            yield [Noticed("batch", f"{what}: {error.failure.message}")]
+            yield [Notice("batch", f"{what}: {error.failure.message}")]
             gone = error.failure.http_status in (404, 410) and self._wall() - account.ended > KEPT
             return gone
         try:
-            with closing(Beside(account.look_ahead, lambda: account.more)) as self._work.meanwhile:
+            with closing(CommitThread(account.look_ahead, lambda: account.more)) as self._work.meanwhile:
                 for group in account.read(path):
                     if self._work.stop.level > 1:
-                        raise Left
+                        raise StopRequested
                     yield self._noted(group)
         finally:
-            self._work.meanwhile = at_once
+            self._work.meanwhile = run_inline
             path.unlink(missing_ok=True)
         return True
 
@@ -425,7 +425,7 @@ class BatchDriver:
                     self._filling.failed(event.launch.request)
         return group
 
-    def _is_final(self, launch: Launch, row: Row) -> bool:
+    def _is_final(self, launch: Attempt, row: Row) -> bool:
         """Whether a failure is the last word on its request in this run."""
         failure = row.failure or Failure("batch_error", "no details")
         if row.stops_run:
@@ -440,7 +440,7 @@ class BatchDriver:
         # having expired says nothing about the request
         return failure.error_class != "expired" and self._too_often(launch)
 
-    def _too_often(self, launch: Launch) -> bool:
+    def _too_often(self, launch: Attempt) -> bool:
         """Count a try of a request in this run; whether it was the last one allowed."""
         digest = launch.request.request_hash
         self._tries[digest] = self._tries.get(digest, 0) + 1
@@ -467,7 +467,7 @@ class BatchDriver:
         under_way = [batch for batch in batches if batch.state not in (BatchState.PREPARED, BatchState.CREATING)]
         number, members = len(under_way), sum(batch.requests for batch in under_way)
         goes = "batch goes" if number == 1 else "batches go"
-        words = f"{number} {goes} on at the provider with {counted(members, 'request')}"
+        words = f"{number} {goes} on at the provider with {plural(members, 'request')}"
         maybe = f"{unsure:,} {'batch' if unsure == 1 else 'batches'} may have been created" if unsure else ""
         known = ", ".join(part for part in (words if number else "", maybe) if part)
         unsent = ", and more wait until there is room for them" if self._filling.held is not None else ""

@@ -5,13 +5,13 @@ from __future__ import annotations
 from collections.abc import Callable, Collection, Iterator
 from dataclasses import replace
 
-from bioforge.backends.batch.calls import Clock, Groups, Left
+from bioforge.backends.batch.calls import Clock, Groups, StopRequested
 from bioforge.backends.batch.names import naming, new_key
 from bioforge.backends.batch.options import BatchOptions
-from bioforge.backends.batch.packing import Parcel, Queue, enqueued, tokens_of
+from bioforge.backends.batch.packing import BatchBuilder, EnqueuedLimit, enqueued, tokens_of
 from bioforge.backends.batch.service import BatchService
 from bioforge.backends.scheduler.budget import Budget, Price, Reservation
-from bioforge.core.events import BatchChanged, Event, Failed, Launch, Started, Stopped
+from bioforge.core.events import Attempt, BatchChanged, Event, Failed, Started, Stopped
 from bioforge.core.interfaces import Work
 from bioforge.core.text import money
 from bioforge.core.types import Batch, BatchState, Failure, Paid, Request
@@ -26,7 +26,7 @@ WORKER = "batch"
 NOTHING = Reservation(0.0, 0.0)
 
 
-class Filling:
+class BatchPacker:
     """The requests still to be sent, and the batches they go into. Everything a budget or a limit says is in here.
 
     What is given back is pulled once more when the others are gone; what failed only with `requeue`.
@@ -36,7 +36,7 @@ class Filling:
         self, work: Work, service: BatchService, options: BatchOptions, price: Price, wall: Clock, *, requeue: bool
     ) -> None:
         self.budget = Budget(work.limits.max_cost_usd, price, calibrate=False)
-        self.queue = Queue(options.max_enqueued_tokens, work.enqueued_tokens)
+        self.queue = EnqueuedLimit(options.max_enqueued_tokens, work.enqueued_tokens)
         self.again = 0
         """Requests that were given back or failed, and may be asked in another batch."""
         self.elsewhere: set[str] = set()
@@ -55,7 +55,7 @@ class Filling:
         self._wall = wall
         self._requeue = requeue
         self._retries: Iterator[Request] = iter(())
-        self._parcels: dict[tuple[str, str], Parcel] = {}
+        self._parcels: dict[tuple[str, str], BatchBuilder] = {}
         self._sealed: list[Batch] = []
         self._reserved: dict[str, Reservation] = {}
 
@@ -71,7 +71,7 @@ class Filling:
         while not self._sealed:
             if self._work.stop.level:
                 yield group
-                raise Left
+                raise StopRequested
             request = self._next()
             if request is None and self.again:
                 # only what is recorded is known not to be waiting any more
@@ -129,14 +129,14 @@ class Filling:
         place, number, now = (request.endpoint, request.model), request.attempts + 1, self._wall()
         parcel = self._parcels.get(place)
         key = new_key(now) if parcel is None else parcel.batch.key
-        launch = Launch(request, number, WORKER, self._name(request, number, key), now, key)
+        launch = Attempt(request, number, WORKER, self._name(request, number, key), now, key)
         size = len(self._service.line(launch))
         if parcel is not None and not parcel.fits(size, self._options):
             self._seal(place)
             self.held = request  # comes next, and by then that batch may have taught a limit
             return 0
         if parcel is None:
-            self._parcels[place] = parcel = Parcel(Batch(key, *place, prepared_at=now))
+            self._parcels[place] = parcel = BatchBuilder(Batch(key, *place, prepared_at=now))
             group.append(BatchChanged(parcel.batch))
         parcel.add(request, size, self._price(request))
         self.budget.reserve(quote)
@@ -158,7 +158,7 @@ class Filling:
         self._sealed.clear()
 
     def release(
-        self, batch: Batch, failure: Failure, is_final: Callable[[Launch], bool] = lambda launch: False
+        self, batch: Batch, failure: Failure, is_final: Callable[[Attempt], bool] = lambda launch: False
     ) -> Groups[None]:
         """Give the members of a batch that never came to be back, to be tried again unless that was their last try.
 

@@ -14,7 +14,7 @@ batch is smaller by this factor."""
 
 
 @dataclass(slots=True)
-class Parcel:
+class BatchBuilder:
     """A batch that is being filled; `batch` is as it began."""
 
     batch: Batch
@@ -46,7 +46,7 @@ class Parcel:
         )
 
 
-class Queue:
+class EnqueuedLimit:
     """How many tokens of each model may be enqueued: as configured, and as the provider's refusals have taught."""
 
     def __init__(self, configured: int | None, learned: Mapping[str, int]) -> None:

@@ -24,9 +24,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
 
-from bioforge.core.events import Launch
+from bioforge.core.events import Attempt
 from bioforge.core.interfaces import Outcome
-from bioforge.core.types import Answer, Batch, BatchState, Failure, Paid, Request
+from bioforge.core.types import Batch, BatchState, Failure, Paid, Request, Response
 
 STATUSES: Mapping[BatchState, str] = {
     BatchState.PREPARING: "submitted",
@@ -60,7 +60,7 @@ class Row:
     """
 
     custom_id: str | None
-    answer: Answer | None = None
+    answer: Response | None = None
     failure: Failure | None = None
     paid: Paid = Paid.NO
     transient: bool = False
@@ -118,7 +118,7 @@ class BatchService(Protocol):
     This is what both kinds have: a service has the methods of one of the two protocols below as well.
     """
 
-    def line(self, launch: Launch) -> bytes:
+    def line(self, launch: Attempt) -> bytes:
         """The line of a batch's file that asks for this request, with its line feed. Pure. The file is written from the
         state, line by line; `Batch.requests` and `Batch.bytes` are its lines and its size."""
 

@@ -24,7 +24,7 @@ from typing import IO
 
 from bioforge.backends.batch.names import naming, new_key
 from bioforge.backends.batch.options import BatchOptions
-from bioforge.backends.batch.packing import Parcel
+from bioforge.backends.batch.packing import BatchBuilder
 from bioforge.backends.batch.service import (
     BatchService,
     CallError,
@@ -34,21 +34,23 @@ from bioforge.backends.batch.service import (
     Undecided,
 )
 from bioforge.core.errors import OutputError
-from bioforge.core.events import Launch
+from bioforge.core.events import Attempt
 from bioforge.core.files import atomic_write
 from bioforge.core.interfaces import Outcome
 from bioforge.core.types import Batch, BatchState, Failure, Paid, Request
 
 
 @dataclass(frozen=True, slots=True)
-class Prepared:
+class PreparedBatch:
     """A batch that was not sent yet, and the file that asks for it."""
 
     batch: Batch
     path: Path
 
 
-def prepare(requests: Iterable[Request], folder: Path, service: BatchService, options: BatchOptions) -> list[Prepared]:
+def prepare(
+    requests: Iterable[Request], folder: Path, service: BatchService, options: BatchOptions
+) -> list[PreparedBatch]:
     """Write requests into as many files as their models, endpoints and sizes need; the same one once in a file.
 
     Streams: holds the names of a file's lines, and no request.
@@ -56,23 +58,23 @@ def prepare(requests: Iterable[Request], folder: Path, service: BatchService, op
     folder.mkdir(parents=True, exist_ok=True)
     name = naming(service)
     names: dict[tuple[str, str], set[str]] = {}
-    open_parcels: dict[tuple[str, str], tuple[Parcel, IO[bytes]]] = {}
-    done: list[Prepared] = []
+    open_parcels: dict[tuple[str, str], tuple[BatchBuilder, IO[bytes]]] = {}
+    done: list[PreparedBatch] = []
     with ExitStack() as stack:
 
         def seal(place: tuple[str, str]) -> None:
             parcel, stream = open_parcels.pop(place)
             stream.close()
-            done.append(Prepared(parcel.sealed(), Path(stream.name)))
+            done.append(PreparedBatch(parcel.sealed(), Path(stream.name)))
 
         def begin(place: tuple[str, str], now: float) -> None:
             key = new_key(now)
             names[place] = set()
             opened = stack.enter_context((folder / f"{key}.jsonl").open("wb"))
-            open_parcels[place] = (Parcel(Batch(key, *place, prepared_at=now)), opened)
+            open_parcels[place] = (BatchBuilder(Batch(key, *place, prepared_at=now)), opened)
 
         def asked(request: Request, number: int, now: float, key: str) -> tuple[str, bytes]:
-            launch = Launch(request, number, "", name(request, number, key), now, key)
+            launch = Attempt(request, number, "", name(request, number, key), now, key)
             return launch.client_request_id, service.line(launch)
 
         for request in requests:
@@ -96,7 +98,7 @@ def prepare(requests: Iterable[Request], folder: Path, service: BatchService, op
     return done
 
 
-def submit(prepared: Prepared, service: BatchService, project: str = "") -> Batch:
+def submit(prepared: PreparedBatch, service: BatchService, project: str = "") -> Batch:
     """Upload and create, each exactly once. After an unclear end of either, submitting the same `prepared` again looks
     first whether it happened.
 

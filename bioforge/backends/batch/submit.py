@@ -7,10 +7,10 @@ from collections.abc import Callable, Collection
 from dataclasses import replace
 from pathlib import Path
 
-from bioforge.backends.batch.calls import Calls, Clock, Groups, Halted, of_account, of_outage
+from bioforge.backends.batch.calls import Calls, Clock, Groups, RunStopped, of_account, of_outage
 from bioforge.backends.batch.options import BatchOptions
 from bioforge.backends.batch.service import BatchService, CallError, FileBatchService, InlineBatchService, Undecided
-from bioforge.core.events import BatchChanged, Noticed, Stopped
+from bioforge.core.events import BatchChanged, Notice, Stopped
 from bioforge.core.interfaces import Work
 from bioforge.core.types import UNSUBMITTED, Batch, BatchState, Paid
 
@@ -21,7 +21,7 @@ LIST_LAG = 10.0
 """Seconds between these looks: a job that was created a moment ago may still be missing from the list."""
 
 
-class Doubt(Exception):
+class CreateUnknown(Exception):
     """Whether a batch was created cannot be known yet: it stays as it is, and is looked for again later."""
 
     def __init__(self, undecided: Undecided) -> None:
@@ -29,7 +29,7 @@ class Doubt(Exception):
         self.undecided = undecided
 
 
-class NotTaken(Halted):
+class NotAccepted(RunStopped):
     """The account ends the run, and nothing that was sent has arrived."""
 
 
@@ -60,7 +60,7 @@ class Submitter:
     def submit(self, batch: Batch, *, earlier: bool) -> Groups[Batch]:
         """The batch with its job. `earlier`: another process may have come further than the state knows.
 
-        Raises `CallError` when the provider refuses it for good, which no job has come of, and `Doubt`.
+        Raises `CallError` when the provider refuses it for good, which no job has come of, and `CreateUnknown`.
         """
         service, project = self._service, self._work.project
         if isinstance(service, InlineBatchService):
@@ -92,10 +92,10 @@ class Submitter:
             if batch.state is not BatchState.CREATING:
                 yield [BatchChanged(creating)]
             return (yield from self._created(creating, lambda: service.create_from(creating, project, path)))
-        except NotTaken as error:
+        except NotAccepted as error:
             if batch.state is not BatchState.CREATING:
                 yield [BatchChanged(batch, "it was not created")]
-            raise Halted(error.stopped) from None
+            raise RunStopped(error.stopped) from None
         finally:
             path.unlink(missing_ok=True)
 
@@ -131,7 +131,7 @@ class Submitter:
         try:
             return (yield from self._calls.patiently(lambda: service.find_file(batch), what))
         except CallError as error:
-            raise Halted(out_of_sight(batch, error)) from None
+            raise RunStopped(out_of_sight(batch, error)) from None
 
     # --------------------------------------------------------------------------------------------------------- the job
 
@@ -152,9 +152,9 @@ class Submitter:
                         raise
                     if (found := (yield from self._search(batch))) is not None:
                         return found, "its creation had an unclear end; it was found at the provider"
-                    raise Halted(in_doubt(batch, error)) from None
+                    raise RunStopped(in_doubt(batch, error)) from None
                 if error.outcome.stops_run and error.outcome.paid is Paid.NO and not unclear:
-                    raise NotTaken(of_account(error)) from None
+                    raise NotAccepted(of_account(error)) from None
                 unclear = unclear or not refused
                 tries += 1
                 yield from self._before_again(error, tries, since, f"creating batch {batch.key}")
@@ -172,9 +172,9 @@ class Submitter:
             try:
                 found = yield from self._calls.patiently(lambda: self._found(batch), f"looking for batch {batch.key}")
             except CallError as error:
-                raise Halted(out_of_sight(batch, error)) from None
+                raise RunStopped(out_of_sight(batch, error)) from None
             if isinstance(found, Undecided):
-                raise Doubt(found)
+                raise CreateUnknown(found)
             if found is not None:
                 return _sent(found)
         return None
@@ -190,13 +190,13 @@ class Submitter:
         """Wait before a call that may already have done its work is looked after; raises where that is no use."""
         outcome = error.outcome
         if outcome.stops_run:
-            raise Halted(of_account(error))
+            raise RunStopped(of_account(error))
         unclear = outcome.paid is Paid.MAYBE
         if not outcome.retryable and not unclear:
             raise error
         if self._wall() - since > self._work.retry.outage_seconds:
-            raise Halted(of_outage(error, self._work.retry))
-        yield [Noticed("batch", f"{what}: {error.failure.message}; looking whether it has happened")]
+            raise RunStopped(of_outage(error, self._work.retry))
+        yield [Notice("batch", f"{what}: {error.failure.message}; looking whether it has happened")]
         if not unclear or tries > 1:
             self._calls.sleep(self._wall() + self._calls.delay(tries, outcome.retry_after))
 

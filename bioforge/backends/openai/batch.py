@@ -29,7 +29,7 @@ from bioforge.backends.transport import (
     without_key,
 )
 from bioforge.core.errors import OutputError
-from bioforge.core.events import Launch
+from bioforge.core.events import Attempt
 from bioforge.core.files import atomic_write
 from bioforge.core.interfaces import BackendContext, Outcome
 from bioforge.core.types import Batch, Failure, Paid, Request
@@ -92,7 +92,7 @@ class OpenAIBatches:
     def custom_id(self, request: Request, number: int) -> str:
         return batch_lines.custom_id(request.target, number, request.request_hash)
 
-    def line(self, launch: Launch) -> bytes:
+    def line(self, launch: Attempt) -> bytes:
         return batch_lines.line(launch)
 
     def read(self, batch: Batch, line: bytes) -> Row:

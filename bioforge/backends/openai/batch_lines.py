@@ -12,7 +12,7 @@ from typing import Any
 from bioforge.backends.batch.service import Row
 from bioforge.backends.openai.errors import read_failure, readable
 from bioforge.backends.openai.wire import Price, read_answer, read_usage, sent
-from bioforge.core.events import Launch
+from bioforge.core.events import Attempt
 from bioforge.core.types import ENDED, Batch, BatchProblem, BatchState, Failure, Paid, Usage
 
 TIER = "batch"
@@ -56,7 +56,7 @@ _ENQUEUED = re.compile(r"enqueued[\s_-]+token|token_limit_exceeded", re.IGNORECA
 # --------------------------------------------------------------------------------------------------- the file we send
 
 
-def line(launch: Launch) -> bytes:
+def line(launch: Attempt) -> bytes:
     """The line that asks for a request, with its line feed. The body is the request's own, as it is sent."""
     custom_id = json.dumps(launch.client_request_id).encode()
     url = json.dumps(launch.request.endpoint).encode()

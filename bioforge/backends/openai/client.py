@@ -62,7 +62,7 @@ def call_headers(context: BackendContext) -> dict[str, str]:
     return sdk_headers(lambda silent: OpenAI(api_key=key, base_url=context.base_url, max_retries=0, http_client=silent))
 
 
-class SyncSender:
+class OpenAISender:
     """One `httpx2` client for all threads."""
 
     def __init__(self, context: BackendContext, concurrency: int, price: Price) -> None:
@@ -146,7 +146,7 @@ class SyncSender:
                 self._sockets.add(opened)
 
 
-class AsyncSender:
+class OpenAIAsyncSender:
     """One `aiohttp` session; to be made and used on one event loop."""
 
     def __init__(self, context: BackendContext, price: Price) -> None:

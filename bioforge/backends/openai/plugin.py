@@ -9,7 +9,16 @@ from functools import cached_property
 from typing import TYPE_CHECKING
 
 from bioforge.backends.base import AsyncCallsBackend, BatchesBackend, ThreadCallsBackend, VendorBackend
-from bioforge.core.interfaces import AsyncSender, BackendContext, BackendFactory, Choice, Job, Load, Sender, Work
+from bioforge.core.interfaces import (
+    AsyncSender,
+    BackendContext,
+    BackendFactory,
+    Load,
+    PurchaseDecision,
+    PurchaseJob,
+    Sender,
+    Work,
+)
 from bioforge.core.types import Rendered, Request, Usage
 from bioforge.plugins.hookspecs import hookimpl
 
@@ -61,9 +70,9 @@ class ThreadsBackend(OpenAIBackend, ThreadCallsBackend):
     """One thread for each call in flight."""
 
     def open_sender(self, concurrency: int) -> Sender:
-        from bioforge.backends.openai.client import SyncSender
+        from bioforge.backends.openai.client import OpenAISender
 
-        return SyncSender(self.context, concurrency, self.price)
+        return OpenAISender(self.context, concurrency, self.price)
 
 
 class AsyncBackend(OpenAIBackend, AsyncCallsBackend):
@@ -72,7 +81,7 @@ class AsyncBackend(OpenAIBackend, AsyncCallsBackend):
     def open_sender(self) -> AsyncSender:
         from bioforge.backends.openai import client
 
-        return client.AsyncSender(self.context, self.price)
+        return client.OpenAIAsyncSender(self.context, self.price)
 
 
 class BatchBackend(OpenAIBackend, BatchesBackend):
@@ -112,7 +121,7 @@ class AutoBackend(OpenAIBackend):
         self._batch = BatchBackend(replace(context, options=context.siblings.get("batch", {})))
         self._calls = AsyncBackend(context)
 
-    def choose(self, job: Job) -> Choice | None:
+    def choose(self, job: PurchaseJob) -> PurchaseDecision | None:
         from bioforge.backends.strategy import choose
 
         return choose(job, self._price_of, self.options)

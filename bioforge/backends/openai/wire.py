@@ -8,7 +8,7 @@ from typing import Any
 
 from bioforge.backends.openai.errors import readable
 from bioforge.core.errors import ConfigError
-from bioforge.core.types import Answer, Failure, Rendered, Request, Usage
+from bioforge.core.types import Failure, Rendered, Request, Response, Usage
 from bioforge.recipes.schema.request import in_written_order
 
 Price = Callable[[str, Usage, str | None], float | None]
@@ -89,7 +89,7 @@ def _chat_body(rendered: Rendered) -> dict[str, object]:
     return body
 
 
-def read_answer(endpoint: str, content: bytes, asked: str = "", price: Price | None = None) -> Answer:
+def read_answer(endpoint: str, content: bytes, asked: str = "", price: Price | None = None) -> Response:
     """Reads a complete 200. What cannot be used has a `problem`, with as much of the rest as could be read.
 
     `problem.error_class` is `malformed` for a body in which nothing of an answer can be recognised. The cost is
@@ -113,7 +113,7 @@ def read_answer(endpoint: str, content: bytes, asked: str = "", price: Price | N
         cost = price(model or asked, usage, tier)
         if cost is None and asked:
             cost = price(asked, usage, tier)
-    return Answer(
+    return Response(
         body=content,
         text=text,
         usage=usage,
@@ -195,9 +195,9 @@ def _early(reason: str | None) -> Failure:
     return Failure(error_class, _ENDING.get(error_class, f"the answer is incomplete: {reason}"), reason)
 
 
-def _malformed(content: bytes, message: str, body: Mapping[str, Any] | None = None) -> Answer:
+def _malformed(content: bytes, message: str, body: Mapping[str, Any] | None = None) -> Response:
     known = body or {}
-    return Answer(
+    return Response(
         body=content,
         usage=read_usage(known),
         model=_text(known.get("model")),

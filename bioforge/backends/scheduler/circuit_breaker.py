@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from bioforge.core.events import Noticed
+from bioforge.core.events import Notice
 from bioforge.core.interfaces import RetryPolicy
 
 IN_A_ROW = 10
@@ -20,7 +20,7 @@ DOUBT_AFTER = 90.0
 FEW = 3
 
 
-class Breaker:
+class CircuitBreaker:
     def __init__(self, policy: RetryPolicy, random: Callable[[], float]) -> None:
         self._patience = policy.outage_seconds
         # A run with one request left must live through an outage too: it must not take ten failures of that one.
@@ -61,7 +61,7 @@ class Breaker:
         """Whether nothing but outages has come back for as long as the run is ready to wait."""
         return not self.closed and self._since is not None and now - self._since >= self._patience
 
-    def outage(self, request: str, probe: bool, now: float) -> Noticed | None:
+    def outage(self, request: str, probe: bool, now: float) -> Notice | None:
         """`request` tells requests apart: ten failures of one say less than one failure of ten."""
         self._since = now if self._since is None else self._since
         self._in_a_row += 1
@@ -74,16 +74,16 @@ class Breaker:
         self._delay = FIRST_DELAY
         wait = self._open(now)
         message = f"the provider is down: {self._in_a_row} outages in a row; trying again in {wait:.1f} s"
-        return Noticed("breaker", message, {"state": "open", "outages": self._in_a_row, "seconds": wait})
+        return Notice("breaker", message, {"state": "open", "outages": self._in_a_row, "seconds": wait})
 
-    def unclear(self, now: float) -> Noticed:
+    def unclear(self, now: float) -> Notice:
         """The probe brought no answer: open again, for longer."""
         self._delay = min(self._delay * 2, LONGEST_DELAY)
         wait = self._open(now)
         message = f"the provider is still down; trying again in {wait:.1f} s"
-        return Noticed("breaker", message, {"state": "open", "outages": self._in_a_row, "seconds": wait})
+        return Notice("breaker", message, {"state": "open", "outages": self._in_a_row, "seconds": wait})
 
-    def answered(self, probe: bool, now: float) -> Noticed | None:
+    def answered(self, probe: bool, now: float) -> Notice | None:
         """An answer of any kind, a refusal too: the provider is there.
 
         While open only the probe's answer closes: late answers to what was sent before say nothing about now.
@@ -98,7 +98,7 @@ class Breaker:
         if was_closed:
             return None
         message = f"the provider is back after {seconds:.0f} s"
-        return Noticed("breaker", message, {"state": "closed", "seconds": seconds})
+        return Notice("breaker", message, {"state": "closed", "seconds": seconds})
 
     def _open(self, now: float) -> float:
         """Opens; returns the seconds until the next probe. Jitter: other processes wait for the same provider."""

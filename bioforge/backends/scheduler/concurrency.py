@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from bioforge.core.events import Noticed
+from bioforge.core.events import Notice
 
 STORM = 0.2
 """Share of recent answers asking for less traffic from which on they are meant for us. Below it they are chance
@@ -15,7 +15,7 @@ STEPS = 16.0
 """Windows of answers that an increase from nothing to the configured number takes."""
 
 
-class Throttle:
+class AdaptiveConcurrency:
     def __init__(self, configured: int) -> None:
         self.configured = configured
         self._limit = float(configured)
@@ -32,7 +32,7 @@ class Throttle:
     def storm(self) -> bool:
         return self._share > STORM
 
-    def answered(self, overloaded: bool, in_flight: int) -> Noticed | None:
+    def answered(self, overloaded: bool, in_flight: int) -> Notice | None:
         """Learns from one answer; `in_flight` counts the others."""
         memory = min(max(self._limit, MEMORY[0]), MEMORY[1])
         self._share += (float(overloaded) - self._share) / memory
@@ -47,7 +47,7 @@ class Throttle:
         self._limit = max(1.0, min(self._limit, self.configured / 8))
         self._share = 0.0
 
-    def _decrease(self, in_flight: int) -> Noticed | None:
+    def _decrease(self, in_flight: int) -> Notice | None:
         before = self.limit
         self._limit = self._target = max(1.0, self._limit / 2)
         # Those in flight were sent before this: what they say is old news.
@@ -56,9 +56,9 @@ class Throttle:
             return None
         share = round(self._share, 3)
         message = f"{share:.0%} of answers ask for less traffic: concurrency {before} -> {self.limit}"
-        return Noticed("concurrency", message, {"from": before, "to": self.limit, "share": share})
+        return Notice("concurrency", message, {"from": before, "to": self.limit, "share": share})
 
-    def _increase(self) -> Noticed | None:
+    def _increase(self) -> Notice | None:
         if self._limit >= self.configured:
             return None
         # One for each answer doubles the number in each window of answers.
@@ -67,4 +67,4 @@ class Throttle:
         if self._limit < self.configured:
             return None
         self._target = self._limit
-        return Noticed("concurrency", f"concurrency back at {self.configured}", {"to": self.configured})
+        return Notice("concurrency", f"concurrency back at {self.configured}", {"to": self.configured})

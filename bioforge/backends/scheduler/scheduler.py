@@ -1,6 +1,6 @@
 """The scheduler: what may be sent now, what a finished attempt means, and when to look again.
 
-Sans I/O: requests come from an iterator, attempts go out as `Launch` values, and how they ended comes back as
+Sans I/O: requests come from an iterator, attempts go out as `Attempt` values, and how they ended comes back as
 `Outcome` values; sending is somebody else's. `now` is seconds of any monotonic clock, `wall` of the calendar's.
 """
 
@@ -14,10 +14,10 @@ from typing import NamedTuple
 
 from bioforge.backends.scheduler.backoff import LONG, Backoff
 from bioforge.backends.scheduler.budget import Budget, Price, Reservation
-from bioforge.backends.scheduler.circuit_breaker import Breaker
-from bioforge.backends.scheduler.concurrency import Throttle
-from bioforge.backends.scheduler.token_bucket import Mark, Pace
-from bioforge.core.events import Event, Failed, Launch, Noticed, Stopped, Succeeded, Unusable
+from bioforge.backends.scheduler.circuit_breaker import CircuitBreaker
+from bioforge.backends.scheduler.concurrency import AdaptiveConcurrency
+from bioforge.backends.scheduler.token_bucket import RateLimiter, Snapshot
+from bioforge.core.events import Attempt, Event, Failed, Notice, Stopped, Succeeded, Unusable
 from bioforge.core.interfaces import Gauges, Limits, Outcome, RetryPolicy
 from bioforge.core.types import Failure, Paid, Request
 
@@ -39,11 +39,11 @@ class _Flight(NamedTuple):
     job: _Job
     slot: int
     held: Reservation
-    mark: Mark
+    mark: Snapshot
     probe: bool
 
 
-class Window:
+class Scheduler:
     """Everything between a stream of requests and the wire that needs a decision."""
 
     def __init__(
@@ -61,10 +61,10 @@ class Window:
         self._retry = retry
         self._random = random
         self._backoff = Backoff(retry, random)
-        self._throttle = Throttle(max(1, limits.concurrency))
-        self._breaker = Breaker(retry, random)
+        self._throttle = AdaptiveConcurrency(max(1, limits.concurrency))
+        self._breaker = CircuitBreaker(retry, random)
         self._budget = Budget(limits.max_cost_usd, price_of_reservation)
-        self._pace = Pace(limits, now)
+        self._pace = RateLimiter(limits, now)
         self._free = list(range(max(1, limits.concurrency)))
         self._names = [f"W{slot + 1:02d}" for slot in self._free]
         self._flights: dict[str, _Flight] = {}
@@ -80,9 +80,9 @@ class Window:
 
     # ------------------------------------------------------------------------------------------------- what may go
 
-    def take(self, source: Iterator[Request], now: float, wall: float) -> list[Launch]:
+    def take(self, source: Iterator[Request], now: float, wall: float) -> list[Attempt]:
         """The attempts to start now: retries that are due, then new requests, pulled one by one as there is room."""
-        launches: list[Launch] = []
+        launches: list[Attempt] = []
         self._waiting, self._look_at = "", None
         while not self._halted:
             if self._closed_for(now) or (job := self._next(source, now)) is None:
@@ -183,7 +183,7 @@ class Window:
         self._sequence += 1
         heapq.heappush(self._retries, (due, self._sequence, job))
 
-    def _launch(self, job: _Job, tokens: float, quote: Reservation, now: float, wall: float) -> Launch:
+    def _launch(self, job: _Job, tokens: float, quote: Reservation, now: float, wall: float) -> Attempt:
         job.tries += 1
         slot = heapq.heappop(self._free)
         number = job.request.attempts + job.tries
@@ -194,7 +194,7 @@ class Window:
         self._budget.reserve(quote)
         mark = self._pace.take(tokens, now)
         self._flights[name] = _Flight(job, slot, quote, mark, self._breaker.launched())
-        return Launch(job.request, number, self._names[slot], name, wall)
+        return Attempt(job.request, number, self._names[slot], name, wall)
 
     def _out_of_money(self, quote: Reservation) -> None:
         """Waits for what is in flight to free some; where nothing can, the run is over."""
@@ -215,7 +215,7 @@ class Window:
 
     # ------------------------------------------------------------------------------------ what a finished one means
 
-    def settle(self, launch: Launch, outcome: Outcome, now: float) -> list[Event]:
+    def settle(self, launch: Attempt, outcome: Outcome, now: float) -> list[Event]:
         """What is to be recorded of an attempt that ended, and what else it brought about."""
         flight = self._flights.pop(launch.client_request_id)
         heapq.heappush(self._free, flight.slot)
@@ -232,7 +232,7 @@ class Window:
             self._dropped = True
         return [event, *notices]
 
-    def withdraw(self, launches: Sequence[Launch]) -> list[Event]:
+    def withdraw(self, launches: Sequence[Attempt]) -> list[Event]:
         """Takes back attempts that were announced and, since the run is being stopped, not sent."""
         failure = Failure("interrupted", "stopped before it was sent")
         events: list[Event] = []
@@ -244,7 +244,7 @@ class Window:
             events.append(Failed(launch, failure, Paid.NO, 0.0, final=False, counted=False))
         return events
 
-    def _judge(self, launch: Launch, job: _Job, outcome: Outcome, counted: bool) -> Event:
+    def _judge(self, launch: Attempt, job: _Job, outcome: Outcome, counted: bool) -> Event:
         seconds, request_id = outcome.seconds, outcome.request_id
         if outcome.answer is not None:
             kind = Succeeded if outcome.answer.problem is None else Unusable
@@ -288,9 +288,9 @@ class Window:
         in_storm = outcome.overloaded and not outcome.outage and self._throttle.storm
         return not in_storm or flight.job.tries > UNCOUNTED * self._retry.max_attempts
 
-    def _learn(self, flight: _Flight, outcome: Outcome, now: float) -> list[Noticed]:
+    def _learn(self, flight: _Flight, outcome: Outcome, now: float) -> list[Notice]:
         """What an attempt says about the provider rather than about its request."""
-        notices: list[Noticed | None] = []
+        notices: list[Notice | None] = []
         if outcome.outage:
             notices.append(self._breaker.outage(flight.job.request.request_hash, flight.probe, now))
             if self._breaker.exhausted(now):
@@ -308,7 +308,7 @@ class Window:
             notices.append(self._pause(outcome, now))
         return [notice for notice in notices if notice is not None]
 
-    def _pause(self, outcome: Outcome, now: float) -> Noticed | None:
+    def _pause(self, outcome: Outcome, now: float) -> Notice | None:
         """A long Retry-After, or any in a storm, is meant for everybody."""
         seconds = outcome.retry_after
         if seconds is None or not (seconds > LONG or (outcome.overloaded and self._throttle.storm)):
@@ -319,7 +319,7 @@ class Window:
             # The others in flight were told the same.
             return None
         self._throttle.restart()
-        return Noticed("pause", f"the provider asks to wait: nothing is sent for {seconds:.1f} s", {"seconds": seconds})
+        return Notice("pause", f"the provider asks to wait: nothing is sent for {seconds:.1f} s", {"seconds": seconds})
 
     def _stop_for_outage(self, outcome: Outcome) -> None:
         last = outcome.failure.message if outcome.failure else "no answer"

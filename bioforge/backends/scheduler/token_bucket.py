@@ -15,7 +15,7 @@ BURST = 3.0
 DAY = 86_400.0
 
 
-class Bucket:
+class TokenBucket:
     """Fills at `rate` units a second up to `capacity`; taking more than there is leaves a debt.
 
     What needs more than the capacity may go when the bucket is full: it is paid for by those after it.
@@ -48,7 +48,7 @@ class Bucket:
         self.rate, self.capacity, self._level, self._seen = rate, capacity, min(level, capacity), now
 
 
-class Mark(NamedTuple):
+class Snapshot(NamedTuple):
     """What had been taken when an attempt was let go, itself included: it dates the report that its answer brings."""
 
     requests: float
@@ -61,11 +61,11 @@ class _Meter:
 
     def __init__(self, per_minute: float | None, now: float) -> None:
         self.taken = 0.0
-        self._own: Bucket | None = None
+        self._own: TokenBucket | None = None
         if per_minute is not None:
             rate = per_minute / 60.0
-            self._own = Bucket(rate, max(1.0, rate * BURST), now)
-        self._theirs: Bucket | None = None
+            self._own = TokenBucket(rate, max(1.0, rate * BURST), now)
+        self._theirs: TokenBucket | None = None
         self._newest = 0.0
 
     def wait(self, amount: float, now: float) -> float:
@@ -95,11 +95,11 @@ class _Meter:
         # What was sent after that attempt is not in the report yet, and neither is what was filled in since.
         level = remaining - (self.taken - taken) + rate * (now - at)
         if self._theirs is None:
-            self._theirs = Bucket(rate, capacity, now)
+            self._theirs = TokenBucket(rate, capacity, now)
         self._theirs.adjust(rate, capacity, level, now)
 
 
-class Pace:
+class RateLimiter:
     """Requests and tokens together: an attempt needs one of the first and some of the second."""
 
     def __init__(self, limits: Limits, now: float) -> None:
@@ -110,12 +110,12 @@ class Pace:
         """Seconds until an attempt that needs so many tokens may be sent."""
         return max(self._requests.wait(1.0, now), self._tokens.wait(tokens, now))
 
-    def take(self, tokens: float, now: float) -> Mark:
+    def take(self, tokens: float, now: float) -> Snapshot:
         self._requests.take(1.0, now)
         self._tokens.take(tokens, now)
-        return Mark(self._requests.taken, self._tokens.taken, now)
+        return Snapshot(self._requests.taken, self._tokens.taken, now)
 
-    def feed(self, mark: Mark, said: RateLimits, now: float) -> None:
+    def feed(self, mark: Snapshot, said: RateLimits, now: float) -> None:
         self._requests.feed(
             mark.requests, mark.at, said.limit_requests, said.remaining_requests, said.reset_requests, now
         )

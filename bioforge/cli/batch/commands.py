@@ -12,7 +12,7 @@ import typer
 
 from bioforge.cli.batch import create, jsonl
 from bioforge.cli.batch.provider import FileOption, LogOption, provider
-from bioforge.cli.errors import command, say
+from bioforge.cli.errors import command, echo
 from bioforge.cli.maintain import Yes, confirmed, recorded
 from bioforge.cli.options import FileOption as ProjectOption
 from bioforge.cli.options import check_format, load
@@ -64,7 +64,7 @@ def status(
             for line in results.lines(
                 results.save(opened.jobs, batch, results.default_path(batch)), batch, opened.simulated
             ):
-                say(line)
+                echo(line)
     return EXIT_FAILED if batch.state is BatchState.FAILED else EXIT_OK
 
 
@@ -94,12 +94,12 @@ def list_(
             ]
             print(json.dumps(records, ensure_ascii=False, indent=2))
         elif not batches:
-            say("no batches")
+            echo("no batches")
         else:
             for line in format_cli.listed(batches):
                 print(line)
     if more:
-        say("there are more: --limit N or --all shows them")
+        echo("there are more: --limit N or --all shows them")
     return EXIT_OK
 
 
@@ -138,7 +138,7 @@ def retrieve(
             print(one.path)
         if saved:
             for line in results.lines(saved, batch, opened.simulated):
-                say(line)
+                echo(line)
             return EXIT_OK
         raise BioforgeError(
             f"{batch_id} has no result files: {is_over(batch)}", f"`bioforge batch status {batch_id}` says why"
@@ -182,11 +182,11 @@ def cancel(batch_id: IdArgument, file: FileOption = None, log_file: LogOption = 
             )
         batch = opened.jobs.cancel(batch)
     print(f"{batch.name} {batch.status}")
-    say(
+    echo(
         f"it can take up to 10 minutes; {batch.completed:,} of {batch.requests:,} requests were answered so far."
         " What is finished is charged for, what is not is not"
     )
-    say(f"next: bioforge batch retrieve {batch.name}")
+    echo(f"next: bioforge batch retrieve {batch.name}")
     return EXIT_OK
 
 
@@ -201,12 +201,12 @@ def abandon(
     """Give up an open batch of the project that cannot be looked at any more. Its requests become maybe paid."""
     from bioforge.cli.format import count
     from bioforge.core.types import CLOSED
-    from bioforge.engine.project import recover
+    from bioforge.engine.project import recover_state
     from bioforge.store import Store, batches
 
     config = load(file)
     with Store.open(config.state_path) as store:
-        recover(store)
+        recover_state(store)
         batch = batches.by_key(store, name)
         if batch is None or batch.state in CLOSED:
             raise UsageError(f"{name} is no open batch of this project", "`bioforge status` lists the open ones")
@@ -217,7 +217,7 @@ def abandon(
         if confirmed(question, yes):
             with recorded(store, "batch abandon") as _:
                 number = batches.give_up(store, batch)
-            say(f"{batch.name} given up: {count(number, 'request')} maybe paid")
+            echo(f"{batch.name} given up: {count(number, 'request')} maybe paid")
     return EXIT_OK
 
 

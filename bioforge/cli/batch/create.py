@@ -11,13 +11,13 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from bioforge.cli.batch.provider import FileOption, LogOption, failed, provider
-from bioforge.cli.errors import command, say
+from bioforge.cli.errors import command, echo
 from bioforge.core.errors import EXIT_OK, BioforgeError, UsageError
 
 if TYPE_CHECKING:
     from bioforge.backends.batch.service import CallError
     from bioforge.cli.batch.check import Checked
-    from bioforge.cli.batch.provider import Jobs, Provider
+    from bioforge.cli.batch.provider import BatchProvider, Jobs
     from bioforge.core.types import Batch
 
 ROUNDS = 3
@@ -61,14 +61,14 @@ def create(
         batch = _batch(checked)
         batch = replace(batch, file_id=opened.jobs.upload(batch, source))
         print(batch.file_id, flush=True)
-        say(f"uploaded {source}: {count(checked.lines, 'request')}{of_model}, {checked.bytes:,} bytes")
+        echo(f"uploaded {source}: {count(checked.lines, 'request')}{of_model}, {checked.bytes:,} bytes")
         metadata = {"bioforge": batch.key, "sha256": checked.sha256, "project": opened.project[:512]}
         created = _created(opened, batch, {name: text for name, text in metadata.items() if text}, completion_window)
         print(created.batch_id, flush=True)
     simulated = ", simulated: nothing is charged" if opened.simulated else ""
     ending = "" if created.ended else f", to end within {completion_window}"
-    say(f"{created.batch_id}: {created.status}{ending}{simulated}")
-    say(f"next: bioforge batch status {created.batch_id}")
+    echo(f"{created.batch_id}: {created.status}{ending}{simulated}")
+    echo(f"next: bioforge batch status {created.batch_id}")
     return EXIT_OK
 
 
@@ -103,7 +103,7 @@ def _refuse_equal(jobs: Jobs, checked: Checked) -> None:
             )
 
 
-def _created(opened: Provider, batch: Batch, metadata: dict[str, str], window: str) -> Batch:
+def _created(opened: BatchProvider, batch: Batch, metadata: dict[str, str], window: str) -> Batch:
     """The batch, created now or found as what a creation left whose end was lost."""
     from bioforge.backends.batch.service import CallError
 
@@ -113,7 +113,7 @@ def _created(opened: Provider, batch: Batch, metadata: dict[str, str], window: s
         try:
             return jobs.create_job(batch, metadata, window)
         except KeyboardInterrupt:
-            say(f"warning: {_unknown(batch)}; {_how_to_check(batch)}")
+            echo(f"warning: {_unknown(batch)}; {_how_to_check(batch)}")
             raise
         except CallError as error:
             if _unclear(error):
@@ -123,14 +123,14 @@ def _created(opened: Provider, batch: Batch, metadata: dict[str, str], window: s
                 raise
             else:  # of the creation before this one nothing more is known, and it would need its file
                 raise BioforgeError(f"{_unknown(batch)}: {_words(error, jobs)}", _how_to_check(batch)) from error
-        say(f"warning: it is unclear whether the batch was created: {_words(last, jobs)}; looking for it")
+        echo(f"warning: it is unclear whether the batch was created: {_words(last, jobs)}; looking for it")
         # A list may lag behind, so the pause comes before the look and not after it.
         time.sleep(min(last.outcome.retry_after or opened.pause * 2**number, LONGEST_PAUSE))
         found = _found(jobs, batch)
         if found is not None:
-            say(f"it was: {found.batch_id} is adopted")
+            echo(f"it was: {found.batch_id} is adopted")
             return found
-        say("it was not" + ("; trying once more" if number < ROUNDS - 1 else ""))
+        echo("it was not" + ("; trying once more" if number < ROUNDS - 1 else ""))
     assert last is not None
     raise BioforgeError(
         f"no batch was created in {ROUNDS} tries: {_words(last, jobs)}",

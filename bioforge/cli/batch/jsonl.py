@@ -12,12 +12,12 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from bioforge.cli.errors import command, say
+from bioforge.cli.errors import command, echo
 from bioforge.cli.options import FileOption, complete_recipes, load_plugins
 from bioforge.core.errors import EXIT_OK, UsageError, nearest
 
 if TYPE_CHECKING:
-    from bioforge.cli.batch.rows import Asking, Source
+    from bioforge.cli.batch.rows import RequestTemplate, RowSource
     from bioforge.config.environment import Environment
     from bioforge.config.loader import ProjectConfig
     from bioforge.plugins.manager import Plugins
@@ -127,25 +127,25 @@ def jsonl(
         bad.check()
         parts = writer.finish()
     for note in asking.notes:
-        say(f"warning: {note}")
+        echo(f"warning: {note}")
     for line in bad.lines():
-        say(line)
+        echo(line)
     for part in parts:
         if not to_stdout:
             print(part.path, flush=True)
-        say(f"{'stdout' if to_stdout else part.path}: {count(part.lines, 'request')}, {part.bytes:,} bytes")
+        echo(f"{'stdout' if to_stdout else part.path}: {count(part.lines, 'request')}, {part.bytes:,} bytes")
     for path in writer.leftovers():
-        say(f"warning: {path} is of an earlier time and none of these")
+        echo(f"warning: {path} is of an earlier time and none of these")
     if not to_stdout:
-        say(f"next: bioforge batch create --in {parts[0].path}" + (" (and each of the others)" * (len(parts) > 1)))
+        echo(f"next: bioforge batch create --in {parts[0].path}" + (" (and each of the others)" * (len(parts) > 1)))
     return EXIT_OK
 
 
 # ----------------------------------------------------------------------------------------------------- how it is asked
 
 
-def _by_recipe(config: ProjectConfig | None, name: str | None, flags: Flags, plugins: Plugins) -> Asking:
-    from bioforge.cli.batch.rows import Asking
+def _by_recipe(config: ProjectConfig | None, name: str | None, flags: Flags, plugins: Plugins) -> RequestTemplate:
+    from bioforge.cli.batch.rows import RequestTemplate
     from bioforge.engine.project import OpenProject
     from bioforge.recipes.definition import prompt_notes
 
@@ -168,7 +168,7 @@ def _by_recipe(config: ProjectConfig | None, name: str | None, flags: Flags, plu
             f"no recipe {name!r} in {config.path.name}", nearest(name, names) or f"recipes are: {', '.join(names)}"
         )
     for line in (*config.overrides, *config.notes):
-        say(f"note: {line}")
+        echo(f"note: {line}")
     project = OpenProject(config, plugins)
     recipe = config.recipes[name]
     if recipe.needs or recipe.scope == "all":
@@ -177,21 +177,21 @@ def _by_recipe(config: ProjectConfig | None, name: str | None, flags: Flags, plu
             f"recipe {name!r} {why}, so what it asks is known only in a run", "`bioforge run --backend batch` asks it"
         )
     prompts = [prompts for prompts in project.prompts if prompts.definition.recipe == name]
-    return Asking(prompts, project.backend.body, prompt_notes(prompts))
+    return RequestTemplate(prompts, project.backend.body, prompt_notes(prompts))
 
 
-def _by_flags(flags: Flags) -> Asking:
+def _by_flags(flags: Flags) -> RequestTemplate:
     from bioforge.backends.openai import wire
-    from bioforge.cli.batch.rows import Asking
+    from bioforge.cli.batch.rows import RequestTemplate
     from bioforge.config.environment import Environment
     from bioforge.recipes.definition import PROMPT_OBJECTS_END
-    from bioforge.recipes.template import Prompts
+    from bioforge.recipes.template import RecipeVariant
 
     definition = _definition(flags, Environment.read(Path.cwd(), os.environ))
     notes = []
     if definition.prompt is not None:
         notes = [f"reusable prompts end at OpenAI on {PROMPT_OBJECTS_END}; use --template from then on"]
-    return Asking([Prompts(definition)], wire.body, notes)
+    return RequestTemplate([RecipeVariant(definition)], wire.body, notes)
 
 
 def _definition(flags: Flags, environment: Environment) -> Definition:
@@ -246,9 +246,9 @@ def _template(flag: str, value: str | None) -> str | None:
 # ------------------------------------------------------------------------------------------------------ where rows are
 
 
-def _source(config: ProjectConfig | None, given: str | None, columns: Mapping[str, str]) -> Source:
+def _source(config: ProjectConfig | None, given: str | None, columns: Mapping[str, str]) -> RowSource:
     """The rows: a file of one's own is read with the project's options, unless it has columns of its own."""
-    from bioforge.cli.batch.rows import Source
+    from bioforge.cli.batch.rows import RowSource
 
     options: dict[str, object] = {}
     if config is not None:
@@ -256,10 +256,10 @@ def _source(config: ProjectConfig | None, given: str | None, columns: Mapping[st
     if columns:
         options = {"columns": dict(columns)} if given is not None else {**options, "columns": dict(columns)}
     if given is not None:
-        return Source(given, None, options, Path.cwd())
+        return RowSource(given, None, options, Path.cwd())
     if config is None:
         raise UsageError("there is no input", "--in names a CSV or JSONL file; a project has one of its own")
-    return Source(config.input.path, config.input.reader, options, config.root, config.path.name)
+    return RowSource(config.input.path, config.input.reader, options, config.root, config.path.name)
 
 
 def _mapping(columns: Iterable[str] | None) -> dict[str, str]:
@@ -272,7 +272,7 @@ def _mapping(columns: Iterable[str] | None) -> dict[str, str]:
     return found
 
 
-def _check_output(output: Path, config: ProjectConfig | None, source: Source) -> None:
+def _check_output(output: Path, config: ProjectConfig | None, source: RowSource) -> None:
     from bioforge.cli.options import check_destination
 
     if output.is_dir():

@@ -8,7 +8,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from bioforge.cli.errors import say
+from bioforge.cli.errors import echo
 
 if TYPE_CHECKING:
     from bioforge.backends.batch.service import CallError
@@ -65,4 +65,4 @@ class OperationsLog:
                 stream.write(text + "\n")
         except OSError as problem:
             self._broken = True
-            say(f"warning: the log {self._path} cannot be written: {problem.strerror or problem}")
+            echo(f"warning: the log {self._path} cannot be written: {problem.strerror or problem}")

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Protocol
 
 import typer
 
-from bioforge.cli.errors import say
+from bioforge.cli.errors import echo
 from bioforge.cli.options import load
 from bioforge.core.errors import BioforgeError, UsageError
 
@@ -66,7 +66,7 @@ class Jobs(Protocol):
 
 
 @dataclass(frozen=True, slots=True)
-class Provider:
+class BatchProvider:
     """An opened provider. `project` is the project's name, empty without one; `pause` is seconds before a second try."""
 
     jobs: Jobs
@@ -83,7 +83,7 @@ def project_config(file: Path | None) -> ProjectConfig | None:
 
 
 @contextmanager
-def provider(file: Path | None, command: str, log: Path | None) -> Iterator[Provider]:
+def provider(file: Path | None, command: str, log: Path | None) -> Iterator[BatchProvider]:
     """The provider for one command, with its calls in the operations log.
 
     Raises `UsageError` when there is no key; what goes wrong with a call is a `CallError` that nobody caught, shown
@@ -95,7 +95,7 @@ def provider(file: Path | None, command: str, log: Path | None) -> Iterator[Prov
     config = project_config(file)
     for line in () if config is None else config.overrides:
         if line.startswith("provider."):
-            say(f"note: {line}")
+            echo(f"note: {line}")
     with provider_context(config) as context:
         # By name: the command line knows no vendor, and starts without its SDK.
         service = import_module("bioforge.backends.openai.batch").OpenAIBatches
@@ -104,9 +104,9 @@ def provider(file: Path | None, command: str, log: Path | None) -> Iterator[Prov
             jobs.check()
             try:
                 if config is None:
-                    yield Provider(jobs, simulated=False)
+                    yield BatchProvider(jobs, simulated=False)
                 else:
-                    yield Provider(jobs, config.simulated, config.project.name, config.retry.first_delay)
+                    yield BatchProvider(jobs, config.simulated, config.project.name, config.retry.first_delay)
             except CallError as error:
                 raise failed(error, jobs) from error
 
@@ -152,7 +152,7 @@ def _of_environment() -> BackendContext:
 
     from bioforge.config.environment import Environment
     from bioforge.config.tables import SIMULATOR
-    from bioforge.config.tables import Provider as Table
+    from bioforge.config.tables import ProviderTable as Table
     from bioforge.core.interfaces import BackendContext
 
     environment = Environment.read(Path.cwd(), os.environ)

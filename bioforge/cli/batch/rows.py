@@ -12,16 +12,16 @@ from tempfile import TemporaryDirectory
 
 from bioforge.backends.openai.batch_lines import line
 from bioforge.cli.format import count
-from bioforge.config.plugin_options import OptionsOf
+from bioforge.config.plugin_options import PluginOptions
 from bioforge.core.errors import InputError
-from bioforge.core.events import Launch
+from bioforge.core.events import Attempt
 from bioforge.core.hashing import canonical
 from bioforge.core.text import slug
 from bioforge.core.types import Artist, BadRow, Rendered, Request
-from bioforge.engine.backends import read_by
+from bioforge.engine.backends import bind_reader
 from bioforge.plugins.manager import Plugins
 from bioforge.readers.sources import find, is_url
-from bioforge.recipes.template import Prompts, RenderError
+from bioforge.recipes.template import RecipeVariant, RenderError
 
 _FIT = re.compile("[A-Za-z0-9_-]{1,64}")
 
@@ -30,7 +30,7 @@ SHOWN = 5
 
 
 @dataclass(frozen=True, slots=True)
-class Source:
+class RowSource:
     """Where the rows are: `reader` None means by suffix; paths start from `root`."""
 
     path: str
@@ -41,15 +41,15 @@ class Source:
 
 
 @dataclass(slots=True)
-class Asking:
+class RequestTemplate:
     """What is asked of each row. `notes` are worth showing."""
 
-    prompts: list[Prompts]
+    prompts: list[RecipeVariant]
     body: Callable[[Rendered], dict[str, object]]
     notes: list[str] = field(default_factory=list)
 
 
-def _rows(source: Source, plugins: Plugins) -> Iterator[Artist | BadRow]:
+def _rows(source: RowSource, plugins: Plugins) -> Iterator[Artist | BadRow]:
     with TemporaryDirectory() as cache:
         if is_url(source.path):
             from bioforge.readers.download import fetch
@@ -59,7 +59,7 @@ def _rows(source: Source, plugins: Plugins) -> Iterator[Artist | BadRow]:
             found = find(source.path, source.root)
         for one in found:
             name = source.reader or one.suffix or "csv"
-            yield from read_by(plugins, OptionsOf(source.file, environ.get), source.options, name).rows(one)
+            yield from bind_reader(plugins, PluginOptions(source.file, environ.get), source.options, name).rows(one)
 
 
 class BadRows:
@@ -98,7 +98,9 @@ class BadRows:
             yield f"  … and {self.number - len(self.examples):,} more"
 
 
-def batch_lines(asking: Asking, source: Source, plugins: Plugins, limit: int | None, bad: BadRows) -> Iterator[bytes]:
+def batch_lines(
+    asking: RequestTemplate, source: RowSource, plugins: Plugins, limit: int | None, bad: BadRows
+) -> Iterator[bytes]:
     """The lines of the good rows, in their order."""
     taken: set[str] = set()
     for row in _rows(source, plugins):
@@ -121,12 +123,12 @@ def batch_lines(asking: Asking, source: Source, plugins: Plugins, limit: int | N
             return
 
 
-def _line(asking: Asking, prompts: Prompts, name: str, artist: Artist) -> bytes:
+def _line(asking: RequestTemplate, prompts: RecipeVariant, name: str, artist: Artist) -> bytes:
     body = canonical(asking.body(prompts.render(artist)))
     request = Request("", prompts.definition.endpoint, prompts.definition.model or "", body, artist.artist_id, "")
     if prompts.definition.variant:
         name = custom_id(f"{name}-{prompts.definition.variant}")
-    return line(Launch(request, 1, "", name, 0.0))
+    return line(Attempt(request, 1, "", name, 0.0))
 
 
 def custom_id(artist_id: str) -> str:

@@ -27,7 +27,7 @@ FORMATS = ("date", "email", "idn-email", "ipv4", "ipv6", "regex", "uuid")
 TYPES = ("string", "number", "integer", "boolean", "object", "array", "null")
 
 
-class Fault(Protocol):
+class SchemaIssue(Protocol):
     """What is used of `jsonschema.ValidationError`."""
 
     validator: str
@@ -39,7 +39,7 @@ class Fault(Protocol):
     relative_path: Sequence[str | int]
     schema_path: Sequence[str | int]
     absolute_schema_path: Sequence[str | int]
-    context: Sequence[Fault]
+    context: Sequence[SchemaIssue]
 
 
 class Validator(Protocol):
@@ -51,7 +51,7 @@ class Validator(Protocol):
     schema: Any
     format_checker: Any
 
-    def iter_errors(self, instance: Any) -> Iterator[Fault]: ...
+    def iter_errors(self, instance: Any) -> Iterator[SchemaIssue]: ...
     def is_valid(self, instance: Any) -> bool: ...
     def evolve(self, *, schema: Any) -> Validator: ...
 
@@ -87,7 +87,7 @@ def check(validator: Validator, source: str) -> None:
         raise _no_schema(fault, source)
 
 
-def _no_schema(fault: Fault, source: str) -> ConfigError:
+def _no_schema(fault: SchemaIssue, source: str) -> ConfigError:
     place = list(fault.absolute_path)
     where = f"{shown(place)}: " if place else ""
     if fault.validator == "anyOf" and place and (place[-1] == "type" or place[-2:-1] == ["type"]):

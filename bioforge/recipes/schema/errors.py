@@ -6,14 +6,14 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any
 
 from bioforge.recipes.schema.describe import alternatives, found, one_line, quoted, shown
-from bioforge.recipes.schema.dialect import Fault
+from bioforge.recipes.schema.dialect import SchemaIssue
 from bioforge.recipes.schema.result import SchemaError
 
 _MOST_VALUES = 10
 """Values of an enum that a message lists."""
 
 
-def explained(faults: Iterable[Fault]) -> Iterator[SchemaError]:
+def explained(faults: Iterable[SchemaIssue]) -> Iterator[SchemaError]:
     for fault in faults:
         place = tuple(fault.absolute_path)
         match fault.validator:
@@ -32,7 +32,7 @@ def explained(faults: Iterable[Fault]) -> Iterator[SchemaError]:
                 yield SchemaError(shown(place), _sentence(fault))
 
 
-def _sentence(fault: Fault) -> str:
+def _sentence(fault: SchemaIssue) -> str:
     if (write := _SENTENCES.get(fault.validator)) is not None:
         return write(fault.validator_value, fault.instance)
     if fault.validator in ("anyOf", "oneOf"):
@@ -54,7 +54,7 @@ def _unexpected(schema: Mapping[str, Any], instance: Mapping[str, Any]) -> Itera
             yield name
 
 
-def _meant(fault: Fault) -> list[Fault] | None:
+def _meant(fault: SchemaIssue) -> list[SchemaIssue] | None:
     """The errors of the one branch of a union that the value has the kind of, and the tag (a `const` or `enum`)."""
     of_kind = [errors for errors in _branches(fault) if not any(map(_wrong_kind, errors))]
     if len(of_kind) > 1:
@@ -62,22 +62,22 @@ def _meant(fault: Fault) -> list[Fault] | None:
     return of_kind[0] if len(of_kind) == 1 else None
 
 
-def _branches(fault: Fault) -> list[list[Fault]]:
-    branches: dict[str | int, list[Fault]] = {}
+def _branches(fault: SchemaIssue) -> list[list[SchemaIssue]]:
+    branches: dict[str | int, list[SchemaIssue]] = {}
     for error in fault.context:
         branches.setdefault(error.schema_path[0], []).append(error)
     return list(branches.values())
 
 
-def _wrong_kind(error: Fault) -> bool:
+def _wrong_kind(error: SchemaIssue) -> bool:
     return error.validator == "type" and not error.relative_path
 
 
-def _wrong_tag(error: Fault) -> bool:
+def _wrong_tag(error: SchemaIssue) -> bool:
     return error.validator in ("const", "enum") and len(error.relative_path) <= 1
 
 
-def _kinds_wanted(fault: Fault) -> list[str]:
+def _kinds_wanted(fault: SchemaIssue) -> list[str]:
     """The types of all branches, where the value has none of them; else nothing."""
     wanted: list[str] = []
     for errors in _branches(fault):

@@ -13,7 +13,7 @@ from dataclasses import replace
 from typing import Any
 
 from bioforge.backends.batch.service import Row, Undecided
-from bioforge.plugin import Batch, BatchState, Failure, Launch, Paid
+from bioforge.plugin import Attempt, Batch, BatchState, Failure, Paid
 from bioforge_anthropic.failures import failure_of, is_transient, read_moment, stops_run
 from bioforge_anthropic.prices import BATCH
 from bioforge_anthropic.wire import read_answer, readable, sent
@@ -65,7 +65,7 @@ def mark_in(name: str) -> str:
     return found[0] if found else ""
 
 
-def line(launch: Launch) -> bytes:
+def line(launch: Attempt) -> bytes:
     """An element of `requests` with a line feed. The params are the request's own body, as it is sent."""
     name = json.dumps(launch.client_request_id).encode()
     return b'{"custom_id":%b,"params":%b}\n' % (name, sent(launch.request))

@@ -26,9 +26,9 @@ from bioforge.backends.transport import (
     without_key,
 )
 from bioforge.plugin import (
+    Attempt,
     BackendContext,
     Batch,
-    Launch,
     Outcome,
     OutputError,
     Request,
@@ -85,7 +85,7 @@ class AnthropicBatches:
     def custom_id_in(self, request: Request, number: int, key: str) -> str:
         return batch_lines.custom_id(key, request.target, number, request.request_hash)
 
-    def line(self, launch: Launch) -> bytes:
+    def line(self, launch: Attempt) -> bytes:
         return batch_lines.line(launch)
 
     def read(self, batch: Batch, line: bytes) -> Row:

@@ -9,7 +9,7 @@ import json
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from bioforge.plugin import Answer, ConfigError, Failure, Rendered, Request, Usage
+from bioforge.plugin import ConfigError, Failure, Rendered, Request, Response, Usage
 from bioforge_anthropic.prices import price
 
 EFFORTS = ("low", "medium", "high", "xhigh", "max")
@@ -137,7 +137,7 @@ def _ordered(value: Any) -> Any:
 # ------------------------------------------------------------------------------------------------------------ answers
 
 
-def read_answer(content: bytes, asked: str = "", tier: str | None = None) -> Answer:
+def read_answer(content: bytes, asked: str = "", tier: str | None = None) -> Response:
     """Reads a complete answer. What cannot be used has a `problem`, with as much of the rest as could be read.
 
     `problem.error_class` is `malformed` for what is no message at all. The cost is that of the model that answered, or
@@ -155,7 +155,7 @@ def read_answer(content: bytes, asked: str = "", tier: str | None = None) -> Ans
     words = _text("".join(parts))
     usage, model = read_usage(body), _text(body.get("model"))
     told = _text(_dict(body, "usage").get("service_tier"))
-    return Answer(
+    return Response(
         body=content,
         text=words,
         usage=usage,
@@ -206,9 +206,9 @@ def _problem(body: Mapping[str, Any], words: str | None) -> Failure | None:
     return None
 
 
-def _malformed(content: bytes, message: str, body: Mapping[str, Any] | None = None) -> Answer:
+def _malformed(content: bytes, message: str, body: Mapping[str, Any] | None = None) -> Response:
     known = body or {}
-    return Answer(
+    return Response(
         body=content,
         usage=read_usage(known),
         model=_text(known.get("model")),

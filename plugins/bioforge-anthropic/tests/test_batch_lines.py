@@ -10,7 +10,7 @@ from bioforge_anthropic.batch_lines import custom_id, line, mark_in, mark_of, na
 from server_rules import CUSTOM_ID
 from test_wire import message
 
-from bioforge.plugin import Batch, BatchState, Launch, Paid, Request
+from bioforge.plugin import Attempt, Batch, BatchState, Paid, Request
 
 KEY = "bf-20231114-0123456789abcdef"
 BATCH = Batch(KEY, "/v1/messages", "claude-haiku-4-5", requests=4)
@@ -45,7 +45,7 @@ class TestNames:
         request = Request(
             HASH, "/v1/messages", "m", '{"model":"m","messages":[{"content":"Björk"}]}'.encode(), "a", "bio"
         )
-        made = line(Launch(request, 1, "batch", "n-t1-1-ab", 0.0, KEY))
+        made = line(Attempt(request, 1, "batch", "n-t1-1-ab", 0.0, KEY))
         assert made.endswith(b"\n")
         assert made.count(b"\n") == 1
         assert json.loads(made) == {"custom_id": "n-t1-1-ab", "params": json.loads(request.body)}

@@ -44,13 +44,13 @@ class RayBackend(OpenAIBackend):
         import time
 
         from bioforge.backends.driver import drive
-        from bioforge.backends.scheduler.scheduler import Window
+        from bioforge.backends.scheduler.scheduler import Scheduler
         from bioforge_ray.lanes import RayLanes
 
         lanes = RayLanes(self.options, self.settings, work.limits.concurrency, work.stop)
         try:
             lanes.open()
-            window = Window(work.limits, work.retry, self.most, time.monotonic())
+            window = Scheduler(work.limits, work.retry, self.most, time.monotonic())
             with closing(cast("Generator[Sequence[Event], None, None]", drive(work, window, lanes))) as groups:
                 for events in groups:
                     yield [*lanes.notices(), *events]

@@ -15,9 +15,9 @@ from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
-from bioforge.backends.driver import Lanes, broken
-from bioforge.core.events import Launch
-from bioforge.plugin import Failure, Noticed, Outcome, Paid, Stop, UsageError
+from bioforge.backends.driver import Executor, broken
+from bioforge.core.events import Attempt
+from bioforge.plugin import Failure, Notice, Outcome, Paid, Stop, UsageError
 from bioforge_ray.cluster import Cluster, WorkerHandle
 from bioforge_ray.options import Range, RayOptions
 from bioforge_ray.scaling import Scaling, rest
@@ -41,10 +41,10 @@ class _Seat:
     useful: bool = False
     handle: WorkerHandle | None = None
     hello: Hello | None = None
-    in_flight: dict[str, Launch] = field(default_factory=dict)
+    in_flight: dict[str, Attempt] = field(default_factory=dict)
 
 
-class RayLanes(Lanes):
+class RayLanes(Executor):
     """`settings` gives what the worker of a number is told; `concurrency` bounds all calls in flight."""
 
     def __init__(self, options: RayOptions, settings: Callable[[int], Settings], concurrency: int, stop: Stop) -> None:
@@ -56,10 +56,10 @@ class RayLanes(Lanes):
         workers = options.workers
         grow, shrink = (workers.grow_seconds, workers.shrink_seconds) if isinstance(workers, Range) else (5.0, 60.0)
         self._scaling = Scaling(options.least, options.most, self._room, grow, shrink)
-        self._waiting: deque[Launch] = deque()
+        self._waiting: deque[Attempt] = deque()
         self._seats: list[_Seat] = []
         self._tasks: set[asyncio.Task[None]] = set()
-        self._notices: deque[Noticed] = deque()
+        self._notices: deque[Notice] = deque()
         self._problem: Hello | None = None
         self._bare_since = 0.0
         """Since when there has been nobody who could take anything."""
@@ -83,10 +83,10 @@ class RayLanes(Lanes):
         if self._problem is not None and not any(seat.ready for seat in self._seats):
             raise UsageError(f"backend.ray: {self._problem.problem}", self._problem.hint)
 
-    def submit(self, launches: Sequence[Launch]) -> None:
+    def submit(self, launches: Sequence[Attempt]) -> None:
         self._loop.call_soon_threadsafe(self._take, launches)
 
-    def notices(self) -> list[Noticed]:
+    def notices(self) -> list[Notice]:
         """What happened to workers since this was asked last."""
         found = []
         while self._notices:
@@ -126,7 +126,7 @@ class RayLanes(Lanes):
             task.cancel()
         await asyncio.gather(watch, *self._tasks, return_exceptions=True)
 
-    def _take(self, launches: Sequence[Launch]) -> None:
+    def _take(self, launches: Sequence[Attempt]) -> None:
         self._waiting.extend(launches)
         self._hand_over()
 
@@ -143,7 +143,7 @@ class RayLanes(Lanes):
 
     def _send(self, seat: _Seat, most: int) -> None:
         """One parcel: bounded in number and, as long as one body allows it, in bytes."""
-        parcel: list[Launch] = []
+        parcel: list[Attempt] = []
         size = 0
         while self._waiting and len(parcel) < min(most, self._options.chunk):
             size += len(self._waiting[0].request.body)
@@ -287,7 +287,7 @@ class RayLanes(Lanes):
         )
 
     def _notice(self, kind: str, message: str, **fields: object) -> None:
-        self._notices.append(Noticed(kind, message, fields))
+        self._notices.append(Notice(kind, message, fields))
 
 
 _NOBODY_HINT = "`ray status` says what is pending; see cpus_per_worker, resources, placement under [backend.ray]"

@@ -96,7 +96,7 @@ class Worker:
         import aiohttp  # noqa: F401
         import openai  # noqa: F401
 
-        from bioforge.backends.openai.client import AsyncSender as OpenAISender
+        from bioforge.backends.openai.client import OpenAIAsyncSender as OpenAISender
         from bioforge.backends.openai.prices import price
 
         self._senders = [OpenAISender(replace(context, base_url=url), price) for url in told.base_urls]

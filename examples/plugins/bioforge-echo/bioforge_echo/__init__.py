@@ -8,11 +8,11 @@ import uuid
 from collections.abc import Iterator, Mapping, Sequence
 
 from bioforge.plugin import (
-    Answer,
+    Attempt,
     Backend,
     BackendFactory,
     Event,
-    Launch,
+    Response,
     Started,
     Stopped,
     Succeeded,
@@ -33,10 +33,10 @@ class Echo(Backend):
             if work.stop.level:
                 yield [Stopped(work.stop.reason, "asked to stop", "`bioforge resume` goes on here")]
                 return
-            launch = Launch(request, request.attempts + 1, "W01", str(uuid.uuid4()), time.time())
+            launch = Attempt(request, request.attempts + 1, "W01", str(uuid.uuid4()), time.time())
             yield [Started(launch)]
             yield [
-                Succeeded(launch, Answer(request.body, json.loads(request.body)["input"], Usage(), cost_usd=0.0), 0.0)
+                Succeeded(launch, Response(request.body, json.loads(request.body)["input"], Usage(), cost_usd=0.0), 0.0)
             ]
 
     def price(self, model: str, usage: Usage, service_tier: str | None = None) -> float:
