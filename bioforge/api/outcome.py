@@ -130,7 +130,7 @@ def judge(
 
 def failed(event: Failed) -> TransportError:
     """The last word on a request that got no answer."""
-    return no_answer(event.failure, event.launch.number, _facts(event), event.paid, event.retry_after)
+    return no_answer(event.failure, event.attempt.number, _facts(event), event.paid, event.retry_after)
 
 
 def no_answer(
@@ -153,9 +153,9 @@ def _facts(event: Failed) -> CallFacts:
     return CallFacts(
         error_class=event.failure.error_class,
         code=event.failure.code,
-        request_hash=event.launch.request.request_hash,
+        request_hash=event.attempt.request.request_hash,
         request_id=event.request_id,
-        attempts=event.launch.number,
+        attempts=event.attempt.number,
     )
 
 

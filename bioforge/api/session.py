@@ -66,7 +66,7 @@ class Session:
         awaited = self._desk.batches()
         ending = self._execute(backend, self._work(stop, state, awaited), state)
         if state is not None:
-            state.settle(ending.stopped)
+            state.recover(ending.stopped)
         if ending.stopped is None:
             fail(self._desk.end(lambda flight: flight.sent), _forgotten)
             fail(self._desk.end(lambda flight: flight.batch in awaited), _elsewhere)
@@ -116,25 +116,25 @@ class Session:
         if not isinstance(event, Succeeded | Unusable):
             return event, _NO_TEXT
         verdicts = Verdicts(event.answer.text or "")
-        first = self._desk.asked_by(event.launch.request.request_hash)
+        first = self._desk.asked_by(event.attempt.request.request_hash)
         answer = as_recorded(event.answer, None if first is None else first.question.schema, verdicts)
         kind = Succeeded if answer.problem is None else Unusable
-        return kind(event.launch, answer, event.seconds, event.request_id), verdicts
+        return kind(event.attempt, answer, event.seconds, event.request_id), verdicts
 
     def _settle(self, event: Event, verdicts: Verdicts) -> None:
         match event:
-            case Succeeded(launch, answer, seconds, request_id) | Unusable(launch, answer, seconds, request_id):
+            case Succeeded(attempt, answer, seconds, request_id) | Unusable(attempt, answer, seconds, request_id):
                 self._meter.paid(answer.cost_usd)
-                self._asker.learn(launch.request.model, answer.usage)
-                calls = self._desk.take(launch.request.request_hash)
-                self._teller.tell(calls, Received(answer, launch.number, seconds, request_id), verdicts)
-            case Failed(launch=launch):
+                self._asker.learn(attempt.request.model, answer.usage)
+                calls = self._desk.take(attempt.request.request_hash)
+                self._teller.tell(calls, Received(answer, attempt.number, seconds, request_id), verdicts)
+            case Failed(attempt=attempt):
                 if event.paid is Paid.MAYBE:
                     self._meter.maybe_paid()
                 if event.final:
-                    fail(self._desk.take(launch.request.request_hash), lambda: failed(event))
+                    fail(self._desk.take(attempt.request.request_hash), lambda: failed(event))
                 else:
-                    self._desk.give_back(launch.request.request_hash, launch.number)
+                    self._desk.give_back(attempt.request.request_hash, attempt.number)
             case Notice(kind, message):
                 log.info("%s: %s", kind, message)
             case _:

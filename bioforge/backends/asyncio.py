@@ -47,18 +47,18 @@ class AsyncExecutor(Executor):
         self._leaving = False
         self._closed = False
 
-    def submit(self, launches: Sequence[Attempt]) -> None:
+    def submit(self, attempts: Sequence[Attempt]) -> None:
         if self._apart is None:
             self._catch_up()
             # connections that the other side has closed are not used again
             self._turn(asyncio.sleep(0))
-            self._start(launches)
+            self._start(attempts)
             return
         if not self._started:
             self._apart.start()
         self._started = True
         # One wake-up of the loop for all of them.
-        self._loop.call_soon_threadsafe(self._start, launches)
+        self._loop.call_soon_threadsafe(self._start, attempts)
 
     def wake(self) -> None:
         if self._apart is not None:
@@ -156,18 +156,18 @@ class AsyncExecutor(Executor):
 
     # -------------------------------------------------------------------------------------------------- on the loop
 
-    def _start(self, launches: Sequence[Attempt]) -> None:
-        for launch in launches:
-            task = self._loop.create_task(self._send(launch))
+    def _start(self, attempts: Sequence[Attempt]) -> None:
+        for attempt in attempts:
+            task = self._loop.create_task(self._send(attempt))
             # The loop itself holds tasks only weakly.
             self._tasks.add(task)
             task.add_done_callback(self._tasks.discard)
 
-    async def _send(self, launch: Attempt) -> None:
+    async def _send(self, attempt: Attempt) -> None:
         try:
             if self._sender is None:
                 self._sender = self._open_sender()
-            outcome = await self._sender.send(launch.request, launch.client_request_id)
+            outcome = await self._sender.send(attempt.request, attempt.client_request_id)
         except GeneratorExit:
             raise
         except BaseException as error:  # a SystemExit would end the loop, and with it everybody's calls
@@ -176,7 +176,7 @@ class AsyncExecutor(Executor):
             if isinstance(error, KeyboardInterrupt) and threading.current_thread() is threading.main_thread():
                 raise  # a person's: it may come wherever the main thread is
             outcome = broken(error)
-        self.put(launch, outcome)
+        self.put(attempt, outcome)
 
     async def _leave(self) -> None:
         """Cancels what is still in flight, then closes the client."""

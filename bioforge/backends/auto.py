@@ -121,7 +121,7 @@ class AutoDriver:
         if not (lacking and self._work.choice and self._work.choice.then) or not isinstance(event, Failed):
             return event
         if event.final and event.paid is Paid.NO:
-            self._left_over.add(event.launch.request.request_hash)
+            self._left_over.add(event.attempt.request.request_hash)
             return replace(event, final=False)
         return event
 
@@ -132,10 +132,10 @@ class AutoDriver:
                 match event:
                     case Stopped():
                         self._stopped = True
-                    case Succeeded() | Unusable() if event.launch.batch is None:
+                    case Succeeded() | Unusable() if event.attempt.batch is None:
                         self._spent += event.answer.cost_usd or 0.0
                         self._answers += event.answer.cost_usd is not None
-                    case Failed(paid=Paid.MAYBE) if event.launch.batch is None:
+                    case Failed(paid=Paid.MAYBE) if event.attempt.batch is None:
                         # as much as an answer has cost so far
                         self._spent += self._spent / self._answers if self._answers else 0.0
             yield events

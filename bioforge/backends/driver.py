@@ -41,16 +41,16 @@ class Executor(ABC):
         """How many must have ended for the waiting one to be woken. Whoever does that sets it back, before."""
 
     @abstractmethod
-    def submit(self, launches: Sequence[Attempt]) -> None:
+    def submit(self, attempts: Sequence[Attempt]) -> None:
         """Sends these attempts; returns at once."""
 
     @abstractmethod
     def close(self, abandon: bool) -> None:
         """Ends the lanes. `abandon`: without waiting for what is still in flight; its outcomes are lost."""
 
-    def put(self, launch: Attempt, outcome: Outcome) -> None:
+    def put(self, attempt: Attempt, outcome: Outcome) -> None:
         """Called when an attempt has ended, from any thread. What a sender must not give is never passed on."""
-        self._finished.append((launch, sanitize(outcome)))
+        self._finished.append((attempt, sanitize(outcome)))
         if len(self._finished) >= self._ring_at:
             self._ring_at = math.inf
             self.wake()
@@ -108,27 +108,27 @@ def drive(
         while True:
             now = clock()
             events: list[Event] = []
-            for launch, outcome in finished:
-                events += window.settle(launch, outcome, now)
+            for attempt, outcome in finished:
+                events += window.settle(attempt, outcome, now)
             if stop.level or source.error:
                 window.drain()
-            launches = window.take(source, now, wall())
-            if events or launches:
+            attempts = window.take(source, now, wall())
+            if events or attempts:
                 work.gauges = window.gauges(now)
                 before = clock()
-                yield [*events, *map(Started, launches)]
+                yield [*events, *map(Started, attempts)]
                 stored = clock() - before
-            if launches and stop.level:
+            if attempts and stop.level:
                 # Announced, but the stop came while that was being stored.
-                yield window.withdraw(launches)
-                launches = []
+                yield window.withdraw(attempts)
+                attempts = []
             if stop.level > 1:
                 # What has come back by now was paid for: it is kept even in a hurry.
                 if events := [e for one, end in lanes.wait(0.0) for e in window.settle(one, end, clock())]:
                     yield events
                 break
-            if launches:
-                lanes.submit(launches)
+            if attempts:
+                lanes.submit(attempts)
             if window.done() and (window.stopped or stop.level or not work.more()):
                 if not events:
                     break

@@ -19,9 +19,9 @@ class ThreadExecutor(Executor):
         self._executor = ThreadPoolExecutor(max(1, concurrency), thread_name_prefix="bioforge-call")
         self._closed = False
 
-    def submit(self, launches: Sequence[Attempt]) -> None:
-        for launch in launches:
-            self._executor.submit(self._send, launch)
+    def submit(self, attempts: Sequence[Attempt]) -> None:
+        for attempt in attempts:
+            self._executor.submit(self._send, attempt)
 
     def close(self, abandon: bool) -> None:
         if self._closed:
@@ -35,9 +35,9 @@ class ThreadExecutor(Executor):
             self._executor.shutdown()
             self._sender.close()
 
-    def _send(self, launch: Attempt) -> None:
+    def _send(self, attempt: Attempt) -> None:
         try:
-            outcome = self._sender.send(launch.request, launch.client_request_id)
+            outcome = self._sender.send(attempt.request, attempt.client_request_id)
         except BaseException as error:  # a SystemExit would end nothing but this attempt's chance to be told
             outcome = broken(error)
-        self.put(launch, outcome)
+        self.put(attempt, outcome)

@@ -12,7 +12,7 @@ from bioforge.core.types import Batch, Failure, Paid, Request, Response, Usage
 class Attempt:
     """One attempt as it was admitted: its number over all runs, its worker (`W01` …), wall-clock time in seconds.
 
-    In a batch (`batch` is its key) `client_request_id` is the line's `custom_id`. `attempt` is its row in the state,
+    In a batch (`batch` is its key) `client_request_id` is the line's `custom_id`. `row` is its row in the state,
     0 until it has been recorded and read back.
     """
 
@@ -22,21 +22,21 @@ class Attempt:
     client_request_id: str
     at: float
     batch: str | None = None
-    attempt: int = 0
+    row: int = 0
 
 
 @dataclass(frozen=True, slots=True)
 class Started:
     """The intent to send. It is durable before the first byte leaves."""
 
-    launch: Attempt
+    attempt: Attempt
 
 
 @dataclass(frozen=True, slots=True)
 class Succeeded:
     """A usable answer. `seconds` is the time from sending to the last byte."""
 
-    launch: Attempt
+    attempt: Attempt
     answer: Response
     seconds: float
     request_id: str | None = None
@@ -49,7 +49,7 @@ class Unusable:
     `followed`, which the engine says: something else is asked for in its place.
     """
 
-    launch: Attempt
+    attempt: Attempt
     answer: Response
     seconds: float
     request_id: str | None = None
@@ -64,7 +64,7 @@ class Failed:
     attempt. `body` is what was received, where anything was. `retry_after` is what the provider asked for, in seconds.
     """
 
-    launch: Attempt
+    attempt: Attempt
     failure: Failure
     paid: Paid
     seconds: float

@@ -160,14 +160,14 @@ class Gauges:
 class Member:
     """A request in a batch, as it was prepared. `open` until it has its outcome."""
 
-    launch: Attempt
+    attempt: Attempt
     open: bool
 
 
 class Members(Protocol):
     """The requests in batches as the state keeps them, read in pages and never all at once."""
 
-    def launches(self, batch: str, *, open_only: bool = False) -> Iterator[Attempt]:
+    def attempts_of(self, batch: str, *, open_only: bool = False) -> Iterator[Attempt]:
         """In the order in which they were prepared, which is that of the lines of the batch's file."""
 
     def find(self, batch: str, custom_ids: Sequence[str]) -> Mapping[str, Member]:
@@ -177,7 +177,7 @@ class Members(Protocol):
 class NoMembers:
     """Where there never was a batch."""
 
-    def launches(self, batch: str, *, open_only: bool = False) -> Iterator[Attempt]:
+    def attempts_of(self, batch: str, *, open_only: bool = False) -> Iterator[Attempt]:
         return iter(())
 
     def find(self, batch: str, custom_ids: Sequence[str]) -> Mapping[str, Member]:

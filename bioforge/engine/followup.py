@@ -54,13 +54,13 @@ class FollowUp:
     def _checked(self, event: Event) -> Event:
         if not isinstance(event, Succeeded):
             return event
-        schema = self._schemas.get(_pair(event.launch))
+        schema = self._schemas.get(_pair(event.attempt))
         if schema is None:
             return event
         answer = checked(event.answer, schema)
         if answer.problem is None:
             return replace(event, answer=answer)
-        return Unusable(event.launch, answer, event.seconds, event.request_id)
+        return Unusable(event.attempt, answer, event.seconds, event.request_id)
 
     def follow(self, events: Sequence[Event]) -> Sequence[Event]:
         """Bring about what these events, which are recorded, lead to. Returns them with what follows said in them."""
@@ -92,10 +92,10 @@ def _is_failure(event: Event) -> TypeGuard[Unusable | Failed]:
 
 
 def _followed(event: Event, hashes: Collection[str]) -> Event:
-    if _is_failure(event) and event.launch.request.request_hash in hashes:
+    if _is_failure(event) and event.attempt.request.request_hash in hashes:
         return replace(event, followed=True)
     return event
 
 
-def _pair(launch: Attempt) -> tuple[str, str]:
-    return launch.request.recipe, launch.request.variant
+def _pair(attempt: Attempt) -> tuple[str, str]:
+    return attempt.request.recipe, attempt.request.variant

@@ -164,32 +164,32 @@ class AnswerImporter:
             if member is None or not member.open or name in wanted:
                 left.append((line, entry))
             else:
-                events.append(self._collected(member.launch, line))
+                events.append(self._collected(member.attempt, line))
             if member is not None:
-                request = member.launch.request
+                request = member.attempt.request
                 wanted[name] = ImportTarget(request.request_hash, request.endpoint, request.model)
         if events:
-            answered = [event.launch.request.request_hash for event in events if isinstance(event, Succeeded)]
+            answered = [event.attempt.request.request_hash for event in events if isinstance(event, Succeeded)]
             self.result.fresh += imports.stale_targets(self._store, answered)
             Recorder(self._store, self._run, imports.BACKEND).record(events)
         return left, wanted
 
-    def _collected(self, launch: Attempt, line: Line) -> Succeeded | Unusable | Failed:
+    def _collected(self, attempt: Attempt, line: Line) -> Succeeded | Unusable | Failed:
         """As the batch's own driver would have it."""
-        key = launch.batch or ""
-        batch = self._batches.get(key) or batches.by_key(self._store, key) or Batch(key, launch.request.endpoint, "")
+        key = attempt.batch or ""
+        batch = self._batches.get(key) or batches.by_key(self._store, key) or Batch(key, attempt.request.endpoint, "")
         self._batches[key] = batch
         row = self._format.read_line(batch, line.content, self._backend.price)
-        seconds = max(0.0, (batch.ended_at or self._now) - launch.at)
+        seconds = max(0.0, (batch.ended_at or self._now) - attempt.at)
         if row.answer is not None:
             kind = Succeeded if row.answer.problem is None else Unusable
             self.result.settled["answered" if row.answer.problem is None else "unusable"] += 1
             self.result.settled_usd += row.answer.cost_usd or 0.0
-            return kind(launch, row.answer, seconds, row.request_id)
+            return kind(attempt, row.answer, seconds, row.request_id)
         self.result.settled["failed"] += 1
         failure = row.failure or Failure("batch_error", "the line has neither an answer nor an error")
         final = failure.error_class == "cancelled" or not (row.transient or row.stops_run)
-        return Failed(launch, failure, row.paid, seconds, final, request_id=row.request_id, body=row.body)
+        return Failed(attempt, failure, row.paid, seconds, final, request_id=row.request_id, body=row.body)
 
     def _by_input_files(self, names: Sequence[str]) -> dict[str, ImportTarget | Why]:
         found: dict[str, ImportTarget | Why] = {}

@@ -93,7 +93,7 @@ class RequestQueue(Iterator[Request]):
     def recorded(self, events: Sequence[Event]) -> None:
         """From here on the state knows of these."""
         self._unrecorded.difference_update(
-            event.launch.request.request_hash for event in events if isinstance(event, Started)
+            event.attempt.request.request_hash for event in events if isinstance(event, Started)
         )
 
     def __next__(self) -> Request:

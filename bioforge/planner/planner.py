@@ -208,7 +208,7 @@ class Planner:
         """Plan what these events, which are recorded, bring about."""
         found = Consequences()
         failed = [
-            event.launch.request
+            event.attempt.request
             for event in events
             if isinstance(event, Unusable) or (isinstance(event, Failed) and event.final)
         ]

@@ -65,9 +65,9 @@ def _in_order(events: Sequence[Event]) -> Iterator[list[Event]]:
     begun: set[str] = set()
     for event in events:
         match event:
-            case Started(launch):
-                begun.add(launch.client_request_id)
-            case Succeeded(launch) | Unusable(launch) | Failed(launch) if launch.client_request_id in begun:
+            case Started(attempt):
+                begun.add(attempt.client_request_id)
+            case Succeeded(attempt) | Unusable(attempt) | Failed(attempt) if attempt.client_request_id in begun:
                 yield group
                 group, begun = [], set()
         group.append(event)
@@ -143,8 +143,8 @@ class _Check:
 
     def _event(self, event: Any) -> list[Event]:
         match event:
-            case Started(launch):
-                return self._started(launch)
+            case Started(attempt):
+                return self._started(attempt)
             case Succeeded() | Unusable():
                 return self._answered(event)
             case Failed():
@@ -162,8 +162,8 @@ class _Check:
 
     # ------------------------------------------------------------------------------------------------- beginnings
 
-    def _started(self, launch: Attempt) -> list[Event]:
-        digest, name = launch.request.request_hash, launch.client_request_id
+    def _started(self, attempt: Attempt) -> list[Event]:
+        digest, name = attempt.request.request_hash, attempt.client_request_id
         if not isinstance(name, str) or not name:
             self._refuse(f"announced an attempt without a client_request_id: {name!r}")
             return []
@@ -175,17 +175,17 @@ class _Check:
                 f"announced a request that it was not given, or that was answered or is under way: {digest:.16}…"
             )
             return []
-        if launch.batch is not None and launch.batch not in self._batches:
-            self._refuse(f"announced a member of batch {launch.batch!r}, which it had not recorded")
+        if attempt.batch is not None and attempt.batch not in self._batches:
+            self._refuse(f"announced a member of batch {attempt.batch!r}, which it had not recorded")
             return []
         budget = self._work.limits.max_cost_usd
         if budget is not None and self._spent > budget:
             self._refuse(f"goes on although the budget is used up (${self._spent:.4f} of ${budget:g})")
             return []
-        launch = replace(launch, request=self._owed.pop(digest), attempt=0)
-        if launch.batch is None:
-            self._open[name] = launch
-        return [Started(launch)]
+        attempt = replace(attempt, request=self._owed.pop(digest), row=0)
+        if attempt.batch is None:
+            self._open[name] = attempt
+        return [Started(attempt)]
 
     # ------------------------------------------------------------------------------------------------------- ends
 
@@ -195,25 +195,25 @@ class _Check:
         problem, before = answer.problem, list[Event]()
         if isinstance(event, Unusable) and problem is None:
             problem = Failure("unusable", "the backend did not say why")
-        launch, announced = self._launch(event.launch)
-        if launch is None:
+        attempt, announced = self._new_attempt(event.attempt)
+        if attempt is None:
             # paid for: kept, whatever else is wrong with it
-            launch = replace(event.launch, batch=None, attempt=0)
-            before = [Started(launch)]
-            self._refuse(f"answered attempt {launch.client_request_id!r}, which it had not announced")
-        elif announced and launch.request.request_hash != event.launch.request.request_hash:
+            attempt = replace(event.attempt, batch=None, row=0)
+            before = [Started(attempt)]
+            self._refuse(f"answered attempt {attempt.client_request_id!r}, which it had not announced")
+        elif announced and attempt.request.request_hash != event.attempt.request.request_hash:
             problem = Failure(_UNCLEAR, "the backend gave it for another request than the one that it had announced")
             self._refuse(
-                f"gave the answer of one request under attempt {launch.client_request_id!r}, which is another's"
+                f"gave the answer of one request under attempt {attempt.client_request_id!r}, which is another's"
             )
-        self._owed.pop(launch.request.request_hash, None)
-        end = (launch, replace(answer, problem=problem), self._seconds(event.seconds), self._text(event.request_id))
+        self._owed.pop(attempt.request.request_hash, None)
+        end = (attempt, replace(answer, problem=problem), self._seconds(event.seconds), self._text(event.request_id))
         return [*before, Succeeded(*end) if problem is None else Unusable(*end)]
 
     def _failed(self, event: Failed) -> list[Event]:
-        launch, _ = self._launch(event.launch)
-        if launch is None:
-            self._refuse(f"ended attempt {event.launch.client_request_id!r}, which is not under way")
+        attempt, _ = self._new_attempt(event.attempt)
+        if attempt is None:
+            self._refuse(f"ended attempt {event.attempt.client_request_id!r}, which is not under way")
             return []
         try:
             paid = Paid(event.paid)
@@ -222,11 +222,11 @@ class _Check:
             paid = Paid.MAYBE
         failure = self._failure(event.failure) or Failure("internal", "the backend did not say why")
         if not event.final:
-            self._owed[launch.request.request_hash] = launch.request
+            self._owed[attempt.request.request_hash] = attempt.request
         return [
             replace(
                 event,
-                launch=launch,
+                attempt=attempt,
                 failure=failure,
                 paid=paid,
                 seconds=self._seconds(event.seconds),
@@ -237,25 +237,25 @@ class _Check:
             )
         ]
 
-    def _launch(self, launch: Attempt) -> tuple[Attempt | None, bool]:
+    def _new_attempt(self, attempt: Attempt) -> tuple[Attempt | None, bool]:
         """The attempt that ends as it was announced, in this run (True) or as a member of a batch; None for neither."""
-        name = launch.client_request_id
-        if launch.batch is None:
+        name = attempt.client_request_id
+        if attempt.batch is None:
             return self._open.pop(name, None), True
-        member = self._members.get((launch.batch, name))
-        return (member.launch if member is not None and member.open else None), False
+        member = self._members.get((attempt.batch, name))
+        return (member.attempt if member is not None and member.open else None), False
 
     def _look_up(self, events: Iterable[Any]) -> None:
         """Find the members that these events are about: those of a batch at once, and not one by one."""
         names: dict[str, list[str]] = {}
         for event in events:
-            launch = event.launch if isinstance(event, Succeeded | Unusable | Failed) else None
+            attempt = event.attempt if isinstance(event, Succeeded | Unusable | Failed) else None
             if (
-                isinstance(launch, Attempt)
-                and isinstance(launch.batch, str)
-                and isinstance(launch.client_request_id, str)
+                isinstance(attempt, Attempt)
+                and isinstance(attempt.batch, str)
+                and isinstance(attempt.client_request_id, str)
             ):
-                names.setdefault(launch.batch, []).append(launch.client_request_id)
+                names.setdefault(attempt.batch, []).append(attempt.client_request_id)
         self._members = {
             (batch, name): member
             for batch, several in names.items()

@@ -163,20 +163,20 @@ class Reporter(ABC):
 
     def _tell(self, event: Event) -> None:
         match event:
-            case Succeeded(launch, answer, seconds):
+            case Succeeded(attempt, answer, seconds):
                 if self.logs.every_attempt:
-                    self.logs.logger.debug("attempt", **_attempt(launch, "succeeded", seconds, answer.usage))
+                    self.logs.logger.debug("attempt", **_attempt(attempt, "succeeded", seconds, answer.usage))
                 if self._printer is not None and answer.text is not None:
-                    self._printer.print(launch.request, answer.text)
-            case Unusable(launch, answer, seconds):
+                    self._printer.print(attempt.request, answer.text)
+            case Unusable(attempt, answer, seconds):
                 problem = answer.problem or Failure(error_class(None), "the answer has no usable text")
-                fields = _attempt(launch, "unusable", seconds, answer.usage)
+                fields = _attempt(attempt, "unusable", seconds, answer.usage)
                 if not event.followed:
                     self._final(problem, fields)
                 elif self.logs.every_attempt:
                     self.logs.logger.debug("attempt", **fields, **_reason(problem), followed=True)
-            case Failed(launch, failure, _, seconds):
-                fields = _attempt(launch, "failed", seconds, None)
+            case Failed(attempt, failure, _, seconds):
+                fields = _attempt(attempt, "failed", seconds, None)
                 if event.final and not event.followed:
                     self._final(failure, fields)
                 elif self.logs.every_attempt:
@@ -308,19 +308,19 @@ def make_reporter(
     return LiveReporter(logs, printer)
 
 
-def _attempt(launch: Attempt, outcome: str, seconds: float, usage: Usage | None) -> dict[str, object]:
+def _attempt(attempt: Attempt, outcome: str, seconds: float, usage: Usage | None) -> dict[str, object]:
     fields: dict[str, object] = {
-        "worker": launch.worker,
-        "artist": launch.request.artist_id,
-        "recipe": launch.request.recipe,
-        "attempt": launch.number,
+        "worker": attempt.worker,
+        "artist": attempt.request.artist_id,
+        "recipe": attempt.request.recipe,
+        "attempt": attempt.number,
         "seconds": round(seconds, 3),
         "outcome": outcome,
     }
-    if launch.request.variant:
-        fields["variant"] = launch.request.variant
-    if launch.batch is not None:
-        fields["batch"] = launch.batch
+    if attempt.request.variant:
+        fields["variant"] = attempt.request.variant
+    if attempt.batch is not None:
+        fields["batch"] = attempt.batch
     if usage is not None:
         fields |= {"input_tokens": usage.input_tokens, "output_tokens": usage.output_tokens}
     return fields

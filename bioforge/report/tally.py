@@ -90,25 +90,25 @@ class Tally:
         calls, done = self.calls, self._calls_done
         for event in events:
             match event:
-                case Started(launch):
+                case Started(attempt):
                     self.sent += 1
-                    if launch.batch is not None:
-                        self.batches.start(launch.batch)
+                    if attempt.batch is not None:
+                        self.batches.start(attempt.batch)
                 case Succeeded():
-                    self._ended(event.launch, True)
+                    self._ended(event.attempt, True)
                     self.succeeded += 1
                     self._answer(event.answer)
                 case Unusable():
-                    self._ended(event.launch, not event.followed)
+                    self._ended(event.attempt, not event.followed)
                     self.paid_for_nothing += 1
                     self._answer(event.answer)
                     if event.followed:
                         self.followed += 1
                     else:
                         self.unusable[error_class(event.answer.problem)] += 1
-                        self.first_failed = self.first_failed or event.launch.request.artist_id
+                        self.first_failed = self.first_failed or event.attempt.request.artist_id
                 case Failed():
-                    self._ended(event.launch, event.final and not event.followed)
+                    self._ended(event.attempt, event.final and not event.followed)
                     self._failure(event)
                 case BatchChanged(batch):
                     self.batches.see((batch,))
@@ -120,12 +120,12 @@ class Tally:
         if self.calls > calls:
             self._note(int(now), self.calls - calls, self._calls_done - done)
 
-    def _ended(self, launch: Attempt, done: bool) -> None:
+    def _ended(self, attempt: Attempt, done: bool) -> None:
         self.finished += 1
-        if launch.batch is None:
+        if attempt.batch is None:
             self.calls += 1
             self._calls_done += done
-        elif not self.batches.end(launch.batch):
+        elif not self.batches.end(attempt.batch):
             self.sent += 1  # by an earlier run; what is done was sent
 
     def _answer(self, answer: Response) -> None:
@@ -148,7 +148,7 @@ class Tally:
             self.followed += 1
         elif event.final:
             self.failed[event.failure.error_class] += 1
-            self.first_failed = self.first_failed or event.launch.request.artist_id
+            self.first_failed = self.first_failed or event.attempt.request.artist_id
         elif event.failure.error_class != INTERRUPTED:  # that was never sent
             self.retries += 1
 

@@ -234,7 +234,7 @@ class StoredMembers:
         self._store = store
         self._unpacker = Decompressor(store)
 
-    def launches(self, batch: str, *, open_only: bool = False) -> Iterator[Attempt]:
+    def attempts_of(self, batch: str, *, open_only: bool = False) -> Iterator[Attempt]:
         after = 0
         while True:
             rows = self._store.rows(
@@ -245,7 +245,7 @@ class StoredMembers:
             if not rows:
                 return
             for row in rows:
-                yield _launch(row, self._unpacker.raw(row[-1], f"requests, {row[9]}"))
+                yield _new_attempt(row, self._unpacker.raw(row[-1], f"requests, {row[9]}"))
             after = rows[-1][0]
 
     def find(self, batch: str, custom_ids: Sequence[str]) -> Mapping[str, Member]:
@@ -253,7 +253,7 @@ class StoredMembers:
             f"SELECT {_MEMBER} FROM {_FROM} WHERE x.client_request_id IN (SELECT value FROM json_each(?)) AND x.batch = ?",
             (json.dumps(custom_ids), batch),
         )
-        return {row[1]: Member(_launch(row, b""), row[3] == "started") for row in rows}
+        return {row[1]: Member(_new_attempt(row, b""), row[3] == "started") for row in rows}
 
 
 _MEMBER = """x.id, x.client_request_id, x.batch, x.outcome, x.number, x.worker, x.started_at, x.reason, x.target,
@@ -264,7 +264,7 @@ _FROM = """attempts x JOIN requests q ON q.request_hash = x.request_hash
 _IS_OPEN = "AND x.outcome = 'started'"
 
 
-def _launch(row: Sequence[Any], body: bytes) -> Attempt:
+def _new_attempt(row: Sequence[Any], body: bytes) -> Attempt:
     (
         attempt, custom_id, batch, _, number, worker, at, reason, target,
         digest, endpoint, model, attempts, artist_id, recipe, variant, tokens, *_,

@@ -76,10 +76,10 @@ class Recorder:
         connection = self._store.connection
         for event in events:
             match event:
-                case Started(launch):
-                    self._started(changes, launch)
-                case Succeeded(launch, answer, seconds, request_id) | Unusable(launch, answer, seconds, request_id):
-                    self._answered(changes, launch, answer, seconds, request_id)
+                case Started(attempt):
+                    self._started(changes, attempt)
+                case Succeeded(attempt, answer, seconds, request_id) | Unusable(attempt, answer, seconds, request_id):
+                    self._answered(changes, attempt, answer, seconds, request_id)
                     changes.shown = True
                 case Failed():
                     self._failed(changes, event)
@@ -114,21 +114,21 @@ class Recorder:
         if changes.shown or changes.batched or changes.given_back:
             bump_results(connection)
 
-    def _started(self, changes: _Changes, launch: Attempt) -> None:
-        request = launch.request
-        if launch.batch is None:  # the members of a batch are looked up when their results come, perhaps in days
-            self._open[launch.client_request_id] = self._next_attempt
+    def _started(self, changes: _Changes, attempt: Attempt) -> None:
+        request = attempt.request
+        if attempt.batch is None:  # the members of a batch are looked up when their results come, perhaps in days
+            self._open[attempt.client_request_id] = self._next_attempt
         else:
-            changes.batched.append((launch.batch, request.request_hash))
+            changes.batched.append((attempt.batch, request.request_hash))
         changes.requests.append(
             (
                 request.request_hash,
                 request.endpoint,
                 request.model,
                 self._packer.pack_request(request.body, request.model, request.recipe, request.variant),
-                STARTED if launch.batch is None else IN_BATCH,
-                launch.at,
-                launch.batch,
+                STARTED if attempt.batch is None else IN_BATCH,
+                attempt.at,
+                attempt.batch,
                 1,
             )
         )
@@ -138,23 +138,23 @@ class Recorder:
                 request.request_hash,
                 request.target,
                 self._run,
-                launch.number,
+                attempt.number,
                 request.reason,
                 self._backend if request.service_tier is None else f"{self._backend} ({request.service_tier})",
-                launch.worker,
-                launch.at,
-                launch.client_request_id,
-                launch.batch,
+                attempt.worker,
+                attempt.at,
+                attempt.client_request_id,
+                attempt.batch,
             )
         )
         self._next_attempt += 1
 
     def _answered(
-        self, changes: _Changes, launch: Attempt, answer: Response, seconds: float, request_id: str | None
+        self, changes: _Changes, attempt: Attempt, answer: Response, seconds: float, request_id: str | None
     ) -> None:
-        attempt = self._attempt(changes, launch)
+        row = self._attempt(changes, attempt)
         response, self._next_response = self._next_response, self._next_response + 1
-        request, usage, problem = launch.request, answer.usage, answer.problem
+        request, usage, problem = attempt.request, answer.usage, answer.problem
         digest = request.request_hash
         why = (None, None, None) if problem is None else (problem.error_class, problem.code, problem.message)
         tokens = (None,) * 4 if usage is None else (
@@ -164,8 +164,8 @@ class Recorder:
             (
                 response,
                 digest,
-                attempt,
-                launch.at + seconds,
+                row,
+                attempt.at + seconds,
                 problem is None,
                 answer.response_id,
                 answer.model,
@@ -180,23 +180,23 @@ class Recorder:
             )
         )
         outcome = "succeeded" if problem is None else "unusable"
-        changes.ended_attempts.append((seconds, outcome, "yes", *why, 200, request_id, None, attempt))
+        changes.ended_attempts.append((seconds, outcome, "yes", *why, 200, request_id, None, row))
         changes.ended_requests.append((ANSWERED if problem is None else UNUSABLE, response, *why, digest))
         if problem is None:
             changes.built.append((response, digest))
         else:
             changes.failed.append((FAILED, failure_text(why[0], why[2]), 1, digest))
 
-    def _attempt(self, changes: _Changes, launch: Attempt) -> int:
+    def _attempt(self, changes: _Changes, attempt: Attempt) -> int:
         """The row of an attempt that has ended."""
-        if launch.attempt:
-            return launch.attempt
-        changes.closed.append(launch.client_request_id)
-        return self._open[launch.client_request_id]
+        if attempt.row:
+            return attempt.row
+        changes.closed.append(attempt.client_request_id)
+        return self._open[attempt.client_request_id]
 
     def _failed(self, changes: _Changes, event: Failed) -> None:
-        attempt = self._attempt(changes, event.launch)
-        failure, request, body = event.failure, event.launch.request, event.body
+        attempt = self._attempt(changes, event.attempt)
+        failure, request, body = event.failure, event.attempt.request, event.body
         digest = request.request_hash
         why = (failure.error_class, failure.code, failure.message)
         unclear = event.paid is Paid.MAYBE
@@ -220,7 +220,7 @@ class Recorder:
             changes.ended_requests.append((reason, None, *why, digest))
         else:
             changes.ended_requests.append((WAITING, None, *why, digest))
-            if event.launch.batch is not None:
+            if event.attempt.batch is not None:
                 changes.given_back.append((digest,))
 
 

@@ -66,7 +66,7 @@ class BackendContract(StoppingStories, BackendBench):
             recorded = self.run(self.requests(30, endpoint))
             assert recorded.stopped is None
             assert len(recorded.succeeded) == 30
-            assert len({event.launch.request.artist_id for event in recorded.succeeded}) == 30
+            assert len({event.attempt.request.artist_id for event in recorded.succeeded}) == 30
             assert len(self.server.charged()) == charges + 30
             recorded.check(self.server.charged()[charges:])
             charges += 30
@@ -87,7 +87,7 @@ class BackendContract(StoppingStories, BackendBench):
         answered = self.run(iter(wanted)).succeeded
         assert len(answered) == len(wanted)
         for event in answered:
-            mark = marks[event.launch.request.request_hash]
+            mark = marks[event.attempt.request.request_hash]
             assert mark is not None
             right = mark in (event.answer.text or "") if known else mark == event.answer.text
             assert right, f"the answer of another request: {event.answer.text!r}, expected {mark!r}"
@@ -106,7 +106,7 @@ class BackendContract(StoppingStories, BackendBench):
             assert event.answer.usage.output_tokens > 0
             assert event.answer.cost_usd is None or event.answer.cost_usd >= 0
             assert event.answer.problem is None
-            assert event.seconds > 0 or event.launch.batch is not None, "the clock of batches has whole seconds"
+            assert event.seconds > 0 or event.attempt.batch is not None, "the clock of batches has whole seconds"
 
     def test_nothing_is_sent_before_its_start_was_recorded(self) -> None:
         """Whatever was sent and not recorded is lost to a crash: nobody knows then that it may have been paid for."""
@@ -116,7 +116,7 @@ class BackendContract(StoppingStories, BackendBench):
         def look(recorded: Recorded, work: Work) -> None:
             arrived = set(self.server.charged())
             assert arrived <= known, "it was sent before `Started` was durable: yield it first, then send"
-            known.update(event.launch.client_request_id for event in recorded.groups[-1] if isinstance(event, Started))
+            known.update(event.attempt.client_request_id for event in recorded.groups[-1] if isinstance(event, Started))
 
         self.run(self.requests(40), concurrency=5, look=look)
         assert len(known) == 40
@@ -314,9 +314,9 @@ class BackendContract(StoppingStories, BackendBench):
         self.serve(faults=self.random_faults, retry_after=0.05, hang_seconds=2.0)
         recorded = self.run(self.requests(300), concurrency=32, timeout=0.5)
         recorded.check(self.server.charged())
-        finished = {event.launch.request.artist_id for event in recorded.succeeded}
-        finished |= {event.launch.request.artist_id for event in recorded.of(Unusable)}
-        finished |= {event.launch.request.artist_id for event in recorded.lost}
+        finished = {event.attempt.request.artist_id for event in recorded.succeeded}
+        finished |= {event.attempt.request.artist_id for event in recorded.of(Unusable)}
+        finished |= {event.attempt.request.artist_id for event in recorded.lost}
         assert len(finished) == 300
         assert recorded.stopped is None
         lost = {event.failure.error_class for event in recorded.lost}

@@ -63,12 +63,12 @@ class Recorded:
 
         `charges` are the ids a server has charged for: of an attempt its `client_request_id`, as it was sent.
         """
-        started = [event.launch.client_request_id for event in self.of(Started)]
-        ended = [event.launch.client_request_id for event in self.of(Succeeded, Unusable, Failed)]
+        started = [event.attempt.client_request_id for event in self.of(Started)]
+        ended = [event.attempt.client_request_id for event in self.of(Succeeded, Unusable, Failed)]
         assert len(set(started)) == len(started), "two attempts have the same id"
         assert sorted(started) == sorted(ended), "an attempt has no end, or more than one"
-        paid = {event.launch.client_request_id for event in self.of(Succeeded, Unusable)}
-        maybe = {event.launch.client_request_id for event in self.failed if event.paid is Paid.MAYBE}
+        paid = {event.attempt.client_request_id for event in self.of(Succeeded, Unusable)}
+        maybe = {event.attempt.client_request_id for event in self.failed if event.paid is Paid.MAYBE}
         ids = list(charges)
         charged = set(ids)
         assert len(ids) == len(charged), "an attempt was charged for twice"
@@ -111,7 +111,7 @@ def _identity(request: Request) -> tuple[object, ...]:
 class RecordedAttempt:
     """One attempt as a state keeps it; `open` until it has its end."""
 
-    launch: Attempt
+    attempt: Attempt
     open: bool = True
 
 
@@ -136,52 +136,56 @@ class Book:
         """Make a group of events durable."""
         for event in events:
             match event:
-                case Started(launch):
-                    self._start(launch)
-                case Succeeded(launch, answer):
+                case Started(attempt):
+                    self._start(attempt)
+                case Succeeded(attempt, answer):
                     check_answer(answer)
-                    self._end(launch, "answered")
-                case Unusable(launch, answer):
+                    self._end(attempt, "answered")
+                case Unusable(attempt, answer):
                     check_answer(answer)
-                    self._end(launch, "unusable")
-                case Failed(launch):
+                    self._end(attempt, "unusable")
+                case Failed(attempt):
                     unclear = event.paid is Paid.MAYBE
-                    self._end(launch, ("unclear" if unclear else "failed") if event.final else "waiting")
+                    self._end(attempt, ("unclear" if unclear else "failed") if event.final else "waiting")
                 case BatchChanged(batch):
                     self._change(batch)
                 case BatchCollected(batch):
-                    left = list(self.launches(batch.key, open_only=True))
+                    left = list(self.attempts_of(batch.key, open_only=True))
                     assert not left, f"a batch was collected, and these members have no end: {left}"
 
-    def _start(self, launch: Attempt) -> None:
-        digest = launch.request.request_hash
+    def _start(self, attempt: Attempt) -> None:
+        digest = attempt.request.request_hash
         state = self.states.get(digest)
         given = self.given.get(digest)
         if given is not None:
-            assert _identity(launch.request) == _identity(given), f"another request than the one it was given: {launch}"
-        assert launch.attempt == 0, f"the state gives an attempt its number, a backend leaves it 0: {launch}"
-        assert state not in ("in batch", "in flight", "answered", "unusable"), f"asked again although {state}: {launch}"
-        assert launch.number == self.tries[digest] + 1, f"not the number of this attempt over all runs: {launch}"
-        if launch.batch is not None:
-            assert self.batches[launch.batch].state is BatchState.PREPARING, "its members were complete"
-        self.requests[digest] = launch.request
-        self.states[digest] = "in flight" if launch.batch is None else "in batch"
+            assert _identity(attempt.request) == _identity(given), (
+                f"another request than the one it was given: {attempt}"
+            )
+        assert attempt.row == 0, f"the state gives an attempt its number, a backend leaves it 0: {attempt}"
+        assert state not in ("in batch", "in flight", "answered", "unusable"), (
+            f"asked again although {state}: {attempt}"
+        )
+        assert attempt.number == self.tries[digest] + 1, f"not the number of this attempt over all runs: {attempt}"
+        if attempt.batch is not None:
+            assert self.batches[attempt.batch].state is BatchState.PREPARING, "its members were complete"
+        self.requests[digest] = attempt.request
+        self.states[digest] = "in flight" if attempt.batch is None else "in batch"
         self.tries[digest] += 1
         self._recorded += 1
-        members = self.members.setdefault(launch.batch or "", {})
-        assert launch.client_request_id not in members, f"an id that was used before: {launch}"
-        members[launch.client_request_id] = RecordedAttempt(replace(launch, attempt=self._recorded))
+        members = self.members.setdefault(attempt.batch or "", {})
+        assert attempt.client_request_id not in members, f"an id that was used before: {attempt}"
+        members[attempt.client_request_id] = RecordedAttempt(replace(attempt, row=self._recorded))
 
-    def _end(self, launch: Attempt, state: str) -> None:
-        attempt = self.members.get(launch.batch or "", {}).get(launch.client_request_id)
-        assert attempt is not None, f"the end of what never began: {launch}"
-        assert attempt.open, f"a second end of {launch}"
-        digest = attempt.launch.request.request_hash
-        assert launch.request.request_hash == digest, f"the end of another request than {digest} began: {launch}"
-        if launch.batch is None:
-            assert launch.attempt == 0, f"the state gives an attempt its number, a backend leaves it 0: {launch}"
-        attempt.open = False
-        self.states[launch.request.request_hash] = state
+    def _end(self, attempt: Attempt, state: str) -> None:
+        recorded = self.members.get(attempt.batch or "", {}).get(attempt.client_request_id)
+        assert recorded is not None, f"the end of what never began: {attempt}"
+        assert recorded.open, f"a second end of {attempt}"
+        digest = recorded.attempt.request.request_hash
+        assert attempt.request.request_hash == digest, f"the end of another request than {digest} began: {attempt}"
+        if attempt.batch is None:
+            assert attempt.row == 0, f"the state gives an recorded its number, a backend leaves it 0: {attempt}"
+        recorded.open = False
+        self.states[attempt.request.request_hash] = state
 
     def _change(self, batch: Batch) -> None:
         before = self.batches.get(batch.key)
@@ -190,9 +194,9 @@ class Book:
         else:
             assert before.state not in CLOSED, f"{batch.key} was closed"
         if batch.state is BatchState.PREPARED:
-            assert batch.requests == len(list(self.launches(batch.key))), "not every member was recorded"
+            assert batch.requests == len(list(self.attempts_of(batch.key))), "not every member was recorded"
         if batch.state in CLOSED:
-            assert not list(self.launches(batch.key, open_only=True)), f"{batch.key} was closed with an open member"
+            assert not list(self.attempts_of(batch.key, open_only=True)), f"{batch.key} was closed with an open member"
         if batch.state is BatchState.COLLECTED:
             assert before is not None
             assert before.state in ENDED, f"{batch.key} was collected before it had ended"
@@ -200,18 +204,18 @@ class Book:
 
     # --------------------------------------------------------------------------------- what `Work` asks it: `Members`
 
-    def launches(self, batch: str, *, open_only: bool = False) -> Iterator[Attempt]:
+    def attempts_of(self, batch: str, *, open_only: bool = False) -> Iterator[Attempt]:
         for one in list(self.members.get(batch, {}).values()):
             if one.open or not open_only:
-                yield self._read(one.launch)
+                yield self._read(one.attempt)
 
     def find(self, batch: str, custom_ids: Sequence[str]) -> Mapping[str, Member]:
         known = self.members.get(batch, {})
         found = {name: known[name] for name in custom_ids if name in known}
-        return {name: Member(self._read(one.launch), one.open) for name, one in found.items()}
+        return {name: Member(self._read(one.attempt), one.open) for name, one in found.items()}
 
-    def _read(self, launch: Attempt) -> Attempt:
-        return replace(launch, request=self._again(launch.request.request_hash, launch.request))
+    def _read(self, attempt: Attempt) -> Attempt:
+        return replace(attempt, request=self._again(attempt.request.request_hash, attempt.request))
 
     def _again(self, digest: str, request: Request) -> Request:
         return replace(request, attempts=self.tries[digest])
@@ -233,7 +237,7 @@ class Book:
                 for one in self.members.get(batch.key, {}).values():
                     if one.open:
                         one.open = False
-                        self.states[one.launch.request.request_hash] = "interrupted"
+                        self.states[one.attempt.request.request_hash] = "interrupted"
                 self.batches[batch.key] = replace(batch, state=BatchState.RELEASED)
         for digest, state in self.states.items():
             self.states[digest] = {"waiting": "interrupted", "in flight": "unclear"}.get(state, state)

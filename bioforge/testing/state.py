@@ -32,7 +32,7 @@ class RecordedRun:
         """
         with Store.open(self._path) as store:
             recover(store)
-            good = {one.launch.client_request_id for group in groups for one in group if isinstance(one, Succeeded)}
+            good = {one.attempt.client_request_id for group in groups for one in group if isinstance(one, Succeeded)}
             run = runs.begin(store, "run", "tested", Selection())
             members = batches.StoredMembers(store)
             work = Work(iter(requests), done.limits, stop=done.stop, batches=list(open_batches), members=members)
@@ -40,7 +40,7 @@ class RecordedRun:
                 try:
                     for events in guarded(_again(groups), work, "tested", "tested"):
                         for event in events:
-                            if isinstance(event, Unusable) and event.launch.client_request_id in good:
+                            if isinstance(event, Unusable) and event.attempt.client_request_id in good:
                                 raise AssertionError(
                                     f"it was said to have succeeded, and bioforge takes it for unusable: {event}"
                                 )
@@ -52,7 +52,7 @@ class RecordedRun:
             for group in groups:
                 for event in group:
                     if isinstance(event, Succeeded | Unusable):
-                        self._compare(store, event.launch.request.request_hash, event.answer)
+                        self._compare(store, event.attempt.request.request_hash, event.answer)
 
     def _compare(self, store: Store, digest: str, answer: Response) -> None:
         found = store.row(

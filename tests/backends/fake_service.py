@@ -247,9 +247,9 @@ class FakeService:
     def custom_id(self, request: Request, number: int) -> str:
         return f"{request.artist_id}.{number}"
 
-    def line(self, launch: Attempt) -> bytes:
-        assert launch.request.body, "a line without its body"
-        return b'{"id":"%b","body":%b}\n' % (launch.client_request_id.encode(), launch.request.body)
+    def line(self, attempt: Attempt) -> bytes:
+        assert attempt.request.body, "a line without its body"
+        return b'{"id":"%b","body":%b}\n' % (attempt.client_request_id.encode(), attempt.request.body)
 
     def read(self, batch: Batch, line: bytes) -> Row:
         try:
@@ -492,7 +492,7 @@ class FakeInlineService(FakeService):
 
 @dataclass
 class RecordedAttempt:
-    launch: Attempt
+    attempt: Attempt
     open: bool = True
 
 
@@ -532,52 +532,52 @@ class Book:
     def record(self, events: Sequence[Event]) -> None:
         for event in events:
             match event:
-                case Started(launch):
-                    self._start(launch)
-                case Succeeded(launch):
-                    self._end(launch, "answered")
-                case Unusable(launch):
-                    self._end(launch, "unusable")
-                case Failed(launch):
+                case Started(attempt):
+                    self._start(attempt)
+                case Succeeded(attempt):
+                    self._end(attempt, "answered")
+                case Unusable(attempt):
+                    self._end(attempt, "unusable")
+                case Failed(attempt):
                     unclear = event.paid is Paid.MAYBE
-                    self._end(launch, ("unclear" if unclear else "failed") if event.final else "waiting")
+                    self._end(attempt, ("unclear" if unclear else "failed") if event.final else "waiting")
                 case BatchChanged(batch):
                     self._change(batch)
                 case BatchCollected(batch, counts):
-                    assert not list(self.launches(batch.key, open_only=True)), "collected with a member that is open"
+                    assert not list(self.attempts_of(batch.key, open_only=True)), "collected with a member that is open"
                     ours = sum(counts.values()) - sum(counts.get(kind, 0) for kind in _STRAY)
-                    assert ours == len(list(self.launches(batch.key))), f"not every member is counted: {counts}"
+                    assert ours == len(list(self.attempts_of(batch.key))), f"not every member is counted: {counts}"
                     self.collected[batch.key] = event
                 case UnmatchedLine():
                     self.strays += [event] if event not in self.strays else []
                 case LimitLearned(model, tokens):
                     self.limits[model] = tokens
 
-    def _start(self, launch: Attempt) -> None:
-        request = launch.request
+    def _start(self, attempt: Attempt) -> None:
+        request = attempt.request
         state = self.states.get(request.request_hash)
         assert state not in ("in batch", "in flight", "answered", "unusable"), (
             f"asked again although {state}: {request}"
         )
-        assert launch.attempt == 0
-        assert launch.number == self.tries[request.request_hash] + 1
-        if launch.batch is not None:
-            assert self.batches[launch.batch].state is BatchState.PREPARING
+        assert attempt.row == 0
+        assert attempt.number == self.tries[request.request_hash] + 1
+        if attempt.batch is not None:
+            assert self.batches[attempt.batch].state is BatchState.PREPARING
         self.requests[request.request_hash] = request
-        self.states[request.request_hash] = "in flight" if launch.batch is None else "in batch"
+        self.states[request.request_hash] = "in flight" if attempt.batch is None else "in batch"
         self.tries[request.request_hash] += 1
-        self.attempts.append(RecordedAttempt(replace(launch, attempt=len(self.attempts) + 1)))
-        members = self.members.setdefault(launch.batch or "", {})
-        assert launch.client_request_id not in members, f"a name that was used before: {launch}"
-        members[launch.client_request_id] = self.attempts[-1]
+        self.attempts.append(RecordedAttempt(replace(attempt, row=len(self.attempts) + 1)))
+        members = self.members.setdefault(attempt.batch or "", {})
+        assert attempt.client_request_id not in members, f"a name that was used before: {attempt}"
+        members[attempt.client_request_id] = self.attempts[-1]
 
-    def _end(self, launch: Attempt, state: str) -> None:
-        attempt = self.members[launch.batch or ""][launch.client_request_id]
-        assert launch.batch is None or launch.attempt == attempt.launch.attempt
-        assert attempt.open, f"a second end of {launch}"
-        attempt.open = False
-        self.ends[launch.batch, launch.client_request_id] = state
-        self.states[launch.request.request_hash] = state
+    def _end(self, attempt: Attempt, state: str) -> None:
+        recorded = self.members[attempt.batch or ""][attempt.client_request_id]
+        assert attempt.batch is None or attempt.row == recorded.attempt.row
+        assert recorded.open, f"a second end of {attempt}"
+        recorded.open = False
+        self.ends[attempt.batch, attempt.client_request_id] = state
+        self.states[attempt.request.request_hash] = state
 
     def _change(self, batch: Batch) -> None:
         before = self.batches.get(batch.key)
@@ -589,9 +589,9 @@ class Book:
                 back = (before.state, batch.state) == (BatchState.CREATING, BatchState.PREPARED)
                 assert back or _ORDER.index(before.state) <= _ORDER.index(batch.state)
         if batch.state is BatchState.PREPARED:
-            assert batch.requests == len(list(self.launches(batch.key)))
+            assert batch.requests == len(list(self.attempts_of(batch.key)))
         if batch.state is BatchState.RELEASED:
-            assert not list(self.launches(batch.key, open_only=True)), "given up with a member that is open"
+            assert not list(self.attempts_of(batch.key, open_only=True)), "given up with a member that is open"
         if batch.state is BatchState.COLLECTED:
             assert before is not None
             assert before.state in ENDED
@@ -603,19 +603,19 @@ class Book:
 
     # --------------------------------------------------------------------------------------------------- as members
 
-    def launches(self, batch: str, *, open_only: bool = False) -> Iterator[Attempt]:
+    def attempts_of(self, batch: str, *, open_only: bool = False) -> Iterator[Attempt]:
         known = list(self.members.get(batch, {}).values())
         for first in range(0, len(known), self.page):
-            page = [self._read(one.launch) for one in known[first : first + self.page] if one.open or not open_only]
+            page = [self._read(one.attempt) for one in known[first : first + self.page] if one.open or not open_only]
             yield from page
 
     def find(self, batch: str, custom_ids: Sequence[str]) -> Mapping[str, Member]:
         known = self.members.get(batch, {})
         found = {name: known[name] for name in custom_ids if name in known}
-        return {name: Member(self._read(one.launch, b""), one.open) for name, one in found.items()}
+        return {name: Member(self._read(one.attempt, b""), one.open) for name, one in found.items()}
 
-    def _read(self, launch: Attempt, body: bytes | None = None) -> Attempt:
-        request = launch.request
+    def _read(self, attempt: Attempt, body: bytes | None = None) -> Attempt:
+        request = attempt.request
         kept = replace(
             request,
             body=request.body if body is None else body,
@@ -623,7 +623,7 @@ class Book:
             max_output_tokens=None,
             attempts=self.tries[request.request_hash],
         )
-        return replace(launch, request=kept)
+        return replace(attempt, request=kept)
 
     # -------------------------------------------------------------------------------------------------- handing out
 
@@ -645,7 +645,7 @@ class Book:
                 for one in self.members.get(batch.key, {}).values():
                     if one.open:
                         one.open = False
-                        self.states[one.launch.request.request_hash] = "interrupted"
+                        self.states[one.attempt.request.request_hash] = "interrupted"
                 self.batches[batch.key] = replace(batch, state=BatchState.RELEASED)
         for digest, state in self.states.items():
             self.states[digest] = {"waiting": "interrupted", "in flight": "unclear"}.get(state, state)
@@ -763,8 +763,8 @@ class World:
         words: list[str] = []
         for event in group:
             match event:
-                case Started(launch):
-                    word = f"members of {self.service.name(launch.batch or '')}"
+                case Started(attempt):
+                    word = f"members of {self.service.name(attempt.batch or '')}"
                 case Succeeded():
                     word = "answers"
                 case Unusable():
@@ -815,7 +815,7 @@ class World:
         return [{kind: n for kind, n in event.counts.items() if n} for event in self.of(BatchCollected)]
 
     def failed(self, artist: str) -> list[Failed]:
-        return [event for event in self.of(Failed) if event.launch.request.artist_id == artist]
+        return [event for event in self.of(Failed) if event.attempt.request.artist_id == artist]
 
     def asked(self, artist: str) -> int:
         """How often an artist's request stands in a job."""
@@ -833,12 +833,12 @@ class RecordedBatches(Recorded):
     """As of any backend; the answers of batches are known by the names of their lines."""
 
     def check(self, ledger: Ledger) -> None:
-        started = [event.launch.client_request_id for event in self.of(Started)]
-        ended = [event.launch.client_request_id for event in self.of(Succeeded, Unusable, Failed)]
+        started = [event.attempt.client_request_id for event in self.of(Started)]
+        ended = [event.attempt.client_request_id for event in self.of(Succeeded, Unusable, Failed)]
         assert len(set(started)) == len(started)
         assert sorted(started) == sorted(ended)
-        paid = {event.launch.client_request_id for event in self.of(Succeeded, Unusable)}
-        maybe = {event.launch.client_request_id for event in self.failed if event.paid is Paid.MAYBE}
+        paid = {event.attempt.client_request_id for event in self.of(Succeeded, Unusable)}
+        maybe = {event.attempt.client_request_id for event in self.failed if event.paid is Paid.MAYBE}
         charged = {charge.custom_id or charge.client_request_id for charge in ledger.entries()}
         assert paid <= charged
         assert charged <= paid | maybe

@@ -57,29 +57,29 @@ class FakeCalls:
                 yield [Stopped("interrupted", "")]
                 return
             name = f"{request.artist_id}.{request.attempts + 1}"
-            launch = Attempt(request, request.attempts + 1, "W01", name, self.clock())
-            yield [Started(launch)]
+            attempt = Attempt(request, request.attempts + 1, "W01", name, self.clock())
+            yield [Started(attempt)]
             self.story.append(f"call {name} ({request.service_tier or 'standard'})")
-            event = self._end(launch)
+            event = self._end(attempt)
             yield [event]
             if isinstance(event, Stopped):
                 return
 
-    def _end(self, launch: Attempt) -> Event:
-        told = self.fates.get(launch.request.artist_id)
+    def _end(self, attempt: Attempt) -> Event:
+        told = self.fates.get(attempt.request.artist_id)
         match told.pop(0) if told else "answered":
             case "answered":
-                return Succeeded(launch, Response(b"{}", "A life.", USAGE, cost_usd=self.cost_usd), 1.0)
+                return Succeeded(attempt, Response(b"{}", "A life.", USAGE, cost_usd=self.cost_usd), 1.0)
             case "refused":
-                return Failed(launch, Failure("bad_request", "no"), Paid.NO, 1.0, final=True)
+                return Failed(attempt, Failure("bad_request", "no"), Paid.NO, 1.0, final=True)
             case "lacking":
-                return Failed(launch, Failure("overloaded", "no capacity"), Paid.NO, 1.0, final=True)
+                return Failed(attempt, Failure("overloaded", "no capacity"), Paid.NO, 1.0, final=True)
             case "crowded":
-                return Failed(launch, Failure("rate_limit", "slow down"), Paid.NO, 1.0, final=True)
+                return Failed(attempt, Failure("rate_limit", "slow down"), Paid.NO, 1.0, final=True)
             case "broke":
                 return Stopped("budget", "no money left")
             case "lost":
-                return Failed(launch, Failure("overloaded", "cut off"), Paid.MAYBE, 1.0, final=True)
+                return Failed(attempt, Failure("overloaded", "cut off"), Paid.MAYBE, 1.0, final=True)
             case _:
                 return Stopped("outage", "nothing but outages")
 

@@ -110,7 +110,7 @@ class Everybody:
     def __init__(self, seen: list[str]) -> None:
         self._seen = seen
 
-    def launches(self, batch: str, *, open_only: bool = False) -> Iterator[Attempt]:
+    def attempts_of(self, batch: str, *, open_only: bool = False) -> Iterator[Attempt]:
         return iter(())
 
     def find(self, batch: str, custom_ids: Sequence[str]) -> dict[str, Member]:
@@ -126,7 +126,7 @@ def account(monkeypatch: pytest.MonkeyPatch) -> Account:
     monkeypatch.setattr(collect, "GROUP", 2)
     service = Lines()
     batch = Batch("b", "/v1/responses", "m", requests=5)
-    return Account(batch, service, Everybody(service.seen), lambda launch, row: True, 0.0)
+    return Account(batch, service, Everybody(service.seen), lambda attempt, row: True, 0.0)
 
 
 def written(path: Path, *names: str) -> Path:
@@ -159,7 +159,7 @@ class TestLookingAhead:
         for group in account.read(written(tmp_path / "out", "1", "nobody", "2", "1", "3")):
             told += group
             look(account)
-        assert [event.launch.client_request_id for event in told if isinstance(event, Succeeded)] == ["1", "2", "3"]
+        assert [event.attempt.client_request_id for event in told if isinstance(event, Succeeded)] == ["1", "2", "3"]
         assert [(event.kind, event.line) for event in told if isinstance(event, UnmatchedLine)] == [
             ("unknown", b'"nobody"\n'),
             ("duplicated", b'"1"\n'),

@@ -1348,12 +1348,12 @@ class TestAccounting:
         world.service.fates = {"a-1": ["unusable"], "a-2": ["busy"]}
         world.run()
         first, second, third = sorted(
-            world.of(Succeeded, Unusable), key=lambda event: str(event.launch.request.artist_id)
+            world.of(Succeeded, Unusable), key=lambda event: str(event.attempt.request.artist_id)
         )
         assert (first.answer.text, first.request_id, first.seconds) == ("About a-0.", "req-a-0.1", POLL)
         assert isinstance(second, Unusable)
         assert second.answer.problem is not None
-        assert third.launch.number == 2
+        assert third.attempt.number == 2
         (failed,) = world.of(Failed)
         assert (failed.body, failed.seconds) == (b"{}", POLL)
         assert world.counts == [{"answered": 1, "unusable": 1, "failed": 1}, {"answered": 1}]
@@ -1536,7 +1536,7 @@ class TestRetries:
             ["a-1.2", "a-4.2"],
             ["a-4.3"],
         ]
-        assert [event.launch.number for event in world.of(Started) if event.launch.request.artist_id == "a-4"] == [
+        assert [event.attempt.number for event in world.of(Started) if event.attempt.request.artist_id == "a-4"] == [
             1,
             2,
             3,
@@ -1671,8 +1671,8 @@ class _Counted(Request):
 class _Light(FakeService):
     """A service that answers everything, with nothing but names in its files."""
 
-    def line(self, launch: Attempt) -> bytes:
-        return f"{launch.client_request_id}\n".encode()
+    def line(self, attempt: Attempt) -> bytes:
+        return f"{attempt.client_request_id}\n".encode()
 
     def names_in(self, content: bytes) -> list[str]:
         return content.decode().splitlines()
@@ -1698,23 +1698,23 @@ class _Bytes:
     def record(self, events: Sequence[Event]) -> None:
         for event in events:
             match event:
-                case Started(launch):
-                    first_and_last = self._numbers.setdefault(launch.batch or "", [len(self._open), 0])
+                case Started(attempt):
+                    first_and_last = self._numbers.setdefault(attempt.batch or "", [len(self._open), 0])
                     self._open.append(1)
                     first_and_last[1] = len(self._open)
-                case Succeeded(launch):
-                    self._open[launch.attempt - 1] = 0
+                case Succeeded(attempt):
+                    self._open[attempt.row - 1] = 0
 
-    def launches(self, batch: str, *, open_only: bool = False) -> Iterator[Attempt]:
+    def attempts_of(self, batch: str, *, open_only: bool = False) -> Iterator[Attempt]:
         for number in range(*self._numbers[batch]):
             if self._open[number] or not open_only:
-                yield self._launch(batch, number)
+                yield self._new_attempt(batch, number)
 
     def find(self, batch: str, custom_ids: Sequence[str]) -> Mapping[str, Member]:
         numbers = {name: int(name.removeprefix("a-").partition(".")[0]) for name in custom_ids}
-        return {name: Member(self._launch(batch, n), bool(self._open[n])) for name, n in numbers.items()}
+        return {name: Member(self._new_attempt(batch, n), bool(self._open[n])) for name, n in numbers.items()}
 
-    def _launch(self, batch: str, number: int) -> Attempt:
+    def _new_attempt(self, batch: str, number: int) -> Attempt:
         return Attempt(_Counted.of(number), 1, "batch", f"a-{number}.1", NOW, batch, number + 1)
 
 

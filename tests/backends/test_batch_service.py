@@ -62,7 +62,7 @@ def service(server: Simulator, connect: Connect) -> OpenAIBatches:
 def prepared(service: OpenAIBatches, folder: Path, key: str = "key-1", names: int = 3) -> tuple[Batch, Path]:
     """A batch as it is before anything was sent, and its file."""
     path = folder / f"{key}-input"
-    lines = [service.line(launch(request)) for request in requests(names, metadata={"key": key})]
+    lines = [service.line(attempt(request)) for request in requests(names, metadata={"key": key})]
     path.write_bytes(b"".join(lines))
     batch = Batch(
         key=key,
@@ -76,7 +76,7 @@ def prepared(service: OpenAIBatches, folder: Path, key: str = "key-1", names: in
     return batch, path
 
 
-def launch(request: Request) -> Attempt:
+def attempt(request: Request) -> Attempt:
     return Attempt(request, 1, "B01", f"{request.artist_id}-{request.request_hash[3:11]}", time.time())
 
 
@@ -120,7 +120,7 @@ def test_a_batch_from_its_file_to_its_rows(service: OpenAIBatches, tmp_path: Pat
     assert size == place.stat().st_size == service.file_bytes(batch.output_file_id)
     assert [entry.name for entry in place.parent.iterdir()] == ["out.jsonl"]
     rows = [service.read(batch, line) for line in place.read_bytes().splitlines()]
-    assert {row.custom_id for row in rows} == {launch(request).client_request_id for request in requests_of(path)}
+    assert {row.custom_id for row in rows} == {attempt(request).client_request_id for request in requests_of(path)}
     assert all(row.success and row.paid is Paid.YES for row in rows)
     assert all(row.metadata == {"key": "key-1"} for row in rows)
     cost = service.cost(batch)

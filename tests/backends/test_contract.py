@@ -58,7 +58,7 @@ class OpenAIContract(BackendContract):
         assert event.answer.usage is not None
         assert event.answer.cost_usd is not None
         assert event.answer.model == "gpt-6-luna-2026-05-01"
-        assert event.seconds > 0 or event.launch.batch is not None, "the clock of batches has whole seconds"
+        assert event.seconds > 0 or event.attempt.batch is not None, "the clock of batches has whole seconds"
         assert (event.request_id or "").startswith("req_")
 
     def test_bodies_go_out_byte_for_byte_and_attempts_are_named(self) -> None:
@@ -66,7 +66,7 @@ class OpenAIContract(BackendContract):
         recorded = self.run(iter(sent))
         charges = self.charges()
         for event in recorded.succeeded:
-            charge = charges[event.launch.client_request_id]
+            charge = charges[event.attempt.client_request_id]
             assert f"Simulated answer {charge.body_sha256[:8]}" in (event.answer.text or "")
         assert len(recorded.succeeded) == 2
 

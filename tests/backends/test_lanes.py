@@ -74,7 +74,7 @@ def events(request: pytest.FixtureRequest) -> Callable[[Give], dict[str, Event]]
 
         def run() -> None:
             for group in backend.execute(work):
-                found.update({e.launch.request.artist_id: e for e in group if not isinstance(e, Started)})  # type: ignore[union-attr]
+                found.update({e.attempt.request.artist_id: e for e in group if not isinstance(e, Started)})  # type: ignore[union-attr]
 
         thread = threading.Thread(target=run, daemon=True)
         thread.start()

@@ -47,7 +47,7 @@ def groups(work: Work, send: Send) -> Iterator[Sequence[Event]]:
 
 
 def answered(events: Sequence[Event]) -> list[str]:
-    return [event.launch.request.artist_id for event in events if isinstance(event, Succeeded)]
+    return [event.attempt.request.artist_id for event in events if isinstance(event, Succeeded)]
 
 
 async def nothing(request: Request) -> None:
@@ -266,18 +266,18 @@ def test_lanes_that_are_closed_can_still_be_woken_and_stored_beside() -> None:
 class ByHand(Executor):
     """Attempts end when the test says so."""
 
-    def submit(self, launches: Sequence[Attempt]) -> None: ...
+    def submit(self, attempts: Sequence[Attempt]) -> None: ...
 
     def close(self, abandon: bool) -> None: ...
 
 
 def test_no_more_than_enough_is_taken_at_once_and_the_rest_is_next() -> None:
     lanes, outcome = ByHand(), Outcome(answer=Response(b"{}", "ok"))
-    launches = [Attempt(Request("v1:x", "/e", "m", b"{}", "1", "bio"), 1, "W01", str(n), 0.0) for n in range(5)]
-    for launch in launches:
-        lanes.put(launch, outcome)
-    assert [launch.client_request_id for launch, _ in lanes.wait(30, enough=3, linger=30)] == ["0", "1", "2"]
-    assert [launch.client_request_id for launch, _ in lanes.wait(30)] == ["3", "4"]
+    attempts = [Attempt(Request("v1:x", "/e", "m", b"{}", "1", "bio"), 1, "W01", str(n), 0.0) for n in range(5)]
+    for attempt in attempts:
+        lanes.put(attempt, outcome)
+    assert [attempt.client_request_id for attempt, _ in lanes.wait(30, enough=3, linger=30)] == ["0", "1", "2"]
+    assert [attempt.client_request_id for attempt, _ in lanes.wait(30)] == ["3", "4"]
     lanes.wake()
     assert lanes.wait(30) == [], "woken for something else"
 

@@ -72,10 +72,10 @@ def test_what_failed_attempts_bring_is_packed_too(tmp_path: Path) -> None:
         request = Request("v1:one", "/v1/responses", "m", b'{"model":"m"}', "1", "bio", target=1)
         bodies = [json.dumps({"error": {"message": "slow down " * 20, "try": number}}).encode() for number in range(5)]
         for number, body in enumerate([*bodies, compression.MAGIC + b"1 is no body of ours"]):
-            launch = Attempt(request, number, "W01", f"one-{number}", 1000.0)
+            attempt = Attempt(request, number, "W01", f"one-{number}", 1000.0)
             failure = Failure("server_error", "no")
-            recorder.record([Started(launch)])
-            recorder.record([Failed(launch, failure, Paid.NO, 1.0, final=False, retry_in=1.0, body=body)])
+            recorder.record([Started(attempt)])
+            recorder.record([Failed(attempt, failure, Paid.NO, 1.0, final=False, retry_in=1.0, body=body)])
         kept = [row[0] for row in store.rows("SELECT body FROM attempts ORDER BY id")]
         assert all(map(compression.is_packed, kept))
         assert [compression.Decompressor(store).raw(body, "here") for body in kept[:5]] == bodies

@@ -142,13 +142,13 @@ def test_what_comes_to_the_same_request_at_nearly_the_same_time_is_handed_out_on
         requests = opened.requests(store, Selection(), run=run)
         ready = queue.target_states(store, "facts", "", [1, 2, 3], run)
         requests.offer([ready[1]])
-        launches = [Attempt(next(requests), 1, "W01", "first", 1.0)]
+        attempts = [Attempt(next(requests), 1, "W01", "first", 1.0)]
         requests.offer([ready[2], ready[3]])
-        launches.append(Attempt(next(requests), 1, "W02", "second", 1.0))
-        started = [Started(launch) for launch in launches]
+        attempts.append(Attempt(next(requests), 1, "W02", "second", 1.0))
+        started = [Started(attempt) for attempt in attempts]
         record.record(started)
         requests.recorded(started)
-        assert [launch.request.artist_id for launch in launches] == ["1", "2"]
+        assert [attempt.request.artist_id for attempt in attempts] == ["1", "2"]
         assert list(requests) == []
 
 

@@ -71,9 +71,9 @@ class Echo(Backend):
 
     def execute(self, work):
         for number, request in enumerate(work.requests):
-            launch = Launch(request, request.attempts + 1, "W01", f"{request.request_hash}-{number}", time())
-            yield [Started(launch)]
-            yield [Succeeded(launch, Answer(request.body, f"{self.word}: {request.artist_id}", Usage(1, 1)), 0.0)]
+            attempt = Launch(request, request.attempts + 1, "W01", f"{request.request_hash}-{number}", time())
+            yield [Started(attempt)]
+            yield [Succeeded(attempt, Answer(request.body, f"{self.word}: {request.artist_id}", Usage(1, 1)), 0.0)]
 
 @hookimpl
 def bioforge_backends():
@@ -301,7 +301,7 @@ class TestBackends:
         assert "ray" not in ran.err
 
     def test_what_a_broken_one_has_delivered_is_kept(self, project: ProjectFolder, install: Install) -> None:
-        install("bioforge-echo", ECHO.replace("yield [Started(launch)]", "if number == 2: raise KeyError(number)"))
+        install("bioforge-echo", ECHO.replace("yield [Started(attempt)]", "if number == 2: raise KeyError(number)"))
         ask_echo(project)
         ran = project.run("run")
         assert ran.code == 1
@@ -310,7 +310,7 @@ class TestBackends:
         assert project.value("SELECT count(*) FROM responses") == 1
         install(
             "bioforge-echo",
-            ECHO.replace("yield [Started(launch)]", "yield [Started(launch)]\n            1 / (number - 1)"),
+            ECHO.replace("yield [Started(attempt)]", "yield [Started(attempt)]\n            1 / (number - 1)"),
         )
         ran = project.run("resume")
         assert ran.code == 1

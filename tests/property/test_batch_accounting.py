@@ -238,9 +238,9 @@ def assert_accounted(world: World, events: Sequence[Event]) -> None:
         # two lines that say the same are kept once
         assert len({(stray.kind, stray.line) for stray in kept}) == len(kept) <= strays
         assert strays == sum(counts.get(kind, 0) for kind in ("duplicated", "unknown", "unreadable"))
-    started = Counter(event.launch.client_request_id for event in events if isinstance(event, Started))
+    started = Counter(event.attempt.client_request_id for event in events if isinstance(event, Started))
     ended = Counter(
-        event.launch.client_request_id for event in events if isinstance(event, Succeeded | Unusable | Failed)
+        event.attempt.client_request_id for event in events if isinstance(event, Succeeded | Unusable | Failed)
     )
     assert set(started.values()) <= {1}
     # what a process was preparing when it died is given back by the state, without an event

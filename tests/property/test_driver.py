@@ -85,18 +85,18 @@ class FakeLanes(Executor):
         self.closed: list[bool] = []
         self.tries: Counter[str] = Counter()
 
-    def submit(self, launches: Sequence[Attempt]) -> None:
+    def submit(self, attempts: Sequence[Attempt]) -> None:
         assert not self.closed, "sent after the end"
         assert not self.play.over, "sent after whoever listens went away"
-        for launch in launches:
-            assert launch.client_request_id in self.play.durable, "sent before it was durable"
-            self.play.sent.append(launch.client_request_id)
-            seconds, _ = self.fate(launch, self.tries[launch.request.artist_id])
-            self.flying.append((self.play.now + seconds, len(self.play.sent), launch))
+        for attempt in attempts:
+            assert attempt.client_request_id in self.play.durable, "sent before it was durable"
+            self.play.sent.append(attempt.client_request_id)
+            seconds, _ = self.fate(attempt, self.tries[attempt.request.artist_id])
+            self.flying.append((self.play.now + seconds, len(self.play.sent), attempt))
         assert len(self.flying) <= self.play.tale.concurrency
 
-    def fate(self, launch: Attempt, number: int) -> tuple[float, str]:
-        told = self.play.tale.fates.get(int(launch.request.artist_id), [])
+    def fate(self, attempt: Attempt, number: int) -> tuple[float, str]:
+        told = self.play.tale.fates.get(int(attempt.request.artist_id), [])
         return told[number] if number < len(told) else (1.0, "usable")
 
     def wait(self, timeout: float, enough: int = sys.maxsize, linger: float = 0.0) -> list[Finished]:
@@ -110,11 +110,11 @@ class FakeLanes(Executor):
         landed = [flight for flight in self.flying if flight[0] <= self.play.now][:enough]
         self.flying = self.flying[len(landed) :]
         finished = []
-        for _, _, launch in landed:
-            _, word = self.fate(launch, self.tries[launch.request.artist_id])
-            self.tries[launch.request.artist_id] += 1
-            finished.append((launch, OUTCOMES[word]))
-            self.play.landed.append(launch.client_request_id)
+        for _, _, attempt in landed:
+            _, word = self.fate(attempt, self.tries[attempt.request.artist_id])
+            self.tries[attempt.request.artist_id] += 1
+            finished.append((attempt, OUTCOMES[word]))
+            self.play.landed.append(attempt.client_request_id)
         return finished
 
     def close(self, abandon: bool) -> None:
@@ -169,8 +169,8 @@ class Play:
         self.now += self.tale.slow
         for event in group:
             if isinstance(event, Started):
-                self.durable.add(event.launch.client_request_id)
-            elif isinstance(event, Succeeded) and int(event.launch.request.artist_id) < self.tale.requests:
+                self.durable.add(event.attempt.client_request_id)
+            elif isinstance(event, Succeeded) and int(event.attempt.request.artist_id) < self.tale.requests:
                 for _ in range(self.tale.children):
                     self.wanted.append(self.asked)
                     self.asked += 1
@@ -180,13 +180,13 @@ class Play:
 
     @property
     def ended(self) -> Counter[str]:
-        return Counter(event.launch.client_request_id for event in self.of(Succeeded, Unusable, Failed))  # type: ignore[union-attr]
+        return Counter(event.attempt.client_request_id for event in self.of(Succeeded, Unusable, Failed))  # type: ignore[union-attr]
 
     @property
     def settled(self) -> set[str]:
         """The artists whose requests came to an end for good."""
         return {
-            event.launch.request.artist_id  # type: ignore[union-attr]
+            event.attempt.request.artist_id  # type: ignore[union-attr]
             for event in self.of(Succeeded, Unusable, Failed)
             if not isinstance(event, Failed) or event.final
         }
@@ -212,7 +212,7 @@ class _Wanted(Iterator[Request]):
 @given(tales)
 def test_nothing_is_sent_unannounced_and_nothing_that_came_back_is_dropped(tale: Tale) -> None:
     play = Play(tale).play()
-    announced = [event.launch.client_request_id for event in play.of(Started)]  # type: ignore[union-attr]
+    announced = [event.attempt.client_request_id for event in play.of(Started)]  # type: ignore[union-attr]
     assert len(set(announced)) == len(announced)
     assert len(set(play.sent)) == len(play.sent)
     assert set(play.sent) <= set(announced)

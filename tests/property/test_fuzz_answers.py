@@ -167,10 +167,10 @@ def test_whatever_was_received_can_be_stored_and_exported(asked: tuple[str, list
     with tempfile.TemporaryDirectory() as folder, Store.open(Path(folder) / "state.db") as store:
         recorder = stocked(store)
         for number, content in enumerate(contents, start=1):
-            launch = Attempt(request(endpoint), number, "W01", f"a-{number}", 1000.0)
-            outcome = interpret(launch.request, 200, {}, content, 1.0, price)
-            recorder.record([Started(launch)])
-            recorder.record([ended(launch, outcome, schema)])
+            attempt = Attempt(request(endpoint), number, "W01", f"a-{number}", 1000.0)
+            outcome = interpret(attempt.request, 200, {}, content, 1.0, price)
+            recorder.record([Started(attempt)])
+            recorder.record([ended(attempt, outcome, schema)])
             kept = store.value(
                 "SELECT coalesce(r.body, x.body) FROM attempts x LEFT JOIN responses r ON r.attempt = x.id ORDER BY x.id DESC"
             )
@@ -188,12 +188,12 @@ def stocked(store: Store) -> Recorder:
     return Recorder(store, runs.begin(store, "run", "async", Selection()), "async")
 
 
-def ended(launch: Attempt, outcome: Outcome, schema: Any) -> Event:
+def ended(attempt: Attempt, outcome: Outcome, schema: Any) -> Event:
     if outcome.answer is None:
         assert outcome.failure is not None
-        return Failed(launch, outcome.failure, outcome.paid, 1.0, final=True, body=outcome.body)
+        return Failed(attempt, outcome.failure, outcome.paid, 1.0, final=True, body=outcome.body)
     answer = checked(outcome.answer, schema)
-    return (Succeeded if answer.problem is None else Unusable)(launch, answer, 1.0, outcome.request_id)
+    return (Succeeded if answer.problem is None else Unusable)(attempt, answer, 1.0, outcome.request_id)
 
 
 SCHEMA: dict[str, Any] = {
@@ -277,7 +277,7 @@ def test_any_result_file_accounts_for_every_member_once(lines: list[bytes], done
         def collect(wanted: list[bytes], *, whole: bool) -> list[Event]:
             path.write_bytes(b"".join(line + b"\n" for line in wanted))
             closed = replace(batch, state=end, ended_at=9.0)
-            account = Account(closed, Reading(), known, lambda launch, row: True, 9.0)  # type: ignore[arg-type]
+            account = Account(closed, Reading(), known, lambda attempt, row: True, 9.0)  # type: ignore[arg-type]
             found: list[Event] = []
             for groups in (account.read(path), account.absent() if whole else ()):
                 for group in groups:
@@ -290,7 +290,7 @@ def test_any_result_file_accounts_for_every_member_once(lines: list[bytes], done
 
         events = collect([line for line in lines if any(names[one].encode() in line for one in done)], whole=False)
         events += collect(lines, whole=True)
-        ends = [one.launch.client_request_id for one in events if isinstance(one, Succeeded | Unusable | Failed)]
+        ends = [one.attempt.client_request_id for one in events if isinstance(one, Succeeded | Unusable | Failed)]
         assert sorted(ends) == sorted(names)
         assert store.value("SELECT count(*) FROM attempts WHERE outcome = 'started'") == 0
         kept = {row[0] for row in store.rows("SELECT line FROM stray_lines")}

@@ -166,12 +166,12 @@ class Played:
             assert look < 5000, "it never comes to an end"
             if look == scenario.drain:
                 self.window.drain()
-            for launch, kept in self.take(source):
-                number = tries[launch.request.artist_id]
-                tries[launch.request.artist_id] += 1
-                told = scenario.outcomes.get(int(launch.request.artist_id), [])
+            for attempt, kept in self.take(source):
+                number = tries[attempt.request.artist_id]
+                tries[attempt.request.artist_id] += 1
+                told = scenario.outcomes.get(int(attempt.request.artist_id), [])
                 seconds = told[number][0] if number < len(told) else 1.0
-                heapq.heappush(flying, (self.now + seconds, next(order), launch, kept))
+                heapq.heappush(flying, (self.now + seconds, next(order), attempt, kept))
             assert len(flying) <= scenario.limits.concurrency, "more in flight than allowed"
             assert self.window.gauges(self.now).in_flight == len(flying)
             if self.window.done():
@@ -187,8 +187,8 @@ class Played:
             else:
                 self.now = max(self.now, min(times)) + scenario.late[look % len(scenario.late)]
             while flying and flying[0][0] <= self.now:
-                _, _, launch, kept = heapq.heappop(flying)
-                self.settle(launch, kept)
+                _, _, attempt, kept = heapq.heappop(flying)
+                self.settle(attempt, kept)
         raise AssertionError
 
     def source(self) -> Iterator[Request]:
@@ -198,34 +198,34 @@ class Played:
 
     def take(self, source: Iterator[Request]) -> list[tuple[Attempt, float]]:
         in_flight, reserved, spent = self.window.gauges(self.now).in_flight, self.window.reserved, self.window.spent
-        launches = self.window.take(source, self.now, self.now)
-        if not launches:
+        attempts = self.window.take(source, self.now, self.now)
+        if not attempts:
             return []
         gauges = self.window.gauges(self.now)
-        assert gauges.in_flight == in_flight + len(launches) <= gauges.concurrency, "more than its own window holds"
+        assert gauges.in_flight == in_flight + len(attempts) <= gauges.concurrency, "more than its own window holds"
         assert self.now >= self.closed_until, "sent while the provider asked everybody to wait"
         most = self.scenario.limits.max_cost_usd
         assert most is None or spent + self.window.reserved <= most * (1 + 1e-6), "more set aside than there is"
-        fresh = [launch for launch in launches if launch.request.artist_id not in self.waiting]
-        again = [launch for launch in launches if launch.request.artist_id in self.waiting]
-        for launch in again:
-            name = launch.request.artist_id
+        fresh = [attempt for attempt in attempts if attempt.request.artist_id not in self.waiting]
+        again = [attempt for attempt in attempts if attempt.request.artist_id in self.waiting]
+        for attempt in again:
+            name = attempt.request.artist_id
             assert self.now >= self.waiting.pop(name), "tried again before its time"
             assert self.now >= self.not_before.pop(name, START), "tried again before the provider said"
         if fresh:
             due = [name for name, at in self.waiting.items() if at <= self.now]
             assert not due, f"new requests were sent while others waited for their turn: {due}"
-        self.sent += [(self.now, launch) for launch in launches]
-        each = [self.scenario.price(launch.request) for launch in launches]
+        self.sent += [(self.now, attempt) for attempt in attempts]
+        each = [self.scenario.price(attempt.request) for attempt in attempts]
         whole = (self.window.reserved - reserved) / (sum(each) or 1.0)
-        return [(launch, price * whole) for launch, price in zip(launches, each, strict=True)]
+        return [(attempt, price * whole) for attempt, price in zip(attempts, each, strict=True)]
 
-    def settle(self, launch: Attempt, kept: float) -> None:
-        scenario, name = self.scenario, launch.request.artist_id
+    def settle(self, attempt: Attempt, kept: float) -> None:
+        scenario, name = self.scenario, attempt.request.artist_id
         before = sum(other.request.artist_id == name for _, other in self.sent) - 1
         told = scenario.outcomes.get(int(name), [])
         outcome = told[before][1] if before < len(told) else USABLE
-        price = scenario.price(launch.request)
+        price = scenario.price(attempt.request)
         if outcome.answer is not None:
             cost = price * scenario.dearer[int(name) % len(scenario.dearer)]
             outcome = replace(outcome, answer=replace(outcome.answer, cost_usd=cost))
@@ -233,9 +233,9 @@ class Played:
             self.beyond += max(0.0, cost - kept)
         elif outcome.paid is Paid.MAYBE:
             self.maybe += price
-        events = self.window.settle(launch, outcome, self.now)
+        events = self.window.settle(attempt, outcome, self.now)
         (end,) = [event for event in events if isinstance(event, Succeeded | Unusable | Failed)]
-        assert end.launch is launch
+        assert end.attempt is attempt
         self.ended.append((self.now, end))
         if not isinstance(end, Failed):
             return
@@ -252,21 +252,21 @@ class Played:
 
 
 def assert_everything_ended_once(played: Played) -> None:
-    sent = Counter(launch.client_request_id for _, launch in played.sent)
-    ended = Counter(event.launch.client_request_id for _, event in played.ended)  # type: ignore[union-attr]
+    sent = Counter(attempt.client_request_id for _, attempt in played.sent)
+    ended = Counter(event.attempt.client_request_id for _, event in played.ended)  # type: ignore[union-attr]
     assert sent == ended, "an attempt without its end, or with two"
     assert set(sent.values()) <= {1}, "two attempts have one name"
     final: defaultdict[str, int] = defaultdict(int)
     for _, event in played.ended:
         if not isinstance(event, Failed) or event.final:
-            final[event.launch.request.artist_id] += 1  # type: ignore[union-attr]
+            final[event.attempt.request.artist_id] += 1  # type: ignore[union-attr]
     assert set(final.values()) <= {1}, "a request that ended twice"
     window = played.window
     halted = window.stopped is not None or played.scenario.drain is not None
     missing = len(played.scenario.tokens) - len(final)
     assert missing == 0 or halted, "requests without an end, and nobody stopped it"
     # a retry that a stop dropped is forgotten: see test_a_stop_that_leaves_only_a_retry_undone_is_said_too
-    last = {event.launch.request.artist_id: event for _, event in played.ended}  # type: ignore[union-attr]
+    last = {event.attempt.request.artist_id: event for _, event in played.ended}  # type: ignore[union-attr]
     dropped = sum(isinstance(event, Failed) and not event.final and event.retry_in is None for event in last.values())
     assert missing <= dropped or window.unfinished, "it says that it is finished, and is not"
 
@@ -275,13 +275,13 @@ def assert_pace(played: Played) -> None:
     """In any stretch of time no more than flows into the bucket, what it holds, and what the last one overdraws."""
     limits = played.scenario.limits
     for rate, of in (
-        (limits.requests_per_minute, lambda launch: 1.0),
-        (limits.tokens_per_minute, lambda launch: float(launch.request.input_tokens)),
+        (limits.requests_per_minute, lambda attempt: 1.0),
+        (limits.tokens_per_minute, lambda attempt: float(attempt.request.input_tokens)),
     ):
         if rate is None:
             continue
         holds = max(1.0, rate / 60 * BURST)
-        amounts = [(at, of(launch)) for at, launch in played.sent]
+        amounts = [(at, of(attempt)) for at, attempt in played.sent]
         for first in range(len(amounts)):
             total = 0.0
             for at, amount in amounts[first:]:
@@ -296,23 +296,23 @@ def test_whatever_comes_back_it_keeps_to_its_limits_and_comes_to_an_end(scenario
     played = Played(scenario).play()
     assert_everything_ended_once(played)
     assert_pace(played)
-    tries = Counter(launch.request.artist_id for _, launch in played.sent)
+    tries = Counter(attempt.request.artist_id for _, attempt in played.sent)
     counted: Counter[str] = Counter()
     for _, event in played.ended:
         if isinstance(event, Failed):
-            counted[event.launch.request.artist_id] += event.counted
+            counted[event.attempt.request.artist_id] += event.counted
     assert all(number <= scenario.retry.max_attempts for number in counted.values()), "more attempts than allowed"
     most = (UNCOUNTED + 1) * scenario.retry.max_attempts + 9
     assert all(number <= most for number in tries.values()), "a request was sent for ever"
     if not scenario.retry.maybe_paid:
         unclear = {
-            event.launch.request.artist_id
+            event.attempt.request.artist_id
             for _, event in played.ended
             if isinstance(event, Failed) and event.paid is Paid.MAYBE
         }
-        last = {launch.request.artist_id: launch.client_request_id for _, launch in played.sent}
+        last = {attempt.request.artist_id: attempt.client_request_id for _, attempt in played.sent}
         assert all(
-            last[event.launch.request.artist_id] == event.launch.client_request_id
+            last[event.attempt.request.artist_id] == event.attempt.client_request_id
             for _, event in played.ended
             if isinstance(event, Failed) and event.paid is Paid.MAYBE
         ), f"asked again although it may have been paid for: {unclear}"

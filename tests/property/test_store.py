@@ -57,7 +57,7 @@ USAGE = Usage(input_tokens=10, output_tokens=20)
 class RecordedAttempt:
     """What must be known of an attempt. `outcome`: started, answered, unusable, failed or unclear."""
 
-    launch: Attempt
+    attempt: Attempt
     outcome: str = "started"
     paid: str = "maybe"
     cost: float | None = None
@@ -100,7 +100,7 @@ class State(RuleBasedStateMachine):
     # ----------------------------------------------------------------------------------------------------------- groups
 
     def open(self, batch: bool) -> list[RecordedAttempt]:
-        return [one for one in self.attempts if one.outcome == "started" and (one.launch.batch is not None) == batch]
+        return [one for one in self.attempts if one.outcome == "started" and (one.attempt.batch is not None) == batch]
 
     @rule(
         ends=st.lists(st.tuples(st.integers(0, 9), st.sampled_from(ENDS)), max_size=4),
@@ -111,25 +111,25 @@ class State(RuleBasedStateMachine):
         """Some attempts end and some begin, in one transaction."""
         events: list[Event] = [Notice("pause", "x"), LimitLearned("m", 1000)] if noise else []
         events += self.some_ends(ends, batch=False)
-        events += [Started(self.new_launch(digest, None)) for digest in starts if self.free(digest)]
+        events += [Started(self.new_attempt(digest, None)) for digest in starts if self.free(digest)]
         self.recorder.record(events)
 
     def free(self, digest: str) -> bool:
-        return all(one.launch.request.request_hash != f"v1:{digest}" for one in (*self.open(True), *self.open(False)))
+        return all(one.attempt.request.request_hash != f"v1:{digest}" for one in (*self.open(True), *self.open(False)))
 
-    def new_launch(self, digest: str, batch: str | None) -> Attempt:
+    def new_attempt(self, digest: str, batch: str | None) -> Attempt:
         name = f"v1:{digest}"
-        known = [one for one in self.attempts if one.launch.request.request_hash == name]
+        known = [one for one in self.attempts if one.attempt.request.request_hash == name]
         answered = any(one.outcome in ("answered", "unusable") for one in known)
         (target,) = self.store.row("SELECT min(id) FROM targets WHERE request_hash = ?", (name,))
         request = Request(
             name, "/v1/responses", "m", b'{"model":"m"}', "1", "bio", target=target,
             reason="forced" if answered else "new",
         )  # fmt: skip
-        launch = Attempt(request, len(known) + 1, "W01", f"{digest}-{len(known) + 1}", 1000.0, batch)
-        self.attempts.append(RecordedAttempt(launch))
+        attempt = Attempt(request, len(known) + 1, "W01", f"{digest}-{len(known) + 1}", 1000.0, batch)
+        self.attempts.append(RecordedAttempt(attempt))
         self.states[name] = "started" if batch is None else "in batch"
-        return launch
+        return attempt
 
     def some_ends(self, ends: list[tuple[int, str]], *, batch: bool) -> list[Event]:
         events: list[Event] = []
@@ -139,25 +139,25 @@ class State(RuleBasedStateMachine):
             events.append(self.end(found[place % len(found)], kind))
         return events
 
-    def end(self, attempt: RecordedAttempt, kind: str) -> Event:
-        launch = attempt.launch
-        if launch.batch is not None:
-            members = batches.StoredMembers(self.store).find(launch.batch, [launch.client_request_id])
-            member = members[launch.client_request_id]
+    def end(self, known: RecordedAttempt, kind: str) -> Event:
+        attempt = known.attempt
+        if attempt.batch is not None:
+            members = batches.StoredMembers(self.store).find(attempt.batch, [attempt.client_request_id])
+            member = members[attempt.client_request_id]
             assert member.open
-            launch = member.launch
-        name, cost = launch.request.request_hash, None if next(self.number) % 5 == 0 else 0.25
+            attempt = member.attempt
+        name, cost = attempt.request.request_hash, None if next(self.number) % 5 == 0 else 0.25
         if kind in ("answered", "unusable"):
-            attempt.outcome, attempt.paid, attempt.cost = kind, "yes", cost
+            known.outcome, known.paid, known.cost = kind, "yes", cost
             self.states[name] = kind
             problem = None if kind == "answered" else Failure("refusal", "no")
             answer = Response(b"{}", f"text {next(self.number)}", USAGE, cost_usd=cost, problem=problem)
-            return (Succeeded if problem is None else Unusable)(launch, answer, 1.0)
+            return (Succeeded if problem is None else Unusable)(attempt, answer, 1.0)
         unclear, final = "maybe" in kind, "retried" not in kind
-        attempt.outcome, attempt.paid = "unclear" if unclear else "failed", "maybe" if unclear else "no"
+        known.outcome, known.paid = "unclear" if unclear else "failed", "maybe" if unclear else "no"
         self.states[name] = ("maybe paid" if unclear else "failed") if final else "waiting"
         paid = Paid.MAYBE if unclear else Paid.NO
-        return Failed(launch, Failure("server_error", "no"), paid, 1.0, final=final, retry_in=None if final else 1.0)
+        return Failed(attempt, Failure("server_error", "no"), paid, 1.0, final=final, retry_in=None if final else 1.0)
 
     # ---------------------------------------------------------------------------------------------------------- batches
 
@@ -165,7 +165,7 @@ class State(RuleBasedStateMachine):
     @rule(members=st.lists(st.sampled_from(HASHES), min_size=1, max_size=4, unique=True))
     def prepare_a_batch(self, members: list[str]) -> None:
         self.batch = Batch(f"bf-{next(self.number)}", "/v1/responses", "m", prepared_at=1000.0)
-        started = [Started(self.new_launch(digest, self.batch.key)) for digest in members if self.free(digest)]
+        started = [Started(self.new_attempt(digest, self.batch.key)) for digest in members if self.free(digest)]
         self.recorder.record([BatchChanged(self.batch), *started])
 
     @precondition(lambda self: self.batch is not None and self.batch.state is BatchState.PREPARING)
@@ -200,7 +200,7 @@ class State(RuleBasedStateMachine):
         batches.give_up(self.store, self.batch)
         for attempt in self.open(True):
             attempt.outcome = "unclear"
-            self.states[attempt.launch.request.request_hash] = "maybe paid"
+            self.states[attempt.attempt.request.request_hash] = "maybe paid"
         self.batch = None
 
     def change(self, batch: Batch) -> None:
@@ -221,14 +221,14 @@ class State(RuleBasedStateMachine):
         waiting = [name for name, state in self.states.items() if state == "waiting"]
         for attempt in unclear:
             attempt.outcome = "unclear"
-            self.states[attempt.launch.request.request_hash] = "maybe paid"
+            self.states[attempt.attempt.request.request_hash] = "maybe paid"
         if self.batch is not None and self.batch.state is BatchState.PREPARING:
             for attempt in self.open(True):
                 attempt.outcome, attempt.paid = "failed", "no"
-                waiting.append(attempt.launch.request.request_hash)
+                waiting.append(attempt.attempt.request.request_hash)
             self.batch = None
         for name in waiting:
-            known = [one for one in self.attempts if one.launch.request.request_hash == name]
+            known = [one for one in self.attempts if one.attempt.request.request_hash == name]
             places = [place for place, one in enumerate(known) if one.paid == "yes"]
             since = known[places[-1] + 1 if places else 0 :]
             unclear_since = any(one.paid == "maybe" for one in since)
@@ -257,14 +257,14 @@ class State(RuleBasedStateMachine):
             )
         }
         assert known == {
-            (one.launch.request.request_hash, one.launch.client_request_id): (
+            (one.attempt.request.request_hash, one.attempt.client_request_id): (
                 words.get(one.outcome, one.outcome),
                 one.paid,
             )
             for one in self.attempts
         }
         assert dict(self.store.rows("SELECT request_hash, state FROM requests")) == self.states
-        tries = Counter(one.launch.request.request_hash for one in self.attempts)
+        tries = Counter(one.attempt.request.request_hash for one in self.attempts)
         assert dict(self.store.rows("SELECT request_hash, attempts FROM requests")) == tries
         assert self.store.value("SELECT count(*) FROM stray_lines") == len(self.strays)
 
@@ -280,7 +280,7 @@ class State(RuleBasedStateMachine):
         assert books.maybe_paid == sum(one.outcome == "unclear" for one in self.attempts)
         assert (books.in_flight, books.in_batches) == (len(self.open(False)), len(self.open(True)))
         assert (books.lost, books.forgotten, books.imported, books.paid_twice) == (0, 0, 0, 0)
-        again = Counter(one.launch.request.request_hash for one in paid)
+        again = Counter(one.attempt.request.request_hash for one in paid)
         assert books.forced_again == sum(again.values()) - len(again)
         money = money_of(self.store)
         assert (money.paid, money.cost_usd, money.maybe_paid) == (books.paid, books.cost_usd, books.maybe_paid)

@@ -87,9 +87,9 @@ class Submitted:
     def prepare(self, key: str, *artists: int, number: int = 1) -> list[Attempt]:
         """A batch whose members are being recorded."""
         batch = Batch(key, "/v1/responses", "m", prepared_at=1000.0)
-        launches = [launch(key, artist, number) for artist in artists]
-        self.record(BatchChanged(batch), *map(Started, launches))
-        return list(batches.StoredMembers(self.store).launches(key))
+        attempts = [attempt(key, artist, number) for artist in artists]
+        self.record(BatchChanged(batch), *map(Started, attempts))
+        return list(batches.StoredMembers(self.store).attempts_of(key))
 
     def submit(self, key: str, *artists: int, number: int = 1, **values: Any) -> list[Attempt]:
         """A batch that goes on at the provider."""
@@ -102,7 +102,7 @@ class Submitted:
         self.record(BatchChanged(batch), BatchCollected(batch, counts or {"answered": 1}, used))
 
 
-def launch(key: str, artist: int, number: int = 1) -> Attempt:
+def attempt(key: str, artist: int, number: int = 1) -> Attempt:
     digest = HASHES.get(artist, f"v1:{artist:06d}")
     reason = REASONS[artist].reason if artist in REASONS else "new"
     request = Request(
@@ -314,7 +314,7 @@ class TestMembers:
     def test_the_end_of_one_attempt_and_the_next_in_another_batch_may_share_a_group(self, store: Store) -> None:
         run = Submitted(store)
         (member,) = run.submit("k", 2)
-        again = replace(launch("n", 2, 2), batch="n")
+        again = replace(attempt("n", 2, 2), batch="n")
         run.record(
             Failed(member, BUSY, Paid.NO, 1.0, final=False),
             BatchChanged(Batch("n", "/v1/responses", "m")),
@@ -322,13 +322,13 @@ class TestMembers:
         )
         assert stale_of(store)["2"] == ("in batch", "n")
         assert request_of(store, "v1:two") == ("in batch", "n", 2)
-        (second,) = batches.StoredMembers(store).launches("n")
+        (second,) = batches.StoredMembers(store).attempts_of("n")
         run.record(Failed(second, BUSY, Paid.NO, 1.0, final=False))
         assert stale_of(store)["2"] == ("changed", "column born")
 
     def test_a_group_that_cannot_be_written_leaves_no_batch_behind(self, store: Store) -> None:
         run = Submitted(store)
-        broken = replace(launch("k", 1), batch=None, client_request_id="nobody's")
+        broken = replace(attempt("k", 1), batch=None, client_request_id="nobody's")
         with pytest.raises(KeyError):
             run.record(BatchChanged(Batch("k", "/v1/responses", "m")), Succeeded(broken, ANSWER, 1.0))
         assert batches.by_key(store, "k") is None
@@ -430,7 +430,7 @@ class TestBatchesThemselves:
         first.collect("b")
         assert runs.spent_usd(store, first.run) == 0.25 + 0.5
         second = Submitted(store)
-        second.record(Started(replace(launch("", 4), batch=None)))
+        second.record(Started(replace(attempt("", 4), batch=None)))
         assert runs.spent_usd(store, second.run) == 0.5, "nobody knows its fate: it may have cost what others did"
         assert runs.spent_usd(store, 99) == 0.0
 
@@ -497,36 +497,36 @@ class TestStoredMembers:
         return run
 
     def test_they_come_in_pages_and_in_order(self, many: Submitted) -> None:
-        found = batches.StoredMembers(many.store).launches("k")
-        assert [launch.client_request_id for launch in found] == [f"t{n}-1" for n in range(10, 10 + self.SIZE)]
+        found = batches.StoredMembers(many.store).attempts_of("k")
+        assert [attempt.client_request_id for attempt in found] == [f"t{n}-1" for n in range(10, 10 + self.SIZE)]
 
     def test_the_open_ones_while_they_are_being_closed(self, many: Submitted) -> None:
         members = batches.StoredMembers(many.store)
         seen: list[Attempt] = []
-        for member in members.launches("k", open_only=True):
+        for member in members.attempts_of("k", open_only=True):
             seen.append(member)
             if len(seen) % 100 == 0:
                 many.record(*(Failed(one, BUSY, Paid.NO, 0.0, final=True) for one in seen[-100::2]))
         assert len(seen) == len({member.attempt for member in seen}) == self.SIZE
-        assert len(list(members.launches("k", open_only=True))) == self.SIZE // 2
+        assert len(list(members.attempts_of("k", open_only=True))) == self.SIZE // 2
 
     def test_they_are_found_by_name_within_their_batch(self, many: Submitted) -> None:
         members = batches.StoredMembers(many.store)
-        first = next(members.launches("k"))
+        first = next(members.attempts_of("k"))
         many.record(Succeeded(first, ANSWER, 1.0))
         found = members.find("k", ["t10-1", "t11-1", "t11-1", "t4-1", "nobody's", 'a "quoted" – name'])
         assert {name: member.open for name, member in found.items()} == {"t10-1": False, "t11-1": True}
-        assert found["t10-1"].launch.attempt == first.attempt
-        assert found["t10-1"].launch.request.body == b""
+        assert found["t10-1"].attempt.row == first.row
+        assert found["t10-1"].attempt.request.body == b""
         assert members.find("k", []) == {}
-        assert list(members.launches("nobody's")) == []
+        assert list(members.attempts_of("nobody's")) == []
 
     def test_a_member_outlives_its_target_and_its_artist(self, store: Store) -> None:
         run = Submitted(store)
         run.submit("k", 4)
         store.connection.execute("DELETE FROM targets WHERE id = 4")
         store.connection.execute("DELETE FROM artists WHERE id = 4")
-        (member,) = batches.StoredMembers(store).launches("k")
+        (member,) = batches.StoredMembers(store).attempts_of("k")
         assert (member.request.artist_id, member.request.recipe, member.request.target) == ("", "", 4)
         run.record(Succeeded(member, ANSWER, 1.0))
         assert ledger(store).paid == 1
@@ -584,8 +584,8 @@ class TestSettling:
         run = Submitted(store, "foreign")
         run.submit("k", 2)
         before = stale_of(store)
-        run.record(Started(launch("ghost", 1)), Started(launch("other", 4)))
-        (other,) = batches.StoredMembers(store).launches("other")
+        run.record(Started(attempt("ghost", 1)), Started(attempt("other", 4)))
+        (other,) = batches.StoredMembers(store).attempts_of("other")
         run.record(Failed(other, Failure("x", "?"), Paid.NO, 1.0, final=True))
         assert recover(store).maybe_paid == 1
         words = "interrupted: nothing is known of batch ghost"
@@ -615,7 +615,7 @@ class TestSettling:
     def test_a_batch_and_a_call_in_flight_are_kept_apart(self, store: Store) -> None:
         run = Submitted(store, "auto")
         run.submit("k", 1)
-        run.record(Started(replace(launch("k", 2), batch=None)))
+        run.record(Started(replace(attempt("k", 2), batch=None)))
         assert (ledger(store).in_flight, ledger(store).in_batches) == (1, 1)
         assert recover(store).maybe_paid == 1
         assert (stale_of(store)["1"][0], stale_of(store)["2"][0]) == ("in batch", "maybe paid")
@@ -641,7 +641,7 @@ class TestWhatIsInBatchIsNotAsked:
         assert names() == ["4"]
         assert names(RequestFilter.EVERYTHING) == ["4"]
         assert names(RequestFilter.WAITING) == []
-        (member, _) = batches.StoredMembers(store).launches("k")
+        (member, _) = batches.StoredMembers(store).attempts_of("k")
         under_way.record(Failed(member, BUSY, Paid.NO, 1.0, final=False))
         assert names(RequestFilter.WAITING) == ["1"], "once, although two artists ask for it"
         assert names() == ["1", "4"]
@@ -778,7 +778,7 @@ class TestUpkeep:
         run.submit("k", 1, 2)
         maintenance.collect(store, "[]", run.run)
         assert store.value("SELECT count(*) FROM targets") == 0
-        members = list(batches.StoredMembers(store).launches("k", open_only=True))
+        members = list(batches.StoredMembers(store).attempts_of("k", open_only=True))
         assert [member.request.body for member in members] == [b'{"model":"m"}'] * 2
         run.record(*(Succeeded(member, ANSWER, 1.0) for member in members))
         run.collect("k", {"answered": 2})
@@ -788,7 +788,7 @@ class TestUpkeep:
 
 def build(store: Store, run: Submitted, artist: int) -> int:
     """An answer that was bought by a call; its number."""
-    sent = replace(launch("", artist), batch=None)
+    sent = replace(attempt("", artist), batch=None)
     run.record(Started(sent))
     run.record(Succeeded(sent, ANSWER, 1.0))
     return int(store.value("SELECT max(id) FROM responses"))
@@ -798,11 +798,11 @@ def submit_hash(
     run: Submitted, key: str, artist: int, digest: str, number: int = 1, reason: str = "changed"
 ) -> list[Attempt]:
     """A batch that asks one thing for an artist."""
-    sent = launch(key, artist, number)
+    sent = attempt(key, artist, number)
     sent = replace(sent, request=replace(sent.request, request_hash=digest, reason=reason))
     run.record(BatchChanged(Batch(key, "/v1/responses", "m")), Started(sent))
     run.record(BatchChanged(submitted(key)))
-    return list(batches.StoredMembers(run.store).launches(key))
+    return list(batches.StoredMembers(run.store).attempts_of(key))
 
 
 # ------------------------------------------------------------------------------------------------------------- money
@@ -868,7 +868,7 @@ class TestMoney:
         runs.end(store, first.run, "stopped", 75, "waiting")
         assert sums(store, first.run) == (0, 0, None)
         second = Submitted(store)
-        one, two = batches.StoredMembers(store).launches("k")
+        one, two = batches.StoredMembers(store).attempts_of("k")
         second.record(Succeeded(one, ANSWER, 1.0), Failed(two, Failure("bad_request", "no"), Paid.NO, 1.0, final=True))
         second.collect("k", {"answered": 1, "failed": 1})
         second.recorder.close()
@@ -922,8 +922,8 @@ class StoredBook:
                 attempts=item.attempts,
             )
 
-    def launches(self, batch: str, *, open_only: bool = False) -> Iterator[Attempt]:
-        return self.members.launches(batch, open_only=open_only)
+    def attempts_of(self, batch: str, *, open_only: bool = False) -> Iterator[Attempt]:
+        return self.members.attempts_of(batch, open_only=open_only)
 
     def find(self, batch: str, custom_ids: Sequence[str]) -> Mapping[str, Member]:
         return self.members.find(batch, custom_ids)

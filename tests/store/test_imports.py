@@ -46,7 +46,7 @@ def answer(
     )
 
 
-def launch(digest: str, batch: str | None = None, number: int = 1) -> Attempt:
+def attempt(digest: str, batch: str | None = None, number: int = 1) -> Attempt:
     request = Request(digest, "/v1/responses", "m", b"{}", "1", "bio", target=1)
     return Attempt(request, number, "W01", f"t1-{number}", 1000.0, batch)
 
@@ -91,7 +91,7 @@ def test_of_answers_that_cannot_be_kept_together_none_is(store: Store, run: int)
 
 def test_adopted_answers_stand_apart_in_the_ledger(store: Store, run: int) -> None:
     imports.adopt(store, run, [answer(ONE)], {})
-    forced = launch(ONE, number=2)
+    forced = attempt(ONE, number=2)
     recorder = Recorder(store, runs.begin(store, "run -B", "async", Selection()), "async")
     recorder.record([Started(forced)])
     recorder.record([Succeeded(forced, Response(b"{}", "again", cost_usd=1.0), 0.1)])
@@ -166,7 +166,7 @@ def test_hashes_are_found_by_their_beginning_by_way_of_an_index(store: Store, ru
 
 def test_members_of_batches_are_found_by_their_name(store: Store) -> None:
     recorder = Recorder(store, runs.begin(store, "run", "batch", Selection()), "batch")
-    recorder.record([Started(launch(ONE, "bf-1")), Started(launch(TWO, None, 2))])
+    recorder.record([Started(attempt(ONE, "bf-1")), Started(attempt(TWO, None, 2))])
     assert imports.batches_of(store, ["t1-1", "t1-2", "t1-3"]) == {"t1-1": "bf-1"}
     assert imports.known(store, [ONE])[ONE].in_batch
     assert imports.known(store, [ONE])[ONE].usable is None
@@ -182,7 +182,7 @@ def test_one_target_stands_for_all_that_want_a_request(store: Store) -> None:
 
 
 def test_a_refusal_that_was_paid_for_here_gives_way_to_an_answer_from_elsewhere(store: Store, run: int) -> None:
-    sent = launch(TWO)
+    sent = attempt(TWO)
     recorder = Recorder(store, runs.begin(store, "run", "async", Selection()), "async")
     recorder.record([Started(sent)])
     recorder.record([Unusable(sent, Response(b"{}", problem=REFUSED, cost_usd=1.0), 0.1)])

@@ -58,9 +58,9 @@ class World:
         self._plan(artists, recipe, variant, "v1", estimate)
         groups: tuple[list[Started], list[Succeeded]] = ([], [])
         for artist, usage in zip(artists, usages, strict=True):
-            launch = Attempt(self._request(artist, recipe, variant, model), 1, "W01", f"{artist}-{recipe}", 1000.0)
-            groups[0].append(Started(launch))
-            groups[1].append(Succeeded(launch, Response(b"{}", "text", usage), 1.0))
+            attempt = Attempt(self._request(artist, recipe, variant, model), 1, "W01", f"{artist}-{recipe}", 1000.0)
+            groups[0].append(Started(attempt))
+            groups[1].append(Succeeded(attempt, Response(b"{}", "text", usage), 1.0))
         for group in groups:
             self.recorder.record(group)
         return artists
@@ -178,10 +178,10 @@ def test_the_newest_thousand_answers_count(world: World) -> None:
 
 def test_unusable_answers_were_billed_too(world: World) -> None:
     world.answer(*[used(60)] * 4)
-    launch = Attempt(Request("v1 9", "/v1/responses", "gpt-6-luna", b"{}", "9", "bio"), 1, "W01", "9", 1000.0)
-    world.recorder.record([Started(launch)])
+    attempt = Attempt(Request("v1 9", "/v1/responses", "gpt-6-luna", b"{}", "9", "bio"), 1, "W01", "9", 1000.0)
+    world.recorder.record([Started(attempt)])
     cut = Response(b"{}", None, used(60, 400), problem=Failure("truncated", "cut off"))
-    world.recorder.record([Unusable(launch, cut, 1.0)])
+    world.recorder.record([Unusable(attempt, cut, 1.0)])
     assert world.observed() == Observed(1.0, 120.0, 0)
 
 

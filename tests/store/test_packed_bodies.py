@@ -367,12 +367,12 @@ def test_a_body_that_cannot_be_read_stops_unpacking_and_stays(store: Store) -> N
 def test_members_of_batches_are_read_from_packed_requests(store: Store) -> None:
     fill(store)
     store.rows("UPDATE attempts SET batch = 'k'")
-    before = [launch.request.body for launch in StoredMembers(store).launches("k")]
+    before = [attempt.request.body for attempt in StoredMembers(store).attempts_of("k")]
     assert before == [request(number) for number in range(1, 41)]
     compression.repack(store, on=True)
     fill(store, range(41, 45))
     store.rows("UPDATE attempts SET batch = 'k'")
-    after = [launch.request.body for launch in StoredMembers(store).launches("k")]
+    after = [attempt.request.body for attempt in StoredMembers(store).attempts_of("k")]
     assert after == [request(number) for number in range(1, 45)]
 
 

@@ -41,7 +41,7 @@ def store(tmp_path: Path) -> Iterator[Store]:
         yield opened
 
 
-def launch(digest: str, number: int = 1, target: int = 1) -> Attempt:
+def attempt(digest: str, number: int = 1, target: int = 1) -> Attempt:
     request = Request(digest, "/v1/responses", "m", b'{"model":"m"}', str(target), "bio", target=target)
     return Attempt(request, number, "W01", f"{digest}-{number}", 1000.0 + number)
 
@@ -55,7 +55,7 @@ def recorder(store: Store) -> Recorder:
 
 
 def test_an_answer_makes_every_target_with_this_request_fresh(store: Store) -> None:
-    record, sent = recorder(store), launch("v1:one")
+    record, sent = recorder(store), attempt("v1:one")
     record.record([Started(sent)])
     assert store.value("SELECT outcome || ' ' || paid FROM attempts") == "started maybe"
     record.record([Succeeded(sent, Response(b"{}", "text", USAGE, "m-2026", cost_usd=0.5), 1.5, "req_1")])
@@ -64,7 +64,7 @@ def test_an_answer_makes_every_target_with_this_request_fresh(store: Store) -> N
 
 
 def test_the_end_of_one_attempt_and_the_start_of_the_next_may_share_a_group(store: Store) -> None:
-    record, first, second = recorder(store), launch("v1:one", 1), launch("v1:one", 2)
+    record, first, second = recorder(store), attempt("v1:one", 1), attempt("v1:one", 2)
     record.record([Started(first)])
     failed = Failed(first, Failure("rate_limit", "slow down"), Paid.NO, 0.1, final=False, retry_in=0.0)
     record.record([failed, Started(second)])
@@ -74,7 +74,7 @@ def test_the_end_of_one_attempt_and_the_start_of_the_next_may_share_a_group(stor
 
 
 def test_an_unusable_answer_is_kept_whole_and_held_back(store: Store) -> None:
-    record, sent = recorder(store), launch("v1:two", target=2)
+    record, sent = recorder(store), attempt("v1:two", target=2)
     record.record([Started(sent)])
     answer = Response(b'{"cut', "half a te", USAGE, problem=Failure("truncated", "max_output_tokens"))
     record.record([Unusable(sent, answer, 1.0)])
@@ -88,7 +88,7 @@ def test_an_unusable_answer_is_kept_whole_and_held_back(store: Store) -> None:
 
 
 def test_bytes_that_are_no_text_are_kept_as_they_came(store: Store) -> None:
-    record, sent = recorder(store), launch("v1:one")
+    record, sent = recorder(store), attempt("v1:one")
     record.record([Started(sent)])
     failure = Failure("malformed", "no JSON")
     record.record([Failed(sent, failure, Paid.MAYBE, 1.0, final=False, retry_in=1.0, body=b"\xff\x00")])
@@ -96,7 +96,7 @@ def test_bytes_that_are_no_text_are_kept_as_they_came(store: Store) -> None:
 
 
 def test_what_was_in_flight_becomes_maybe_paid_and_what_waited_interrupted(store: Store) -> None:
-    record, flying, waiting = recorder(store), launch("v1:one"), launch("v1:two", target=2)
+    record, flying, waiting = recorder(store), attempt("v1:one"), attempt("v1:two", target=2)
     record.record([Started(flying), Started(waiting)])
     record.record([Failed(waiting, Failure("rate_limit", "x"), Paid.NO, 0.1, final=False, retry_in=9.0)])
     settled = recover(store)
@@ -107,7 +107,7 @@ def test_what_was_in_flight_becomes_maybe_paid_and_what_waited_interrupted(store
 
 
 def test_a_wait_after_an_unclear_attempt_stays_unclear(store: Store) -> None:
-    record, sent = recorder(store), launch("v1:two", target=2)
+    record, sent = recorder(store), attempt("v1:two", target=2)
     record.record([Started(sent)])
     record.record([Failed(sent, Failure("timeout", "x"), Paid.MAYBE, 9.0, final=False, retry_in=1.0)])
     recover(store)
@@ -115,9 +115,9 @@ def test_a_wait_after_an_unclear_attempt_stays_unclear(store: Store) -> None:
 
 
 def test_a_group_that_cannot_be_written_leaves_nothing_behind(store: Store) -> None:
-    record, sent = recorder(store), launch("v1:one")
+    record, sent = recorder(store), attempt("v1:one")
     with pytest.raises(KeyError):
-        record.record([Started(sent), Succeeded(launch("v1:two"), Response(b""), 1.0)])
+        record.record([Started(sent), Succeeded(attempt("v1:two"), Response(b""), 1.0)])
     assert store.value("SELECT count(*) FROM attempts") == 0
 
 

@@ -76,7 +76,7 @@ class TestLosesAnAnswer(Threads):
     }
 
     def change(self, event):
-        return [] if isinstance(event, Succeeded) and event.launch.request.artist_id == "a-7" else [event]
+        return [] if isinstance(event, Succeeded) and event.attempt.request.artist_id == "a-7" else [event]
 
 
 class TestSaysAnAnswerTwice(Threads):
@@ -146,23 +146,23 @@ class TestGivesTheAnswerUnderAnotherRequest(Threads):
     def change(self, event):
         if not isinstance(event, Succeeded):
             return [event]
-        self.before, request = event.launch.request, self.before or event.launch.request
-        return [replace(event, launch=replace(event.launch, request=request))]
+        self.before, request = event.attempt.request, self.before or event.attempt.request
+        return [replace(event, attempt=replace(event.attempt, request=request))]
 
 
 class TestSendsAnotherBody(Threads):
     caught_by = {"test_every_request_is_answered_once": "another request than the one it was given"}
 
     def change(self, event):
-        request = replace(event.launch.request, body=b"{}")
-        return [replace(event, launch=replace(event.launch, request=request))]
+        request = replace(event.attempt.request, body=b"{}")
+        return [replace(event, attempt=replace(event.attempt, request=request))]
 
 
 class TestNumbersTheAttempts(Threads):
     caught_by = {"test_every_request_is_answered_once": "a backend leaves it 0"}
 
     def change(self, event):
-        return [replace(event, launch=replace(event.launch, attempt=1))] if isinstance(event, Succeeded) else [event]
+        return [replace(event, attempt=replace(event.attempt, row=1))] if isinstance(event, Succeeded) else [event]
 
 
 class TestGivesAnObjectForItsText(Threads):
@@ -362,8 +362,8 @@ class TestSaysThatEverythingMayBePaid(Threads):
     def execute(self, backend, work):
         for group in super().execute(backend, work):
             if work.stop.level and any(isinstance(event, Stopped) for event in group):
-                launches = [event.launch for event in group if isinstance(event, Failed)]
-                assert not launches
+                attempts = [event.attempt for event in group if isinstance(event, Failed)]
+                assert not attempts
             yield group
 
 
@@ -373,14 +373,14 @@ class TestForgetsWhatWasPaidFor(Threads):
     def change(self, event):
         if not isinstance(event, Unusable):
             return [event]
-        return [Failed(event.launch, Failure("refusal", "it refused"), Paid.NO, event.seconds, final=True)]
+        return [Failed(event.attempt, Failure("refusal", "it refused"), Paid.NO, event.seconds, final=True)]
 
 
 class TestTakesEveryAnswerForUsable(Threads):
     caught_by = {"test_an_answer_that_cannot_be_used_is_kept_and_final[incomplete]": "bioforge takes it for unusable"}
 
     def change(self, event):
-        return [Succeeded(event.launch, event.answer, 0.1)] if isinstance(event, Unusable) else [event]
+        return [Succeeded(event.attempt, event.answer, 0.1)] if isinstance(event, Unusable) else [event]
 
 
 class TestMakesAnswersUp(Threads):
@@ -389,7 +389,7 @@ class TestMakesAnswersUp(Threads):
     def change(self, event):
         if not isinstance(event, Failed):
             return [event]
-        return [Succeeded(event.launch, Response(b"{}", "A life.", Usage(1, 1)), 0.1)]
+        return [Succeeded(event.attempt, Response(b"{}", "A life.", Usage(1, 1)), 0.1)]
 
 
 class TestChecksNoKey(Threads):
@@ -436,11 +436,11 @@ class TestSaysThatWhatIsInFlightCostNothing(Threads):
     caught_by = {"test_the_second_stop_leaves_at_once": "nobody knows that it cost nothing"}
 
     def execute(self, backend, work):
-        launches = []
+        attempts = []
         for group in ThreadsBackend.execute(backend, work):
-            launches += [event.launch for event in group if isinstance(event, Started)]
+            attempts += [event.attempt for event in group if isinstance(event, Started)]
             if work.stop.level > 1:
-                yield [Failed(one, Failure("interrupted", "left"), Paid.NO, 0.0, final=False) for one in launches]
+                yield [Failed(one, Failure("interrupted", "left"), Paid.NO, 0.0, final=False) for one in attempts]
             yield group
 
 

@@ -44,17 +44,17 @@ class Terminal(io.StringIO):
         return True
 
 
-def launch(artist="1", number=1):
+def attempt(artist="1", number=1):
     return Attempt(Request("hash", "/v1/responses", "m", b"{}", artist, "bio"), number, "W01", "c", 0.0)
 
 
 def good(artist="1", text="A life."):
-    return Succeeded(launch(artist), Response(b"", text, Usage(100, 20), cost_usd=0.01), 1.2345)
+    return Succeeded(attempt(artist), Response(b"", text, Usage(100, 20), cost_usd=0.01), 1.2345)
 
 
 def bad(artist="1", *, final=True):
     failure = Failure("timeout", "no answer within 600 s", code="x", http_status=504)
-    return Failed(launch(artist, 2), failure, Paid.MAYBE, 600.0, final, retry_in=None if final else 0.5)
+    return Failed(attempt(artist, 2), failure, Paid.MAYBE, 600.0, final, retry_in=None if final else 0.5)
 
 
 def events_of(text):
@@ -75,7 +75,7 @@ class TestPlain:
         reporter.start(100, backend="async", provider="simulator", concurrency=4)
         for number in range(100):
             clock.now += 1
-            reporter.show([Started(launch()), good(str(number))], Gauges())
+            reporter.show([Started(attempt()), good(str(number))], Gauges())
         reporter.finish()
         lines = events_of(capsys.readouterr().err)
         assert lines[0] == "info    run  requests=100 backend=async provider=simulator concurrency=4"
@@ -112,12 +112,12 @@ class TestPlain:
         reporter.start(9)
         reporter.show(
             [
-                Started(launch()),
+                Started(attempt()),
                 good(),
                 bad(final=False),
                 Notice("breaker", "too many errors: pausing", {"seconds": 30, "event": "x"}),
                 bad("7"),
-                Unusable(launch("8"), Response(b"", problem=Failure("truncated", "cut at 400 tokens")), 2.0),
+                Unusable(attempt("8"), Response(b"", problem=Failure("truncated", "cut at 400 tokens")), 2.0),
                 Stopped("quota", "the quota is used up", "top up"),
             ],
             Gauges(),
@@ -140,7 +140,7 @@ class TestPlain:
     def test_verbose_has_a_line_for_each_attempt(self, clock, capsys):
         reporter = self.reporter(clock, verbose=True)
         reporter.start(None)
-        reporter.show([Started(launch()), good("3"), bad("4", final=False)], Gauges())
+        reporter.show([Started(attempt()), good("3"), bad("4", final=False)], Gauges())
         assert events_of(capsys.readouterr().err)[1:] == [
             "debug   attempt  worker=W01 artist=3 recipe=bio attempt=1 seconds=1.234 outcome=succeeded"
             " input_tokens=100 output_tokens=20",
@@ -184,7 +184,7 @@ class TestLive:
     def test_numbers_appear_and_the_display_goes_away(self, screen):
         with self.reporter(screen) as reporter:
             reporter.start(10, backend="async", provider="simulator")
-            reporter.show([Started(launch()), good(), bad("2")], GAUGES)
+            reporter.show([Started(attempt()), good(), bad("2")], GAUGES)
             reporter._live.refresh()
             shown = screen.getvalue()
         assert "async · simulator" in shown
@@ -279,7 +279,7 @@ class TestLive:
             reporter.start(5000)
             began = time.monotonic()
             for _ in range(5000):
-                reporter.show([Started(launch()), good()], GAUGES)
+                reporter.show([Started(attempt()), good()], GAUGES)
             seconds = time.monotonic() - began
         assert screen.getvalue().count("in flight") <= 3 + 10 * seconds
 
@@ -313,7 +313,7 @@ class TestChoice:
 
 class TestPrinting:
     def request(self, artist="1"):
-        return launch(artist).request
+        return attempt(artist).request
 
     def test_only_texts_for_a_pipe(self):
         stream = io.StringIO()

@@ -78,12 +78,12 @@ def working(number=1, completed=31_180, failed=24, **changes):
     return submitted(number, **{"state": BatchState.IN_PROGRESS, "completed": completed, "failed": failed, **changes})
 
 
-def launch(artist="1", batch="bf-1"):
+def attempt(artist="1", batch="bf-1"):
     return Attempt(Request(artist, "/v1/responses", "m", b"{}", artist, "bio"), 1, "", f"c{artist}", NOW, batch, 1)
 
 
 def good(artist="1", batch="bf-1"):
-    return Succeeded(launch(artist, batch), Response(b"", "A life.", Usage(100, 20), cost_usd=0.01), 8000.0)
+    return Succeeded(attempt(artist, batch), Response(b"", "A life.", Usage(100, 20), cost_usd=0.01), 8000.0)
 
 
 def told(capsys):
@@ -253,7 +253,7 @@ class TestProgress:
         clock = Clock()
         reporter = PlainReporter(configure(), clock=clock)
         reporter.start(100_000)
-        reporter.show([Started(launch(str(n), f"bf-{n % 2 + 1}")) for n in range(100_000)], self.GAUGES)
+        reporter.show([Started(attempt(str(n), f"bf-{n % 2 + 1}")) for n in range(100_000)], self.GAUGES)
         for _ in range(3):
             clock.now += 15
             reporter.show([], self.GAUGES)
@@ -377,9 +377,9 @@ class TestScreen:
     def test_no_rate_is_shown_where_nothing_is_called(self):
         tally = Tally(total=2)
         assert status(tally, Gauges(batches=(working(),)), 5.0) == ""
-        tally.add([Started(launch()), good()], 5.0)
+        tally.add([Started(attempt()), good()], 5.0)
         assert status(tally, Gauges(), 5.0) == "100 in 20 out  $0.010"
-        tally.add([Started(launch("2", None)), good("2", None)], 5.0)
+        tally.add([Started(attempt("2", None)), good("2", None)], 5.0)
         assert status(tally, Gauges(), 5.0) == "0.2/s  200 in 40 out  $0.020"
 
 

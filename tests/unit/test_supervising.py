@@ -24,15 +24,15 @@ WHO = "backend 'echo' of plugin 'bioforge-echo' "
 class OneMember:
     """A batch of an earlier run with one request, which is still open."""
 
-    def launches(self, batch: str, *, open_only: bool = False) -> Iterator[Attempt]:
+    def attempts_of(self, batch: str, *, open_only: bool = False) -> Iterator[Attempt]:
         return iter(())
 
     def find(self, batch: str, custom_ids: Sequence[str]) -> Mapping[str, Member]:
-        known = {"a": Member(launch(batch="k", attempt=7), True)} if batch == "k" else {}
+        known = {"a": Member(attempt(batch="k", row=7), True)} if batch == "k" else {}
         return {name: known[name] for name in custom_ids if name in known}
 
 
-def launch(name: str = "a", **changed: Any) -> Attempt:
+def attempt(name: str = "a", **changed: Any) -> Attempt:
     made = Attempt(REQUESTS[name], 1, "W01", name, 0.0)
     return replace(made, **changed)
 
@@ -59,27 +59,27 @@ def kept(*groups: Any, limits: Limits | None = None, asked_to_stop: bool = True)
 
 
 def end(name: str = "a", answer: Any = ANSWER, seconds: Any = 0.1, **changed: Any) -> Succeeded:
-    return Succeeded(launch(name, **changed), answer, seconds)
+    return Succeeded(attempt(name, **changed), answer, seconds)
 
 
 def test_a_backend_without_fault_is_left_alone() -> None:
-    events = [Started(launch()), Started(launch("b")), Notice("pause", "waiting")]
-    ends = [end(), Failed(launch("b"), Failure("timeout", ""), Paid.MAYBE, 0.1, False)]
-    again = [Started(launch("b", client_request_id="b2", number=2)), Stopped("interrupted", "", "")]
+    events = [Started(attempt()), Started(attempt("b")), Notice("pause", "waiting")]
+    ends = [end(), Failed(attempt("b"), Failure("timeout", ""), Paid.MAYBE, 0.1, False)]
+    again = [Started(attempt("b", client_request_id="b2", number=2)), Stopped("interrupted", "", "")]
     assert kept(events, ends, again) == ([*events, *ends, *again], "")
 
 
 def test_an_attempt_that_begins_and_ends_in_one_group_begins_before_it_ends() -> None:
     def execute(work: Work) -> Iterator[list[Event]]:
         list(work.requests)
-        yield [Started(launch()), Started(launch("b")), end(), Started(launch("c"))]
+        yield [Started(attempt()), Started(attempt("b")), end(), Started(attempt("c"))]
 
     work = Work(iter(REQUESTS.values()))
     work.stop.raise_level()
     groups = guarded(execute, work, "echo", "bioforge-echo")
     assert [list(group) for group in groups] == [
-        [Started(launch()), Started(launch("b"))],
-        [end(), Started(launch("c"))],
+        [Started(attempt()), Started(attempt("b"))],
+        [end(), Started(attempt("c"))],
     ]
 
 
@@ -97,7 +97,7 @@ def test_requests_that_come_later_are_known_too() -> None:
         waiting.append(REQUESTS["a"])
         assert [one.artist_id for one in work.requests] == ["a"]
         assert [one.artist_id for one in work.retries()] == ["b"]
-        yield [Started(launch()), Started(launch("b"))]
+        yield [Started(attempt()), Started(attempt("b"))]
 
     work = Work(Source(), retries=lambda: iter([REQUESTS["b"]]))
     work.stop.raise_level()
@@ -106,50 +106,50 @@ def test_requests_that_come_later_are_known_too() -> None:
 
 class TestMoney:
     def test_an_answer_that_nobody_announced_is_kept_before_everything_stops(self) -> None:
-        assert kept([end()], [Started(launch("b"))]) == (
-            [Started(launch()), end()],
+        assert kept([end()], [Started(attempt("b"))]) == (
+            [Started(attempt()), end()],
             "answered attempt 'a', which it had not announced",
         )
 
     def test_an_answer_that_comes_twice_is_kept_twice_since_both_may_have_been_paid_for(self) -> None:
-        events, said = kept([Started(launch()), end()], [end()])
+        events, said = kept([Started(attempt()), end()], [end()])
         assert events.count(end()) == 2
         assert said == "answered attempt 'a', which it had not announced"
 
     @pytest.mark.parametrize(
         "second",
         [
-            [Started(launch(client_request_id="again"))],
-            [end(), Started(launch(client_request_id="again"))],
+            [Started(attempt(client_request_id="again"))],
+            [end(), Started(attempt(client_request_id="again"))],
             [Started(Attempt(Request("v1:made up", "/x", "m", b"", "x", "bio"), 1, "W01", "x", 0.0))],
         ],
         ids=["under way", "answered", "never given"],
     )
     def test_what_is_not_to_be_asked_is_not_announced_so_it_is_never_sent(self, second: list[Event]) -> None:
-        events, said = kept([Started(launch())], second)
-        assert [event for event in events if isinstance(event, Started)] == [Started(launch())]
+        events, said = kept([Started(attempt())], second)
+        assert [event for event in events if isinstance(event, Started)] == [Started(attempt())]
         assert said.startswith("announced a request that it was not given, or that was answered or is under way: v1:")
 
     def test_the_answer_of_one_is_never_given_to_another(self) -> None:
         """Its name says a, its request says b: it was paid for, and nobody knows by whom."""
-        events, said = kept([Started(launch()), Started(launch("b"))], [end("b", client_request_id="a")])
+        events, said = kept([Started(attempt()), Started(attempt("b"))], [end("b", client_request_id="a")])
         (unclear,) = [event for event in events if isinstance(event, Unusable)]
-        assert unclear.launch == launch()
+        assert unclear.attempt == attempt()
         assert unclear.answer.problem is not None
         assert unclear.answer.problem.error_class == "attribution"
         assert said == "gave the answer of one request under attempt 'a', which is another's"
 
     def test_an_end_without_the_ends_of_all_attempts_is_not_passed_over(self) -> None:
-        assert kept([Started(launch()), Started(launch("b"))], [end()], asked_to_stop=False)[1] == (
+        assert kept([Started(attempt()), Started(attempt("b"))], [end()], asked_to_stop=False)[1] == (
             "ended without saying what became of 1 attempt: they may have been paid for"
         )
-        assert kept([Started(launch())], [Stopped("outage", "", "")], asked_to_stop=False)[1] == ""
-        assert kept([Started(launch())], [end()], asked_to_stop=False)[1] == ""
+        assert kept([Started(attempt())], [Stopped("outage", "", "")], asked_to_stop=False)[1] == ""
+        assert kept([Started(attempt())], [end()], asked_to_stop=False)[1] == ""
 
     def test_a_budget_that_is_used_up_ends_the_beginnings(self) -> None:
         events, said = kept(
-            [Started(launch()), Started(launch("b"))],
-            [end(), end("b"), Started(launch("c"))],
+            [Started(attempt()), Started(attempt("b"))],
+            [end(), end("b"), Started(attempt("c"))],
             limits=Limits(max_cost_usd=0.9),
         )
         assert len(events) == 4
@@ -159,17 +159,17 @@ class TestMoney:
         ("paid", "taken"), [("maybe", Paid.MAYBE), ("yes", Paid.YES), ("perhaps", Paid.MAYBE), (None, Paid.MAYBE)]
     )
     def test_what_is_said_of_the_money_is_never_taken_for_no(self, paid: Any, taken: Paid) -> None:
-        events, said = kept([Started(launch())], [Failed(launch(), Failure("x", ""), paid, 0.1, True)])
+        events, said = kept([Started(attempt())], [Failed(attempt(), Failure("x", ""), paid, 0.1, True)])
         assert (events[-1].paid, said) == (taken, "")  # type: ignore[union-attr]
 
 
 class TestBatches:
     def test_a_member_was_announced_by_an_earlier_run(self) -> None:
-        assert kept([end(batch="k", attempt=0)]) == ([end(batch="k", attempt=7)], "")
+        assert kept([end(batch="k", row=0)]) == ([end(batch="k", row=7)], "")
 
     def test_an_answer_of_no_known_member_is_kept_all_the_same(self) -> None:
-        events, said = kept([end("b", batch="k", attempt=3)])
-        assert events == [Started(launch("b")), end("b")]
+        events, said = kept([end("b", batch="k", row=3)])
+        assert events == [Started(attempt("b")), end("b")]
         assert said == "answered attempt 'b', which it had not announced"
 
     def test_the_members_of_a_group_are_looked_up_together(self, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -185,20 +185,20 @@ class TestBatches:
             [end("b", batch="k"), Notice("pause", ""), end("c", batch="l"), end(batch="k")], [end(batch="k")]
         )
         assert asked == [("k", ["b", "a"]), ("l", ["c"])]
-        assert end(batch="k", attempt=7) in events
+        assert end(batch="k", row=7) in events
 
     @pytest.mark.parametrize("changed", [{"batch": 5}, {"batch": "k", "client_request_id": None}, {"batch": ["k"]}])
     def test_a_name_that_is_none_finds_nobody(self, changed: dict[str, Any]) -> None:
-        assert kept([end(**changed), end(batch="k")])[0][-1] == end(batch="k", attempt=7)
+        assert kept([end(**changed), end(batch="k")])[0][-1] == end(batch="k", row=7)
 
     def test_a_member_has_a_batch(self) -> None:
         batch = BatchChanged(Batch("k", "/v1/responses", "m"))
-        assert kept([batch, Started(launch(batch="k"))])[1] == ""
-        assert kept([Started(launch(batch="k"))])[1] == "announced a member of batch 'k', which it had not recorded"
+        assert kept([batch, Started(attempt(batch="k"))])[1] == ""
+        assert kept([Started(attempt(batch="k"))])[1] == "announced a member of batch 'k', which it had not recorded"
 
     def test_no_attempt_of_others_is_written_over(self) -> None:
-        events, said = kept([Started(launch(attempt=1))], [end(attempt=1)])
-        assert (events, said) == ([Started(launch()), end()], "")
+        events, said = kept([Started(attempt(row=1))], [end(row=1)])
+        assert (events, said) == ([Started(attempt()), end()], "")
 
 
 class TestSlips:
@@ -219,21 +219,21 @@ class TestSlips:
         ],
     )
     def test_a_value_of_another_type(self, change: str, value: Any, read: Any) -> None:
-        events, said = kept([Started(launch())], [end(answer=replace(ANSWER, **{change: value}))])
+        events, said = kept([Started(attempt())], [end(answer=replace(ANSWER, **{change: value}))])
         told = [event for event in events if isinstance(event, Notice)]
         assert events[-1] == end(answer=replace(ANSWER, **{change: read}))
         assert said == ""
         assert told or change == "usage"
 
     def test_half_of_a_surrogate_pair(self) -> None:
-        events, said = kept([Started(launch())], [end(answer=replace(ANSWER, text="Bj\ud800rk"))])
+        events, said = kept([Started(attempt())], [end(answer=replace(ANSWER, text="Bj\ud800rk"))])
         assert (events[-1].answer.text, said) == ("Bj?rk", "")  # type: ignore[union-attr]
 
     @pytest.mark.parametrize(
         "answer", ["text", b"{}", replace(ANSWER, text=["x"]), replace(ANSWER, problem="refused")], ids=str
     )
     def test_an_answer_that_is_none_is_kept_and_not_used(self, answer: Any) -> None:
-        events, said = kept([Started(launch())], [end(answer=answer), Started(launch("b"))])
+        events, said = kept([Started(attempt())], [end(answer=answer), Started(attempt("b"))])
         assert said == ""
         (unusable,) = [event for event in events if isinstance(event, Unusable)]
         assert isinstance(unusable.answer.body, bytes)
@@ -241,14 +241,14 @@ class TestSlips:
 
     def test_a_problem_makes_an_answer_unusable_whatever_the_backend_calls_it(self) -> None:
         refused = Response(b"{}", problem=Failure("refusal", "no"))
-        assert kept([Started(launch())], [end(answer=refused)])[0][-1] == Unusable(launch(), refused, 0.1)
-        events, _ = kept([Started(launch())], [Unusable(launch(), ANSWER, 0.1)])
+        assert kept([Started(attempt())], [end(answer=refused)])[0][-1] == Unusable(attempt(), refused, 0.1)
+        events, _ = kept([Started(attempt())], [Unusable(attempt(), ANSWER, 0.1)])
         assert isinstance(events[-1], Unusable)
         assert events[-1].answer.problem is not None
 
     @pytest.mark.parametrize("failure", [ValueError("no"), "no", None])
     def test_a_failure_that_is_none(self, failure: Any) -> None:
-        events, said = kept([Started(launch())], [Failed(launch(), failure, Paid.NO, None, True)])  # type: ignore[arg-type]
+        events, said = kept([Started(attempt())], [Failed(attempt(), failure, Paid.NO, None, True)])  # type: ignore[arg-type]
         (failed,) = [event for event in events if isinstance(event, Failed)]
         assert (failed.failure.error_class, failed.seconds, said) == ("internal", 0.0, "")
 
@@ -261,26 +261,26 @@ class TestSlips:
     def test_one_slip_does_not_take_the_others_of_its_group_with_it(
         self, slip: Any, make: Callable[[list[Any]], Any]
     ) -> None:
-        events, said = kept([Started(launch()), Started(launch("b"))], make([slip, end()]))
+        events, said = kept([Started(attempt()), Started(attempt("b"))], make([slip, end()]))
         assert end() in events
         assert said or any(isinstance(event, Notice) for event in events)
 
     def test_an_event_that_is_no_group_is_kept(self) -> None:
-        events, said = kept([Started(launch())], end())
-        assert (events, said) == ([Started(launch()), end()], "yielded Succeeded, expected a list of events")
+        events, said = kept([Started(attempt())], end())
+        assert (events, said) == ([Started(attempt()), end()], "yielded Succeeded, expected a list of events")
 
     @pytest.mark.parametrize("group", [None, 3, "done", {}])
     def test_what_is_no_group_at_all(self, group: Any) -> None:
         assert kept(group) == ([], f"yielded {type(group).__name__}, expected a list of events")
 
     def test_an_attempt_that_is_not_under_way_cannot_fail(self) -> None:
-        assert kept([Failed(launch(), Failure("x", ""), Paid.NO, 0.1, True)])[1] == (
+        assert kept([Failed(attempt(), Failure("x", ""), Paid.NO, 0.1, True)])[1] == (
             "ended attempt 'a', which is not under way"
         )
 
     def test_an_attempt_is_announced_once(self) -> None:
-        events, said = kept([Started(launch()), Started(launch("b", client_request_id="a"))])
-        assert (events, said) == ([Started(launch())], "announced attempt 'a' twice")
+        events, said = kept([Started(attempt()), Started(attempt("b", client_request_id="a"))])
+        assert (events, said) == ([Started(attempt())], "announced attempt 'a' twice")
 
 
 @pytest.mark.parametrize(
@@ -292,13 +292,13 @@ def test_an_exception_names_the_plugin_after_what_it_had_reported(error: BaseExc
     def execute(work: Work) -> Iterator[Sequence[Event]]:
         try:
             next(work.requests)
-            yield [Started(launch())]
+            yield [Started(attempt())]
             raise error
         finally:
             closed.append(True)
 
     found = guarded(execute, Work(iter(REQUESTS.values())), "echo", "bioforge-echo")
-    assert list(next(found)) == [Started(launch())]
+    assert list(next(found)) == [Started(attempt())]
     with pytest.raises(BrokenBackendError, match=f"^{WHO}failed: {words}$"):
         next(found)
     assert closed
@@ -318,7 +318,7 @@ def test_whoever_leaves_early_closes_the_backend() -> None:
     def execute(work: Work) -> Iterator[Sequence[Event]]:
         try:
             next(work.requests)
-            yield [Started(launch())]
+            yield [Started(attempt())]
         finally:
             closed.append(True)
 

@@ -23,28 +23,28 @@ from bioforge.core.types import Batch, BatchState, Failure, Paid, Request, Respo
 from bioforge.report.tally import Closing, Tally, by_class, summary
 
 
-def launch(artist="1", batch=None):
+def attempt(artist="1", batch=None):
     request = Request("hash", "/v1/responses", "m", b"{}", artist, "bio")
     return Attempt(request, 1, "W01", "c", 0.0, batch)
 
 
 def good(cost=0.5, artist="1", batch=None):
-    return Succeeded(launch(artist, batch), Response(b"", "text", Usage(100, 20), cost_usd=cost), 1.0)
+    return Succeeded(attempt(artist, batch), Response(b"", "text", Usage(100, 20), cost_usd=cost), 1.0)
 
 
 def bad(error_class, *, final=True, paid=Paid.NO, artist="1", batch=None):
-    return Failed(launch(artist, batch), Failure(error_class, "a sentence"), paid, 1.0, final)
+    return Failed(attempt(artist, batch), Failure(error_class, "a sentence"), paid, 1.0, final)
 
 
 def unusable(error_class, cost=0.5, artist="1"):
     answer = Response(b"", None, Usage(100, 20), cost_usd=cost, problem=Failure(error_class, "a sentence"))
-    return Unusable(launch(artist), answer, 1.0)
+    return Unusable(attempt(artist), answer, 1.0)
 
 
 class TestCounting:
     def test_a_run(self):
         tally = Tally(total=5)
-        tally.add([Started(launch()) for _ in range(6)], 1.0)
+        tally.add([Started(attempt()) for _ in range(6)], 1.0)
         tally.add([good(), good(None), Notice("pause", "waiting")], 2.0)
         tally.add([bad("timeout", final=False, paid=Paid.MAYBE), bad("rate_limit", final=False)], 3.0)
         tally.add([bad("invalid", artist="7"), unusable("truncated", artist="8")], 4.0)
@@ -65,7 +65,7 @@ class TestCounting:
 
     def test_an_unusable_answer_without_a_reason(self):
         tally = Tally()
-        tally.add([Unusable(launch(), Response(b""), 1.0)], 0)
+        tally.add([Unusable(attempt(), Response(b""), 1.0)], 0)
         assert tally.unusable == {"unusable": 1}
 
 
@@ -168,7 +168,7 @@ def test_classes_are_ranked_and_few():
 class TestSummary:
     def test_all_went_well(self):
         tally = Tally(total=2, started=10.0)
-        tally.add([Started(launch()), Started(launch()), good(), good()], 11.0)
+        tally.add([Started(attempt()), Started(attempt()), good(), good()], 11.0)
         assert summary(tally, Closing(fresh=1000, cached=3, saved_usd=110.2, simulated=True), 12.0) == [
             "done     2 of 2 in 2.0 s (1.0 calls/s)",
             "skipped  1,000 up to date, 3 answered from what was bought before",
@@ -232,7 +232,7 @@ class TestBatches:
     def test_members_count_like_all_others_and_make_no_rate(self):
         tally = Tally(total=10_000)
         tally.add([BatchChanged(job(state=BatchState.PREPARING))], 0.0)
-        tally.add([Started(launch(batch="b"))] * 10_000, 1.0)
+        tally.add([Started(attempt(batch="b"))] * 10_000, 1.0)
         tally.add([BatchChanged(job(requests=10_000))], 2.0)
         assert (tally.sent, tally.left, tally.batches.waiting, tally.seconds_left(2.0)) == (
             10_000,
@@ -249,7 +249,7 @@ class TestBatches:
 
     def test_calls_after_the_batches_have_a_rate_of_their_own(self):
         tally = Tally(total=1_100)
-        tally.add([Started(launch(batch="b"))] * 1_000, 0.0)
+        tally.add([Started(attempt(batch="b"))] * 1_000, 0.0)
         tally.add([good(batch="b")] * 1_000 + [closed()], 1000.0)
         tally.add([good()] * 30, 1010.0)
         assert tally.calls_per_second(1010.0) == 1
@@ -257,7 +257,7 @@ class TestBatches:
 
     def test_while_one_is_open_nobody_knows_how_long_it_takes(self):
         tally = Tally(total=100)
-        tally.add([Started(launch(batch="b")), *[good()] * 50], 10.0)
+        tally.add([Started(attempt(batch="b")), *[good()] * 50], 10.0)
         assert (tally.calls_per_second(10.0), tally.seconds_left(10.0)) == (5, None)
 
     def test_what_an_earlier_run_sent_was_sent(self):
@@ -305,21 +305,21 @@ class TestBatches:
         expired = [bad("expired", final=False, batch="old")] * 2
         tally.add([good(batch="old"), *expired, closed("old", 3, answered=1, expired=2)], 1.0)
         assert (tally.sent, tally.done, tally.left, tally.retries) == (3, 1, 2, 2)
-        tally.add([Started(launch(batch="new"))] * 2, 2.0)
+        tally.add([Started(attempt(batch="new"))] * 2, 2.0)
         tally.add([BatchChanged(job("new", 2)), *[good(batch="new")] * 2, closed("new")], 3.0)
         assert (tally.sent, tally.done, tally.expected, tally.left) == (5, 3, 3, 0)
 
     def test_the_order_in_a_group_does_not_matter(self):
         tally = Tally(total=2)
         prepared = BatchChanged(job(requests=2, state=BatchState.PREPARED))
-        tally.add([prepared, Started(launch(batch="b")), Started(launch(batch="b"))], 0.0)
+        tally.add([prepared, Started(attempt(batch="b")), Started(attempt(batch="b"))], 0.0)
         assert (tally.expected, tally.left, tally.batches.waiting) == (2, 2, 2)
         tally.add([closed(), good(batch="b"), good(batch="b")], 1.0)
         assert (tally.expected, tally.left, tally.batches.waiting) == (2, 0, 0)
 
     def test_members_that_are_given_back_wait_in_no_batch(self):
         tally = Tally(total=2)
-        tally.add([Started(launch(batch="b"))] * 2, 0.0)
+        tally.add([Started(attempt(batch="b"))] * 2, 0.0)
         tally.add([BatchChanged(job(state=BatchState.RELEASED))], 1.0)
         assert (tally.left, tally.batches.waiting, str(tally.batches)) == (2, 0, "1 released")
 
@@ -332,7 +332,7 @@ class TestBatches:
     def test_a_run_that_was_left_on_purpose(self):
         tally = Tally(total=30, started=10.0)
         for key in ("a", "b", "c"):
-            tally.add([Started(launch(batch=key))] * 10, 11.0)
+            tally.add([Started(attempt(batch=key))] * 10, 11.0)
         tally.add([good(0.01, batch="a")] * 10 + [BatchChanged(job("b", 10)), closed("a")], 12.0)
         tally.add([Stopped("waiting", "2 batches are in progress", "`bioforge resume` collects them")], 12.0)
         assert summary(tally, Closing(), 12.0) == [
@@ -347,7 +347,7 @@ class TestBatches:
 
     def test_what_is_left_beside_the_batches(self):
         tally = Tally(total=3_000)
-        tally.add([Started(launch(batch="b"))] * 1_000, 1.0)
+        tally.add([Started(attempt(batch="b"))] * 1_000, 1.0)
         tally.add([Stopped("budget", "the budget is used up")], 1.0)
         lines = summary(tally, Closing(), 1.0)
         assert "left     1,000 in open batches, 2,000 not sent or not finished" in lines
@@ -355,7 +355,7 @@ class TestBatches:
 
     def test_answers_that_never_came_back_are_counted(self):
         tally = Tally(total=4)
-        tally.add([Started(launch(batch="b"))] * 4, 1.0)
+        tally.add([Started(attempt(batch="b"))] * 4, 1.0)
         lost = [bad("missing", paid=Paid.MAYBE, batch="b")] * 2
         tally.add([*[good(batch="b")] * 2, *lost, closed(answered=2, missing=2)], 2.0)
         assert str(tally.batches) == "1 collected, 2 answers missing"
@@ -363,7 +363,7 @@ class TestBatches:
 
     def test_in_logs(self):
         tally = Tally(total=4)
-        tally.add([Started(launch(batch="b"))] * 3, 1.0)
+        tally.add([Started(attempt(batch="b"))] * 3, 1.0)
         tally.add([good(batch="a"), BatchCollected(job("a", 1, awaited=False), {"missing": 1}, Usage())], 2.0)
         fields = tally.fields(2.0)
         assert (fields["total"], fields["sent"], fields["calls_per_second"], fields["seconds_left"]) == (5, 4, 0, None)
@@ -373,7 +373,7 @@ class TestBatches:
 
 def test_fields_for_logs():
     tally = Tally(total=4)
-    tally.add([Started(launch()), good(0.1)], 2.0)
+    tally.add([Started(attempt()), good(0.1)], 2.0)
     assert tally.fields(2.0) == {
         "done": 1,
         "total": 4,

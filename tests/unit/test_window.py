@@ -63,12 +63,12 @@ class World:
         self.order = count()
 
     def take(self) -> list[Attempt]:
-        launches = self.window.take(self.source, self.now, self.now)
-        self.sent += [(self.now, launch) for launch in launches]
-        return launches
+        attempts = self.window.take(self.source, self.now, self.now)
+        self.sent += [(self.now, attempt) for attempt in attempts]
+        return attempts
 
-    def settle(self, launch: Attempt, outcome: Outcome) -> list[Event]:
-        events = self.window.settle(launch, outcome, self.now)
+    def settle(self, attempt: Attempt, outcome: Outcome) -> list[Event]:
+        events = self.window.settle(attempt, outcome, self.now)
         self.events += events
         return events
 
@@ -76,10 +76,10 @@ class World:
         """Until all is done, or so many seconds have passed."""
         end = self.now + until
         while self.now < end:
-            for launch in self.take():
-                seconds, outcome = serve(launch, self.now)
-                heapq.heappush(self.flying, (self.now + seconds, next(self.order), launch, outcome))
-                self.sent_check(launch)
+            for attempt in self.take():
+                seconds, outcome = serve(attempt, self.now)
+                heapq.heappush(self.flying, (self.now + seconds, next(self.order), attempt, outcome))
+                self.sent_check(attempt)
             if self.window.done():
                 break
             times = [self.flying[0][0]] if self.flying else []
@@ -88,13 +88,13 @@ class World:
             assert times, "nothing in flight and nothing to wait for: it would hang"
             self.now = max(min(times), self.now)
             while self.flying and self.flying[0][0] <= self.now:
-                _, _, launch, outcome = heapq.heappop(self.flying)
-                self.settle(launch, replace(outcome, seconds=1.0))
+                _, _, attempt, outcome = heapq.heappop(self.flying)
+                self.settle(attempt, replace(outcome, seconds=1.0))
         return self
 
-    def sent_check(self, launch: Attempt) -> None:
+    def sent_check(self, attempt: Attempt) -> None:
         self.most = max(self.most, len(self.flying))
-        assert sum(launch.worker == other.worker for _, _, other, _ in self.flying) == 1
+        assert sum(attempt.worker == other.worker for _, _, other, _ in self.flying) == 1
 
     def of(self, kind: type[Any]) -> list[Any]:
         return [event for event in self.events if isinstance(event, kind)]
@@ -108,7 +108,7 @@ class World:
 
 
 def always(outcome: Outcome, seconds: float = 1.0) -> Serve:
-    return lambda launch, now: (seconds, outcome)
+    return lambda attempt, now: (seconds, outcome)
 
 
 class TestSlots:
@@ -120,9 +120,9 @@ class TestSlots:
     def test_workers_are_named_by_the_smallest_free_slot(self) -> None:
         world = World(requests(10), concurrency=3)
         first = world.take()
-        assert [launch.worker for launch in first] == ["W01", "W02", "W03"]
+        assert [attempt.worker for attempt in first] == ["W01", "W02", "W03"]
         world.settle(first[1], OK)
-        assert [launch.worker for launch in world.take()] == ["W02"]
+        assert [attempt.worker for attempt in world.take()] == ["W02"]
 
     def test_requests_are_pulled_only_when_there_is_room(self) -> None:
         pulled = []
@@ -144,25 +144,25 @@ class TestSlots:
 
     def test_every_attempt_has_a_name_of_its_own(self) -> None:
         world = World(requests(50, attempts=2), retry=RetryPolicy(max_attempts=3)).run(always(FAULT))
-        names = [launch.client_request_id for _, launch in world.sent]
+        names = [attempt.client_request_id for _, attempt in world.sent]
         assert len(set(names)) == len(names) == 150
         assert all(name.isascii() and len(name) < 64 and name.startswith("bioforge-") for name in names)
-        assert {launch.number for _, launch in world.sent} == {3, 4, 5}
+        assert {attempt.number for _, attempt in world.sent} == {3, 4, 5}
 
     def test_a_slow_answer_holds_nobody_up(self) -> None:
         world = World(requests(101), concurrency=4)
-        world.run(lambda launch, now: (1000.0 if launch.request.artist_id == "a-0000" else 1.0, OK))
+        world.run(lambda attempt, now: (1000.0 if attempt.request.artist_id == "a-0000" else 1.0, OK))
         assert sorted(world.sent, key=lambda sent: sent[0])[-1][0] < 1040.0
 
 
 class TestRetries:
     def test_a_failure_is_tried_again_until_it_works(self) -> None:
-        world = World(requests(1)).run(lambda launch, now: (1.0, FAULT if launch.number < 4 else OK))
+        world = World(requests(1)).run(lambda attempt, now: (1.0, FAULT if attempt.number < 4 else OK))
         failures = world.of(Failed)
-        assert [failure.launch.number for failure in failures] == [1, 2, 3]
+        assert [failure.attempt.number for failure in failures] == [1, 2, 3]
         assert not any(failure.final for failure in failures)
         assert all(failure.retry_in is not None for failure in failures)
-        assert [event.launch.number for event in world.of(Succeeded)] == [4]
+        assert [event.attempt.number for event in world.of(Succeeded)] == [4]
 
     def test_it_is_over_after_the_last_allowed_attempt(self) -> None:
         world = World(requests(1), retry=RetryPolicy(max_attempts=3)).run(always(FAULT))
@@ -171,7 +171,7 @@ class TestRetries:
 
     def test_attempts_of_earlier_runs_give_numbers_but_take_none_away(self) -> None:
         world = World(requests(1, attempts=9), retry=RetryPolicy(max_attempts=2)).run(always(FAULT))
-        assert [failure.launch.number for failure in world.of(Failed)] == [10, 11]
+        assert [failure.attempt.number for failure in world.of(Failed)] == [10, 11]
 
     def test_what_will_fail_again_is_not_sent_again(self) -> None:
         world = World(requests(3)).run(always(BAD))
@@ -195,22 +195,22 @@ class TestRetries:
 
     def test_retry_after_is_kept_to(self) -> None:
         world = World(requests(1)).run(
-            lambda launch, now: (0.0, replace(RATE_LIMIT, retry_after=7.0) if launch.number == 1 else OK)
+            lambda attempt, now: (0.0, replace(RATE_LIMIT, retry_after=7.0) if attempt.number == 1 else OK)
         )
         first, second = (at for at, _ in world.sent)
         assert 7.0 <= second - first <= 9.0
 
     def test_what_may_have_been_paid_is_sent_again_unless_that_is_turned_off(self) -> None:
-        world = World(requests(1)).run(lambda launch, now: (1.0, LOST if launch.number == 1 else OK))
+        world = World(requests(1)).run(lambda attempt, now: (1.0, LOST if attempt.number == 1 else OK))
         assert len(world.of(Succeeded)) == 1
         world = World(requests(1), retry=RetryPolicy(maybe_paid=False)).run(always(LOST))
         assert [failure.final for failure in world.of(Failed)] == [True]
 
     def test_the_window_says_when_to_look_again(self) -> None:
         world = World(requests(1))
-        (launch,) = world.take()
+        (attempt,) = world.take()
         assert world.window.timeout(world.now) is None
-        (event,) = world.settle(launch, FAULT)
+        (event,) = world.settle(attempt, FAULT)
         assert isinstance(event, Failed)
         world.take()
         assert world.window.timeout(world.now) == pytest.approx(event.retry_in)
@@ -219,7 +219,7 @@ class TestRetries:
 
 class TestOverload:
     def test_storm_of_429_halves_concurrency_and_recovers(self) -> None:
-        def serve(launch: Attempt, now: float) -> tuple[float, Outcome]:
+        def serve(attempt: Attempt, now: float) -> tuple[float, Outcome]:
             return (0.1, RATE_LIMIT) if 1005.0 < now < 1008.0 else (1.0, OK)
 
         world = World(requests(3000), concurrency=64).run(serve)
@@ -232,7 +232,7 @@ class TestOverload:
     def test_a_capacity_of_sixteen_is_found_under_a_window_of_128(self) -> None:
         world = World(requests(3000), concurrency=128)
 
-        def serve(launch: Attempt, now: float) -> tuple[float, Outcome]:
+        def serve(attempt: Attempt, now: float) -> tuple[float, Outcome]:
             busy = sum(outcome is OK for _, _, _, outcome in world.flying)
             return (0.1, RATE_LIMIT) if busy >= 16 else (1.0, OK)
 
@@ -246,14 +246,14 @@ class TestOverload:
     def test_chance_does_not_slow_it_down(self) -> None:
         random = Random(4)
 
-        def serve(launch: Attempt, now: float) -> tuple[float, Outcome]:
+        def serve(attempt: Attempt, now: float) -> tuple[float, Outcome]:
             return (0.05, RATE_LIMIT) if random.random() < 0.05 else (random.lognormvariate(0, 0.7), OK)
 
         world = World(requests(5000), concurrency=256).run(serve)
         assert world.notices("concurrency") == []
 
     def test_a_long_retry_after_pauses_everything_and_costs_no_attempt(self) -> None:
-        def serve(launch: Attempt, now: float) -> tuple[float, Outcome]:
+        def serve(attempt: Attempt, now: float) -> tuple[float, Outcome]:
             return (1.0, replace(RATE_LIMIT, retry_after=600.0)) if now < 1600.0 else (1.0, OK)
 
         world = World(requests(20), concurrency=4, retry=RetryPolicy(max_attempts=1)).run(serve)
@@ -264,7 +264,7 @@ class TestOverload:
         assert not [at for at, _ in world.sent if 1001.0 <= at < 1601.0]
 
     def test_many_429_that_ask_for_time_are_given_it(self) -> None:
-        def serve(launch: Attempt, now: float) -> tuple[float, Outcome]:
+        def serve(attempt: Attempt, now: float) -> tuple[float, Outcome]:
             return (0.1, replace(RATE_LIMIT, retry_after=20.0)) if now < 1015.0 else (1.0, OK)
 
         world = World(requests(500), concurrency=32).run(serve)
@@ -304,7 +304,7 @@ class TestPace:
         """A server that allows 60 a minute, told by its headers alone: hardly a request is refused."""
         level, seen = 60.0, 1000.0
 
-        def serve(launch: Attempt, now: float) -> tuple[float, Outcome]:
+        def serve(attempt: Attempt, now: float) -> tuple[float, Outcome]:
             nonlocal level, seen
             level, seen = min(60.0, level + (now - seen)), now
             outcome = OK if level >= 1.0 else RATE_LIMIT
@@ -331,7 +331,7 @@ class TestOutages:
     def test_minute_of_outage_fails_nobody(self) -> None:
         for total, concurrency in ((2000, 64), (3, 64), (1, 8), (200, 1)):
 
-            def serve(launch: Attempt, now: float) -> tuple[float, Outcome]:
+            def serve(attempt: Attempt, now: float) -> tuple[float, Outcome]:
                 return (0.05, OUTAGE) if 1002.0 <= now < 1062.0 else (1.0, OK)
 
             world = World(requests(total), concurrency=concurrency)
@@ -346,17 +346,17 @@ class TestOutages:
 
     def test_failures_of_one_moment_open_it_once_and_cost_no_attempts(self) -> None:
         world = World(requests(500), concurrency=256)
-        launches = world.take()
-        for launch in launches:
-            world.settle(launch, OUTAGE)
+        attempts = world.take()
+        for attempt in attempts:
+            world.settle(attempt, OUTAGE)
         assert len(world.notices("breaker")) == 1
         assert sum(failure.counted for failure in world.of(Failed)) == 10
         assert world.take() == []
 
     def test_one_probe_at_a_time(self) -> None:
         world = World(requests(500), concurrency=64)
-        for launch in world.take():
-            world.settle(launch, OUTAGE)
+        for attempt in world.take():
+            world.settle(attempt, OUTAGE)
         world.now += 2.0
         (probe,) = world.take()
         assert world.take() == []
@@ -373,10 +373,10 @@ class TestOutages:
 
     def test_late_answers_to_what_was_sent_before_do_not_close_it(self) -> None:
         world = World(requests(500), concurrency=64)
-        launches = world.take()
-        for launch in launches[:20]:
-            world.settle(launch, OUTAGE)
-        world.settle(launches[20], OK)
+        attempts = world.take()
+        for attempt in attempts[:20]:
+            world.settle(attempt, OUTAGE)
+        world.settle(attempts[20], OK)
         assert world.take() == []
 
     def test_nothing_but_outages_ends_the_run(self) -> None:
@@ -390,19 +390,19 @@ class TestOutages:
     def test_a_request_that_breaks_the_server_is_found_out(self) -> None:
         """Alone at the end of a run it looks like an outage; it must neither end the run nor stay in it for ever."""
 
-        def serve(launch: Attempt, now: float) -> tuple[float, Outcome]:
-            return (0.5, OUTAGE) if launch.request.artist_id == "a-0003" else (1.0, OK)
+        def serve(attempt: Attempt, now: float) -> tuple[float, Outcome]:
+            return (0.5, OUTAGE) if attempt.request.artist_id == "a-0003" else (1.0, OK)
 
         world = World(requests(10)).run(serve)
         assert world.window.stopped is None
-        assert [failure.launch.request.artist_id for failure in world.lost] == ["a-0003"]
+        assert [failure.attempt.request.artist_id for failure in world.lost] == ["a-0003"]
         assert len(world.of(Succeeded)) == 9
         assert world.now - 1000.0 < 300.0
 
     def test_scattered_faults_of_the_server_do_not_open_it(self) -> None:
         random = Random(2)
         world = World(requests(5000), concurrency=64)
-        world.run(lambda launch, now: (1.0, OUTAGE if random.random() < 0.1 else OK))
+        world.run(lambda attempt, now: (1.0, OUTAGE if random.random() < 0.1 else OK))
         assert world.notices("breaker") == []
 
 
@@ -451,49 +451,49 @@ class TestStopping:
     @pytest.mark.parametrize(("outcome", "kind"), [(QUOTA, "quota"), (KEY, "key")])
     def test_no_request_can_succeed_so_none_is_sent(self, outcome: Outcome, kind: str) -> None:
         world = World(requests(100), concurrency=4)
-        launches = world.take()
-        (failed,) = world.settle(launches[0], outcome)
+        attempts = world.take()
+        (failed,) = world.settle(attempts[0], outcome)
         assert isinstance(failed, Failed)
         assert (failed.final, failed.counted, failed.retry_in) == (False, False, None)
         assert world.take() == []
         assert not world.window.done()
-        for launch in launches[1:]:
-            world.settle(launch, OK)
+        for attempt in attempts[1:]:
+            world.settle(attempt, OK)
         assert world.window.done()
         assert world.window.stopped is not None
         assert (world.window.stopped.kind, world.window.stopped.hint) == (kind, outcome.hint)
 
     def test_requests_that_an_answer_brings_about_are_asked_for_after_the_end(self) -> None:
         world = World(requests(1))
-        (launch,) = world.take()
+        (attempt,) = world.take()
         assert world.window.exhausted
         world.source = iter(list(requests(2))[1:])
-        world.settle(launch, OK)
+        world.settle(attempt, OK)
         (later,) = world.take()
-        assert later.request.artist_id != launch.request.artist_id
+        assert later.request.artist_id != attempt.request.artist_id
         assert not world.window.done()
 
     def test_draining_awaits_what_is_in_flight_and_drops_retries(self) -> None:
         world = World(requests(100), concurrency=4)
-        launches = world.take()
-        world.settle(launches[0], FAULT)
+        attempts = world.take()
+        world.settle(attempts[0], FAULT)
         world.window.drain()
         assert world.take() == []
-        (failed,) = world.settle(launches[1], FAULT)
+        (failed,) = world.settle(attempts[1], FAULT)
         assert isinstance(failed, Failed)
         assert (failed.final, failed.retry_in) == (False, None)
         assert not world.window.done()
-        for launch in launches[2:]:
-            world.settle(launch, OK)
+        for attempt in attempts[2:]:
+            world.settle(attempt, OK)
         assert world.window.done()
         assert world.window.unfinished
         assert world.window.timeout(world.now) is None
 
     def test_what_was_announced_and_not_sent_is_taken_back(self) -> None:
         world = World(requests(4, max_output_tokens=50), concurrency=4, price=0.1, max_cost_usd=1.0)
-        launches = world.take()
+        attempts = world.take()
         world.window.drain()
-        events = world.window.withdraw(launches)
+        events = world.window.withdraw(attempts)
         assert [(event.paid, event.final, event.counted) for event in events if isinstance(event, Failed)] == [
             (Paid.NO, False, False)
         ] * 4
@@ -510,7 +510,7 @@ class TestThroughput:
         slots, total, sigma = 256, 20_000, 0.7
         kinds = [RATE_LIMIT, OUTAGE, LOST, FAULT] if faults == "mixed" else [OUTAGE]
 
-        def serve(launch: Attempt, now: float) -> tuple[float, Outcome]:
+        def serve(attempt: Attempt, now: float) -> tuple[float, Outcome]:
             return random.lognormvariate(0.0, sigma), random.choice(kinds) if random.random() < 0.05 else OK
 
         world = World(requests(total), concurrency=slots)
@@ -524,7 +524,7 @@ class TestThroughput:
         random = Random(12)
         world = World(requests(20_000), concurrency=256)
         world.run(
-            lambda launch, now: (
+            lambda attempt, now: (
                 random.lognormvariate(0.0, 0.7),
                 RATE_LIMIT if random.random() < 0.05 else OK,
             )

@@ -125,7 +125,7 @@ class Account:
             # counted in any case: a collection that was cut off begins again with members that have their outcome
             self._count(row)
             if member.open:
-                events.append(self._event(member.launch, row))
+                events.append(self._event(member.attempt, row))
         return events
 
     def _stray(self, row: Row, known: Mapping[str, object]) -> str | None:
@@ -147,18 +147,18 @@ class Account:
         if (usage := row.answer.usage) is not None:
             self._used = list(map(add, self._used, _NUMBERS(usage)))
 
-    def _event(self, launch: Attempt, row: Row) -> Event:
-        seconds = max(0.0, self.ended - launch.at)
+    def _event(self, attempt: Attempt, row: Row) -> Event:
+        seconds = max(0.0, self.ended - attempt.at)
         if row.answer is not None:
             kind = Succeeded if row.answer.problem is None else Unusable
-            return kind(launch, row.answer, seconds, row.request_id)
+            return kind(attempt, row.answer, seconds, row.request_id)
         failure = row.failure or Failure("batch_error", "the line has neither an answer nor an error")
         return Failed(
-            launch,
+            attempt,
             failure,
             row.paid,
             seconds,
-            final=self._judge(launch, row),
+            final=self._judge(attempt, row),
             counted=failure.error_class not in ("expired", "quota"),
             retry_in=row.retry_after,
             request_id=row.request_id,
@@ -172,24 +172,24 @@ class Account:
         if len(self._seen) >= self.batch.requests:
             return
         rejected = self._rejected()
-        launches = self._members.launches(self.batch.key)
-        absent = (launch for launch in launches if launch.client_request_id not in self._seen)
+        attempts = self._members.attempts_of(self.batch.key)
+        absent = (attempt for attempt in attempts if attempt.client_request_id not in self._seen)
         while page := list(islice(absent, GROUP)):
-            known = self._members.find(self.batch.key, [launch.client_request_id for launch in page])
+            known = self._members.find(self.batch.key, [attempt.client_request_id for attempt in page])
             # counted in any case, as those with a line are
-            events = [(self._absent(launch, rejected), known[launch.client_request_id].open) for launch in page]
+            events = [(self._absent(attempt, rejected), known[attempt.client_request_id].open) for attempt in page]
             yield [event for event, is_open in events if is_open]
 
-    def _absent(self, launch: Attempt, rejected: Mapping[str, BatchProblem]) -> Event:
-        seconds = max(0.0, self.ended - launch.at)
-        if (problem := rejected.get(launch.client_request_id)) is not None:
+    def _absent(self, attempt: Attempt, rejected: Mapping[str, BatchProblem]) -> Event:
+        seconds = max(0.0, self.ended - attempt.at)
+        if (problem := rejected.get(attempt.client_request_id)) is not None:
             self.counts["rejected"] += 1
             failure = Failure("bad_request", f"line {problem.line} of the batch: {problem.message}", problem.code)
-            return Failed(launch, failure, Paid.NO, seconds, final=True)
+            return Failed(attempt, failure, Paid.NO, seconds, final=True)
         if rejected:
             self.counts["given back"] += 1
             failure = Failure("batch_rejected", "other requests of its batch were rejected; it was not begun")
-            return Failed(launch, failure, Paid.NO, seconds, final=False, counted=False)
+            return Failed(attempt, failure, Paid.NO, seconds, final=False, counted=False)
         error_class, message = _ABSENT.get(self.batch.state, _MISSING)
         self.counts[error_class if error_class != "batch_failed" else "failed"] += 1
         problem = next(iter(self.batch.problems), None)
@@ -198,7 +198,7 @@ class Account:
         failure = Failure(error_class, message, code)
         fate = self._fate()
         self.unpriced += fate is Paid.MAYBE
-        return self._event(launch, Row(launch.client_request_id, failure=failure, paid=fate, transient=True))
+        return self._event(attempt, Row(attempt.client_request_id, failure=failure, paid=fate, transient=True))
 
     def _fate(self) -> Paid:
         """Whether requests without a line were paid for: not where the bill adds up without them."""
@@ -215,8 +215,8 @@ class Account:
         by_line = {problem.line: problem for problem in self.batch.problems if problem.line is not None}
         if not by_line:
             return {}
-        numbered = enumerate(self._members.launches(self.batch.key), start=1)
-        return {launch.client_request_id: by_line[line] for line, launch in numbered if line in by_line}
+        numbered = enumerate(self._members.attempts_of(self.batch.key), start=1)
+        return {attempt.client_request_id: by_line[line] for line, attempt in numbered if line in by_line}
 
 
 def _piece(stream: BinaryIO, begin: int, end: int) -> bytes:

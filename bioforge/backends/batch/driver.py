@@ -274,7 +274,7 @@ class BatchDriver:
             yield [Notice("batch", item.doubt.message)]
 
     def _release(
-        self, batch: Batch, failure: Failure, is_final: Callable[[Attempt], bool] = lambda launch: False
+        self, batch: Batch, failure: Failure, is_final: Callable[[Attempt], bool] = lambda attempt: False
     ) -> Groups[None]:
         yield from self._filling.release(batch, failure, is_final)
         self._open.pop(batch.key, None)
@@ -313,7 +313,7 @@ class BatchDriver:
         if alone:
             # Nothing of ours will end and make room: others use the limit too, or the request is too large for it.
             self._filling.pauses[batch.model] = self._wall() + self._options.poll_seconds
-        yield from self._release(batch, why, self._too_often if alone else lambda launch: False)
+        yield from self._release(batch, why, self._too_often if alone else lambda attempt: False)
 
     # ------------------------------------------------------------------------------------------ looking and collecting
 
@@ -422,10 +422,10 @@ class BatchDriver:
                 if event.failure.error_class in _GIVEN_BACK and not event.final:
                     self._filling.again += 1
                 elif not event.final:
-                    self._filling.failed(event.launch.request)
+                    self._filling.failed(event.attempt.request)
         return group
 
-    def _is_final(self, launch: Attempt, row: Row) -> bool:
+    def _is_final(self, attempt: Attempt, row: Row) -> bool:
         """Whether a failure is the last word on its request in this run."""
         failure = row.failure or Failure("batch_error", "no details")
         if row.stops_run:
@@ -438,11 +438,11 @@ class BatchDriver:
         if failure.error_class == "missing" and row.paid is Paid.MAYBE:
             return True  # the next plan has its price and its reason; nobody was told of either here
         # having expired says nothing about the request
-        return failure.error_class != "expired" and self._too_often(launch)
+        return failure.error_class != "expired" and self._too_often(attempt)
 
-    def _too_often(self, launch: Attempt) -> bool:
+    def _too_often(self, attempt: Attempt) -> bool:
         """Count a try of a request in this run; whether it was the last one allowed."""
-        digest = launch.request.request_hash
+        digest = attempt.request.request_hash
         self._tries[digest] = self._tries.get(digest, 0) + 1
         return self._tries[digest] >= self._work.retry.max_attempts
 

@@ -129,8 +129,8 @@ class BatchPacker:
         place, number, now = (request.endpoint, request.model), request.attempts + 1, self._wall()
         parcel = self._parcels.get(place)
         key = new_key(now) if parcel is None else parcel.batch.key
-        launch = Attempt(request, number, WORKER, self._name(request, number, key), now, key)
-        size = len(self._service.line(launch))
+        attempt = Attempt(request, number, WORKER, self._name(request, number, key), now, key)
+        size = len(self._service.line(attempt))
         if parcel is not None and not parcel.fits(size, self._options):
             self._seal(place)
             self.held = request  # comes next, and by then that batch may have taught a limit
@@ -142,7 +142,7 @@ class BatchPacker:
         self.budget.reserve(quote)
         before = self._reserved.get(key, NOTHING)
         self._reserved[key] = Reservation(before.estimate + quote.estimate, before.amount + quote.amount)
-        group.append(Started(launch))
+        group.append(Started(attempt))
         return size
 
     def _seal(self, *places: tuple[str, str]) -> None:
@@ -158,7 +158,7 @@ class BatchPacker:
         self._sealed.clear()
 
     def release(
-        self, batch: Batch, failure: Failure, is_final: Callable[[Attempt], bool] = lambda launch: False
+        self, batch: Batch, failure: Failure, is_final: Callable[[Attempt], bool] = lambda attempt: False
     ) -> Groups[None]:
         """Give the members of a batch that never came to be back, to be tried again unless that was their last try.
 
@@ -167,9 +167,9 @@ class BatchPacker:
         """
         yield [BatchChanged(replace(batch, state=BatchState.RELEASING), failure.message)]
         group: list[Event] = []
-        for launch in self._work.members.launches(batch.key, open_only=True):
-            final = is_final(launch)
-            group.append(Failed(launch, failure, Paid.NO, 0.0, final=final, counted=final))
+        for attempt in self._work.members.attempts_of(batch.key, open_only=True):
+            final = is_final(attempt)
+            group.append(Failed(attempt, failure, Paid.NO, 0.0, final=final, counted=final))
             self.again += not final
             if len(group) >= GROUP:
                 yield group

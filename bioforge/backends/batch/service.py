@@ -118,7 +118,7 @@ class BatchService(Protocol):
     This is what both kinds have: a service has the methods of one of the two protocols below as well.
     """
 
-    def line(self, launch: Attempt) -> bytes:
+    def line(self, attempt: Attempt) -> bytes:
         """The line of a batch's file that asks for this request, with its line feed. Pure. The file is written from the
         state, line by line; `Batch.requests` and `Batch.bytes` are its lines and its size."""
 

@@ -74,8 +74,8 @@ def prepare(
             open_parcels[place] = (BatchBuilder(Batch(key, *place, prepared_at=now)), opened)
 
         def asked(request: Request, number: int, now: float, key: str) -> tuple[str, bytes]:
-            launch = Attempt(request, number, "", name(request, number, key), now, key)
-            return launch.client_request_id, service.line(launch)
+            attempt = Attempt(request, number, "", name(request, number, key), now, key)
+            return attempt.client_request_id, service.line(attempt)
 
         for request in requests:
             place = (request.endpoint, request.model)

@@ -123,8 +123,8 @@ class Submitter:
     def _write(self, batch: Batch, path: Path) -> None:
         """The file of a batch, line by line from what the state says is in it."""
         with path.open("wb") as stream:
-            for launch in self._work.members.launches(batch.key):
-                stream.write(self._service.line(launch))
+            for attempt in self._work.members.attempts_of(batch.key):
+                stream.write(self._service.line(attempt))
 
     def _find_file(self, service: FileBatchService, batch: Batch) -> Groups[str | None]:
         what = f"looking for the file of batch {batch.key}"

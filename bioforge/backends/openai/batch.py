@@ -92,8 +92,8 @@ class OpenAIBatches:
     def custom_id(self, request: Request, number: int) -> str:
         return batch_lines.custom_id(request.target, number, request.request_hash)
 
-    def line(self, launch: Attempt) -> bytes:
-        return batch_lines.line(launch)
+    def line(self, attempt: Attempt) -> bytes:
+        return batch_lines.line(attempt)
 
     def read(self, batch: Batch, line: bytes) -> Row:
         return batch_lines.read_line(batch, line, self._price)

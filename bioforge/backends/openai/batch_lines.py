@@ -56,11 +56,11 @@ _ENQUEUED = re.compile(r"enqueued[\s_-]+token|token_limit_exceeded", re.IGNORECA
 # --------------------------------------------------------------------------------------------------- the file we send
 
 
-def line(launch: Attempt) -> bytes:
+def line(attempt: Attempt) -> bytes:
     """The line that asks for a request, with its line feed. The body is the request's own, as it is sent."""
-    custom_id = json.dumps(launch.client_request_id).encode()
-    url = json.dumps(launch.request.endpoint).encode()
-    return b'{"custom_id":%b,"method":"POST","url":%b,"body":%b}\n' % (custom_id, url, sent(launch.request))
+    custom_id = json.dumps(attempt.client_request_id).encode()
+    url = json.dumps(attempt.request.endpoint).encode()
+    return b'{"custom_id":%b,"method":"POST","url":%b,"body":%b}\n' % (custom_id, url, sent(attempt.request))
 
 
 def custom_id(target: int, number: int, request_hash: str) -> str:

@@ -82,7 +82,7 @@ class Scheduler:
 
     def take(self, source: Iterator[Request], now: float, wall: float) -> list[Attempt]:
         """The attempts to start now: retries that are due, then new requests, pulled one by one as there is room."""
-        launches: list[Attempt] = []
+        attempts: list[Attempt] = []
         self._waiting, self._look_at = "", None
         while not self._halted:
             if self._closed_for(now) or (job := self._next(source, now)) is None:
@@ -97,8 +97,8 @@ class Scheduler:
                 self._put_back(job, now)
                 self._wait("rate limit", now + seconds)
                 break
-            launches.append(self._launch(job, tokens, quote, now, wall))
-        return launches
+            attempts.append(self._new_attempt(job, tokens, quote, now, wall))
+        return attempts
 
     def timeout(self, now: float) -> float | None:
         """Seconds until `take` may have something again without any attempt having finished; None for never."""
@@ -183,7 +183,7 @@ class Scheduler:
         self._sequence += 1
         heapq.heappush(self._retries, (due, self._sequence, job))
 
-    def _launch(self, job: _Job, tokens: float, quote: Reservation, now: float, wall: float) -> Attempt:
+    def _new_attempt(self, job: _Job, tokens: float, quote: Reservation, now: float, wall: float) -> Attempt:
         job.tries += 1
         slot = heapq.heappop(self._free)
         number = job.request.attempts + job.tries
@@ -215,9 +215,9 @@ class Scheduler:
 
     # ------------------------------------------------------------------------------------ what a finished one means
 
-    def settle(self, launch: Attempt, outcome: Outcome, now: float) -> list[Event]:
+    def settle(self, attempt: Attempt, outcome: Outcome, now: float) -> list[Event]:
         """What is to be recorded of an attempt that ended, and what else it brought about."""
-        flight = self._flights.pop(launch.client_request_id)
+        flight = self._flights.pop(attempt.client_request_id)
         heapq.heappush(self._free, flight.slot)
         cost = outcome.answer.cost_usd if outcome.answer else None
         self._budget.settle(flight.held, cost, Paid.YES if outcome.answer else outcome.paid)
@@ -225,30 +225,30 @@ class Scheduler:
             self._pace.feed(flight.mark, outcome.rate_limits, now)
         counted = self._counts(flight, outcome, now)
         notices = self._learn(flight, outcome, now)
-        event = self._judge(launch, flight.job, outcome, counted)
+        event = self._judge(attempt, flight.job, outcome, counted)
         if isinstance(event, Failed) and event.retry_in is not None and not self._halted:
             self._queue(flight.job, now + event.retry_in)
         elif isinstance(event, Failed) and not event.final:
             self._dropped = True
         return [event, *notices]
 
-    def withdraw(self, launches: Sequence[Attempt]) -> list[Event]:
+    def withdraw(self, attempts: Sequence[Attempt]) -> list[Event]:
         """Takes back attempts that were announced and, since the run is being stopped, not sent."""
         failure = Failure("interrupted", "stopped before it was sent")
         events: list[Event] = []
-        for launch in launches:
-            flight = self._flights.pop(launch.client_request_id)
+        for attempt in attempts:
+            flight = self._flights.pop(attempt.client_request_id)
             heapq.heappush(self._free, flight.slot)
             self._budget.settle(flight.held, None, Paid.NO)
             self._dropped = True
-            events.append(Failed(launch, failure, Paid.NO, 0.0, final=False, counted=False))
+            events.append(Failed(attempt, failure, Paid.NO, 0.0, final=False, counted=False))
         return events
 
-    def _judge(self, launch: Attempt, job: _Job, outcome: Outcome, counted: bool) -> Event:
+    def _judge(self, attempt: Attempt, job: _Job, outcome: Outcome, counted: bool) -> Event:
         seconds, request_id = outcome.seconds, outcome.request_id
         if outcome.answer is not None:
             kind = Succeeded if outcome.answer.problem is None else Unusable
-            return kind(launch, outcome.answer, seconds, request_id)
+            return kind(attempt, outcome.answer, seconds, request_id)
         failure = outcome.failure or Failure("internal", "the backend reported neither an answer nor a failure")
         job.counted += counted
         final = not outcome.stops_run and (
@@ -260,7 +260,7 @@ class Scheduler:
         if not final and not outcome.stops_run and not self._halted:
             retry_in = self._backoff.delay(job.counted, outcome.retry_after)
         return Failed(
-            launch,
+            attempt,
             failure,
             outcome.paid,
             seconds,

@@ -65,10 +65,10 @@ def mark_in(name: str) -> str:
     return found[0] if found else ""
 
 
-def line(launch: Attempt) -> bytes:
+def line(attempt: Attempt) -> bytes:
     """An element of `requests` with a line feed. The params are the request's own body, as it is sent."""
-    name = json.dumps(launch.client_request_id).encode()
-    return b'{"custom_id":%b,"params":%b}\n' % (name, sent(launch.request))
+    name = json.dumps(attempt.client_request_id).encode()
+    return b'{"custom_id":%b,"params":%b}\n' % (name, sent(attempt.request))
 
 
 _BEGIN, _END = b'{"requests":[', b"]}"

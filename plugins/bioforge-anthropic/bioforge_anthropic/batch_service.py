@@ -85,8 +85,8 @@ class AnthropicBatches:
     def custom_id_in(self, request: Request, number: int, key: str) -> str:
         return batch_lines.custom_id(key, request.target, number, request.request_hash)
 
-    def line(self, launch: Attempt) -> bytes:
-        return batch_lines.line(launch)
+    def line(self, attempt: Attempt) -> bytes:
+        return batch_lines.line(attempt)
 
     def read(self, batch: Batch, line: bytes) -> Row:
         return batch_lines.read_line(batch, line)

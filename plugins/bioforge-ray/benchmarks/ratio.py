@@ -84,9 +84,9 @@ OUTCOME = interpret(REQUEST, 200, {}, %r, 0.001, price)
 
 
 class InstantLanes(Lanes):
-    def submit(self, launches):
-        for launch in launches:
-            self.put(launch, OUTCOME)
+    def submit(self, attempts):
+        for attempt in attempts:
+            self.put(attempt, OUTCOME)
 
     def close(self, abandon):
         pass

@@ -39,9 +39,9 @@ class WorkerHandle:
         # An argument of a method goes to the worker's process directly; only the constructor's are kept elsewhere.
         return cast("Awaitable[Hello]", self._actor.hello.remote(packed_settings(settings), __version__))
 
-    def send(self, launches: Sequence[Sending]) -> None:
+    def send(self, attempts: Sequence[Sending]) -> None:
         """Returns at once. That it did not arrive is told by `collect`: then the whole worker is gone."""
-        self._actor.send.remote(packed(launches))
+        self._actor.send.remote(packed(attempts))
 
     def collect(self) -> Awaitable[bytes]:
         return cast("Awaitable[bytes]", self._actor.collect.remote())

@@ -1,4 +1,4 @@
-"""Lanes of workers: launches are handed over in parcels, outcomes come back as they end, and a worker that is gone is
+"""Lanes of workers: attempts are handed over in parcels, outcomes come back as they end, and a worker that is gone is
 told of as what it is for money: calls that may have been paid for.
 
 All of it lives on one event loop, in a thread of its own; each worker is one coroutine there. A worker is never handed
@@ -83,8 +83,8 @@ class RayLanes(Executor):
         if self._problem is not None and not any(seat.ready for seat in self._seats):
             raise UsageError(f"backend.ray: {self._problem.problem}", self._problem.hint)
 
-    def submit(self, launches: Sequence[Attempt]) -> None:
-        self._loop.call_soon_threadsafe(self._take, launches)
+    def submit(self, attempts: Sequence[Attempt]) -> None:
+        self._loop.call_soon_threadsafe(self._take, attempts)
 
     def notices(self) -> list[Notice]:
         """What happened to workers since this was asked last."""
@@ -126,8 +126,8 @@ class RayLanes(Executor):
             task.cancel()
         await asyncio.gather(watch, *self._tasks, return_exceptions=True)
 
-    def _take(self, launches: Sequence[Attempt]) -> None:
-        self._waiting.extend(launches)
+    def _take(self, attempts: Sequence[Attempt]) -> None:
+        self._waiting.extend(attempts)
         self._hand_over()
 
     def _hand_over(self) -> None:
@@ -150,10 +150,10 @@ class RayLanes(Executor):
             if parcel and size > PARCEL_BYTES:
                 break
             parcel.append(self._waiting.popleft())
-        seat.in_flight |= {launch.client_request_id: launch for launch in parcel}
+        seat.in_flight |= {attempt.client_request_id: attempt for attempt in parcel}
         assert seat.handle is not None
         try:
-            seat.handle.send([(launch.request, launch.client_request_id) for launch in parcel])
+            seat.handle.send([(attempt.request, attempt.client_request_id) for attempt in parcel])
         except Exception:
             # It is settled where this worker's outcomes are awaited: they do not come any more.
             seat.handle.kill()
@@ -197,9 +197,9 @@ class RayLanes(Executor):
             parcel: list[Ended] = pickle.loads(await seat.handle.collect())
             seat.useful = True
             for name, outcome in parcel:
-                launch = seat.in_flight.pop(name, None)
-                if launch is not None:
-                    self.put(launch, outcome)
+                attempt = seat.in_flight.pop(name, None)
+                if attempt is not None:
+                    self.put(attempt, outcome)
             if seat.leaving and not seat.in_flight:
                 return ""
             self._hand_over()
@@ -211,9 +211,9 @@ class RayLanes(Executor):
             seat.handle.kill()
         where = f"on {seat.hello.node}" if seat.hello else "that was asked for"
         lost, seat.in_flight = list(seat.in_flight.values()), {}
-        for launch in lost:
+        for attempt in lost:
             message = f"the worker {where} was lost before the answer had come back: {reason}"
-            self.put(launch, Outcome(failure=Failure("worker_lost", message), paid=Paid.MAYBE, retryable=True))
+            self.put(attempt, Outcome(failure=Failure("worker_lost", message), paid=Paid.MAYBE, retryable=True))
         bare = not any(other.ready for other in self._seats)
         if bare and seat.ready:
             self._bare_since = time.monotonic()
@@ -239,9 +239,9 @@ class RayLanes(Executor):
             try:
                 self._look()
             except Exception as error:
-                # A mistake in here must not leave launches waiting for ever.
-                for launch in self._waiting:
-                    self.put(launch, broken(error))
+                # A mistake in here must not leave attempts waiting for ever.
+                for attempt in self._waiting:
+                    self.put(attempt, broken(error))
                 self._waiting.clear()
             await asyncio.sleep(TICK)
 
@@ -273,7 +273,7 @@ class RayLanes(Executor):
             seat.handle.kill()
 
     def _give_back(self, outcome: Outcome) -> None:
-        """For launches that certainly were not sent."""
+        """For attempts that certainly were not sent."""
         while self._waiting:
             self.put(self._waiting.popleft(), outcome)
 

@@ -15,7 +15,7 @@ def rest(deaths: int) -> float:
 
 
 class Scaling:
-    """Grows when launches have waited for a place all the time, shrinks when fewer would have been enough all the time.
+    """Grows when attempts have waited for a place all the time, shrinks when fewer would have been enough all the time.
 
     `room` is how many calls one worker may have in flight.
     """

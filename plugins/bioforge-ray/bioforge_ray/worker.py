@@ -5,7 +5,7 @@ ended by then, so a slow answer holds nobody back, and parcels grow exactly as l
 parcel is pickled once and small enough to travel inside Ray's messages, past the object store: nothing of it is on a
 node that can be lost before it has arrived.
 
-A worker decides nothing: no retries, no limits. It sends each launch once.
+A worker decides nothing: no retries, no limits. It sends each attempt once.
 """
 
 from __future__ import annotations
@@ -103,15 +103,15 @@ class Worker:
         self._servers = Servers(len(told.base_urls), told.number)
 
     async def send(self, parcel: bytes) -> None:
-        """Sends these launches; returns at once."""
+        """Sends these attempts; returns at once."""
         try:
-            launches: list[Sending] = pickle.loads(parcel)
+            attempts: list[Sending] = pickle.loads(parcel)
         except Exception as error:
             # Nobody awaits what this returns. A worker that does not understand its parcels is none.
             self._fault = error
             self._any.set()
             return
-        for request, name in launches:
+        for request, name in attempts:
             task = asyncio.create_task(self._send(request, name))
             # The loop itself holds tasks only weakly.
             self._tasks.add(task)

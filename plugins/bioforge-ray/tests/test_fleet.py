@@ -31,7 +31,7 @@ class TestFleet(BackendBench):
 
     def test_answers_are_those_of_async(self, joined: Any) -> None:
         def texts() -> dict[str, str | None]:
-            return {e.launch.request.artist_id: e.answer.text for e in self.run(self.requests(60)).succeeded}
+            return {e.attempt.request.artist_id: e.answer.text for e in self.run(self.requests(60)).succeeded}
 
         by_ray = texts()
         self.factory = lambda: AsyncBackend  # type: ignore[method-assign]
@@ -55,7 +55,7 @@ class TestFleet(BackendBench):
             self.requests(40),
             concurrency=40,
             look=lambda recorded, work: seen.extend(
-                e.launch.request.artist_id for e in recorded.succeeded[len(seen) :]
+                e.attempt.request.artist_id for e in recorded.succeeded[len(seen) :]
             ),
         )
         assert len(recorded.succeeded) == 40
@@ -113,7 +113,7 @@ class TestFleet(BackendBench):
         assert not self.server.charged()
 
     def test_a_parcel_that_is_not_understood_ends_the_worker(self) -> None:
-        """And not the run's patience: its launches would have no outcome otherwise."""
+        """And not the run's patience: its attempts would have no outcome otherwise."""
 
         async def work() -> None:
             worker = Worker()

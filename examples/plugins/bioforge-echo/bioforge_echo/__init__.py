@@ -33,10 +33,12 @@ class Echo(Backend):
             if work.stop.level:
                 yield [Stopped(work.stop.reason, "asked to stop", "`bioforge resume` goes on here")]
                 return
-            launch = Attempt(request, request.attempts + 1, "W01", str(uuid.uuid4()), time.time())
-            yield [Started(launch)]
+            attempt = Attempt(request, request.attempts + 1, "W01", str(uuid.uuid4()), time.time())
+            yield [Started(attempt)]
             yield [
-                Succeeded(launch, Response(request.body, json.loads(request.body)["input"], Usage(), cost_usd=0.0), 0.0)
+                Succeeded(
+                    attempt, Response(request.body, json.loads(request.body)["input"], Usage(), cost_usd=0.0), 0.0
+                )
             ]
 
     def price(self, model: str, usage: Usage, service_tier: str | None = None) -> float:
