@@ -7,6 +7,7 @@ import signal
 from collections.abc import Iterator
 from pathlib import Path
 
+import hypothesis_profile  # noqa: F401 - loads the profile
 import pytest
 from processes import ISOLATION
 from projects import ProjectFolder

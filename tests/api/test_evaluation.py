@@ -16,7 +16,7 @@ import pytest
 from processes import KILLED, Child, wait_until
 
 from bioforge.api import Answer, BadArgument, Client, Item, LimitsConfig, QuotaError
-from bioforge.evaluation import Evaluation, Report, Row
+from bioforge.evaluation import Evaluation, Report, Scored
 from bioforge.simulator import Simulator, SimulatorOptions
 
 from .children import EXAMPLE, evaluate, evaluate_slowly
@@ -79,7 +79,9 @@ class TestReport:
         assert str(report) == "Lengths: no scores, n = 0 of 0, $0.0000"
 
     def test_answers_without_a_price_are_told_apart(self) -> None:
-        report: Report[str] = Report("x", None, (Row("1", "a", 1.0, cost_usd=None), Row("2", "b", 0.0, cost_usd=0.5)))
+        report: Report[str] = Report(
+            "x", None, (Scored("1", "a", 1.0, cost_usd=None), Scored("2", "b", 0.0, cost_usd=0.5))
+        )
         assert (report.cost_usd, report.unpriced, report.mean) == (0.5, 1, 0.5)
 
     def test_typed_answers_are_scored_by_their_values(self, server: Simulator) -> None:

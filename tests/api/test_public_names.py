@@ -17,9 +17,9 @@ from bioforge import api, evaluation
 
 NAMES = {
     "Answer", "AuthenticationError", "BadArgument", "BatchConfig", "BioforgeError", "BudgetError", "Client",
-    "ClosedError", "Config", "ConfigError", "GenerationError", "HaltedError", "Item", "LimitsConfig", "Options",
-    "OutageError", "Outcome", "PendingError", "Plan", "Progress", "Project", "ProviderConfig", "QuotaError",
-    "RefusedError", "Result", "RetryConfig", "SchemaValidationError", "SimulatorConfig", "StateError", "Stop",
+    "ClosedError", "Config", "ConfigError", "GenerationError", "HaltedError", "Item", "LimitsConfig", "RequestOptions",
+    "OutageError", "ItemResult", "PendingError", "Plan", "Progress", "Project", "ProviderConfig", "QuotaError",
+    "RefusedError", "RunResult", "RetryConfig", "SchemaValidationError", "SimulatorConfig", "StateError", "Stop",
     "TransportError", "TruncatedError", "UnusableError", "Usage", "generate", "generate_many", "generate_many_sync",
     "generate_sync",
 }  # fmt: skip

@@ -638,7 +638,7 @@ class Book:
             if self.states[digest] == "waiting":
                 yield replace(request, attempts=self.tries[digest])
 
-    def settle(self) -> None:
+    def recover(self) -> None:
         """What the next process makes of what the last one left."""
         for batch in self.batches.values():
             if batch.state in (BatchState.PREPARING, BatchState.RELEASING):
@@ -732,7 +732,7 @@ class World:
         return cls(asked, clock=clock, service=FakeInlineService(clock), book=Book(uploads=False), **values)
 
     def next(self, asked: Iterable[Request] = (), *awaited: str, **values: Any) -> World:
-        self.book.settle()
+        self.book.recover()
         shared = {"clock": self.clock, "service": self.service, "book": self.book, "learned": self.book.limits}
         return World(asked, **{**shared, "batches": self.book.open(*awaited), **values})
 
@@ -897,7 +897,7 @@ class BatchBench(Bench):
         wait: bool = True,
         **limits: Any,
     ) -> RecordedBatches:
-        self.book.settle()
+        self.book.recover()
         work = self.work(source, Limits(concurrency, **limits), retry, stop=stop or Stop(), wait=wait)
         recorded = RecordedBatches()
         for group in self.backend(base_url, timeout, key).execute(work):

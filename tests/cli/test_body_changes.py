@@ -107,8 +107,8 @@ class TestANewVersion:
         assert attempts(project) == 8
 
     def test_what_failed_for_good_is_still_not_asked_again(self, project: ProjectFolder, install: Install) -> None:
-        answer = 'Succeeded(attempt, Answer(request.body, f"{self.word}: {request.artist_id}", Usage(1, 1)), 0.0)'
-        refusal = 'Unusable(attempt, Answer(request.body, None, problem=Failure("refusal", "no")), 0.0)'
+        answer = 'Succeeded(attempt, Response(request.body, f"{self.word}: {request.artist_id}", Usage(1, 1)), 0.0)'
+        refusal = 'Unusable(attempt, Response(request.body, None, problem=Failure("refusal", "no")), 0.0)'
         refusing = ECHO.replace(answer, refusal)
         assert "Unusable" in refusing
         install("bioforge-echo", refusing, version="1.3")
@@ -138,7 +138,7 @@ class Batching(Echo):
     batches = True
     def execute(self, work):
         attempts = [
-            Launch(r, r.attempts + 1, "W01", f"{r.artist_id}-{r.attempts}", time(), batch="k1") for r in work.requests
+            Attempt(r, r.attempts + 1, "W01", f"{r.artist_id}-{r.attempts}", time(), batch="k1") for r in work.requests
         ]
         if attempts:
             batch = Batch("k1", "/echo", "m", BatchState.SUBMITTED, requests=len(attempts), prepared_at=time(), batch_id="up")

@@ -71,9 +71,9 @@ class Echo(Backend):
 
     def execute(self, work):
         for number, request in enumerate(work.requests):
-            attempt = Launch(request, request.attempts + 1, "W01", f"{request.request_hash}-{number}", time())
+            attempt = Attempt(request, request.attempts + 1, "W01", f"{request.request_hash}-{number}", time())
             yield [Started(attempt)]
-            yield [Succeeded(attempt, Answer(request.body, f"{self.word}: {request.artist_id}", Usage(1, 1)), 0.0)]
+            yield [Succeeded(attempt, Response(request.body, f"{self.word}: {request.artist_id}", Usage(1, 1)), 0.0)]
 
 @hookimpl
 def bioforge_backends():
@@ -397,20 +397,20 @@ def test_a_name_that_two_claim_is_refused_only_where_it_is_used(project: Project
 @pytest.mark.parametrize(
     ("module", "names"),
     [
-        ("backends.vendor", "AsyncCallsBackend BatchesBackend CallsBackend ThreadCallsBackend VendorBackend"),
-        ("backends.driver", "Lanes broken drive"),
-        ("backends.asynchronous", "AsyncLanes"),
-        ("backends.threads", "ThreadLanes"),
+        ("backends.base", "AsyncCallsBackend BatchesBackend CallsBackend ThreadCallsBackend VendorBackend"),
+        ("backends.driver", "Executor broken drive"),
+        ("backends.asyncio", "AsyncExecutor"),
+        ("backends.threads", "ThreadExecutor"),
         (
             "backends.transport",
             "Endings KEEP_ALIVE_SECONDS PLACEHOLDER_KEY id_in is_loopback lowered masked proxy read_object sdk_headers "
             "timeouts trust without_key",
         ),
-        ("backends.batches.options", "BatchOptions"),
-        ("window", "Window"),
-        ("openai.plugin", "AsyncBackend BatchBackend OpenAIBackend ThreadsBackend"),
-        ("openai.client", "AsyncSender SyncSender check_key"),
-        ("openai.prices", "price"),
+        ("backends.batch.options", "BatchOptions"),
+        ("backends.scheduler.scheduler", "Scheduler"),
+        ("backends.openai.plugin", "AsyncBackend BatchBackend OpenAIBackend ThreadsBackend"),
+        ("backends.openai.client", "OpenAIAsyncSender OpenAISender check_key"),
+        ("backends.openai.prices", "price"),
     ],
 )
 def test_what_backends_of_vendors_are_made_of_is_pinned_too(module: str, names: str) -> None:
@@ -430,11 +430,11 @@ def test_what_a_plugin_may_import_is_pinned() -> None:
 
 
 CONTRACT = """
-API_VERSION Answer AnyReader AnyWriter Artist AsyncSender Backend BackendContext BackendFactory BadRow Batch
-BatchChanged BatchCollected BatchService BatchState BioforgeError CallError Choice ConfigError Event Failed
-Failure FileBatchService FolderWriter Gauges InlineBatchService InputError Job Launch LimitLearned Limits Load
-Noticed Options Outcome OutputError Paid PathReader PathWriter RateLimits Reader ReaderOptions Record Rendered
-Request RetryPolicy Row RowError SecretEnv Sender Started Stop Stopped StrayLine Succeeded Turn Undecided
-Unusable Usage UsageError Way Work Writer artists atomic_write folder_writer hookimpl json_value nearest
-path_reader path_writer with_options
+API_VERSION AnyReader AnyWriter Artist AsyncSender Attempt Backend BackendContext BackendFactory BadRow Batch
+BatchChanged BatchCollected BatchService BatchState BioforgeError CallError ConfigError Event Failed Failure
+FileBatchService FolderWriter Gauges InlineBatchService InputError LimitLearned Limits Load Notice Options Outcome
+OutputError Paid PathReader PathWriter PurchaseDecision PurchaseJob PurchaseOption RateLimits Reader ReaderOptions
+Record Rendered Request Response RetryPolicy Row RowError SecretEnv Sender Started Stop Stopped Succeeded Turn
+Undecided UnmatchedLine Unusable Usage UsageError Work Writer artists atomic_write folder_writer hookimpl json_value
+nearest path_reader path_writer with_options
 """

@@ -413,8 +413,8 @@ def classes_of_batches() -> set[str]:
     from bioforge.backends.openai import batch_lines
 
     classes = {*batch_lines._CODES.values(), collect._MISSING[0], *(name for name, _ in collect._ABSENT.values())}
-    places = (ROOT / "bioforge/backends/batches", ROOT / "bioforge/openai", ROOT / "bioforge/store")
-    for path in (path for place in places for path in place.glob("*batch*.py" if place.name != "batches" else "*.py")):
+    places = (ROOT / "bioforge/backends/batch", ROOT / "bioforge/backends/openai", ROOT / "bioforge/store")
+    for path in (path for place in places for path in place.glob("*batch*.py" if place.name != "batch" else "*.py")):
         text = path.read_text("utf-8")
         classes.update(re.findall(r"""Failure\(\s*"(\w+)",""", text))
         classes.update(re.findall(r"error_class = '(\w+)'", text))

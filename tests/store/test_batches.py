@@ -233,7 +233,7 @@ class TestMembers:
     def test_they_are_read_back_in_their_order_with_all_that_a_line_needs(self, store: Store) -> None:
         first, second = Submitted(store).prepare("k", 2, 1)
         assert (first.client_request_id, second.client_request_id) == ("t2-1", "t1-1")
-        assert (first.attempt, second.attempt) == (1, 2)
+        assert (first.row, second.row) == (1, 2)
         assert (first.batch, first.number, first.worker, first.at) == ("k", 1, "batch", 1000.0)
         request = first.request
         assert (request.request_hash, request.endpoint, request.model, request.body) == (
@@ -507,7 +507,7 @@ class TestStoredMembers:
             seen.append(member)
             if len(seen) % 100 == 0:
                 many.record(*(Failed(one, BUSY, Paid.NO, 0.0, final=True) for one in seen[-100::2]))
-        assert len(seen) == len({member.attempt for member in seen}) == self.SIZE
+        assert len(seen) == len({member.row for member in seen}) == self.SIZE
         assert len(list(members.attempts_of("k", open_only=True))) == self.SIZE // 2
 
     def test_they_are_found_by_name_within_their_batch(self, many: Submitted) -> None:
@@ -943,7 +943,7 @@ def world(store: Store, **values: Any) -> World:
 
 
 def later(world: World, **values: Any) -> World:
-    world.book.settle()
+    world.book.recover()
     shared = {"clock": world.clock, "service": world.service, "book": world.book, "learned": world.book.limits}
     return World(**{**shared, "batches": world.book.open(), **values})
 

@@ -263,12 +263,12 @@ def test_assertions_of_the_kit_say_what_they_found(project: ProjectFolder) -> No
         "readers",
         "writers",
         "backends",
-        "stopping",
-        "serving",
-        "recording",
-        "keeping",
+        "stops",
+        "bench",
+        "recorder",
+        "state",
         "folders",
         "processes",
-        "reading",
+        "reader_format",
     ):
         assert "@pytest_ar" in vars(sys.modules[f"bioforge.testing.{module}"]), module

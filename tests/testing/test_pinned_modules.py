@@ -9,9 +9,9 @@ from pathlib import Path
 PAGE = Path(__file__).parents[2] / "docs" / "plugins.md"
 
 PINNED = {
-    "bioforge.backends.driver": {"drive", "Lanes", "broken"},
-    "bioforge.backends.threads": {"ThreadLanes"},
-    "bioforge.backends.asyncio": {"AsyncLanes"},
+    "bioforge.backends.driver": {"drive", "Executor", "broken"},
+    "bioforge.backends.threads": {"ThreadExecutor"},
+    "bioforge.backends.asyncio": {"AsyncExecutor"},
     "bioforge.backends.transport": {
         "Endings",
         "is_loopback",
@@ -28,9 +28,9 @@ PINNED = {
         "PLACEHOLDER_KEY",
     },
     "bioforge.backends.batch.options": {"BatchOptions"},
-    "bioforge.backends.scheduler.scheduler": {"Window"},
+    "bioforge.backends.scheduler.scheduler": {"Scheduler"},
     "bioforge.backends.openai.plugin": {"OpenAIBackend", "ThreadsBackend", "AsyncBackend", "BatchBackend"},
-    "bioforge.backends.openai.client": {"SyncSender", "AsyncSender", "check_key"},
+    "bioforge.backends.openai.client": {"OpenAISender", "OpenAIAsyncSender", "check_key"},
     "bioforge.backends.openai.prices": {"price"},
 }
 

@@ -1,6 +1,6 @@
-"""No example has to be quick: how long one takes says more about the machine than about the code.
+"""Load the hypothesis profile of the suite: no deadline, since the time of an example says more about the machine than the code.
 
-`BIOFORGE_EXAMPLES=10` takes ten times as many examples, as for the properties (see tests/property).
+`BIOFORGE_EXAMPLES=10` takes ten times as many examples; tests/property reads it too.
 """
 
 from __future__ import annotations

@@ -302,9 +302,9 @@ def test_packing_goes_on_where_it_was_stopped(store: Store, monkeypatch: pytest.
 KILLED = """
 import os, signal, sys
 from pathlib import Path
-from bioforge.store import Store, repacking
-repacking._PAGE = repacking._ROWS = 5
-committed, groups = repacking._write, 0
+from bioforge.store import Store, compression
+compression._PAGE = compression._ROWS = 5
+committed, groups = compression._write, 0
 def write(*given):
     global groups
     groups += 1
@@ -317,9 +317,9 @@ def dying():
     with Store.transaction(store) as connection:
         yield connection
         os.kill(os.getpid(), signal.SIGKILL)  # everything is written, nothing is committed
-repacking._write = write
+compression._write = write
 store = Store.open(Path(sys.argv[1]))
-repacking.repack(store, True)
+compression.repack(store, True)
 """
 
 

@@ -66,19 +66,19 @@ def chosen(job: PurchaseJob, **options: object) -> PurchaseDecision:
 
 
 def bought(choice: PurchaseDecision) -> tuple[str, str | None, str | None]:
-    return strategy.way, strategy.tier, strategy.then
+    return choice.way, choice.tier, choice.then
 
 
 def notes(choice: PurchaseDecision) -> dict[str, str]:
-    return {way.name: way.note for way in strategy.ways}
+    return {way.name: way.note for way in choice.ways}
 
 
 def costs(choice: PurchaseDecision) -> dict[str, float | None]:
-    return {way.name: way.cost_usd for way in strategy.ways}
+    return {way.name: way.cost_usd for way in choice.ways}
 
 
 def seconds(choice: PurchaseDecision) -> dict[str, float]:
-    return {way.name: way.seconds for way in strategy.ways}
+    return {way.name: way.seconds for way in choice.ways}
 
 
 class TestNothingToAsk:

@@ -334,7 +334,7 @@ def test_a_validator_that_breaks_makes_no_repair_worthwhile() -> None:
     assert not verdict.repairable
     line = Broken.check.__code__.co_firstlineno + 2
     assert verdict.summary() == (
-        f"the model's own code failed in test_schemas_validation.py, line {line}: KeyError: 'Klee'"
+        f"the model's own code failed in test_schema_validation.py, line {line}: KeyError: 'Klee'"
     )
 
 
