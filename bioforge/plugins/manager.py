@@ -54,7 +54,9 @@ def build_manager(
     """
     plugins = Plugins(warn)
     for module in built_in:
-        plugins.load(partial(importlib.import_module, module), module.rpartition(".")[0], __version__, BUILT_IN_SOURCE)
+        plugins.load(
+            partial(importlib.import_module, module), module.rpartition(".")[0] or module, __version__, BUILT_IN_SOURCE
+        )
     if load is None or load.strip():
         for entry, name, version in _installed(load):
             unique = f"{name}:{entry.name}" if name in plugins else name

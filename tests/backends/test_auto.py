@@ -99,7 +99,7 @@ class AutoWorld(World):
         return self
 
     def later(self, asked: Any, choice: PurchaseDecision | None, *awaited: str, **values: Any) -> AutoWorld:
-        self.book.settle()
+        self.book.recover()
         shared = {"clock": self.clock, "service": self.service, "book": self.book}
         return AutoWorld(asked, choice, **{**shared, "batches": self.book.open(*awaited), **values})
 

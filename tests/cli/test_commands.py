@@ -305,9 +305,9 @@ def test_plugins_lists_what_is_built_in(built: ProjectFolder) -> None:
     lines = [line.split() for line in ran.out.splitlines()]
     assert lines[0] == ["plugin", "version", "api", "source", "provides"]
     assert [line[0] for line in lines[1:]] == [
-        "bioforge.readers.readers",
-        "bioforge.writers.writers",
-        "bioforge.backends.openai.plugin",
+        "bioforge.readers",
+        "bioforge.writers",
+        "bioforge.backends.openai",
     ]
     found = json.loads(built.run("plugins", "--format", "json", env={"BIOFORGE_LOAD_PLUGINS": ""}).ok().out)
     assert found["problems"] == []

@@ -383,10 +383,7 @@ def test_a_name_that_two_claim_is_refused_only_where_it_is_used(project: Project
     install("bioforge-other", NAMES.replace('"names"', '"csv"'))
     ran = project.run("run")
     assert (ran.code, project.charged()) == (2, 0)
-    assert (
-        "error: 'csv' is claimed by 2 plugins, 'bioforge.readers.readers' and 'bioforge-other' (bioforge_readers)"
-        in ran.err
-    )
+    assert "error: 'csv' is claimed by 2 plugins, 'bioforge.readers' and 'bioforge-other' (bioforge_readers)" in ran.err
     project.write("artists.tsv", project.read("artists.csv").replace(",", "\t").replace('"', ""))
     install("bioforge-other", NAMES.replace('"names"', '"csv"'))
     project.edit("bioforge.toml", "artists.csv", "a.jsonl")
