@@ -177,7 +177,7 @@ def plugins(
     from dataclasses import asdict
 
     from bioforge.cli.format import table
-    from bioforge.plugins.install import in_words
+    from bioforge.plugins.install import list_names
     from bioforge.plugins.manager import build_manager
 
     check_format(format, ("text", "json"))
@@ -188,7 +188,7 @@ def plugins(
         print(json.dumps(found, ensure_ascii=False, indent=2, default=repr))
     else:
         rows = [
-            [info.name, info.version or "-", _api(info.api), info.source, in_words(info.provides) or "-"]
+            [info.name, info.version or "-", _api(info.api), info.source, list_names(info.provides) or "-"]
             for info in described
         ]
         for line in table([["plugin", "version", "api", "source", "provides"], *rows]):

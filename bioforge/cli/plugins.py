@@ -33,10 +33,10 @@ def install(
     quiet: Quiet = False,
 ) -> int:
     """Install plugins with pip, and see that they load."""
-    from bioforge.plugins import install as install_plugins
+    from bioforge.plugins import install as installation
 
     options = [*(["--upgrade"] if upgrade else []), *(["--quiet"] if quiet else [])]
-    return _tell(install_plugins.install(packages or (), options, editable or ()))
+    return _print_report(installation.install(packages or (), options, editable or ()))
 
 
 @command
@@ -46,19 +46,17 @@ def uninstall(
     quiet: Quiet = False,
 ) -> int:
     """Uninstall plugins, and say which names are gone with them."""
-    from bioforge.plugins import install as install_plugins
-    from bioforge.plugins.install import look
+    from bioforge.plugins import install as installation
 
-    now = look()
-    plugins = install_plugins.to_uninstall(names, now)
-    install_plugins.installer()
-    words = "; ".join(f"{one}{(offers := now.offers(one)) and f' ({offers})'}" for one in plugins)
-    if not confirmed(f"uninstall {words}?", yes):
+    plugins = installation.find_plugins(names, installation.list_plugins())
+    installation.installer()
+    listed = "; ".join(f"{plugin}{plugin.offers and f' ({plugin.offers})'}" for plugin in plugins)
+    if not confirmed(f"Uninstall {listed}?", yes):
         return EXIT_OK
-    return _tell(install_plugins.uninstall(plugins, now, ["--quiet"] if quiet else []))
+    return _print_report(installation.uninstall(plugins, ["--quiet"] if quiet else []))
 
 
-def _tell(report: InstallReport) -> int:
+def _print_report(report: InstallReport) -> int:
     for line in report.lines:
         print(line, flush=True)
     for note in report.notes:

@@ -9,8 +9,7 @@ from pathlib import Path
 import pytest
 
 from bioforge.core.errors import UsageError
-from bioforge.plugins import install
-from bioforge.plugins.install import Distribution, normalised, to_uninstall
+from bioforge.plugins.install import InstalledPlugin, find_plugins
 
 from .environments import READER, Environment, plugin, wheel
 
@@ -99,12 +98,12 @@ def test_what_is_no_plugin_is_told_with_the_way_out(environment: Environment, tm
     wheel(tmp_path, "painters", {"painters.py": ""})
     ran = environment.bioforge("install", "painters", "--", "--find-links", str(tmp_path))
     assert (ran.code, ran.out) == (1, "")
-    assert "error: painters 0.1.0 is installed, and is no plugin of bioforge" in ran.err
+    assert "error: painters is installed, but is not a plugin: it has no entry point in the group 'bioforge'" in ran.err
     assert "-m pip uninstall painters` removes it" in ran.err
     assert "`bioforge install bioforge-painters`" in ran.err
     ran = environment.bioforge("uninstall", "painters", "-y")
     assert ran.code == 2
-    assert ran.err.startswith("error: painters is no plugin of bioforge; nothing was uninstalled\n")
+    assert ran.err.startswith("error: no plugin 'painters' is installed; nothing was uninstalled\n")
     assert environment.run("pip", "show", "painters").code == 0
 
 
@@ -116,32 +115,32 @@ def test_a_plugin_that_breaks_another_is_told(environment: Environment, tmp_path
     broken = wheel(tmp_path, "helper", {"helper.py": "raise ImportError('too new')"}, version="2.0")
     ran = environment.bioforge("install", str(broken))
     assert ran.code == 1
-    assert "bioforge-names" in ran.err.partition("error: helper 2.0 is installed, and is no plugin")[2]
+    assert "error: plugin 'bioforge-names': cannot be imported: " in ran.err
     assert "too new" in ran.err
-    assert ran.err.endswith("hint: it was not so before this installation\n")
+    assert ran.err.endswith("hint: it worked before this installation\n")
 
 
 def test_an_installation_that_breaks_bioforge_itself_is_told(environment: Environment, tmp_path: Path) -> None:
     shadow = wheel(tmp_path, "bioforge-typer", {"typer/__init__.py": ""})
     ran = environment.bioforge("install", str(shadow))
     assert ran.code == 1
-    assert "error: bioforge does not start in this environment any more: " in ran.err
+    assert "error: bioforge no longer starts in this environment: " in ran.err
     assert "typer" in ran.err
-    assert "-m pip check` may say why" in ran.err
+    assert "-m pip check` may name the cause" in ran.err
 
 
 @pytest.mark.parametrize(
     ("words", "code", "said"),
     [
-        (["tables"], 1, "hint: plugins are mostly called bioforge-NAME: `bioforge install bioforge-tables`\n"),
+        (["tables"], 1, "hint: most plugins are called bioforge-NAME: `bioforge install bioforge-tables`\n"),
         pytest.param(["tables>=2"], 1, "ERROR: No matching distribution found for tables>=2\n", marks=pytest.mark.slow),
         (["bioforge-tables"], 1, "error: nothing was installed: pip ended with exit code 1; see above\n"),
         (["a-folder"], 1, "hint: for the folder of that name: `bioforge install ./a-folder`\n"),
         pytest.param(["./a-folder"], 1, "Neither 'setup.py' nor 'pyproject.toml' found.", marks=pytest.mark.slow),
-        (["./nothing"], 2, "error: there is no ./nothing to install\n"),
-        (["-e", "nothing"], 2, "error: there is no nothing to install\n"),
-        ([], 2, "error: nothing to install was named\n"),
-        (["--", "--pre"], 2, "error: nothing to install was named\n"),
+        (["./nothing"], 2, "error: ./nothing does not exist\n"),
+        (["-e", "nothing"], 2, "error: nothing does not exist\n"),
+        ([], 2, "error: no package to install is named\n"),
+        (["--", "--pre"], 2, "error: no package to install is named\n"),
     ],
     ids=str,
 )
@@ -159,22 +158,16 @@ NEAR = "no plugin 'names' is installed; nothing was uninstalled", "did you mean 
     ("name", "said", "hint"),
     [
         ("bioforge", "bioforge does not uninstall itself; nothing was uninstalled", "-m pip uninstall bioforge`"),
-        ("painters", "painters is no plugin of bioforge; nothing was uninstalled", "-m pip uninstall painters`"),
         ("names", *NEAR),
         ("bioforge-name", "no plugin 'bioforge-name' is installed; nothing was uninstalled", NEAR[1]),
-        ("xyz", "no plugin 'xyz' is installed; nothing was uninstalled", "installed: bioforge-names"),
+        ("xyz", "no plugin 'xyz' is installed; nothing was uninstalled", "installed plugins: bioforge-names"),
     ],
 )
 def test_what_is_no_plugin_is_not_uninstalled(name: str, said: str, hint: str) -> None:
-    there = [
-        Distribution("bioforge", "1.0", entries=("none",)),
-        Distribution("bioforge-names", "0.1.0", entries=("names",)),
-        Distribution("painters", "0.1.0"),
-    ]
-    now = install.InstalledEnvironment({normalised(one.name): one for one in there}, {})
+    installed = {"bioforge-names": InstalledPlugin("bioforge-names", "0.1.0", "readers names", ())}
     for names in ([name], ["Bioforge.Names", name]):
         with pytest.raises(UsageError) as refused:
-            to_uninstall(names, now)
+            find_plugins(names, installed)
         assert refused.value.message == said
         assert hint in refused.value.hint
 
@@ -183,7 +176,7 @@ def test_what_is_no_plugin_is_not_uninstalled(name: str, said: str, hint: str) -
     ("words", "said"),
     [
         (["bioforge-names", "names", "-y"], f"error: {NEAR[0]}\nhint: {NEAR[1]}\n"),
-        (["bioforge-names"], "error: uninstall bioforge-names 0.1.0 (readers names)? There is no terminal to ask on\n"),
+        (["bioforge-names"], "error: Uninstall bioforge-names 0.1.0 (readers names)? There is no terminal to ask on\n"),
     ],
     ids=str,
 )
@@ -212,7 +205,7 @@ def test_without_pip_uv_does_it(environment: Environment, tmp_path: Path) -> Non
     environment.without("pip")
     nobody = environment.run("bioforge", "install", "bioforge-names", env={"PATH": "/nowhere"})
     assert nobody.code == 2
-    assert "error: this environment has no pip, and there is no uv on the path\n" in nobody.err
+    assert "error: this environment has no pip, and uv is not on the path\n" in nobody.err
 
     made = plugin(tmp_path, "bioforge-names")
     tools = tmp_path / "tools"
@@ -227,7 +220,7 @@ def test_without_pip_uv_does_it(environment: Environment, tmp_path: Path) -> Non
     ran = environment.run("bioforge", "install", "-U", str(made), env={"PATH": path}).ok()
     assert ran.out == "installed bioforge-names 0.1.0: readers names\n"
     ran = environment.run("bioforge", "uninstall", "bioforge-names", "-y", env={"PATH": path})
-    assert (ran.code, ran.err.splitlines()[0]) == (1, "error: bioforge-names 0.1.0 is still there")
+    assert (ran.code, ran.err.splitlines()[0]) == (1, "error: bioforge-names 0.1.0 is still installed")
     said = (tmp_path / "said").read_text().splitlines()
     assert said == [
         f"pip install --python {environment.python} --upgrade {made}",
