@@ -21,6 +21,7 @@ from bioforge.engine.requests import RequestQueue
 from bioforge.engine.types import Plan, RunObserver, RunOptions
 from bioforge.planner import plan_file
 from bioforge.store import Selection, Store, batches, runs, targets
+from bioforge.store.recorder import Recorder
 
 SMALLEST_BUDGET = 1e-9
 """US dollars: what is left when nothing is. Open batches are collected all the same; nothing more is sent."""
@@ -103,9 +104,8 @@ class Sending:
     def _build(self, name: str, work: Work) -> Stopped | None:
         provider = self.config.provider.base_url
         with relaxed_gc():
-            return loop.build(
-                self.store, self.run, self.backend(name), name, provider, work, self.watcher, self.aftermath
-            )
+            recorder = Recorder(self.store, self.run, name, provider)
+            return loop.build(self.backend(name), work, recorder, self.aftermath, self.watcher)
 
     def _limits_left(self) -> Limits:
         """The limits without what the run has spent already."""

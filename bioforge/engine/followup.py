@@ -9,12 +9,11 @@ from typing import TypeGuard
 from bioforge.core.events import Attempt, Event, Failed, Stopped, Succeeded, Unusable
 from bioforge.core.interfaces import Stop
 from bioforge.core.text import plural
+from bioforge.engine.loop import FAILURES
 from bioforge.engine.requests import RequestQueue
 from bioforge.planner.planner import Planner
 from bioforge.recipes.template import RecipeVariant
 from bioforge.recipes.validate import checked
-
-FAILURES = "failures"
 
 
 class FollowUp:
@@ -62,7 +61,7 @@ class FollowUp:
             return replace(event, answer=answer)
         return Unusable(event.attempt, answer, event.seconds, event.request_id)
 
-    def follow(self, events: Sequence[Event]) -> Sequence[Event]:
+    def apply(self, events: Sequence[Event]) -> Sequence[Event]:
         """Bring about what these events, which are recorded, lead to. Returns them with what follows said in them."""
         self._requests.recorded(events)
         if self._goes_on and any(isinstance(event, Succeeded | Unusable | Failed) for event in events):

@@ -1,20 +1,47 @@
-"""The loop: a backend turns requests into events, and each group is durable before the next step is taken."""
+"""The loop: a backend turns requests into events, and each group is recorded before the backend goes on.
+
+A run feeds it with stale targets (`bioforge.engine.execute`), the library with calls (`bioforge.api.worker`).
+"""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing
 from typing import Protocol
 
 from bioforge.core.errors import NoSpaceError
 from bioforge.core.events import Event, Started, Stopped
-from bioforge.core.interfaces import Backend, Gauges, Work
-from bioforge.engine.followup import FAILURES, FollowUp
-from bioforge.store import Store
-from bioforge.store.recorder import Recorder
+from bioforge.core.interfaces import Backend, Gauges, Step, Work, run_inline
+
+FAILURES = "failures"
+"""Stop reason: the run reached its limit of failed targets."""
 
 FULL = "full"
-"""Why a run is stopped whose state cannot grow any more."""
+"""Stop reason: the state cannot grow any more."""
+
+
+class EventRecorder(Protocol):
+    """Keeps events: `bioforge.store.recorder.Recorder`, or `NullRecorder`."""
+
+    def record(self, events: Sequence[Event], commit: Callable[[Step], None]) -> None:
+        """Make a group durable; `commit` runs the step that writes. Raises `NoSpaceError` when the disk is full."""
+
+    def free_space(self) -> bool:
+        """Free the disk space that was reserved for answers. Return False if there was none."""
+
+    def close(self) -> None: ...
+
+
+class EventFollowUp(Protocol):
+    """Decides what events lead to. `stopped` says why it ended the work, or None."""
+
+    stopped: Stopped | None
+
+    def check(self, events: Sequence[Event]) -> Sequence[Event]:
+        """Return the events with their answers validated, before they are recorded."""
+
+    def apply(self, events: Sequence[Event]) -> Sequence[Event]:
+        """Act on recorded events. Return them with `followed` set where a retry replaces the failure."""
 
 
 class GroupObserver(Protocol):
@@ -23,24 +50,29 @@ class GroupObserver(Protocol):
     def show(self, events: Sequence[Event], gauges: Gauges) -> None: ...
 
 
+class NullRecorder:
+    """Keeps nothing: for work without a state."""
+
+    def record(self, events: Sequence[Event], commit: Callable[[Step], None] = run_inline) -> None:
+        pass
+
+    def free_space(self) -> bool:
+        return False
+
+    def close(self) -> None:
+        pass
+
+
 def build(
-    store: Store,
-    run: int,
-    backend: Backend,
-    name: str,
-    provider: str,
-    work: Work,
-    watcher: GroupObserver,
-    aftermath: FollowUp,
+    backend: Backend, work: Work, recorder: EventRecorder, follow_up: EventFollowUp, observer: GroupObserver
 ) -> Stopped | None:
-    """Execute the work and keep everything that comes back. Returns why it stopped early, or None."""
-    recorder = Recorder(store, run, name, provider)
+    """Execute the work and record everything that comes back. Return why it stopped early, or None."""
     stopped: Stopped | None = None
     full: NoSpaceError | None = None
     # closed at once when recording fails: nothing more may be sent that could not be kept
     with closing(recorder), closing(_Groups(backend.execute(work))) as groups:
         for received in groups:
-            events: Sequence[Event] = [event for event in aftermath.check(received) if not _says_what_is_known(event)]
+            events: Sequence[Event] = [event for event in follow_up.check(received) if not _repeats_our_stop(event)]
             try:
                 if events:
                     recorder.record(events, work.meanwhile)
@@ -48,38 +80,38 @@ def build(
                 outcomes: list[Event] = [event for event in events if not isinstance(event, Started)]
                 if len(outcomes) < len(events) and not work.withdraws:
                     raise
-                full = _made_room(store, work, error)
+                full = _stop_full(recorder, work, error)
                 recorder.record(events := outcomes, work.meanwhile)
             if full is None:
                 try:
-                    events = aftermath.follow(events)
-                except NoSpaceError as error:  # what they lead to is found by the next plan
-                    full = _made_room(store, work, error)
-            watcher.show(events, work.gauges)
+                    events = follow_up.apply(events)
+                except NoSpaceError as error:  # the next plan finds what these events lead to
+                    full = _stop_full(recorder, work, error)
+            observer.show(events, work.gauges)
             stopped = next((event for event in events if isinstance(event, Stopped)), stopped)
     if full is not None:
-        raise NoSpaceError(f"{full.message}; what was in flight was awaited and kept", full.hint)
-    if stopped is None and aftermath.stopped is not None:
-        stopped = aftermath.stopped
-        watcher.show([stopped], work.gauges)
+        raise NoSpaceError(f"{full.message}; calls in flight were awaited and kept", full.hint)
+    if stopped is None and follow_up.stopped is not None:
+        stopped = follow_up.stopped
+        observer.show([stopped], work.gauges)
     return stopped
 
 
-def _made_room(store: Store, work: Work, error: NoSpaceError) -> NoSpaceError:
-    """The disk is full: nothing more is sent, and what is in flight is awaited, since there is room for that now."""
-    if not store.free_room():
+def _stop_full(recorder: EventRecorder, work: Work, error: NoSpaceError) -> NoSpaceError:
+    """Stop sending on a full disk and free the reserved space for answers in flight. Raise if none was reserved."""
+    if not recorder.free_space():
         raise error
     work.stop.raise_level(FULL)
     return error
 
 
-def _says_what_is_known(event: Event) -> bool:
-    """Whether a backend only reports that it was stopped as it was told to."""
+def _repeats_our_stop(event: Event) -> bool:
+    """Return whether a backend only reports a stop that the loop or its follow-up asked for."""
     return isinstance(event, Stopped) and event.kind in (FAILURES, FULL)
 
 
 class _Groups(Iterator[Sequence[Event]]):
-    """Any iterator of groups with a `close`, so that plain iterators of plugins work too."""
+    """An iterator of groups with a `close`, so that plain iterators of plugins work too."""
 
     def __init__(self, groups: Iterator[Sequence[Event]]) -> None:
         self._groups = groups

@@ -58,6 +58,10 @@ class Recorder:
             with self._store.transaction() as connection:
                 runs.sum_up(connection, self._collected)
 
+    def free_space(self) -> bool:
+        """Free the disk space that the state reserved for answers. Return False if there was none."""
+        return self._store.free_room()
+
     def record(self, events: Sequence[Event], meanwhile: Callable[[Step], None] = run_inline) -> None:
         """Durable when this returns. Events without a request need no record. `meanwhile`: what does the writing."""
         together = meanwhile is not run_inline  # others run beside it

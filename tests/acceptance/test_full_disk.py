@@ -74,7 +74,7 @@ def test_a_real_one(small_disk: Path, server: Simulator, backend: str) -> None:
 
     stopped = project.command("run", "--backend", backend)
     assert stopped.code == 75, stopped.err
-    assert "what was in flight was awaited and kept" in stopped.err
+    assert "calls in flight were awaited and kept" in stopped.err
     assert 0 < project.charged() < ROWS
     nothing_was_lost(project)
 
@@ -151,18 +151,18 @@ def test_at_any_group(project: ProjectFolder, monkeypatch: pytest.MonkeyPatch, b
 
 
 def test_it_is_full_for_what_answers_lead_to(project: ProjectFolder, monkeypatch: pytest.MonkeyPatch) -> None:
-    follow, seen = FollowUp.follow, iter(range(1000))
+    apply, seen = FollowUp.apply, iter(range(1000))
 
     def followed(self: FollowUp, events: Sequence[Event]) -> Sequence[Event]:
         if next(seen) == 4:
             raise NoSpaceError("the state: database or disk is full", "free some space")
-        return follow(self, events)
+        return apply(self, events)
 
     with monkeypatch.context() as patched:
-        patched.setattr(FollowUp, "follow", followed)
+        patched.setattr(FollowUp, "apply", followed)
         stopped = project.run("run")
     assert stopped.code == 75
-    assert "what was in flight was awaited and kept" in stopped.err
+    assert "calls in flight were awaited and kept" in stopped.err
     nothing_was_lost(project)
     project.run("resume").ok()
     assert project.charged() == ROWS
