@@ -1,10 +1,13 @@
-"""What a plugin imports: the contract between bioforge and its plugins, in one place.
+"""The plugin contract: everything that a plugin imports, in one module.
 
-Every name here stays what it is for as long as `API_VERSION` stays; what is not here may change at any time. A plugin's
-module says `BIOFORGE_API = 1`, and implements hooks of `bioforge.plugins.hookspecs` with `@hookimpl`. Backends of vendors find
-more in `bioforge.backends.base`, and tests in `bioforge.testing`.
+The names here stay what they are for as long as `API_VERSION` stays the same; everything else may change at any time. A
+plugin's module declares `BIOFORGE_API = 1` and implements hooks of `bioforge.plugins.hookspecs` with `@hookimpl`. Its
+tests import `bioforge.testing`.
 """
 
+from bioforge import __version__
+from bioforge.backends.base import AsyncCallsBackend, BatchesBackend, CallsBackend, ThreadCallsBackend, VendorBackend
+from bioforge.backends.batch.options import BatchOptions
 from bioforge.backends.batch.service import (
     BatchService,
     CallError,
@@ -12,6 +15,23 @@ from bioforge.backends.batch.service import (
     InlineBatchService,
     Row,
     Undecided,
+)
+from bioforge.backends.driver import Executor, broken
+from bioforge.backends.openai.plugin import AsyncBackend, BatchBackend, OpenAIBackend, ThreadsBackend
+from bioforge.backends.transport import (
+    KEEP_ALIVE_SECONDS,
+    PLACEHOLDER_KEY,
+    Endings,
+    id_in,
+    is_loopback,
+    lowered,
+    masked,
+    proxy,
+    read_object,
+    sdk_headers,
+    timeouts,
+    trust,
+    without_key,
 )
 from bioforge.config.options import (
     Options,
@@ -38,6 +58,7 @@ from bioforge.core.events import (
     Unusable,
 )
 from bioforge.core.files import atomic_write
+from bioforge.core.hashing import canonical, request_hash
 from bioforge.core.interfaces import (
     AnyReader,
     AnyWriter,
@@ -84,9 +105,13 @@ from bioforge.readers.rows import RowError
 
 __all__ = [
     "API_VERSION",
+    "KEEP_ALIVE_SECONDS",
+    "PLACEHOLDER_KEY",
     "AnyReader",
     "AnyWriter",
     "Artist",
+    "AsyncBackend",
+    "AsyncCallsBackend",
     "AsyncSender",
     "Attempt",
     "Backend",
@@ -94,14 +119,20 @@ __all__ = [
     "BackendFactory",
     "BadRow",
     "Batch",
+    "BatchBackend",
     "BatchChanged",
     "BatchCollected",
+    "BatchOptions",
     "BatchService",
     "BatchState",
+    "BatchesBackend",
     "BioforgeError",
     "CallError",
+    "CallsBackend",
     "ConfigError",
+    "Endings",
     "Event",
+    "Executor",
     "Failed",
     "Failure",
     "FileBatchService",
@@ -113,6 +144,7 @@ __all__ = [
     "Limits",
     "Load",
     "Notice",
+    "OpenAIBackend",
     "Options",
     "Outcome",
     "OutputError",
@@ -138,21 +170,38 @@ __all__ = [
     "Stop",
     "Stopped",
     "Succeeded",
+    "ThreadCallsBackend",
+    "ThreadsBackend",
     "Turn",
     "Undecided",
     "UnmatchedLine",
     "Unusable",
     "Usage",
     "UsageError",
+    "VendorBackend",
     "Work",
     "Writer",
+    "__version__",
     "artists",
     "atomic_write",
+    "broken",
+    "canonical",
     "folder_writer",
     "hookimpl",
+    "id_in",
+    "is_loopback",
     "json_value",
+    "lowered",
+    "masked",
     "nearest",
     "path_reader",
     "path_writer",
+    "proxy",
+    "read_object",
+    "request_hash",
+    "sdk_headers",
+    "timeouts",
+    "trust",
     "with_options",
+    "without_key",
 ]

@@ -32,7 +32,7 @@ from bioforge.testing.fixtures import MakeProject, MakeSimulator, make_project, 
 from bioforge.testing.folders import ARTISTS, TABLES, ProjectFolder, Server, charged_by, project_file
 from bioforge.testing.processes import KILLED, Ran, Running, wait_until
 from bioforge.testing.readers import ReaderContract
-from bioforge.testing.recorder import Recorded
+from bioforge.testing.recorder import Book, Recorded
 from bioforge.testing.records import record
 from bioforge.testing.writers import WriterContract
 
@@ -42,6 +42,7 @@ __all__ = [
     "TABLES",
     "BackendBench",
     "BackendContract",
+    "Book",
     "MakeProject",
     "MakeSimulator",
     "ProjectFolder",

@@ -10,7 +10,6 @@ from pathlib import Path
 import pytest
 
 from bioforge import plugin, testing
-from bioforge.backends import base
 from bioforge.core import interfaces
 from bioforge.plugins import hookspecs
 from bioforge.plugins.contract import API_VERSION, HOOKS
@@ -64,7 +63,7 @@ def test_what_a_backend_can_say_is_documented() -> None:
 
 
 def test_names_of_the_contract_are_real() -> None:
-    known = {*vars(plugin), *vars(base), *vars(testing)}
+    known = {*vars(plugin), *vars(testing)}
     for name in re.findall(r"`([A-Z][A-Za-z]+[a-z][A-Za-z]+)`", PAGE):
         assert name in known or name in ("ValueError", "SecretStr", "False", "True", "None", "Options"), name
     assert f"It is {API_VERSION}." in PAGE

@@ -22,6 +22,7 @@ NAMES = [
     "ARTISTS",
     "BackendBench",
     "BackendContract",
+    "Book",
     "KILLED",
     "MakeProject",
     "MakeSimulator",

@@ -8,14 +8,16 @@ from typing import TYPE_CHECKING
 
 from pydantic import Field
 
-from bioforge.backends.base import AsyncCallsBackend, BatchesBackend, VendorBackend
 from bioforge.plugin import (
+    AsyncCallsBackend,
     AsyncSender,
     BackendContext,
     BackendFactory,
+    BatchesBackend,
     Options,
     Rendered,
     Usage,
+    VendorBackend,
     hookimpl,
 )
 
@@ -91,7 +93,7 @@ class AnthropicBatchBackend(AnthropicVendor, BatchesBackend):
 
     def __init__(self, context: BackendContext) -> None:
         super().__init__(context)
-        from bioforge.backends.batch.options import BatchOptions
+        from bioforge.plugin import BatchOptions
 
         given = context.options
         options = given if isinstance(given, AnthropicBatchOptions) else AnthropicBatchOptions.model_validate(given)

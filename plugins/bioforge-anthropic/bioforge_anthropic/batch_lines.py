@@ -12,8 +12,7 @@ from collections.abc import Generator, Iterable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
-from bioforge.backends.batch.service import Row, Undecided
-from bioforge.plugin import Attempt, Batch, BatchState, Failure, Paid
+from bioforge.plugin import Attempt, Batch, BatchState, Failure, Paid, Row, Undecided
 from bioforge_anthropic.failures import failure_of, is_transient, read_moment, stops_run
 from bioforge_anthropic.prices import BATCH
 from bioforge_anthropic.wire import read_answer, readable, sent

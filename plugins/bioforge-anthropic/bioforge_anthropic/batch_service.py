@@ -15,24 +15,24 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
-from bioforge.backends.batch.service import CallError, Row, Undecided
-from bioforge.backends.transport import (
+from bioforge.plugin import (
     PLACEHOLDER_KEY,
+    Attempt,
+    BackendContext,
+    Batch,
+    CallError,
+    Outcome,
+    OutputError,
+    Request,
+    Row,
+    Undecided,
+    atomic_write,
     id_in,
     lowered,
     read_object,
     timeouts,
     trust,
     without_key,
-)
-from bioforge.plugin import (
-    Attempt,
-    BackendContext,
-    Batch,
-    Outcome,
-    OutputError,
-    Request,
-    atomic_write,
 )
 from bioforge_anthropic import batch_lines
 from bioforge_anthropic.batch_lines import read_batch

@@ -12,9 +12,13 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
-from bioforge.backends.transport import (
+from bioforge.plugin import (
     KEEP_ALIVE_SECONDS,
     PLACEHOLDER_KEY,
+    BackendContext,
+    Outcome,
+    Request,
+    UsageError,
     is_loopback,
     lowered,
     masked,
@@ -23,7 +27,6 @@ from bioforge.backends.transport import (
     trust,
     without_key,
 )
-from bioforge.plugin import BackendContext, Outcome, Request, UsageError
 from bioforge_anthropic.outcomes import ENDINGS, interpret
 from bioforge_anthropic.wire import sent
 

@@ -5,8 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import replace
 
-from bioforge.backends.transport import Endings
-from bioforge.plugin import Outcome, Paid, Request
+from bioforge.plugin import Endings, Outcome, Paid, Request
 from bioforge_anthropic.failures import read_failure, read_rate_limits, request_id_of
 from bioforge_anthropic.wire import read_answer
 

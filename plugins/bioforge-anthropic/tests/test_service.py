@@ -16,9 +16,20 @@ from bioforge_anthropic.client import call_headers, endpoint_url
 from server import AnthropicServer
 from test_contract import LimitedBatches
 
-from bioforge.backends.batch.service import CallError, InlineBatchService, Undecided
-from bioforge.core.hashing import canonical, request_hash
-from bioforge.plugin import BackendContext, Batch, BatchState, OutputError, Paid, Rendered, Request
+from bioforge.plugin import (
+    BackendContext,
+    Batch,
+    BatchState,
+    CallError,
+    InlineBatchService,
+    OutputError,
+    Paid,
+    Rendered,
+    Request,
+    Undecided,
+    canonical,
+    request_hash,
+)
 
 MakeServer = Callable[..., AnthropicServer]
 KEY = "bf-20261121-0123456789abcdef"

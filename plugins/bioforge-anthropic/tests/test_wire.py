@@ -9,8 +9,7 @@ import pytest
 from bioforge_anthropic.prices import price
 from bioforge_anthropic.wire import body, read_answer, sent
 
-from bioforge.core.hashing import canonical
-from bioforge.plugin import ConfigError, Rendered, Request, Turn, Usage
+from bioforge.plugin import ConfigError, Rendered, Request, Turn, Usage, canonical
 
 MODEL = "claude-haiku-4-5"
 

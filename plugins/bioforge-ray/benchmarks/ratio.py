@@ -72,18 +72,16 @@ ANSWER = json.dumps(
 
 INSTANT = '''
 """A backend that sends nothing: what is left of a run is the engine."""
-from bioforge.backends.driver import Lanes
 from bioforge.backends.openai.outcomes import interpret
-from bioforge.backends.openai.plugin import AsyncBackend
 from bioforge.backends.openai.prices import price
-from bioforge.plugin import Request, hookimpl
+from bioforge.plugin import AsyncBackend, Executor, Request, hookimpl
 
 BIOFORGE_API = 1
 REQUEST = Request("sha256:0", "/v1/responses", "gpt-6-luna", b"{}", "1", "bio")
 OUTCOME = interpret(REQUEST, 200, {}, %r, 0.001, price)
 
 
-class InstantLanes(Lanes):
+class InstantExecutor(Executor):
     def submit(self, attempts):
         for attempt in attempts:
             self.put(attempt, OUTCOME)
@@ -94,7 +92,7 @@ class InstantLanes(Lanes):
 
 class InstantBackend(AsyncBackend):
     def lanes(self, concurrency):
-        return InstantLanes()
+        return InstantExecutor()
 
 
 @hookimpl

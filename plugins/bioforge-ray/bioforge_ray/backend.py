@@ -8,8 +8,7 @@ from contextlib import closing
 from dataclasses import replace
 from typing import TYPE_CHECKING, cast
 
-from bioforge.backends.openai.plugin import OpenAIBackend
-from bioforge.plugin import BackendContext, Event, Work
+from bioforge.plugin import AsyncBackend, BackendContext, Event, Executor, Work
 from bioforge_ray.options import RayOptions
 
 if TYPE_CHECKING:
@@ -21,8 +20,8 @@ CLIENT_VARIABLES = ("OPENAI_ORG_ID", "OPENAI_PROJECT_ID")
 """What the vendor's client reads beside the key: an account is the same on every node."""
 
 
-class RayBackend(OpenAIBackend):
-    """Calls from the workers of a Ray cluster, admitted one by one by the same scheduler as everywhere."""
+class RayBackend(AsyncBackend):
+    """Calls from the workers of a Ray cluster, admitted one by one by the scheduler that all backends share."""
 
     Options = RayOptions
 
@@ -33,33 +32,31 @@ class RayBackend(OpenAIBackend):
         )
 
     def check(self) -> None:
-        if self.options.key_from == "worker":
-            return  # each worker looks for it, and says so when there is none
-        from bioforge.backends.openai.client import check_key
-
-        for url in self._base_urls:
-            check_key(replace(self.context, base_url=url))
+        """Check the key for every server; with `key_from = "worker"` each worker checks its own."""
+        if self.options.key_from == "driver":
+            for url in self._base_urls:
+                AsyncBackend(replace(self.context, base_url=url, options={})).check()
 
     def execute(self, work: Work) -> Iterator[Sequence[Event]]:
-        import time
-
-        from bioforge.backends.driver import drive
-        from bioforge.backends.scheduler.scheduler import Scheduler
+        """Send the work from the cluster, with notices about its workers."""
         from bioforge_ray.lanes import RayLanes
 
-        lanes = RayLanes(self.options, self.settings, work.limits.concurrency, work.stop)
+        self._executor = RayLanes(self.options, self.settings, work.limits.concurrency, work.stop)
         try:
-            lanes.open()
-            window = Scheduler(work.limits, work.retry, self.most, time.monotonic())
-            with closing(cast("Generator[Sequence[Event], None, None]", drive(work, window, lanes))) as groups:
+            self._executor.open()
+            with closing(cast("Generator[Sequence[Event], None, None]", super().execute(work))) as groups:
                 for events in groups:
-                    yield [*lanes.notices(), *events]
+                    yield [*self._executor.notices(), *events]
         finally:
-            # A second time where all went well: `drive` has closed them by then.
-            lanes.close(abandon=True)
+            # Also where the run did not get as far as closing it.
+            self._executor.close(abandon=True)
+
+    def lanes(self, concurrency: int) -> Executor:
+        """Return the executor that `execute` opened."""
+        return self._executor
 
     def settings(self, number: int) -> Settings:
-        """What the worker of this number is told."""
+        """Return what the worker of this number receives when it starts."""
         from bioforge_ray.worker import Settings
 
         from_driver = self.options.key_from == "driver"

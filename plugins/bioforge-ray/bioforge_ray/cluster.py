@@ -12,8 +12,7 @@ from collections.abc import Awaitable, Iterator
 from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING, Any, cast
 
-from bioforge import __version__
-from bioforge.plugin import UsageError
+from bioforge.plugin import UsageError, __version__
 from bioforge_ray.options import FREE, RayOptions
 from bioforge_ray.worker import Hello, Settings, Worker, packed
 

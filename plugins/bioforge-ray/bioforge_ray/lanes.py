@@ -15,9 +15,7 @@ from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
-from bioforge.backends.driver import Executor, broken
-from bioforge.core.events import Attempt
-from bioforge.plugin import Failure, Notice, Outcome, Paid, Stop, UsageError
+from bioforge.plugin import Attempt, Executor, Failure, Notice, Outcome, Paid, Stop, UsageError, broken
 from bioforge_ray.cluster import Cluster, WorkerHandle
 from bioforge_ray.options import Range, RayOptions
 from bioforge_ray.scaling import Scaling, rest

@@ -19,9 +19,7 @@ from collections import deque
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 
-from bioforge import __version__
-from bioforge.backends.driver import broken
-from bioforge.plugin import AsyncSender, BackendContext, Outcome, Request
+from bioforge.plugin import AsyncBackend, AsyncSender, BackendContext, Outcome, Request, __version__, broken
 from bioforge_ray.servers import Servers
 
 PARCEL_BYTES = 64_000
@@ -96,10 +94,7 @@ class Worker:
         import aiohttp  # noqa: F401
         import openai  # noqa: F401
 
-        from bioforge.backends.openai.client import OpenAIAsyncSender as OpenAISender
-        from bioforge.backends.openai.prices import price
-
-        self._senders = [OpenAISender(replace(context, base_url=url), price) for url in told.base_urls]
+        self._senders = [AsyncBackend(replace(context, base_url=url)).open_sender() for url in told.base_urls]
         self._servers = Servers(len(told.base_urls), told.number)
 
     async def send(self, parcel: bytes) -> None:

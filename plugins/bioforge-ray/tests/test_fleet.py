@@ -14,12 +14,9 @@ from bioforge_ray.options import RayOptions
 from bioforge_ray.worker import Worker
 from conftest import raylets, workers_below
 
-from bioforge.backends.openai.plugin import AsyncBackend
-from bioforge.plugin import BackendContext, BackendFactory, Limits, UsageError, Work
+from bioforge.plugin import AsyncBackend, BackendContext, BackendFactory, Limits, UsageError, Work
 from bioforge.simulator import Simulator, SimulatorOptions
-from bioforge.testing import charged_by, wait_until
-from bioforge.testing.bench import BackendBench
-from bioforge.testing.recorder import Book
+from bioforge.testing import BackendBench, Book, charged_by, wait_until
 
 
 @pytest.mark.usefixtures("joined")

@@ -13,8 +13,7 @@ from bioforge_ray import RayBackend
 from conftest import NODE, raylets, workers_below
 
 from bioforge.plugin import BackendFactory, Paid, RetryPolicy, Work
-from bioforge.testing import Recorded, wait_until
-from bioforge.testing.bench import BackendBench
+from bioforge.testing import BackendBench, Recorded, wait_until
 
 Look = Callable[[Recorded, Work], None]
 
