@@ -9,7 +9,6 @@ whose strings are SQL, only texts of errors count. A changed text shows in the d
 from __future__ import annotations
 
 import ast
-import re
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -42,7 +41,7 @@ def _texts(path: Path) -> Iterator[str]:
         for part in ast.walk(node)
         if part is not node
     }
-    found = []
+    found: list[tuple[int, int, str]] = []
     for node in (node for root in roots for node in ast.walk(root) if id(node) not in skipped):
         if isinstance(node, ast.JoinedStr):
             text = "".join(part.value if isinstance(part, ast.Constant) else "{}" for part in node.values)  # type: ignore[misc]
@@ -50,8 +49,14 @@ def _texts(path: Path) -> Iterator[str]:
             text = node.value
         else:
             continue
-        if len(re.findall(r"[A-Za-z]{2,}", text)) > 2:
-            found.append((node.lineno, node.col_offset, text.encode("unicode_escape").decode("ascii")))
+        if len(text.split()) > 2:
+            found.append(
+                (
+                    node.lineno,
+                    node.col_offset,
+                    text.replace("\n", "\\n").encode("utf-8", "backslashreplace").decode("utf-8"),
+                )
+            )
     return (text for _, _, text in sorted(found))
 
 
