@@ -1,20 +1,93 @@
-"""Building the application out of its commands."""
+"""The application: its commands by name, each imported when it is used."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from typing import Annotated
+from collections.abc import Iterable, Iterator, MutableMapping
+from importlib import import_module
+from typing import Annotated, Any
 
 import typer
+import typer.main
 
 from bioforge import __version__
 from bioforge.cli.errors import Commands
 
+COMMANDS = {
+    "init": "init:init",
+    "run": "run:run",
+    "resume": "run:resume",
+    "plan": "plan:plan",
+    "why": "plan:why",
+    "status": "status:status",
+    "export": "export:export",
+    "compare": "compare:compare",
+    "audit": "status:audit",
+    "import": "import_:import_",
+    "accept": "maintain:accept",
+    "forget": "maintain:forget",
+    "gc": "maintain:gc",
+    "simulate": "simulate:simulate",
+    "plugins": "plugins:plugins",
+    "install": "plugins:install",
+    "uninstall": "plugins:uninstall",
+    "batch": "batch.commands:group",
+}
+"""Module and function in this package, by command."""
+
+
+class _LazyCommands(MutableMapping[str, Any]):
+    """Commands by name. The module of one is imported when the command is looked up."""
+
+    def __init__(self) -> None:
+        self._loaded: dict[str, Any] = {}
+
+    def __getitem__(self, name: str) -> Any:
+        if name not in self._loaded:
+            self._loaded[name] = _load(name)
+        return self._loaded[name]
+
+    def __setitem__(self, name: str, command: Any) -> None:
+        self._loaded[name] = command
+
+    def __delitem__(self, name: str) -> None:
+        del self._loaded[name]
+
+    def __contains__(self, name: object) -> bool:
+        return name in COMMANDS
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(COMMANDS)
+
+    def __len__(self) -> int:
+        return len(COMMANDS)
+
+
+class _LazyGroup(Commands):
+    """The root group. Its help loads every command; a command loads only itself."""
+
+    def __init__(self, **settings: Any) -> None:
+        super().__init__(**settings)
+        self.commands = _LazyCommands()
+
+    def list_commands(self, ctx: Any) -> list[str]:
+        return list(COMMANDS)
+
+
+def _load(name: str) -> Any:
+    module, _, function = COMMANDS[name].partition(":")
+    target = getattr(import_module(f"bioforge.cli.{module}"), function)
+    if name == "batch":
+        return typer.main.get_group(target(_epilog(EXAMPLES[name]), _epilog))
+    single = typer.Typer(rich_markup_mode=None, pretty_exceptions_enable=False, add_completion=False)
+    single.command(name, epilog=_epilog(EXAMPLES[name]))(target)
+    return typer.main.get_command(single)
+
+
 app = typer.Typer(
     name="bioforge",
-    cls=Commands,
-    help="Make for LLM generations: asks only for what is new, changed or failed, keeps every answer that was paid for,"
-    " and never pays for one twice.",
+    cls=_LazyGroup,
+    help="Make for LLM generations: sends only requests that are new, changed or failed, keeps every answer that was paid"
+    " for, and never pays for one twice.",
     epilog="Start with: bioforge init my-project && cd my-project && bioforge run",
     no_args_is_help=True,
     rich_markup_mode=None,
@@ -23,8 +96,8 @@ app = typer.Typer(
 )
 
 
-def _version(wanted: bool) -> None:
-    if wanted:
+def _version(requested: bool) -> None:
+    if requested:
         print(f"bioforge {__version__}")
         raise typer.Exit
 
@@ -36,33 +109,6 @@ def _root(
     ] = False,
 ) -> None:
     pass
-
-
-def _register() -> None:
-    from bioforge.cli import compare, export, import_, init, maintain, plan, plugins, run, status
-    from bioforge.cli.batch import commands
-
-    for name, function in (
-        ("init", init.init),
-        ("run", run.run),
-        ("resume", run.resume),
-        ("plan", plan.plan),
-        ("why", plan.why),
-        ("status", status.status),
-        ("export", export.export),
-        ("compare", compare.compare),
-        ("audit", status.audit),
-        ("import", import_.import_),
-        ("accept", maintain.accept),
-        ("forget", maintain.forget),
-        ("gc", maintain.gc),
-        ("simulate", init.simulate),
-        ("plugins", init.plugins),
-        ("install", plugins.install),
-        ("uninstall", plugins.uninstall),
-    ):
-        app.command(name, epilog=_epilog(EXAMPLES[name]))(function)
-    app.add_typer(commands.group(_epilog), epilog=_epilog(EXAMPLES["batch"]))
 
 
 EXAMPLES = {
@@ -128,13 +174,10 @@ EXAMPLES = {
 
 
 def _epilog(examples: Iterable[str]) -> str:
-    """Examples on lines of their own: `\\b` keeps them from being wrapped."""
+    """Return examples, one a line; `\\b` keeps typer from wrapping them."""
     return "\n".join(["\b", "Examples:", *(f"  {line}" for line in examples)])
 
 
 def main() -> None:
-    """The entry point of `bioforge` and `python -m bioforge`."""
+    """Run the command line: the entry point of `bioforge` and `python -m bioforge`."""
     app()
-
-
-_register()

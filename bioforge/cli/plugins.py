@@ -1,19 +1,61 @@
-"""`install` and `uninstall`: plugins into this environment, with a look at whether they work, and out of it."""
+"""`plugins`, `install` and `uninstall`: list, add and remove plugins of this environment."""
 
 from __future__ import annotations
 
+import json
+import os
+import sys
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from bioforge.cli.errors import command, echo, show_error
 from bioforge.cli.maintain import Yes, confirmed
+from bioforge.cli.options import check_format
 from bioforge.core.errors import EXIT_FAILED, EXIT_OK
 
 if TYPE_CHECKING:
     from bioforge.plugins.install import InstallReport
 
-Quiet = Annotated[bool, typer.Option("-q", "--quiet", help="Have pip say less.")]
+Quiet = Annotated[bool, typer.Option("-q", "--quiet", help="Make pip print less.")]
+
+
+@command
+def plugins(
+    format: Annotated[str, typer.Option("--format", metavar="text|json", help="How to print it.")] = "text",
+) -> int:
+    """List built-in and installed plugins with their versions, and the formats and backends they provide.
+
+    Faulty plugins are reported below the list; the exit code is then 1.
+    """
+    from dataclasses import asdict
+
+    from bioforge.cli.format import table
+    from bioforge.plugins.install import list_names
+    from bioforge.plugins.manager import build_manager
+
+    check_format(format, ("text", "json"))
+    loaded = build_manager(os.environ.get("BIOFORGE_LOAD_PLUGINS"))
+    described, problems = loaded.describe(), list(loaded.problems)
+    if format == "json":
+        found = {"plugins": [asdict(info) for info in described], "problems": problems}
+        print(json.dumps(found, ensure_ascii=False, indent=2, default=repr))
+    else:
+        rows = [
+            [info.name, info.version or "-", _api(info.api), info.source, list_names(info.provides) or "-"]
+            for info in described
+        ]
+        for line in table([["plugin", "version", "api", "source", "provides"], *rows]):
+            print(line)
+        sys.stdout.flush()
+        for problem in problems:
+            echo(f"error: {problem}")
+    return EXIT_FAILED if problems else EXIT_OK
+
+
+def _api(declared: object) -> str:
+    """Return the declared version of the plugin contract, `-` if it is not an integer."""
+    return str(declared) if isinstance(declared, int) else "-"
 
 
 @command
@@ -22,17 +64,19 @@ def install(
         list[str] | None,
         typer.Argument(
             metavar="NAME|PATH",
-            help="Names in the package index, folders or wheels. After --: further options for `pip install`.",
+            help="Names in the package index, folders or wheels. After --: more options for `pip install`.",
         ),
     ] = None,
-    upgrade: Annotated[bool, typer.Option("-U", "--upgrade", help="Take the newest version.")] = False,
+    upgrade: Annotated[bool, typer.Option("-U", "--upgrade", help="Install the newest version.")] = False,
     editable: Annotated[
         list[str] | None,
-        typer.Option("-e", "--editable", metavar="PATH", help="A folder whose changes count at once. May be repeated."),
+        typer.Option(
+            "-e", "--editable", metavar="PATH", help="A folder whose changes take effect at once. May be repeated."
+        ),
     ] = None,
     quiet: Quiet = False,
 ) -> int:
-    """Install plugins with pip, and see that they load."""
+    """Install plugins with pip, and check that they load."""
     from bioforge.plugins import install as installation
 
     options = [*(["--upgrade"] if upgrade else []), *(["--quiet"] if quiet else [])]
@@ -45,7 +89,7 @@ def uninstall(
     yes: Yes = False,
     quiet: Quiet = False,
 ) -> int:
-    """Uninstall plugins, and say which names are gone with them."""
+    """Uninstall plugins, and list the names that go with them."""
     from bioforge.plugins import install as installation
 
     plugins = installation.find_plugins(names, installation.list_plugins())

@@ -337,7 +337,7 @@ def test_simulate_serves_any_client_until_it_is_told_to_end(built: ProjectFolder
         assert process.stdout.read() == ""
         assert process.stderr.read().splitlines() == [
             f"try: OPENAI_BASE_URL={address[1]} OPENAI_API_KEY=any bioforge run",
-            "served 2 answers; 1 of them to a request answered before",
+            "served 2 answers; repeated answers to the same request: 1",
         ]
     assert len(records(built.read(ledger))) == 2
 

@@ -154,7 +154,7 @@ CASES = [
     Case("forgetting unasked", "forget 1", "forget 1 answer that had cost $0.000056? There is no terminal to ask on",
          "add --yes; nothing was changed", lambda project: project.run("run")),
     Case("init on a file", "init artists.csv", "artists.csv is a file, not a folder",
-         "`bioforge init DIR` makes the folder it is given"),
+         "`bioforge init DIR` creates the folder"),
     Case("unknown fault", "simulate --fault rate_limit=x",
          "--fault rate_limit=x: expected NAME=SHARE with a share from 0 to 1", "like rate_limit=0.05"),
     Case("ledger that is a folder", "simulate --port 0 --ledger {root}", "{root}: Is a directory"),

@@ -78,7 +78,7 @@ def test_it_is_formatted_and_nothing_is_left_open(kind: str) -> None:
         (["--plugin", "../foo"], "error: --plugin ../foo: expected small letters"),
         (["--plugin", ""], "error: --plugin : expected small letters"),
         (["--plugin", "x" * 41], "40 at most"),
-        (["--plugin", "csv"], "error: --plugin csv: bioforge has a reader of this name already\n"),
+        (["--plugin", "csv"], "error: --plugin csv: bioforge already has a reader of this name\n"),
         (["--plugin", "foo", "--kind", "raeder"], "error: --kind raeder: no such kind\nhint: did you mean 'reader'?\n"),
         (["--kind", "reader"], "error: --kind is for plugins\nhint: `bioforge init --plugin NAME --kind reader`\n"),
     ],

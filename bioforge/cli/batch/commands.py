@@ -243,11 +243,12 @@ EXAMPLES = {
 }
 
 
-def group(epilog: Callable[[Iterable[str]], str]) -> typer.Typer:
-    """The commands as one group; `epilog` writes examples as those of all commands."""
-    made = typer.Typer(
+def group(epilog: str, format_examples: Callable[[Iterable[str]], str]) -> typer.Typer:
+    """Return the commands as one group; `format_examples` turns a command's examples into its epilog."""
+    commands = typer.Typer(
         name="batch",
-        help="The Batch API by hand, inside or outside of a project: half the price, within 24 hours.",
+        help="Use the Batch API by hand, inside or outside a project: half the price, within 24 hours.",
+        epilog=epilog,
         no_args_is_help=True,
         rich_markup_mode=None,
         context_settings={"help_option_names": ["-h", "--help"]},
@@ -261,5 +262,5 @@ def group(epilog: Callable[[Iterable[str]], str]) -> typer.Typer:
         ("cancel", cancel),
         ("abandon", abandon),
     ):
-        made.command(name, epilog=epilog(EXAMPLES[name]))(function)
-    return made
+        commands.command(name, epilog=format_examples(EXAMPLES[name]))(function)
+    return commands

@@ -6,7 +6,6 @@ import os
 from collections.abc import Iterator, Mapping
 from contextlib import closing, contextmanager
 from dataclasses import dataclass
-from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Protocol
 
@@ -90,6 +89,8 @@ def provider(file: Path | None, command: str, log: Path | None) -> Iterator[Batc
     as a failure of the API.
     """
     from bioforge.backends.batch.service import CallError
+    from bioforge.backends.openai.batch import OpenAIBatches
+    from bioforge.backends.openai.prices import price
     from bioforge.cli.batch.log import OperationsLog
 
     config = project_config(file)
@@ -97,10 +98,8 @@ def provider(file: Path | None, command: str, log: Path | None) -> Iterator[Batc
         if line.startswith("provider."):
             echo(f"note: {line}")
     with provider_context(config) as context:
-        # By name: the command line knows no vendor, and starts without its SDK.
-        service = import_module("bioforge.backends.openai.batch").OpenAIBatches
-        price = import_module("bioforge.backends.openai.prices").price
-        with closing(service(context, price, OperationsLog(log, command, (context.api_key,)))) as jobs:
+        log_calls = OperationsLog(log, command, (context.api_key,))
+        with closing(OpenAIBatches(context, price, log_calls)) as jobs:
             jobs.check()
             try:
                 if config is None:
