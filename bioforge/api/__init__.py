@@ -1,10 +1,10 @@
-"""bioforge as a library: typed answers, one by one or by the million, and projects from code.
+"""bioforge as a library: typed answers, one or many, and projects from code.
 
-    generate, generate_many      for event loops; `_sync` for plain code
-    Client                       the same with a configuration, a state and a budget of its own; safe to share
+    generate, generate_many      for event loops; `_sync` for code without one
+    Client                       the same with its own configuration, state and budget; safe to share
     Project                      a bioforge.toml: plan, run, results
 
-Importing this loads neither the SDK nor a transport nor the state; what is needed is loaded with the first call.
+Importing this loads neither the SDK nor a transport nor the state; the first call does.
 """
 
 from __future__ import annotations
@@ -84,7 +84,7 @@ __all__ = [
 
 
 def __getattr__(name: str) -> object:
-    """What a project's methods return, loaded when it is asked for: most programs only annotate with it."""
+    """Load `Plan` and `RunResult` when they are first used: most programs use them only as annotations."""
     if name in ("Plan", "RunResult"):
         from bioforge.engine import types
 

@@ -1,4 +1,4 @@
-"""The backend of a client: made from its configuration, as a project makes its own."""
+"""The backend of a client, made from its configuration."""
 
 from __future__ import annotations
 
@@ -12,14 +12,15 @@ from typing import TYPE_CHECKING, Any
 
 from bioforge.api.config import ConfigSource
 from bioforge.core.errors import ConfigError
-from bioforge.core.interfaces import Backend, BackendContext, Work
+from bioforge.core.interfaces import Backend, BackendContext, Stop, Work
 
 if TYPE_CHECKING:
+    from bioforge.api.deduplicate import Deduplicator
     from bioforge.store import Store
 
 
 class ClientBackend:
-    """One for making bodies and prices, and one for sending, which knows where the embedded server listens."""
+    """Two instances of the configured backend: one for request bodies and prices, and one that can send."""
 
     def __init__(self, setting: ConfigSource, state: Path | None) -> None:
         """Raises `ConfigError` and `PluginError`."""
@@ -28,68 +29,85 @@ class ClientBackend:
         self.setting = setting
         self._state = state
         self._plugins = build_manager(os.environ.get("BIOFORGE_LOAD_PLUGINS"))
-        self._sending: Backend | None = None
+        self._connected: Backend | None = None
         name = setting.config.backend
         if name == "auto":
             raise ConfigError(
-                "backend 'auto' chooses by what a whole plan comes to, which a client cannot know",
-                "name 'async' or 'batch', or use a Project",
+                "backend 'auto' chooses by the cost of a whole plan, which a client does not have",
+                "use 'async' or 'batch', or a Project",
             )
-        self.asking = self._make(setting.base_url)
+        self.offline = self._make(setting.base_url)
         if self.batches and state is None:
             raise ConfigError(
                 f"backend {name!r} needs a state: its batches outlive the process", "pass state=… to the client"
             )
         if setting.simulated:
-            self._simulator_options  # noqa: B018 - wrong options are said before the first call
+            self._simulator_options  # noqa: B018 - wrong options are reported before the first call
 
     @property
     def batches(self) -> bool:
-        """Whether what is sent may outlive the process."""
-        return self.asking.batches
+        """Return whether requests may outlive the process."""
+        return self.offline.batches
 
     @property
     def dialect(self) -> str:
-        """Whose answers may be shared: simulated ones must never pass for real ones."""
+        """Return the dialect whose answers are shared. Raises `ConfigError` if the simulator does not speak it."""
         from bioforge.engine.backends import dialect_of
 
-        return dialect_of(self.asking, self.setting.config.backend, simulated=self.setting.simulated)
+        try:
+            return dialect_of(self.offline, self.setting.config.backend, simulated=self.setting.simulated)
+        except ConfigError as error:
+            hint = f'pass ProviderConfig(base_url="{self.offline.base_url}", api_key_env=…)'
+            raise ConfigError(error.message, hint) from None
 
-    def sending(self, stack: ExitStack) -> Backend:
-        """Ready to send. The embedded server runs until the stack is closed. Raises `UsageError` without a key."""
-        if self._sending is None:
+    def connect(self, stack: ExitStack) -> Backend:
+        """Return the backend that can send. The simulator runs until the stack is closed. Raises `UsageError`."""
+        if self._connected is None:
             base_url = self.setting.base_url
             if self.setting.simulated:
                 from bioforge.simulator import Simulator, SimulatorOptions
 
                 base_url = stack.enter_context(Simulator(SimulatorOptions(**self._simulator_options))).base_url
-                stack.callback(self._forget)
-            self._sending = self._make(base_url)
-        self._sending.check()
-        return self._sending
+                stack.callback(self._disconnect)
+            self._connected = self._make(base_url)
+        self._connected.check()
+        return self._connected
 
-    def with_batches(self, work: Work, store: Store, awaited: Collection[str]) -> Work:
-        """The work with what the state knows about batches; those in `awaited` are waited for."""
+    def _disconnect(self) -> None:
+        self._connected = None
+
+    def work(
+        self, calls: Deduplicator, stop: Stop, spent_usd: float, store: Store | None, awaited: Collection[str]
+    ) -> Work:
+        """Return the work of one session. The open batches in `awaited` are waited for."""
+        setting = self.setting
+        work = Work(
+            requests=calls,
+            limits=setting.limits(spent_usd),
+            retry=setting.retry,
+            stop=stop,
+            retries=calls.retries,
+            project="library",
+            more=lambda: calls.expects_more,
+        )
+        if store is None or not self.batches:
+            return work
         from bioforge.store import batches
 
         assert self._state is not None
-        provider = self.setting.base_url
-        found = [
+        opened = [
             replace(item.batch, awaited=item.batch.key in awaited)
             for item in batches.open_batches(store)
-            if item.provider == provider and item.backend == self.setting.config.backend
+            if item.provider == setting.base_url and item.backend == setting.config.backend
         ]
         return replace(
             work,
-            batches=found,
+            batches=opened,
             members=batches.StoredMembers(store),
-            enqueued_tokens=batches.enqueued_tokens(store, provider),
+            enqueued_tokens=batches.enqueued_tokens(store, setting.base_url),
             folder=self._state.with_name(self._state.name + ".batches"),
             more=lambda: False,
         )
-
-    def _forget(self) -> None:
-        self._sending = None
 
     def _make(self, base_url: str) -> Backend:
         from bioforge.config.plugin_options import PluginOptions
@@ -116,12 +134,12 @@ class ClientBackend:
     def _simulator_options(self) -> dict[str, Any]:
         from bioforge.simulator import SimulatorOptions
 
-        given = dict(self.setting.simulator_options())
+        options = dict(self.setting.simulator_options())
         if self.batches and self._state is not None:
-            # files and batches outlive the server, as they would at a provider
-            given = {"data": str(self._state.with_name(self._state.name + ".simulator")), **given}
+            # the simulator keeps files and batches between processes, as a provider does
+            options = {"data": str(self._state.with_name(self._state.name + ".simulator")), **options}
         try:
-            SimulatorOptions(**given)
+            SimulatorOptions(**options)
         except ValueError as problem:
             raise ConfigError(f"simulator: {problem}") from None
-        return given
+        return options

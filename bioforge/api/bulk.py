@@ -1,6 +1,6 @@
-"""Many items through one client: pulled as there is room, handed out in their order or as they are done.
+"""Many items through one client: pulled as there is room, returned in input order or as they complete.
 
-`Flow` decides without any waiting; two drivers wait for it, one on an event loop and one in a thread.
+`Flow` decides and never waits; `in_thread` and `on_loop` wait for it.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from contextlib import AbstractContextManager, ExitStack, suppress
 from dataclasses import dataclass
 from functools import partial
 from queue import Empty, SimpleQueue
-from typing import Any, Literal, Protocol
+from typing import Any, Literal
 
 from bioforge.api.deduplicate import HEARTBEAT
 from bioforge.api.types import Answer, Item, ItemResult, Progress
@@ -24,35 +24,29 @@ Order = Literal["input", "completed"]
 ORDERS = ("input", "completed")
 
 AHEAD = 4
-"""Items that may be pulled and not handed out yet, as a multiple of those that may wait for their answers at once: in
-the order of the input, others are done before a slow one."""
+"""Limit of items that are pulled and not returned yet, as a multiple of those that wait for answers: in input order,
+others complete before a slow one."""
 
-BREATH = 256
-"""Items after which an event loop gets a turn while nothing has to be waited for."""
+YIELD_EVERY = 256
+"""Results after which an event loop gets a turn although no wait is needed."""
 
-Ended = Callable[[int, "Future[Answer[Any]]"], None]
-
-
-class SubmitItem(Protocol):
-    """Puts one item's question. Raises `BioforgeError` for one that cannot be asked."""
-
-    def __call__(self, item: Item) -> Future[Answer[Any]]: ...
+OnEnd = Callable[[int, "Future[Answer[Any]]"], None]
 
 
 class Flow:
-    """What has been pulled, what waits, and what may be handed out next."""
+    """The items that were pulled, those that wait for answers, and the result to return next."""
 
-    def __init__(self, order: Order, at_once: int | None, total: int | None) -> None:
-        """`at_once`: items that wait for their answers; None: all of them."""
+    def __init__(self, order: Order, limit: int | None, total: int | None) -> None:
+        """`limit`: items that may wait for answers at once; None: all."""
         self.exhausted = False
-        """Whether there are no more items, or none are to be pulled any more."""
+        """No more items are pulled."""
         self.error: BaseException | None = None
-        """What is raised when everything that was pulled has been handed out."""
+        """Raised after the results of all pulled items."""
         self._ordered = order == "input"
-        self._at_once = at_once
+        self._limit = limit
         self._total = total
         self._pulled = 0
-        self._handed_out = 0
+        self._returned = 0
         self._waiting: dict[int, Item] = {}
         self._done: dict[int, ItemResult[Any]] = {}
         self._queue: deque[int] = deque()
@@ -66,30 +60,31 @@ class Flow:
     def wants_more(self) -> bool:
         if self.exhausted:
             return False
-        if self._at_once is None:
+        if self._limit is None:
             return True
-        return len(self._waiting) < self._at_once and self._pulled - self._handed_out < AHEAD * self._at_once
+        return len(self._waiting) < self._limit and self._pulled - self._returned < AHEAD * self._limit
 
     @property
     def finished(self) -> bool:
         return self.exhausted and not self._waiting and not self._done
 
-    def pulled(self, item: Item) -> int:
-        """Its index."""
+    def add(self, item: Item) -> int:
+        """Add an item that was pulled. Return its index."""
         index, self._pulled = self._pulled, self._pulled + 1
         self._waiting[index] = item
         return index
 
-    def broken(self, error: BaseException) -> None:
-        """The items themselves have ended with an error."""
+    def stop(self, error: BaseException) -> None:
+        """Pull no more items, and raise this error at the end."""
         self.error = self.error or error
         self.exhausted = True
 
-    def refused(self, index: int, error: BioforgeError) -> None:
-        """This item cannot be asked."""
+    def refuse(self, index: int, error: BioforgeError) -> None:
+        """End an item that cannot be sent."""
         self._end(ItemResult(self._waiting.pop(index), index, error=error))
 
-    def ended(self, index: int, future: Future[Answer[Any]]) -> None:
+    def complete(self, index: int, future: Future[Answer[Any]]) -> None:
+        """End an item with the result of its future."""
         item, error = self._waiting.pop(index), future.exception()
         if error is None:
             self._end(ItemResult(item, index, future.result()))
@@ -97,24 +92,23 @@ class Flow:
         if not isinstance(error, BioforgeError):
             raise error
         if isinstance(error, HaltedError) or not isinstance(error, GenerationError):
-            # it would be the same with all others
-            self.broken(error)
+            self.stop(error)  # every other item would fail with it
         self._end(ItemResult(item, index, error=error))
 
     def next(self) -> ItemResult[Any] | None:
-        """The next outcome to hand out, if there is one by now."""
+        """Return the next result, or None if it has to be waited for."""
         if self._ordered:
-            outcome = self._done.pop(self._handed_out, None)
+            result = self._done.pop(self._returned, None)
         else:
-            outcome = self._done.pop(self._queue.popleft()) if self._queue else None
-        if outcome is not None:
-            self._handed_out += 1
-            self._count(outcome)
-        return outcome
+            result = self._done.pop(self._queue.popleft()) if self._queue else None
+        if result is not None:
+            self._returned += 1
+            self._count(result)
+        return result
 
     def progress(self) -> Progress:
         return Progress(
-            done=self._handed_out,
+            done=self._returned,
             failed=sum(self._failures.values()),
             cached=self._cached,
             total=self._total,
@@ -126,13 +120,13 @@ class Flow:
             failures=dict(self._failures),
         )
 
-    def _end(self, outcome: ItemResult[Any]) -> None:
-        self._done[outcome.index] = outcome
+    def _end(self, result: ItemResult[Any]) -> None:
+        self._done[result.index] = result
         if not self._ordered:
-            self._queue.append(outcome.index)
+            self._queue.append(result.index)
 
-    def _count(self, outcome: ItemResult[Any]) -> None:
-        answer, error = outcome.answer, outcome.error
+    def _count(self, result: ItemResult[Any]) -> None:
+        answer, error = result.answer, result.error
         if answer is not None:
             self._cached += answer.cached
             self._cost += answer.cost_usd or 0.0
@@ -145,75 +139,72 @@ class Flow:
 
 
 def error_class_of(error: BaseException) -> str:
-    """The short word that failures are grouped by."""
+    """Return the short name that failures are grouped by."""
     return error.error_class if isinstance(error, GenerationError) else type(error).__name__
 
 
 @dataclass(frozen=True, slots=True)
 class BulkRequests:
-    """How items are asked. `collecting`: what is asked within it is sent together, for backends that want it so."""
+    """The client's side of many items. `submit` raises `BioforgeError` for an item that cannot be sent; what is submitted
+    inside `hold` is sent together."""
 
-    ask: SubmitItem
-    collecting: Callable[[], AbstractContextManager[None]]
+    submit: Callable[[Item], Future[Answer[Any]]]
+    hold: Callable[[], AbstractContextManager[None]]
     progress: Callable[[Progress], object] | None = None
 
 
-def _as_item(given: object) -> Item:
-    return given if isinstance(given, Item) else Item(given)  # type: ignore[arg-type]  # whatever it is, asking says
-
-
 def _pull(
-    flow: Flow, given: object, asking: BulkRequests, ended: Ended, futures: dict[int, Future[Answer[Any]]]
+    flow: Flow, given: object, bulk: BulkRequests, on_end: OnEnd, futures: dict[int, Future[Answer[Any]]]
 ) -> None:
-    item = _as_item(given)
-    index = flow.pulled(item)
+    item = given if isinstance(given, Item) else Item(given)  # type: ignore[arg-type]  # `submit` refuses what is no text
+    index = flow.add(item)
     try:
-        future = asking.ask(item)
+        future = bulk.submit(item)
     except BioforgeError as error:
         if isinstance(error, HaltedError):
-            flow.broken(error)
-        flow.refused(index, error)
+            flow.stop(error)
+        flow.refuse(index, error)
         return
     futures[index] = future
-    future.add_done_callback(partial(ended, index))
+    future.add_done_callback(partial(on_end, index))
 
 
-def in_thread(items: Iterable[Item | str], flow: Flow, asking: BulkRequests) -> Generator[ItemResult[Any], None, None]:
-    """Hands out every outcome; leaving early takes back what was not sent."""
-    source = _Plain(items)
+def in_thread(items: Iterable[Item | str], flow: Flow, bulk: BulkRequests) -> Generator[ItemResult[Any], None, None]:
+    """Yield every result. Leaving early takes back unsent requests."""
+    source = _Source(items)
     arrived: SimpleQueue[int] = SimpleQueue()
     futures: dict[int, Future[Answer[Any]]] = {}
 
     def pull(given: object) -> None:
-        _pull(flow, given, asking, ended, futures)
+        _pull(flow, given, bulk, on_end, futures)
 
-    def ended(index: int, future: Future[Answer[Any]]) -> None:
+    def on_end(index: int, future: Future[Answer[Any]]) -> None:
         arrived.put(index)
 
     def harvest(timeout: float) -> None:
         with suppress(Empty):
             index = arrived.get(timeout=timeout) if timeout else arrived.get_nowait()
             while True:
-                flow.ended(index, futures.pop(index))
+                flow.complete(index, futures.pop(index))
                 index = arrived.get_nowait()
 
-    together = ExitStack()
-    together.enter_context(asking.collecting())
+    held = ExitStack()
+    held.enter_context(bulk.hold())
     try:
         while not flow.finished:
             while flow.wants_more and source.pull(flow, pull):
                 pass
             if flow.exhausted:
-                together.close()
+                held.close()
             harvest(0.0)
-            if (outcome := flow.next()) is not None:
-                if asking.progress is not None:
-                    asking.progress(flow.progress())
-                yield outcome
+            if (result := flow.next()) is not None:
+                if bulk.progress is not None:
+                    bulk.progress(flow.progress())
+                yield result
             elif not flow.finished:
                 harvest(HEARTBEAT)
     finally:
-        together.close()
+        held.close()
         for future in futures.values():
             future.cancel()
     if flow.error is not None:
@@ -221,112 +212,113 @@ def in_thread(items: Iterable[Item | str], flow: Flow, asking: BulkRequests) -> 
 
 
 async def on_loop(
-    items: Iterable[Item | str] | AsyncIterable[Item | str], flow: Flow, asking: BulkRequests
+    items: Iterable[Item | str] | AsyncIterable[Item | str], flow: Flow, bulk: BulkRequests
 ) -> AsyncGenerator[ItemResult[Any], None]:
-    """The same on an event loop. An asynchronous source is pulled while answers are awaited."""
-    waiter = _Waiter(flow, asking)
-    source = _Asynchronous(items, waiter.bell) if isinstance(items, AsyncIterable) else _Plain(items)
-    since_breath = 0
-    together = ExitStack()
-    together.enter_context(asking.collecting())
+    """Yield every result on an event loop. An asynchronous source is pulled while answers are awaited."""
+    arrivals = _Arrivals(flow, bulk)
+    source = _AsyncSource(items, arrivals.wakeup) if isinstance(items, AsyncIterable) else _Source(items)
+    since_yield = 0
+    held = ExitStack()
+    held.enter_context(bulk.hold())
     try:
         while not flow.finished:
-            while flow.wants_more and source.pull(flow, waiter.pull):
+            while flow.wants_more and source.pull(flow, arrivals.pull):
                 pass
             if flow.exhausted:
-                together.close()
-            waiter.harvest()
-            if (outcome := flow.next()) is not None:
-                if asking.progress is not None:
-                    asking.progress(flow.progress())
-                yield outcome
-                since_breath += 1
-                if since_breath % BREATH == 0:
+                held.close()
+            arrivals.harvest()
+            if (result := flow.next()) is not None:
+                if bulk.progress is not None:
+                    bulk.progress(flow.progress())
+                yield result
+                since_yield += 1
+                if since_yield % YIELD_EVERY == 0:
                     await asyncio.sleep(0)
             elif not flow.finished:
-                await waiter.wait()
+                await arrivals.wait()
     finally:
-        together.close()
+        held.close()
         source.close()
-        waiter.cancel()
+        arrivals.cancel()
     if flow.error is not None:
         raise flow.error
 
 
-class _Waiter:
-    """Answers arrive on the engine's thread; the loop is woken once for all that arrived since it last looked."""
+class _Arrivals:
+    """Answers from the worker's thread; the loop is woken once for all that arrived since it last looked."""
 
-    def __init__(self, flow: Flow, asking: BulkRequests) -> None:
-        self.bell = asyncio.Event()
+    def __init__(self, flow: Flow, bulk: BulkRequests) -> None:
+        self.wakeup = asyncio.Event()
         self._flow = flow
-        self._asking = asking
+        self._bulk = bulk
         self._loop = asyncio.get_running_loop()
         self._arrived: deque[int] = deque()
-        self._rung = False
+        self._woken = False
         self._futures: dict[int, Future[Answer[Any]]] = {}
 
     def pull(self, given: object) -> None:
-        _pull(self._flow, given, self._asking, self._ended, self._futures)
+        _pull(self._flow, given, self._bulk, self._on_end, self._futures)
 
     def harvest(self) -> None:
         while self._arrived:
             index = self._arrived.popleft()
-            self._flow.ended(index, self._futures.pop(index))
+            self._flow.complete(index, self._futures.pop(index))
 
     async def wait(self) -> None:
-        """Until something may have arrived."""
+        """Wait until an answer or an item may have arrived."""
         if not self._arrived:
-            await self.bell.wait()
-        self.bell.clear()
-        self._rung = False
+            await self.wakeup.wait()
+        self.wakeup.clear()
+        self._woken = False
 
     def cancel(self) -> None:
         for future in self._futures.values():
             future.cancel()
 
-    def _ended(self, index: int, future: Future[Answer[Any]]) -> None:
+    def _on_end(self, index: int, future: Future[Answer[Any]]) -> None:
         self._arrived.append(index)
-        if not self._rung:
-            self._rung = True
-            with suppress(RuntimeError):  # the loop has ended, and nobody waits any more
-                self._loop.call_soon_threadsafe(self.bell.set)
+        if not self._woken:
+            self._woken = True
+            with suppress(RuntimeError):  # the loop is closed
+                self._loop.call_soon_threadsafe(self.wakeup.set)
 
 
-class _Plain:
-    """A source that is pulled by calling it."""
+class _Source:
+    """Items of an iterable."""
 
     def __init__(self, items: Iterable[Item | str]) -> None:
         self._source = iter(items)
 
     def pull(self, flow: Flow, take: Callable[[object], None]) -> bool:
-        """Whether one was taken."""
+        """Take the next item. Return False if there is none now."""
         try:
             given = next(self._source)
         except StopIteration:
             flow.exhausted = True
         except Exception as error:
-            flow.broken(error)
+            flow.stop(error)
         else:
             take(given)
             return True
         return False
 
     def close(self) -> None:
-        """Whoever made the items ends them."""
+        """Do nothing: the caller owns the iterable."""
 
 
-class _Asynchronous:
-    """A source that is awaited, by a task beside the answers."""
+class _AsyncSource:
+    """Items of an asynchronous iterable, awaited by a task."""
 
-    def __init__(self, items: AsyncIterable[Item | str], bell: asyncio.Event) -> None:
+    def __init__(self, items: AsyncIterable[Item | str], wakeup: asyncio.Event) -> None:
         self._source = aiter(items)
-        self._bell = bell
+        self._wakeup = wakeup
         self._task: asyncio.Task[Item | str] | None = None
 
     def pull(self, flow: Flow, take: Callable[[object], None]) -> bool:
+        """Take the next item. Return False if there is none now."""
         if self._task is None:
             self._task = asyncio.ensure_future(_next(self._source))
-            self._task.add_done_callback(lambda _: self._bell.set())
+            self._task.add_done_callback(lambda _: self._wakeup.set())
         if not self._task.done():
             return False
         task, self._task = self._task, None
@@ -335,7 +327,7 @@ class _Asynchronous:
         except StopAsyncIteration:
             flow.exhausted = True
         except Exception as error:
-            flow.broken(error)
+            flow.stop(error)
         else:
             take(given)
             return True

@@ -1,6 +1,6 @@
-"""A client: typed answers to prompts, one by one or by the million, from asynchronous and from plain code.
+"""A client: typed answers to prompts, one or many, from asynchronous and synchronous code.
 
-The plain twins (`_sync`) wait in their thread for the same future; there is nothing else to them.
+The `_sync` methods wait for the same future in the caller's thread.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from bioforge.api.config import Config, ConfigSource
 from bioforge.api.deduplicate import result_of
 from bioforge.api.request import RequestBuilder, with_defaults
 from bioforge.api.types import Answer, Item, ItemResult, Progress, RequestOptions
-from bioforge.api.worker import Engine
+from bioforge.api.worker import Worker
 from bioforge.core.errors import BadArgument, ConfigError, nearest
 
 if TYPE_CHECKING:
@@ -34,17 +34,17 @@ Model = TypeVar("Model", bound=BaseModel)
 
 
 class Client:
-    """Safe to share among threads and event loops: all calls go through one scheduler, with one budget.
+    """Generates answers through one scheduler with one budget. Safe to share among threads and event loops.
 
     ```python
     async with Client(Config(model="gpt-6-luna"), state="answers.db") as client:
         answer = await client.generate("Who was Björk's first teacher?", schema=Teacher)
     ```
-    With `state`, a SQLite file, answers are kept and never paid for twice: an identical call gets the kept one, in this
-    process or the next. The file is the client's own while it is open. Without, nothing is kept.
+    With `state`, a SQLite file, answers are stored and never paid for twice: an identical call gets the stored one, in
+    this process or a later one. An open client locks the file. Without `state`, nothing is stored.
 
-    Raises `ConfigError` for a configuration that cannot work. `StateError` and whatever has to do with the provider is
-    raised by the calls. Nothing is opened before the first one.
+    Raises `ConfigError` for an invalid configuration. The calls raise `StateError` and all errors of the provider;
+    nothing is opened before the first call.
     """
 
     def __init__(self, config: Config | None = None, *, state: str | os.PathLike[str] | None = None) -> None:
@@ -54,10 +54,12 @@ class Client:
         self.state = None if state is None else Path(state)
         setting = ConfigSource(self.config)
         self._backends = ClientBackend(setting, self.state)
-        self._asker = RequestBuilder(self._backends.asking, self._backends.dialect, setting.model, self.config.endpoint)
-        self._engine = Engine(self._backends, self._asker, self.state)
+        self._builder = RequestBuilder(
+            self._backends.offline, self._backends.dialect, setting.model, self.config.endpoint
+        )
+        self._worker = Worker(self._backends, self._builder, self.state)
 
-    # ---------------------------------------------------------------------------------------------------- one by one
+    # ------------------------------------------------------------------------------------------------------- one
 
     @overload
     async def generate(
@@ -70,11 +72,11 @@ class Client:
         self, prompt: str, *, schema: Schema | Mapping[str, Any] | str | Path, **options: Unpack[RequestOptions]
     ) -> Answer[Any]: ...
     async def generate(self, prompt: str, *, schema: Any = None, **options: Unpack[RequestOptions]) -> Answer[Any]:
-        """The answer to one prompt; `RequestOptions` says how to ask. It is tried `max_attempts` times at most (as the client's
-        `RetryConfig` says, if the call does not). Cancelling takes it back unless it was sent by then.
+        """Return the answer to one prompt, with the options of `RequestOptions`.
 
-        Raises `GenerationError` where there is none (`TransportError`, `SchemaValidationError`, `BudgetError` …),
-        `StateError`, `ConfigError`, and `BadArgument`, which is a `ValueError`.
+        At most `max_attempts` attempts are made; the default is that of the client's `RetryConfig`. Cancelling takes
+        back a request that was not sent yet. Raises `GenerationError` if there is no answer (`TransportError`,
+        `SchemaValidationError`, `BudgetError` …), `StateError`, `ConfigError`, and `BadArgument`, a `ValueError`.
         """
         return await asyncio.wrap_future(self._one(Item(prompt, schema=schema, **options)))
 
@@ -89,7 +91,7 @@ class Client:
         self, prompt: str, *, schema: Schema | Mapping[str, Any] | str | Path, **options: Unpack[RequestOptions]
     ) -> Answer[Any]: ...
     def generate_sync(self, prompt: str, *, schema: Any = None, **options: Unpack[RequestOptions]) -> Answer[Any]:
-        """`generate` for code without an event loop; from any thread."""
+        """Return the answer to one prompt, as `generate` does, without an event loop. Safe from any thread."""
         future = self._one(Item(prompt, schema=schema, **options))
         try:
             return result_of(future)
@@ -131,20 +133,19 @@ class Client:
         progress: Callable[[Progress], object] | None = None,
         **options: Unpack[RequestOptions],
     ) -> AsyncGenerator[ItemResult[Any], None]:
-        """An `ItemResult` for every item, prompts or `Item`s, with its answer or its error: in the order of the items, or
-        as they are `completed`. Items are pulled as there is room, also from an asynchronous iterable.
+        """Yield an `ItemResult` with the answer or the error of every item, in input order or as they are `completed`.
 
-        `concurrency` is how many of these items may be in flight at once, if that is to be less than the client's. The
-        options are for items that say nothing else. `progress` is called before each outcome.
-        Without a `max_attempts` of their own, items are patient: attempts that say nothing about an item (an outage, a
-        storm of refusals, a long Retry-After) do not count, and `RetryConfig.outage_seconds` is how long that may take.
+        Items are prompts or `Item`s, pulled as there is room, also from an asynchronous iterable. `concurrency` limits
+        these items in flight, below the client's own limit. The options are defaults for all items. `progress` is called
+        before each result. Without `max_attempts`, attempts that say nothing about an item (outages, rate limits of an
+        overloaded provider, a long Retry-After) do not count; an outage may last `RetryConfig.outage_seconds`.
 
-        What stops everybody (`HaltedError`, `StateError`, `ConfigError`), and an error of the iterable itself, ends the
-        pulling, and is raised when the outcomes of all items that were pulled have been handed out. Leaving early takes
-        back what was not sent. Raises `BadArgument` and `ConfigError` at once for what is wrong for all items.
+        An error that ends every call (`HaltedError`, `StateError`, `ConfigError`) or an error of the iterable is raised
+        after the results of all items that were pulled. Leaving early takes back unsent requests. Raises `BadArgument`
+        and `ConfigError` at once for options that no item can have.
         """
-        flow, asking = self._many(items, schema, order, concurrency, progress, options)
-        return on_loop(items, flow, asking)
+        flow, bulk = self._many(items, schema, order, concurrency, progress, options)
+        return on_loop(items, flow, bulk)
 
     @overload
     def generate_many_sync(
@@ -178,31 +179,36 @@ class Client:
         progress: Callable[[Progress], object] | None = None,
         **options: Unpack[RequestOptions],
     ) -> Generator[ItemResult[Any], None, None]:
-        """`generate_many` for code without an event loop."""
+        """Yield a result for every item, as `generate_many` does, without an event loop."""
         if not isinstance(items, Iterable):
-            raise BadArgument(f"items: expected an iterable, found {type(items).__name__}", "generate_many takes both")
-        flow, asking = self._many(items, schema, order, concurrency, progress, options)
-        return in_thread(items, flow, asking)
+            raise BadArgument(
+                f"items: expected an iterable, found {type(items).__name__}",
+                "generate_many takes asynchronous iterables too",
+            )
+        flow, bulk = self._many(items, schema, order, concurrency, progress, options)
+        return in_thread(items, flow, bulk)
 
     # ------------------------------------------------------------------------------------------------------ closing
 
     def close(self) -> None:
-        """Sends nothing more, and returns when what is in flight was answered (and kept); what waits to be sent ends
-        with `ClosedError`. Where nobody waits for an answer and no state keeps it, it is not awaited. Ctrl-C leaves at
-        once. Closing twice is closing once."""
-        self._engine.close()
+        """Send nothing more, and return when the requests in flight are answered and stored.
+
+        Calls that were not sent end with `ClosedError`. Answers that no call waits for and no state keeps are not
+        awaited. Ctrl-C leaves at once. A second call does nothing.
+        """
+        self._worker.close()
 
     def close_soon(self) -> None:
-        """Begin to close, without waiting for its end: another client of the same process that wants this state does."""
-        self._engine.ask_to_close()
+        """Begin to close without waiting. The next client of this process with the same state waits for the end."""
+        self._worker.begin_close()
 
     async def aclose(self) -> None:
-        """`close` without holding up the event loop; cancelling it leaves at once."""
-        over = self._engine.ask_to_close()
+        """Close without blocking the event loop. Cancelling it leaves at once."""
+        ended = self._worker.begin_close()
         try:
-            await asyncio.shield(asyncio.wrap_future(over))
+            await asyncio.shield(asyncio.wrap_future(ended))
         except BaseException:
-            self._engine.leave()
+            self._worker.leave()
             raise
 
     def __enter__(self) -> Self:
@@ -222,10 +228,10 @@ class Client:
         await self.aclose()
 
     def __del__(self) -> None:
-        engine: Engine | None = getattr(self, "_engine", None)
-        if engine is not None and engine.running and engine.desk.open:
+        worker: Worker | None = getattr(self, "_worker", None)
+        if worker is not None and worker.running and worker.calls.open:
             warnings.warn(f"unclosed {self!r}", ResourceWarning, source=self, stacklevel=2)
-            engine.ask_to_close()
+            worker.begin_close()
 
     def __repr__(self) -> str:
         where = "" if self.state is None else f", state={str(self.state)!r}"
@@ -234,16 +240,16 @@ class Client:
     # ------------------------------------------------------------------------------------------------------- inside
 
     def _one(self, item: Item) -> Future[Answer[Any]]:
-        """Somebody waits for this very answer: every attempt counts, where many items sit an outage out."""
+        """Submit a single call: every attempt counts, while many items wait for the end of an outage."""
         if item.max_attempts is None:
             item = replace(item, max_attempts=self.config.retry.max_attempts)
-        return self._ask(item)
+        return self._submit(item)
 
-    def _ask(self, item: Item) -> Future[Answer[Any]]:
-        question = self._asker.question(item)
+    def _submit(self, item: Item) -> Future[Answer[Any]]:
+        prepared = self._builder.prepare(item)
         if self.config.limits.max_cost_usd is not None:
-            self._asker.price(question.request)  # what nobody knows the price of is refused before anything is begun
-        return self._engine.submit(question)
+            self._builder.price(prepared.request)  # an unknown price is refused before the thread starts
+        return self._worker.submit(prepared)
 
     def _many(
         self,
@@ -262,21 +268,16 @@ class Client:
             raise BadArgument(f"concurrency: expected a whole number from 1, found {concurrency!r}")
         batches = self._backends.batches
         if batches and concurrency is not None:
-            raise ConfigError("concurrency: batches have none; leave it out")
-        defaults = Item("", schema=None if schema is None else self._asker.schema(schema), **options)
-        self._asker.check(defaults)
+            raise ConfigError("concurrency: not used by batches; leave it out")
+        defaults = Item("", schema=None if schema is None else self._builder.schema(schema), **options)
+        self._builder.check(defaults)
 
-        def ask(item: Item) -> Future[Answer[Any]]:
-            return self._ask(with_defaults(item, defaults))
+        def submit(item: Item) -> Future[Answer[Any]]:
+            return self._submit(with_defaults(item, defaults))
 
         limit = self.config.limits.concurrency
-        # where the client's own limit is the narrower one, as many again wait beside those in flight: a slot that gets
-        # free is taken at once
-        at_once = concurrency if concurrency is not None and concurrency < limit else 2 * limit
-        collecting = self._engine.collecting if batches else _not_collecting
+        # up to the client's limit in flight and as many waiting, so that a free slot is taken at once
+        waiting = concurrency if concurrency is not None and concurrency < limit else 2 * limit
+        hold: Callable[[], AbstractContextManager[None]] = self._worker.hold if batches else nullcontext
         total = len(items) if isinstance(items, Sized) else None
-        return Flow(order, None if batches else at_once, total), BulkRequests(ask, collecting, progress)
-
-
-def _not_collecting() -> AbstractContextManager[None]:
-    return nullcontext()
+        return Flow(order, None if batches else waiting, total), BulkRequests(submit, hold, progress)

@@ -1,6 +1,6 @@
-"""What a client is made from: where requests go, how many at once, how often again. Frozen models, checked by pydantic.
+"""A client's configuration: provider, limits, retries, batches, simulator. Frozen pydantic models.
 
-The same tables as in a project file where they fit, so that a key has the same name, bounds and default in both.
+They derive from the tables of a project file, so that a key has the same name, bounds and default in both.
 """
 
 from __future__ import annotations
@@ -19,18 +19,18 @@ from bioforge.core.interfaces import Limits, RetryPolicy
 
 
 class ProviderConfig(ProviderTable):
-    """`base_url` and `api_key` of the code win over the environment (`OPENAI_BASE_URL`, and whatever `api_key_env`
-    names); `timeout` is the longest time for one attempt, in seconds."""
+    """The provider. `base_url` and `api_key` win over the environment (`OPENAI_BASE_URL`, and the variable that
+    `api_key_env` names); `timeout` is the limit of one attempt, in seconds."""
 
-    if TYPE_CHECKING:  # defaults as type checkers can see them
+    if TYPE_CHECKING:  # show the defaults to type checkers
         base_url: str = SIMULATOR
         api_key_env: str = "OPENAI_API_KEY"
         timeout: float = 600.0
-    api_key: SecretStr | None = Field(default=None, description="a key; without one it is read from the environment")
+    api_key: SecretStr | None = Field(default=None, description="a key; default: read from the environment")
 
 
 class LimitsConfig(LimitsTable):
-    """`concurrency` is how many calls are in flight at once, over all callers of a client."""
+    """Limits of a client. `concurrency`: requests in flight at once, over all callers."""
 
     if TYPE_CHECKING:
         requests_per_minute: float | None = None
@@ -42,7 +42,7 @@ class LimitsConfig(LimitsTable):
 
 
 class RetryConfig(RetryTable):
-    """Times in seconds. `maybe_paid`: whether a request whose fate is unknown may be sent, and paid for, again."""
+    """Retries; times in seconds. `maybe_paid`: resend requests that may have been charged."""
 
     if TYPE_CHECKING:
         max_attempts: int = 6
@@ -61,7 +61,7 @@ class RetryConfig(RetryTable):
 
 
 class BatchConfig(Table):
-    """How large batches may be, and how often they are looked at; for `backend="batch"`."""
+    """Size limits of batches and polling intervals, for `backend="batch"`."""
 
     max_requests: Annotated[int, Field(ge=1, le=50_000)] = Field(default=50_000, description="from 1 to 50,000")
     max_bytes: Annotated[int, Field(ge=1, le=209_715_200)] = Field(default=200_000_000, description="up to 200 MiB")
@@ -71,7 +71,7 @@ class BatchConfig(Table):
 
 
 class SimulatorConfig(SimulatorTable):
-    """Options of the embedded server, by the names they have in a project file; see docs/simulator.md."""
+    """Options of the embedded server, named as in a project file; see docs/simulator.md."""
 
     if TYPE_CHECKING:
         latency: float = 0.0
@@ -97,10 +97,10 @@ class SimulatorConfig(SimulatorTable):
 
 
 class Config(Table):
-    """Everything a client is made from; the default asks the embedded server, without a key and without cost.
+    """A client's configuration; the default uses the embedded server, without a key and without cost.
 
     `backend` is `async`, `threads`, `batch` or a plugin's; `model` and `endpoint` are for calls that name none;
-    `simulator` the options of the embedded server; `options` those of plugins' backends, by backend.
+    `simulator` has the options of the embedded server, `options` those of plugins' backends, by backend.
     """
 
     provider: ProviderConfig = Field(default_factory=ProviderConfig, description="a ProviderConfig")
@@ -115,16 +115,16 @@ class Config(Table):
 
 
 class ConfigSource:
-    """A configuration with the environment applied: what the code says wins, then what a variable says."""
+    """A configuration with the environment applied; the configuration wins over variables."""
 
     def __init__(self, config: Config, variables: Mapping[str, str] | None = None) -> None:
         self.config = config
         self._environment = Environment(os.environ if variables is None else variables)
         given = "base_url" in config.provider.model_fields_set
         self.base_url = config.provider.base_url
-        if not given and (found := self._environment.get("OPENAI_BASE_URL")):
+        if not given and (variable := self._environment.get("OPENAI_BASE_URL")):
             try:
-                self.base_url = ProviderConfig(base_url=found).base_url
+                self.base_url = ProviderConfig(base_url=variable).base_url
             except ValidationError as problem:
                 detail = problem.errors(include_url=False)[0]
                 raise ConfigError(f"OPENAI_BASE_URL: {detail.get('ctx', {}).get('error', detail['msg'])}") from None
@@ -132,20 +132,20 @@ class ConfigSource:
 
     @property
     def simulated(self) -> bool:
-        """Whether answers come from the embedded server: no key, no cost."""
+        """Return whether the embedded server answers: no key, no cost."""
         return self.base_url == SIMULATOR
 
     def variable(self, name: str) -> str | None:
-        """What stands in the environment; None for nothing."""
+        """Return an environment variable, or None."""
         return self._environment.get(name)
 
     def api_key(self) -> str | None:
-        """The key, kept nowhere else; None when there is none."""
+        """Return the API key, or None."""
         given = self.config.provider.api_key
         return self._environment.get(self.config.provider.api_key_env) if given is None else given.get_secret_value()
 
     def limits(self, spent_usd: float) -> Limits:
-        """What may still be sent, when so much has been spent."""
+        """Return the limits with the rest of the budget after `spent_usd`."""
         limits = self.config.limits
         left = None if limits.max_cost_usd is None else limits.max_cost_usd - spent_usd
         return Limits(
@@ -160,7 +160,7 @@ class ConfigSource:
         return RetryPolicy(**self.config.retry.model_dump())
 
     def options(self, backend: str) -> dict[str, Any]:
-        """The table of a backend."""
+        """Return the options of a backend."""
         own = dict(self.config.options.get(backend, {}))
         if backend == "batch":
             own = {**self.config.batch.model_dump(exclude_unset=True), **own}

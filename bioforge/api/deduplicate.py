@@ -1,7 +1,6 @@
-"""Who waits for what: calls by the request they ask for, from the moment they are made until they are answered.
+"""The calls of a client by the request they wait for: identical calls share one request.
 
-Calls for the same request wait together: it is asked once. Every method is safe from any thread, and none of them waits
-for anything but the lock, except `wait`.
+Every method is safe from any thread, and only `wait_for_work` waits for more than the lock.
 """
 
 from __future__ import annotations
@@ -24,26 +23,24 @@ from bioforge.core.types import Request
 CLOSED = "the client is closed"
 
 LINGER = 30.0
-"""Seconds without any request after which nothing is kept ready for further ones: connections are closed by then."""
+"""Seconds without a request after which a session ends and its connections are closed."""
 
 HEARTBEAT = 1.0
-"""Seconds after which a waiting thread looks around: waiting without end would keep Ctrl-C from being handled on
-Windows."""
+"""Seconds between wake-ups of a waiting thread: Windows handles Ctrl-C only between two waits."""
 
 Result = TypeVar("Result")
 
 
 @dataclass(eq=False, slots=True)
 class Waiter:
-    """One caller's wait. A repair changes the question, the future stays."""
+    """One call. A repair replaces `prepared`; the future stays."""
 
-    question: PreparedRequest
+    prepared: PreparedRequest
     future: Future[Answer[Any]] = field(default_factory=Future)
-    paying: CostSoFar = field(default_factory=CostSoFar)
+    cost: CostSoFar = field(default_factory=CostSoFar)
 
     def answer(self, answer: Answer[Any]) -> None:
-        # whoever gave up waiting is told nothing
-        with suppress(InvalidStateError):
+        with suppress(InvalidStateError):  # cancelled
             self.future.set_result(answer)
 
     def fail(self, error: BioforgeError) -> None:
@@ -53,28 +50,31 @@ class Waiter:
 
 @dataclass(eq=False, slots=True)
 class InFlight:
-    """A request and the calls that wait for it. `sent`: handed out to be sent, so that it cannot be taken back;
-    `waiting`: sent without an answer, for another try; `batch`: the open batch of an earlier process that it is in."""
+    """A request and the calls that wait for it.
+
+    `sent`: given to the backend, so it cannot be taken back; `retry`: failed, to be sent again; `batch`: key of the open
+    batch of an earlier process that contains it.
+    """
 
     request: Request
-    calls: list[Waiter]
+    waiters: list[Waiter]
     sent: bool = False
-    waiting: bool = False
+    retry: bool = False
     batch: str | None = None
 
     def drop_cancelled(self) -> None:
-        self.calls = [call for call in self.calls if not call.future.cancelled()]
+        self.waiters = [waiter for waiter in self.waiters if not waiter.future.cancelled()]
 
 
-class Deduplicator:
-    """All flights of a client, by request hash."""
+class Deduplicator(Iterator[Request]):
+    """All requests of a client by hash. Iterating yields those that are ready; after the end more may follow."""
 
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
         self._clock = clock
         self._lock = threading.Condition()
-        self._flights: dict[str, InFlight] = {}
+        self._requests: dict[str, InFlight] = {}
         self._ready: deque[InFlight] = deque()
-        self._collecting = 0
+        self._holds = 0
         self._idle = False
         self._closed = False
         self._last_busy = clock()
@@ -84,151 +84,150 @@ class Deduplicator:
         return not self._closed
 
     @property
-    def lively(self) -> bool:
-        """Whether further requests are to be expected soon."""
+    def expects_more(self) -> bool:
+        """Return whether further requests are likely soon."""
         return not self._closed and self._clock() - self._last_busy < LINGER
 
     @property
-    def forsaken(self) -> bool:
-        """Whether requests are under way, and nobody waits for any of their answers any more."""
+    def abandoned(self) -> bool:
+        """Return whether requests were sent and every call that waited for them was cancelled."""
         with self._lock:
-            sent = [flight for flight in self._flights.values() if flight.sent]
-            return bool(sent) and all(call.future.cancelled() for flight in sent for call in flight.calls)
+            sent = [entry for entry in self._requests.values() if entry.sent]
+            return bool(sent) and all(waiter.future.cancelled() for entry in sent for waiter in entry.waiters)
 
-    def join(self, call: Waiter) -> InFlight | None:
-        """The flight that this call has begun; None when there was one to wait with. Raises `ClosedError`."""
-        request = call.question.request
+    def join(self, waiter: Waiter) -> InFlight | None:
+        """Add a call. Return its request if it is new, None if another call waits for it. Raises `ClosedError`."""
+        request = waiter.prepared.request
         with self._lock:
             if self._closed:
                 raise ClosedError(CLOSED, "open another one", error_class="interrupted")
-            flight = self._flights.get(request.request_hash)
-            if flight is not None:
-                flight.calls.append(call)
+            entry = self._requests.get(request.request_hash)
+            if entry is not None:
+                entry.waiters.append(waiter)
                 return None
-            flight = self._flights[request.request_hash] = InFlight(request, [call])
-            return flight
+            entry = self._requests[request.request_hash] = InFlight(request, [waiter])
+            return entry
 
-    def ready(self, flight: InFlight, request: Request) -> bool:
-        """Hand a flight in to be sent. Returns whether somebody has to be told that there is something again."""
+    def enqueue(self, entry: InFlight, request: Request) -> bool:
+        """Make a request ready to be sent. Return whether the iterator had ended, so that the backend must be woken."""
         with self._lock:
-            if self._flights.get(request.request_hash) is not flight:
+            if self._requests.get(request.request_hash) is not entry:
                 return False
-            flight.request = request
-            self._ready.append(flight)
+            entry.request = request
+            self._ready.append(entry)
             idle, self._idle = self._idle, False
             self._lock.notify_all()
             return idle
 
-    def park(self, flight: InFlight, batch: str) -> None:
-        """The flight is in an open batch of an earlier process: it waits for that one to be collected."""
+    def await_batch(self, entry: InFlight, batch: str) -> None:
+        """Let a request wait until the open batch of an earlier process is collected."""
         with self._lock:
-            flight.batch = batch
+            entry.batch = batch
             self._lock.notify_all()
 
     @contextmanager
-    def collecting(self) -> Iterator[None]:
-        """Nothing is handed out while this lasts: what is handed in meanwhile goes together."""
+    def hold(self) -> Iterator[None]:
+        """Yield no requests inside this context, so that all of them are sent together."""
         with self._lock:
-            self._collecting += 1
+            self._holds += 1
         try:
             yield
         finally:
             with self._lock:
-                self._collecting -= 1
+                self._holds -= 1
                 self._lock.notify_all()
 
-    def next(self) -> Request | None:
-        """The next request to send; None when there is none now. One that nobody waits for any more is left out."""
+    def __next__(self) -> Request:
+        """Return the next ready request. One whose calls were all cancelled is dropped."""
         with self._lock:
-            while self._ready and not self._closed and not self._collecting:
-                flight = self._ready.popleft()
-                if self._flights.get(flight.request.request_hash) is not flight:
-                    continue  # ended meanwhile
-                flight.drop_cancelled()
-                if flight.calls:
-                    flight.sent, flight.waiting = True, False
+            while self._ready and not self._closed and not self._holds:
+                entry = self._ready.popleft()
+                if self._requests.get(entry.request.request_hash) is not entry:
+                    continue
+                entry.drop_cancelled()
+                if entry.waiters:
+                    entry.sent, entry.retry = True, False
                     self._last_busy = self._clock()
-                    return flight.request
-                self._forget(flight)
+                    return entry.request
+                self._remove(entry)
             self._idle = True
-            return None
+            raise StopIteration
 
-    def give_back(self, request_hash: str, attempts: int) -> None:
-        """A request was not answered, and may be sent again, by whoever has it or with `again`. `attempts`: so many by
-        now."""
+    def mark_for_retry(self, request_hash: str, attempts: int) -> None:
+        """Note that a request failed after `attempts` attempts and will be sent again."""
         with self._lock:
-            if (flight := self._flights.get(request_hash)) is not None:
-                flight.request = replace(flight.request, attempts=attempts)
-                flight.waiting = True
+            if (entry := self._requests.get(request_hash)) is not None:
+                entry.request = replace(entry.request, attempts=attempts)
+                entry.retry = True
 
-    def again(self) -> list[Request]:
-        """The requests that were given back, which are handed out with this."""
+    def retries(self) -> Iterator[Request]:
+        """Return the requests marked for retry, each once."""
         with self._lock:
-            found = [flight for flight in self._flights.values() if flight.waiting]
-            for flight in found:
-                flight.waiting = False
-            return [flight.request for flight in found]
+            marked = [entry for entry in self._requests.values() if entry.retry]
+            for entry in marked:
+                entry.retry = False
+            return iter([entry.request for entry in marked])
 
-    def asked_by(self, request_hash: str) -> Waiter | None:
-        """The first call that waits for a request: its schema is the one an answer is recorded with."""
+    def first_waiter(self, request_hash: str) -> Waiter | None:
+        """Return the first call that waits for a request: its schema decides what is stored with the answer."""
         with self._lock:
-            flight = self._flights.get(request_hash)
-            return flight.calls[0] if flight is not None and flight.calls else None
+            entry = self._requests.get(request_hash)
+            return entry.waiters[0] if entry is not None and entry.waiters else None
 
-    def take(self, request_hash: str) -> list[Waiter]:
-        """The calls that wait for a request, which is settled with this."""
+    def pop(self, request_hash: str) -> list[Waiter]:
+        """Remove a request. Return the calls that waited for it."""
         with self._lock:
-            flight = self._flights.pop(request_hash, None)
+            entry = self._requests.pop(request_hash, None)
             self._last_busy = self._clock()
-            return [] if flight is None else flight.calls
+            return [] if entry is None else entry.waiters
 
-    def split(self, flight: InFlight, stay: Callable[[Waiter], bool]) -> list[Waiter]:
-        """The calls of a flight that do not stay. One without any left is settled."""
+    def split(self, entry: InFlight, stay: Callable[[Waiter], bool]) -> list[Waiter]:
+        """Remove the calls that do not stay, and return them. A request without calls is removed."""
         with self._lock:
-            going = [call for call in flight.calls if not stay(call)]
-            flight.calls = [call for call in flight.calls if stay(call)]
-            if not flight.calls:
-                self._forget(flight)
-            return going
+            removed = [waiter for waiter in entry.waiters if not stay(waiter)]
+            entry.waiters = [waiter for waiter in entry.waiters if stay(waiter)]
+            if not entry.waiters:
+                self._remove(entry)
+            return removed
 
-    def batches(self) -> set[str]:
-        """The batches of earlier processes that calls wait for."""
+    def awaited_batches(self) -> set[str]:
+        """Return the keys of batches of earlier processes that calls wait for."""
         with self._lock:
-            return {flight.batch for flight in self._flights.values() if flight.batch is not None}
+            return {entry.batch for entry in self._requests.values() if entry.batch is not None}
 
-    def wait(self) -> bool:
-        """Until there is something to do: True, or the desk is closed: False."""
+    def wait_for_work(self) -> bool:
+        """Wait until something is to be done. Return False when the client is closed."""
         with self._lock:
-            self._lock.wait_for(self._anything)
+            self._lock.wait_for(self._has_work)
             return not self._closed
 
-    def _anything(self) -> bool:
-        if self._closed or self._collecting:
+    def _has_work(self) -> bool:
+        if self._closed or self._holds:
             return self._closed
-        return bool(self._ready) or any(flight.batch is not None for flight in self._flights.values())
+        return bool(self._ready) or any(entry.batch is not None for entry in self._requests.values())
 
-    def end(self, which: Callable[[InFlight], bool] = lambda flight: True) -> list[Waiter]:
-        """The calls of these flights, which are settled with this."""
+    def pop_all(self, which: Callable[[InFlight], bool] = lambda entry: True) -> list[Waiter]:
+        """Remove the requests that `which` selects. Return their calls."""
         with self._lock:
-            ended = [flight for flight in self._flights.values() if which(flight)]
-            for flight in ended:
-                self._forget(flight)
-            return [call for flight in ended for call in flight.calls]
+            removed = [entry for entry in self._requests.values() if which(entry)]
+            for entry in removed:
+                self._remove(entry)
+            return [waiter for entry in removed for waiter in entry.waiters]
 
     def close(self) -> list[Waiter]:
-        """Nothing more comes in or goes out. Returns the calls of what was not sent; what was may still be answered."""
+        """Refuse further calls. Return the calls of unsent requests; those that were sent may still be answered."""
         with self._lock:
             self._closed = True
             self._lock.notify_all()
-        return self.end(lambda flight: not flight.sent)
+        return self.pop_all(lambda entry: not entry.sent)
 
-    def _forget(self, flight: InFlight) -> None:
-        if self._flights.get(flight.request.request_hash) is flight:
-            del self._flights[flight.request.request_hash]
+    def _remove(self, entry: InFlight) -> None:
+        if self._requests.get(entry.request.request_hash) is entry:
+            del self._requests[entry.request.request_hash]
 
 
 def result_of(future: Future[Result]) -> Result:
-    """What a future comes to, waited for in a way that Ctrl-C can interrupt anywhere."""
+    """Return the result of a future, waiting so that Ctrl-C can interrupt on every platform."""
     while True:
         with suppress(TimeoutError):
             return future.result(None if future.done() else HEARTBEAT)

@@ -1,7 +1,7 @@
-"""The functions that need no client: they share one for each configuration and state, and end it for you.
+"""Functions that need no client: they share one for each configuration and state.
 
-Without a state it lives until the process ends. With one, it is closed with the last call that uses it, since it holds
-the state's lock: many calls in a row open and close it each time, which a `Client` of your own does not.
+A shared client without a state lives until the process ends. One with a state is closed with the last call that uses it,
+since it holds the state's lock; for many calls in a row, a `Client` of your own is faster.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ if TYPE_CHECKING:
     from bioforge.recipes.schema import Schema
 
 Model = TypeVar("Model", bound=BaseModel)
-Place = str | os.PathLike[str] | None
+StatePath = str | os.PathLike[str] | None
 
 
 @dataclass(eq=False, slots=True)
@@ -46,13 +46,13 @@ class _Shared:
 
 
 class _Clients:
-    """Those in use, by configuration and state. Safe from any thread."""
+    """The shared clients, by configuration and state. Safe from any thread."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
         self._known: list[_Shared] = []
 
-    def take(self, config: Config | None, state: Place) -> _Shared:
+    def take(self, config: Config | None, state: StatePath) -> _Shared:
         config = config or Config()
         path = None if state is None else Path(state).resolve()
         with self._lock:
@@ -65,41 +65,41 @@ class _Clients:
             known.users += 1
             return known
 
-    def put_back(self, shared: _Shared) -> bool:
-        """Whether the client is to be closed now."""
+    def release(self, shared: _Shared) -> bool:
+        """Return whether the caller must close the client."""
         with self._lock:
             shared.users -= 1
             if shared.users or shared.state is None:
                 return False
             self._known.remove(shared)
-            # before anybody else can ask for this state: whoever does waits for it
+            # before the lock is released: a new client of this state waits for the end of this one
             shared.client.close_soon()
             return True
 
 
 _clients = _Clients()
 if hasattr(os, "register_at_fork"):
-    # a forked process has none of their threads: it opens its own
+    # their threads do not exist in a forked process
     os.register_at_fork(after_in_child=_clients.__init__)  # type: ignore[misc]
 
 
 @contextmanager
-def _borrowed(config: Config | None, state: Place) -> Iterator[Client]:
+def _borrow(config: Config | None, state: StatePath) -> Iterator[Client]:
     shared = _clients.take(config, state)
     try:
         yield shared.client
     finally:
-        if _clients.put_back(shared):
+        if _clients.release(shared):
             shared.client.close()
 
 
 @asynccontextmanager
-async def _borrowed_on_loop(config: Config | None, state: Place) -> AsyncIterator[Client]:
+async def _aborrow(config: Config | None, state: StatePath) -> AsyncIterator[Client]:
     shared = _clients.take(config, state)
     try:
         yield shared.client
     finally:
-        if _clients.put_back(shared):
+        if _clients.release(shared):
             await shared.client.aclose()
 
 
@@ -109,7 +109,7 @@ async def generate(
     *,
     schema: type[Model],
     config: Config | None = None,
-    state: Place = None,
+    state: StatePath = None,
     **options: Unpack[RequestOptions],
 ) -> Answer[Model]: ...
 @overload
@@ -118,7 +118,7 @@ async def generate(
     *,
     schema: None = None,
     config: Config | None = None,
-    state: Place = None,
+    state: StatePath = None,
     **options: Unpack[RequestOptions],
 ) -> Answer[str]: ...
 @overload
@@ -127,7 +127,7 @@ async def generate(
     *,
     schema: Schema | Mapping[str, Any] | str | Path,
     config: Config | None = None,
-    state: Place = None,
+    state: StatePath = None,
     **options: Unpack[RequestOptions],
 ) -> Answer[Any]: ...
 async def generate(
@@ -135,11 +135,11 @@ async def generate(
     *,
     schema: Any = None,
     config: Config | None = None,
-    state: Place = None,
+    state: StatePath = None,
     **options: Unpack[RequestOptions],
 ) -> Answer[Any]:
-    """`Client.generate`, by a shared client."""
-    async with _borrowed_on_loop(config, state) as client:
+    """Return the answer to one prompt; see `Client.generate`."""
+    async with _aborrow(config, state) as client:
         answer: Answer[Any] = await client.generate(prompt, schema=schema, **options)
         return answer
 
@@ -150,7 +150,7 @@ def generate_sync(
     *,
     schema: type[Model],
     config: Config | None = None,
-    state: Place = None,
+    state: StatePath = None,
     **options: Unpack[RequestOptions],
 ) -> Answer[Model]: ...
 @overload
@@ -159,7 +159,7 @@ def generate_sync(
     *,
     schema: None = None,
     config: Config | None = None,
-    state: Place = None,
+    state: StatePath = None,
     **options: Unpack[RequestOptions],
 ) -> Answer[str]: ...
 @overload
@@ -168,7 +168,7 @@ def generate_sync(
     *,
     schema: Schema | Mapping[str, Any] | str | Path,
     config: Config | None = None,
-    state: Place = None,
+    state: StatePath = None,
     **options: Unpack[RequestOptions],
 ) -> Answer[Any]: ...
 def generate_sync(
@@ -176,11 +176,11 @@ def generate_sync(
     *,
     schema: Any = None,
     config: Config | None = None,
-    state: Place = None,
+    state: StatePath = None,
     **options: Unpack[RequestOptions],
 ) -> Answer[Any]:
-    """`Client.generate_sync`, by a shared client."""
-    with _borrowed(config, state) as client:
+    """Return the answer to one prompt; see `Client.generate_sync`."""
+    with _borrow(config, state) as client:
         answer: Answer[Any] = client.generate_sync(prompt, schema=schema, **options)
         return answer
 
@@ -194,7 +194,7 @@ def generate_many(
     concurrency: int | None = None,
     progress: Callable[[Progress], object] | None = None,
     config: Config | None = None,
-    state: Place = None,
+    state: StatePath = None,
     **options: Unpack[RequestOptions],
 ) -> AsyncGenerator[ItemResult[Model], None]: ...
 @overload
@@ -206,7 +206,7 @@ def generate_many(
     concurrency: int | None = None,
     progress: Callable[[Progress], object] | None = None,
     config: Config | None = None,
-    state: Place = None,
+    state: StatePath = None,
     **options: Unpack[RequestOptions],
 ) -> AsyncGenerator[ItemResult[Any], None]: ...
 async def generate_many(
@@ -217,17 +217,17 @@ async def generate_many(
     concurrency: int | None = None,
     progress: Callable[[Progress], object] | None = None,
     config: Config | None = None,
-    state: Place = None,
+    state: StatePath = None,
     **options: Unpack[RequestOptions],
 ) -> AsyncGenerator[ItemResult[Any], None]:
-    """`Client.generate_many`, by a shared client."""
-    async with _borrowed_on_loop(config, state) as client:
-        outcomes = client.generate_many(
+    """Yield a result for every item; see `Client.generate_many`."""
+    async with _aborrow(config, state) as client:
+        results = client.generate_many(
             items, schema=schema, order=order, concurrency=concurrency, progress=progress, **options
         )
-        async with aclosing(outcomes):
-            async for outcome in outcomes:
-                yield outcome
+        async with aclosing(results):
+            async for result in results:
+                yield result
 
 
 @overload
@@ -239,7 +239,7 @@ def generate_many_sync(
     concurrency: int | None = None,
     progress: Callable[[Progress], object] | None = None,
     config: Config | None = None,
-    state: Place = None,
+    state: StatePath = None,
     **options: Unpack[RequestOptions],
 ) -> Generator[ItemResult[Model], None, None]: ...
 @overload
@@ -251,7 +251,7 @@ def generate_many_sync(
     concurrency: int | None = None,
     progress: Callable[[Progress], object] | None = None,
     config: Config | None = None,
-    state: Place = None,
+    state: StatePath = None,
     **options: Unpack[RequestOptions],
 ) -> Generator[ItemResult[Any], None, None]: ...
 def generate_many_sync(
@@ -262,13 +262,13 @@ def generate_many_sync(
     concurrency: int | None = None,
     progress: Callable[[Progress], object] | None = None,
     config: Config | None = None,
-    state: Place = None,
+    state: StatePath = None,
     **options: Unpack[RequestOptions],
 ) -> Generator[ItemResult[Any], None, None]:
-    """`Client.generate_many_sync`, by a shared client."""
-    with _borrowed(config, state) as client:
-        outcomes = client.generate_many_sync(
+    """Yield a result for every item; see `Client.generate_many_sync`."""
+    with _borrow(config, state) as client:
+        results = client.generate_many_sync(
             items, schema=schema, order=order, concurrency=concurrency, progress=progress, **options
         )
-        with closing(outcomes):
-            yield from outcomes
+        with closing(results):
+            yield from results

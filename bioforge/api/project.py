@@ -1,4 +1,4 @@
-"""A project file from code: what `bioforge plan`, `run` and `export` do, with values instead of lines."""
+"""A project file from code: `bioforge plan`, `run` and `export` as methods that return values."""
 
 from __future__ import annotations
 
@@ -21,13 +21,13 @@ if TYPE_CHECKING:
     from bioforge.engine.types import Plan, RunResult
     from bioforge.store import Selection, Store
 
-Words = str | Sequence[str]
+Names = str | Sequence[str]
 
 
 class Project:
-    """A project, ready to be planned and run. Its state is open only while a method works on it.
+    """A project file with its state, which is open only while a method runs.
 
-    Methods do not return before they are done; on an event loop, `await asyncio.to_thread(project.run)`.
+    Methods block; on an event loop, `await asyncio.to_thread(project.run)`.
     """
 
     def __init__(self, names: RecipeNames) -> None:
@@ -44,9 +44,11 @@ class Project:
         max_cost: float | None = None,
         strict: bool | None = None,
     ) -> Self:
-        """The project of a file, or of the folder it is in; without one, of the working folder. What is given wins over
-        the file. Raises `ConfigError` with every mistake of the file. What only `plan` and `run` need is made ready by the
-        first of them: a backend that is missing keeps nobody from results."""
+        """Load a project from its file or folder; default: the working folder. Arguments win over the file.
+
+        Raises `ConfigError` with every error of the file. The backend is created by the first `plan` or `run`: `results`
+        works without it.
+        """
         from bioforge.config.loader import load, with_overrides
         from bioforge.engine.select import RecipeNames
 
@@ -69,12 +71,11 @@ class Project:
 
     @property
     def notes(self) -> tuple[str, ...]:
-        """What the environment overrides, and further lines worth showing."""
+        """Return notes on overrides by the environment and on the file."""
         return (*self.config.overrides, *self.config.notes)
 
-    def plan(self, recipes: Words = (), *, select: Words = (), limit: int | None = None) -> Plan:
-        """What a run would do now, with its price; nothing is sent. Raises `InputError`, `StateError` and `UsageError`,
-        of which `PluginError` and `TemplateError` are kinds."""
+    def plan(self, recipes: Names = (), *, select: Names = (), limit: int | None = None) -> Plan:
+        """Return what a run would send now, with its price. Raises `InputError`, `StateError` and `UsageError`."""
         from bioforge.store import Store
 
         selection = self._names.with_needs(self._selection(recipes, select, limit))
@@ -84,9 +85,9 @@ class Project:
 
     def run(
         self,
-        recipes: Words = (),
+        recipes: Names = (),
         *,
-        select: Words = (),
+        select: Names = (),
         limit: int | None = None,
         always_make: bool = False,
         max_failures: int | None = None,
@@ -94,26 +95,28 @@ class Project:
         progress: Callable[[Progress], object] | None = None,
         stop: Stop | None = None,
     ) -> RunResult:
-        """Build what is stale, and write the outputs. Failed targets are in the result, not raised.
+        """Build stale targets and write the outputs. Failed targets are in the result, not raised.
 
-        `stop.raise_level()` from another thread ends it in order; `progress` is called after each group of answers. Not
-        `wait`: batches are submitted, and left. Raises `UsageError` and `StateError` before anything was sent,
-        `StoppedError` afterwards.
+        `stop.raise_level()` from another thread ends it in order; `progress` is called after each group of answers.
+        Without `wait`, batches are submitted and not awaited. Raises `UsageError` and `StateError` before anything is
+        sent, `StoppedError` afterwards.
         """
         from bioforge.engine.types import RunOptions
 
-        order = RunOptions(
+        options = RunOptions(
             command="run",
             selection=self._names.with_needs(self._selection(recipes, select, limit)),
             always_make=always_make,
             max_failures=max_failures,
             wait=wait,
         )
-        return self._open().run(order, _Watcher(progress), stop or Stop())
+        return self._open().run(options, _ProgressObserver(progress), stop or Stop())
 
-    def results(self, recipe: str | None = None, *, select: Words = (), failed: bool = False) -> Iterator[Record]:
-        """Every target's newest answer as an export record, streamed from the state; `failed`: only failures, with what
-        was received. Also while a run is under way. Raises `StateError` when there is no state yet."""
+    def results(self, recipe: str | None = None, *, select: Names = (), failed: bool = False) -> Iterator[Record]:
+        """Yield every target's newest answer as an export record; `failed`: only failures, with the received text.
+
+        Works during a run. Raises `StateError` if there is no state yet.
+        """
         return self._records(self._selection(recipe or (), select, None), failed)
 
     def _open(self) -> OpenProject:
@@ -130,21 +133,21 @@ class Project:
         with Store.read(self.config.state_path) as store:
             yield from export.records(store, selection, failed_only=failed)
 
-    def _selection(self, recipes: Words, select: Words, limit: int | None) -> Selection:
+    def _selection(self, recipes: Names, select: Names, limit: int | None) -> Selection:
         if limit is not None and (type(limit) is not int or limit < 1):
             raise BadArgument(f"limit: expected a whole number from 1, found {limit!r}")
-        return self._names.selection(_listed(recipes), _listed(select), limit)
+        return self._names.selection(_as_list(recipes), _as_list(select), limit)
 
     def __repr__(self) -> str:
         return f"<Project {self.config.project.name!r}: {self.config.path}>"
 
 
-def _listed(names: Words) -> Sequence[str]:
+def _as_list(names: Names) -> Sequence[str]:
     return (names,) if isinstance(names, str) else names
 
 
-class _Watcher:
-    """Counts what a run reports."""
+class _ProgressObserver:
+    """Counts the events of a run for `progress`."""
 
     def __init__(self, progress: Callable[[Progress], object] | None) -> None:
         self._progress = progress
@@ -156,10 +159,10 @@ class _Watcher:
         self._since = monotonic()
 
     def recovered(self, *found: object) -> None:
-        """Earlier runs are told by `bioforge status`."""
+        """Ignore runs that crashed earlier; `bioforge status` shows them."""
 
     def planned(self, plan: Plan, store: Store) -> None:
-        """The plan is told by `Project.plan`."""
+        """Ignore the plan; `Project.plan` returns it."""
 
     def start(self, requests: int, backend: str, gauges: Callable[[], Gauges]) -> None:
         self._total = requests
@@ -168,7 +171,7 @@ class _Watcher:
         self._total += requests
 
     def finish(self) -> None:
-        """The end is told by the result."""
+        """Ignore the end; `run` returns the result."""
 
     def show(self, events: Sequence[Event], gauges: Gauges) -> None:
         for event in events:

@@ -1,4 +1,4 @@
-"""From what a caller says to the exact request: arguments are checked, the body is made, the schema is put into it."""
+"""From a call's arguments to the exact request: check the arguments, build the body, add the schema."""
 
 from __future__ import annotations
 
@@ -23,121 +23,125 @@ if TYPE_CHECKING:
     from bioforge.api.types import AnySchema
     from bioforge.recipes.schema import SchemaError
 
-GUESSED_OUTPUT = 300
-"""Tokens of an answer to a model that has not answered yet and has no limit set."""
+DEFAULT_OUTPUT = 300
+"""Estimated tokens of an answer, for a model without answers so far and a request without a limit."""
 
 OVERHEAD = 8
-"""Tokens that a request has beside its texts."""
+"""Tokens of a request beside its texts."""
 
-ELSEWHERE = {
+RESERVED = {
     "model": "use model=",
     "input": "that is the prompt",
     "messages": "use the prompt and instructions=",
     "instructions": "use instructions=",
-    "stream": "answers are kept whole, never streamed",
+    "stream": "answers are stored whole, never streamed",
     "background": "every answer is awaited",
-    "api_key": "a key belongs into the environment, or into ProviderConfig(api_key=…)",
+    "api_key": "set the key in the environment, or with ProviderConfig(api_key=…)",
 }
-"""Names that are no further parameters, and what to do instead."""
+"""Names that `parameters` refuses, with what to use instead."""
 
-OWN = ("temperature", "max_output_tokens")
-"""Request parameters that have an argument of their own."""
+ARGUMENTS = ("temperature", "max_output_tokens")
+"""Request parameters that are arguments as well."""
 
 
 @dataclass(frozen=True, slots=True)
 class PreparedRequest:
-    """An exact request, and what is to be done with its answer. `repairs`: how many more times one that does not fit
-    the schema is sent back; `mends`: this is such a request."""
+    """An exact request, and what to do with its answer.
+
+    `repairs`: how often an answer that does not fit the schema may still be sent back; `is_repair`: this request sends
+    one back.
+    """
 
     rendered: Rendered
     request: Request
     schema: Schema | None = None
     repairs: int = 0
     again: bool = False
-    mends: bool = False
+    is_repair: bool = False
 
 
 class RequestBuilder:
-    """Makes questions. Safe to use from any thread."""
+    """Builds requests. Safe to use from any thread."""
 
     def __init__(self, backend: Backend, dialect: str, model: str | None, endpoint: str | None) -> None:
-        """`model` and `endpoint` are for items that name none. Without an endpoint: the backend's first one."""
+        """`model` and `endpoint`: for items that name none. Without an endpoint: the backend's first one."""
         self._backend = backend
         self._dialect = dialect
         self._model = model
         self._endpoint = endpoint or backend.endpoints[0]
-        self._known(self._endpoint)
+        self._check_endpoint(self._endpoint)
         self._schemas: dict[type[BaseModel] | str, Schema] = {}
-        self._answered: dict[str, tuple[int, int]] = {}
+        self._answers: dict[str, tuple[int, int]] = {}
+        """Number of answers and sum of their output tokens, by model."""
 
-    def question(self, item: Item) -> PreparedRequest:
-        """Raises `BadArgument` (a ValueError) for what cannot be meant, `ConfigError` for a schema."""
-        rendered, schema = self._rendered(item, _prompt(item.prompt))
+    def prepare(self, item: Item) -> PreparedRequest:
+        """Build the request of an item. Raises `BadArgument` (a ValueError), and `ConfigError` for a schema."""
+        rendered, schema = self._render(item, _check_prompt(item.prompt))
         model = self._model if item.model is None else item.model
         if not isinstance(model, str) or not model:
             raise BadArgument(
-                f"model: expected the name of a model, found {_short(model)}",
+                f"model: expected the name of a model, found {_describe(model)}",
                 "name one with model=, Config(model=…) or OPENAI_MODEL",
             )
         rendered = replace(rendered, model=model)
-        request = self._request(rendered, item.id, _count("max_attempts", item.max_attempts))
+        request = self._request(rendered, item.id, _check_count("max_attempts", item.max_attempts))
         return PreparedRequest(rendered, request, schema, 1 if item.repair else 0, bool(item.again))
 
     def check(self, defaults: Item) -> None:
-        """Raises what `question` would raise for every item with these defaults."""
-        self._rendered(defaults, "")
-        _count("max_attempts", defaults.max_attempts)
+        """Raise what `prepare` would raise for every item with these defaults."""
+        self._render(defaults, "")
+        _check_count("max_attempts", defaults.max_attempts)
 
-    def _rendered(self, item: Item, prompt: str) -> tuple[Rendered, Schema | None]:
-        """All but the model."""
+    def _render(self, item: Item, prompt: str) -> tuple[Rendered, Schema | None]:
+        """Return everything but the model."""
         endpoint = self._endpoint if item.endpoint is None else item.endpoint
-        self._known(endpoint)
+        self._check_endpoint(endpoint)
         schema = None if item.schema is None else self.schema(item.schema)
         rendered = Rendered(
             endpoint=endpoint,
             model=None,
-            instructions=_text("instructions", item.instructions),
+            instructions=_check_text("instructions", item.instructions),
             input=prompt,
             prompt=None,
             parameters=_parameters(item, endpoint, schema),
         )
         return rendered, schema
 
-    def _known(self, endpoint: str) -> None:
+    def _check_endpoint(self, endpoint: str) -> None:
         known = self._backend.endpoints
         if endpoint not in known:
-            raise BadArgument(f"endpoint: expected {' or '.join(map(repr, known))}, found {_short(endpoint)}")
+            raise BadArgument(f"endpoint: expected {' or '.join(map(repr, known))}, found {_describe(endpoint)}")
 
-    def repairing(self, question: PreparedRequest, text: str, errors: tuple[SchemaError, ...]) -> PreparedRequest:
-        """The question that sends an answer back with what is wrong with it."""
+    def repair(self, prepared: PreparedRequest, text: str, errors: tuple[SchemaError, ...]) -> PreparedRequest:
+        """Return the request that sends an answer back with its schema errors."""
         turns = (Turn("assistant", text), Turn("user", repair_instructions(errors)))
-        rendered = replace(question.rendered, turns=(*question.rendered.turns, *turns))
-        request = self._request(rendered, question.request.artist_id, question.request.max_attempts)
-        return replace(question, rendered=rendered, request=request, repairs=question.repairs - 1, mends=True)
+        rendered = replace(prepared.rendered, turns=(*prepared.rendered.turns, *turns))
+        request = self._request(rendered, prepared.request.artist_id, prepared.request.max_attempts)
+        return replace(prepared, rendered=rendered, request=request, repairs=prepared.repairs - 1, is_repair=True)
 
     def schema(self, given: AnySchema) -> Schema:
-        """The schema in any of its forms; the same model is read once. Raises `ConfigError` and `BadArgument`."""
+        """Return a schema given in any form; models and files are read once. Raises `ConfigError` and `BadArgument`."""
         if isinstance(given, Schema):
             return given
         if isinstance(given, Mapping):
             return from_document(given, str(given.get("title") or "schema"))
         key = str(given) if isinstance(given, Path) else given
-        if (found := self._schemas.get(key) if isinstance(key, str | type) else None) is not None:
-            return found
+        if (known := self._schemas.get(key) if isinstance(key, str | type) else None) is not None:
+            return known
         match key:
             case type() if issubclass(key, BaseModel) and key is not BaseModel:
-                made = from_model(key)
+                schema = from_model(key)
             case str() if key:
-                made = load_schema(key, Path.cwd())
+                schema = load_schema(key, Path.cwd())
             case _:
                 raise BadArgument(
-                    f"schema: expected a pydantic model, a JSON Schema or where it is, found {_short(given)}"
+                    f"schema: expected a pydantic model, a JSON Schema or its path, found {_describe(given)}"
                 )
-        self._schemas[key] = made
-        return made
+        self._schemas[key] = schema
+        return schema
 
     def price(self, request: Request) -> float:
-        """US dollars that a request is expected to cost at most. Raises `ConfigError` where nobody knows."""
+        """Return the most a request is expected to cost, in US dollars. Raises `ConfigError` if that is unknown."""
         usage = Usage(request.input_tokens, request.max_output_tokens or request.output_tokens)
         price = self._backend.price(request.model, usage)
         if price is None:
@@ -148,10 +152,10 @@ class RequestBuilder:
         return price
 
     def learn(self, model: str, usage: Usage | None) -> None:
-        """Note how long an answer was: the next ones of the model are likely to be as long."""
+        """Count the length of an answer; later requests are estimated by the mean of their model."""
         if usage is not None and usage.output_tokens:
-            number, total = self._answered.get(model, (0, 0))
-            self._answered[model] = (number + 1, total + usage.output_tokens)
+            number, total = self._answers.get(model, (0, 0))
+            self._answers[model] = (number + 1, total + usage.output_tokens)
 
     def _request(self, rendered: Rendered, name: str, max_attempts: int | None) -> Request:
         model, limit = rendered.model or "", _output_limit(rendered.parameters)
@@ -166,23 +170,23 @@ class RequestBuilder:
             body=body,
             artist_id=name,
             recipe="",
-            input_tokens=_tokens(rendered),
-            output_tokens=self._output_tokens(model) or limit or GUESSED_OUTPUT,
+            input_tokens=_input_tokens(rendered),
+            output_tokens=self._mean_output_tokens(model) or limit or DEFAULT_OUTPUT,
             max_output_tokens=limit,
             max_attempts=max_attempts,
         )
 
-    def _output_tokens(self, model: str) -> int:
-        """How long answers of a model were on average; 0 before the first."""
-        number, total = self._answered.get(model, (0, 0))
+    def _mean_output_tokens(self, model: str) -> int:
+        """Return the mean length of a model's answers; 0 before the first."""
+        number, total = self._answers.get(model, (0, 0))
         return total // number if number else 0
 
 
 def with_defaults(item: Item, defaults: Item) -> Item:
-    """The item, with the defaults for whatever it leaves open; further parameters are taken together."""
-    further = item.parameters if item.parameters is not None else defaults.parameters
+    """Return the item with the defaults for options it does not set; `parameters` of both are merged."""
+    parameters = item.parameters if item.parameters is not None else defaults.parameters
     if item.parameters and defaults.parameters:
-        further = {**defaults.parameters, **item.parameters}
+        parameters = {**defaults.parameters, **item.parameters}
     return Item(
         prompt=item.prompt,
         id=item.id,
@@ -192,7 +196,7 @@ def with_defaults(item: Item, defaults: Item) -> Item:
         schema=defaults.schema if item.schema is None else item.schema,
         temperature=defaults.temperature if item.temperature is None else item.temperature,
         max_output_tokens=defaults.max_output_tokens if item.max_output_tokens is None else item.max_output_tokens,
-        parameters=further,
+        parameters=parameters,
         max_attempts=defaults.max_attempts if item.max_attempts is None else item.max_attempts,
         repair=defaults.repair if item.repair is None else item.repair,
         again=defaults.again if item.again is None else item.again,
@@ -200,75 +204,75 @@ def with_defaults(item: Item, defaults: Item) -> Item:
     )
 
 
-def _prompt(prompt: object) -> str:
+def _check_prompt(prompt: object) -> str:
     if not isinstance(prompt, str):
-        raise BadArgument(f"prompt: expected text, found {_short(prompt)}")
+        raise BadArgument(f"prompt: expected text, found {_describe(prompt)}")
     if not prompt.strip():
-        raise BadArgument("prompt: expected text, found nothing but white space" if prompt else "prompt: it is empty")
+        raise BadArgument("prompt: expected text, found only white space" if prompt else "prompt: it is empty")
     return prompt
 
 
-def _text(name: str, value: object) -> str | None:
+def _check_text(name: str, value: object) -> str | None:
     if value is None or isinstance(value, str):
         return value
-    raise BadArgument(f"{name}: expected text, found {_short(value)}")
+    raise BadArgument(f"{name}: expected text, found {_describe(value)}")
 
 
-def _count(name: str, value: object) -> int | None:
+def _check_count(name: str, value: object) -> int | None:
     if value is None or (isinstance(value, int) and not isinstance(value, bool) and value >= 1):
         return value
-    raise BadArgument(f"{name}: expected a whole number from 1, found {_short(value)}")
+    raise BadArgument(f"{name}: expected a whole number from 1, found {_describe(value)}")
 
 
-def _temperature(value: object) -> float | None:
+def _check_temperature(value: object) -> float | None:
     if value is None:
         return None
     if isinstance(value, int | float) and not isinstance(value, bool) and 0 <= value < math.inf:
         return value
-    raise BadArgument(f"temperature: expected a number from 0, found {_short(value)}")
+    raise BadArgument(f"temperature: expected a number from 0, found {_describe(value)}")
 
 
 def _parameters(item: Item, endpoint: str, schema: Schema | None) -> dict[str, object]:
-    """The request parameters, the schema among them where the endpoint wants it."""
-    further = item.parameters or {}
-    if not isinstance(further, Mapping) or not all(isinstance(name, str) for name in further):
-        raise BadArgument(f"parameters: expected a mapping of names, found {_short(item.parameters)}")
-    for name in further:
-        if name in ELSEWHERE:
-            raise BadArgument(f"parameters: {name!r} cannot be one: {ELSEWHERE[name]}")
-        if name not in OWN and (near := get_close_matches(name, OWN, n=1, cutoff=0.85)):
+    """Return the request parameters, with the schema where the endpoint expects it."""
+    given = item.parameters or {}
+    if not isinstance(given, Mapping) or not all(isinstance(name, str) for name in given):
+        raise BadArgument(f"parameters: expected a mapping of names, found {_describe(item.parameters)}")
+    for name in given:
+        if name in RESERVED:
+            raise BadArgument(f"parameters: {name!r} is not allowed here: {RESERVED[name]}")
+        if name not in ARGUMENTS and (near := get_close_matches(name, ARGUMENTS, n=1, cutoff=0.85)):
             raise BadArgument(f"parameters: unknown {name!r}; did you mean {near[0]!r}?")
-        if name in OWN and getattr(item, name) is not None:
-            raise BadArgument(f"{name}: said twice, as an argument and in parameters")
-    made = {**further}
+        if name in ARGUMENTS and getattr(item, name) is not None:
+            raise BadArgument(f"{name}: given twice, as an argument and in parameters")
+    parameters = {**given}
     for name, value in (
-        ("temperature", _temperature(item.temperature)),
-        ("max_output_tokens", _count("max_output_tokens", item.max_output_tokens)),
+        ("temperature", _check_temperature(item.temperature)),
+        ("max_output_tokens", _check_count("max_output_tokens", item.max_output_tokens)),
     ):
         if value is not None:
-            made[name] = value
+            parameters[name] = value
     if schema is not None:
         name = parameter(endpoint)
-        given = made.get(name)
-        made[name] = {**(given if isinstance(given, Mapping) else {}), **response_format(schema, endpoint)}
-    return made
+        own = parameters.get(name)
+        parameters[name] = {**(own if isinstance(own, Mapping) else {}), **response_format(schema, endpoint)}
+    return parameters
 
 
 def _output_limit(parameters: Mapping[str, object]) -> int | None:
-    """The most tokens an answer can have, by whichever name the endpoint gives it."""
-    found = (parameters.get(name) for name in ("max_output_tokens", "max_completion_tokens", "max_tokens"))
-    return next((value for value in found if isinstance(value, int)), None)
+    """Return the token limit of an answer, by any of the endpoints' names for it."""
+    limits = (parameters.get(name) for name in ("max_output_tokens", "max_completion_tokens", "max_tokens"))
+    return next((value for value in limits if isinstance(value, int)), None)
 
 
-def _tokens(rendered: Rendered) -> int:
+def _input_tokens(rendered: Rendered) -> int:
     from bioforge.recipes.template import estimate_tokens
 
     texts = [rendered.instructions, rendered.input, *(turn.text for turn in rendered.turns)]
     return OVERHEAD + sum(estimate_tokens(text) for text in texts if text)
 
 
-def _short(value: Any) -> str:
-    """What was found, in a few words and without anything like a key in it."""
+def _describe(value: Any) -> str:
+    """Describe a wrong argument in a few words."""
     if value is None:
         return "nothing"
     if isinstance(value, bool | int | float):

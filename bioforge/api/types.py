@@ -1,4 +1,4 @@
-"""What is asked and what comes back, as values: items, answers, outcomes, progress."""
+"""The library's values: options, items, answers, results, progress."""
 
 from __future__ import annotations
 
@@ -19,16 +19,16 @@ Value = TypeVar("Value")
 Value_co = TypeVar("Value_co", covariant=True)
 
 AnySchema: TypeAlias = "type[BaseModel] | Schema | Mapping[str, Any] | str | Path"
-"""A pydantic model; or a JSON Schema as it was loaded, as a mapping, as a file (`schemas/bio.json`) or, like a recipe's
-schema, as `package.module:Model`."""
+"""A pydantic model, or a JSON Schema: loaded, as a mapping, as a path (`schemas/bio.json`), or as
+`package.module:Model` like a recipe's schema."""
 
 
 class RequestOptions(TypedDict, total=False):
-    """How to ask: the options of one call, and of every item of many that says nothing else.
+    """Options of one call, and defaults for the items of `generate_many`.
 
-    `repair` asks once more where an answer does not fit its schema, with what is wrong with it; `again` asks (and pays)
-    even where the state has an answer. `max_attempts` counts every attempt, whatever it came to. `parameters` are further
-    request parameters by their API names. `id` is for messages and logs.
+    `repair` sends an answer that does not fit its schema back once with its errors; `again` sends (and pays for) a
+    request although the state has its answer. `max_attempts` counts every attempt. `parameters` are further request
+    parameters by their API names. `id` is for messages and logs.
     """
 
     id: str
@@ -45,7 +45,7 @@ class RequestOptions(TypedDict, total=False):
 
 @dataclass(frozen=True, slots=True)
 class Item:
-    """One of many things to ask. What is None is as for all of them; see `RequestOptions`."""
+    """One of many prompts. Options that are None take the default of the call; see `RequestOptions`."""
 
     prompt: str
     id: str = ""
@@ -60,18 +60,18 @@ class Item:
     repair: bool | None = None
     again: bool | None = None
     data: Any = None
-    """Whatever the caller wants to find again with the outcome; it goes nowhere."""
+    """Anything that the caller needs with the result; it is not sent."""
 
 
 @dataclass(frozen=True, slots=True)
 class Answer(Generic[Value_co]):
     """A usable answer.
 
-    `value` is the instance of the pydantic model that was asked for, the data for another schema, and the text without
-    one; `parsed` is the data as plain JSON, None without a schema. `cost_usd` is what this call cost in US dollars, None
-    where the price is unknown; 0.0 when `cached`: the state had the answer, or a call for the same was under way and paid
-    for it. `attempts` is the number of the attempt that brought it, over all processes with this state; `seconds` how
-    long that one took. `repaired`: the first answer did not fit the schema; cost and usage are of both.
+    `value` is an instance of the pydantic model, the data for another schema, or the text without a schema; `parsed` is
+    the data as plain JSON, None without a schema. `cost_usd` is the cost of this call in US dollars, None if the price is
+    unknown, and 0.0 when `cached`: the state had the answer, or an identical call paid for it. `attempts` is the number of
+    the attempt that brought the answer, over all processes with this state; `seconds` is its duration. `repaired`: the
+    first answer did not fit the schema; cost and usage include both.
     """
 
     text: str
@@ -91,7 +91,7 @@ class Answer(Generic[Value_co]):
 
 @dataclass(frozen=True, slots=True)
 class ItemResult(Generic[Value_co]):
-    """What came of one item: an answer or an error, never both. `index` is its place among the items, from 0."""
+    """The answer or the error of one item. `index` is its position among the items, from 0."""
 
     item: Item
     index: int
@@ -103,7 +103,7 @@ class ItemResult(Generic[Value_co]):
         return self.answer is not None
 
     def unwrap(self) -> Answer[Value_co]:
-        """The answer; raises the error where there is none."""
+        """Return the answer, or raise the error."""
         if self.answer is None:
             assert self.error is not None
             raise self.error
@@ -112,8 +112,11 @@ class ItemResult(Generic[Value_co]):
 
 @dataclass(frozen=True, slots=True)
 class Progress:
-    """How far many have come. `total` is None where the items have no length, `in_flight` are those that wait for their
-    answers; tokens and cost are of what was paid for them now, `seconds` since the beginning."""
+    """Counts of `generate_many` or of a run.
+
+    `total` is None if the items have no length; `in_flight` items wait for their answers. Tokens and US dollars are those
+    paid for now; `seconds` since the start.
+    """
 
     done: int = 0
     failed: int = 0

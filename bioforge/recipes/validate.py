@@ -10,11 +10,15 @@ from bioforge.core.types import Failure, Response
 from bioforge.recipes.schema import Invalid, Schema, Valid
 
 
-def checked(answer: Response, schema: Schema) -> Response:
-    """The answer with its data, or with what is wrong with it; one that cannot be used anyway stays as it is."""
+def checked(answer: Response, schema: Schema, verdict: Valid | Invalid | None = None) -> Response:
+    """The answer with its data, or with what is wrong with it; one that cannot be used anyway stays as it is.
+
+    `verdict`: of its text, where that is known already.
+    """
     if answer.problem is not None:
         return answer
-    verdict = schema.validate(answer.text or "")
+    if verdict is None:
+        verdict = schema.validate(answer.text or "")
     if isinstance(verdict, Valid):
         return replace(answer, parsed=as_text(verdict), validation=schema.validation_hash)
     return replace(answer, problem=Failure(SCHEMA, complaint(verdict, schema)), validation=schema.validation_hash)

@@ -53,7 +53,7 @@ class TestConfiguration:
         [
             (Config(backend="asink"), "no backend 'asink'; did you mean 'async'?"),
             (Config(endpoint="/v1/embeddings"), "endpoint: expected '/v1/responses' or '/v1/chat/completions'"),
-            (Config(backend="auto"), "backend 'auto' chooses by what a whole plan comes to"),
+            (Config(backend="auto"), "backend 'auto' chooses by the cost of a whole plan"),
             (Config(backend="batch"), "backend 'batch' needs a state"),
             (Config(simulator=SimulatorConfig(latency=-1.0)), "simulator: latency must be at least 0"),
             (Config(simulator=SimulatorConfig(faults={"rate": 1.0})), "simulator: unknown fault 'rate'"),

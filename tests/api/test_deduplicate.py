@@ -20,15 +20,12 @@ def joined(desk: Deduplicator, name: str) -> tuple[Waiter, InFlight]:
     first = call(name)
     flight = desk.join(first)
     assert flight is not None
-    desk.ready(flight, flight.request)
+    desk.enqueue(flight, flight.request)
     return first, flight
 
 
 def handed_out(desk: Deduplicator) -> list[str]:
-    found = []
-    while (request := desk.next()) is not None:
-        found.append(request.request_hash)
-    return found
+    return [request.request_hash for request in desk]
 
 
 def test_calls_for_the_same_request_are_one_flight() -> None:
@@ -37,9 +34,9 @@ def test_calls_for_the_same_request_are_one_flight() -> None:
     second = call("a")
     assert desk.join(second) is None
     assert handed_out(desk) == ["a"]
-    assert desk.asked_by("a") is first
-    assert desk.take("a") == [first, second]
-    assert desk.take("a") == []
+    assert desk.first_waiter("a") is first
+    assert desk.pop("a") == [first, second]
+    assert desk.pop("a") == []
     assert desk.join(call("a")) is not flight, "what is settled is begun anew"
 
 
@@ -66,7 +63,7 @@ def test_somebody_has_to_be_told_only_after_there_was_nothing() -> None:
     told = []
     for flight in flights:
         assert flight is not None
-        told.append(desk.ready(flight, flight.request))
+        told.append(desk.enqueue(flight, flight.request))
         if len(told) == 1:
             handed_out(desk)
     assert told == [False, True, False]
@@ -74,7 +71,7 @@ def test_somebody_has_to_be_told_only_after_there_was_nothing() -> None:
 
 def test_nothing_is_handed_out_while_somebody_collects() -> None:
     desk = Deduplicator()
-    with desk.collecting(), desk.collecting():
+    with desk.hold(), desk.hold():
         joined(desk, "a")
         assert handed_out(desk) == []
         joined(desk, "b")
@@ -86,11 +83,11 @@ def test_what_was_given_back_is_handed_out_again_with_its_attempts() -> None:
     for name in "ab":
         joined(desk, name)
     handed_out(desk)
-    desk.give_back("a", 3)
-    assert [(request.request_hash, request.attempts) for request in desk.again()] == [("a", 3)]
-    assert desk.again() == []
-    desk.give_back("unknown", 1)
-    assert desk.again() == []
+    desk.mark_for_retry("a", 3)
+    assert [(request.request_hash, request.attempts) for request in desk.retries()] == [("a", 3)]
+    assert list(desk.retries()) == []
+    desk.mark_for_retry("unknown", 1)
+    assert list(desk.retries()) == []
 
 
 def test_a_flight_can_be_split() -> None:
@@ -99,17 +96,17 @@ def test_a_flight_can_be_split() -> None:
     second = call("a")
     desk.join(second)
     assert desk.split(flight, lambda one: one is second) == [first]
-    assert flight.calls == [second]
+    assert flight.waiters == [second]
     assert desk.split(flight, lambda one: False) == [second]
-    assert desk.take("a") == []
+    assert desk.pop("a") == []
 
 
 def test_what_ends_is_not_handed_out_any_more() -> None:
     desk = Deduplicator()
     first, flight = joined(desk, "a")
-    assert desk.end() == [first]
+    assert desk.pop_all() == [first]
     assert handed_out(desk) == []
-    assert not desk.ready(flight, flight.request), "it comes too late"
+    assert not desk.enqueue(flight, flight.request), "it comes too late"
     assert handed_out(desk) == []
 
 
@@ -118,25 +115,25 @@ def test_closing_returns_what_was_not_sent_and_leaves_the_rest() -> None:
     sent, _ = joined(desk, "sent")
     handed_out(desk)
     unsent, _ = joined(desk, "unsent")
-    assert not desk.forsaken
+    assert not desk.abandoned
     assert desk.close() == [unsent]
-    assert not desk.wait()
+    assert not desk.wait_for_work()
     assert handed_out(desk) == []
     with pytest.raises(ClosedError):
         desk.join(call("late"))
     sent.future.cancel()
-    assert desk.forsaken
-    assert desk.take("sent") == [sent]
-    assert not desk.forsaken, "nothing is under way"
+    assert desk.abandoned
+    assert desk.pop("sent") == [sent]
+    assert not desk.abandoned, "nothing is under way"
 
 
 def test_a_batch_of_an_earlier_process_is_something_to_do() -> None:
     desk = Deduplicator()
     flight = desk.join(call("a"))
     assert flight is not None
-    desk.park(flight, "bf-1")
-    assert desk.batches() == {"bf-1"}
-    assert desk.wait()
+    desk.await_batch(flight, "bf-1")
+    assert desk.awaited_batches() == {"bf-1"}
+    assert desk.wait_for_work()
     assert handed_out(desk) == []
 
 
@@ -145,15 +142,15 @@ def test_it_stays_lively_for_a_while() -> None:
     desk = Deduplicator(lambda: now)
     joined(desk, "a")
     now += LINGER - 1
-    assert desk.lively
+    assert desk.expects_more
     handed_out(desk)
     now += LINGER - 1
-    assert desk.lively
-    desk.take("a")
+    assert desk.expects_more
+    desk.pop("a")
     now += LINGER
-    assert not desk.lively
+    assert not desk.expects_more
     joined(desk, "b")
     handed_out(desk)
-    assert desk.lively
+    assert desk.expects_more
     desk.close()
-    assert not desk.lively
+    assert not desk.expects_more

@@ -126,7 +126,7 @@ class TestArguments:
         ("options", "message"),
         [
             ({"prompt": ""}, "prompt: it is empty"),
-            ({"prompt": " \n"}, "prompt: expected text, found nothing but white space"),
+            ({"prompt": " \n"}, "prompt: expected text, found only white space"),
             ({"prompt": 7}, "prompt: expected text, found 7"),
             ({"prompt": ["x"]}, "prompt: expected text, found list"),
             ({"model": ""}, "model: expected the name of a model, found ''"),
@@ -140,13 +140,13 @@ class TestArguments:
             ({"max_output_tokens": 1.5}, "max_output_tokens: expected a whole number from 1, found 1.5"),
             ({"max_attempts": 0}, "max_attempts: expected a whole number from 1, found 0"),
             ({"max_attempts": "3"}, "max_attempts: expected a whole number from 1, found '3'"),
-            ({"schema": int}, "schema: expected a pydantic model, a JSON Schema or where it is, found a int class"),
+            ({"schema": int}, "schema: expected a pydantic model, a JSON Schema or its path, found a int class"),
             ({"schema": ""}, "schema: expected a pydantic model"),
             ({"parameters": ["top_p"]}, "parameters: expected a mapping of names, found list"),
-            ({"parameters": {"stream": True}}, "parameters: 'stream' cannot be one: answers are kept whole"),
-            ({"parameters": {"messages": []}}, "parameters: 'messages' cannot be one: use the prompt"),
+            ({"parameters": {"stream": True}}, "parameters: 'stream' is not allowed here: answers are stored whole"),
+            ({"parameters": {"messages": []}}, "parameters: 'messages' is not allowed here: use the prompt"),
             ({"parameters": {"temprature": 1}}, "parameters: unknown 'temprature'; did you mean 'temperature'?"),
-            ({"temperature": 1, "parameters": {"temperature": 2}}, "temperature: said twice"),
+            ({"temperature": 1, "parameters": {"temperature": 2}}, "temperature: given twice"),
             ({"parameters": {"top_p": {1, 2}}}, "parameters: cannot be sent as JSON"),
             ({"parameters": {"top_p": float("inf")}}, "parameters: cannot be sent as JSON"),
         ],
@@ -155,7 +155,7 @@ class TestArguments:
         with Client(Config(model="gpt-6-luna")) as client:
             with pytest.raises(ValueError, match=re.escape(message)) as caught:
                 client.generate_sync(**{"prompt": "x", **options})
-            assert not client._engine.running, "nothing was begun for it"
+            assert not client._worker.running, "nothing was begun for it"
         assert isinstance(caught.value, BadArgument)
 
     def test_no_model_at_all_says_where_to_name_one(self) -> None:

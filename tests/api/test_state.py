@@ -206,7 +206,7 @@ class TestFailures:
             with Client(configured(server, **config), state=state) as client:
                 assert client.generate_sync("x", again=True).attempts == 2, "except by who says so"
         assert [(error.maybe_paid, error.attempts) for error in found] == [(True, 1), (True, 1)]
-        assert "may have been paid for" in found[1].hint
+        assert "may have been charged" in found[1].hint
 
 
 class TestShared:
