@@ -117,9 +117,12 @@ class Endings:
         found = meaning(error)
         if status is not None and found is _BROKEN:
             found = _CUT_OFF
-        words = str(error).strip() or "no details"
+        if found is _TIMEOUT:
+            message = f"no answer within {seconds:.{0 if seconds >= 9.95 else 1}f} s (setting: timeout)"
+        else:
+            message = ": ".join(filter(None, (type(error).__name__, str(error).strip())))
         return Outcome(
-            failure=Failure(found.error_class, f"{type(error).__name__}: {words}", http_status=status),
+            failure=Failure(found.error_class, message, http_status=status),
             paid=found.paid,
             retryable=found.retryable,
             outage=found.outage,

@@ -290,6 +290,9 @@ def _target_lines(target: TargetHistory) -> Iterator[str]:
             changes += column_changes(target.built_row, target.wanted_row, _used_columns(target))
         changes += _needed_changes(target)
         for change in changes:
+            if change.part == "dialect":
+                yield f"    {change.short()}"
+                continue
             yield f"    {change.part}"
             yield from _indented("old", value(change.old))
             yield from _indented("new", value(change.new))

@@ -38,7 +38,9 @@ BODY_COUNT = 5
 Concurrency = Annotated[
     int | None, typer.Option("-j", "--concurrency", metavar="N", help="Requests in flight at once.", show_default="64")
 ]
-KeepGoing = Annotated[int | None, typer.Option("-k", "--keep-going", metavar="N", help="Stop after N failures.", min=1)]
+MaxFailures = Annotated[
+    int | None, typer.Option("--max-failures", metavar="N", help="Stop after N failed targets.", min=1)
+]
 BackendOption = Annotated[
     str | None, typer.Option("--backend", metavar="NAME", help="threads, async, batch, auto, or of a plugin.")
 ]
@@ -70,7 +72,7 @@ def run(
         typer.Option("-B", "--always-make", help="Build selected targets even when they are fresh (this pays again)."),
     ] = False,
     concurrency: Concurrency = None,
-    keep_going: KeepGoing = None,
+    max_failures: MaxFailures = None,
     select: SelectOption = None,
     limit: Annotated[
         int | None,
@@ -107,7 +109,7 @@ def run(
         command=_command_line("run"),
         selection=selection if plan is None else replace(selection, plan=str(plan.absolute())),
         always_make=always_make,
-        max_failures=keep_going,
+        max_failures=max_failures,
         wait=not no_wait,
         deadline=seconds,
     )
@@ -127,7 +129,7 @@ def run(
 def resume(
     file: FileOption = None,
     concurrency: Concurrency = None,
-    keep_going: KeepGoing = None,
+    max_failures: MaxFailures = None,
     backend: BackendOption = None,
     max_cost: MaxCost = None,
     no_wait: NoWait = False,
@@ -167,7 +169,7 @@ def resume(
         command=_command_line("resume"),
         selection=selection,
         always_make=bool(last.always_make),
-        max_failures=keep_going,
+        max_failures=max_failures,
         run=last.id,
         wait=not no_wait,
         deadline=seconds,

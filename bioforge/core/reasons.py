@@ -34,6 +34,9 @@ REASONS = (
 SCHEMA = "schema"
 """The error class of an answer that does not fit its schema."""
 
+SIMULATOR = "simulator"
+"""The dialect of the simulator's answers."""
+
 # What a request has come to; kept with the request, so that identical requests share it.
 STARTED = "started"
 WAITING = "waiting"
@@ -163,8 +166,19 @@ class Change:
         """For grouping and one-line display: values only where they are short and the same for every artist."""
         if self.part.startswith("column "):
             return self.part
+        if self.part == "dialect":
+            return dialect_change(self.old, self.new)
         old, new = _brief(self.old), _brief(self.new)
         return f"{self.part} {old} → {new}" if old is not None and new is not None else self.part
+
+
+def dialect_change(old: object, new: object) -> str:
+    """Return the change of the API's dialect in words; `simulator` answers are never shared with a real API."""
+    if old == SIMULATOR:
+        return "answered by the simulator; now asks the real API"
+    if new == SIMULATOR:
+        return "answered by the real API; now asks the simulator"
+    return f"answered by an {old} API; now asks an {new} API"
 
 
 def _brief(value: object) -> str | None:

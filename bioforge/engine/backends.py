@@ -17,6 +17,7 @@ from bioforge.config.loader import ProjectConfig
 from bioforge.config.plugin_options import PluginOptions, plugin_options
 from bioforge.core.errors import BioforgeError, ConfigError, PluginError
 from bioforge.core.interfaces import Backend, BackendContext
+from bioforge.core.reasons import SIMULATOR
 from bioforge.core.types import PLAIN_DIALECT
 from bioforge.plugins.manager import Plugins
 from bioforge.plugins.validate import guarded
@@ -28,9 +29,6 @@ SIMULATED_POLLING = {"poll_seconds": 0.5, "poll_max_seconds": 2.0}
 
 NO_KEY = "none"
 """What the embedded server is given: too short to be masked as a secret where it stands in a text."""
-
-SIMULATOR = "simulator"
-"""The dialect of simulated answers, which must never pass for real ones."""
 
 
 def bind_reader(plugins: Plugins, options: PluginOptions, table: Mapping[str, object], name: str) -> BoundReader:

@@ -81,7 +81,7 @@ class FollowUp:
             self.stopped = Stopped(
                 FAILURES,
                 f"{plural(self._failures, 'target')} failed, and the run was to stop after {self._most}",
-                "see what failed with `bioforge why ID`, or raise --keep-going; open batches go on meanwhile",
+                "`bioforge export --failed` lists them; raise --max-failures to go on. Open batches continue at the provider",
             )
             self._stop.raise_level(FAILURES)
 

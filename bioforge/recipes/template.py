@@ -263,7 +263,7 @@ class RecipeVariant:
                     f"{{% for artist in {ARTISTS} %}} … {{{{ artist.{name} }}}} … {{% endfor %}}",
                 )
             raise TemplateError(
-                f"{place}: the template uses {name!r}, which is no column of the input",
+                f"{place}: the template uses {name!r}, which is not a column of the input",
                 nearest(name, columns) or f"columns are: {', '.join(sorted(columns))}",
             )
 

@@ -149,7 +149,7 @@ class History:
     def run(self) -> None:
         arguments: list[str] = []
         if self._draw.random() < 0.2:
-            arguments += ["-k", self._draw.choice("12"), "-j", "1"]
+            arguments += ["--max-failures", self._draw.choice("12"), "-j", "1"]
         if self._draw.random() < 0.2:
             arguments += ["--limit", self._draw.choice("125")]
         if self._draw.random() < 0.2:

@@ -353,11 +353,11 @@ def test_concurrency_is_how_many_requests_are_in_flight(project: ProjectFolder) 
 
 
 @pytest.mark.parametrize("backend", ["async", "threads"])
-def test_keep_going_stops_after_so_many_failures(tmp_path: Path, backend: str) -> None:
+def test_max_failures_stops_after_so_many_failures(tmp_path: Path, backend: str) -> None:
     with Simulator(SimulatorOptions(faults={"bad_request": 1.0})) as server:
         project = ProjectFolder(tmp_path, server)
         many(project, 20)
-        ran = project.run("run", "-k", "2", "-j", "1", "--backend", backend)
+        ran = project.run("run", "--max-failures", "2", "-j", "1", "--backend", backend)
     assert ran.code == 1
     assert "2 targets failed, and the run was to stop after 2" in ran.err
     # the next one was announced already, and then not sent

@@ -74,7 +74,7 @@ CASES = [
          " OPENAI_MODEL in the environment", "", edit("model =", "modell =")),
     # templates
     Case("template with an unknown column", "run",
-         "recipe.bio: the template uses 'artist_date', which is no column of the input", "did you mean 'artist_data'?",
+         "recipe.bio: the template uses 'artist_date', which is not a column of the input", "did you mean 'artist_data'?",
          edit("artist_data }}", "artist_date }}")),
     Case("template syntax", "run", "recipe.bio.input, line 1: unexpected '}'",
          "see the Jinja2 template syntax; {{ artist_name }}", edit("artist_data }}", "artist_data }")),

@@ -245,15 +245,15 @@ def test_a_link_that_may_have_been_paid_ends_a_chain_where_nothing_unclear_is_as
 # --------------------------------------------------------------------------------------- counting, stopping, going on
 
 
-def test_keep_going_counts_targets_and_not_the_links_of_their_chains(project: ChainFolder) -> None:
+def test_max_failures_counts_targets_and_not_the_links_of_their_chains(project: ChainFolder) -> None:
     project.script.faults = {("Absalon", SOL, ASKED_AGAIN): "ok", "Absalon": "misfit"}
-    project.run("run", "-k", "1", "-j", "1").ok()
+    project.run("run", "--max-failures", "1", "-j", "1").ok()
     assert project.charged() == 9
 
 
-def test_keep_going_counts_a_chain_that_has_come_to_its_end(project: ChainFolder) -> None:
+def test_max_failures_counts_a_chain_that_has_come_to_its_end(project: ChainFolder) -> None:
     project.script.faults = {"": "misfit"}
-    ran = project.run("run", "-k", "1", "-j", "1")
+    ran = project.run("run", "--max-failures", "1", "-j", "1")
     assert ran.code == 1
     assert "1 target failed, and the run was to stop after 1" in ran.err
     assert project.value("SELECT count(*) FROM targets WHERE held = 1") == 1

@@ -307,9 +307,9 @@ def test_maybe_paid_above_is_not_waited_for_where_it_is_never_asked_again(projec
     assert project.states("translation") == FRESH
 
 
-def test_keep_going_counts_failures_and_not_what_is_skipped_for_them(project: ChainFolder) -> None:
+def test_max_failures_counts_failures_and_not_what_is_skipped_for_them(project: ChainFolder) -> None:
     project.script.faults = {("Collect", "Absalon"): "bad_request"}
-    ran = project.run("run", "-k", "2")
+    ran = project.run("run", "--max-failures", "2")
     assert ran.code == 1
     assert "was to stop" not in ran.err
     assert project.states("translation") == {**FRESH, "3": "skipped: facts (bad_request)"}
@@ -487,7 +487,7 @@ def test_the_graph_of_the_recipes(tmp_path: Path) -> None:
         ("{{ facts.text }}", "{{ facts.txt }}", "the template uses facts.txt"),
         ("{{ facts.text }}", "{{ needs['fact'].text }}", "the template uses needs['fact'], which it does not need"),
         ("{{ facts.text }}", "{{ facts.parsed.born }}", "recipe 'facts' has no schema"),
-        ("{{ facts.text }}", "{{ translation.text }}", "'translation', which is no column of the input"),
+        ("{{ facts.text }}", "{{ translation.text }}", "'translation', which is not a column of the input"),
     ],
 )
 def test_a_mistake_in_what_is_needed_is_found_before_anything_is_sent(

@@ -138,7 +138,7 @@ def _some(*options: tuple[str, ...]) -> st.SearchStrategy[tuple[str, ...]]:
 _arguments = st.tuples(
     st.sampled_from([(), (), ("--backend", "threads"), ("--backend", "batch"), ("--backend", "batch", "--no-wait")]),
     _some(("--limit", "1"), ("--limit", "3")),
-    _some(("-k", "1"), ("-k", "2")),
+    _some(("--max-failures", "1"), ("--max-failures", "2")),
     _some(("--select", "1"), ("--select", "[23]"), ("--select", "reason:new"), ("--select", "reason:changed"),
           ("--select", "reason:failed")),
     _some(("--max-cost", "0.00002"), ("--max-cost", "0.0002"), ("--max-cost", "1")),

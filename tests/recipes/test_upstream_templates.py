@@ -150,7 +150,7 @@ def test_a_recipe_that_is_not_needed_is_an_unknown_name(text: str) -> None:
     with pytest.raises(TemplateError) as caught:
         prompts(text, upstream={}).check_names(["born"])
     name = text.split()[1].split(".")[0].split("[")[0]
-    assert caught.value.message == f"recipe.bio: the template uses {name!r}, which is no column of the input"
+    assert caught.value.message == f"recipe.bio: the template uses {name!r}, which is not a column of the input"
 
 
 def test_needed_recipes_are_no_columns() -> None:

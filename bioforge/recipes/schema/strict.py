@@ -196,8 +196,10 @@ class _Derivation:
             if name not in properties:
                 raise self.error((*place, "required"), f"{name!r} is required, and properties do not describe it")
         if not properties and schema.get("additionalProperties") is not False:
+            if "additionalProperties" not in schema:
+                raise self.error(place, "an object needs at least one property", "add one (a field of the model)")
             raise self.error(
-                place, "an object with free keys cannot be asked for",
+                place, "structured outputs do not allow an object with arbitrary keys",
                 "name its properties, or use a list of objects with a key and a value",
             )  # fmt: skip
         written = Properties()
