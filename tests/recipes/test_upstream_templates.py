@@ -184,5 +184,5 @@ def test_it_has_no_artist_of_its_own(name: str) -> None:
 
 
 def test_artists_are_for_recipes_over_all_of_them() -> None:
-    with pytest.raises(TemplateError, match="'artists', which is no column"):
+    with pytest.raises(TemplateError, match="'artists', which is not a column"):
         prompts("{{ artists | length }}").check_names([])
