@@ -66,7 +66,7 @@ class AnswerImporter:
         self._store = store
         self._run = run
         self._recipes = {(prompts.definition.recipe, prompts.definition.variant): prompts for prompts in recipes}
-        self._renderer = Renderer(store, recipes, backend, ask_again_maybe_paid=True, run=None)
+        self._renderer = Renderer(store, recipes, backend, resend_maybe_paid=True, run=None)
         self._dialect = recipes[0].definition.dialect
         self._backend = backend
         self._format = format

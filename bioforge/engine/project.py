@@ -96,7 +96,7 @@ class OpenProject(RecipeNames):
                 self._read_by,
                 self.prompts,
                 self.backend,
-                ask_again_maybe_paid=self.config.retry.maybe_paid,
+                resend_maybe_paid=self.config.retry.maybe_paid,
                 tell=self.tell,
             )
         done.notes += prompt_notes(self.prompts)
@@ -133,7 +133,7 @@ class OpenProject(RecipeNames):
 
     def _priced(self, store: Store, refreshed: Refreshed, selection: Selection, deadline: float | None) -> Plan:
         again = self.config.retry.maybe_paid
-        groups = stale.stale_groups(store, selection, ask_again_maybe_paid=again)
+        groups = stale.stale_groups(store, selection, resend_maybe_paid=again)
         # what several groups ask for alike is paid once
         requests = self._to_send(store, selection) if len(groups) > 1 else sum(group.requests for group in groups)
         places = {(prompts.definition.recipe, prompts.definition.variant): n for n, prompts in enumerate(self.prompts)}
@@ -174,7 +174,7 @@ class OpenProject(RecipeNames):
             self.estimator(store),
             selection,
             which,
-            ask_again_maybe_paid=self.config.retry.maybe_paid,
+            resend_maybe_paid=self.config.retry.maybe_paid,
             run=run,
         )
 
@@ -184,7 +184,7 @@ class OpenProject(RecipeNames):
 
     def _planner(self, store: Store, run: int | None) -> Planner:
         again = self.config.retry.maybe_paid
-        return Planner(store, self.prompts, self.backend, ask_again_maybe_paid=again, run=run)
+        return Planner(store, self.prompts, self.backend, resend_maybe_paid=again, run=run)
 
     def run(self, order: RunOptions, watcher: RunObserver, stop: Stop) -> RunResult:
         """Plan, build what is stale, write the outputs.
@@ -257,7 +257,7 @@ class OpenProject(RecipeNames):
         """Refuse what could not be sent or not be kept within its budget, before anything is marked or sent."""
         selection, again = order.selection, self.config.retry.maybe_paid
         if not (order.always_make or selection.plan is not None) and not stale.requests_to_send(
-            store, selection, ask_again_maybe_paid=again
+            store, selection, resend_maybe_paid=again
         ):
             if any(item.provider == self.provider for item in batches.open_batches(store)):
                 self.backend.check()
@@ -299,7 +299,7 @@ class OpenProject(RecipeNames):
         return stopped
 
     def _to_send(self, store: Store, selection: Selection) -> int:
-        return stale.requests_to_send(store, selection, ask_again_maybe_paid=self.config.retry.maybe_paid)
+        return stale.requests_to_send(store, selection, resend_maybe_paid=self.config.retry.maybe_paid)
 
     def _fresh(self, store: Store, selection: Selection) -> int:
         """Targets that are up to date, over the whole input, of the selected recipes."""

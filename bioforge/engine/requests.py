@@ -42,7 +42,7 @@ class RequestQueue(Iterator[Request]):
         selection: Selection,
         which: RequestFilter = RequestFilter.STALE,
         *,
-        ask_again_maybe_paid: bool,
+        resend_maybe_paid: bool,
         run: int | None = None,
     ) -> None:
         """`run`: its own requests are not asked a second time; None where nothing becomes ready meanwhile."""
@@ -55,9 +55,9 @@ class RequestQueue(Iterator[Request]):
         self._selection = selection
         self._which = which
         self._all = recipes
-        self._again = ask_again_maybe_paid
+        self._resend_maybe_paid = resend_maybe_paid
         self._run = run
-        self._renderer = Renderer(store, recipes, backend, ask_again_maybe_paid=ask_again_maybe_paid, run=run)
+        self._renderer = Renderer(store, recipes, backend, resend_maybe_paid=resend_maybe_paid, run=run)
         self._pages = self._pending(None)
         self._page: deque[PendingRequest] = deque()
         self._ahead: Iterator[tuple[PendingRequest, Outcome | None]] = iter(())
@@ -135,7 +135,7 @@ class RequestQueue(Iterator[Request]):
             self._store,
             self._selection,
             self._which,
-            ask_again_maybe_paid=self._again,
+            resend_maybe_paid=self._resend_maybe_paid,
             among=among,
             untried_in=self._run,
         )
@@ -209,7 +209,9 @@ class RequestQueue(Iterator[Request]):
             raise self._unstable(item, first if isinstance(first, RenderError) else second)
         if first.request_hash != second.request_hash or item.target in self._planned_again:
             raise self._unstable(item, second)
-        planner = Planner(self._store, self._all, self._backend, ask_again_maybe_paid=self._again, run=self._run)
+        planner = Planner(
+            self._store, self._all, self._backend, resend_maybe_paid=self._resend_maybe_paid, run=self._run
+        )
         planner.plan_again(item.recipe, item.variant, [item.number])
         again = [item.target]
         for shared in queue.shared_requests(self._store, [item.request_hash]):

@@ -83,11 +83,11 @@ class BuildInputs:
 class AnswerReuse:
     """Keeps what was bought, what is under way, and what is not asked again, for targets of which the same is asked."""
 
-    def __init__(self, store: Store, known: Known, *, ask_again_maybe_paid: bool) -> None:
+    def __init__(self, store: Store, known: Known, *, resend_maybe_paid: bool) -> None:
         """`known` looks up requests, with their answers checked by the schema as it is now."""
         self._store = store
         self._known = known
-        self._again = ask_again_maybe_paid
+        self._resend_maybe_paid = resend_maybe_paid
         self._changes: dict[Pair, TargetDiff] = {}
         self.only_form: Pair | None = None
         """The recipe that is being planned anew for nothing but the way its backend writes requests."""
@@ -131,7 +131,9 @@ class AnswerReuse:
         longer = case.prompts.definition.follows_up and case.origin.definition != definition
         stays = known.state == IN_BATCH or (
             target.reason != FORCED
-            and ((known.state == UNUSABLE and not longer) or (known.state == MAYBE_PAID and not self._again))
+            and (
+                (known.state == UNUSABLE and not longer) or (known.state == MAYBE_PAID and not self._resend_maybe_paid)
+            )
         )
         if not stays or not self._same_asked(case):
             return None

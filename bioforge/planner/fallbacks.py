@@ -51,13 +51,13 @@ class RetryChain:
     """Finds the link of a target's chain that is to be asked next, or that has the answer."""
 
     def __init__(
-        self, store: Store, backend: Backend, known: Known, *, ask_again_maybe_paid: bool, run: int | None
+        self, store: Store, backend: Backend, known: Known, *, resend_maybe_paid: bool, run: int | None
     ) -> None:
         """`known` looks up requests, with their answers checked by the schema as it is now."""
         self._store = store
         self._backend = backend
         self._known = known
-        self._again = ask_again_maybe_paid
+        self._resend_maybe_paid = resend_maybe_paid
         self._run = run
 
     def link(self, prompts: RecipeVariant, own: RenderedRequest, known: KnownRequest | None) -> AttemptStep:
@@ -78,7 +78,7 @@ class RetryChain:
                 break
             if state == ANSWERED:
                 return link
-            if state == MAYBE_PAID and not self._again:
+            if state == MAYBE_PAID and not self._resend_maybe_paid:
                 last = link
                 break
             if state != UNUSABLE and not (state == INVALID and prompts.definition.repair):

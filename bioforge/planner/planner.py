@@ -60,7 +60,7 @@ class Planner:
         recipes: Sequence[RecipeVariant],
         backend: Backend,
         *,
-        ask_again_maybe_paid: bool = True,
+        resend_maybe_paid: bool = True,
         run: int | None = None,
         tell: ProgressCallback = no_progress,
     ) -> None:
@@ -70,13 +70,11 @@ class Planner:
         self._store = store
         self._run = run
         self._backend = backend
-        self._keeper = AnswerReuse(store, self._known.requests, ask_again_maybe_paid=ask_again_maybe_paid)
+        self._keeper = AnswerReuse(store, self._known.requests, resend_maybe_paid=resend_maybe_paid)
         self._recipes = recipes
         self._by_pair = {_pair(prompts): prompts for prompts in recipes}
-        self._renderer = Renderer(store, recipes, backend, ask_again_maybe_paid=ask_again_maybe_paid, run=run)
-        self._chains = RetryChain(
-            store, backend, self._known.requests, ask_again_maybe_paid=ask_again_maybe_paid, run=run
-        )
+        self._renderer = Renderer(store, recipes, backend, resend_maybe_paid=resend_maybe_paid, run=run)
+        self._chains = RetryChain(store, backend, self._known.requests, resend_maybe_paid=resend_maybe_paid, run=run)
         self._definitions: dict[Pair, int] = {}
         self._for_all = {prompts.definition.recipe for prompts in recipes if prompts.definition.for_all}
         self._has_schemas = any(prompts.definition.schema is not None for prompts in recipes)

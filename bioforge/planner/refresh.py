@@ -54,13 +54,13 @@ def refresh(
     recipes: Sequence[RecipeVariant],
     backend: Backend,
     *,
-    ask_again_maybe_paid: bool,
+    resend_maybe_paid: bool,
     tell: ProgressCallback = no_progress,
 ) -> Refreshed:
     """Raises `InputError` and `TemplateError`; rows that cannot be used are counted in `reading`. `tell` hears now and then
     how far it is."""
     reading = read_input(store, spec, find_reader, tell)
-    planner = Planner(store, recipes, backend, ask_again_maybe_paid=ask_again_maybe_paid, tell=tell)
+    planner = Planner(store, recipes, backend, resend_maybe_paid=resend_maybe_paid, tell=tell)
     planner.plan()
     counts = planner.counts
     done = Refreshed(reading, counts.planned, counts.reused, checked=counts.checked, misfits=counts.misfits)

@@ -160,12 +160,12 @@ class Renderer:
         recipes: Sequence[RecipeVariant],
         backend: Backend,
         *,
-        ask_again_maybe_paid: bool,
+        resend_maybe_paid: bool,
         run: int | None,
     ) -> None:
         self._store = store
         self._backend = backend
-        self._again = ask_again_maybe_paid
+        self._resend_maybe_paid = resend_maybe_paid
         self._run = run
         self._for_all = {prompts.definition.recipe for prompts in recipes if prompts.definition.for_all}
         self._plain: dict[tuple[str, str], SimpleRenderer] = {}
@@ -184,7 +184,8 @@ class Renderer:
         of_all = self._answers(shared, [EVERYBODY]).get(EVERYBODY, {}) if shared else {}
         if definition.for_all:
             gathered = [
-                dependencies.gathered(self._store, need, name, self._run, self._again) for need, name in own.items()
+                dependencies.gathered(self._store, need, name, self._run, self._resend_maybe_paid)
+                for need, name in own.items()
             ]
             outcomes = [self._outcome(prompts, item.artist, of_all, gathered) for item in artists]
             return Page(outcomes, [_ids(of_all)] * len(artists))
@@ -194,7 +195,9 @@ class Renderer:
         return Page(outcomes, [_ids(each) for each in answers])
 
     def _answers(self, needs: Mapping[str, str], artists: Sequence[int]) -> dict[int, dict[str, Answered]]:
-        return dependencies.answers(self._store, needs, artists, run=self._run, ask_again_maybe_paid=self._again)
+        return dependencies.answers(
+            self._store, needs, artists, run=self._run, resend_maybe_paid=self._resend_maybe_paid
+        )
 
     def _outcome(
         self, prompts: RecipeVariant, artist: Artist, answers: Mapping[str, Answered], gathered: Sequence[Upstream] = ()
@@ -243,7 +246,7 @@ class Everybody:
     def __iter__(self) -> Iterator[dict[str, object]]:
         for page in targets.artists(self._store, -1):
             numbers = [item.id for item in page]
-            found = dependencies.answers(self._store, self._needs, numbers, run=None, ask_again_maybe_paid=True)
+            found = dependencies.answers(self._store, self._needs, numbers, run=None, resend_maybe_paid=True)
             for item in page:
                 answers: dict[str, UpstreamAnswer] = {
                     need: upstream_answer(answer.text, answer.parsed) for need, answer in found.get(item.id, {}).items()

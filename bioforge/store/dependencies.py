@@ -83,7 +83,7 @@ def forget_changes(store: Store) -> None:
 
 
 def answers(
-    store: Store, needs: Mapping[str, str], artists: Sequence[int], *, run: int | None, ask_again_maybe_paid: bool
+    store: Store, needs: Mapping[str, str], artists: Sequence[int], *, run: int | None, resend_maybe_paid: bool
 ) -> dict[int, dict[str, Answered]]:
     """The targets of needed recipes by artist and recipe. What has failed in `run` is not asked again by itself."""
     rows = store.rows(
@@ -101,19 +101,19 @@ def answers(
             or bool(failed_here)
             or reason in (SKIPPED, REMOVED)
             or (digest is None and reason != UPSTREAM)
-            or (reason == MAYBE_PAID and not ask_again_maybe_paid)
+            or (reason == MAYBE_PAID and not resend_maybe_paid)
         )
         state = Upstream(recipe, reason, detail, response, stuck and reason != IN_BATCH)
         found.setdefault(artist, {})[recipe] = Answered(state, text, parsed)
     return found
 
 
-def gathered(store: Store, recipe: str, variant: str, run: int | None, ask_again_maybe_paid: bool) -> Upstream:
+def gathered(store: Store, recipe: str, variant: str, run: int | None, resend_maybe_paid: bool) -> Upstream:
     """The targets of a needed recipe over all artists as one: fresh when all are; stuck when all that are not are."""
     stuck = (
         f"(t.held = 1 OR t.reason = '{SKIPPED}' OR (t.request_hash IS NULL AND t.reason <> '{UPSTREAM}')"
         f" OR (t.reason IN ('{FAILED}', '{MAYBE_PAID}') AND {tried('t')})"
-        f"{'' if ask_again_maybe_paid else f' OR t.reason = {MAYBE_PAID!r}'})"
+        f"{'' if resend_maybe_paid else f' OR t.reason = {MAYBE_PAID!r}'})"
     )
     stale = (
         "SELECT t.reason, t.detail FROM targets t INDEXED BY targets_stale"

@@ -53,7 +53,7 @@ def pages(
     selection: Selection,
     which: RequestFilter = RequestFilter.STALE,
     *,
-    ask_again_maybe_paid: bool,
+    resend_maybe_paid: bool,
     among: Sequence[int] | None = None,
     untried_in: int | None = None,
 ) -> Iterator[list[PendingRequest]]:
@@ -67,7 +67,7 @@ def pages(
     wanted = f"{{0}}.request_hash IS NOT NULL AND {{0}}.reason IS NOT '{IN_BATCH}' AND {{0}}.reason IS NOT '{REMOVED}'"
     if which is not RequestFilter.EVERYTHING:
         wanted += " AND {0}.reason IS NOT NULL AND {0}.held = 0"
-        if not ask_again_maybe_paid:
+        if not resend_maybe_paid:
             wanted += f" AND {{0}}.reason <> '{MAYBE_PAID}'"
     # whatever its targets are stale for, what is in a batch is under way
     state = f"q.state = '{WAITING}'" if which is RequestFilter.WAITING else f"q.state IS NOT '{IN_BATCH}'"

@@ -44,9 +44,9 @@ class StaleGroup:
     """The model of a request that stands in for the recipe's own."""
 
 
-def _not_asked(ask_again_maybe_paid: bool) -> str:
+def _not_asked(resend_maybe_paid: bool) -> str:
     """The condition under which a run does not ask for a stale target."""
-    reasons = [IN_BATCH, SKIPPED] if ask_again_maybe_paid else [IN_BATCH, SKIPPED, MAYBE_PAID]
+    reasons = [IN_BATCH, SKIPPED] if resend_maybe_paid else [IN_BATCH, SKIPPED, MAYBE_PAID]
     return f"(t.held = 1 OR t.reason IN ({', '.join(map(repr, reasons))}))"
 
 
@@ -75,10 +75,10 @@ def _different(store: Store, condition: str) -> tuple[str, str]:
     return f"WITH shared AS MATERIALIZED ({wanted_twice}) ", f"(count(DISTINCT {shared}) + count({alone}))"
 
 
-def stale_groups(store: Store, selection: Selection, *, ask_again_maybe_paid: bool = True) -> list[StaleGroup]:
+def stale_groups(store: Store, selection: Selection, *, resend_maybe_paid: bool = True) -> list[StaleGroup]:
     """The selected stale targets by recipe, reason and detail, largest first within a recipe."""
     where, values = selection.where()
-    held = _not_asked(ask_again_maybe_paid)
+    held = _not_asked(resend_maybe_paid)
     before, different = _different(store, f"NOT {held}")
     # an artist is looked up for each target only where the selection asks something of it: the join is left out then
     sql = (
@@ -100,7 +100,7 @@ def stale_groups(store: Store, selection: Selection, *, ask_again_maybe_paid: bo
     return [StaleGroup(*(*row[:8], store.value(first, (row[8],)), *row[9:])) for row in rows]
 
 
-def requests_to_send(store: Store, selection: Selection, *, ask_again_maybe_paid: bool) -> int:
+def requests_to_send(store: Store, selection: Selection, *, resend_maybe_paid: bool) -> int:
     """Different requests that a run would send, each counted once over all recipes and reasons; of what waits for
     others as many as there may be."""
     where, values = selection.where()
@@ -109,7 +109,7 @@ def requests_to_send(store: Store, selection: Selection, *, ask_again_maybe_paid
         store.value(
             f"{before}SELECT {different} + coalesce(sum(t.reason = '{UPSTREAM}'), 0)"
             " FROM targets t LEFT JOIN artists a ON a.id = t.artist"
-            f" WHERE {STALE} AND NOT {_not_asked(ask_again_maybe_paid)} AND {where}",
+            f" WHERE {STALE} AND NOT {_not_asked(resend_maybe_paid)} AND {where}",
             values,
         )
     )

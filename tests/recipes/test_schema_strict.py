@@ -458,7 +458,9 @@ def test_a_model_without_a_shape_is_refused_by_its_own_name() -> None:
     class Free(BaseModel):
         notes: dict[str, str]
 
-    with pytest.raises(ConfigError, match=r"^models:Free: properties\.notes: .* do not allow an object with arbitrary keys"):
+    with pytest.raises(
+        ConfigError, match=r"^models:Free: properties\.notes: .* do not allow an object with arbitrary keys"
+    ):
         from_model(Free, "models:Free")
     with pytest.raises(ConfigError, match=r"^models:Many: the root has to be an object, and is array$"):
         from_model(RootModel[list[int]], "models:Many")

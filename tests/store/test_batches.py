@@ -549,7 +549,7 @@ class TestSettling:
         assert batch is not None
         assert batch.state is BatchState.RELEASED
         assert recover(store).interrupted == 0, "settled once"
-        assert len(list(handed_out(store, ALL, ask_again_maybe_paid=False))) == 3
+        assert len(list(handed_out(store, ALL, resend_maybe_paid=False))) == 3
 
     @pytest.mark.parametrize(
         "state",
@@ -599,7 +599,7 @@ class TestSettling:
         assert attempts_of(store) == ["started maybe", "maybe paid maybe", "failed no"]
         assert (ledger(store).in_batches, ledger(store).maybe_paid) == (1, 1)
         assert batches.free_orphans(store) == 0, "freed once"
-        found = [item.artist.artist_id for item in handed_out(store, ALL, ask_again_maybe_paid=True)]
+        found = [item.artist.artist_id for item in handed_out(store, ALL, resend_maybe_paid=True)]
         assert found == ["1", "4"], "and may be asked again"
 
     def test_what_a_batch_gave_back_and_nobody_tried_again_is_interrupted(self, store: Store) -> None:
@@ -635,7 +635,7 @@ class TestWhatIsInBatchIsNotAsked:
 
     def test_it_is_not_handed_out(self, store: Store, under_way: Submitted) -> None:
         def names(which: RequestFilter = RequestFilter.STALE) -> list[str]:
-            found = handed_out(store, ALL, which, ask_again_maybe_paid=True)
+            found = handed_out(store, ALL, which, resend_maybe_paid=True)
             return [item.artist.artist_id for item in found]
 
         assert names() == ["4"]
@@ -647,8 +647,8 @@ class TestWhatIsInBatchIsNotAsked:
         assert names() == ["1", "4"]
 
     def test_it_is_counted_apart(self, store: Store, under_way: Submitted) -> None:
-        assert stale.requests_to_send(store, ALL, ask_again_maybe_paid=True) == 1
-        assert stale.requests_to_send(store, ALL, ask_again_maybe_paid=False) == 1
+        assert stale.requests_to_send(store, ALL, resend_maybe_paid=True) == 1
+        assert stale.requests_to_send(store, ALL, resend_maybe_paid=False) == 1
         assert stale.sendable_targets(store, ALL) == 1
         groups = {group.reason: group for group in stale.stale_groups(store, ALL)}
         waiting = groups[IN_BATCH]
@@ -699,7 +699,7 @@ class TestWhatIsInBatchIsNotAsked:
         submit_hash(run, "k", 1, "v1:one", number=2, reason="forced")
         third = Selection(ids=("3",))
         targets.force(store, run.run, third)
-        assert list(handed_out(store, third, ask_again_maybe_paid=True)) == [], "it would be in two batches at once"
+        assert list(handed_out(store, third, resend_maybe_paid=True)) == [], "it would be in two batches at once"
 
     def test_a_plan_leaves_it_out_and_notices_what_went_into_a_batch(
         self, store: Store, under_way: Submitted, tmp_path: Path
@@ -771,7 +771,7 @@ class TestUpkeep:
         targets.force(store, run.run, Selection(ids=("1",)))
         submit_hash(run, "k", 1, "v1:one", number=2, reason="forced")
         maintenance.forget(store, Selection(ids=("3",)), run.run)
-        assert [item.artist.artist_id for item in handed_out(store, ALL, ask_again_maybe_paid=True)] == ["2", "4"]
+        assert [item.artist.artist_id for item in handed_out(store, ALL, resend_maybe_paid=True)] == ["2", "4"]
 
     def test_collecting_garbage_loses_nothing_that_is_under_way(self, store: Store) -> None:
         run = Submitted(store)
@@ -908,7 +908,7 @@ class StoredBook:
         return self._asked(RequestFilter.WAITING)
 
     def _asked(self, which: RequestFilter) -> Iterator[Request]:
-        for item in handed_out(self.store, ALL, which, ask_again_maybe_paid=True):
+        for item in handed_out(self.store, ALL, which, resend_maybe_paid=True):
             yield Request(
                 item.request_hash,
                 "/v1/responses",

@@ -63,9 +63,7 @@ def test_readers_do_without_it(path: Path) -> None:
         with Store.read(path) as reader:
             assert [group.requests for group in stale.stale_groups(reader, Selection())] == [1]
             assert [found.target for found in queue.shared_requests(reader, ["v1:x"])] == [1]
-            assert [item.request_hash for item in handed_out(reader, Selection(), ask_again_maybe_paid=True)] == [
-                "v1:x"
-            ]
+            assert [item.request_hash for item in handed_out(reader, Selection(), resend_maybe_paid=True)] == ["v1:x"]
     assert put_off(path)
 
 

@@ -84,7 +84,7 @@ def test_an_unusable_answer_is_kept_whole_and_held_back(store: Store) -> None:
         "truncated: max_output_tokens",
         1,
     )
-    assert list(handed_out(store, Selection(ids=("2",)), ask_again_maybe_paid=True)) == []
+    assert list(handed_out(store, Selection(ids=("2",)), resend_maybe_paid=True)) == []
 
 
 def test_bytes_that_are_no_text_are_kept_as_they_came(store: Store) -> None:
@@ -129,9 +129,9 @@ def test_dead_runs_are_closed_by_the_next_writer(store: Store) -> None:
 
 
 def test_pending_hands_each_request_out_once(store: Store) -> None:
-    found = list(handed_out(store, Selection(), ask_again_maybe_paid=True))
+    found = list(handed_out(store, Selection(), resend_maybe_paid=True))
     assert [(item.artist.artist_id, item.request_hash) for item in found] == [("1", "v1:one"), ("2", "v1:two")]
-    only_third = list(handed_out(store, Selection(ids=("3",)), ask_again_maybe_paid=True))
+    only_third = list(handed_out(store, Selection(ids=("3",)), resend_maybe_paid=True))
     assert [item.artist.artist_id for item in only_third] == ["3"], "a twin outside the selection does not stand for it"
 
 

@@ -77,8 +77,8 @@ def alone(store: Store) -> Iterator[Store]:
 
 def counted(store: Store, selection: Selection, again: bool) -> tuple[list[StaleGroup], int]:
     return (
-        stale.stale_groups(store, selection, ask_again_maybe_paid=again),
-        stale.requests_to_send(store, selection, ask_again_maybe_paid=again),
+        stale.stale_groups(store, selection, resend_maybe_paid=again),
+        stale.requests_to_send(store, selection, resend_maybe_paid=again),
     )
 
 

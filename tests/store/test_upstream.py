@@ -45,7 +45,7 @@ def changed(state: FilledState, *needs: tuple[str, str]) -> list[int]:
 
 def stuck_reason(state: FilledState, again: bool = True, run: int | None = None) -> Upstream:
     """The facts of the first artist, as those who need them see them."""
-    found = dependencies.answers(state.store, {"facts": ""}, [1], run=run, ask_again_maybe_paid=again)
+    found = dependencies.answers(state.store, {"facts": ""}, [1], run=run, resend_maybe_paid=again)
     return found[1]["facts"].state
 
 
@@ -136,9 +136,7 @@ def test_a_failure_is_noted_although_nothing_has_changed(state: FilledState) -> 
 
 
 def test_a_fresh_answer_is_given_with_its_text_and_its_data(state: FilledState) -> None:
-    found = dependencies.answers(
-        state.store, {"facts": "", "style": ""}, [1, 3, 9], run=None, ask_again_maybe_paid=True
-    )
+    found = dependencies.answers(state.store, {"facts": "", "style": ""}, [1, 3, 9], run=None, resend_maybe_paid=True)
     assert found.keys() == {1, 3}
     assert found[3].keys() == {"facts"}, "what was never planned is not there"
     answer = found[3]["facts"]
