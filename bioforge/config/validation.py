@@ -241,6 +241,7 @@ _TOML = {
     "a valid frozenset": "a list",
     "a valid tuple": "a list",
     "is not a valid path for <class 'pathlib.Path'>": "should be a path",
+    "is not a valid path for <class 'pathlib._local.Path'>": "should be a path",
 }
 """What pydantic calls things, and what they are called in the file."""
 

@@ -84,7 +84,7 @@ def test_a_file_anywhere_can_be_named_by_its_full_path(tmp_path: Path, write: Wr
 @pytest.mark.parametrize(
     ("content", "message", "hint"),
     [
-        ('{"type": "object",}', "not JSON: Expecting property name enclosed in double quotes (line 1, column 19)", ""),
+        ('{"type" "object"}', "not JSON: Expecting ':' delimiter (line 1, column 9)", ""),
         ("", "not JSON: Expecting value (line 1, column 1)", ""),
         ('{"type": "object", "type": "array"}', '"type" is there twice', ""),
         ('{"default": NaN}', "not JSON: NaN is no number of JSON", ""),
