@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from bioforge.api.config import ConfigSource
 from bioforge.core.errors import ConfigError
-from bioforge.core.interfaces import Backend, BackendContext, Stop, Work
+from bioforge.core.interfaces import Backend, Stop, Work
 
 if TYPE_CHECKING:
     from bioforge.api.deduplicate import Deduplicator
@@ -111,24 +111,20 @@ class ClientBackend:
 
     def _make(self, base_url: str) -> Backend:
         from bioforge.config.plugin_options import PluginOptions
-        from bioforge.engine.backends import NO_KEY, SIMULATED_POLLING, checked_backend
+        from bioforge.engine.backends import BackendSettings, create_backend
 
-        setting = self.setting
-        name, provider = setting.config.backend, setting.config.provider
-        tables = {other: setting.options(other) for other in {name, "batch", *setting.config.options}}
-        if setting.simulated:
-            tables["batch"] = {**SIMULATED_POLLING, **tables["batch"]}
-        factory = self._plugins.backend(name)
-        context = BackendContext(
+        setting, config = self.setting, self.setting.config
+        settings = BackendSettings(
             base_url=base_url,
-            api_key=NO_KEY if setting.simulated else setting.api_key(),
-            api_key_env=provider.api_key_env,
-            timeout=provider.timeout,
-            options=PluginOptions("Config", setting.variable).read(factory, tables[name], f"options.{name}"),
+            api_key=setting.api_key(),
+            provider=config.provider,
+            simulated=setting.simulated,
+            tables={name: setting.options(name) for name in {config.backend, "batch", *config.options}},
+            options=PluginOptions("Config", setting.variable),
+            key="options",
             root=Path.cwd(),
-            siblings=tables,
         )
-        return checked_backend(factory(context), name, self._plugins)
+        return create_backend(config.backend, settings, self._plugins)
 
     @cached_property
     def _simulator_options(self) -> dict[str, Any]:

@@ -8,13 +8,16 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import dataclass, field
 from decimal import Decimal
 from difflib import get_close_matches
 from numbers import Real
+from pathlib import Path
 from typing import TypeVar
 
 from bioforge.config.loader import ProjectConfig
 from bioforge.config.plugin_options import PluginOptions, plugin_options
+from bioforge.config.tables import ProviderTable
 from bioforge.core.errors import BioforgeError, ConfigError, PluginError
 from bioforge.core.interfaces import Backend, BackendContext
 from bioforge.core.reasons import SIMULATOR
@@ -60,33 +63,17 @@ class BackendBuilder:
     def make(self, name: str, base_url: str | None = None) -> Backend:
         """`base_url`: instead of the one in the project file."""
         config = self._config
-        tables = dict(config.backend.options)
-        if config.simulated:  # nobody wants to wait for a batch of the embedded server as for a real one
-            tables["batch"] = {**SIMULATED_POLLING, **tables.get("batch", {})}
-        factory = self._plugins.backend(name)
-        context = BackendContext(
+        settings = BackendSettings(
             base_url=base_url or config.provider.base_url,
-            api_key=NO_KEY if config.simulated else config.api_key(),
-            api_key_env=config.provider.api_key_env,
-            timeout=config.provider.timeout,
-            options=self._options.read(factory, tables.get(name, {}), f"backend.{name}"),
+            api_key=None if config.simulated else config.api_key(),
+            provider=config.provider,
+            simulated=config.simulated,
+            tables=config.backend.options,
+            options=self._options,
+            key="backend",
             root=config.root,
-            siblings=tables,
         )
-        try:
-            made = factory(context)
-        except ConfigError as error:  # an option of the backend: only it knows them
-            raise ConfigError(f"{config.path.name}: {error.message}", error.hint) from None
-        except BioforgeError:
-            raise
-        except (Exception, SystemExit) as error:
-            if not (plugin := self._plugins.foreign("bioforge_backends", name)):
-                raise
-            raise PluginError(
-                f"backend {name!r} of plugin {plugin!r} cannot be made: {type(error).__name__}: {error}",
-                "its factory is called with a BackendContext; BIOFORGE_DEBUG=1 shows where it went wrong",
-            ) from error
-        return checked_backend(made, name, self._plugins)
+        return create_backend(name, settings, self._plugins)
 
     @contextmanager
     def reachable(self, *, batches_too: bool) -> Iterator[Callable[[str], Backend]]:
@@ -101,6 +88,54 @@ class BackendBuilder:
         options = config.simulator_options if batches_too else config.simulator
         with Simulator(SimulatorOptions(**options)) as server:
             yield lambda name: self.make(name, server.base_url)
+
+
+@dataclass(frozen=True, slots=True)
+class BackendSettings:
+    """The settings a backend is created from: those of a project file, or of a client's `Config`.
+
+    `tables` has the options of all backends by name; `key` is where messages say those are written.
+    """
+
+    base_url: str
+    api_key: str | None = field(repr=False)
+    provider: ProviderTable
+    simulated: bool
+    tables: Mapping[str, Mapping[str, object]]
+    options: PluginOptions
+    key: str
+    root: Path
+
+
+def create_backend(name: str, settings: BackendSettings, plugins: Plugins) -> Backend:
+    """Create a backend. Raises `ConfigError` for its options and `PluginError` for a broken plugin."""
+    tables = dict(settings.tables)
+    if settings.simulated:  # batches of the embedded server are ready in seconds
+        tables["batch"] = {**SIMULATED_POLLING, **tables.get("batch", {})}
+    factory = plugins.backend(name)
+    context = BackendContext(
+        base_url=settings.base_url,
+        api_key=NO_KEY if settings.simulated else settings.api_key,
+        api_key_env=settings.provider.api_key_env,
+        timeout=settings.provider.timeout,
+        options=settings.options.read(factory, tables.get(name, {}), f"{settings.key}.{name}"),
+        root=settings.root,
+        siblings=tables,
+    )
+    try:
+        backend = factory(context)
+    except ConfigError as error:  # an option that only the backend knows
+        raise ConfigError(f"{settings.options.file}: {error.message}", error.hint) from None
+    except BioforgeError:
+        raise
+    except (Exception, SystemExit) as error:
+        if not (plugin := plugins.foreign("bioforge_backends", name)):
+            raise
+        raise PluginError(
+            f"backend {name!r} of plugin {plugin!r} cannot be made: {type(error).__name__}: {error}",
+            "its factory is called with a BackendContext; BIOFORGE_DEBUG=1 shows where it went wrong",
+        ) from error
+    return checked_backend(backend, name, plugins)
 
 
 def checked_backend(made: object, name: str, plugins: Plugins) -> Backend:
