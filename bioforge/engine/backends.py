@@ -37,7 +37,7 @@ NO_KEY = "none"
 def bind_reader(plugins: Plugins, options: PluginOptions, table: Mapping[str, object], name: str) -> BoundReader:
     """The reader of a name with its options, which stand in `table`. Raises `PluginError` and `ConfigError`."""
     reader = plugins.reader(name)
-    plugin = plugins.foreign("bioforge_readers", name)
+    plugin = plugins.third_party("bioforge_readers", name)
     return BoundReader(reader, options.read(reader, table, "input"), plugin, plugins.version(plugin))
 
 
@@ -129,7 +129,7 @@ def create_backend(name: str, settings: BackendSettings, plugins: Plugins) -> Ba
     except BioforgeError:
         raise
     except (Exception, SystemExit) as error:
-        if not (plugin := plugins.foreign("bioforge_backends", name)):
+        if not (plugin := plugins.third_party("bioforge_backends", name)):
             raise
         raise PluginError(
             f"backend {name!r} of plugin {plugin!r} cannot be made: {type(error).__name__}: {error}",
@@ -140,7 +140,7 @@ def create_backend(name: str, settings: BackendSettings, plugins: Plugins) -> Ba
 
 def checked_backend(made: object, name: str, plugins: Plugins) -> Backend:
     """What a factory has made; a plugin's is supervised. Raises `PluginError` when it is no backend."""
-    plugin = plugins.foreign("bioforge_backends", name)
+    plugin = plugins.third_party("bioforge_backends", name)
     if not plugin:
         assert isinstance(made, Backend)
         return made

@@ -117,7 +117,7 @@ def bind_writer(
 ) -> BoundWriter:
     """The writer of a name with its options, which stand in `table`. Raises `PluginError` and `ConfigError`."""
     writer = plugins.writer(name)
-    plugin = plugins.foreign("bioforge_writers", name)
+    plugin = plugins.third_party("bioforge_writers", name)
     return BoundWriter(name, writer, options.read(writer, table, key), plugin, plugins.version(plugin))
 
 

@@ -1,4 +1,4 @@
-"""The three hooks. Each returns a mapping of names to values, so a plugin is tested by calling one function."""
+"""Declare the three hooks. Each returns a mapping of names to values, so a plugin is tested by calling one function."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ hookimpl = pluggy.HookimplMarker("bioforge")
 
 @hookspec
 def bioforge_readers() -> Mapping[str, AnyReader]:  # type: ignore[empty-body]
-    """Input formats by name. A name is also the file suffix it is chosen for (`csv` for `artists.csv`)."""
+    """Return input formats by name. A name is also the file suffix it is chosen for (`csv` for `artists.csv`)."""
 
 
 @hookspec
 def bioforge_backends() -> Mapping[str, BackendFactory]:  # type: ignore[empty-body]
-    """Ways to execute requests, by the name that `[backend] name` and `--backend` take."""
+    """Return backends by the name that `[backend] name` and `--backend` take."""
 
 
 @hookspec
 def bioforge_writers() -> Mapping[str, AnyWriter]:  # type: ignore[empty-body]
-    """Output formats by name. A name is also the file suffix it is chosen for."""
+    """Return output formats by name. A name is also the file suffix it is chosen for."""

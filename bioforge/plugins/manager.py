@@ -1,4 +1,4 @@
-"""The plugin manager: what is built in and what is installed, through the same three hooks."""
+"""Load built-in and installed plugins through the same three hooks."""
 
 from __future__ import annotations
 
@@ -19,7 +19,15 @@ from bioforge import __version__
 from bioforge.core.errors import PluginError, nearest
 from bioforge.core.interfaces import AnyReader, AnyWriter, BackendFactory
 from bioforge.plugins import hookspecs
-from bioforge.plugins.contract import API_VERSION, DECLARATION, HOOKS, checked, edited, wrong_hooks, wrong_version
+from bioforge.plugins.contract import (
+    API_VERSION,
+    DECLARATION,
+    HOOKS,
+    check_values,
+    edit_stamp,
+    hook_problem,
+    version_problem,
+)
 
 if TYPE_CHECKING:
     from importlib.metadata import EntryPoint
@@ -31,8 +39,11 @@ BUILT_IN = ("bioforge.readers.readers", "bioforge.writers.writers", "bioforge.ba
 
 @dataclass(frozen=True, slots=True)
 class PluginInfo:
-    """A plugin as people know it: its distribution's name and version, where it comes from (`built in`, or its entry
-    point), the names it provides by hook, the version of the contract it is made for, and what is wrong with it."""
+    """Describe a plugin for `bioforge plugins`.
+
+    `name` and `version` are its distribution's; `source` is `built in` or its entry point; `provides` lists names by hook;
+    `api` is the contract version it declares.
+    """
 
     name: str
     version: str = ""
@@ -45,12 +56,11 @@ class PluginInfo:
 def build_manager(
     load: str | None, *, built_in: Iterable[str] = BUILT_IN, warn: Callable[[str], None] | None = None
 ) -> Plugins:
-    """The built-in plugins, and the installed ones that `load` chooses.
+    """Load the built-in plugins and the installed ones that `load` names.
 
     `load` is `BIOFORGE_LOAD_PLUGINS`: None for all, an empty text for none, or names separated by commas (of the
-    distribution or of the entry point). PluginError when one of them is not installed. A plugin that cannot be used is
-    left out and does not stop the others: what is wrong is one of `Plugins.problems`, and told to `warn` when it is
-    found.
+    distribution or of the entry point). Raises `PluginError` when one of them is not installed. A broken plugin is left
+    out and does not stop the others: its problem goes to `Plugins.problems` and to `warn`.
     """
     plugins = Plugins(warn)
     for module in built_in:
@@ -73,58 +83,60 @@ def _installed(load: str | None) -> list[tuple[EntryPoint, str, str]]:
         found.append((entry, name, version))
     if load is None:
         return found
-    known = {_same(word) for entry, name, _ in found for word in (entry.name, name)}
+    known = {_normalize(word) for entry, name, _ in found for word in (entry.name, name)}
     wanted = [word.strip() for word in load.split(",") if word.strip()]
     for word in wanted:
-        if _same(word) not in known:
+        if _normalize(word) not in known:
             near = nearest(word, [name for _, name, _ in found])
             raise PluginError(
                 f"BIOFORGE_LOAD_PLUGINS names {word!r}, which is not installed{near and '; ' + near}",
                 "`BIOFORGE_LOAD_PLUGINS= bioforge plugins` works without any" if not near else "",
             )
-    chosen = {_same(word) for word in wanted}
-    return [(entry, name, version) for entry, name, version in found if chosen & {_same(entry.name), _same(name)}]
+    chosen = {_normalize(word) for word in wanted}
+    return [
+        (entry, name, version) for entry, name, version in found if chosen & {_normalize(entry.name), _normalize(name)}
+    ]
 
 
-def _same(name: str) -> str:
-    """Distribution names are the same in either case, and with '-', '_' or '.'."""
+def _normalize(name: str) -> str:
+    """Return a name in the form in which pip compares distribution names."""
     return name.lower().replace("_", "-").replace(".", "-")
 
 
 @dataclass(slots=True)
-class _Known:
-    """A plugin, and its problems so far. One that is `out` is not asked."""
+class _Loaded:
+    """A loaded plugin and its problems; the hooks of one that is `left_out` are not called."""
 
     plugin: object
     version: str
     source: str
     problems: list[str] = field(default_factory=list)
-    out: bool = False
+    left_out: bool = False
 
 
 class Plugins:
-    """Plugins and what they provide. `problems` has a sentence for each thing that could not be used."""
+    """Loaded plugins and the names they provide. `problems` has one sentence for each thing that cannot be used."""
 
     def __init__(self, warn: Callable[[str], None] | None = None) -> None:
         self._manager = pluggy.PluginManager("bioforge")
         self._manager.add_hookspecs(hookspecs)
-        self._known: dict[str, _Known] = {}
+        self._known: dict[str, _Loaded] = {}
         self._collected: dict[str, dict[str, dict[str, Any]]] = {}
         self._warn = warn
         self.problems: list[str] = []
 
     def load(self, get: Callable[[], object], name: str, version: str = "", source: str = "") -> None:
-        """Register what `get` returns; a failure is a problem of this plugin, not of the others."""
-        known = self._known[name] = _Known(None, version, source)
+        """Register the module that `get` returns; a failure is a problem of this plugin, not of the others."""
+        known = self._known[name] = _Loaded(None, version, source)
         try:
-            with redirect_stdout(sys.stderr):  # what it prints must not come between exported records
+            with redirect_stdout(sys.stderr):  # its output must not mix with exported records
                 known.plugin = get()
-        # Whatever a foreign module does while it is imported, the other plugins are to work.
+        # The other plugins must work whatever a third-party module does while it is imported.
         except (Exception, SystemExit) as problem:
             _show_traceback()
             self._leave_out(name, f"cannot be imported: {type(problem).__name__}: {problem}")
             return
-        if source != BUILT_IN_SOURCE and (wrong := wrong_version(known.plugin)):
+        if source != BUILT_IN_SOURCE and (wrong := version_problem(known.plugin)):
             self._leave_out(name, wrong)
             return
         try:
@@ -133,53 +145,59 @@ class Plugins:
             self._leave_out(name, problem.message)
 
     def register(self, plugin: object, name: str, version: str = "", source: str = "") -> None:
-        """Add a module or object with hook implementations. PluginError when it does not fit the hooks."""
+        """Add a module or object with hook implementations. Raises `PluginError` when it does not fit the hooks."""
         try:
             self._manager.register(plugin, name)
         except (pluggy.PluginValidationError, ValueError) as problem:
             raise PluginError(f"cannot be used: {str(problem).strip()}") from None
-        if wrong := wrong_hooks(self._manager, plugin):
+        if wrong := hook_problem(self._manager, plugin):
             self._manager.unregister(plugin)
             raise PluginError(wrong)
-        self._known[name] = _Known(plugin, version, source)
+        self._known[name] = _Loaded(plugin, version, source)
         self._collected.clear()
 
     def __contains__(self, name: str) -> bool:
         return name in self._known
 
     def readers(self) -> dict[str, AnyReader]:
-        """By name; a name that two plugins claim is nobody's."""
+        """Return readers by name, without names that two plugins claim."""
         return cast("dict[str, AnyReader]", self._all("bioforge_readers"))
 
     def backends(self) -> dict[str, BackendFactory]:
+        """Return backend factories by name, without names that two plugins claim."""
         return cast("dict[str, BackendFactory]", self._all("bioforge_backends"))
 
     def writers(self) -> dict[str, AnyWriter]:
+        """Return writers by name, without names that two plugins claim."""
         return cast("dict[str, AnyWriter]", self._all("bioforge_writers"))
 
     def reader(self, name: str) -> AnyReader:
-        """PluginError with the nearest name and all known ones when there is no such reader, or more than one."""
+        """Return the reader of this name. Raises `PluginError` with the nearest name when there is none or more than one."""
         return cast("AnyReader", self._one("reader", name))
 
     def backend(self, name: str) -> BackendFactory:
+        """Return the backend factory of this name. Raises `PluginError` like `reader`."""
         return cast("BackendFactory", self._one("backend", name))
 
     def writer(self, name: str) -> AnyWriter:
+        """Return the writer of this name. Raises `PluginError` like `reader`."""
         return cast("AnyWriter", self._one("writer", name))
 
-    def foreign(self, hook: str, name: str) -> str:
-        """The plugin that brings a name; empty for what is built in."""
+    def third_party(self, hook: str, name: str) -> str:
+        """Return the plugin that provides a name; empty for built-in names."""
         owner = next((plugin for plugin, values in self._collect(hook).items() if name in values), "")
         return "" if not owner or self._known[owner].source == BUILT_IN_SOURCE else owner
 
     def version(self, plugin: str) -> str:
-        """Which version of a plugin this is: that of its distribution, and for a folder whose changes count at once (an
-        editable installation) when its newest file was changed. Empty for what is not a plugin."""
+        """Return the version of a plugin's distribution; for an editable installation also when its newest file changed.
+
+        Empty for an unknown plugin.
+        """
         known = self._known.get(plugin)
-        return "" if known is None else known.version + edited(known.plugin, plugin)
+        return "" if known is None else known.version + edit_stamp(known.plugin, plugin)
 
     def describe(self) -> list[PluginInfo]:
-        """Every plugin with what it provides and what is wrong with it, in the order of loading."""
+        """Return every plugin with its names and problems, in the order of loading."""
         self.conflicts()
         return [
             PluginInfo(
@@ -194,15 +212,15 @@ class Plugins:
         ]
 
     def conflicts(self) -> list[str]:
-        """Run every check of every hook, and add what is wrong to `problems`, which is returned."""
+        """Check the values of every hook, and return `problems` with what was found."""
         for hook in HOOKS:
             for name, owners in self._owners(hook).items():
                 if len(owners) > 1:
-                    self._tell(_claimed(name, hook, owners))
+                    self._report(_claimed(name, hook, owners))
         return self.problems
 
     def _owners(self, hook: str) -> dict[str, list[str]]:
-        """Who provides what, by name."""
+        """Return the plugins that provide each name."""
         owners: dict[str, list[str]] = {}
         for plugin, values in self._collect(hook).items():
             for name in values:
@@ -222,29 +240,29 @@ class Plugins:
         close = get_close_matches(name, owners, n=1, cutoff=0.6)
         near = f"did you mean {close[0]!r}?" if close else ""
         hint = f"known: {', '.join(sorted(owners)) or 'none'}"
-        told = self.problems if self._warn is None else ()
-        raise PluginError(f"no {kind} {name!r}{near and '; ' + near}", "; ".join([hint, *told]))
+        problems = self.problems if self._warn is None else ()
+        raise PluginError(f"no {kind} {name!r}{near and '; ' + near}", "; ".join([hint, *problems]))
 
     def _all(self, hook: str) -> dict[str, Any]:
-        """What every plugin returns from `hook`, merged."""
+        """Return the values of all plugins for `hook`, merged."""
         collected = self._collect(hook)
         return {name: collected[owners[0]][name] for name, owners in self._owners(hook).items() if len(owners) == 1}
 
     def _collect(self, hook: str) -> dict[str, dict[str, Any]]:
-        """Each plugin asked once: values by plugin and name."""
+        """Return values by plugin and name, calling each plugin once."""
         if hook not in self._collected:
             collected: dict[str, dict[str, Any]] = {}
             for name, known in self._known.items():
-                if known.out:
+                if known.left_out:
                     continue
                 try:
-                    collected[name] = self._ask(hook, known.plugin)
+                    collected[name] = self._call(hook, known.plugin)
                 except PluginError as problem:
                     self._note(name, problem.message)
             self._collected[hook] = collected
         return self._collected[hook]
 
-    def _ask(self, hook: str, plugin: object) -> dict[str, Any]:
+    def _call(self, hook: str, plugin: object) -> dict[str, Any]:
         found: dict[str, Any] = {}
         for implementation in getattr(self._manager.hook, hook).get_hookimpls():
             if implementation.plugin is not plugin:
@@ -255,20 +273,20 @@ class Plugins:
             except (Exception, SystemExit) as problem:
                 _show_traceback()
                 raise PluginError(f"{hook} fails: {type(problem).__name__}: {problem}") from None
-            found.update(checked(values, hook))
+            found.update(check_values(values, hook))
         return found
 
     def _leave_out(self, name: str, problem: str) -> None:
-        self._known[name].out = True
+        self._known[name].left_out = True
         self._note(name, f"{problem}; it is left out")
 
     def _note(self, name: str, problem: str) -> None:
         known = self._known[name]
         known.problems.append(problem)
         version = f" {known.version}" if known.version else ""
-        self._tell(f"plugin {name!r}{version}: {problem}")
+        self._report(f"plugin {name!r}{version}: {problem}")
 
-    def _tell(self, problem: str) -> None:
+    def _report(self, problem: str) -> None:
         if problem not in self.problems:
             self.problems.append(problem)
             if self._warn is not None:
@@ -276,7 +294,7 @@ class Plugins:
 
 
 def _show_traceback() -> None:
-    """Where a plugin went wrong, for who asks for it."""
+    """Print the traceback when BIOFORGE_DEBUG is set."""
     if os.environ.get("BIOFORGE_DEBUG"):
         traceback.print_exc(file=sys.stderr)
 

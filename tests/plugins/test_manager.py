@@ -128,14 +128,14 @@ class TestInstalled:
     @pytest.mark.parametrize(
         ("declared", "problem"),
         [
-            ("", "does not say which version of the contract it is made for: put BIOFORGE_API = 1 into it"),
+            ("", "declares no plugin API version: add BIOFORGE_API = 1 to the module"),
             (
                 "BIOFORGE_API = 2",
-                "is made for version 2 of the contract, and this bioforge has 1: it needs a newer bioforge",
+                "needs plugin API version 2; this bioforge has version 1: install a newer bioforge",
             ),
             (
                 "BIOFORGE_API = 0",
-                "is made for version 0 of the contract, and this bioforge has 1: it needs a newer version of the plugin",
+                "needs plugin API version 0; this bioforge has version 1: install a newer version of the plugin",
             ),
             ("BIOFORGE_API = '1'", "BIOFORGE_API is '1', expected a whole number like 1"),
             ("BIOFORGE_API = True", "BIOFORGE_API is True, expected a whole number like 1"),
@@ -224,7 +224,7 @@ class TestConflicts:
         [
             ("[]", "bioforge_readers: expected a mapping of names, found list"),
             ("{1: read}", "bioforge_readers: expected a name as text, found 1"),
-            ("{'x': 'read'}", "bioforge_readers: 'x' should be something to call, found str"),
+            ("{'x': 'read'}", "bioforge_readers: 'x' should be a callable, found str"),
             ("1 / 0", "bioforge_readers fails: ZeroDivisionError: division by zero"),
         ],
     )
@@ -236,7 +236,7 @@ class TestConflicts:
     def test_options_that_are_no_model(self, module):
         plugins = self.plugins(module, GOOD + "\n    read.Options = dict\n")
         assert self.problem(plugins) == (
-            "plugin 'fake_0': bioforge_readers: 'parquet' has Options that are no pydantic model: <class 'dict'>"
+            "plugin 'fake_0': bioforge_readers: 'parquet' has Options that are not a pydantic model: <class 'dict'>"
         )
 
     def test_arguments_that_the_hook_does_not_have(self, module):

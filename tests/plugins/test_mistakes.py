@@ -32,15 +32,15 @@ LEFT_OUT = {
     "arguments": (READER.replace("bioforge_readers()", "bioforge_readers(config)"), "cannot be used: "),
     "no version": (
         READER.replace("BIOFORGE_API = 1", ""),
-        "does not say which version of the contract it is made for: put BIOFORGE_API = 1 into it",
+        "declares no plugin API version: add BIOFORGE_API = 1 to the module",
     ),
     "newer": (
         READER.replace("BIOFORGE_API = 1", "BIOFORGE_API = 2"),
-        "is made for version 2 of the contract, and this bioforge has 1: it needs a newer bioforge",
+        "needs plugin API version 2; this bioforge has version 1: install a newer bioforge",
     ),
     "older": (
         READER.replace("BIOFORGE_API = 1", "BIOFORGE_API = 0"),
-        "is made for version 0 of the contract, and this bioforge has 1: it needs a newer version of the plugin",
+        "needs plugin API version 0; this bioforge has version 1: install a newer version of the plugin",
     ),
     "odd version": (
         READER.replace("BIOFORGE_API = 1", "BIOFORGE_API = '1'"),
@@ -61,7 +61,7 @@ NOT_USED = {
     "number": (READER.replace('{"names": names}', "{1: names}"), "bioforge_readers: expected a name as text, found 1"),
     "text": (
         READER.replace('{"names": names}', '{"names": "names"}'),
-        "bioforge_readers: 'names' should be something to call, found str",
+        "bioforge_readers: 'names' should be a callable, found str",
     ),
     "failing": (
         READER.replace('{"names": names}', "1 / 0"),
@@ -69,7 +69,7 @@ NOT_USED = {
     ),
     "options": (
         READER + "\n    names.Options = dict\n",
-        "bioforge_readers: 'names' has Options that are no pydantic model: <class 'dict'>",
+        "bioforge_readers: 'names' has Options that are not a pydantic model: <class 'dict'>",
     ),
 }
 """Plugins that load, with a hook that cannot be used."""
