@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from bioforge.api.config import ConfigSource
-from bioforge.core.errors import ConfigError
+from bioforge.core.errors import ConfigError, UsageError
 from bioforge.core.interfaces import Backend, Stop, Work
 
 if TYPE_CHECKING:
@@ -61,7 +61,7 @@ class ClientBackend:
             raise ConfigError(error.message, hint) from None
 
     def connect(self, stack: ExitStack) -> Backend:
-        """Return the backend that can send. The simulator runs until the stack is closed. Raises `UsageError`."""
+        """Return the backend that can send. The simulator runs until the stack is closed. Raises `UsageError` without a key."""
         if self._connected is None:
             base_url = self.setting.base_url
             if self.setting.simulated:
@@ -70,7 +70,13 @@ class ClientBackend:
                 base_url = stack.enter_context(Simulator(SimulatorOptions(**self._simulator_options))).base_url
                 stack.callback(self._disconnect)
             self._connected = self._make(base_url)
-        self._connected.check()
+        try:
+            self._connected.check()
+        except UsageError as error:
+            if self._connected.context.api_key is not None:
+                raise
+            name = self.setting.config.provider.api_key_env
+            raise ConfigError(error.message, f"set {name}, or pass ProviderConfig(api_key=…)") from None
         return self._connected
 
     def _disconnect(self) -> None:

@@ -122,7 +122,7 @@ class Completion:
 
 
 def fail(waiters: Iterable[Waiter], make: MakeError) -> None:
-    """End each of these calls with an error of its own."""
+    """End these calls, each with a new error."""
     for waiter in waiters:
         waiter.fail(make())
 

@@ -196,7 +196,7 @@ class Deduplicator(Iterator[Request]):
             return {entry.batch for entry in self._requests.values() if entry.batch is not None}
 
     def wait_for_work(self) -> bool:
-        """Wait until something is to be done. Return False when the client is closed."""
+        """Wait for a request to send or a batch to collect. Return False when the client is closed."""
         with self._lock:
             self._lock.wait_for(self._has_work)
             return not self._closed

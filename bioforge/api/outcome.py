@@ -64,7 +64,7 @@ class Received:
 
     @property
     def problem(self) -> Failure | None:
-        """Why the answer is unusable with any schema; None if its schema decides."""
+        """Return the problem that makes the answer unusable with any schema, or None."""
         problem = self.response.problem
         return None if problem is not None and problem.error_class == SCHEMA else problem
 
@@ -79,7 +79,7 @@ class Received:
 
 @dataclass(frozen=True, slots=True)
 class CostSoFar:
-    """What one call has paid for its answers. `cost_usd` is None if a price is unknown."""
+    """Cost and usage of one call's answers. `cost_usd` is None if a price is unknown."""
 
     cost_usd: float | None = 0.0
     usage: Usage | None = None

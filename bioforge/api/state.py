@@ -96,7 +96,7 @@ class State:
 
 
 class CacheReader:
-    """Looks requests up before they are sent, many at once, in a thread of its own."""
+    """Looks requests up before they are sent, many at once, in a separate thread."""
 
     def __init__(
         self, path: Path, calls: Deduplicator, decide: Callable[[InFlight, CachedAnswer | None], None]

@@ -142,7 +142,7 @@ def _compare(
     sort: str | None,
 ) -> Compared:
     from bioforge.cli.compare_format import Compared
-    from bioforge.evaluation.compare import Comparison, in_order
+    from bioforge.evaluation.compare import Comparison, sort_summaries
     from bioforge.store.variants import measured, spent
 
     (name,) = selection.recipes
@@ -155,7 +155,7 @@ def _compare(
         comparison.add(measurements, None if scorer is None else scorer.scores(measurements))
     summaries = comparison.summaries()
     if sort is not None:
-        summaries = in_order(summaries, sort)
+        summaries = sort_summaries(summaries, sort)
     return Compared(
         project=project.config.project.name,
         recipe=name,

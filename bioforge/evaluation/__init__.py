@@ -1,4 +1,4 @@
-"""Scoring of answers: derive from `Evaluation`, or compare the variants of a recipe with `bioforge compare`."""
+"""Scoring of answers: subclass `Evaluation`, or compare the variants of a recipe with `bioforge compare`."""
 
 from bioforge.evaluation.evaluation import Evaluation, Report, Scored
 

@@ -1,10 +1,10 @@
-"""Comparing variants: means, shares and differences, and how far chance may have moved them. Pure.
+"""Comparison of variants: means, shares and differences with their confidence intervals. Pure.
 
-What an artist is like moves all of its answers, so samples of one artist do not count as independent evidence: an
-artist's score is the mean of its samples, and the error of a variant's mean is taken over artists (clustered). Variants
-are compared artist by artist (paired), which takes out what makes some artists harder than others.
+Samples of one artist are not independent: an artist's score is the mean of its samples, and the standard error of a
+variant's mean is taken over artists (clustered). Variants are compared artist by artist (paired), so that hard artists
+do not favour a variant.
 
-Every interval is a 95% interval: Student's t for means and differences, Wilson's for the share of successes.
+All intervals are 95% intervals: Student's t for means and differences, Wilson's for the share of successes.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ CONFIDENCE = 0.95
 _Z = 1.959963984540054
 """The 0.975 quantile of the normal distribution: 95% lie within this many standard errors on both sides."""
 _T = (12.706205, 4.302653, 3.182446, 2.776445, 2.570582)
-"""The same of Student's t with 1 to 5 degrees of freedom."""
+"""The 0.975 quantiles of Student's t with 1 to 5 degrees of freedom."""
 
 Number = int | float
 
@@ -30,7 +30,7 @@ Number = int | float
 
 
 def t_quantile(degrees: int) -> float:
-    """The 0.975 quantile of Student's t. Cornish and Fisher's expansion from 6 degrees of freedom on: within 0.005%."""
+    """Return the 0.975 quantile of Student's t. From 6 degrees of freedom: Cornish-Fisher expansion, within 0.005%."""
     if degrees <= len(_T):
         return _T[degrees - 1]
     z = _Z
@@ -45,7 +45,7 @@ def t_quantile(degrees: int) -> float:
 
 @dataclass(frozen=True, slots=True)
 class Estimate:
-    """A mean over artists; the true one is within `half_width` on both sides. None where one artist cannot tell."""
+    """A mean over artists and half the width of its interval; None with one artist."""
 
     mean: float
     half_width: float | None
@@ -54,7 +54,7 @@ class Estimate:
 
 @dataclass(frozen=True, slots=True)
 class Share:
-    """So many of so many, from 0 to 1, with the ends of its interval."""
+    """A proportion from 0 to 1, with the ends of its interval."""
 
     value: float
     low: float
@@ -62,10 +62,10 @@ class Share:
 
 
 def share(successes: int, tries: int) -> Share | None:
-    """Wilson's interval, which holds near 0 and 1 and for few tries too; None without any.
+    """Return the share of successes with Wilson's interval, which is valid near 0 and 1; None without tries.
 
-    Tries count one by one, samples of one artist as well. What fails mostly fails for reasons of its own (limits,
-    outages, truncation); where an artist's samples fail together, the interval is narrower than it should be.
+    Samples of one artist count as independent tries, since most failures (limits, outages, truncation) are. If an
+    artist's samples fail together, the interval is too narrow.
     """
     if not tries:
         return None
@@ -76,7 +76,7 @@ def share(successes: int, tries: int) -> Share | None:
 
 
 class Mean:
-    """The mean of what is known, as a running sum."""
+    """A running mean that skips unknown values."""
 
     __slots__ = ("count", "total")
 
@@ -95,7 +95,7 @@ class Mean:
 
 
 class Spread:
-    """Mean and deviation of one number for each artist, as running sums (Welford's: no digits are lost)."""
+    """A running mean and deviation of one number per artist, by Welford's algorithm."""
 
     __slots__ = ("_mean", "_squares", "artists")
 
@@ -121,11 +121,11 @@ class Spread:
 
 
 class Quantiles:
-    """Quantiles of times within 1%, in memory that does not grow with their number: a histogram of logarithms."""
+    """Quantiles of times within 1%, in constant memory: a histogram of logarithms."""
 
     _RATIO = 1.02
     _LEAST = 1e-6
-    """Seconds; anything below counts as this."""
+    """Seconds; shorter times count as this."""
 
     def __init__(self) -> None:
         self._counts: Counter[int] = Counter()
@@ -134,12 +134,12 @@ class Quantiles:
         self._counts[math.ceil(math.log(max(seconds, self._LEAST), self._RATIO))] += 1
 
     def at(self, part: float) -> float | None:
-        """The smallest time that `part` of all times (0 to 1) do not exceed; None before the first."""
-        wanted = max(1, math.ceil(part * self._counts.total()))
+        """Return the smallest time that `part` of all times (0 to 1) do not exceed; None before the first."""
+        rank = max(1, math.ceil(part * self._counts.total()))
         passed = 0
         for number in sorted(self._counts):
             passed += self._counts[number]
-            if passed >= wanted:
+            if passed >= rank:
                 return float(2 * self._RATIO**number / (self._RATIO + 1))
         return None
 
@@ -149,7 +149,7 @@ class Quantiles:
 
 @dataclass(frozen=True, slots=True)
 class Latency:
-    """Seconds, over so many answers; the quantiles within 1%."""
+    """Seconds per answer; the quantiles are within 1%."""
 
     mean: float
     p50: float
@@ -159,11 +159,12 @@ class Latency:
 
 @dataclass(frozen=True, slots=True)
 class Summary:
-    """A variant with its samples merged. Means are over answers, in characters, tokens and US dollars; the score is over
-    artists, and `difference` is what it is above that of the first variant, over the artists that both have.
+    """A variant with its samples merged.
 
-    `targets` are `answers`, `failed` (`held` of them: paid for and not usable) and `stale` ones. `unpriced` and
-    `unscored` count answers; `models` counts them by the model that gave them.
+    Means are over answers, in characters, tokens and US dollars. The score is over artists; `difference` is the score
+    minus that of the first variant, over the artists that have both. `targets` is the sum of `answers`, `failed` and
+    `stale`; `held` counts failures that are held back. `unpriced` and `unscored` count answers; `models` counts answers by
+    model.
     """
 
     variant: str
@@ -186,23 +187,23 @@ class Summary:
 
 
 class Comparison:
-    """Sums of every variant, fed one artist after the other; its size is that of the variants."""
+    """Running sums for every variant, fed artist by artist in constant memory."""
 
     def __init__(self, variants: Iterable[str]) -> None:
-        """`variants` in the order they are shown; samples of one are merged, and others than these are left out."""
+        """`variants`: in display order; samples of one are merged, and other variants are ignored."""
         self._tallies = {name: _Tally() for name in map(without_samples, variants)}
         self._names: dict[str, str] = {}
         self.artists = 0
         self.others: set[str] = set()
-        """Variants that were met and left out."""
+        """Variants that were ignored."""
 
     @property
     def variants(self) -> list[str]:
-        """Names without samples. The first is what the others are compared to."""
+        """Return the names without samples; the others are compared to the first."""
         return list(self._tallies)
 
     def add(self, measurements: Sequence[Measurement], scores: Mapping[str, float] | None = None) -> None:
-        """All targets of one artist, and the scores of its answers by variant."""
+        """Add all targets of one artist, and the scores of its answers by variant."""
         scored: dict[str, Mean] = {}
         for measurement in measurements:
             name = self._name(measurement.variant)
@@ -232,6 +233,8 @@ class Comparison:
 
 
 class _Tally:
+    """The running sums of one variant."""
+
     def __init__(self) -> None:
         self.states: Counter[MeasuredState] = Counter()
         self.held = 0
@@ -289,21 +292,21 @@ class _Tally:
 
 
 SORTS: Mapping[str, Callable[[Summary], float | None]] = {
-    "score": lambda found: None if found.score is None else -found.score.mean,
-    "success": lambda found: None if found.success is None else -found.success.value,
-    "cost": lambda found: found.cost_usd,
-    "latency": lambda found: None if found.latency is None else found.latency.mean,
-    "length": lambda found: found.characters,
-    "tokens": lambda found: found.output_tokens,
+    "score": lambda summary: None if summary.score is None else -summary.score.mean,
+    "success": lambda summary: None if summary.success is None else -summary.success.value,
+    "cost": lambda summary: summary.cost_usd,
+    "latency": lambda summary: None if summary.latency is None else summary.latency.mean,
+    "length": lambda summary: summary.characters,
+    "tokens": lambda summary: summary.output_tokens,
 }
-"""What variants can be sorted by: best, cheapest, fastest or shortest first."""
+"""Sort keys of variants: best, cheapest, fastest or shortest first."""
 
 
-def in_order(summaries: Iterable[Summary], by: str) -> list[Summary]:
-    """Sorted by one of `SORTS`; those it says nothing of come last, equal ones stay as they are."""
+def sort_summaries(summaries: Iterable[Summary], by: str) -> list[Summary]:
+    """Sort by one of `SORTS`. Variants without a value come last; the sort is stable."""
 
-    def key(found: Summary) -> tuple[bool, float]:
-        value = SORTS[by](found)
+    def key(summary: Summary) -> tuple[bool, float]:
+        value = SORTS[by](summary)
         return value is None, 0.0 if value is None else value
 
     return sorted(summaries, key=key)

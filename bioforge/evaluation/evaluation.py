@@ -1,8 +1,7 @@
-"""Evaluations: samples are asked, answers are scored, the scores are summed up.
+"""Evaluations: send a request for each sample, score the answers, report the mean.
 
 Write three methods (`items`, `request`, `score`) and call `evaluate`. With a state, every answer is a checkpoint: an
-evaluation that was interrupted asks only for what is missing, and one that is only scored differently asks for nothing.
-See `examples/evaluation/`.
+interrupted evaluation sends only what is missing, and a changed `score` sends nothing. See `examples/evaluation/`.
 """
 
 from __future__ import annotations
@@ -24,12 +23,12 @@ Sample = TypeVar("Sample")
 Value = TypeVar("Value")
 
 SCORE = "score"
-"""The class of failures of the scoring itself."""
+"""The error class of exceptions that `score` raises."""
 
 
 @dataclass(frozen=True, slots=True)
 class Scored(Generic[Sample]):
-    """One sample: its score, None where there is none; the answer's text; the error's class and words where it failed."""
+    """One sample with its score (None without one), the answer's text, and the error's class and message."""
 
     id: str
     sample: Sample
@@ -43,8 +42,11 @@ class Scored(Generic[Sample]):
 
 @dataclass(frozen=True, slots=True)
 class Report(Generic[Sample]):
-    """What an evaluation came to; `rows` are in the order of the samples. The mean is over scored samples alone: look at
-    `failures` beside it. `unpriced` answers have no known price, and are not in `cost_usd`."""
+    """The result of an evaluation; `rows` are in the order of the samples.
+
+    The mean is over scored samples only: read it with `failures`. Answers without a known price count as `unpriced` and
+    are not in `cost_usd`.
+    """
 
     name: str
     model: str | None
@@ -56,7 +58,7 @@ class Report(Generic[Sample]):
 
     @property
     def n(self) -> int:
-        """How many samples have a score."""
+        """Return the number of samples with a score."""
         return len(self.scores)
 
     @property
@@ -66,7 +68,7 @@ class Report(Generic[Sample]):
 
     @property
     def standard_error(self) -> float | None:
-        """Of the mean: the sample's standard deviation by the square root of n; None below two scores."""
+        """Return the standard error of the mean; None below two scores."""
         scores, mean = self.scores, self.mean
         if mean is None or len(scores) < 2:
             return None
@@ -74,17 +76,17 @@ class Report(Generic[Sample]):
 
     @property
     def failures(self) -> Mapping[str, int]:
-        """Samples without a score because something failed, by error class."""
+        """Return the number of failed samples by error class."""
         return dict(Counter(row.error_class for row in self.rows if row.error_class is not None))
 
     @property
     def unscored(self) -> int:
-        """Samples with an answer for which `score` gave None."""
+        """Return the number of answers for which `score` returned None."""
         return sum(row.score is None and row.error_class is None for row in self.rows)
 
     @property
     def cost_usd(self) -> float:
-        """US dollars that this evaluation paid now."""
+        """Return the US dollars that this evaluation paid; stored answers cost nothing."""
         return math.fsum(row.cost_usd or 0.0 for row in self.rows)
 
     @property
@@ -93,30 +95,32 @@ class Report(Generic[Sample]):
 
     def __str__(self) -> str:
         mean, error = self.mean, self.standard_error
-        what = "no scores" if mean is None else f"{mean:.3f}" + ("" if error is None else f" ± {error:.3f}")
+        scores = "no scores" if mean is None else f"{mean:.3f}" + ("" if error is None else f" ± {error:.3f}")
         failed = "".join(f", {number} {name}" for name, number in sorted(self.failures.items()))
         model = f" ({self.model})" if self.model else ""
-        return f"{self.name}{model}: {what}, n = {self.n} of {len(self.rows)}{failed}, ${self.cost_usd:.4f}"
+        return f"{self.name}{model}: {scores}, n = {self.n} of {len(self.rows)}{failed}, ${self.cost_usd:.4f}"
 
 
 class Evaluation(ABC, Generic[Sample, Value]):
-    """`Sample` is whatever an item is made from, `Value` what an answer's `value` is: text, or the schema's model."""
+    """Base class of evaluations. `Sample`: any type; `Value`: the type of an answer's `value`."""
 
     name: str = ""
-    """How reports call it; the class's own name if nothing is said."""
+    """The name in reports; default: the name of the class."""
 
     @abstractmethod
     def items(self) -> Iterable[Sample]:
-        """The samples, the same ones in the same order each time."""
+        """Return the samples, the same ones in the same order each time."""
 
     @abstractmethod
     def request(self, sample: Sample) -> Item:
-        """What is asked about a sample. `Item.id` names it in the report; without one it is its place, from 1."""
+        """Return the item to send for a sample. `Item.id` names it in the report; default: its number, from 1."""
 
     @abstractmethod
     def score(self, sample: Sample, answer: Answer[Value]) -> float | None:
-        """How good an answer is, as a finite number; None where that cannot be said. What this raises is a failure of
-        the sample, not of the evaluation."""
+        """Return a finite number, or None if the answer cannot be scored.
+
+        An exception is a failure of the sample, not of the evaluation.
+        """
 
     async def evaluate(
         self,
@@ -126,18 +130,19 @@ class Evaluation(ABC, Generic[Sample, Value]):
         model: str | None = None,
         progress: Callable[[Progress], object] | None = None,
     ) -> Report[Sample]:
-        """Ask, score and sum up. `client` is one that is open, or the configuration of one that lives as long as this
-        does, with `state`. `model` is for requests that name none.
+        """Send every sample's request, score the answers and return the report.
 
-        Raises what stops everybody (`HaltedError`, `StateError`, `ConfigError`); with a state, nothing of it is lost.
+        `client` is an open client, or the configuration of one to open with `state` for this evaluation. `model` is for
+        requests that name none. Raises errors that end every call (`HaltedError`, `StateError`, `ConfigError`); a state
+        keeps all answers.
         """
-        gathered = _SampleScores(self, model)
-        async with _Kept(client, state) as opened:
-            outcomes = opened.generate_many(gathered.requests(), model=model, progress=progress)
-            async with aclosing(outcomes):
-                async for outcome in outcomes:
-                    gathered.add(outcome)
-        return gathered.report()
+        scores = _SampleScores(self, model)
+        async with _OpenClient(client, state) as opened:
+            results = opened.generate_many(scores.requests(), model=model, progress=progress)
+            async with aclosing(results):
+                async for result in results:
+                    scores.add(result)
+        return scores.report()
 
     def evaluate_sync(
         self,
@@ -147,31 +152,31 @@ class Evaluation(ABC, Generic[Sample, Value]):
         model: str | None = None,
         progress: Callable[[Progress], object] | None = None,
     ) -> Report[Sample]:
-        """`evaluate` for code without an event loop."""
-        gathered = _SampleScores(self, model)
-        with _Kept(client, state) as opened:
-            outcomes = opened.generate_many_sync(gathered.requests(), model=model, progress=progress)
-            with closing(outcomes):
-                for outcome in outcomes:
-                    gathered.add(outcome)
-        return gathered.report()
+        """Return the report, as `evaluate` does, without an event loop."""
+        scores = _SampleScores(self, model)
+        with _OpenClient(client, state) as opened:
+            results = opened.generate_many_sync(scores.requests(), model=model, progress=progress)
+            with closing(results):
+                for result in results:
+                    scores.add(result)
+        return scores.report()
 
 
 @dataclass(slots=True)
 class _SampleScores(Generic[Sample]):
-    """The rows so far."""
+    """The requests of the samples, and the rows so far."""
 
     evaluation: Evaluation[Sample, Any]
     model: str | None
     rows: list[Scored[Sample]] = field(default_factory=list)
 
     def requests(self) -> Iterator[Item]:
-        for place, sample in enumerate(self.evaluation.items(), start=1):
+        for number, sample in enumerate(self.evaluation.items(), start=1):
             item = self.evaluation.request(sample)
-            yield replace(item, id=item.id or str(place), data=sample)
+            yield replace(item, id=item.id or str(number), data=sample)
 
-    def add(self, outcome: ItemResult[Any]) -> None:
-        item, answer, error = outcome.item, outcome.answer, outcome.error
+    def add(self, result: ItemResult[Any]) -> None:
+        item, answer, error = result.item, result.answer, result.error
         if answer is None:
             assert error is not None
             text, cost = getattr(error, "raw_output", ""), getattr(error, "cost_usd", 0.0)
@@ -179,7 +184,7 @@ class _SampleScores(Generic[Sample]):
             return
         row = Scored(item.id, item.data, None, answer.text, cost_usd=answer.cost_usd, cached=answer.cached)
         try:
-            row = replace(row, score=_checked(self.evaluation.score(item.data, answer)))
+            row = replace(row, score=_check_score(self.evaluation.score(item.data, answer)))
         except Exception as problem:
             row = replace(row, error_class=SCORE, message=f"{type(problem).__name__}: {problem}")
         self.rows.append(row)
@@ -188,7 +193,7 @@ class _SampleScores(Generic[Sample]):
         return Report(self.evaluation.name or type(self.evaluation).__name__, self.model, tuple(self.rows))
 
 
-def _checked(score: object) -> float | None:
+def _check_score(score: object) -> float | None:
     if score is None:
         return None
     if not isinstance(score, int | float) or not math.isfinite(score):
@@ -196,13 +201,13 @@ def _checked(score: object) -> float | None:
     return float(score)
 
 
-class _Kept:
-    """A client that is closed afterwards if it was made here."""
+class _OpenClient:
+    """A context with an open client, which is closed at the end if it was opened here."""
 
     def __init__(self, given: Client | Config | None, state: str | os.PathLike[str] | None) -> None:
         if isinstance(given, Client):
             if state is not None:
-                raise BadArgument("state: the client that was given has its own, or none; leave it out")
+                raise BadArgument("state: the given client has its own or none; leave it out")
             self._client, self._own = given, False
         else:
             self._client, self._own = Client(given, state=state), True

@@ -1,4 +1,4 @@
-"""Scores of answers: by a function of the user's (`module:function`), or by a recipe that judges another one."""
+"""Scores of answers: by the user's function (`module:function`), or by a recipe that judges another one."""
 
 from __future__ import annotations
 
@@ -16,26 +16,26 @@ from bioforge.recipes.variants import as_needed, parse
 from bioforge.store.variants import Judgement, MeasuredState, Measurement
 
 Record = Mapping[str, object]
-"""An answer as it is exported: artist_id, artist_name, variant, response_text, parsed, …; see `store.results`."""
+"""An exported answer: artist_id, artist_name, variant, response_text, parsed, …; see `store.export`."""
 Function = Callable[[Record], object]
 
 
 class Scorer(Protocol):
-    """`problems` counts answers that something went wrong with, `first_problem` says what it was with the first."""
+    """Scores answers. `problems` counts answers whose scoring failed; `first_problem` describes the first."""
 
     problems: int
     first_problem: str
 
     def scores(self, measurements: Sequence[Measurement]) -> dict[str, float]:
-        """Of the answers of one artist, by variant. Answers that cannot be scored are absent."""
+        """Return the scores of one artist's answers by variant, without those that cannot be scored."""
 
 
 def as_score(value: object) -> float | None:
-    """A number, or true or false as 1 or 0; None says that there is nothing to score. Raises `ValueError`."""
+    """Return a finite number; true and false as 1 and 0, None as None. Raises `ValueError`."""
     if value is None:
         return None
     if not hasattr(type(value), "__float__"):
-        raise ValueError(f"expected a number, true, false or nothing, found {_shown(value)}")
+        raise ValueError(f"expected a number, true, false or nothing, found {_describe(value)}")
     try:
         score = float(value)  # type: ignore[arg-type]
     except OverflowError:
@@ -45,7 +45,7 @@ def as_score(value: object) -> float | None:
     return score
 
 
-def _shown(value: object) -> str:
+def _describe(value: object) -> str:
     text = " ".join(repr(value).split())
     return f"{type(value).__name__} {text if len(text) <= 60 else text[:59] + '…'}"
 
@@ -59,28 +59,28 @@ def _place(measurement: Measurement) -> str:
 
 @contextmanager
 def imported(source: str, root: Path, key: str) -> Iterator[Function]:
-    """The function that `module:function` names; the project's modules can be imported while it is used.
+    """Import the function `module:function`; the project's modules are importable inside the context.
 
-    Raises `UsageError`; `key` is where the name stands.
+    Raises `UsageError`; `key` is the flag or key in messages.
     """
     from bioforge.recipes.imports import import_object, importable
 
     with importable(root, source.partition(":")[0]):
         try:
-            found = import_object(source, root, _functions_in)
+            function = import_object(source, root, _functions_in)
         except ConfigError as error:
             raise UsageError(f"{key}: {error.message}", error.hint) from None
-        if not callable(found):
-            raise UsageError(f"{key}: {source}: found a value of type {type(found).__name__}, expected a function")
-        if inspect.iscoroutinefunction(found):
+        if not callable(function):
+            raise UsageError(f"{key}: {source}: found a value of type {type(function).__name__}, expected a function")
+        if inspect.iscoroutinefunction(function):
             raise UsageError(
                 f"{key}: {source}: an async function, expected a plain one", "write `def`, not `async def`"
             )
-        yield found
+        yield function
 
 
 def _functions_in(holder: Any) -> Iterator[str]:
-    """The functions that a module or class defines; what it imported is somebody else's."""
+    """Yield the functions that a module or class defines, without those it imports."""
     home = getattr(holder, "__module__", None) or getattr(holder, "__name__", None)
     for name, value in vars(holder).items() if hasattr(holder, "__dict__") else ():
         if inspect.isfunction(value) and value.__module__ == home and not name.startswith("_"):
@@ -88,10 +88,10 @@ def _functions_in(holder: Any) -> Iterator[str]:
 
 
 class ByFunction:
-    """Calls the function with the record of each answer. What it raises costs that answer its score, and no more."""
+    """Calls the function with the record of each answer. An exception leaves that answer without a score."""
 
     def __init__(self, function: Function, records: Iterable[Record], root: Path) -> None:
-        """`records` has every answer that is going to be asked for, in the same order, and perhaps further ones."""
+        """`records` must contain every answer passed to `scores`, in the same order; others are skipped."""
         self.problems = 0
         self.first_problem = ""
         self._function = function
@@ -99,55 +99,55 @@ class ByFunction:
         self._root = root
 
     def scores(self, measurements: Sequence[Measurement]) -> dict[str, float]:
-        found = {}
+        scores = {}
         for measurement in measurements:
             if measurement.state == MeasuredState.ANSWERED:
                 score = self._score(measurement)
                 if score is not None:
-                    found[measurement.variant] = score
-        return found
+                    scores[measurement.variant] = score
+        return scores
 
     def _score(self, measurement: Measurement) -> float | None:
-        wanted = (measurement.artist_id, measurement.variant)
-        record = next(found for found in self._records if (found["artist_id"], found.get("variant", "")) == wanted)
+        key = (measurement.artist_id, measurement.variant)
+        record = next(record for record in self._records if (record["artist_id"], record.get("variant", "")) == key)
         try:
             return as_score(self._function(record))
-        except (Exception, SystemExit) as problem:  # the user's code can do anything
+        except (Exception, SystemExit) as problem:  # the user's code may raise anything
             self.problems += 1
-            self.first_problem = self.first_problem or f"{_place(measurement)}: {self._said(problem)}"
+            self.first_problem = self.first_problem or f"{_place(measurement)}: {self._problem_text(problem)}"
             return None
 
-    def _said(self, problem: BaseException) -> str:
+    def _problem_text(self, problem: BaseException) -> str:
         from bioforge.recipes.imports import line_of
         from bioforge.recipes.schema.describe import one_line
 
         where = line_of(problem, self._root.resolve())
-        words = one_line(f"{type(problem).__name__}: {problem}" if where else str(problem))
-        return f"{where}: {words}" if where else words
+        text = one_line(f"{type(problem).__name__}: {problem}" if where else str(problem))
+        return f"{where}: {text}" if where else text
 
 
 # ------------------------------------------------------------------------------------------------------------- judge
 
 
 def check_judge(judge: str, recipe: str, needs: Mapping[str, Sequence[str]], key: str) -> None:
-    """Raise `UsageError` where a recipe does not judge another one. `needs` of every recipe by name."""
+    """Raise `UsageError` if `judge` is no recipe that needs `recipe`. `needs` has those of every recipe by name."""
     if judge not in needs:
-        known = nearest(judge, needs) or "a function is written module:function"
+        known = nearest(judge, needs) or "write a function as module:function"
         raise UsageError(f"{key}: there is no recipe {judge!r}", known)
     if recipe not in needs[judge]:
         raise UsageError(
             f"{key}: recipe {judge!r} does not judge {recipe!r}",
-            f'it judges what it needs: needs = ["{recipe}"] under [recipe.{judge}]',
+            f'write needs = ["{recipe}"] under [recipe.{judge}]',
         )
 
 
 class ByJudge:
-    """Reads the answers of a judging recipe. Several about the same answer (samples, several judges) are averaged."""
+    """Reads scores from the answers of a judging recipe. Several scores of one answer (samples, judges) are averaged."""
 
     def __init__(
         self, recipe: str, variants: Iterable[str], judgements: Iterable[tuple[int, Sequence[Judgement]]]
     ) -> None:
-        """`variants` of the judged recipe; `judgements` by the state's numbers of artists, in ascending order."""
+        """`variants`: of the judged recipe; `judgements`: by the artists' row numbers in the state, ascending."""
         self.problems = 0
         self.first_problem = ""
         settings = {variant: parse(as_needed(recipe, variant)) for variant in variants}
@@ -157,7 +157,7 @@ class ByJudge:
         self._ahead: tuple[int, Sequence[Judgement]] = (-1, ())
 
     def scores(self, measurements: Sequence[Measurement]) -> dict[str, float]:
-        answered = {found.variant: found for found in measurements if found.state == MeasuredState.ANSWERED}
+        answered = {item.variant: item for item in measurements if item.state == MeasuredState.ANSWERED}
         means: dict[str, Mean] = {}
         for judgement in self._of(measurements[0].artist) if measurements else ():
             variant = self.judged(judgement.variant)
@@ -166,16 +166,16 @@ class ByJudge:
         return {variant: mean.value for variant, mean in means.items() if mean.value is not None}
 
     def judged(self, variant: str) -> str | None:
-        """The variant of the judged recipe that a variant of the judging one is about; None: of none there is."""
+        """Return the judged recipe's variant that a variant of the judging recipe belongs to; None if it was removed."""
         inherited = ((key, value) for key, value in parse(variant).items() if key in self._inherited)
         return self._variants.get(frozenset(inherited))
 
     def _of(self, artist: int) -> Sequence[Judgement]:
         while self._ahead[0] < artist:
-            found = next(self._judgements, None)
-            if found is None:
+            following = next(self._judgements, None)
+            if following is None:
                 return ()
-            self._ahead = found
+            self._ahead = following
         return self._ahead[1] if self._ahead[0] == artist else ()
 
     def _score(self, judgement: Judgement, judged: Measurement) -> float | None:
@@ -188,7 +188,7 @@ class ByJudge:
 
 
 def score_in(judgement: Judgement) -> float | None:
-    """`score` of an answer in JSON, or the text as a number. Raises `ValueError`."""
+    """Return the field `score` of a JSON answer, or the text as a number. Raises `ValueError`."""
     parsed = None if judgement.parsed is None else json.loads(judgement.parsed)
     if isinstance(parsed, dict):
         if "score" not in parsed:
@@ -200,5 +200,5 @@ def score_in(judgement: Judgement) -> float | None:
     try:
         score = float(text)
     except ValueError:
-        raise ValueError(f"the judging answer is no number: {_shown(text).removeprefix('str ')}") from None
+        raise ValueError(f"the judging answer is not a number: {_describe(text).removeprefix('str ')}") from None
     return as_score(score)

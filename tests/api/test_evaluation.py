@@ -151,7 +151,7 @@ class TestCheckpoints:
         with Client(configured(server, limits=LimitsConfig(concurrency=2))) as client:
             Lengths(["Goya"]).evaluate_sync(client)
             assert client.generate_sync("still open").text
-            with pytest.raises(BadArgument, match="state: the client that was given has its own"):
+            with pytest.raises(BadArgument, match="state: the given client has its own"):
                 Lengths(["Goya"]).evaluate_sync(client, state=tmp_path / "answers.db")
 
     def test_leaving_in_the_middle_closes_what_was_opened(self, server: Simulator, tmp_path: Path) -> None:

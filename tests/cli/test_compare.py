@@ -262,7 +262,7 @@ def test_a_scorer_that_fails_costs_that_answer_its_score(compared: ProjectFolder
         (
             ("--score", "motto"),
             "--score: recipe 'motto' does not judge 'bio'",
-            'it judges what it needs: needs = ["bio"] under [recipe.motto]',
+            'write needs = ["bio"] under [recipe.motto]',
         ),
     ],
 )

@@ -16,8 +16,8 @@ from bioforge.evaluation.compare import (
     Quantiles,
     Spread,
     Summary,
-    in_order,
     share,
+    sort_summaries,
     t_quantile,
 )
 from bioforge.store.variants import MeasuredState, Measurement
@@ -254,5 +254,5 @@ def test_the_best_the_cheapest_the_fastest_or_the_shortest_first(by: str) -> Non
     failed = Measurement(2, "2", "model=good", MeasuredState.FAILED)
     comparison.add([good, bad], {"model=good": 1.0, "model=bad": 0.0})
     comparison.add([failed])
-    found = [summary.variant.removeprefix("model=") for summary in in_order(comparison.summaries(), by)]
+    found = [summary.variant.removeprefix("model=") for summary in sort_summaries(comparison.summaries(), by)]
     assert found == ORDERS[by]

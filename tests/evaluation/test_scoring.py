@@ -61,8 +61,8 @@ def test_a_judging_answer_has_a_field_score_or_is_a_number(text: str, parsed: st
 @pytest.mark.parametrize(
     ("text", "parsed", "complaint"),
     [
-        ("Rather good.", None, "the judging answer is no number: 'Rather good.'"),
-        (None, None, "the judging answer is no number: ''"),
+        ("Rather good.", None, "the judging answer is not a number: 'Rather good.'"),
+        (None, None, "the judging answer is not a number: ''"),
         ("nan", None, "expected a finite number, found nan"),
         ("", '{"grade": 3}', "the judging answer has no field 'score'"),
         ("", '{"score": "high"}', "expected a number, true, false or nothing, found str 'high'"),
@@ -216,7 +216,7 @@ def test_a_judging_answer_without_a_number_is_counted_and_shown() -> None:
     assert scorer.scores(answered(1, "", "model=b")) == {"": 5.0}
     assert scorer.scores(answered(2, "", "model=b")) == {}
     assert scorer.problems == 2
-    assert scorer.first_problem == "artist id-1, model=b: the judging answer is no number: 'Good!'"
+    assert scorer.first_problem == "artist id-1, model=b: the judging answer is not a number: 'Good!'"
 
 
 def test_only_a_recipe_that_needs_another_one_judges_it() -> None:
@@ -227,4 +227,4 @@ def test_only_a_recipe_that_needs_another_one_judges_it() -> None:
     assert mistyped.value.hint == "did you mean 'quality'?"
     with pytest.raises(UsageError, match="recipe 'facts' does not judge 'bio'") as unneeding:
         check_judge("facts", "bio", needs, "--score")
-    assert unneeding.value.hint == 'it judges what it needs: needs = ["bio"] under [recipe.facts]'
+    assert unneeding.value.hint == 'write needs = ["bio"] under [recipe.facts]'
