@@ -18,7 +18,7 @@ from bioforge.api.completion import error_of, fail
 from bioforge.api.deduplicate import Deduplicator, InFlight
 from bioforge.core.errors import EXIT_OK, EXIT_STOPPED, BioforgeError, StateError
 from bioforge.core.events import Stopped
-from bioforge.core.reasons import FAILED, FORCED, FORGOTTEN, INTERRUPTED, MAYBE_PAID, NEW, STARTED, WAITING
+from bioforge.core.reasons import Reason, RequestState
 from bioforge.core.types import Request
 from bioforge.store import Selection, Store, runs
 from bioforge.store.answers import CachedAnswer, cached
@@ -30,16 +30,6 @@ COMMAND = "library"
 
 GROUP = 500
 """Requests that are looked up together, at most."""
-
-_REASONS = {
-    FAILED: FAILED,
-    MAYBE_PAID: MAYBE_PAID,
-    STARTED: MAYBE_PAID,
-    INTERRUPTED: INTERRUPTED,
-    WAITING: INTERRUPTED,
-    FORGOTTEN: FORGOTTEN,
-}
-"""The reason for resending a request, by its stored state."""
 
 
 class State:
@@ -162,5 +152,10 @@ def to_send(request: Request, known: CachedAnswer | None, *, forced: bool = Fals
     """Return the request with its reason and the number of earlier attempts."""
     if known is None:
         return request
-    reason = FORCED if forced else _REASONS.get(known.state, NEW)
-    return replace(request, reason=reason, attempts=known.attempts)
+    return replace(request, reason=Reason.FORCED if forced else _reason(known), attempts=known.attempts)
+
+
+def _reason(known: CachedAnswer) -> Reason:
+    """Return the reason for resending a request that has no answer."""
+    info = RequestState(known.state).info
+    return info.reason if info.reason is not None and info.reason.info.sent and not info.answer else Reason.NEW

@@ -37,7 +37,7 @@ from bioforge.core.errors import (
 )
 from bioforge.core.events import Stopped
 from bioforge.core.interfaces import Stop
-from bioforge.core.reasons import ANSWERED, IN_BATCH, INVALID, MAYBE_PAID, STARTED, UNUSABLE
+from bioforge.core.reasons import RequestState
 from bioforge.core.types import Failure, Paid, Request
 from bioforge.engine import loop
 
@@ -48,7 +48,7 @@ if TYPE_CHECKING:
 _workers: weakref.WeakSet[Worker] = weakref.WeakSet()
 """Workers that started a thread: those that are still running are closed when the interpreter exits."""
 
-WITH_ANSWER = (ANSWERED, UNUSABLE, INVALID)
+WITH_ANSWER = tuple(state for state in RequestState if state.info.answer)
 """Stored states of requests whose answer is used without sending them."""
 
 
@@ -190,7 +190,7 @@ class Worker:
 
     def _route(self, entry: InFlight, known: CachedAnswer | None) -> None:
         """Answer a request from the state, leave it to its open batch, or send it."""
-        if known is not None and known.state == IN_BATCH:
+        if known is not None and known.state == RequestState.IN_BATCH:
             self._wait_for_batch(entry, known)
         elif known is not None and known.answer is not None and known.state in WITH_ANSWER:
             received = Received(known.answer, known.number, known.seconds, known.request_id, cached=True)
@@ -198,7 +198,7 @@ class Worker:
             self._send(entry, known, forced=True)
             self._completion.deliver(answered, received)
         else:
-            if known is not None and known.state in (MAYBE_PAID, STARTED):
+            if known is not None and known.state in (RequestState.MAYBE_PAID, RequestState.STARTED):
                 self._hold_back(entry, known)
             self._send(entry, known)
 

@@ -9,7 +9,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from datetime import datetime
 from typing import TYPE_CHECKING
 
-from bioforge.core.reasons import IN_BATCH, INVALID, MAYBE_PAID, SKIPPED, UPSTREAM
+from bioforge.core.reasons import Reason
 from bioforge.core.text import duration, money
 from bioforge.core.types import UNSUBMITTED
 
@@ -113,8 +113,10 @@ def plan_lines(store: Store, project: OpenProject, plan: Plan) -> Iterator[str]:
         rows.append([named(group.recipe, group.variant), group.reason, f"{group.targets:,}", price, _detail(detail)])
     yield from table([["recipe", "reason", "targets", "price", "what"], *rows], right=(2, 3))
     yield from _misfit_lines(store, plan)
-    unclear = sum(item.group.held for item in priced if item.group.reason == MAYBE_PAID)
-    held = sum(item.group.held for item in priced if item.group.reason not in (MAYBE_PAID, IN_BATCH, SKIPPED))
+    unclear = sum(item.group.held for item in priced if item.group.reason == Reason.MAYBE_PAID)
+    held = sum(
+        item.group.held for item in priced if (info := Reason(item.group.reason).info).sent and not info.optional
+    )
     broken = sum(item.group.unrenderable for item in priced)
     if held:
         yield f"{count(held, 'target')} held back: paid for and not usable; asking again pays again (-B does)"
@@ -122,7 +124,7 @@ def plan_lines(store: Store, project: OpenProject, plan: Plan) -> Iterator[str]:
         yield f"{count(unclear, 'target')} not asked again: maybe paid already (`maybe_paid = false` in [retry])"
     if broken:
         yield f"{count(broken, 'target')} cannot be rendered; mend the template or the row"
-    if waiting := sum(item.group.requests for item in priced if item.group.reason == UPSTREAM):
+    if waiting := sum(item.group.requests for item in priced if item.group.reason == Reason.UPSTREAM):
         yield f"{count(waiting, 'target')} of these need others first, and are asked only where those bring something new"
     yield from batch_lines(plan)
     if plan.choice is not None and (plan.requests or plan.batches):
@@ -143,11 +145,11 @@ def _misfit_lines(store: Store, plan: Plan, most: int = 5) -> Iterator[str]:
 
     from bioforge.store import targets
 
-    number = sum(item.group.targets for item in plan.priced if item.group.reason == INVALID)
+    number = sum(item.group.targets for item in plan.priced if item.group.reason == Reason.INVALID)
     if not number:
         return
     yield f"{count(number, 'answer')} no longer fit their schema:"
-    for target in islice(targets.listed(store, replace(plan.selection, reasons=(INVALID,))), most):
+    for target in islice(targets.listed(store, replace(plan.selection, reasons=(Reason.INVALID,))), most):
         yield f"  {target.artist_id} ({named(target.recipe, target.variant)}): {_detail(target.detail)}"
     if number > most:
         yield f"  … and {number - most:,} more: `bioforge why ID`, or `bioforge run -v` for all"

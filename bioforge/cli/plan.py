@@ -24,9 +24,9 @@ from bioforge.cli.options import (
 from bioforge.core.errors import EXIT_FAILED, EXIT_OK, OutputError, TemplateError, UsageError, nearest
 
 if TYPE_CHECKING:
-    from bioforge.core.reasons import Change
     from bioforge.engine.project import OpenProject
     from bioforge.engine.types import Plan
+    from bioforge.planner.diff import Change
     from bioforge.store import Selection, Store
     from bioforge.store.explain import TargetHistory
 
@@ -270,8 +270,9 @@ def _used_columns(target: TargetHistory) -> frozenset[str] | None:
 
 def _target_lines(target: TargetHistory) -> Iterator[str]:
     from bioforge.cli.format import named, table, value, when
-    from bioforge.core.reasons import CHANGED, REMOVED, column_changes, definition_changes
+    from bioforge.core.reasons import Reason
     from bioforge.core.text import money
+    from bioforge.planner.diff import column_changes, definition_changes
 
     state = "fresh" if target.reason is None else target.reason
     notes = []
@@ -282,9 +283,9 @@ def _target_lines(target: TargetHistory) -> Iterator[str]:
         notes.append(f"answered{by} {when(target.built_at)}")
     if target.held:
         notes.append("held back: paid for and not usable, -B asks again")
-    print_state = state if target.reason in (None, CHANGED) or not target.detail else f"{state}: {target.detail}"
+    print_state = state if target.reason in (None, Reason.CHANGED) or not target.detail else f"{state}: {target.detail}"
     yield f"  {named(target.recipe, target.variant)}: {print_state}" + (f"  ({'; '.join(notes)})" if notes else "")
-    if target.reason not in (None, REMOVED) and target.built_definition is not None:
+    if target.reason not in (None, Reason.REMOVED) and target.built_definition is not None:
         changes = list(definition_changes(target.built_definition, target.wanted_definition))
         if target.built_row is not None:
             changes += column_changes(target.built_row, target.wanted_row, _used_columns(target))
@@ -319,7 +320,7 @@ def _target_lines(target: TargetHistory) -> Iterator[str]:
 
 def _needed_changes(target: TargetHistory) -> Iterator[Change]:
     """The answers of needed recipes that differ."""
-    from bioforge.core.reasons import Change
+    from bioforge.planner.diff import Change
 
     before, now = target.built_upstream or {}, target.wanted_upstream or {}
     for need in now:

@@ -11,7 +11,7 @@ from bioforge.cli.errors import echo
 from bioforge.cli.format import batch_lines, count, named, plan_lines, reading_lines, unmatched_lines
 from bioforge.core.events import Event
 from bioforge.core.interfaces import Gauges
-from bioforge.core.reasons import IN_BATCH, SKIPPED
+from bioforge.core.reasons import Reason
 from bioforge.report.tally import Closing, summary
 
 if TYPE_CHECKING:
@@ -112,7 +112,7 @@ class ConsoleObserver:
             )
             for line in summary(self._reporter.tally, closing, time.monotonic()):
                 echo(line)
-        held = sum(group.held for group in result.left if group.reason not in (IN_BATCH, SKIPPED))
+        held = sum(group.held for group in result.left if Reason(group.reason).info.sent)
         if held:
             echo(
                 f"held back: {count(held, 'target')} with an answer that was paid for and cannot be used;"
@@ -122,9 +122,9 @@ class ConsoleObserver:
             what = f"{count(group.targets, 'target')} of {named(group.recipe, group.variant)}"
             if group.unrenderable:
                 echo(f"cannot be rendered: {what}; `bioforge why {quote(group.example)}` says what is wrong")
-            elif group.reason == SKIPPED:
+            elif group.reason == Reason.SKIPPED:
                 echo(f"skipped: {what}, which need {group.detail}")
-            elif result.run is None and not group.held and group.reason != IN_BATCH:
+            elif result.run is None and not group.held and group.reason != Reason.IN_BATCH:
                 echo(f"not asked: {what}: {group.reason}")
         if result.in_batches and result.stopped is None:
             echo(

@@ -9,6 +9,9 @@ from enum import StrEnum
 PLAIN_DIALECT = "openai-compatible"
 """The form of bodies that is no part of a request's hash, and the one that the embedded server speaks."""
 
+SIMULATOR_DIALECT = "simulator"
+"""Dialect of the simulator: its answers are never shared with a real API."""
+
 
 class Paid(StrEnum):
     """What is known about the money of one attempt."""

@@ -20,8 +20,7 @@ from bioforge.config.plugin_options import PluginOptions, plugin_options
 from bioforge.config.tables import ProviderTable
 from bioforge.core.errors import BioforgeError, ConfigError, PluginError
 from bioforge.core.interfaces import Backend, BackendContext
-from bioforge.core.reasons import SIMULATOR
-from bioforge.core.types import PLAIN_DIALECT
+from bioforge.core.types import PLAIN_DIALECT, SIMULATOR_DIALECT
 from bioforge.plugins.manager import Plugins
 from bioforge.plugins.validate import guarded
 from bioforge.readers.reader_plugin import BoundReader
@@ -211,4 +210,4 @@ def dialect_of(backend: Backend, name: str, *, simulated: bool) -> str:
             f"backend {name!r} cannot use the embedded server, which speaks like OpenAI's API",
             f'write base_url = "{backend.base_url}" under [provider], and the name of its key as api_key_env',
         )
-    return SIMULATOR
+    return SIMULATOR_DIALECT

@@ -13,7 +13,7 @@ from bioforge.core.errors import StateError, StoppedError, UsageError
 from bioforge.core.events import Stopped
 from bioforge.core.gc_tuning import relaxed_gc
 from bioforge.core.interfaces import Backend, Limits, Work
-from bioforge.core.reasons import UPSTREAM
+from bioforge.core.reasons import Reason
 from bioforge.core.types import Batch
 from bioforge.engine import loop
 from bioforge.engine.followup import FollowUp
@@ -38,7 +38,7 @@ def pin_selection(store: Store, run: int, order: RunOptions, project: str) -> Se
     Reasons change while a run goes on, and a limit means "these, no others": both become a list of targets.
     """
     selection = order.selection
-    if selection.reasons == (UPSTREAM,):
+    if selection.reasons == (Reason.UPSTREAM,):
         raise UsageError(
             "--select reason:upstream: these wait for what they need", "select artists instead: --select ID"
         )

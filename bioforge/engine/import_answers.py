@@ -16,7 +16,7 @@ from typing import Any, Protocol
 from bioforge.backends.batch.service import Row
 from bioforge.core.events import Attempt, Failed, Succeeded, Unusable
 from bioforge.core.interfaces import Backend, Member
-from bioforge.core.reasons import ANSWERED
+from bioforge.core.reasons import RequestState
 from bioforge.core.types import Batch, Failure, Usage
 from bioforge.engine.import_exports import Exported, read_record
 from bioforge.engine.import_files import (
@@ -278,7 +278,7 @@ class AnswerImporter:
                 continue
             adoptions.append(item)
             known[digest] = KnownImport(
-                ANSWERED, item.wanted.endpoint, item.wanted.model, usable, self._run, item.custom_id
+                RequestState.ANSWERED, item.wanted.endpoint, item.wanted.model, usable, self._run, item.custom_id
             )
             result.adopted += 1
             result.unusable += not usable

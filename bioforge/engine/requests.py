@@ -9,7 +9,7 @@ from bioforge.core.errors import BioforgeError
 from bioforge.core.events import Event, Started
 from bioforge.core.hashing import canonical
 from bioforge.core.interfaces import Backend
-from bioforge.core.reasons import FORCED
+from bioforge.core.reasons import Reason
 from bioforge.core.types import Request
 from bioforge.planner.estimate import Estimator, output_limit
 from bioforge.planner.planner import Planner
@@ -171,7 +171,7 @@ class RequestQueue(Iterator[Request]):
             recipe=item.recipe,
             variant=item.variant,
             target=item.target,
-            reason=item.reason or FORCED,
+            reason=item.reason or Reason.FORCED,
             input_tokens=item.input_tokens,
             output_tokens=self._estimator.output_tokens(item.recipe, item.variant),
             max_output_tokens=output_limit(definition.parameters),

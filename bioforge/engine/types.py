@@ -9,7 +9,7 @@ from typing import Protocol
 from bioforge.core.errors import EXIT_FAILED, EXIT_INTERRUPTED, EXIT_OK, EXIT_STOPPED, EXIT_USAGE
 from bioforge.core.events import Stopped
 from bioforge.core.interfaces import Gauges, PurchaseDecision
-from bioforge.core.reasons import IN_BATCH
+from bioforge.core.reasons import Reason
 from bioforge.engine import loop
 from bioforge.engine.outputs import Written
 from bioforge.planner.estimate import Priced
@@ -86,7 +86,7 @@ class RunResult:
     @property
     def in_batches(self) -> int:
         """Selected targets whose answers are still to come, in open batches."""
-        return sum(group.targets for group in self.left if group.reason == IN_BATCH)
+        return sum(group.targets for group in self.left if group.reason == Reason.IN_BATCH)
 
     @property
     def exit_code(self) -> int:

@@ -10,25 +10,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from bioforge.core.hashing import definition_hash
-from bioforge.core.reasons import (
-    ANSWERED,
-    CHANGED,
-    FORCED,
-    IN_BATCH,
-    INVALID,
-    MAYBE_PAID,
-    REMOVED,
-    SKIPPED,
-    UNUSABLE,
-    UPSTREAM,
-    Decision,
-    KnownRequest,
-    KnownTarget,
-    column_changes,
-    decide,
-    definition_changes,
-    upstream_changes,
-)
+from bioforge.core.reasons import Decision, KnownRequest, KnownTarget, Reason, RequestState
+from bioforge.planner.decide import decide
+from bioforge.planner.diff import column_changes, definition_changes, upstream_changes
 from bioforge.planner.fallbacks import Known
 from bioforge.planner.render import RenderedRequest
 from bioforge.recipes.template import RecipeVariant
@@ -38,7 +22,7 @@ from bioforge.store.targets import Planned, PlannedArtist
 
 Pair = tuple[str, str]
 
-_MAY_KEEP = (None, REMOVED, UPSTREAM, SKIPPED, CHANGED, INVALID)
+_MAY_KEEP = (None, *(reason for reason in Reason if reason.info.keeps_answer))
 """What a target may be stale for and yet be served by the answer it has, once nothing but its backend has changed."""
 
 
@@ -129,10 +113,11 @@ class AnswerReuse:
             return None
         # a chain that is only now allowed to go on goes on
         longer = case.prompts.definition.follows_up and case.origin.definition != definition
-        stays = known.state == IN_BATCH or (
-            target.reason != FORCED
+        stays = known.state == RequestState.IN_BATCH or (
+            target.reason != Reason.FORCED
             and (
-                (known.state == UNUSABLE and not longer) or (known.state == MAYBE_PAID and not self._resend_maybe_paid)
+                (known.state == RequestState.UNUSABLE and not longer)
+                or (known.state == RequestState.MAYBE_PAID and not self._resend_maybe_paid)
             )
         )
         if not stays or not self._same_asked(case):
@@ -142,7 +127,7 @@ class AnswerReuse:
 
     def still_forced(self, case: ReplanCase) -> KnownTarget:
         """The target, which somebody wants anew however that is written."""
-        if case.target.reason == FORCED and self._same_asked(case):
+        if case.target.reason == Reason.FORCED and self._same_asked(case):
             return replace(case.target, request_hash=case.asked.request_hash)
         return case.target
 
@@ -155,14 +140,14 @@ class AnswerReuse:
         if target.reason not in ((None,) if case.prompts.definition.for_all else _MAY_KEEP):
             return None
         known = case.standing.requests.get(built_request)
-        if known is None or known.state not in (ANSWERED, INVALID):
+        if known is None or known.state not in (RequestState.ANSWERED, RequestState.INVALID):
             return None
         if not self._same(case, BuildInputs(target.built_definition, target.built_row, target.built_upstream)):
             return None
         # a schema that has become stricter is heard
         return (
-            Decision(INVALID, known.detail)
-            if known.state == INVALID
+            Decision(Reason.INVALID, known.detail)
+            if known.state == RequestState.INVALID
             else Decision(None, response=target.built_response)
         )
 

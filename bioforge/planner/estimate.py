@@ -6,7 +6,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from bioforge.core.interfaces import Backend, Load
-from bioforge.core.reasons import UPSTREAM
+from bioforge.core.reasons import Reason
 from bioforge.core.types import Batch, Usage
 from bioforge.recipes.template import Definition
 from bioforge.recipes.tokens import ESTIMATED, Counting
@@ -122,7 +122,7 @@ class Estimator:
             output_tokens=output * group.requests,
             cost_usd=None if one is None else one * group.requests,
             # what waits for another recipe's answer has no text yet that could be counted
-            counting=ESTIMATED if group.reason == UPSTREAM else known.counting,
+            counting=ESTIMATED if group.reason == Reason.UPSTREAM else known.counting,
             corrected=known.corrected,
         )
 

@@ -12,19 +12,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from bioforge.core.interfaces import Backend
-from bioforge.core.reasons import (
-    ANSWERED,
-    FAILED,
-    FALLBACK,
-    FORGOTTEN,
-    IN_BATCH,
-    INVALID,
-    MAYBE_PAID,
-    REPAIR,
-    STARTED,
-    UNUSABLE,
-    KnownRequest,
-)
+from bioforge.core.reasons import KnownRequest, Reason, RequestState
 from bioforge.core.types import Rendered, Turn
 from bioforge.planner.render import RenderedRequest, rendered_request
 from bioforge.recipes.schema import Invalid, repair_instructions
@@ -34,7 +22,7 @@ from bioforge.store.retries import StoredRetry
 
 Known = Callable[[RecipeVariant, Sequence[str]], Mapping[str, KnownRequest]]
 
-ENDED = (FAILED, MAYBE_PAID, INVALID, UNUSABLE)
+ENDED = (*(state for state in RequestState if state.info.failed), RequestState.INVALID)
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,30 +50,30 @@ class RetryChain:
 
     def link(self, prompts: RecipeVariant, own: RenderedRequest, known: KnownRequest | None) -> AttemptStep:
         """`own` is the target's own request, and what is known of it."""
-        if known is None or known.state not in (*ENDED, FORGOTTEN) or not prompts.definition.follows_up:
+        if known is None or known.state not in (*ENDED, RequestState.FORGOTTEN) or not prompts.definition.follows_up:
             return AttemptStep(own, known)
         retry: AttemptStep | None = None
         last = AttemptStep(own, known)
         for link in self._links(prompts, own, known):
             state = None if link.known is None else link.known.state
-            if state in (IN_BATCH, STARTED):  # under way: nothing else is asked beside it
+            if state in (RequestState.IN_BATCH, RequestState.STARTED):  # under way: nothing else is asked beside it
                 return link
-            if state == FORGOTTEN:  # asked again, unless another link has the answer
+            if state == RequestState.FORGOTTEN:  # asked again, unless another link has the answer
                 retry = retry or link
                 continue
-            if state is None or state not in (*ENDED, ANSWERED):  # not asked yet
+            if state is None or state not in (*ENDED, RequestState.ANSWERED):  # not asked yet
                 last = link
                 break
-            if state == ANSWERED:
+            if state == RequestState.ANSWERED:
                 return link
-            if state == MAYBE_PAID and not self._resend_maybe_paid:
+            if state == RequestState.MAYBE_PAID and not self._resend_maybe_paid:
                 last = link
                 break
-            if state != UNUSABLE and not (state == INVALID and prompts.definition.repair):
+            if state != RequestState.UNUSABLE and not (state == RequestState.INVALID and prompts.definition.repair):
                 if not self._tried(link):
                     retry = retry or link
                 last = link
-            elif last.known is None or last.known.state in (UNUSABLE, INVALID):
+            elif last.known is None or last.known.state in (RequestState.UNUSABLE, RequestState.INVALID):
                 last = link
         return retry or last
 
@@ -106,7 +94,7 @@ class RetryChain:
         for model in (definition.model, *definition.fallback):
             if link.request.rendered.model != model:
                 after = f"{link.request.rendered.model} ({_error_class(link.known)})"
-                link = self._link(prompts, replace(own.rendered, model=model), FALLBACK, after)
+                link = self._link(prompts, replace(own.rendered, model=model), Reason.FALLBACK, after)
             yield link
             if (repaired := self._repair(prompts, link)) is not None:
                 link = repaired
@@ -128,7 +116,7 @@ class RetryChain:
         if not isinstance(verdict, Invalid) or not verdict.repairable:
             return None
         turns = (Turn("assistant", text), Turn("user", repair_instructions(verdict.errors)))
-        return self._link(prompts, replace(link.request.rendered, turns=turns), REPAIR, known.detail or "")
+        return self._link(prompts, replace(link.request.rendered, turns=turns), Reason.REPAIR, known.detail or "")
 
     def _link(self, prompts: RecipeVariant, rendered: Rendered, kind: str, after: str) -> AttemptStep:
         asked = rendered_request(prompts, self._backend, rendered)

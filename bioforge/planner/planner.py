@@ -8,20 +8,9 @@ from dataclasses import dataclass, field
 from bioforge.core.events import Event, Failed, Unusable
 from bioforge.core.interfaces import Backend
 from bioforge.core.progress import ProgressCallback, ProgressCounter, no_progress
-from bioforge.core.reasons import (
-    CHANGED,
-    FAILED,
-    MAYBE_PAID,
-    NEW,
-    SKIPPED,
-    UPSTREAM,
-    Decision,
-    KnownRequest,
-    KnownTarget,
-    blocked,
-    decide,
-)
+from bioforge.core.reasons import Decision, KnownRequest, KnownTarget, Reason
 from bioforge.planner.changes import AnswerReuse, ReplanCase
+from bioforge.planner.decide import blocked, decide
 from bioforge.planner.fallbacks import AttemptStep, RetryChain
 from bioforge.planner.render import MissingUpstream, Outcome, RenderedRequest, Renderer, serialization_hash
 from bioforge.planner.request_states import PlanStats, RequestStates
@@ -163,11 +152,11 @@ class Planner:
 
         What is about all artists waits while a run goes on, and is skipped afterwards where any of them has failed.
         """
-        reasons = [SKIPPED] if prompts.definition.upstream else []
+        reasons = [Reason.SKIPPED] if prompts.definition.upstream else []
         if prompts.definition.upstream and prompts.definition.for_all:
-            reasons.append(UPSTREAM)
+            reasons.append(Reason.UPSTREAM)
         if prompts.definition.follows_up:
-            reasons += [FAILED, MAYBE_PAID]
+            reasons += [Reason.FAILED, Reason.MAYBE_PAID]
         for reason in reasons:
             for numbers in targets.with_reason(self._store, *_pair(prompts), reason):
                 self._replan(prompts, numbers, None)
@@ -244,11 +233,11 @@ class Planner:
         before = queue.target_states(self._store, *_pair(prompts), artists, self._run)
         self._plan_page(prompts, targets.numbered(self._store, artists))
         for artist, now in queue.target_states(self._store, *_pair(prompts), artists, self._run).items():
-            waited = artist in before and before[artist].reason == UPSTREAM
-            consequences.released += waited and now.reason != UPSTREAM
+            waited = artist in before and before[artist].reason == Reason.UPSTREAM
+            consequences.released += waited and now.reason != Reason.UPSTREAM
             if now.ready:
                 consequences.ready.append(now)
-            elif now.reason in (FAILED, MAYBE_PAID):
+            elif now.reason in (Reason.FAILED, Reason.MAYBE_PAID):
                 consequences.failed.add(now.target)
 
     # ------------------------------------------------------------------------------------------------- page by page
@@ -310,7 +299,7 @@ class Planner:
         following: list[StoredRetry],
     ) -> Planned:
         if isinstance(outcome, RenderError):
-            return Planned(item.id, None, item.row_hash, 0, Decision(FAILED, f"template: {outcome}"), needs)
+            return Planned(item.id, None, item.row_hash, 0, Decision(Reason.FAILED, f"template: {outcome}"), needs)
         if isinstance(outcome, MissingUpstream):
             decision = blocked(outcome.upstream, target)
             assert decision is not None
@@ -321,7 +310,7 @@ class Planner:
         link = AttemptStep(outcome, known) if forced or accepted else self._chains.link(prompts, outcome, known)
         changes = self._keeper.named_changes(prompts, target, item, needs)
         decision = decide(link.request.request_hash, target, link.known, changes)
-        if link.kind and decision.reason in (NEW, CHANGED):
+        if link.kind and decision.reason in (Reason.NEW, Reason.CHANGED):
             decision = Decision(link.kind, link.after)
         if (follow_up := self._chains.remembered(prompts, outcome, link)) is not None:
             following.append(follow_up)

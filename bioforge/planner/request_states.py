@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from bioforge.core.errors import ConfigError
-from bioforge.core.reasons import ANSWERED, KnownRequest
+from bioforge.core.reasons import KnownRequest, RequestState
 from bioforge.recipes.schema import Schema, Valid
 from bioforge.recipes.template import RecipeVariant
 from bioforge.recipes.validate import as_text, complaint
@@ -55,7 +55,7 @@ class RequestStates:
             verdict = schema.validate(answer.text or "")
             if isinstance(verdict, Valid):
                 checked.append(validations.Validation(answer, as_text(verdict), None))
-            elif not verdict.repairable and answer.state == ANSWERED:
+            elif not verdict.repairable and answer.state == RequestState.ANSWERED:
                 # a good answer is not bought again for a mistake in the code that checks it
                 raise ConfigError(
                     complaint(verdict, schema), "mend that code; nothing was sent, and all answers are kept"

@@ -18,7 +18,7 @@ from bioforge.core.events import (
     Succeeded,
     Unusable,
 )
-from bioforge.core.reasons import INTERRUPTED
+from bioforge.core.reasons import RequestState
 from bioforge.core.text import duration, money, plural
 from bioforge.core.types import Batch, Failure, Paid, Response
 from bioforge.report.batch_tally import BatchTally
@@ -149,7 +149,7 @@ class Tally:
         elif event.final:
             self.failed[event.failure.error_class] += 1
             self.first_failed = self.first_failed or event.attempt.request.artist_id
-        elif event.failure.error_class != INTERRUPTED:  # that was never sent
+        elif event.failure.error_class != RequestState.INTERRUPTED:  # that was never sent
             self.retries += 1
 
     def _note(self, second: int, finished: int, done: int) -> None:

@@ -11,7 +11,7 @@ from typing import Any
 
 from bioforge.core.errors import InputError
 from bioforge.core.hashing import row_text
-from bioforge.core.reasons import REMOVED
+from bioforge.core.reasons import Reason
 from bioforge.core.types import Artist, BadRow
 from bioforge.store.database import Store, bump_results
 from bioforge.store.targets import EVERYBODY_ID
@@ -171,7 +171,7 @@ def _remove_unseen(store: Store, seen: bytearray, number: int) -> int:
                 "UPDATE artists SET removed_at = ? WHERE id = ?", [(time.time(), identity) for identity in gone]
             )
             connection.executemany(
-                f"UPDATE targets SET reason = '{REMOVED}' WHERE artist = ?", [(identity,) for identity in gone]
+                f"UPDATE targets SET reason = '{Reason.REMOVED}' WHERE artist = ?", [(identity,) for identity in gone]
             )
             bump_results(connection)
     return len(gone)

@@ -12,7 +12,7 @@ from typing import Any
 
 from bioforge.core.events import Attempt
 from bioforge.core.interfaces import Member
-from bioforge.core.reasons import IN_BATCH, MAYBE_PAID
+from bioforge.core.reasons import Reason, RequestState
 from bioforge.core.types import Batch, BatchProblem, BatchState, Failure, Request, Usage
 from bioforge.store.compression import Decompressor
 from bioforge.store.database import Store, bump_results
@@ -97,7 +97,7 @@ def open_batches(store: Store, selection: Selection | None = None) -> list[Open]
             row[0]
             for row in store.rows(
                 "SELECT DISTINCT q.batch FROM targets t JOIN artists a ON a.id = t.artist"
-                f" JOIN requests q ON q.request_hash = t.request_hash WHERE t.reason = '{IN_BATCH}' AND {where}",
+                f" JOIN requests q ON q.request_hash = t.request_hash WHERE t.reason = '{Reason.IN_BATCH}' AND {where}",
                 values,
             )
         }
@@ -144,7 +144,7 @@ def newest(store: Store, limit: int | None = None, *, open_only: bool = False) -
 def give_up(store: Store, batch: Batch) -> int:
     """Stop waiting for a batch: nobody can know the fate of its requests any more. Returns how many those are."""
     with store.transaction() as connection:
-        number = _nobody_knows(connection, batch.key, Failure("abandoned", f"given up: {IN_BATCH} {batch.name}"))
+        number = _nobody_knows(connection, batch.key, Failure("abandoned", f"given up: {Reason.IN_BATCH} {batch.name}"))
         connection.execute("UPDATE batches SET state = ? WHERE key = ?", (str(BatchState.COLLECTED), batch.key))
         bump_results(connection)
     return number
@@ -174,18 +174,18 @@ def _nobody_knows(connection: sqlite3.Connection, key: str, why: Failure) -> int
         "SELECT request_hash FROM attempts WHERE batch = ? AND outcome = 'started'", (key,)
     ).fetchall()
     connection.execute(
-        f"UPDATE attempts SET outcome = '{MAYBE_PAID}', paid = 'maybe', error_class = ?, error_message = ?"
+        f"UPDATE attempts SET outcome = '{RequestState.MAYBE_PAID}', paid = 'maybe', error_class = ?, error_message = ?"
         " WHERE batch = ? AND outcome = 'started'",
         (why.error_class, why.message, key),
     )
     connection.executemany(
-        f"UPDATE requests SET state = '{MAYBE_PAID}', error_class = ?, error_message = ?, batch = NULL"
+        f"UPDATE requests SET state = '{RequestState.MAYBE_PAID}', error_class = ?, error_message = ?, batch = NULL"
         " WHERE request_hash = ? AND batch = ?",
         ((why.error_class, why.message, digest, key) for (digest,) in digests),
     )
     connection.executemany(
-        f"UPDATE targets SET reason = '{MAYBE_PAID}', detail = ?, reason_before = NULL, detail_before = NULL"
-        f" WHERE request_hash = ? AND reason = '{IN_BATCH}'",
+        f"UPDATE targets SET reason = '{Reason.MAYBE_PAID}', detail = ?, reason_before = NULL, detail_before = NULL"
+        f" WHERE request_hash = ? AND reason = '{Reason.IN_BATCH}'",
         ((f"{why.error_class}: {why.message}", digest) for (digest,) in digests),
     )
     return len(digests)

@@ -6,9 +6,10 @@ import json
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
-from bioforge.core.reasons import FAILED, IN_BATCH, MAYBE_PAID, REMOVED, SKIPPED, UPSTREAM, Upstream
+from bioforge.core.reasons import Reason, Upstream
 from bioforge.store.database import Store
 from bioforge.store.queue import tried
+from bioforge.store.reason_words import SENT_AND_FAILED
 from bioforge.store.targets import EVERYBODY, EVERYBODY_ID
 
 _PAGE = 2_000
@@ -88,7 +89,7 @@ def answers(
     """The targets of needed recipes by artist and recipe. What has failed in `run` is not asked again by itself."""
     rows = store.rows(
         "SELECT t.artist, t.recipe, t.reason, t.detail, t.held, t.request_hash, t.built_response, r.text, r.parsed,"
-        f" t.reason IN ('{FAILED}', '{MAYBE_PAID}') AND {tried('t')}"
+        f" t.reason IN {SENT_AND_FAILED} AND {tried('t')}"
         " FROM json_each(?) n CROSS JOIN json_each(?) j CROSS JOIN targets t"
         " ON t.artist = j.value AND t.recipe = json_extract(n.value, '$[0]') AND t.variant = json_extract(n.value, '$[1]')"
         " LEFT JOIN responses r ON r.id = t.built_response",
@@ -99,11 +100,11 @@ def answers(
         stuck = reason is not None and (
             bool(held)
             or bool(failed_here)
-            or reason in (SKIPPED, REMOVED)
-            or (digest is None and reason != UPSTREAM)
-            or (reason == MAYBE_PAID and not resend_maybe_paid)
+            or reason in (Reason.SKIPPED, Reason.REMOVED)
+            or (digest is None and reason != Reason.UPSTREAM)
+            or (reason == Reason.MAYBE_PAID and not resend_maybe_paid)
         )
-        state = Upstream(recipe, reason, detail, response, stuck and reason != IN_BATCH)
+        state = Upstream(recipe, reason, detail, response, stuck and reason != Reason.IN_BATCH)
         found.setdefault(artist, {})[recipe] = Answered(state, text, parsed)
     return found
 
@@ -111,13 +112,13 @@ def answers(
 def gathered(store: Store, recipe: str, variant: str, run: int | None, resend_maybe_paid: bool) -> Upstream:
     """The targets of a needed recipe over all artists as one: fresh when all are; stuck when all that are not are."""
     stuck = (
-        f"(t.held = 1 OR t.reason = '{SKIPPED}' OR (t.request_hash IS NULL AND t.reason <> '{UPSTREAM}')"
-        f" OR (t.reason IN ('{FAILED}', '{MAYBE_PAID}') AND {tried('t')})"
-        f"{'' if resend_maybe_paid else f' OR t.reason = {MAYBE_PAID!r}'})"
+        f"(t.held = 1 OR t.reason = '{Reason.SKIPPED}' OR (t.request_hash IS NULL AND t.reason <> '{Reason.UPSTREAM}')"
+        f" OR (t.reason IN {SENT_AND_FAILED} AND {tried('t')})"
+        f" OR (NOT {int(resend_maybe_paid)} AND t.reason = '{Reason.MAYBE_PAID}'))"
     )
     stale = (
         "SELECT t.reason, t.detail FROM targets t INDEXED BY targets_stale"
-        f" WHERE t.recipe = ? AND t.reason IS NOT NULL AND t.reason <> '{REMOVED}' AND t.variant = ?"
+        f" WHERE t.recipe = ? AND t.reason IS NOT NULL AND t.reason <> '{Reason.REMOVED}' AND t.variant = ?"
     )
     # a plan says what a failure that nobody asks about again keeps from being asked at all
     if run is None and (row := store.row(f"{stale} AND {stuck} LIMIT 1", (recipe, variant, run))) is not None:

@@ -8,8 +8,10 @@ from datetime import UTC, datetime
 from functools import lru_cache
 from typing import Any
 
+from bioforge.core.reasons import Reason
 from bioforge.store.compression import Decompressor
 from bioforge.store.database import Store
+from bioforge.store.reason_words import EXPORTED_AS_ERROR
 from bioforge.store.selection import Selection
 
 _PAGE = 1_000
@@ -45,7 +47,7 @@ def records(store: Store, selection: Selection, *, failed_only: bool = False) ->
         LEFT JOIN responses r ON r.id = {"q.response" if failed_only else "t.built_response"}
         {follow_up if followed else ""}
         WHERE (t.artist, t.recipe, t.variant) > (?, ?, ?) AND a.removed_at IS NULL AND {where}
-          AND ({"0" if failed_only else "t.built_response IS NOT NULL"} OR t.reason IN ('failed', 'maybe paid', 'skipped'))
+          AND ({"0" if failed_only else "t.built_response IS NOT NULL"} OR t.reason IN {EXPORTED_AS_ERROR})
         ORDER BY t.artist, t.recipe, t.variant LIMIT {_PAGE}
     """
     unpacker, requests, shape = Decompressor(store), _Requests(store), _Shape()
@@ -195,9 +197,9 @@ def _request(digest: str | None, endpoint: str | None, body: str, kind: str | No
 def _error(
     reason: str | None, detail: str | None, error_class: str | None, code: str | None, message: str | None
 ) -> dict[str, object] | None:
-    if reason == "skipped":
+    if reason == Reason.SKIPPED:
         return {"class": reason, "code": None, "message": f"needs {detail}"}
-    if reason not in ("failed", "maybe paid"):
+    if reason is None or not Reason(reason).info.error:
         return None
     if error_class is None:  # it was never sent: the text could not be rendered
         error_class, _, message = (detail or "unknown").partition(": ")

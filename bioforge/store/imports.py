@@ -10,7 +10,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
-from bioforge.core.reasons import ANSWERED, FAILED, IN_BATCH, REMOVED, UNUSABLE
+from bioforge.core.reasons import Reason, RequestState
 from bioforge.core.types import Artist, Response
 from bioforge.store.compression import Compressor
 from bioforge.store.database import Store, bump_results
@@ -105,7 +105,7 @@ class KnownImport:
 
     @property
     def in_batch(self) -> bool:
-        return self.state == IN_BATCH
+        return self.state == RequestState.IN_BATCH
 
 
 def known(store: Store, hashes: Sequence[str]) -> dict[str, KnownImport]:
@@ -191,7 +191,7 @@ def stale_targets(store: Store, hashes: Sequence[str]) -> int:
     return int(
         store.value(
             "SELECT count(*) FROM targets WHERE request_hash IN (SELECT value FROM json_each(?))"
-            f" AND reason IS NOT NULL AND reason <> '{REMOVED}'",
+            f" AND reason IS NOT NULL AND reason <> '{Reason.REMOVED}'",
             (json.dumps(hashes),),
         )
     )
@@ -239,7 +239,7 @@ def adopt(store: Store, run: int, adoptions: Sequence[StoredImport], targets: Ma
         else:
             body = packer.pack_request(item.wanted.body.encode("utf-8", "surrogatepass"), item.wanted.model)
             asked.append((digest, item.wanted.endpoint, item.wanted.model, body, now))
-        ended.append((UNUSABLE if problem else ANSWERED, response + number, *why, digest))
+        ended.append((RequestState.UNUSABLE if problem else RequestState.ANSWERED, response + number, *why, digest))
         attempts.append(
             (attempt + number, digest, targets.get(digest), run, digest, now, *why, item.request_id, item.custom_id)
         )
@@ -250,7 +250,7 @@ def adopt(store: Store, run: int, adoptions: Sequence[StoredImport], targets: Ma
         if problem is None:
             built.append((response + number, digest))
         else:
-            failed.append((FAILED, failure_text(why[0], why[2]), 1, digest))
+            failed.append((Reason.FAILED, failure_text(why[0], why[2]), 1, digest))
     with store.transaction() as connection:
         connection.executemany(_ASK, asked)
         connection.executemany(_ASK_AGAIN, asked_again)

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from bioforge.core.types import Usage
 from bioforge.store import batches
 from bioforge.store.database import Store
+from bioforge.store.reason_words import RESENT_ON_PURPOSE
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,9 +65,9 @@ class Ledger:
 
 
 _EARLIER = "SELECT 1 FROM attempts y WHERE y.request_hash = x.request_hash AND y.id < x.id AND y.paid = 'yes'"
-_ON_PURPOSE = """EXISTS (
+_ON_PURPOSE = f"""EXISTS (
     SELECT 1 FROM attempts z WHERE z.request_hash = x.request_hash AND z.id <= x.id
-    AND z.reason IN ('forced', 'forgotten', 'invalid')
+    AND z.reason IN {RESENT_ON_PURPOSE}
     AND z.id > (SELECT max(y.id) FROM attempts y WHERE y.request_hash = x.request_hash AND y.id < x.id AND y.paid = 'yes'))"""
 """Somebody asked for it since the answer before; the attempt that was paid may have been a retry of that."""
 

@@ -5,10 +5,10 @@ from __future__ import annotations
 import time
 from dataclasses import dataclass
 
-from bioforge.core.reasons import FORGOTTEN, IN_BATCH, REMOVED
+from bioforge.core.reasons import Reason, RequestState
 from bioforge.store.database import Store, bump_results
 from bioforge.store.selection import Selection
-from bioforge.store.targets import STALE
+from bioforge.store.targets import PRESENT, STALE
 
 
 def acceptable(store: Store, selection: Selection) -> int:
@@ -68,10 +68,11 @@ def _answers_of(selection: Selection) -> tuple[str, list[object]]:
     return sql, [*values, *values, *values, *values]
 
 
-_UNREACHED = """
+_UNREACHED = f"""
     WITH live AS (SELECT t.request_hash, t.own_hash, t.built_response, t.accepted_response FROM targets t
                   JOIN artists a ON a.id = t.artist
-                  WHERE a.removed_at IS NULL AND t.reason IS NOT 'removed' AND t.recipe IN (SELECT value FROM json_each(?)))
+                  WHERE a.removed_at IS NULL AND {PRESENT}
+                  AND t.recipe IN (SELECT value FROM json_each(?)))
     SELECT r.id FROM responses r
     WHERE r.id NOT IN (SELECT built_response FROM live WHERE built_response IS NOT NULL)
       AND r.id NOT IN (SELECT accepted_response FROM live WHERE accepted_response IS NOT NULL)
@@ -100,7 +101,7 @@ def collect(store: Store, recipes: str, run: int) -> Dropped:
     dropped = _drop(store, _UNREACHED, [recipes], run)
     with store.transaction() as connection:
         connection.execute(
-            f"DELETE FROM targets WHERE reason IS '{REMOVED}' OR recipe NOT IN (SELECT value FROM json_each(?))"
+            f"DELETE FROM targets WHERE reason IS '{Reason.REMOVED}' OR recipe NOT IN (SELECT value FROM json_each(?))"
             " OR artist IN (SELECT id FROM artists WHERE removed_at IS NOT NULL)",
             (recipes,),
         )
@@ -137,12 +138,14 @@ def _drop(store: Store, chosen: str, values: list[object], run: int) -> Dropped:
             (time.time(), run),
         )
         connection.execute(
-            f"UPDATE requests SET state = CASE WHEN state = '{IN_BATCH}' THEN state ELSE '{FORGOTTEN}' END, response = NULL"
+            f"UPDATE requests SET state = CASE WHEN state = '{RequestState.IN_BATCH}' THEN state"
+            f" ELSE '{RequestState.FORGOTTEN}' END, response = NULL"
             " WHERE response IN (SELECT id FROM doomed)"
         )
         connection.execute(
-            f"UPDATE targets SET reason = CASE WHEN reason IN ('{REMOVED}', '{IN_BATCH}') THEN reason ELSE '{FORGOTTEN}' END,"
-            f" detail = CASE WHEN reason = '{IN_BATCH}' THEN detail END, held = 0 WHERE built_response IN (SELECT id FROM doomed)"
+            f"UPDATE targets SET reason = CASE WHEN reason IN ('{Reason.REMOVED}', '{Reason.IN_BATCH}') THEN reason"
+            f" ELSE '{Reason.FORGOTTEN}' END, detail = CASE WHEN reason = '{Reason.IN_BATCH}' THEN detail END, held = 0"
+            " WHERE built_response IN (SELECT id FROM doomed)"
             " OR (request_hash IN (SELECT request_hash FROM doomed_requests)"
             "     AND coalesce(accepted_hash, '') <> request_hash)"
         )

@@ -10,7 +10,7 @@ import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from bioforge.core.reasons import REMOVED
+from bioforge.core.reasons import Reason
 from bioforge.store.database import Store, bump_results
 from bioforge.store.targets import EVERYBODY, NOTHING
 
@@ -80,8 +80,8 @@ def mark_others_removed(store: Store, recipe: str, variant: str, *, for_all: boo
     others = f"artist <> {EVERYBODY}" if for_all else f"artist = {EVERYBODY}"
     with store.transaction() as connection:
         changed = connection.execute(
-            f"UPDATE targets SET reason = '{REMOVED}', detail = NULL WHERE recipe = ? AND variant = ? AND {others}"
-            f" AND reason IS NOT '{REMOVED}'",
+            f"UPDATE targets SET reason = '{Reason.REMOVED}', detail = NULL WHERE recipe = ? AND variant = ? AND {others}"
+            f" AND reason IS NOT '{Reason.REMOVED}'",
             (recipe, variant),
         ).rowcount
         if changed:
@@ -101,7 +101,7 @@ def mark_removed(store: Store, kept: Sequence[tuple[str, str]]) -> int:
         count = 0
         for recipe, variant in gone:
             count += connection.execute(
-                f"UPDATE targets SET reason = '{REMOVED}', detail = NULL WHERE recipe = ? AND variant = ?",
+                f"UPDATE targets SET reason = '{Reason.REMOVED}', detail = NULL WHERE recipe = ? AND variant = ?",
                 (recipe, variant),
             ).rowcount
             connection.execute("DELETE FROM planned WHERE recipe = ? AND variant = ?", (recipe, variant))

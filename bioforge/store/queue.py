@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from enum import Enum
 from typing import Any
 
-from bioforge.core.reasons import IN_BATCH, MAYBE_PAID, REMOVED, WAITING
+from bioforge.core.reasons import Reason, RequestState
 from bioforge.core.types import Artist
 from bioforge.store.database import Store
 from bioforge.store.selection import Selection
@@ -64,13 +64,20 @@ def pages(
     """
     where, values = selection.where()
     other, other_values = selection.where("o", "b")
-    wanted = f"{{0}}.request_hash IS NOT NULL AND {{0}}.reason IS NOT '{IN_BATCH}' AND {{0}}.reason IS NOT '{REMOVED}'"
+    wanted = (
+        f"{{0}}.request_hash IS NOT NULL AND {{0}}.reason IS NOT '{Reason.IN_BATCH}'"
+        f" AND {{0}}.reason IS NOT '{Reason.REMOVED}'"
+    )
     if which is not RequestFilter.EVERYTHING:
         wanted += " AND {0}.reason IS NOT NULL AND {0}.held = 0"
         if not resend_maybe_paid:
-            wanted += f" AND {{0}}.reason <> '{MAYBE_PAID}'"
+            wanted += f" AND {{0}}.reason <> '{Reason.MAYBE_PAID}'"
     # whatever its targets are stale for, what is in a batch is under way
-    state = f"q.state = '{WAITING}'" if which is RequestFilter.WAITING else f"q.state IS NOT '{IN_BATCH}'"
+    state = (
+        f"q.state = '{RequestState.WAITING}'"
+        if which is RequestFilter.WAITING
+        else f"q.state IS NOT '{RequestState.IN_BATCH}'"
+    )
     chosen: list[object] = []
     if among is not None:
         wanted += " AND {0}.id IN (SELECT value FROM json_each(?))"
@@ -177,7 +184,8 @@ def target_states(
     """By the numbers of the artists."""
     rows = store.rows(
         "SELECT t.artist, t.id, t.reason, t.request_hash, t.request_hash IS NOT NULL AND t.held = 0 AND t.reason IS NOT NULL"
-        f" AND t.reason NOT IN ('{REMOVED}', '{IN_BATCH}') AND NOT {tried('t')} FROM json_each(?) j CROSS JOIN targets t"
+        f" AND t.reason NOT IN ('{Reason.REMOVED}', '{Reason.IN_BATCH}') AND NOT {tried('t')}"
+        " FROM json_each(?) j CROSS JOIN targets t"
         " ON t.artist = j.value AND t.recipe = ? AND t.variant = ?",
         (run, json.dumps(artists), recipe, variant),
     )

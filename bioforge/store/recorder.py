@@ -18,7 +18,7 @@ from bioforge.core.events import (
     Unusable,
 )
 from bioforge.core.interfaces import Step, run_inline
-from bioforge.core.reasons import ANSWERED, FAILED, IN_BATCH, MAYBE_PAID, STARTED, UNUSABLE, WAITING
+from bioforge.core.reasons import Reason, RequestState
 from bioforge.core.types import Paid, Response
 from bioforge.store import batches, runs
 from bioforge.store.compression import Compressor
@@ -130,7 +130,7 @@ class Recorder:
                 request.endpoint,
                 request.model,
                 self._packer.pack_request(request.body, request.model, request.recipe, request.variant),
-                STARTED if attempt.batch is None else IN_BATCH,
+                RequestState.STARTED if attempt.batch is None else RequestState.IN_BATCH,
                 attempt.at,
                 attempt.batch,
                 1,
@@ -185,11 +185,13 @@ class Recorder:
         )
         outcome = "succeeded" if problem is None else "unusable"
         changes.ended_attempts.append((seconds, outcome, "yes", *why, 200, request_id, None, row))
-        changes.ended_requests.append((ANSWERED if problem is None else UNUSABLE, response, *why, digest))
+        changes.ended_requests.append(
+            (RequestState.ANSWERED if problem is None else RequestState.UNUSABLE, response, *why, digest)
+        )
         if problem is None:
             changes.built.append((response, digest))
         else:
-            changes.failed.append((FAILED, failure_text(why[0], why[2]), 1, digest))
+            changes.failed.append((Reason.FAILED, failure_text(why[0], why[2]), 1, digest))
 
     def _attempt(self, changes: _Changes, attempt: Attempt) -> int:
         """The row of an attempt that has ended."""
@@ -207,7 +209,7 @@ class Recorder:
         changes.ended_attempts.append(
             (
                 event.seconds,
-                MAYBE_PAID if unclear else "failed",
+                RequestState.MAYBE_PAID if unclear else "failed",
                 str(event.paid),
                 *why,
                 failure.http_status,
@@ -219,11 +221,11 @@ class Recorder:
             )
         )
         if event.final:
-            reason = MAYBE_PAID if unclear else FAILED
+            reason = Reason.MAYBE_PAID if unclear else Reason.FAILED
             changes.failed.append((reason, failure_text(why[0], why[2]), 0, digest))
             changes.ended_requests.append((reason, None, *why, digest))
         else:
-            changes.ended_requests.append((WAITING, None, *why, digest))
+            changes.ended_requests.append((RequestState.WAITING, None, *why, digest))
             if event.attempt.batch is not None:
                 changes.given_back.append((digest,))
 

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from bioforge.core.reasons import INTERRUPTED, MAYBE_PAID, WAITING
+from bioforge.core.reasons import RequestState
 from bioforge.core.types import BatchState
 from bioforge.store import batches
 from bioforge.store.database import Store, bump_results
+from bioforge.store.reason_words import OPEN_STATES
 from bioforge.store.statements import END_REQUESTS, FAIL_TARGETS, GIVE_BACK_TARGETS
 from bioforge.store.targets import failure_text
 
@@ -30,7 +31,7 @@ def recover(store: Store) -> Recovery:
     """
     _release_unsent(store)
     freed = batches.free_orphans(store)
-    if not store.value("SELECT 1 FROM requests WHERE state IN ('started', 'waiting') LIMIT 1"):
+    if not store.value(f"SELECT 1 FROM requests WHERE state IN {OPEN_STATES} LIMIT 1"):
         return Recovery(freed)
     unclear = (
         "EXISTS (SELECT 1 FROM attempts x WHERE x.request_hash = requests.request_hash AND x.paid = 'maybe'"
@@ -39,16 +40,16 @@ def recover(store: Store) -> Recovery:
     )
     with store.transaction() as connection:
         attempts = connection.execute(
-            f"UPDATE attempts SET outcome = '{MAYBE_PAID}', error_class = 'interrupted', error_message = ?"
+            f"UPDATE attempts SET outcome = '{RequestState.MAYBE_PAID}', error_class = 'interrupted', error_message = ?"
             " WHERE outcome = 'started' AND batch IS NULL",
             (IN_FLIGHT,),
         ).rowcount
         rows = connection.execute(
             "SELECT request_hash,"
-            f" CASE WHEN state = 'started' OR {unclear} THEN '{MAYBE_PAID}' ELSE '{INTERRUPTED}' END,"
+            f" CASE WHEN state = 'started' OR {unclear} THEN '{RequestState.MAYBE_PAID}' ELSE '{RequestState.INTERRUPTED}' END,"
             " CASE WHEN state = 'started' THEN 'interrupted' ELSE error_class END,"
             " CASE WHEN state = 'started' THEN ? ELSE error_message END"
-            " FROM requests WHERE state IN ('started', 'waiting')",
+            f" FROM requests WHERE state IN {OPEN_STATES}",
             (IN_FLIGHT,),
         ).fetchall()
         settled = [(state, error_class, message, digest) for digest, state, error_class, message in rows]
@@ -60,7 +61,7 @@ def recover(store: Store) -> Recovery:
             [(state, failure_text(error_class, message), 0, digest) for state, error_class, message, digest in settled],
         )
         bump_results(connection)
-    return Recovery(attempts + freed, sum(1 for _, state, _, _ in rows if state == INTERRUPTED))
+    return Recovery(attempts + freed, sum(1 for _, state, _, _ in rows if state == RequestState.INTERRUPTED))
 
 
 def _release_unsent(store: Store) -> None:
@@ -79,6 +80,6 @@ def _release_unsent(store: Store) -> None:
             )
             GIVE_BACK_TARGETS.run(connection, digests)
             END_REQUESTS.run(
-                connection, [(WAITING, None, "interrupted", None, UNSENT, digest) for (digest,) in digests]
+                connection, [(RequestState.WAITING, None, "interrupted", None, UNSENT, digest) for (digest,) in digests]
             )
             connection.execute("UPDATE batches SET state = ? WHERE key = ?", (str(BatchState.RELEASED), key))

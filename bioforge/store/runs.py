@@ -11,6 +11,7 @@ from dataclasses import dataclass
 
 from bioforge import __version__
 from bioforge.store.database import Store, identity
+from bioforge.store.reason_words import FAILED_STATES
 from bioforge.store.selection import Selection
 
 
@@ -60,10 +61,10 @@ _COLUMNS = (
     " always_make, max_cost_usd, succeeded, failed, cost_usd, pid, host"
 )
 
-_SUMS = """
+_SUMS = f"""
     succeeded = (SELECT count(*) FROM attempts WHERE run = runs.id AND outcome = 'succeeded'),
     failed = (SELECT count(DISTINCT x.request_hash) FROM attempts x JOIN requests q
-              ON q.request_hash = x.request_hash WHERE x.run = runs.id AND q.state IN ('failed', 'unusable', 'maybe paid')),
+              ON q.request_hash = x.request_hash WHERE x.run = runs.id AND q.state IN {FAILED_STATES}),
     cost_usd = (SELECT sum(r.cost_usd) FROM attempts x JOIN responses r ON r.attempt = x.id WHERE x.run = runs.id)
 """
 """What a run came to: its answers, its requests that stayed without one, and its money."""

@@ -7,7 +7,7 @@ from dataclasses import asdict, dataclass, replace
 from typing import Any, Self
 
 from bioforge.core.errors import UsageError, nearest
-from bioforge.core.reasons import REASONS
+from bioforge.core.reasons import STALE_REASONS
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,11 +39,11 @@ class Selection:
         for item in select:
             if item.startswith("reason:"):
                 reason = item.removeprefix("reason:").replace("-", " ")
-                if reason not in REASONS:
+                if reason not in STALE_REASONS:
                     raise UsageError(
                         f"--select {item}: no such reason",
-                        nearest(reason.replace(" ", "-"), [known.replace(" ", "-") for known in REASONS])
-                        or "reasons are: " + ", ".join(known.replace(" ", "-") for known in REASONS),
+                        nearest(reason.replace(" ", "-"), [known.replace(" ", "-") for known in STALE_REASONS])
+                        or "reasons are: " + ", ".join(known.replace(" ", "-") for known in STALE_REASONS),
                     )
                 reasons.append(reason)
             elif item:

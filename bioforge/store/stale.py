@@ -5,20 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
-from bioforge.core.reasons import (
-    CHANGED,
-    FAILED,
-    IN_BATCH,
-    INTERRUPTED,
-    INVALID,
-    MAYBE_PAID,
-    REMOVED,
-    REPAIR,
-    SKIPPED,
-    UPSTREAM,
-)
+from bioforge.core.reasons import Reason
 from bioforge.store import artists
 from bioforge.store.database import Store
+from bioforge.store.reason_words import WAITING_FOR_UPSTREAM, WITH_ERROR_CLASS, not_sent
 from bioforge.store.selection import Selection
 from bioforge.store.targets import PRESENT, SENDABLE, STALE
 
@@ -46,8 +36,7 @@ class StaleGroup:
 
 def _not_asked(resend_maybe_paid: bool) -> str:
     """The condition under which a run does not ask for a stale target."""
-    reasons = [IN_BATCH, SKIPPED] if resend_maybe_paid else [IN_BATCH, SKIPPED, MAYBE_PAID]
-    return f"(t.held = 1 OR t.reason IN ({', '.join(map(repr, reasons))}))"
+    return f"(t.held = 1 OR t.reason IN {not_sent(resend_maybe_paid)})"
 
 
 _FEW = 20_000
@@ -83,11 +72,11 @@ def stale_groups(store: Store, selection: Selection, *, resend_maybe_paid: bool 
     # an artist is looked up for each target only where the selection asks something of it: the join is left out then
     sql = (
         f"{before}SELECT t.recipe, t.reason,"
-        f" CASE WHEN t.reason IN ('{FAILED}', '{INTERRUPTED}', '{MAYBE_PAID}', '{INVALID}', '{REPAIR}')"
+        f" CASE WHEN t.reason IN {WITH_ERROR_CLASS}"
         " THEN substr(t.detail, 1, instr(t.detail || ': ', ': ') - 1) ELSE t.detail END AS detail,"
-        f" count(*), {different} + sum(t.reason = '{UPSTREAM}'),"
+        f" count(*), {different} + sum(t.reason = '{Reason.UPSTREAM}'),"
         f" sum(CASE WHEN {held} THEN 0 ELSE t.input_tokens END), sum({held}),"
-        f" sum(t.request_hash IS NULL AND t.reason NOT IN ('{UPSTREAM}', '{SKIPPED}')),"
+        f" sum(t.request_hash IS NULL AND t.reason NOT IN {WAITING_FOR_UPSTREAM}),"
         " min(t.artist), t.variant, f.model"
         " FROM targets t LEFT JOIN artists a ON a.id = t.artist"
         " LEFT JOIN follow_ups f ON f.request_hash = t.request_hash"
@@ -107,7 +96,7 @@ def requests_to_send(store: Store, selection: Selection, *, resend_maybe_paid: b
     before, different = _different(store, "1")
     return int(
         store.value(
-            f"{before}SELECT {different} + coalesce(sum(t.reason = '{UPSTREAM}'), 0)"
+            f"{before}SELECT {different} + coalesce(sum(t.reason = '{Reason.UPSTREAM}'), 0)"
             " FROM targets t LEFT JOIN artists a ON a.id = t.artist"
             f" WHERE {STALE} AND NOT {_not_asked(resend_maybe_paid)} AND {where}",
             values,
@@ -137,7 +126,7 @@ def as_if_changed(store: Store, selection: Selection, recipe: str, variant: str,
         f" AND t.recipe = ? AND t.variant = ? AND {where}",
         (recipe, variant, *values),
     )
-    return StaleGroup(recipe, CHANGED, f"column {column}", row[0], row[0], row[1], 0, 0, row[2], variant)
+    return StaleGroup(recipe, Reason.CHANGED, f"column {column}", row[0], row[0], row[1], 0, 0, row[2], variant)
 
 
 def counts(store: Store, recipes: Sequence[str]) -> dict[str, dict[str, int]]:
@@ -175,7 +164,7 @@ def variant_counts(store: Store, recipe: str) -> list[VariantCounts]:
         )
     gone = dict(
         store.rows(
-            f"SELECT variant, count(*) FROM targets WHERE recipe = ? AND reason = '{REMOVED}' GROUP BY variant",
+            f"SELECT variant, count(*) FROM targets WHERE recipe = ? AND reason = '{Reason.REMOVED}' GROUP BY variant",
             (recipe,),
         )
     )

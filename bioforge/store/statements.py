@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from functools import lru_cache
 from itertools import chain
 
-from bioforge.core.reasons import IN_BATCH, NEW, REMOVED
+from bioforge.core.reasons import Reason
 
 Row = tuple[object, ...]
 
@@ -118,7 +118,7 @@ BUILD_TARGETS = Update(
     "new_response, digest",
     "built_response = {new_response}, built_definition = definition, built_row = row_hash, held = 0, detail = NULL,"
     " built_upstream = upstream, reason_before = NULL, detail_before = NULL,"
-    f" reason = CASE WHEN reason = '{REMOVED}' THEN reason END",
+    f" reason = CASE WHEN reason = '{Reason.REMOVED}' THEN reason END",
     "request_hash = {digest}",
     index="targets_by_request",
 )
@@ -126,20 +126,20 @@ FAIL_TARGETS = Update(
     "targets",
     "new_reason, new_detail, new_held, digest",
     "reason = {new_reason}, detail = {new_detail}, held = {new_held}, reason_before = NULL, detail_before = NULL",
-    f"request_hash = {{digest}} AND reason IS NOT NULL AND reason <> '{REMOVED}'",
+    f"request_hash = {{digest}} AND reason IS NOT NULL AND reason <> '{Reason.REMOVED}'",
     index="targets_by_request",
 )
 BATCH_TARGETS = Update(
     "targets",
     "new_batch, digest",
-    f"reason_before = reason, detail_before = detail, reason = '{IN_BATCH}', detail = {{new_batch}}",
-    f"request_hash = {{digest}} AND reason IS NOT NULL AND reason NOT IN ('{REMOVED}', '{IN_BATCH}')",
+    f"reason_before = reason, detail_before = detail, reason = '{Reason.IN_BATCH}', detail = {{new_batch}}",
+    f"request_hash = {{digest}} AND reason IS NOT NULL AND reason NOT IN ('{Reason.REMOVED}', '{Reason.IN_BATCH}')",
     index="targets_by_request",
 )
 GIVE_BACK_TARGETS = Update(
     "targets",
     "digest",
-    f"reason = coalesce(reason_before, '{NEW}'), detail = detail_before, reason_before = NULL, detail_before = NULL",
-    f"request_hash = {{digest}} AND reason = '{IN_BATCH}'",
+    f"reason = coalesce(reason_before, '{Reason.NEW}'), detail = detail_before, reason_before = NULL, detail_before = NULL",
+    f"request_hash = {{digest}} AND reason = '{Reason.IN_BATCH}'",
     index="targets_by_request",
 )

@@ -9,9 +9,10 @@ from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 from bioforge.core.hashing import canonical, definition_hash
-from bioforge.core.reasons import FORCED, IN_BATCH, NEW, REMOVED, SKIPPED, UPSTREAM, Decision, KnownRequest, KnownTarget
+from bioforge.core.reasons import Decision, KnownRequest, KnownTarget, Reason, RequestState
 from bioforge.core.types import Artist, Target
 from bioforge.store.database import Store, bump_results
+from bioforge.store.reason_words import WAITING_FOR_UPSTREAM
 from bioforge.store.selection import Selection
 
 EVERYBODY = 0
@@ -22,9 +23,9 @@ EVERYBODY_ID = "*"
 
 _PAGE = 2_000
 _decoded = json.JSONDecoder().raw_decode
-STALE = f"t.reason IS NOT NULL AND t.reason <> '{REMOVED}'"
-PRESENT = f"t.reason IS NOT '{REMOVED}'"
-SENDABLE = f"(t.request_hash IS NOT NULL OR t.reason = '{UPSTREAM}') AND t.reason IS NOT '{IN_BATCH}'"
+STALE = f"t.reason IS NOT NULL AND t.reason <> '{Reason.REMOVED}'"
+PRESENT = f"t.reason IS NOT '{Reason.REMOVED}'"
+SENDABLE = f"(t.request_hash IS NOT NULL OR t.reason = '{Reason.UPSTREAM}') AND t.reason IS NOT '{Reason.IN_BATCH}'"
 """What can be asked for, perhaps once something else is there."""
 
 
@@ -196,7 +197,7 @@ def save(store: Store, recipe: str, variant: str, definition: int, planned: Sequ
               request_hash = excluded.request_hash, definition = excluded.definition, row_hash = excluded.row_hash,
               reason = excluded.reason, detail = excluded.detail, held = excluded.held,
               input_tokens = excluded.input_tokens, own_hash = excluded.own_hash,
-              reason_before = CASE WHEN excluded.reason = 'in batch' THEN reason_before ELSE excluded.reason_before END,
+              reason_before = CASE WHEN excluded.reason = '{Reason.IN_BATCH}' THEN reason_before ELSE excluded.reason_before END,
               upstream = excluded.upstream,
               built_upstream = coalesce(excluded.built_upstream, built_upstream),
               built_response = coalesce(excluded.built_response, built_response),
@@ -238,7 +239,7 @@ def add(store: Store, recipe: str, variant: str, definition: int, wanted: Iterab
     with store.transaction() as connection:
         connection.executemany(
             "INSERT INTO targets (recipe, variant, definition, reason, artist, request_hash, own_hash, row_hash, input_tokens)"
-            f" VALUES (?5, ?6, ?7, '{NEW}', ?1, ?2, ?2, ?3, ?4)",
+            f" VALUES (?5, ?6, ?7, '{Reason.NEW}', ?1, ?2, ?2, ?3, ?4)",
             [(*row, recipe, variant, definition) for row in wanted],
         )
         bump_results(connection)
@@ -250,16 +251,16 @@ def force(store: Store, run: int, selection: Selection) -> None:
     where, values = selection.where()
     with store.transaction() as connection:
         connection.execute(
-            f"UPDATE targets SET reason = '{FORCED}', detail = NULL, held = 0, request_hash = coalesce(own_hash, request_hash)"
-            " WHERE request_hash IS NOT NULL AND id IN"
+            f"UPDATE targets SET reason = '{Reason.FORCED}', detail = NULL, held = 0,"
+            " request_hash = coalesce(own_hash, request_hash) WHERE request_hash IS NOT NULL AND id IN"
             f" (SELECT t.id FROM targets t JOIN artists a ON a.id = t.artist"
-            f"  WHERE a.removed_at IS NULL AND t.reason IS NOT '{REMOVED}' AND t.reason IS NOT '{IN_BATCH}'"
+            f"  WHERE a.removed_at IS NULL AND t.reason IS NOT '{Reason.REMOVED}' AND t.reason IS NOT '{Reason.IN_BATCH}'"
             "   AND NOT EXISTS (SELECT 1 FROM requests q"
-            f"   WHERE q.request_hash = t.request_hash AND q.state = '{IN_BATCH}') AND {where})",
+            f"   WHERE q.request_hash = t.request_hash AND q.state = '{RequestState.IN_BATCH}') AND {where})",
             values,
         )
         connection.execute(
-            f"UPDATE targets SET reason_before = '{FORCED}' WHERE reason IN ('{UPSTREAM}', '{SKIPPED}') AND id IN"
+            f"UPDATE targets SET reason_before = '{Reason.FORCED}' WHERE reason IN {WAITING_FOR_UPSTREAM} AND id IN"
             f" (SELECT t.id FROM targets t JOIN artists a ON a.id = t.artist WHERE a.removed_at IS NULL AND {where})",
             values,
         )

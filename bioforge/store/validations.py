@@ -6,10 +6,12 @@ import json
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
-from bioforge.core.reasons import ANSWERED, INVALID, SCHEMA, UNUSABLE
+from bioforge.core.reasons import SCHEMA, RequestState
 from bioforge.store.database import Store, bump_results
+from bioforge.store.reason_words import word_list
 
 _PAGE = 2_000
+_CHECKABLE = word_list((RequestState.ANSWERED, RequestState.INVALID))
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,8 +36,12 @@ class Validation:
     def state(self) -> str:
         """What the request comes to. An answer that was good before is asked for again; one that never was is held."""
         if self.message is None:
-            return ANSWERED
-        return INVALID if self.of.state in (ANSWERED, INVALID) else UNUSABLE
+            return RequestState.ANSWERED
+        return (
+            RequestState.INVALID
+            if self.of.state in (RequestState.ANSWERED, RequestState.INVALID)
+            else RequestState.UNUSABLE
+        )
 
 
 def unchecked(store: Store, hashes: Sequence[str], validation: str) -> list[Unchecked]:
@@ -43,7 +49,7 @@ def unchecked(store: Store, hashes: Sequence[str], validation: str) -> list[Unch
     rows = store.rows(
         "SELECT q.request_hash, r.id, r.text, q.state FROM requests q JOIN responses r ON r.id = q.response"
         " WHERE q.request_hash IN (SELECT value FROM json_each(?)) AND r.validation IS NOT ?"
-        f" AND (q.state IN ('{ANSWERED}', '{INVALID}') OR (q.state = '{UNUSABLE}' AND q.error_class = '{SCHEMA}'))",
+        f" AND (q.state IN {_CHECKABLE} OR (q.state = '{RequestState.UNUSABLE}' AND q.error_class = '{SCHEMA}'))",
         (json.dumps(hashes), validation),
     )
     return [Unchecked(*row) for row in rows]
@@ -56,7 +62,7 @@ def artists_unchecked(store: Store, recipe: str, variant: str, validation: str) 
         rows = store.rows(
             "SELECT t.artist FROM targets t JOIN requests q ON q.request_hash = t.request_hash"
             " JOIN responses r ON r.id = q.response WHERE t.recipe = ? AND t.variant = ? AND r.validation IS NOT ?"
-            f" AND (q.state IN ('{ANSWERED}', '{INVALID}') OR q.error_class = '{SCHEMA}') AND t.artist > ?"
+            f" AND (q.state IN {_CHECKABLE} OR q.error_class = '{SCHEMA}') AND t.artist > ?"
             f" ORDER BY t.artist LIMIT {_PAGE}",
             (recipe, variant, validation, after),
         )

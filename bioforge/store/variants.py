@@ -10,12 +10,12 @@ from itertools import groupby
 from operator import attrgetter
 from typing import Any
 
-from bioforge.core.reasons import FAILED, REMOVED
+from bioforge.core.reasons import Reason
 from bioforge.store.database import Store
 from bioforge.store.selection import Selection
 
 _PAGE = 1_000
-_CURRENT = f"a.removed_at IS NULL AND t.reason IS NOT '{REMOVED}'"
+_CURRENT = f"a.removed_at IS NULL AND t.reason IS NOT '{Reason.REMOVED}'"
 
 
 class MeasuredState(StrEnum):
@@ -89,7 +89,7 @@ def _measurement(row: tuple[Any, ...]) -> Measurement:
     if answer is not None:
         return Measurement(artist, artist_id, variant, MeasuredState.ANSWERED, False, *numbers)
     return Measurement(
-        artist, artist_id, variant, MeasuredState.FAILED if reason == FAILED else MeasuredState.STALE, bool(held)
+        artist, artist_id, variant, MeasuredState.FAILED if reason == Reason.FAILED else MeasuredState.STALE, bool(held)
     )
 
 

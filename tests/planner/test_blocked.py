@@ -5,20 +5,15 @@ from __future__ import annotations
 import pytest
 
 from bioforge.core.reasons import (
-    FORCED,
-    INVALID,
-    SKIPPED,
-    UNUSABLE,
-    UPSTREAM,
     Decision,
     KnownRequest,
     KnownTarget,
+    Reason,
+    RequestState,
     Upstream,
-    blocked,
-    decide,
-    definition_changes,
-    upstream_changes,
 )
+from bioforge.planner.decide import blocked, decide
+from bioforge.planner.diff import definition_changes, upstream_changes
 
 FRESH = Upstream("facts", None, None, 7)
 
@@ -43,16 +38,16 @@ def test_nothing_is_blocked_by_answers_that_are_there() -> None:
     "reason", ["new", "changed", "forced", "interrupted", "invalid", "repair", "in batch", "upstream"]
 )
 def test_it_waits_for_what_will_be_asked(reason: str) -> None:
-    assert blocked([FRESH, Upstream("style", reason, "why", 3)], None) == Decision(UPSTREAM, "style")
+    assert blocked([FRESH, Upstream("style", reason, "why", 3)], None) == Decision(Reason.UPSTREAM, "style")
 
 
 def test_it_names_everything_that_it_waits_for() -> None:
     needs = [Upstream("facts", "new", None, None), FRESH, Upstream("style", "failed", "timeout", None)]
-    assert blocked(needs, None) == Decision(UPSTREAM, "facts, style")
+    assert blocked(needs, None) == Decision(Reason.UPSTREAM, "facts, style")
 
 
 def test_what_was_never_answered_and_has_no_reason_is_waited_for_too() -> None:
-    assert blocked([Upstream("facts", None, None, None)], None) == Decision(UPSTREAM, "facts")
+    assert blocked([Upstream("facts", None, None, None)], None) == Decision(Reason.UPSTREAM, "facts")
 
 
 @pytest.mark.parametrize(
@@ -67,35 +62,35 @@ def test_what_was_never_answered_and_has_no_reason_is_waited_for_too() -> None:
     ],
 )
 def test_it_is_skipped_for_what_will_not_be_asked_by_itself(reason: str, detail: str | None, shown: str) -> None:
-    assert blocked([Upstream("facts", reason, detail, None, stuck=True)], None) == Decision(SKIPPED, shown)
+    assert blocked([Upstream("facts", reason, detail, None, stuck=True)], None) == Decision(Reason.SKIPPED, shown)
 
 
 def test_one_failure_is_enough_also_when_others_are_waited_for() -> None:
     needs = [Upstream("style", "new", None, None), Upstream("facts", "failed", "refusal: no", None, stuck=True)]
-    assert blocked(needs, None) == Decision(SKIPPED, "facts (refusal)")
+    assert blocked(needs, None) == Decision(Reason.SKIPPED, "facts (refusal)")
 
 
 def test_along_a_chain_the_first_failure_is_named() -> None:
     skipped = Upstream("bio", "skipped", "facts (refusal)", None, stuck=True)
-    assert blocked([skipped], None) == Decision(SKIPPED, "facts (refusal)")
+    assert blocked([skipped], None) == Decision(Reason.SKIPPED, "facts (refusal)")
 
 
 @pytest.mark.parametrize("known", [target(reason="forced"), target(reason="upstream", reason_before="forced")])
 def test_what_was_to_be_built_anew_is_so_after_waiting(known: KnownTarget) -> None:
     waiting = blocked([Upstream("facts", "new", None, None)], known)
-    assert waiting == Decision(UPSTREAM, "facts", reason_before=FORCED)
+    assert waiting == Decision(Reason.UPSTREAM, "facts", reason_before=Reason.FORCED)
     skipped = blocked([Upstream("facts", "failed", "refusal: no", None, stuck=True)], known)
-    assert skipped == Decision(SKIPPED, "facts (refusal)", reason_before=FORCED)
+    assert skipped == Decision(Reason.SKIPPED, "facts (refusal)", reason_before=Reason.FORCED)
 
 
-@pytest.mark.parametrize("reason", [UPSTREAM, SKIPPED])
+@pytest.mark.parametrize("reason", [Reason.UPSTREAM, Reason.SKIPPED])
 def test_what_waited_and_was_forced_is_built_whatever_it_asks_now(reason: str) -> None:
-    known = target(reason=reason, reason_before=FORCED, request_hash=None)
-    assert decide("v1:b", known, KnownRequest("answered", 5, None), None).reason == FORCED
+    known = target(reason=reason, reason_before=Reason.FORCED, request_hash=None)
+    assert decide("v1:b", known, KnownRequest("answered", 5, None), None).reason == Reason.FORCED
 
 
 def test_what_only_waited_is_fresh_when_it_asks_what_was_answered() -> None:
-    known = target(reason=UPSTREAM, request_hash=None)
+    known = target(reason=Reason.UPSTREAM, request_hash=None)
     assert decide("v1:a", known, KnownRequest("answered", 5, None), None) == Decision(None, response=5)
 
 
@@ -103,24 +98,24 @@ def test_what_only_waited_is_fresh_when_it_asks_what_was_answered() -> None:
 
 
 def test_an_answer_that_no_longer_fits_is_asked_for_again() -> None:
-    known = KnownRequest(INVALID, 5, "schema: works: missing", "schema")
-    assert decide("v1:a", target(), known, "model") == Decision(INVALID, "schema: works: missing")
+    known = KnownRequest(RequestState.INVALID, 5, "schema: works: missing", "schema")
+    assert decide("v1:a", target(), known, "model") == Decision(Reason.INVALID, "schema: works: missing")
     assert known.misfit
 
 
 def test_an_answer_that_never_fitted_is_held() -> None:
-    known = KnownRequest(UNUSABLE, 5, "schema: works: missing", "schema")
+    known = KnownRequest(RequestState.UNUSABLE, 5, "schema: works: missing", "schema")
     assert decide("v1:a", target(), known, None) == Decision("failed", "schema: works: missing", held=True)
     assert known.misfit
 
 
 def test_other_unusable_answers_are_no_misfits() -> None:
-    assert not KnownRequest(UNUSABLE, 5, "refusal: no", "refusal").misfit
+    assert not KnownRequest(RequestState.UNUSABLE, 5, "refusal: no", "refusal").misfit
     assert not KnownRequest("answered", 5, None).misfit
 
 
 def test_an_accepted_answer_stays_whatever_its_schema_says() -> None:
-    known = KnownRequest(INVALID, 5, "schema: works: missing", "schema")
+    known = KnownRequest(RequestState.INVALID, 5, "schema: works: missing", "schema")
     accepted = target(accepted_hash="v1:a", accepted_response=5)
     assert decide("v1:a", accepted, known, None) == Decision(None, response=5)
 

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import pytest
 
-from bioforge.core.reasons import Decision, KnownRequest, KnownTarget, column_changes, decide, definition_changes
+from bioforge.core.reasons import Decision, KnownRequest, KnownTarget
+from bioforge.planner.decide import decide
+from bioforge.planner.diff import column_changes, definition_changes
 
 BUILT = KnownTarget("v1:old", None, 5, 1, "row", None)
 

@@ -29,9 +29,10 @@ from bioforge.core.events import (
     Unusable,
 )
 from bioforge.core.interfaces import Member
-from bioforge.core.reasons import IN_BATCH, Decision, KnownRequest, KnownTarget, decide
+from bioforge.core.reasons import Decision, KnownRequest, KnownTarget, Reason, RequestState
 from bioforge.core.types import CLOSED, Artist, Batch, BatchProblem, BatchState, Failure, Paid, Request, Response, Usage
 from bioforge.planner import plan_file
+from bioforge.planner.decide import decide
 from bioforge.store import Selection, Store, batches, maintenance, runs, stale, targets
 from bioforge.store import artists as artists_store
 from bioforge.store.ledger import average_seconds, ledger
@@ -298,7 +299,9 @@ class TestMembers:
         run = Submitted(store)
         (member,) = run.submit("k", 1)
         plan(
-            store, {**HASHES, 1: "v1:other"}, {**REASONS, 1: Decision("changed", "column born"), 3: Decision(IN_BATCH)}
+            store,
+            {**HASHES, 1: "v1:other"},
+            {**REASONS, 1: Decision("changed", "column born"), 3: Decision(Reason.IN_BATCH)},
         )
         run.record(Succeeded(member, ANSWER, 1.0))
         assert stale_of(store)["1"] == ("changed", "column born")
@@ -307,7 +310,11 @@ class TestMembers:
     def test_one_that_came_to_it_later_is_new_when_it_is_given_back(self, store: Store) -> None:
         run = Submitted(store)
         (member,) = run.submit("k", 4)
-        plan(store, {**HASHES, 5: "v1:four"}, {**REASONS, 4: Decision(IN_BATCH, "k"), 5: Decision(IN_BATCH, "k")})
+        plan(
+            store,
+            {**HASHES, 5: "v1:four"},
+            {**REASONS, 4: Decision(Reason.IN_BATCH, "k"), 5: Decision(Reason.IN_BATCH, "k")},
+        )
         run.record(Failed(member, BUSY, Paid.NO, 1.0, final=False))
         assert (stale_of(store)["4"], stale_of(store)["5"]) == (("new", None), ("new", None))
 
@@ -409,7 +416,7 @@ class TestBatchesThemselves:
         assert awaited(None) == awaited(ALL) == [True, True]
         assert awaited(Selection(ids=("3",))) == [True, False], "the third artist asks the same as the first"
         assert awaited(Selection(ids=("[24]",))) == [False, True]
-        assert awaited(Selection(reasons=(IN_BATCH,))) == [True, True]
+        assert awaited(Selection(reasons=(Reason.IN_BATCH,))) == [True, True]
         assert awaited(Selection(reasons=("new",))) == [False, False]
         assert awaited(Selection(recipes=("bio",))) == [True, True]
 
@@ -651,7 +658,7 @@ class TestWhatIsInBatchIsNotAsked:
         assert stale.requests_to_send(store, ALL, resend_maybe_paid=False) == 1
         assert stale.sendable_targets(store, ALL) == 1
         groups = {group.reason: group for group in stale.stale_groups(store, ALL)}
-        waiting = groups[IN_BATCH]
+        waiting = groups[Reason.IN_BATCH]
         assert (waiting.targets, waiting.requests, waiting.held, waiting.input_tokens, waiting.detail) == (
             3,
             0,
@@ -677,7 +684,7 @@ class TestWhatIsInBatchIsNotAsked:
 
     def test_it_can_be_selected(self, store: Store, under_way: Submitted) -> None:
         selection = Selection.parse((), ("reason:in-batch",))
-        assert selection.reasons == (IN_BATCH,)
+        assert selection.reasons == (Reason.IN_BATCH,)
         assert [target.artist_id for target in targets.listed(store, selection)] == ["1", "2", "3"]
         with pytest.raises(UsageError, match="no such reason") as caught:
             Selection.parse((), ("reason:in-batches",))
@@ -713,7 +720,7 @@ class TestWhatIsInBatchIsNotAsked:
         assert plan_file.write(path, store, "p", ALL, None) == 0
 
     def test_whatever_else_is_known_it_is_in_batch(self) -> None:
-        request = KnownRequest(IN_BATCH, 7, "k")
+        request = KnownRequest(RequestState.IN_BATCH, 7, "k")
         known = KnownTarget("v1:a", "new", None, None, None, None)
         for target in (
             None,
@@ -722,10 +729,10 @@ class TestWhatIsInBatchIsNotAsked:
             replace(known, built_response=7, built_definition=1, built_row="row"),
             replace(known, accepted_hash="v1:a", accepted_response=7),
         ):
-            assert decide("v1:a", target, request, "column x") == Decision(IN_BATCH, "k")
+            assert decide("v1:a", target, request, "column x") == Decision(Reason.IN_BATCH, "k")
 
     def test_planned_again_it_names_its_batch(self, store: Store, under_way: Submitted) -> None:
-        assert targets.known_requests(store, ["v1:one"]) == {"v1:one": KnownRequest(IN_BATCH, None, "k")}
+        assert targets.known_requests(store, ["v1:one"]) == {"v1:one": KnownRequest(RequestState.IN_BATCH, None, "k")}
 
 
 class TestUpkeep:

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from bioforge.core.events import Attempt, Started, Succeeded, Unusable
-from bioforge.core.reasons import UPSTREAM, Decision
+from bioforge.core.reasons import Decision, Reason
 from bioforge.core.types import Artist, Failure, Request, Response, Usage
 from bioforge.planner.estimate import Estimator
 from bioforge.recipes.template import Definition
@@ -303,7 +303,7 @@ def test_what_a_provider_keeps_cannot_be_counted(world: World) -> None:
 
 def test_what_waits_for_another_answer_is_an_estimate(world: World) -> None:
     exactly(world)
-    (priced,) = estimator(world).price([replace(group(), reason=UPSTREAM, detail="facts")])
+    (priced,) = estimator(world).price([replace(group(), reason=Reason.UPSTREAM, detail="facts")])
     assert priced.counting == ESTIMATED
 
 
