@@ -1,4 +1,4 @@
-"""What processes do that are killed: they are begun by `processes.Child`, and find everything imported."""
+"""Functions that killed processes run: `processes.Child` starts them with everything imported."""
 
 from __future__ import annotations
 
@@ -21,13 +21,13 @@ def ask_many(base_url: str, state: Path, backend: str, number: int) -> None:
 
 
 def evaluate(state: Path) -> None:
-    """The script of the examples, as it stands there."""
+    """Run the script of the examples."""
     sys.argv = [str(EXAMPLE), str(state)]
     runpy.run_path(str(EXAMPLE), run_name="__main__")
 
 
 def evaluate_slowly(state: Path) -> None:
-    """The evaluation of the examples, with answers that take their time."""
+    """Run the evaluation of the examples with slow answers."""
     sys.path.insert(0, str(EXAMPLE.parent))
     from keeps_facts import KeepsFacts
 

@@ -1,4 +1,4 @@
-"""Clients of a simulator, models to ask for, and a state to look into."""
+"""Clients of a simulator, schemas of answers, and queries of a state."""
 
 from __future__ import annotations
 
@@ -17,14 +17,14 @@ QUICK = RetryConfig(first_delay=0.01, max_delay=0.05)
 
 
 class Bio(BaseModel):
-    """What is asked for in most tests."""
+    """The schema of most tests."""
 
     born: int
     summary: str
 
 
 class Mended(BaseModel):
-    """Fits only what was sent back once: the simulator quotes the last message in its texts."""
+    """Accepts only repaired answers: the simulator quotes the last message in its texts."""
 
     summary: str
 
@@ -37,7 +37,7 @@ class Mended(BaseModel):
 
 
 class Never(BaseModel):
-    """Fits nothing."""
+    """Accepts no answer."""
 
     summary: str
 
@@ -54,7 +54,7 @@ def configured(server: Simulator | str, **more: Any) -> Config:
 
 
 class Bodies:
-    """A script for the simulator that meets no fault, and keeps every body that is asked."""
+    """A script for the simulator without faults that keeps every request body."""
 
     def __init__(self) -> None:
         self.seen: list[Mapping[str, Any]] = []

@@ -1,4 +1,4 @@
-"""Every test here has a clean environment: what a variable says would change what a client asks."""
+"""A clean environment for every test: variables would change a client's requests."""
 
 from __future__ import annotations
 

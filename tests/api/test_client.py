@@ -1,4 +1,4 @@
-"""The life of a client: configuration, budget, what stops it, closing it, and Ctrl-C."""
+"""The life of a client: configuration, budget, stops, closing and Ctrl-C."""
 
 from __future__ import annotations
 
@@ -59,12 +59,12 @@ class TestConfiguration:
             (Config(simulator=SimulatorConfig(faults={"rate": 1.0})), "simulator: unknown fault 'rate'"),
         ],
     )
-    def test_what_cannot_work_is_said_before_the_first_call(self, config: Config, message: str) -> None:
+    def test_invalid_configuration_is_refused_before_the_first_call(self, config: Config, message: str) -> None:
         with pytest.raises(Exception, match=message.replace("?", r"\?")) as caught:
             Client(config)
         assert caught.value.exit_code == 2  # type: ignore[attr-defined]
 
-    def test_a_wrong_address_in_the_environment_is_named(self, monkeypatch: pytest.MonkeyPatch) -> None:
+    def test_an_invalid_base_url_in_the_environment_is_named(self, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setenv("OPENAI_BASE_URL", "localhost:8000")
         with pytest.raises(ConfigError, match="OPENAI_BASE_URL: expected 'simulator' or an http"):
             Client()
@@ -96,7 +96,7 @@ class TestConfiguration:
     def test_batches_have_the_defaults_of_the_project_file(self) -> None:
         assert BatchOptions(**BatchConfig().model_dump()) == BatchOptions()
 
-    def test_a_client_wants_a_config(self) -> None:
+    def test_a_client_requires_a_config(self) -> None:
         with pytest.raises(ValueError, match="config: expected a Config, found dict"):
             Client({"model": "x"})  # type: ignore[arg-type]
 
@@ -105,7 +105,7 @@ class TestConfiguration:
         with Client(config) as client, pytest.raises(ConfigError, match="NO_SUCH_KEY is not set"):
             client.generate_sync("x")
 
-    def test_the_key_comes_from_the_variable_that_is_named(self, monkeypatch: pytest.MonkeyPatch) -> None:
+    def test_the_key_is_read_from_api_key_env(self, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setenv("MY_KEY", "sk-from-a-variable")
         with OddServer((400, {}, b"{}")) as server:
             for key, expected in ((None, "sk-from-a-variable"), (SecretStr("sk-from-the-code"), "sk-from-the-code")):
@@ -116,7 +116,7 @@ class TestConfiguration:
 
 
 class TestBudget:
-    def test_it_is_kept_and_stays_used_up(self) -> None:
+    def test_a_used_up_budget_stays_used_up(self) -> None:
         limits = LimitsConfig(max_cost_usd=0.0002, concurrency=4)
         with Simulator() as server:
             client = Client(configured(server, limits=limits))
@@ -133,14 +133,14 @@ class TestBudget:
         assert "max_cost_usd" in caught.value.hint
         assert caught.value.exit_code == 75
 
-    def test_a_request_that_is_too_dear_alone_ends_alone(self, server: Simulator) -> None:
+    def test_one_request_over_the_budget_fails_alone(self, server: Simulator) -> None:
         with Client(configured(server, limits=LimitsConfig(max_cost_usd=0.001))) as client:
             with pytest.raises(BudgetError, match=r"the budget is \$0.0010: \$0.00 spent, and this request may cost"):
                 client.generate_sync("long", max_output_tokens=100_000)
             assert client.generate_sync("short", max_output_tokens=100).text
         assert len(server.ledger) == 1
 
-    def test_once_calls_under_way_have_used_it_up_it_stays_so(self) -> None:
+    def test_calls_in_flight_that_use_up_the_budget_end_the_client(self) -> None:
         async def ask(client: Client) -> list[Any]:
             calls = (client.generate(name, max_output_tokens=1000) for name in ("b", "c"))
             return await asyncio.gather(*calls, return_exceptions=True)
@@ -157,7 +157,7 @@ class TestBudget:
         assert answer.text == "fine"
         assert isinstance(refused, BudgetError)
 
-    def test_what_is_kept_costs_nothing(self, server: Simulator, tmp_path: Path) -> None:
+    def test_stored_answers_cost_nothing(self, server: Simulator, tmp_path: Path) -> None:
         limits = LimitsConfig(max_cost_usd=0.0002)
         with Client(configured(server, limits=limits), state=tmp_path / "answers.db") as client:
             client.generate_sync("known", max_output_tokens=100)
@@ -165,7 +165,7 @@ class TestBudget:
                 list(client.generate_many_sync((str(number) for number in range(100)), max_output_tokens=100))
             assert client.generate_sync("known", max_output_tokens=100).cached
 
-    def test_it_is_for_all_calls_together(self, server: Simulator) -> None:
+    def test_all_calls_share_the_budget(self, server: Simulator) -> None:
         costs: list[float] = []
 
         def spend(client: Client) -> None:
@@ -176,7 +176,7 @@ class TestBudget:
             spend(client)
         assert 0.0004 < sum(costs) <= 0.0008
 
-    def test_what_stopped_the_client_in_between_does_not_renew_it(self) -> None:
+    def test_a_new_session_does_not_renew_the_budget(self) -> None:
         refusal = b'{"error": {"message": "no credit", "code": "insufficient_quota"}}'
         limits = LimitsConfig(max_cost_usd=0.002)
         with OddServer((200, {}, EXPENSIVE), (429, {}, refusal), (200, {}, EXPENSIVE)) as server:
@@ -188,7 +188,7 @@ class TestBudget:
                     client.generate_sync("c", max_output_tokens=3000)
             assert len(server.asked) == 2
 
-    def test_a_model_without_a_price_cannot_keep_it(self, server: Simulator) -> None:
+    def test_a_model_without_a_price_is_refused(self, server: Simulator) -> None:
         with (
             Client(configured(server, limits=LimitsConfig(max_cost_usd=1.0))) as client,
             pytest.raises(ConfigError, match="the price of model 'home-made' is unknown"),
@@ -212,7 +212,7 @@ class TestStopped:
         assert {error.status_code for error in found} == {401}
         assert len({id(error) for error in found}) == 20, "an error for each"
 
-    def test_a_quota_that_was_raised_lets_later_calls_through(self) -> None:
+    def test_later_calls_work_after_the_quota_is_raised(self) -> None:
         refusal = b'{"error": {"message": "You exceeded your current quota", "code": "insufficient_quota"}}'
         with (
             OddServer((429, {}, refusal), (200, {}, EXPENSIVE)) as server,
@@ -223,7 +223,7 @@ class TestStopped:
             assert client.generate_sync("x").text == "fine"
         assert caught.value.status_code == 429
 
-    def test_an_outage_ends_as_the_policy_says(self) -> None:
+    def test_an_outage_ends_after_outage_seconds(self) -> None:
         retry = RetryConfig(first_delay=0.0, max_delay=0.0, outage_seconds=0.0)
         with (
             OddServer((503, {}, b"{}")) as server,
@@ -235,13 +235,13 @@ class TestStopped:
 
 class TestClosing:
     @pytest.mark.parametrize("backend", ["async", "threads"])
-    def test_nothing_is_left_of_it(self, server: Simulator, tmp_path: Path, backend: str) -> None:
+    def test_no_thread_is_left(self, server: Simulator, tmp_path: Path, backend: str) -> None:
         with Client(configured(server, backend=backend), state=tmp_path / "answers.db") as client:
             client.generate_sync("x")
             assert "bioforge-engine" in engines()
         assert [name for name in engines() if name != "bioforge-simulator"] == []
 
-    def test_calls_after_it_are_refused(self, server: Simulator) -> None:
+    def test_later_calls_are_refused(self, server: Simulator) -> None:
         client = Client(configured(server))
         client.generate_sync("x")
         client.close()
@@ -260,7 +260,7 @@ class TestClosing:
         with Client():
             pass
 
-    def test_what_is_in_flight_is_awaited_and_the_rest_is_told(self, tmp_path: Path) -> None:
+    def test_requests_in_flight_are_awaited_and_the_others_fail(self, tmp_path: Path) -> None:
         async def ask(server: Simulator) -> list[Any]:
             client = Client(configured(server, limits=LimitsConfig(concurrency=1)), state=tmp_path / "answers.db")
             calls = [asyncio.ensure_future(client.generate(name)) for name in ("first", "second")]
@@ -276,7 +276,7 @@ class TestClosing:
         assert isinstance(second, ClosedError)
         assert "before this was sent" in str(second)
 
-    def test_what_nobody_waits_for_is_awaited_where_a_state_keeps_it(self, tmp_path: Path) -> None:
+    def test_abandoned_answers_are_awaited_if_a_state_keeps_them(self, tmp_path: Path) -> None:
         async def give_up(server: Simulator, state: Path | None) -> None:
             async with Client(configured(server), state=state) as client:
                 asked = asyncio.ensure_future(client.generate("x"))
@@ -294,7 +294,7 @@ class TestClosing:
             asyncio.run(give_up(server, None))
         wait_until(lambda: "bioforge-engine" not in engines(), "the end of its thread, which has said that it is over")
 
-    def test_one_that_was_forgotten_says_so_and_ends(self, server: Simulator) -> None:
+    def test_an_unclosed_client_warns_and_ends(self, server: Simulator) -> None:
         forgotten = [Client(configured(server))]
         forgotten[0].generate_sync("x")
         with pytest.warns(ResourceWarning, match="unclosed <Client of http"):
@@ -326,7 +326,7 @@ else:
 
 @pytest.mark.parametrize(("way", "presses"), [("many", 1), ("loop", 1), ("function", 2), ("loop", 2)])
 def test_ctrl_c_does_not_hang(tmp_path: Path, way: str, presses: int) -> None:
-    """Once is enough where nothing keeps the answer; with a state it is awaited, and the second one leaves."""
+    """Without a state, one Ctrl-C leaves; with one, the answer is awaited until the second Ctrl-C."""
     state = tmp_path / "answers.db" if presses == 2 else None
     with Simulator(SimulatorOptions(script={"x": ["hang"]}, hang_seconds=60.0)) as server:
         arguments = [sys.executable, "-c", INTERRUPTED, server.base_url, str(state or ""), way]

@@ -1,4 +1,4 @@
-"""Who waits for what, without threads and without a server: joining, handing out, taking back, closing."""
+"""The deduplicator, without threads and server: join, yield, retry, split, close."""
 
 from __future__ import annotations
 
@@ -15,142 +15,142 @@ def call(name: str) -> Waiter:
     return Waiter(PreparedRequest(Rendered("/v1/responses", "m", None, name, None, {}), request))
 
 
-def joined(desk: Deduplicator, name: str) -> tuple[Waiter, InFlight]:
-    """A call that has begun a flight which is handed in to be sent."""
+def joined(calls: Deduplicator, name: str) -> tuple[Waiter, InFlight]:
+    """Return a call and its request, which is ready to be sent."""
     first = call(name)
-    flight = desk.join(first)
-    assert flight is not None
-    desk.enqueue(flight, flight.request)
-    return first, flight
+    entry = calls.join(first)
+    assert entry is not None
+    calls.enqueue(entry, entry.request)
+    return first, entry
 
 
-def handed_out(desk: Deduplicator) -> list[str]:
-    return [request.request_hash for request in desk]
+def ready(calls: Deduplicator) -> list[str]:
+    return [request.request_hash for request in calls]
 
 
-def test_calls_for_the_same_request_are_one_flight() -> None:
-    desk = Deduplicator()
-    first, flight = joined(desk, "a")
+def test_identical_calls_share_one_request() -> None:
+    calls = Deduplicator()
+    first, entry = joined(calls, "a")
     second = call("a")
-    assert desk.join(second) is None
-    assert handed_out(desk) == ["a"]
-    assert desk.first_waiter("a") is first
-    assert desk.pop("a") == [first, second]
-    assert desk.pop("a") == []
-    assert desk.join(call("a")) is not flight, "what is settled is begun anew"
+    assert calls.join(second) is None
+    assert ready(calls) == ["a"]
+    assert calls.first_waiter("a") is first
+    assert calls.pop("a") == [first, second]
+    assert calls.pop("a") == []
+    assert calls.join(call("a")) is not entry, "a removed request begins again"
 
 
-def test_requests_are_handed_out_in_order_and_once() -> None:
-    desk = Deduplicator()
+def test_requests_are_yielded_in_order_and_once() -> None:
+    calls = Deduplicator()
     for name in "abc":
-        joined(desk, name)
-    assert handed_out(desk) == ["a", "b", "c"]
-    assert handed_out(desk) == []
+        joined(calls, name)
+    assert ready(calls) == ["a", "b", "c"]
+    assert ready(calls) == []
 
 
-def test_one_that_nobody_waits_for_is_never_handed_out() -> None:
-    desk = Deduplicator()
-    first, _ = joined(desk, "a")
-    joined(desk, "b")
+def test_a_request_whose_calls_were_cancelled_is_dropped() -> None:
+    calls = Deduplicator()
+    first, _ = joined(calls, "a")
+    joined(calls, "b")
     first.future.cancel()
-    assert handed_out(desk) == ["b"]
-    assert desk.join(call("a")) is not None, "it is forgotten"
+    assert ready(calls) == ["b"]
+    assert calls.join(call("a")) is not None, "it is removed"
 
 
-def test_somebody_has_to_be_told_only_after_there_was_nothing() -> None:
-    desk = Deduplicator()
-    flights = [desk.join(call(name)) for name in "abc"]
-    told = []
-    for flight in flights:
-        assert flight is not None
-        told.append(desk.enqueue(flight, flight.request))
-        if len(told) == 1:
-            handed_out(desk)
-    assert told == [False, True, False]
+def test_the_backend_is_woken_only_after_the_iterator_ended() -> None:
+    calls = Deduplicator()
+    entries = [calls.join(call(name)) for name in "abc"]
+    woken = []
+    for entry in entries:
+        assert entry is not None
+        woken.append(calls.enqueue(entry, entry.request))
+        if len(woken) == 1:
+            ready(calls)
+    assert woken == [False, True, False]
 
 
-def test_nothing_is_handed_out_while_somebody_collects() -> None:
-    desk = Deduplicator()
-    with desk.hold(), desk.hold():
-        joined(desk, "a")
-        assert handed_out(desk) == []
-        joined(desk, "b")
-    assert handed_out(desk) == ["a", "b"]
+def test_nothing_is_yielded_while_requests_are_held() -> None:
+    calls = Deduplicator()
+    with calls.hold(), calls.hold():
+        joined(calls, "a")
+        assert ready(calls) == []
+        joined(calls, "b")
+    assert ready(calls) == ["a", "b"]
 
 
-def test_what_was_given_back_is_handed_out_again_with_its_attempts() -> None:
-    desk = Deduplicator()
+def test_retries_carry_the_number_of_attempts() -> None:
+    calls = Deduplicator()
     for name in "ab":
-        joined(desk, name)
-    handed_out(desk)
-    desk.mark_for_retry("a", 3)
-    assert [(request.request_hash, request.attempts) for request in desk.retries()] == [("a", 3)]
-    assert list(desk.retries()) == []
-    desk.mark_for_retry("unknown", 1)
-    assert list(desk.retries()) == []
+        joined(calls, name)
+    ready(calls)
+    calls.mark_for_retry("a", 3)
+    assert [(request.request_hash, request.attempts) for request in calls.retries()] == [("a", 3)]
+    assert list(calls.retries()) == []
+    calls.mark_for_retry("unknown", 1)
+    assert list(calls.retries()) == []
 
 
-def test_a_flight_can_be_split() -> None:
-    desk = Deduplicator()
-    first, flight = joined(desk, "a")
+def test_calls_can_be_split_off() -> None:
+    calls = Deduplicator()
+    first, entry = joined(calls, "a")
     second = call("a")
-    desk.join(second)
-    assert desk.split(flight, lambda one: one is second) == [first]
-    assert flight.waiters == [second]
-    assert desk.split(flight, lambda one: False) == [second]
-    assert desk.pop("a") == []
+    calls.join(second)
+    assert calls.split(entry, lambda one: one is second) == [first]
+    assert entry.waiters == [second]
+    assert calls.split(entry, lambda one: False) == [second]
+    assert calls.pop("a") == []
 
 
-def test_what_ends_is_not_handed_out_any_more() -> None:
-    desk = Deduplicator()
-    first, flight = joined(desk, "a")
-    assert desk.pop_all() == [first]
-    assert handed_out(desk) == []
-    assert not desk.enqueue(flight, flight.request), "it comes too late"
-    assert handed_out(desk) == []
+def test_a_removed_request_is_not_yielded() -> None:
+    calls = Deduplicator()
+    first, entry = joined(calls, "a")
+    assert calls.pop_all() == [first]
+    assert ready(calls) == []
+    assert not calls.enqueue(entry, entry.request), "it was removed"
+    assert ready(calls) == []
 
 
-def test_closing_returns_what_was_not_sent_and_leaves_the_rest() -> None:
-    desk = Deduplicator()
-    sent, _ = joined(desk, "sent")
-    handed_out(desk)
-    unsent, _ = joined(desk, "unsent")
-    assert not desk.abandoned
-    assert desk.close() == [unsent]
-    assert not desk.wait_for_work()
-    assert handed_out(desk) == []
+def test_closing_returns_unsent_calls_and_leaves_the_others() -> None:
+    calls = Deduplicator()
+    sent, _ = joined(calls, "sent")
+    ready(calls)
+    unsent, _ = joined(calls, "unsent")
+    assert not calls.abandoned
+    assert calls.close() == [unsent]
+    assert not calls.wait_for_work()
+    assert ready(calls) == []
     with pytest.raises(ClosedError):
-        desk.join(call("late"))
+        calls.join(call("late"))
     sent.future.cancel()
-    assert desk.abandoned
-    assert desk.pop("sent") == [sent]
-    assert not desk.abandoned, "nothing is under way"
+    assert calls.abandoned
+    assert calls.pop("sent") == [sent]
+    assert not calls.abandoned, "nothing is in flight"
 
 
-def test_a_batch_of_an_earlier_process_is_something_to_do() -> None:
-    desk = Deduplicator()
-    flight = desk.join(call("a"))
-    assert flight is not None
-    desk.await_batch(flight, "bf-1")
-    assert desk.awaited_batches() == {"bf-1"}
-    assert desk.wait_for_work()
-    assert handed_out(desk) == []
+def test_a_batch_of_an_earlier_process_is_work() -> None:
+    calls = Deduplicator()
+    entry = calls.join(call("a"))
+    assert entry is not None
+    calls.await_batch(entry, "bf-1")
+    assert calls.awaited_batches() == {"bf-1"}
+    assert calls.wait_for_work()
+    assert ready(calls) == []
 
 
-def test_it_stays_lively_for_a_while() -> None:
+def test_more_is_expected_until_the_linger_time_has_passed() -> None:
     now = 100.0
-    desk = Deduplicator(lambda: now)
-    joined(desk, "a")
+    calls = Deduplicator(lambda: now)
+    joined(calls, "a")
     now += LINGER - 1
-    assert desk.expects_more
-    handed_out(desk)
+    assert calls.expects_more
+    ready(calls)
     now += LINGER - 1
-    assert desk.expects_more
-    desk.pop("a")
+    assert calls.expects_more
+    calls.pop("a")
     now += LINGER
-    assert not desk.expects_more
-    joined(desk, "b")
-    handed_out(desk)
-    assert desk.expects_more
-    desk.close()
-    assert not desk.expects_more
+    assert not calls.expects_more
+    joined(calls, "b")
+    ready(calls)
+    assert calls.expects_more
+    calls.close()
+    assert not calls.expects_more

@@ -1,4 +1,4 @@
-"""Every error is of a class one can catch, says what happened, and has what a program needs to decide."""
+"""Every error has a class to catch, a message, and the facts that a program decides by."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ from .clients import Never, configured
 
 
 def error_of(fault: str, retry: RetryConfig | None = None, **options: Any) -> GenerationError:
-    """What a call ends with that meets a fault at every try."""
+    """Return the error of a call whose every attempt meets a fault."""
     retry = retry or RetryConfig(first_delay=0.0, max_delay=0.0, max_attempts=2)
     with (
         Simulator(SimulatorOptions(script=lambda body, number: fault, retry_after=0.01, **options)) as server,
@@ -64,14 +64,14 @@ class TestTransport:
         assert ("HTTP" in str(error)) == (status is not None)
         assert error.exit_code == 1
 
-    def test_what_the_provider_asked_to_wait(self) -> None:
+    def test_retry_after_is_reported(self) -> None:
         error = error_of("rate_limit")
         assert isinstance(error, TransportError)
         assert error.retry_after == pytest.approx(0.01)
         assert error.code == "rate_limit_exceeded"
         assert error.request_id is not None
 
-    def test_a_server_that_is_not_there(self) -> None:
+    def test_an_unreachable_server(self) -> None:
         with Client(configured("http://127.0.0.1:9/v1")) as client, pytest.raises(TransportError) as caught:
             client.generate_sync("x", max_attempts=1)
         assert (caught.value.status_code, caught.value.maybe_paid) == (None, False)
@@ -109,7 +109,7 @@ class TestUnusable:
         assert not error.repaired
         assert error.error_class == "schema"
 
-    def test_an_answer_without_text_is_none(self) -> None:
+    def test_an_answer_without_text_is_unusable(self) -> None:
         empty = b'{"id": "resp_1", "status": "completed", "model": "m", "output": []}'
         with (
             OddServer((200, {}, empty)) as server,
@@ -151,19 +151,19 @@ class TestArguments:
             ({"parameters": {"top_p": float("inf")}}, "parameters: cannot be sent as JSON"),
         ],
     )
-    def test_a_bad_one_is_a_value_error_that_says_what_was_found(self, options: Any, message: str) -> None:
+    def test_a_bad_argument_is_a_value_error_that_names_it(self, options: Any, message: str) -> None:
         with Client(Config(model="gpt-6-luna")) as client:
             with pytest.raises(ValueError, match=re.escape(message)) as caught:
                 client.generate_sync(**{"prompt": "x", **options})
             assert not client._worker.running, "nothing was begun for it"
         assert isinstance(caught.value, BadArgument)
 
-    def test_no_model_at_all_says_where_to_name_one(self) -> None:
+    def test_a_missing_model_has_a_hint(self) -> None:
         with Client() as client, pytest.raises(ValueError, match="found nothing") as caught:
             client.generate_sync("x")
         assert "OPENAI_MODEL" in caught.value.hint  # type: ignore[attr-defined]
 
-    def test_an_option_that_does_not_exist_is_a_type_error_as_everywhere(self) -> None:
+    def test_an_unknown_option_is_a_type_error(self) -> None:
         with Client(Config(model="gpt-6-luna")) as client, pytest.raises(TypeError, match="temprature"):
             client.generate_sync("x", temprature=0.2)  # type: ignore[call-overload]
         with pytest.raises(TypeError, match="temprature"):
@@ -174,7 +174,7 @@ def every_error() -> list[type[BioforgeError]]:
     return [value for value in vars(errors).values() if isinstance(value, type) and issubclass(value, BioforgeError)]
 
 
-def test_the_tree_is_drawn_as_it_is() -> None:
+def test_the_documented_error_tree_is_complete() -> None:
     drawn: list[tuple[int, str]] = [
         (len(found[1]) // 2, found[2])
         for found in re.finditer(r"^( *)([A-Z]\w+)(?= |$)", errors.__doc__ or "", re.MULTILINE)
@@ -189,7 +189,7 @@ def test_the_tree_is_drawn_as_it_is() -> None:
 
 
 @pytest.mark.parametrize("kind", every_error())
-def test_every_error_survives_a_copy_and_another_process(kind: type[BioforgeError]) -> None:
+def test_every_error_can_be_copied_and_pickled(kind: type[BioforgeError]) -> None:
     error = kind("what was found", "what to do")
     error.__dict__["attempts"] = 3
     for same in (copy.copy(error), pickle.loads(pickle.dumps(error))):

@@ -1,4 +1,4 @@
-"""Evaluations: scores are summed up truthfully, failures are counted, and a state makes every answer a checkpoint."""
+"""Evaluations: means of scores, counts of failures, and answers as checkpoints."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from .clients import Bio, configured, rows
 
 
 class Lengths(Evaluation[str, str]):
-    """How long the names are."""
+    """Scores the length of names."""
 
     def __init__(self, names: list[str]) -> None:
         self.names = names
@@ -51,7 +51,7 @@ class TestReport:
         assert [(row.id, row.sample) for row in report.rows] == [(str(n), name) for n, name in enumerate(names, 1)]
         assert str(report).startswith("Lengths: 5.500 ± 0.645, n = 4 of 4, $0.")
 
-    def test_failures_are_counted_by_class_and_are_no_scores(self) -> None:
+    def test_failures_are_counted_by_class_and_not_scored(self) -> None:
         script = {"Goya": ["refusal"], "Kahlo": ["bad_request"]}
 
         class Odd(Lengths):
@@ -73,12 +73,12 @@ class TestReport:
         assert by_sample["Klint"].text, "the answer is kept beside what went wrong with it"
         assert str(report).startswith("odd: 1.000, n = 1 of 7, 1 bad_request, 1 refusal, 3 score, $")
 
-    def test_nothing_at_all_has_no_mean(self, server: Simulator) -> None:
+    def test_no_samples_have_no_mean(self, server: Simulator) -> None:
         report = Lengths([]).evaluate_sync(configured(server))
         assert (report.n, report.mean, report.standard_error, report.cost_usd) == (0, None, None, 0.0)
         assert str(report) == "Lengths: no scores, n = 0 of 0, $0.0000"
 
-    def test_answers_without_a_price_are_told_apart(self) -> None:
+    def test_answers_without_a_price_are_counted(self) -> None:
         report: Report[str] = Report(
             "x", None, (Scored("1", "a", 1.0, cost_usd=None), Scored("2", "b", 0.0, cost_usd=0.5))
         )
@@ -122,7 +122,7 @@ class TestReport:
 
 
 class TestCheckpoints:
-    def test_what_stops_everybody_loses_nothing(self, tmp_path: Path) -> None:
+    def test_a_stopped_evaluation_keeps_its_answers(self, tmp_path: Path) -> None:
         names = [f"Artist {number}" for number in range(40)]
         state = tmp_path / "answers.db"
         with Simulator(SimulatorOptions(quota_after=15)) as server:
@@ -135,7 +135,7 @@ class TestCheckpoints:
         assert report.n == 40
         assert sum(row.cached for row in report.rows) == 15
 
-    def test_scoring_anew_asks_for_nothing(self, server: Simulator, tmp_path: Path) -> None:
+    def test_scoring_again_sends_nothing(self, server: Simulator, tmp_path: Path) -> None:
         class Doubled(Lengths):
             def score(self, name: str, answer: Answer[str]) -> float | None:
                 return 2.0 * len(name)
@@ -147,14 +147,14 @@ class TestCheckpoints:
         assert second.scores == [2 * score for score in first.scores]
         assert (first.cost_usd > 0, second.cost_usd) == (True, 0.0)
 
-    def test_a_client_that_was_given_stays_open(self, server: Simulator, tmp_path: Path) -> None:
+    def test_a_given_client_stays_open(self, server: Simulator, tmp_path: Path) -> None:
         with Client(configured(server, limits=LimitsConfig(concurrency=2))) as client:
             Lengths(["Goya"]).evaluate_sync(client)
             assert client.generate_sync("still open").text
             with pytest.raises(BadArgument, match="state: the given client has its own"):
                 Lengths(["Goya"]).evaluate_sync(client, state=tmp_path / "answers.db")
 
-    def test_leaving_in_the_middle_closes_what_was_opened(self, server: Simulator, tmp_path: Path) -> None:
+    def test_leaving_early_closes_the_client(self, server: Simulator, tmp_path: Path) -> None:
         class Leaving(Lengths):
             def items(self) -> Iterator[str]:  # type: ignore[override]
                 yield from ["Goya", "Kahlo"]
@@ -175,7 +175,7 @@ class TestExample:
         assert ran.returncode == 0, ran.stderr
         return ran.stdout
 
-    def test_killed_in_the_middle_it_asks_only_for_what_is_missing_and_then_for_nothing(self, tmp_path: Path) -> None:
+    def test_after_a_kill_only_missing_answers_are_requested(self, tmp_path: Path) -> None:
         state = tmp_path / "answers.db"
         process = Child(tmp_path, evaluate_slowly, (state,))
         wait_until(lambda: recorded(state) >= 5, "five answers")

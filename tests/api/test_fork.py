@@ -1,4 +1,4 @@
-"""A process that was forked has none of the threads of the one before it: it opens clients of its own, and ends."""
+"""A forked process has none of its parent's threads: it opens new clients, and ends."""
 
 from __future__ import annotations
 
@@ -32,6 +32,6 @@ client.close()
 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="this system does not fork")
-def test_a_forked_process_asks_by_itself_and_ends() -> None:
+def test_a_forked_process_opens_its_own_client_and_ends() -> None:
     ran = subprocess.run([sys.executable, "-c", PROGRAM], capture_output=True, text=True, timeout=60, check=False)
     assert ran.stdout.splitlines() == ["True", "open a client in this process", "0 True"], ran.stderr

@@ -1,4 +1,4 @@
-"""One call: what it sends, what it returns, and how calls that are made at once share the work."""
+"""One call: its request, its answer, and simultaneous identical calls."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ def test_a_text_with_its_usage_cost_and_ids(server: Simulator) -> None:
     assert answer.seconds > 0
 
 
-def test_plain_and_asynchronous_calls_say_the_same(server: Simulator) -> None:
+def test_sync_and_async_calls_agree(server: Simulator) -> None:
     async def ask(client: Client) -> tuple[str, str]:
         async with client:
             return (await client.generate("Björk")).text, (await client.generate("Björk", schema=Bio)).text
@@ -77,7 +77,7 @@ def test_the_schema_may_come_in_any_form(tmp_path: Path, endpoint: str, monkeypa
         assert type(named).__name__ == "Born"
 
 
-def test_everything_that_is_said_is_sent(server: Simulator) -> None:
+def test_every_option_is_sent(server: Simulator) -> None:
     bodies = Bodies()
     with (
         Simulator(SimulatorOptions(script=bodies)) as listening,
@@ -106,9 +106,7 @@ def test_everything_that_is_said_is_sent(server: Simulator) -> None:
     ]
 
 
-def test_the_environment_names_model_and_server_where_the_code_does_not(
-    server: Simulator, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_the_environment_names_model_and_server(server: Simulator, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("OPENAI_MODEL", "gpt-6.1-terra")
     monkeypatch.setenv("OPENAI_BASE_URL", server.base_url)
     monkeypatch.setenv("OPENAI_API_KEY", "from-the-environment")
@@ -127,7 +125,7 @@ def test_without_any_configuration_the_embedded_server_answers() -> None:
 
 
 class TestAttempts:
-    def test_a_failed_attempt_is_repeated(self) -> None:
+    def test_a_failed_attempt_is_retried(self) -> None:
         with (
             Simulator(SimulatorOptions(script={"x": ["server_error", "rate_limit_bare"]})) as server,
             Client(configured(server)) as client,
@@ -136,7 +134,7 @@ class TestAttempts:
         assert answer.attempts == 3
 
     @pytest.mark.parametrize("fault", ["server_error", "rate_limit_bare", "drop_before"])
-    def test_one_attempt_is_one_attempt(self, fault: str) -> None:
+    def test_max_attempts_1_is_not_retried(self, fault: str) -> None:
         with (
             Simulator(SimulatorOptions(script={"x": [fault] * 9})) as server,
             Client(configured(server)) as client,
@@ -172,7 +170,7 @@ class TestRepair:
         assert "summary: " in roles[2][1]
         assert "too thin" in roles[2][1]
 
-    def test_cost_is_of_both_answers(self, server: Simulator) -> None:
+    def test_the_cost_includes_both_answers(self, server: Simulator) -> None:
         with Client(configured(server)) as client:
             both = client.generate_sync("Björk", schema=Mended, repair=True)
             charges = server.ledger.entries()
@@ -188,14 +186,14 @@ class TestRepair:
         assert caught.value.repaired
         assert len(server.ledger) == 2
 
-    def test_what_fits_is_not_sent_back(self, server: Simulator) -> None:
+    def test_an_answer_that_fits_is_not_sent_back(self, server: Simulator) -> None:
         with Client(configured(server)) as client:
             assert not client.generate_sync("Björk", schema=Bio, repair=True).repaired
         assert len(server.ledger) == 1
 
 
 class TestAtOnce:
-    def test_the_same_request_is_asked_and_paid_for_once(self) -> None:
+    def test_identical_calls_are_sent_and_paid_for_once(self) -> None:
         async def ask(client: Client) -> list[Any]:
             async with client:
                 return await asyncio.gather(*(client.generate("Björk", schema=Bio) for _ in range(20)))
@@ -244,7 +242,7 @@ class TestAtOnce:
             assert len(server.ledger) == 40
             assert sum(thread.name == "bioforge-engine" for thread in threading.enumerate()) == 1
 
-    def test_no_more_are_in_flight_than_the_client_allows(self) -> None:
+    def test_the_client_limits_requests_in_flight(self) -> None:
         async def ask(client: Client) -> None:
             async with client:
                 await asyncio.gather(*(client.generate(f"Artist {number}") for number in range(12)))
@@ -258,7 +256,7 @@ class TestAtOnce:
 
 
 class TestCancelling:
-    def test_what_was_sent_is_left_to_itself(self) -> None:
+    def test_a_sent_request_goes_on(self) -> None:
         async def ask(server: Simulator) -> str:
             async with Client(configured(server)) as client:
                 asked = asyncio.ensure_future(client.generate("given up"))
@@ -273,7 +271,7 @@ class TestCancelling:
             assert "for: wanted." in asyncio.run(ask(server))
             assert len(server.ledger) == 2
 
-    def test_what_was_not_sent_is_taken_back(self) -> None:
+    def test_an_unsent_request_is_taken_back(self) -> None:
         async def ask(server: Simulator) -> None:
             limits = Config().limits.model_copy(update={"concurrency": 1})
             async with Client(configured(server, limits=limits)) as client:
@@ -289,7 +287,7 @@ class TestCancelling:
             asyncio.run(ask(server))
             assert len(server.ledger) == 2
 
-    def test_others_who_wait_for_the_same_get_it_all_the_same(self) -> None:
+    def test_other_identical_calls_get_the_answer(self) -> None:
         async def ask(server: Simulator) -> Any:
             async with Client(configured(server)) as client:
                 first, second = (asyncio.ensure_future(client.generate("x")) for _ in range(2))

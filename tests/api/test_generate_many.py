@@ -1,4 +1,4 @@
-"""Many items: every one comes out once, with its answer or its error, in order or as they are done."""
+"""Many items: each yields one result with its answer or its error, in input order or as completed."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ def run(client: Client, items: Any, **options: Any) -> list[ItemResult[Any]]:
 
 
 class TestOrder:
-    def test_outcomes_come_in_the_order_of_the_items(self) -> None:
+    def test_results_come_in_input_order(self) -> None:
         with Simulator(SimulatorOptions(script={"slow": ["hang"]}, hang_seconds=0.1)) as server:
             outcomes = run(Client(configured(server)), ["slow", "b", "c", "d"])
         assert [outcome.item.prompt for outcome in outcomes] == ["slow", "b", "c", "d"]
@@ -60,7 +60,7 @@ class TestOrder:
         for outcome in outcomes:
             assert f"for: {outcome.item.prompt}." in outcome.unwrap().text
 
-    def test_or_as_they_are_completed(self) -> None:
+    def test_results_come_as_they_complete(self) -> None:
         with Simulator(SimulatorOptions(script={"slow": ["hang"]}, hang_seconds=0.2)) as server:
             outcomes = run(Client(configured(server)), ["slow", "b", "c", "d"], order="completed")
         assert outcomes[-1].item.prompt == "slow"
@@ -68,7 +68,7 @@ class TestOrder:
         assert {outcome.index for outcome in outcomes} == {0, 1, 2, 3}
 
     @pytest.mark.parametrize("order", ["input", "completed"])
-    def test_plain_code_gets_the_same(self, server: Simulator, order: Any) -> None:
+    def test_sync_code_gets_the_same(self, server: Simulator, order: Any) -> None:
         names = [f"Artist {number}" for number in range(50)]
         asynchronous = run(Client(configured(server)), names, order=order, schema=Bio)
         with Client(configured(server)) as client:
@@ -113,13 +113,13 @@ class TestFailures:
         assert caught.value is bad.error
 
     @pytest.mark.parametrize("bad", ["", "  \n", 7, None, Item("x", temperature=-1.0), Item("x", max_attempts=0)])
-    def test_nor_does_one_that_cannot_be_asked(self, server: Simulator, bad: Any) -> None:
+    def test_an_invalid_item_does_not_end_the_others(self, server: Simulator, bad: Any) -> None:
         outcomes = run(Client(configured(server)), ["a", bad, "b"])
         assert [outcome.ok for outcome in outcomes] == [True, False, True]
         assert isinstance(outcomes[1].error, ValueError)
         assert len(server.ledger) == 2
 
-    def test_what_stops_everybody_is_raised_when_all_that_was_pulled_came_out(self) -> None:
+    def test_an_error_of_all_calls_is_raised_after_all_pulled_items(self) -> None:
         pulled: list[str] = []
 
         def items() -> Iterator[str]:
@@ -143,14 +143,14 @@ class TestFailures:
         assert sum(outcome.ok for outcome in outcomes) == 20
         assert all(isinstance(outcome.error, QuotaError) for outcome in outcomes if not outcome.ok)
 
-    def test_plain_code_is_told_so_too(self) -> None:
+    def test_sync_code_gets_the_error_too(self) -> None:
         with Simulator(SimulatorOptions(quota_after=3)) as server, Client(configured(server)) as client:
             outcomes: list[ItemResult[Any]] = []
             with pytest.raises(QuotaError):
                 outcomes.extend(client.generate_many_sync((str(number) for number in range(100)), concurrency=2))
         assert len(server.ledger) == 3
 
-    def test_an_error_of_the_items_is_raised_when_all_that_was_pulled_came_out(self, server: Simulator) -> None:
+    def test_an_error_of_the_iterable_is_raised_after_all_pulled_items(self, server: Simulator) -> None:
         def items() -> Iterator[str]:
             yield "a"
             yield "b"
@@ -192,7 +192,7 @@ class TestStreaming:
         assert pulled == 500
         assert most <= AHEAD * 5
 
-    def test_a_slow_first_one_does_not_let_all_the_others_pile_up(self) -> None:
+    def test_a_slow_first_item_limits_the_others(self) -> None:
         pulled = 0
 
         def items() -> Iterator[str]:
@@ -210,12 +210,12 @@ class TestStreaming:
             assert 5 < pulled <= AHEAD * 5
             outcomes.close()
 
-    def test_an_asynchronous_source_is_awaited_beside_the_answers(self, server: Simulator) -> None:
+    def test_an_asynchronous_source_is_pulled_while_answers_are_awaited(self, server: Simulator) -> None:
         async def ask() -> list[int]:
             handed_out: asyncio.Queue[int] = asyncio.Queue()
 
             async def items() -> AsyncIterator[str]:
-                """Each item but the first depends on the outcome of the one before."""
+                """Yield items that each depend on the result before."""
                 yield "0"
                 for number in range(1, 5):
                     assert await handed_out.get() == number - 1
@@ -230,7 +230,7 @@ class TestStreaming:
 
         assert asyncio.run(ask()) == [0, 1, 2, 3, 4]
 
-    def test_leaving_early_stops_pulling_and_takes_back_what_was_not_sent(self) -> None:
+    def test_leaving_early_stops_pulling_and_takes_back_unsent_requests(self) -> None:
         pulled = 0
 
         def items() -> Iterator[str]:
@@ -251,7 +251,7 @@ class TestStreaming:
             assert len(server.ledger) <= 6
         assert pulled <= 2 * 10 + 1
 
-    def test_plain_code_may_leave_early_too(self) -> None:
+    def test_sync_code_may_leave_early_too(self) -> None:
         with Simulator(SimulatorOptions(latency=0.02)) as server:
             with Client(configured(server, limits=LimitsConfig(concurrency=2))) as client:
                 for _ in client.generate_many_sync((f"Artist {number}" for number in range(500)), concurrency=10):
@@ -259,7 +259,7 @@ class TestStreaming:
                 assert "still working" in client.generate_sync("still working").text
             assert len(server.ledger) <= 6
 
-    def test_no_more_than_asked_for_wait_at_once(self) -> None:
+    def test_concurrency_limits_waiting_items(self) -> None:
         most = 0
 
         def watch(progress: Progress) -> None:
@@ -272,14 +272,14 @@ class TestStreaming:
         assert most <= 3
         assert ends[-1] - ends[0] > 15 * 0.01
 
-    def test_nothing_at_all_is_an_end_as_well(self, server: Simulator) -> None:
+    def test_no_items_yield_nothing(self, server: Simulator) -> None:
         assert run(Client(configured(server)), []) == []
         with Client(configured(server)) as client:
             assert list(client.generate_many_sync(iter(()))) == []
 
 
 class TestOptions:
-    def test_options_are_for_items_that_say_nothing_else(self) -> None:
+    def test_options_are_defaults_for_items(self) -> None:
         bodies = Bodies()
         items: list[Item | str] = [
             "plain",
@@ -298,16 +298,16 @@ class TestOptions:
         assert {body["instructions"] for body in bodies.seen} == {"Be brief."}
         assert [type(outcome.unwrap().value) for outcome in outcomes] == [str, str, Bio]
 
-    def test_items_may_carry_their_own_model_where_there_is_none_else(self, server: Simulator) -> None:
+    def test_items_may_name_the_only_model(self, server: Simulator) -> None:
         outcomes = run(Client(configured(server, model=None)), [Item("a", model="gpt-6-luna"), "b"])
         assert [outcome.ok for outcome in outcomes] == [True, False]
         assert "model: expected the name of a model" in str(outcomes[1].error)
 
-    def test_an_item_keeps_what_it_was_given(self, server: Simulator) -> None:
+    def test_an_item_keeps_its_data(self, server: Simulator) -> None:
         (outcome,) = run(Client(configured(server)), [Item("a", id="artist-7", data={"line": 3})])
         assert (outcome.item.id, outcome.item.data) == ("artist-7", {"line": 3})
 
-    def test_progress_counts_what_was_handed_out(self) -> None:
+    def test_progress_counts_returned_results(self) -> None:
         seen: list[Progress] = []
         names = [f"Artist {number}" for number in range(10)]
         with Simulator(SimulatorOptions(script={"Artist 3": ["bad_request"]})) as server:
@@ -334,23 +334,23 @@ class TestOptions:
             ({"schema": dict}, "schema: expected a pydantic model"),
         ],
     )
-    def test_what_is_wrong_for_all_items_is_said_at_once(self, options: Any, message: str) -> None:
+    def test_invalid_options_are_refused_at_once(self, options: Any, message: str) -> None:
         with Client(Config(model="gpt-6-luna")) as client, pytest.raises(ValueError, match=message) as caught:
             client.generate_many(**{"items": ["x"], **options})
         assert isinstance(caught.value, BadArgument)
 
-    def test_plain_code_cannot_await_its_items(self) -> None:
+    def test_sync_code_refuses_asynchronous_iterables(self) -> None:
         async def items() -> AsyncIterator[str]:
             yield "x"
 
         with Client() as client, pytest.raises(BadArgument, match="items: expected an iterable, found async_generator"):
             client.generate_many_sync(items())  # type: ignore[call-overload]
 
-    def test_an_unreadable_schema_is_a_mistake_in_the_configuration(self) -> None:
+    def test_an_unreadable_schema_is_a_config_error(self) -> None:
         with Client() as client, pytest.raises(ConfigError, match="no such file"):
             client.generate_many(["x"], schema="missing.json")
 
 
-def test_errors_of_items_are_all_of_one_kind(server: Simulator) -> None:
+def test_errors_of_items_are_bioforge_errors(server: Simulator) -> None:
     outcomes = run(Client(configured(server)), ["", Item("x", schema="missing.json")])
     assert all(isinstance(outcome.error, BioforgeError) for outcome in outcomes)

@@ -1,4 +1,4 @@
-"""A project from code: planned, run and read as the commands do it."""
+"""A project from code: plan, run and results agree with the commands."""
 
 from __future__ import annotations
 
@@ -37,21 +37,21 @@ def test_plan_run_results(project: ProjectFolder, opened: Project) -> None:
     project.assert_ledger_equals_state()
 
 
-def test_the_commands_and_the_library_are_one(project: ProjectFolder, opened: Project) -> None:
+def test_commands_and_library_share_the_state(project: ProjectFolder, opened: Project) -> None:
     project.run("run", "--select", "1").ok()
     assert opened.plan().requests == 3
     opened.run(select=["2", "3"])
     assert project.reasons() == {"new": 1}
 
 
-def test_a_part_of_it_and_again(project: ProjectFolder, opened: Project) -> None:
+def test_selection_and_always_make(project: ProjectFolder, opened: Project) -> None:
     assert opened.run("bio", limit=2).left_out == 2
     assert opened.run(select="reason:new").exit_code == 0
     assert opened.run(select="1", always_make=True).exit_code == 0
     assert project.charged() == 5
 
 
-def test_what_is_given_wins_over_the_file(project: ProjectFolder, opened: Project) -> None:
+def test_arguments_win_over_the_file(project: ProjectFolder, opened: Project) -> None:
     loaded = Project.load(project.root / "bioforge.toml", backend="threads", concurrency=2, max_cost=1.5, strict=True)
     config = loaded.config
     assert (config.backend.name, config.limits.concurrency, config.limits.max_cost_usd) == ("threads", 2, 1.5)
@@ -61,7 +61,7 @@ def test_what_is_given_wins_over_the_file(project: ProjectFolder, opened: Projec
     assert loaded.run().exit_code == 0
 
 
-def test_progress_is_told_of_every_group(opened: Project) -> None:
+def test_progress_is_called_for_every_group(opened: Project) -> None:
     seen: list[Progress] = []
     opened.run(progress=seen.append)
     last = seen[-1]
@@ -96,7 +96,7 @@ def test_it_can_be_stopped_from_another_thread(project: ProjectFolder, opened: P
     assert opened.run().exit_code == 0
 
 
-def test_results_can_be_read_while_somebody_writes(opened: Project) -> None:
+def test_results_can_be_read_during_a_run(opened: Project) -> None:
     opened.run()
     other = Project.load(opened.config.path)
     records = other.results()
@@ -105,7 +105,7 @@ def test_results_can_be_read_while_somebody_writes(opened: Project) -> None:
     assert len(list(records)) == 3
 
 
-def test_what_cannot_be_meant(project: ProjectFolder, opened: Project, tmp_path: Path) -> None:
+def test_invalid_arguments(project: ProjectFolder, opened: Project, tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="no recipe 'boi'"):
         opened.plan("boi")
     with pytest.raises(BadArgument, match="limit: expected a whole number from 1, found 0"):

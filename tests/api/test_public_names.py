@@ -1,4 +1,4 @@
-"""What programs may rely on: the names, their types, and that importing them costs little."""
+"""The public contract: names, members, types, and a light import."""
 
 from __future__ import annotations
 
@@ -63,14 +63,14 @@ HEAVY = (
 )
 
 
-def test_the_names_are_these() -> None:
+def test_the_public_names() -> None:
     assert set(api.__all__) == NAMES
     assert api.__all__ == sorted(api.__all__, key=lambda name: (name[0].islower(), name))
     assert all(getattr(api, name) is not None for name in NAMES)
 
 
 @pytest.mark.parametrize("kind", MEMBERS, ids=lambda kind: kind.__name__)
-def test_and_what_they_have(kind: type) -> None:
+def test_the_public_members(kind: type) -> None:
     found = {name for name in dir(kind) if not name.startswith("_")}
     if dataclasses.is_dataclass(kind):
         found |= {field.name for field in dataclasses.fields(kind)}
@@ -85,7 +85,7 @@ def test_an_unknown_name_is_an_attribute_error() -> None:
 
 
 def test_every_option_of_a_call_is_one_of_an_item() -> None:
-    """`schema` has its own argument, since the type of the answer depends on it; `data` is for many alone."""
+    """`schema` is a separate argument, since the answer's type depends on it; `data` is only for many items."""
     fields = {field.name for field in dataclasses.fields(api.Item)}
     assert set(api.RequestOptions.__annotations__) == fields - {"prompt", "schema", "data"}
 
@@ -128,5 +128,5 @@ def test_importing_it_loads_neither_sdk_nor_transport_nor_state() -> None:
     assert json.loads(ran.stdout) == []
 
 
-def test_the_package_says_that_it_is_typed() -> None:
+def test_the_package_is_marked_as_typed() -> None:
     assert "Typing :: Typed" in (importlib.metadata.metadata("bioforge").get_all("Classifier") or [])

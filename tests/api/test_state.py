@@ -1,4 +1,4 @@
-"""A client with a state: what was answered is never paid for again, whatever happened in between."""
+"""A client with a state: an answered request is never paid for again, not even after a crash."""
 
 from __future__ import annotations
 
@@ -64,12 +64,12 @@ class TestKept:
         assert second.cost_usd == 0.0
         assert len(server.ledger) == 1
 
-    def test_within_one_client_as_well(self, server: Simulator, state: Path) -> None:
+    def test_an_answer_is_reused_within_one_client(self, server: Simulator, state: Path) -> None:
         with Client(configured(server), state=state) as client:
             answers = [client.generate_sync("Björk") for _ in range(3)]
         assert [answer.cached for answer in answers] == [False, True, True]
 
-    def test_without_a_state_nothing_is_kept(self, server: Simulator) -> None:
+    def test_without_a_state_nothing_is_stored(self, server: Simulator) -> None:
         with Client(configured(server)) as client:
             assert not any(client.generate_sync("Björk").cached for _ in range(3))
         assert len(server.ledger) == 3
@@ -83,7 +83,7 @@ class TestKept:
         assert [outcome.unwrap().cached for outcome in outcomes] == [True] * 60 + [False] * 40
         assert len(server.ledger) == 100
 
-    def test_what_is_kept_does_not_wait_for_a_provider_that_hangs(self, state: Path) -> None:
+    def test_stored_answers_do_not_wait_for_a_hanging_provider(self, state: Path) -> None:
         async def ask(server: Simulator) -> None:
             async with Client(configured(server, limits=LimitsConfig(concurrency=1)), state=state) as client:
                 await client.generate("known")
@@ -97,7 +97,7 @@ class TestKept:
         with Simulator(SimulatorOptions(script={"hangs": ["hang"]}, hang_seconds=0.3)) as server:
             asyncio.run(ask(server))
 
-    def test_again_asks_and_pays_anew(self, server: Simulator, state: Path) -> None:
+    def test_again_sends_and_pays(self, server: Simulator, state: Path) -> None:
         with Client(configured(server), state=state) as client:
             first = client.generate_sync("Björk")
             second = client.generate_sync("Björk", again=True)
@@ -136,7 +136,7 @@ class TestUnusable:
         assert first.cost_usd
         assert second.cost_usd == 0.0
 
-    def test_nor_is_one_that_does_not_fit_its_schema(self, server: Simulator, state: Path) -> None:
+    def test_an_answer_that_does_not_fit_is_not_paid_for_again(self, server: Simulator, state: Path) -> None:
         for _ in range(2):
             with Client(configured(server), state=state) as client, pytest.raises(SchemaValidationError) as caught:
                 client.generate_sync("Björk", schema=Never)
@@ -145,7 +145,7 @@ class TestUnusable:
         assert len(server.ledger) == 1
         assert rows(state, "SELECT state, error_class FROM requests") == [("unusable", "schema")]
 
-    def test_it_is_judged_anew_by_the_schema_of_today(self, server: Simulator, state: Path) -> None:
+    def test_it_is_validated_by_the_current_schema(self, server: Simulator, state: Path) -> None:
         with Client(configured(server), state=state) as client:
             with pytest.raises(SchemaValidationError):
                 client.generate_sync("Björk", schema=create_model("Same", __base__=Never, __doc__=None))
@@ -155,7 +155,7 @@ class TestUnusable:
         assert answer.cached
         assert len(server.ledger) == 1
 
-    def test_what_was_sent_back_once_is_kept_too(self, server: Simulator, state: Path) -> None:
+    def test_repaired_answers_are_stored(self, server: Simulator, state: Path) -> None:
         answers = []
         for _ in range(2):
             with Client(configured(server), state=state) as client:
@@ -164,7 +164,7 @@ class TestUnusable:
         assert answers[1].cost_usd == 0.0
         assert len(server.ledger) == 2
 
-    def test_what_fits_is_stored_with_its_data(self, server: Simulator, state: Path) -> None:
+    def test_an_answer_that_fits_is_stored_with_its_data(self, server: Simulator, state: Path) -> None:
         with Client(configured(server), state=state) as client:
             answer = client.generate_sync("Björk", schema=Bio)
         ((parsed,),) = rows(state, "SELECT parsed FROM responses")
@@ -172,7 +172,7 @@ class TestUnusable:
 
 
 class TestFailures:
-    def test_a_failure_is_tried_again_and_its_attempts_are_counted_on(self, state: Path) -> None:
+    def test_a_failure_is_resent_and_its_attempts_are_counted_on(self, state: Path) -> None:
         with Simulator(SimulatorOptions(script={"x": ["bad_request"]})) as server:
             with Client(configured(server), state=state) as client, pytest.raises(TransportError):
                 client.generate_sync("x")
@@ -183,7 +183,7 @@ class TestFailures:
             (2, "failed", "succeeded"),
         ]
 
-    def test_what_may_have_been_paid_is_asked_again(self, state: Path) -> None:
+    def test_a_maybe_paid_request_is_resent(self, state: Path) -> None:
         with Simulator(SimulatorOptions(script={"x": ["drop_after"]})) as server:
             with Client(configured(server), state=state) as client, pytest.raises(TransportError) as caught:
                 client.generate_sync("x", max_attempts=1)
@@ -193,7 +193,7 @@ class TestFailures:
         assert caught.value.maybe_paid
         assert rows(state, "SELECT paid FROM attempts ORDER BY id") == [("maybe",), ("yes",)]
 
-    def test_but_not_where_that_is_forbidden(self, state: Path) -> None:
+    def test_a_maybe_paid_request_is_held_back_if_configured(self, state: Path) -> None:
         config = {"retry": RetryConfig(first_delay=0.0, maybe_paid=False)}
         found = []
         with Simulator(SimulatorOptions(script={"x": ["drop_after"]})) as server:
@@ -204,7 +204,7 @@ class TestFailures:
                     found.append(caught.value)
             assert len(server.ledger) == 1
             with Client(configured(server, **config), state=state) as client:
-                assert client.generate_sync("x", again=True).attempts == 2, "except by who says so"
+                assert client.generate_sync("x", again=True).attempts == 2, "`again` sends it"
         assert [(error.maybe_paid, error.attempts) for error in found] == [(True, 1), (True, 1)]
         assert "may have been charged" in found[1].hint
 
@@ -220,7 +220,7 @@ class TestShared:
         assert answer.cached
         assert project.charged() == before
 
-    def test_and_the_other_way_round(self, project: ProjectFolder) -> None:
+    def test_an_answer_of_the_library_is_an_answer_of_a_project(self, project: ProjectFolder) -> None:
         state = project.root / "bioforge.db"
         with Client(configured(project.server), state=state) as client:
             client.generate_sync("Björk: Icelandic singer", instructions="Write a biography.", max_output_tokens=400)
@@ -229,7 +229,7 @@ class TestShared:
         assert project.charged() == 4
         project.assert_ledger_equals_state()
 
-    def test_so_are_typed_answers_and_those_that_were_sent_back(
+    def test_typed_and_repaired_answers_are_shared(
         self, project: ProjectFolder, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         project.write("painting.py", PAINTING)
@@ -256,7 +256,7 @@ class TestShared:
             client.generate_sync("Björk: Icelandic singer", instructions="Write a biography.", max_output_tokens=400)
         assert project.reasons() == {"new": 3}
 
-    def test_the_commands_understand_what_the_library_did(self, project: ProjectFolder) -> None:
+    def test_the_commands_show_the_library_run(self, project: ProjectFolder) -> None:
         with Client(configured(project.server), state=project.root / "bioforge.db") as client:
             list(client.generate_many_sync(["a", "b", "a"]))
         audit = project.run("audit").ok().out
@@ -285,7 +285,7 @@ class TestLock:
             first.close()
             assert second.generate_sync("b").cached, "the next call looks again"
 
-    def test_what_is_no_state_is_left_as_it_is(self, server: Simulator, tmp_path: Path) -> None:
+    def test_a_file_that_is_no_state_is_left_unchanged(self, server: Simulator, tmp_path: Path) -> None:
         path = tmp_path / "notes.db"
         path.write_bytes(b"these are notes, and no database at all; " * 20)
         before = path.read_bytes()
@@ -296,7 +296,7 @@ class TestLock:
         assert path.read_bytes() == before
         assert len(server.ledger) == 0
 
-    def test_calls_without_a_client_share_one_on_the_same_state(self, server: Simulator, state: Path) -> None:
+    def test_functions_share_a_client_on_the_same_state(self, server: Simulator, state: Path) -> None:
         async def ask() -> list[Any]:
             config = configured(server)
             return await asyncio.gather(*(generate(f"Artist {n % 5}", config=config, state=state) for n in range(20)))
@@ -305,9 +305,9 @@ class TestLock:
         assert generate_sync("Artist 0", config=configured(server), state=state).cached
         assert len(server.ledger) == 5
         with Client(configured(server), state=state) as client:
-            assert client.generate_sync("Artist 1").cached, "nobody holds the state any more"
+            assert client.generate_sync("Artist 1").cached, "the state is released"
 
-    def test_the_next_call_waits_for_one_that_still_lets_go_of_the_state(self, state: Path) -> None:
+    def test_the_next_call_waits_for_a_closing_client(self, state: Path) -> None:
         async def ask(server: Simulator) -> tuple[Any, Any]:
             config = configured(server)
             given_up = asyncio.ensure_future(generate("hangs", config=config, state=state))
@@ -324,7 +324,7 @@ class TestLock:
         assert answer.cached, "it was in flight, so it was kept"
         assert isinstance(cancelled, asyncio.CancelledError)
 
-    def test_threads_share_one_as_well(self, server: Simulator, state: Path) -> None:
+    def test_threads_share_a_client(self, server: Simulator, state: Path) -> None:
         def ask(thread: int) -> int:
             names = (f"Artist {number}" for number in range(6))
             return sum(generate_sync(name, config=configured(server), state=state).cached for name in names)
@@ -338,9 +338,7 @@ ROWS = 120
 
 
 @pytest.mark.parametrize(("backend", "kills"), [("async", (30, 60)), ("threads", (30,))])
-def test_kill_9_in_the_middle_and_what_was_recorded_is_not_asked_again(
-    state: Path, backend: str, kills: tuple[int, ...]
-) -> None:
+def test_recorded_answers_survive_kill_9(state: Path, backend: str, kills: tuple[int, ...]) -> None:
     with Simulator(SimulatorOptions(latency=0.01, latency_sigma=0.5)) as server:
         for answers in kills:
             process = Child(state.parent, ask_many, (server.base_url, state, backend, ROWS))
@@ -381,14 +379,14 @@ class TestBatches:
             with Client(configured(server), state=state) as client:
                 assert client.generate_sync("Artist 3", schema=Bio).cached, "batches and calls share answers"
 
-    def test_an_answer_that_does_not_fit_goes_back_in_the_next_batch(self, state: Path) -> None:
+    def test_a_repair_goes_into_the_next_batch(self, state: Path) -> None:
         with Simulator(SimulatorOptions(batch_seconds=0.0)) as server:
             with Client(self.config(server), state=state) as client:
                 outcomes = list(client.generate_many_sync(["a", "b"], schema=Mended, repair=True))
             assert server.ledger.batches.created == 2
         assert all(outcome.unwrap().repaired for outcome in outcomes)
 
-    def test_a_batch_that_was_left_is_collected_by_the_next_client(self, state: Path) -> None:
+    def test_an_open_batch_is_collected_by_the_next_client(self, state: Path) -> None:
         async def leave(server: Simulator) -> None:
             client = Client(self.config(server), state=state)
             asked = asyncio.ensure_future(gathered(client.generate_many(["a", "b", "c"])))

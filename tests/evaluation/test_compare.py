@@ -1,4 +1,4 @@
-"""Numbers of variants: what an interval covers, what counts once, what is compared with what."""
+"""Statistics of variants: intervals, clustering by artist, paired differences."""
 
 from __future__ import annotations
 
@@ -29,12 +29,12 @@ from bioforge.store.variants import MeasuredState, Measurement
     ("degrees", "printed"),
     [(1, 12.706), (2, 4.303), (3, 3.182), (4, 2.776), (5, 2.571), (10, 2.228), (30, 2.042), (10**9, 1.960)],
 )
-def test_quantiles_are_those_of_printed_tables(degrees: int, printed: float) -> None:
+def test_quantiles_match_printed_tables(degrees: int, printed: float) -> None:
     assert t_quantile(degrees) == pytest.approx(printed, abs=6e-4)
 
 
 def mass_within(t: float, degrees: int) -> float:
-    """How much of Student's t lies between -t and t: the finite series for whole degrees of freedom."""
+    """Return the probability between -t and t of Student's t: the finite series for integer degrees of freedom."""
     angle = math.atan(t / math.sqrt(degrees))
     odd = degrees % 2
     if degrees == 1:
@@ -89,7 +89,7 @@ def test_shares_have_wilsons_interval(successes: int, tries: int, low: float, hi
     assert 0 <= found.low <= found.value <= found.high <= 1
 
 
-def test_of_nothing_there_is_no_share() -> None:
+def test_no_tries_have_no_share() -> None:
     assert share(0, 0) is None
 
 
@@ -104,7 +104,7 @@ def test_quantiles_of_times_are_within_one_percent(part: float, count: int) -> N
     assert quantiles.at(part) == pytest.approx(times[math.ceil(part * count) - 1], rel=0.01)
 
 
-def test_a_time_of_zero_is_a_time() -> None:
+def test_a_time_of_zero_counts() -> None:
     quantiles = Quantiles()
     assert quantiles.at(0.5) is None
     quantiles.add(0.0)
@@ -119,7 +119,7 @@ def answer(artist: int, variant: str, **numbers: float) -> Measurement:
 
 
 def compared(variants: list[str], scores: dict[int, dict[str, float]]) -> dict[str, Summary]:
-    """Scores by artist and variant; every one of them belongs to an answer."""
+    """Return a comparison of scores by artist and variant, each of an answer."""
     comparison = Comparison(variants)
     for artist, found in scores.items():
         comparison.add([answer(artist, variant) for variant in found], found)
@@ -134,8 +134,8 @@ def test_samples_of_an_artist_count_once() -> None:
     assert (found.score.mean, found.score.artists) == (0.5, 2)
 
 
-def test_the_interval_holds_the_truth_95_times_of_100_however_many_samples_there_are() -> None:
-    """Five artists who differ by much more than their samples: 5 pieces of evidence, not 50."""
+def test_the_interval_covers_the_true_mean_95_times_of_100() -> None:
+    """Five artists differ much more than their samples: 5 independent values, not 50."""
     chance, samples = random.Random(7), ["", *(f"sample={number}" for number in range(2, 11))]
     held, held_if_samples_counted, experiments = 0, 0, 2000
     for _ in range(experiments):
@@ -154,7 +154,7 @@ def test_the_interval_holds_the_truth_95_times_of_100_however_many_samples_there
 
 
 def test_variants_are_compared_artist_by_artist() -> None:
-    """Artists differ by 100, the variants by about 1: nothing to see in the means, everything in the differences."""
+    """Artists differ by 100, the variants by about 1: only the paired differences show it."""
     scores = {
         artist: {"model=a": 100.0 * artist, "model=b": 100.0 * artist + 1 + artist % 2 / 10} for artist in range(10)
     }
@@ -191,7 +191,7 @@ def test_only_answers_that_are_up_to_date_have_numbers() -> None:
     assert comparison.artists == 4
 
 
-def test_what_is_not_known_is_left_out_of_means_and_counted() -> None:
+def test_unknown_values_are_left_out_of_means_and_counted() -> None:
     comparison = Comparison([""])
     comparison.add([answer(1, "", seconds=2.0)], {"": 1.0})
     comparison.add([answer(2, "", cost_usd=0.25)], {})
@@ -203,7 +203,7 @@ def test_what_is_not_known_is_left_out_of_means_and_counted() -> None:
     assert found.score == Estimate(1.0, None, 1)
 
 
-def test_variants_stand_in_the_order_they_are_given_with_samples_merged() -> None:
+def test_variants_keep_their_order_with_samples_merged() -> None:
     comparison = Comparison(["model=b", "model=b,sample=2", "model=a", "model=a,facts.sample=2", "model=c"])
     comparison.add([answer(1, "model=a,facts.sample=2"), answer(1, "model=b,sample=2"), answer(1, "model=old")])
     assert comparison.variants == ["model=b", "model=a", "model=c"]
@@ -222,7 +222,7 @@ def test_models_that_answered_are_counted() -> None:
     assert list(comparison.summaries()[0].models.items()) == [("luna", 2), ("terra", 1)]
 
 
-def test_memory_is_that_of_the_variants_not_of_the_artists() -> None:
+def test_memory_does_not_grow_with_artists() -> None:
     def size(artists: int) -> int:
         comparison = Comparison(["", "sample=2", "model=b"])
         for artist in range(artists):
@@ -247,7 +247,7 @@ ORDERS = {
 
 
 @pytest.mark.parametrize("by", SORTS)
-def test_the_best_the_cheapest_the_fastest_or_the_shortest_first(by: str) -> None:
+def test_sort_orders(by: str) -> None:
     comparison = Comparison(["model=none", "model=bad", "model=good"])
     good = answer(1, "model=good", seconds=1, cost_usd=0.2, characters=10, output_tokens=9)
     bad = answer(1, "model=bad", seconds=2, cost_usd=0.1, characters=20, output_tokens=8)

@@ -1,4 +1,4 @@
-"""Scores by a function of the user's, and by a recipe that judges another one."""
+"""Scores by the user's function, and by a recipe that judges another one."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def answered(artist: int, *variants: str) -> list[Measurement]:
     ("value", "score"),
     [(0.5, 0.5), (7, 7.0), (True, 1.0), (False, 0.0), (None, None), (Decimal("0.25"), 0.25)],
 )
-def test_numbers_and_truths_are_scores_and_nothing_is_none(value: object, score: float | None) -> None:
+def test_numbers_booleans_and_none_are_scores(value: object, score: float | None) -> None:
     assert as_score(value) == score
 
 
@@ -38,7 +38,7 @@ def test_numbers_and_truths_are_scores_and_nothing_is_none(value: object, score:
         (10**400, "expected a finite number, found inf"),
     ],
 )
-def test_anything_else_is_no_score(value: object, complaint: str) -> None:
+def test_anything_else_is_refused(value: object, complaint: str) -> None:
     with pytest.raises(ValueError, match=complaint):
         as_score(value)
 
@@ -68,7 +68,7 @@ def test_a_judging_answer_has_a_field_score_or_is_a_number(text: str, parsed: st
         ("", '{"score": "high"}', "expected a number, true, false or nothing, found str 'high'"),
     ],
 )
-def test_a_judging_answer_without_a_number_says_so(text: str | None, parsed: str | None, complaint: str) -> None:
+def test_a_judging_answer_without_a_number_is_an_error(text: str | None, parsed: str | None, complaint: str) -> None:
     with pytest.raises(ValueError, match=complaint):
         score_in(Judgement("", text, parsed))
 
@@ -93,7 +93,7 @@ def test_each_answer_is_scored_by_its_own_record() -> None:
     assert scorer.scores(answered(3, "")) == {"": 6.0}
 
 
-def test_a_function_that_raises_costs_one_score_and_says_where() -> None:
+def test_an_exception_loses_one_score_and_names_its_line() -> None:
     def strict(record: Mapping[str, object]) -> float:
         if record.get("variant") == "model=b":
             raise KeyError("parsed")
@@ -112,13 +112,13 @@ def test_a_function_that_raises_costs_one_score_and_says_where() -> None:
     assert scorer.first_problem == f"artist id-1, model=b: test_scoring.py, line {line}: KeyError: 'parsed'"
 
 
-def test_a_function_that_gives_no_number_is_told_so() -> None:
+def test_a_function_without_a_number_is_a_problem() -> None:
     scorer = by_function(lambda record: "high", {"artist_id": "id-1"})
     assert scorer.scores(answered(1, "")) == {}
     assert scorer.first_problem == "artist id-1: expected a number, true, false or nothing, found str 'high'"
 
 
-def test_a_function_that_has_nothing_to_say_is_no_problem() -> None:
+def test_a_function_may_return_none() -> None:
     scorer = by_function(lambda record: None, {"artist_id": "id-1"})
     assert scorer.scores(answered(1, "")) == {}
     assert (scorer.problems, scorer.first_problem) == (0, "")
@@ -126,7 +126,7 @@ def test_a_function_that_has_nothing_to_say_is_no_problem() -> None:
 
 @pytest.fixture
 def root(tmp_path: Path) -> Path:
-    """A project folder with a module of its own, which may import others only when it is called."""
+    """Create a project folder with a module that imports others only when it is called."""
     (tmp_path / "metrics.py").write_text(
         "from math import sqrt\n"
         "LIMIT = 3\n"
@@ -140,7 +140,7 @@ def root(tmp_path: Path) -> Path:
     return tmp_path
 
 
-def test_a_function_of_the_project_is_found_and_finds_its_modules(root: Path) -> None:
+def test_a_project_function_can_import_project_modules(root: Path) -> None:
     with imported("metrics:words", root, "--score") as function:
         assert function({"response_text": "one two three"}) == 3
 
@@ -158,7 +158,7 @@ def test_a_function_of_the_project_is_found_and_finds_its_modules(root: Path) ->
         ),
     ],
 )
-def test_a_function_that_cannot_be_had_is_named(root: Path, source: str, message: str, hint: str) -> None:
+def test_a_missing_function_is_named(root: Path, source: str, message: str, hint: str) -> None:
     with pytest.raises(UsageError) as refused, imported(source, root, "--score"):
         pass
     assert (refused.value.message, refused.value.hint) == (message, hint)
@@ -171,8 +171,8 @@ def judgement(variant: str, score: float) -> Judgement:
     return Judgement(variant, str(score), None)
 
 
-def test_a_judge_has_one_variant_for_each_of_what_it_judges() -> None:
-    """The variants of both recipes as they are made: everything the judged one differs in, and nothing else."""
+def test_a_judge_has_one_variant_for_each_judged_variant() -> None:
+    """A judge's variants have every matrix key of the judged recipe."""
     facts = expand({"temperature": [0, 1]}, samples=2)
     bios = expand({"model": ["a", "b"]}, samples=3, needs={"facts": facts})
     judges = expand({"model": ["strict", "kind"]}, samples=2, needs={"bio": bios})
@@ -182,28 +182,28 @@ def test_a_judge_has_one_variant_for_each_of_what_it_judges() -> None:
     assert len(set(found.values())) == len(bios) == 24
 
 
-def test_a_judge_of_variants_that_are_gone_judges_none() -> None:
+def test_a_judge_of_removed_variants_is_ignored() -> None:
     scorer = ByJudge("bio", ["model=a", "model=b"], [])
     assert scorer.judged("bio.model=old") is None
 
 
-def test_several_judging_answers_about_one_are_averaged() -> None:
+def test_several_scores_of_one_answer_are_averaged() -> None:
     judged = [judgement("", 1), judgement("sample=2", 2), judgement("bio.sample=2", 9)]
     scorer = ByJudge("bio", ["", "sample=2"], [(1, judged)])
     assert scorer.scores(answered(1, "", "sample=2")) == {"": 1.5, "sample=2": 9.0}
 
 
-def test_artists_that_nobody_judged_have_no_score() -> None:
+def test_unjudged_artists_have_no_score() -> None:
     scorer = ByJudge("bio", [""], [(2, [judgement("", 5)]), (4, [judgement("", 7)]), (9, [judgement("", 1)])])
     assert [scorer.scores(answered(artist, "")) for artist in (1, 2, 3, 4, 5)] == [{}, {"": 5.0}, {}, {"": 7.0}, {}]
 
 
-def test_artists_that_were_judged_and_are_not_compared_are_passed_over() -> None:
+def test_judged_artists_outside_the_comparison_are_skipped() -> None:
     scorer = ByJudge("bio", [""], [(number, [judgement("", number)]) for number in range(1, 10)])
     assert [scorer.scores(answered(artist, "")) for artist in (3, 8)] == [{"": 3.0}, {"": 8.0}]
 
 
-def test_a_judging_answer_about_what_is_no_longer_up_to_date_does_not_count() -> None:
+def test_a_score_of_a_stale_answer_does_not_count() -> None:
     unreadable = Judgement("", "about the older text", None)
     scorer = ByJudge("bio", [""], [(1, [unreadable])])
     assert scorer.scores([Measurement(1, "id-1", "", MeasuredState.STALE)]) == {}
