@@ -6,8 +6,8 @@ import math
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 
-from bioforge.cli.format import count, table
-from bioforge.core.text import duration, money
+from bioforge.cli.console import table
+from bioforge.core.text import duration, money, plural
 from bioforge.evaluation.compare import CONFIDENCE, Estimate, Share, Summary
 from bioforge.recipes.variants import parse
 
@@ -89,8 +89,8 @@ def _row_as_json(row: TableRow) -> dict[str, object]:
 
 def lines(found: Compared) -> Iterator[str]:
     samples = {row.samples for row in found.rows}
-    artists = "all artists together" if found.artists is None else count(found.artists, "artist")
-    heading = [artists, count(len(found.rows), "variant")]
+    artists = "all artists together" if found.artists is None else plural(found.artists, "artist")
+    heading = [artists, plural(len(found.rows), "variant")]
     if samples != {1}:
         heading.append(f"{'–'.join(map(str, sorted({min(samples), max(samples)})))} samples of each")
     settings = ", ".join(f"{key}={value}" for key, value in found.shared.items())
@@ -189,8 +189,8 @@ def _over(estimates: Sequence[Estimate | None]) -> str:
     """`over 50 artists`, `over 48 to 50 artists`: the samples of an artist count as one."""
     numbers = sorted({0 if found is None else found.artists for found in estimates})
     if len(numbers) > 1:
-        return f"over {numbers[0]:,} to {count(numbers[-1], 'artist')}"
-    return f"over {count(numbers[0], 'artist')}"
+        return f"over {numbers[0]:,} to {plural(numbers[-1], 'artist')}"
+    return f"over {plural(numbers[0], 'artist')}"
 
 
 def _left_out(found: Compared) -> Iterator[str]:
@@ -201,16 +201,16 @@ def _left_out(found: Compared) -> Iterator[str]:
         yield f"nothing of this is planned: `bioforge run {found.recipe}` plans and asks"
         return
     if stale := sum(one.stale for one in rows):
-        yield f"left out: {count(stale, 'target')} whose answer is missing or out of date (`bioforge plan` says why)"
+        yield f"left out: {plural(stale, 'target')} whose answer is missing or out of date (`bioforge plan` says why)"
     if unpriced := sum(one.unpriced for one in rows):
-        yield f"left out of cost: {count(unpriced, 'answer')} of unknown price"
+        yield f"left out of cost: {plural(unpriced, 'answer')} of unknown price"
     if untimed := answers - sum(one.latency.answers for one in rows if one.latency is not None):
-        yield f"left out of latency: {count(untimed, 'answer')} from batches or elsewhere"
+        yield f"left out of latency: {plural(untimed, 'answer')} from batches or elsewhere"
     scored = any(one.score is not None for one in rows)
     if scored and (unscored := sum(one.unscored for one in rows)):
-        yield f"left out of score: {count(unscored, 'answer')} without one"
+        yield f"left out of score: {plural(unscored, 'answer')} without one"
     if found.others:
-        yield f"left out: {count(found.others, 'variant')} that the project file no longer has"
+        yield f"left out: {plural(found.others, 'variant')} that the project file no longer has"
     for one in rows:
         if len(one.models) > 1:
             by = ", ".join(f"{model} {number:,}" for model, number in one.models.items())

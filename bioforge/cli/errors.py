@@ -1,4 +1,4 @@
-"""The error edge: what went wrong, and what to do, in two lines and an exit code."""
+"""The edge of the command line: errors become two lines (`error:`, `hint:`) and an exit code."""
 
 from __future__ import annotations
 
@@ -7,58 +7,92 @@ import functools
 import os
 import signal
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from contextlib import suppress
 from contextvars import ContextVar
 from types import FrameType
-from typing import Any, ParamSpec
+from typing import TYPE_CHECKING, Any, ParamSpec
 
 import typer
 from typer.core import TyperGroup
 
 from bioforge.core.errors import EXIT_FAILED, EXIT_INTERRUPTED, EXIT_STOPPED, BioforgeError, UsageError
 
+if TYPE_CHECKING:
+    from bioforge.cli.console import Screen
+
 Parameters = ParamSpec("Parameters")
 
 DEBUG = "BIOFORGE_DEBUG"
-"""Set to anything, it lets errors through with their traceback."""
+"""Environment variable; if it is set, errors keep their traceback."""
 
 
 _json_lines = ContextVar("json_lines", default=False)
-"""Whether stderr is read by a program (`--log-format json`): then everything on it is a JSON object a line."""
+"""True with `--log-format json`: stderr is read by a program, and every line on it is a JSON object."""
 
 
 def echo(text: str) -> None:
-    """A line for people, on stderr; a closed stderr is no reason to fail."""
+    """Print a line for people on stderr. A closed stderr is not an error."""
+    if not _json_lines.get():
+        for line in stderr_screen().message(text):
+            _print(line)
+        return
     level, _, rest = text.partition(": ")
-    if _json_lines.get() and level in ("warning", "error"):
-        _write(rest, level)
+    if level in ("warning", "error"):
+        _print_json(rest, level)
     else:
-        _write(" ".join(text.split()) if _json_lines.get() else text)
+        _print_json(" ".join(text.split()), "info")
+
+
+def show(lines: Iterable[str]) -> None:
+    """Print lines for people on stdout, wrapped to the screen."""
+    from bioforge.cli.console import wrap
+
+    width = stdout_screen().width
+    for line in lines:
+        for piece in wrap(line, width):
+            print(piece)
+
+
+def stderr_screen() -> Screen:
+    """Return the screen that `echo` writes to; plain for JSON lines."""
+    from bioforge.cli.console import PLAIN, Screen
+
+    return PLAIN if _json_lines.get() else Screen.of(sys.stderr)
+
+
+def stdout_screen() -> Screen:
+    """Return the screen that `show` writes to."""
+    from bioforge.cli.console import Screen
+
+    return Screen.of(sys.stdout)
 
 
 def show_error(error: BioforgeError) -> None:
+    """Print an error with its hint on stderr."""
     if _json_lines.get():
-        _write(error.message, "error", hint=error.hint)
+        _print_json(error.message, "error", hint=error.hint)
         return
     echo(f"error: {error.message}")
     if error.hint:
         echo(f"hint: {error.hint}")
 
 
-def _write(text: str, level: str = "info", **fields: str) -> None:
-    if _json_lines.get():
-        from datetime import UTC, datetime
+def _print_json(text: str, level: str, **fields: str) -> None:
+    from datetime import UTC, datetime
 
-        from bioforge.report.logs import as_json
+    from bioforge.report.logs import as_json
 
-        text = as_json(datetime.now(UTC), level, text, {name: value for name, value in fields.items() if value})
+    _print(as_json(datetime.now(UTC), level, text, {name: value for name, value in fields.items() if value}))
+
+
+def _print(line: str) -> None:
     with suppress(OSError, ValueError):
-        print(text, file=sys.stderr, flush=True)
+        print(line, file=sys.stderr, flush=True)
 
 
 class Commands(TyperGroup):
-    """The application as typer knows it, with its own complaints about a command line in the form of all others."""
+    """A group of commands that shows usage errors in the form of all other errors."""
 
     def main(self, *args: Any, **extra: Any) -> Any:
         if not extra.get("standalone_mode", True):
@@ -77,8 +111,8 @@ class Commands(TyperGroup):
 
 def _show_usage(error: Any) -> int:
     message = str(error.format_message())
-    if message.startswith("Usage:"):  # no command at all: this is the help
-        echo(message)
+    if message.startswith("Usage:"):  # no command was given: this is the help
+        _print(message)
         return UsageError.exit_code
     message, _, near = message.removesuffix(".").partition(". Did you mean ")
     context = getattr(error, "ctx", None)
@@ -88,13 +122,13 @@ def _show_usage(error: Any) -> int:
 
 
 def command(function: Callable[Parameters, int | None]) -> Callable[Parameters, None]:
-    """A command: returns its exit code, and raises only `BioforgeError` for what people can mend."""
+    """Wrap a command that returns its exit code: turn exceptions into messages and exit codes."""
 
     @functools.wraps(function)
-    def edged(*args: Parameters.args, **kwargs: Parameters.kwargs) -> None:
-        as_json = _json_lines.set(kwargs.get("log_format") == "json")
-        # SIGTERM is Ctrl-C sent by a machine; while requests are in flight a run handles both itself
-        before = signal.signal(signal.SIGTERM, _interrupt)
+    def run_command(*args: Parameters.args, **kwargs: Parameters.kwargs) -> None:
+        token = _json_lines.set(kwargs.get("log_format") == "json")
+        # SIGTERM works like Ctrl-C; a run with requests in flight installs its own handlers
+        previous = signal.signal(signal.SIGTERM, _interrupt)
         try:
             code = function(*args, **kwargs) or 0
             sys.stdout.flush()
@@ -104,7 +138,7 @@ def command(function: Callable[Parameters, int | None]) -> Callable[Parameters, 
             show_error(error)
             code = error.exit_code
         except BrokenPipeError:
-            # the reader of stdout went away (`| head`); keep the interpreter from saying so once more
+            # the reader of stdout has gone (`| head`); keep the interpreter from reporting it again
             with suppress(OSError):
                 os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
             code = EXIT_FAILED
@@ -118,11 +152,11 @@ def command(function: Callable[Parameters, int | None]) -> Callable[Parameters, 
             show_error(BioforgeError(f"{where}{error.strerror or error}", "the state is intact; run again afterwards"))
             code = EXIT_STOPPED if error.errno in (errno.ENOSPC, errno.EDQUOT) else EXIT_FAILED
         finally:
-            signal.signal(signal.SIGTERM, before)
-            _json_lines.reset(as_json)
+            signal.signal(signal.SIGTERM, previous)
+            _json_lines.reset(token)
         raise typer.Exit(code)
 
-    return edged
+    return run_command
 
 
 def _interrupt(number: int, frame: FrameType | None) -> None:

@@ -1,16 +1,19 @@
-"""Turning what is known into lines: plans, reasons, states."""
+"""Lines about plans, reasons and states, for people."""
 
 from __future__ import annotations
 
 import json
+import math
+import re
 import time
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from datetime import datetime
 from typing import TYPE_CHECKING
 
+from bioforge.cli.console import PLAIN, Screen, table
 from bioforge.core.reasons import Reason
-from bioforge.core.text import duration, money
+from bioforge.core.text import duration, money, plural
 from bioforge.core.types import UNSUBMITTED
 
 if TYPE_CHECKING:
@@ -21,45 +24,26 @@ if TYPE_CHECKING:
     from bioforge.planner.refresh import Refreshed
     from bioforge.store import Selection, Store
 
-CUT = 100
+LONGEST_DETAIL = 100
+"""Characters of a detail in one line."""
+
+TRIAL = 20
+"""Targets of a trial run that gives a real estimate of the output."""
 
 
-def table(rows: Sequence[Sequence[str]], right: Iterable[int] = (), indent: str = "") -> Iterator[str]:
-    """Columns aligned with two spaces between them; `right` are the numbers of right-aligned columns."""
-    from rich.cells import cell_len
-
-    rows = [list(map(str, row)) for row in rows]
-    widths = [
-        max((cell_len(row[i]) for row in rows if i < len(row)), default=0)
-        for i in range(max(map(len, rows), default=0))
-    ]
-    aligned = set(right)
-    for row in rows:
-        cells = []
-        for i, cell in enumerate(row):
-            space = " " * (widths[i] - cell_len(cell))
-            cells.append(space + cell if i in aligned else cell + space)
-        yield (indent + "  ".join(cells)).rstrip()
-
-
-def count(number: int, word: str, words: str | None = None) -> str:
-    return f"{number:,} {word if number == 1 else words or word + 's'}"
-
-
-def named(recipe: str, variant: str) -> str:
-    """A recipe with its variant, as people find it everywhere."""
+def format_recipe(recipe: str, variant: str) -> str:
+    """Return `recipe/variant`, or `recipe` without variants."""
     return f"{recipe}/{variant}" if variant else recipe
 
 
 def reading_lines(refreshed: Refreshed) -> Iterator[str]:
-    """What reading the input found; nothing when it was untouched."""
+    """Yield notes, and the counts of an input that was read; nothing for an unchanged input."""
     for note in refreshed.notes:
         yield f"warning: {note}"
     if refreshed.checked:
-        fit = refreshed.checked - refreshed.misfits
         yield (
-            f"schema: {count(refreshed.checked, 'stored answer')} checked again at no cost, {fit:,} fit,"
-            f" {refreshed.misfits:,} do not"
+            f"schema: {plural(refreshed.checked, 'stored answer')} checked again at no cost,"
+            f" {refreshed.checked - refreshed.misfits:,} fit, {refreshed.misfits:,} do not"
         )
     reading = refreshed.reading
     if reading is None:
@@ -69,9 +53,9 @@ def reading_lines(refreshed: Refreshed) -> Iterator[str]:
         for number, word in ((reading.new, "new"), (reading.changed, "changed"), (reading.removed, "removed"))
         if number
     ]
-    yield f"input: {count(reading.artists, 'artist')}" + (f" ({', '.join(parts)})" if parts else "")
+    yield f"input: {plural(reading.artists, 'artist')}" + (f" ({', '.join(parts)})" if parts else "")
     if reading.bad:
-        yield f"input: {count(reading.bad, 'bad row')} left out:"
+        yield f"input: {plural(reading.bad, 'bad row')} left out:"
         for row in reading.examples[:5]:
             yield f"  {row.source}:{row.line}: {row.message}"
         if reading.bad > 5:
@@ -79,7 +63,7 @@ def reading_lines(refreshed: Refreshed) -> Iterator[str]:
 
 
 def unmatched_lines(store: Store, selection: Selection) -> Iterator[str]:
-    """A warning for each `--select` that no artist of the input answers to: most likely it is mistyped."""
+    """Yield a warning for each `--select` value that matches no artist: it is probably mistyped."""
     from dataclasses import replace
 
     from bioforge.store import targets
@@ -90,8 +74,8 @@ def unmatched_lines(store: Store, selection: Selection) -> Iterator[str]:
             yield f"warning: no artist of the input matches --select {item}"
 
 
-def plan_lines(store: Store, project: OpenProject, plan: Plan) -> Iterator[str]:
-    """A plan for people: reading, groups with reasons and prices, and one line that sums up."""
+def plan_lines(store: Store, project: OpenProject, plan: Plan, screen: Screen = PLAIN) -> Iterator[str]:
+    """Yield a plan: the input, stale targets by recipe and reason with their prices, and a line that sums up."""
     from bioforge.store import stale
 
     priced = plan.priced
@@ -100,46 +84,60 @@ def plan_lines(store: Store, project: OpenProject, plan: Plan) -> Iterator[str]:
     if not priced:
         name = project.config.project.name
         if plan.selection.everything:
-            yield f"{name}: everything is up to date ({count(stale.total_artists(store), 'artist')}); nothing to send"
+            yield f"{name}: everything is up to date ({plural(stale.total_artists(store), 'artist')}); nothing to send"
         else:
-            yield f"{name}: nothing that was selected is stale; nothing to send"
+            yield f"{name}: nothing to do for this selection"
         return
     rows = []
     names = {item.batch.key: item.batch.name for item in plan.batches}
     for item in priced:
         group = item.group
         price = money(item.cost_usd) if group.requests else "-"
-        detail = names.get(group.detail or "", group.detail)
-        rows.append([named(group.recipe, group.variant), group.reason, f"{group.targets:,}", price, _detail(detail)])
-    yield from table([["recipe", "reason", "targets", "price", "what"], *rows], right=(2, 3))
+        detail = format_detail(names.get(group.detail or "", group.detail))
+        rows.append([format_recipe(group.recipe, group.variant), group.reason, f"{group.targets:,}", price, detail])
+    heads = ["recipe", "reason", "targets", "price", "detail"]
+    yield from table([heads, *rows], right=(2, 3), screen=screen, drop=(4,), reasons=(1,))
     yield from _misfit_lines(store, plan)
-    unclear = sum(item.group.held for item in priced if item.group.reason == Reason.MAYBE_PAID)
-    held = sum(
-        item.group.held for item in priced if (info := Reason(item.group.reason).info).sent and not info.optional
-    )
-    broken = sum(item.group.unrenderable for item in priced)
-    if held:
-        yield f"{count(held, 'target')} held back: paid for and not usable; asking again pays again (-B does)"
-    if unclear:
-        yield f"{count(unclear, 'target')} not asked again: maybe paid already (`maybe_paid = false` in [retry])"
-    if broken:
-        yield f"{count(broken, 'target')} cannot be rendered; mend the template or the row"
-    if waiting := sum(item.group.requests for item in priced if item.group.reason == Reason.UPSTREAM):
-        yield f"{count(waiting, 'target')} of these need others first, and are asked only where those bring something new"
+    yield from _unsent_lines(plan)
     yield from batch_lines(plan)
     if plan.choice is not None and (plan.requests or plan.batches):
-        yield from choice_lines(plan.choice, plan.requests + sum(item.batch.requests for item in plan.batches))
-    if not plan.requests:
-        yield "nothing new to send"
-        return
-    price = "at an unknown price" if plan.cost_usd is None else f"for about {money(plan.cost_usd)}"
-    tokens = f"{sum(p.input_tokens for p in priced):,} + {sum(p.output_tokens for p in priced):,} tokens"
-    simulated = ", simulated: nothing is charged" if project.config.simulated else ""
-    yield f"{count(plan.requests, 'request')} to send {price} ({tokens}, {counted_words(priced)}{simulated})"
+        requests = plan.requests + sum(item.batch.requests for item in plan.batches)
+        yield from _choice_lines(plan.choice, requests, screen)
+    yield _total_line(plan, simulated=project.config.simulated) if plan.requests else "nothing new to send"
+
+
+def _unsent_lines(plan: Plan) -> Iterator[str]:
+    """Yield the stale targets that a run does not send, or not at once."""
+    groups = [item.group for item in plan.priced]
+    if held := sum(group.held for group in groups if (info := Reason(group.reason).info).sent and not info.optional):
+        yield f"{plural(held, 'target')} held back (paid, not usable); only -B sends them again, and pays again"
+    if unclear := sum(group.held for group in groups if group.reason == Reason.MAYBE_PAID):
+        yield f"{plural(unclear, 'target')} may have been charged and will not be resent (`maybe_paid = false` in [retry])"
+    if broken := sum(group.unrenderable for group in groups):
+        yield f"{plural(broken, 'target')} cannot be rendered: fix the template or the row"
+    if waiting := sum(group.requests for group in groups if group.reason == Reason.UPSTREAM):
+        wait, they = ("waits", "it is") if waiting == 1 else ("wait", "they are")
+        yield f"{plural(waiting, 'target')} {wait} for another recipe; {they} sent only if its answer changes"
+
+
+def _total_line(plan: Plan, *, simulated: bool) -> str:
+    """Return the number of requests and their price: a ceiling, where the length of answers is not known yet."""
+    sent = [item for item in plan.priced if item.group.requests]
+    ceiling = any(item.at_limit for item in sent)
+    about = "at most about" if ceiling else "about"
+    price = "at an unknown price" if plan.cost_usd is None else f"for {about} {money(plan.cost_usd)}"
+    tokens = f"{sum(p.input_tokens for p in sent):,} + {sum(p.output_tokens for p in sent):,} tokens"
+    notes = [f"{tokens}, {counted_words(sent)}"]
+    if ceiling:
+        trial = f": use `run --limit {TRIAL}` for a real estimate" if plan.requests > TRIAL else ""
+        notes.append(f"output at its limit{trial}")
+    if simulated:
+        notes.append("simulated: nothing is charged")
+    return f"{plural(plan.requests, 'request')} will be sent {price} ({'; '.join(notes)})"
 
 
 def _misfit_lines(store: Store, plan: Plan, most: int = 5) -> Iterator[str]:
-    """Answers that were good until their schema became stricter: which, and what is wrong with them."""
+    """Yield the answers that no longer fit a schema that became stricter, with their errors."""
     from dataclasses import replace
     from itertools import islice
 
@@ -148,21 +146,22 @@ def _misfit_lines(store: Store, plan: Plan, most: int = 5) -> Iterator[str]:
     number = sum(item.group.targets for item in plan.priced if item.group.reason == Reason.INVALID)
     if not number:
         return
-    yield f"{count(number, 'answer')} no longer fit their schema:"
+    yield f"{plural(number, 'answer')} no longer {'fits its' if number == 1 else 'fit their'} schema:"
     for target in islice(targets.listed(store, replace(plan.selection, reasons=(Reason.INVALID,))), most):
-        yield f"  {target.artist_id} ({named(target.recipe, target.variant)}): {_detail(target.detail)}"
+        recipe = format_recipe(target.recipe, target.variant)
+        yield f"  {target.artist_id} ({recipe}): {format_detail(target.detail)}"
     if number > most:
         yield f"  … and {number - most:,} more: `bioforge why ID`, or `bioforge run -v` for all"
 
 
 def counted_words(priced: Sequence[Priced]) -> str:
-    """How far the numbers of tokens can be trusted: what was counted, with what, and what else they rest on."""
+    """Return how the tokens were counted: estimated or by which encoding, and corrected by how many answers."""
     from bioforge.recipes.tokens import ESTIMATED
 
-    asked = [item for item in priced if item.group.requests]
-    used = {item.counting for item in asked}
-    answers = sum(observed.answers for observed in {item.corrected for item in asked if item.corrected is not None})
-    corrected = f"corrected by {count(answers, 'answer')}" if answers else ""
+    sent = [item for item in priced if item.group.requests]
+    used = {item.counting for item in sent}
+    answers = sum(observed.answers for observed in {item.corrected for item in sent if item.corrected is not None})
+    corrected = f"corrected by {plural(answers, 'answer')}" if answers else ""
     if len(used) != 1 or ESTIMATED in used:
         return f"estimated and {corrected}" if corrected else "estimated"
     (counting,) = used
@@ -172,36 +171,37 @@ def counted_words(priced: Sequence[Priced]) -> str:
 
 
 def batch_lines(plan: Plan) -> Iterator[str]:
-    """What is open at the provider: asked for, and not asked again."""
+    """Yield the open batches: prepared, at the provider, or out of reach."""
     unsent = [item.batch for item in plan.batches if item.batch.state in UNSUBMITTED]
     if unsent:
         known = [batch.estimated_usd for batch in unsent if batch.estimated_usd is not None]
         price = f"for about {money(sum(known))}" if len(known) == len(unsent) else "at an unknown price"
+        requests = plural(sum(batch.requests for batch in unsent), "request")
         yield (
-            f"{count(len(unsent), 'batch', 'batches')} with {count(sum(batch.requests for batch in unsent), 'request')},"
-            f" prepared by an earlier run and not known to have been sent: sent now {price}"
+            f"{plural(len(unsent), 'batch', 'batches')} with {requests}, prepared by an earlier run and not known to have"
+            f" been sent: sent now {price}"
         )
     sent = [item for item in plan.batches if item.batch not in unsent]
     if sent:
+        requests = plural(sum(item.batch.requests for item in sent), "request")
         yield (
-            f"{count(len(sent), 'open batch', 'open batches')} with"
-            f" {count(sum(item.batch.requests for item in sent), 'request')}, not asked again; a run collects what is"
-            " ready, and asks again only for what comes back without an answer"
+            f"{plural(len(sent), 'open batch', 'open batches')} with {requests}, not sent again; a run collects the"
+            " results that are ready, and resends only requests that come back without an answer"
         )
     for backend, number in sorted(Counter(item.backend for item in plan.unusable).items()):
         yield (
-            f"warning: {count(number, 'open batch', 'open batches')} of the backend {backend!r}, which is not installed:"
-            " install its plugin to collect what is there, or give it up with `bioforge batch abandon`"
+            f"warning: {plural(number, 'open batch', 'open batches')} of the backend {backend!r}, which is not installed:"
+            " install its plugin to collect the results, or give up with `bioforge batch abandon`"
         )
     for (backend, place), number in sorted(Counter((item.backend, item.provider) for item in plan.elsewhere).items()):
         yield (
-            f"warning: {count(number, 'open batch', 'open batches')} of the backend {backend!r} at {place}: set base_url"
-            " back to collect what is there, or give it up with `bioforge batch abandon`"
+            f"warning: {plural(number, 'open batch', 'open batches')} of the backend {backend!r} at {place}: set base_url"
+            " back to collect the results, or give up with `bioforge batch abandon`"
         )
 
 
-def choice_lines(choice: PurchaseDecision, requests: int) -> Iterator[str]:
-    """How a backend with several ways would buy, each with its price and time, and why."""
+def _choice_lines(choice: PurchaseDecision, requests: int, screen: Screen) -> Iterator[str]:
+    """Yield the options of a backend that has several, with price and time, and its decision."""
     rows = [
         [
             "→" if way.name == choice.way else "",
@@ -212,34 +212,65 @@ def choice_lines(choice: PurchaseDecision, requests: int) -> Iterator[str]:
         ]
         for way in choice.ways
     ]
-    yield from table([["", "way", "price", "time", ""], *rows], right=(2,))
-    then = f"; what is left over: {choice.then}" if choice.then else ""
-    yield f"{choice.way} for {count(requests, 'request')}: {choice.reason}{then}"
+    yield from table([["", "way", "price", "time", ""], *rows], right=(2,), screen=screen, drop=(4,))
+    then = f"; the rest: {choice.then}" if choice.then else ""
+    yield f"{choice.way} for {plural(requests, 'request')}: {choice.reason}{then}"
 
 
-def _detail(detail: str | None) -> str:
-    if not detail:
-        return ""
-    line = " ".join(detail.split())
-    return line if len(line) <= CUT else line[: CUT - 1] + "…"
+def format_detail(detail: str | None) -> str:
+    """Return a detail as one line of at most `LONGEST_DETAIL` characters."""
+    return shorten(" ".join((detail or "").split()), LONGEST_DETAIL)
 
 
-def value(item: object, cut: int = 400) -> str:
-    """An old or new value in one readable piece."""
+def format_value(item: object) -> str:
+    """Return an old or new value as text of at most 400 characters."""
     text = "(nothing)" if item is None else item if isinstance(item, str) else json.dumps(item, ensure_ascii=False)
-    return text if len(text) <= cut else f"{text[: cut - 1]}…"
+    return shorten(text, 400)
 
 
-def when(seconds: float | None) -> str:
-    """Local time to the second."""
+def shorten(text: str, most: int) -> str:
+    """Return at most `most` characters of a text, with … where it was cut."""
+    return text if len(text) <= most else f"{text[: most - 1]}…"
+
+
+def format_time(seconds: float | None) -> str:
+    """Return local time to the second, `-` for None."""
     return "-" if seconds is None else datetime.fromtimestamp(seconds).strftime("%Y-%m-%d %H:%M:%S")
 
 
-def ago(seconds: float | None) -> str:
+def format_age(seconds: float | None) -> str:
+    """Return `5 min ago`, `-` for None."""
     if seconds is None:
         return "-"
-    gone = max(0, int(time.time() - seconds))
+    age = max(0, int(time.time() - seconds))
     for size, unit in ((86400, "d"), (3600, "h"), (60, "min")):
-        if gone >= size:
-            return f"{gone // size} {unit} ago"
-    return f"{gone} s ago"
+        if age >= size:
+            return f"{age // size} {unit} ago"
+    return f"{age} s ago"
+
+
+def json_text(value: object, indent: int | None = 2) -> str:
+    """Return JSON for stdout. Amounts (keys that end with `_usd`) are plain decimals, rounded to ten places."""
+    text = json.dumps(_mark_amounts(value), ensure_ascii=False, indent=indent, default=repr)
+    return _AMOUNT.sub(lambda match: match[1], text)
+
+
+_AMOUNT = re.compile(r'"\\u0000usd ([-0-9.]+)"')
+
+
+def _mark_amounts(value: object, key: str = "") -> object:
+    match value:
+        case dict():
+            return {name: _mark_amounts(item, str(name)) for name, item in value.items()}
+        case list() | tuple():
+            return [_mark_amounts(item, key) for item in value]
+        case float() if key.endswith("_usd") and math.isfinite(value):
+            return f"\0usd {format_amount(value)}"
+        case _:
+            return value
+
+
+def format_amount(usd: float) -> str:
+    """Return US dollars as a plain decimal: `0.0000408`, `4.2`."""
+    text = f"{usd:.10f}".rstrip("0")
+    return text + "0" if text.endswith(".") else text

@@ -1,4 +1,4 @@
-"""`plan --graph`: which recipe builds on which, and how much of each is stale."""
+"""`plan --graph`: the recipes as a tree, with the stale targets of each."""
 
 from __future__ import annotations
 
@@ -6,7 +6,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from bioforge.cli.format import count, table
+from bioforge.cli.console import PLAIN, Screen, table
+from bioforge.core.text import plural
 
 if TYPE_CHECKING:
     from bioforge.engine.project import OpenProject
@@ -15,7 +16,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class Node:
-    """One recipe. `targets` are those of all its variants; `stale` counts them by reason."""
+    """A recipe. `targets` counts those of all its variants; `stale` counts them by reason."""
 
     recipe: str
     needs: tuple[str, ...]
@@ -25,23 +26,23 @@ class Node:
     stale: Mapping[str, int]
 
 
-def nodes(store: Store, project: OpenProject, recipes: Sequence[str]) -> list[Node]:
-    """In dependency order."""
+def graph_nodes(store: Store, project: OpenProject, recipes: Sequence[str]) -> list[Node]:
+    """Return a node for each recipe, in the given order."""
     from bioforge.store import stale
 
     artists = stale.total_artists(store)
     counts = stale.counts(store, recipes)
-    found = []
+    nodes = []
     for name in recipes:
         recipe = project.config.recipes[name]
         variants = len(project.variants[name])
         each = 1 if recipe.scope == "all" else artists
-        found.append(Node(name, tuple(recipe.needs), recipe.scope == "all", variants, variants * each, counts[name]))
-    return found
+        nodes.append(Node(name, tuple(recipe.needs), recipe.scope == "all", variants, variants * each, counts[name]))
+    return nodes
 
 
-def graph_lines(nodes: Sequence[Node]) -> Iterator[str]:
-    """A tree: each recipe below the one it needs, with the others it needs named beside it."""
+def graph_lines(nodes: Sequence[Node], screen: Screen = PLAIN) -> Iterator[str]:
+    """Yield a tree: each recipe below the last one it needs, with its other needs beside it."""
     known = {node.recipe for node in nodes}
     children: dict[str, list[Node]] = {"": []}
     for node in nodes:
@@ -52,7 +53,7 @@ def graph_lines(nodes: Sequence[Node]) -> Iterator[str]:
     def add(node: Node, before: str, branch: str, below: str) -> None:
         stale = ", ".join(f"{number:,} {reason}" for reason, number in sorted(node.stale.items())) or "-"
         fresh = node.targets - sum(node.stale.values())
-        rows.append([f"{before}{branch}{_words(node)}", f"{node.targets:,}", f"{fresh:,}", stale])
+        rows.append([f"{before}{branch}{_label(node)}", f"{node.targets:,}", f"{fresh:,}", stale])
         inner = children.get(node.recipe, [])
         for number, child in enumerate(inner, start=1):
             last = number == len(inner)
@@ -60,15 +61,15 @@ def graph_lines(nodes: Sequence[Node]) -> Iterator[str]:
 
     for root in children[""]:
         add(root, "", "", "")
-    yield from table(rows, right=(1, 2))
+    yield from table(rows, right=(1, 2), screen=screen, drop=(1,))
 
 
-def _words(node: Node) -> str:
+def _label(node: Node) -> str:
     notes = []
     if node.for_all:
         notes.append("over all artists")
     if node.variants > 1:
-        notes.append(count(node.variants, "variant"))
+        notes.append(plural(node.variants, "variant"))
     if len(node.needs) > 1:
         notes.append(f"also needs {', '.join(node.needs[:-1])}")
     return node.recipe + (f" ({'; '.join(notes)})" if notes else "")

@@ -137,8 +137,7 @@ def _nothing_recognised(names: Sequence[str], result: ImportResult) -> UsageErro
 
 
 def _lines(result: ImportResult, names: Sequence[str], dry_run: bool) -> Iterator[str]:
-    from bioforge.cli.format import count
-    from bioforge.core.text import money
+    from bioforge.core.text import money, plural
     from bioforge.report.logs import printable
 
     def examples(title: str, found: Examples) -> Iterator[str]:
@@ -149,37 +148,39 @@ def _lines(result: ImportResult, names: Sequence[str], dry_run: bool) -> Iterato
             if found.count > len(found.shown):
                 yield f"  … and {found.count - len(found.shown):,} more"
 
-    asked = f", {count(result.requests, 'request')} among them" if result.requests else ""
-    yield f"{count(len(names), 'file')} with {count(result.lines, 'line')}{asked}"
+    asked = f", {plural(result.requests, 'request')} among them" if result.requests else ""
+    yield f"{plural(len(names), 'file')} with {plural(result.lines, 'line')}{asked}"
     notes = [f"{result.unpriced:,} of unknown price"] if result.unpriced else []
     notes += [f"{result.unusable:,} paid for and not usable, held back"] if result.unusable else []
     notes += [f"{result.unwanted:,} that no target wants now, kept for when one does"] if result.unwanted else []
     worth = f" worth {money(result.adopted_usd)}" if result.adopted else ""
     would = "would be " if dry_run else ""
-    yield f"{would}adopted: {count(result.adopted, 'answer')}{worth}" + (f" ({'; '.join(notes)})" if notes else "")
+    yield f"{would}adopted: {plural(result.adopted, 'answer')}{worth}" + (f" ({'; '.join(notes)})" if notes else "")
     if result.known:
-        yield f"known already: {count(result.known, 'answer')}"
+        yield f"known already: {plural(result.known, 'answer')}"
     if result.in_batches:
-        yield f"in open batches: {count(result.in_batches, 'answer')}, left to them; `bioforge run` collects them"
+        yield f"in open batches: {plural(result.in_batches, 'answer')}, left to them; `bioforge run` collects them"
     if result.settled:
         kinds = ", ".join(f"{number:,} {kind}" for kind, number in result.settled.items())
         yield (
-            f"{would}settled in open batches: {count(result.settled.total(), 'request')} ({kinds}),"
+            f"{would}settled in open batches: {plural(result.settled.total(), 'request')} ({kinds}),"
             f" {money(result.settled_usd)}; the next run closes the batches"
         )
     if result.without_request:
-        yield f"without a request of this project: {count(result.without_request, 'answer')}"
+        yield f"without a request of this project: {plural(result.without_request, 'answer')}"
         for why, found in result.unmatched.items():
             more = ", …" if found.count > len(found.shown) else ""
             yield f"  {found.count:,}: {printable(', '.join(found.shown))}{more}"
             yield f"  hint: {ADVICE[why.name]}"
     if result.failed:
         kinds = ", ".join(f"{number:,} {kind}" for kind, number in result.failed.most_common())
-        yield f"failed, nothing to adopt: {count(result.failed.total(), 'line')} ({printable(kinds)})"
-    yield from examples(f"{count(result.duplicated.count, 'answer')} under a custom_id that had one", result.duplicated)
-    yield from examples(f"{count(result.unreadable.count, 'unreadable line')}", result.unreadable)
-    yield from examples(f"{count(result.unknown.count, 'line')} of another shape", result.unknown)
-    yield f"{count(result.fresh, 'target')} {'would become fresh; nothing was changed' if dry_run else 'became fresh'}"
+        yield f"failed, nothing to adopt: {plural(result.failed.total(), 'line')} ({printable(kinds)})"
+    yield from examples(
+        f"{plural(result.duplicated.count, 'answer')} under a custom_id that had one", result.duplicated
+    )
+    yield from examples(f"{plural(result.unreadable.count, 'unreadable line')}", result.unreadable)
+    yield from examples(f"{plural(result.unknown.count, 'line')} of another shape", result.unknown)
+    yield f"{plural(result.fresh, 'target')} {'would become fresh; nothing was changed' if dry_run else 'became fresh'}"
 
 
 def _as_json(result: ImportResult, names: Sequence[str], dry_run: bool) -> dict[str, object]:

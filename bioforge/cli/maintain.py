@@ -59,7 +59,7 @@ def accept(
     file: FileOption = None,
 ) -> int:
     """Declare existing answers current for today's definition, without asking for them again (make's touch)."""
-    from bioforge.cli.format import count
+    from bioforge.core.text import plural
     from bioforge.engine.project import recover_state
     from bioforge.store import Store, maintenance
 
@@ -73,10 +73,10 @@ def accept(
         number = maintenance.acceptable(store, selection)
         if not number:
             echo("nothing to accept: no stale target of the selection has an answer")
-        elif confirmed(f"accept {count(number, 'existing answer')} as current?", yes):
+        elif confirmed(f"accept {plural(number, 'existing answer')} as current?", yes):
             with recorded(store, "accept") as run:
                 accepted = maintenance.accept(store, selection, run)
-            echo(f"{count(accepted, 'target')} accepted (recorded in the table `accepted`)")
+            echo(f"{plural(accepted, 'target')} accepted (recorded in the table `accepted`)")
     return EXIT_OK
 
 
@@ -97,8 +97,7 @@ def forget(
     file: FileOption = None,
 ) -> int:
     """Drop answers on purpose; says what they had cost. The next run asks for them again, and pays again."""
-    from bioforge.cli.format import count
-    from bioforge.core.text import money
+    from bioforge.core.text import money, plural
     from bioforge.engine.project import recover_state
     from bioforge.store import Store, maintenance
 
@@ -109,10 +108,10 @@ def forget(
         weighed = maintenance.would_forget(store, selection)
         if not weighed.answers:
             echo("nothing to forget: the selection has no answers")
-        elif confirmed(f"forget {count(weighed.answers, 'answer')} that had cost {money(weighed.cost_usd)}?", yes):
+        elif confirmed(f"forget {plural(weighed.answers, 'answer')} that had cost {money(weighed.cost_usd)}?", yes):
             with recorded(store, "forget") as run:
                 dropped = maintenance.forget(store, selection, run)
-            echo(f"{count(dropped.answers, 'answer')} forgotten; they had cost {money(dropped.cost_usd)}")
+            echo(f"{plural(dropped.answers, 'answer')} forgotten; they had cost {money(dropped.cost_usd)}")
     return EXIT_OK
 
 
@@ -132,8 +131,7 @@ def gc(
         raise UsageError("--compress and --decompress: either one", "nothing was changed")
     if compress or decompress:
         return _repack(open_names(file).config, on=compress)
-    from bioforge.cli.format import count
-    from bioforge.core.text import money
+    from bioforge.core.text import money, plural
     from bioforge.engine.project import recover_state
     from bioforge.store import Store, maintenance
 
@@ -146,7 +144,7 @@ def gc(
         if not weighed.answers:
             echo("nothing to drop: every answer is used")
         elif confirmed(
-            f"drop {count(weighed.answers, 'unused answer')} that had cost {money(weighed.cost_usd)}, and pay again"
+            f"drop {plural(weighed.answers, 'unused answer')} that had cost {money(weighed.cost_usd)}, and pay again"
             " should one be wanted again?",
             yes,
         ):
@@ -155,14 +153,14 @@ def gc(
                 dropped = maintenance.collect(store, recipes, run)
             freed = max(0, before - project.config.state_path.stat().st_size)
             echo(
-                f"{count(dropped.answers, 'answer')} dropped; they had cost {money(dropped.cost_usd)};"
+                f"{plural(dropped.answers, 'answer')} dropped; they had cost {money(dropped.cost_usd)};"
                 f" {freed / 1e6:.1f} MB freed"
             )
     return EXIT_OK
 
 
 def _repack(config: ProjectConfig, *, on: bool) -> int:
-    from bioforge.cli.format import count
+    from bioforge.core.text import plural
     from bioforge.engine.project import recover_state
     from bioforge.store import Store, compression
 
@@ -175,7 +173,7 @@ def _repack(config: ProjectConfig, *, on: bool) -> int:
             store.vacuum()
         after = path.stat().st_size
     echo(
-        f"{count(done.bodies, 'body', 'bodies')} {word}: {_megabytes(done.before)} →"
+        f"{plural(done.bodies, 'body', 'bodies')} {word}: {_megabytes(done.before)} →"
         f" {_megabytes(done.after)}; the state: {_megabytes(before)} → {_megabytes(after)}"
     )
     if on is not config.project.compress_bodies:

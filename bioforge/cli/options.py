@@ -55,6 +55,13 @@ def load(file: Path | None) -> ProjectConfig:
     return loader.load(file, os.environ)
 
 
+def recipe_order(config: ProjectConfig) -> list[str]:
+    """Return the recipes in dependency order: each after those it needs."""
+    from bioforge.config.relations import in_order
+
+    return list(in_order(config.recipes))
+
+
 def open_names(file: Path | None) -> RecipeNames:
     """What the project file names by itself: for whatever was answered already. Nothing that is wrong with a plugin, a
     schema or a template keeps anybody from that. Says what the environment overrides."""

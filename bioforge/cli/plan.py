@@ -1,8 +1,7 @@
-"""`plan` and `why`: what would be built, what it would cost, and the reason."""
+"""`plan` and `why`: stale targets with their price, and the reason for each."""
 
 from __future__ import annotations
 
-import json
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -10,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from bioforge.cli.errors import command, echo
+from bioforge.cli.errors import command, echo, show, stdout_screen
 from bioforge.cli.options import (
     FileOption,
     RecipesArgument,
@@ -20,10 +19,12 @@ from bioforge.cli.options import (
     load,
     open_project,
     parse_seconds,
+    recipe_order,
 )
 from bioforge.core.errors import EXIT_FAILED, EXIT_OK, OutputError, TemplateError, UsageError, nearest
 
 if TYPE_CHECKING:
+    from bioforge.cli.console import Screen
     from bioforge.engine.project import OpenProject
     from bioforge.engine.types import Plan
     from bioforge.planner.diff import Change
@@ -37,11 +38,15 @@ def plan(
     file: FileOption = None,
     quiet: Annotated[
         bool,
-        typer.Option("-q", "--quiet", help="Say nothing: exit 0 everything is fresh, 1 something is stale, 2 error."),
+        typer.Option(
+            "-q",
+            "--quiet",
+            help="Print nothing. Exit 0: all fresh; 1: something is stale; 2: error.",
+        ),
     ] = False,
     what_if: Annotated[
         str | None,
-        typer.Option("-W", "--what-if", metavar="COLUMN", help="What would be stale if this column changed."),
+        typer.Option("-W", "--what-if", metavar="COLUMN", help="Show what would be stale if this column changed."),
     ] = None,
     select: SelectOption = None,
     limit: Annotated[int | None, typer.Option("--limit", metavar="N", min=1, help="Plan at most N targets.")] = None,
@@ -51,16 +56,17 @@ def plan(
     ] = None,
     max_cost: Annotated[float | None, typer.Option("--max-cost", metavar="USD", help="Plan for this budget.")] = None,
     deadline: Annotated[
-        str | None, typer.Option("--deadline", metavar="TIME", help="Plan for a run that may take this long, like 2h.")
+        str | None, typer.Option("--deadline", metavar="TIME", help="Plan for a run of at most this time, like 2h.")
     ] = None,
-    out: Annotated[Path | None, typer.Option("--out", metavar="FILE", help="Write the plan, for run --plan.")] = None,
-    graph: Annotated[bool, typer.Option("--graph", help="Draw which recipe builds on which.")] = False,
+    out: Annotated[Path | None, typer.Option("--out", metavar="FILE", help="Write the plan for `run --plan`.")] = None,
+    graph: Annotated[bool, typer.Option("--graph", help="Draw the recipes with what they need.")] = False,
     strict: Annotated[bool, typer.Option("--strict", help="A bad row in the input is an error.")] = False,
     format: Annotated[str, typer.Option("--format", metavar="text|json", help="How to print it.")] = "text",
 ) -> int:
-    """Show what a run would do: how many targets for which reason, and the price. Sends nothing."""
-    from bioforge.cli.format import plan_lines
+    """Show what a run would send, why, and its price. Sends nothing."""
+    from bioforge.cli.format import json_text, plan_lines
     from bioforge.core.progress import no_progress
+    from bioforge.core.text import plural
     from bioforge.planner import plan_file
     from bioforge.store import Store
 
@@ -81,30 +87,29 @@ def plan(
                 number = plan_file.write(out, store, project.config.project.name, planned.selection, planned.cost_usd)
             except OutputError as error:
                 raise OutputError(error.message, "name another file with --out") from None
-            echo(f"plan of {number:,} targets written to {out}; `bioforge run --plan {out}` does exactly this")
+            echo(f"plan of {plural(number, 'target')} written to {out}; `bioforge run --plan {out}` does exactly this")
         if graph:
             _graph(store, project, selection, format)
         elif quiet:
             pass
         elif format == "json":
-            print(json.dumps(_as_json(project, planned), ensure_ascii=False, indent=2))
+            print(json_text(_as_json(project, planned)))
         else:
-            for line in plan_lines(store, project, planned):
-                print(line)
+            show(plan_lines(store, project, planned, stdout_screen()))
     return EXIT_FAILED if planned.priced and quiet else EXIT_OK
 
 
 def _graph(store: Store, project: OpenProject, selection: Selection, format: str) -> None:
     from dataclasses import asdict
 
-    from bioforge.cli.graph import graph_lines, nodes
+    from bioforge.cli.format import json_text
+    from bioforge.cli.graph import graph_lines, graph_nodes
 
-    found = nodes(store, project, selection.recipes)
+    nodes = graph_nodes(store, project, selection.recipes)
     if format == "json":
-        print(json.dumps({"recipes": [asdict(node) for node in found]}, ensure_ascii=False, indent=2))
-        return
-    for line in graph_lines(found):
-        print(line)
+        print(json_text({"recipes": [asdict(node) for node in nodes]}))
+    else:
+        show(graph_lines(nodes, stdout_screen()))
 
 
 def _as_json(project: OpenProject, planned: Plan) -> dict[str, object]:
@@ -144,9 +149,10 @@ def _as_json(project: OpenProject, planned: Plan) -> dict[str, object]:
 
 
 def _what_if(store: Store, project: OpenProject, selection: Selection, column: str, format: str) -> int:
-    """The hypothetical: every target of the recipes whose templates read the column."""
-    from bioforge.cli.format import count, named, table
-    from bioforge.core.text import money
+    """Print the targets that would be stale: all of every recipe whose templates read the column."""
+    from bioforge.cli.console import table
+    from bioforge.cli.format import format_recipe, json_text
+    from bioforge.core.text import money, plural
     from bioforge.readers.rows import ColumnMap
     from bioforge.recipes.template import OWN_NAMES
     from bioforge.store import artists, stale
@@ -171,18 +177,18 @@ def _what_if(store: Store, project: OpenProject, selection: Selection, column: s
         groups.append({"recipe": recipe, "variant": variant, "targets": number, "cost_usd": cost})
         rows.append(
             [
-                named(recipe, variant),
+                format_recipe(recipe, variant),
                 f"{number:,}",
                 money(cost) if number else "-",
                 "" if used else "does not read this column",
             ]
         )
     if format == "json":
-        print(json.dumps({"column": column, "groups": groups}, ensure_ascii=False, indent=2))
+        print(json_text({"column": column, "groups": groups}))
     else:
-        print(f"if {column} changed for all {count(stale.total_artists(store), 'artist')}:")
-        for line in table([["recipe", "stale", "price", ""], *rows], right=(1, 2)):
-            print(line)
+        print(f"if {column} changed for all {plural(stale.total_artists(store), 'artist')}:")
+        heads = ["recipe", "stale", "price", ""]
+        show(table([heads, *rows], right=(1, 2), screen=stdout_screen(), drop=(3,)))
     return EXIT_OK
 
 
@@ -192,7 +198,7 @@ def why(
     file: FileOption = None,
     format: Annotated[str, typer.Option("--format", metavar="text|json", help="How to print it.")] = "text",
 ) -> int:
-    """Show, for each target of an artist, whether it is fresh or why not, with old and new values and its attempts."""
+    """Show why each target of an artist is stale or fresh, with old and new values and all attempts."""
     from dataclasses import asdict
 
     from bioforge.store import Store
@@ -201,8 +207,8 @@ def why(
     check_format(format, ("text", "json"))
     config = load(file)
     with Store.read(config.state_path) as store:
-        found = history(store, artist_id)
-        if found is None:
+        artist = history(store, artist_id)
+        if artist is None:
             near = [f"{identity} ({name})" for identity, name in ids_like(store, artist_id)]
             raise UsageError(
                 f"no artist with the id {artist_id!r}",
@@ -210,40 +216,39 @@ def why(
                 if near
                 else "ids are in the first column of `bioforge export -F csv`",
             )
-    name, source, line, removed, stories = found
+    name, source, line, removed, targets = artist
+    order = {recipe: place for place, recipe in enumerate(recipe_order(config))}
+    targets.sort(key=lambda target: order.get(target.recipe, len(order)))
+    from bioforge.cli.format import format_time, json_text
+
     if format == "json":
         print(
-            json.dumps(
+            json_text(
                 {
                     "artist_id": artist_id,
                     "artist_name": name,
                     "source": source,
                     "line": line,
                     "removed": removed is not None,
-                    "targets": [asdict(target) for target in stories],
-                },
-                ensure_ascii=False,
-                indent=2,
+                    "targets": [asdict(target) for target in targets],
+                }
             )
         )
         return EXIT_OK
-    from bioforge.cli.format import when
-
-    gone = f"; removed from the input {when(removed)}" if removed is not None else ""
+    screen = stdout_screen()
+    gone = f"; removed from the input {format_time(removed)}" if removed is not None else ""
     place = f"  ({source}:{line}{gone})" if source else ""
-    print(f"{artist_id}  {name}{place}")
-    for target in stories:
-        for text in _target_lines(target):
-            print(text)
-    if not stories:
-        print("  no targets yet: `bioforge plan` or `bioforge run` plans them")
+    show([f"{artist_id}  {name}{place}"])
+    for target in targets:
+        show(_target_lines(target, screen))
+    if not targets:
+        show(["  no targets yet: `bioforge plan` or `bioforge run` plans them"])
     sys.stdout.flush()
     return EXIT_OK
 
 
 def _used_columns(target: TargetHistory) -> frozenset[str] | None:
-    """The columns that the target's templates read, as they were planned, so that a change in others is not blamed; None
-    for any."""
+    """Return the columns that the target's planned templates read; None if any column may count."""
     from bioforge.recipes.template import Definition, RecipeVariant
 
     wanted = target.wanted_definition
@@ -264,12 +269,13 @@ def _used_columns(target: TargetHistory) -> frozenset[str] | None:
                 needs_parsed=frozenset(upstream),
             )
         ).used_columns
-    except TemplateError:  # it did compile once: everything that changed is shown
+    except TemplateError:  # the template compiled once; show every change
         return None
 
 
-def _target_lines(target: TargetHistory) -> Iterator[str]:
-    from bioforge.cli.format import named, table, value, when
+def _target_lines(target: TargetHistory, screen: Screen) -> Iterator[str]:
+    from bioforge.cli.console import table
+    from bioforge.cli.format import format_recipe, format_time, format_value
     from bioforge.core.reasons import Reason
     from bioforge.core.text import money
     from bioforge.planner.diff import column_changes, definition_changes
@@ -280,23 +286,24 @@ def _target_lines(target: TargetHistory) -> Iterator[str]:
         notes.append("accepted by hand")
     if target.built_at is not None:
         by = f" by {target.answered_by}" if target.answered_by else ""
-        notes.append(f"answered{by} {when(target.built_at)}")
+        notes.append(f"answered{by} {format_time(target.built_at)}")
     if target.held:
-        notes.append("held back: paid for and not usable, -B asks again")
-    print_state = state if target.reason in (None, Reason.CHANGED) or not target.detail else f"{state}: {target.detail}"
-    yield f"  {named(target.recipe, target.variant)}: {print_state}" + (f"  ({'; '.join(notes)})" if notes else "")
+        notes.append("held back: paid, not usable; only -B sends it again")
+    state = state if target.reason in (None, Reason.CHANGED) or not target.detail else f"{state}: {target.detail}"
+    name, shown = format_recipe(target.recipe, target.variant), screen.paint_reason(state)
+    yield f"  {name}: {shown}" + (f"  ({'; '.join(notes)})" if notes else "")
     if target.reason not in (None, Reason.REMOVED) and target.built_definition is not None:
         changes = list(definition_changes(target.built_definition, target.wanted_definition))
         if target.built_row is not None:
             changes += column_changes(target.built_row, target.wanted_row, _used_columns(target))
-        changes += _needed_changes(target)
+        changes += _upstream_changes(target)
         for change in changes:
             if change.part == "dialect":
                 yield f"    {change.short()}"
                 continue
             yield f"    {change.part}"
-            yield from _indented("old", value(change.old))
-            yield from _indented("new", value(change.new))
+            yield from _indented("old", format_value(change.old))
+            yield from _indented("new", format_value(change.new))
     if target.attempts:
         rows = [["    attempt", "run", "started", "seconds", "worker", "outcome", "paid", "cost", "reason", ""]]
         for attempt in target.attempts:
@@ -305,7 +312,7 @@ def _target_lines(target: TargetHistory) -> Iterator[str]:
                 [
                     f"    {attempt.number}",
                     str(attempt.run),
-                    when(attempt.started_at),
+                    format_time(attempt.started_at),
                     "-" if attempt.seconds is None else f"{attempt.seconds:.2f}",
                     attempt.worker or "-",
                     f"{attempt.outcome}: {problem}" if problem and problem != attempt.outcome else attempt.outcome,
@@ -315,11 +322,11 @@ def _target_lines(target: TargetHistory) -> Iterator[str]:
                     attempt.request_id or "",
                 ]
             )
-        yield from table(rows, right=(3, 7))
+        yield from table(rows, right=(3, 7), screen=screen, drop=(9, 4, 8, 3, 1, 2), reasons=(5,))
 
 
-def _needed_changes(target: TargetHistory) -> Iterator[Change]:
-    """The answers of needed recipes that differ."""
+def _upstream_changes(target: TargetHistory) -> Iterator[Change]:
+    """Yield the changed answers of upstream recipes."""
     from bioforge.planner.diff import Change
 
     before, now = target.built_upstream or {}, target.wanted_upstream or {}

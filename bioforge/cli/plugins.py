@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from bioforge.cli.errors import command, echo, show_error
+from bioforge.cli.errors import command, echo, show, show_error, stdout_screen
 from bioforge.cli.maintain import Yes, confirmed
 from bioforge.cli.options import check_format
 from bioforge.core.errors import EXIT_FAILED, EXIT_OK
@@ -30,7 +30,7 @@ def plugins(
     """
     from dataclasses import asdict
 
-    from bioforge.cli.format import table
+    from bioforge.cli.console import table
     from bioforge.plugins.install import list_names
     from bioforge.plugins.manager import build_manager
 
@@ -45,8 +45,8 @@ def plugins(
             [info.name, info.version or "-", _api(info.api), info.source, list_names(info.provides) or "-"]
             for info in described
         ]
-        for line in table([["plugin", "version", "api", "source", "provides"], *rows]):
-            print(line)
+        heads = ["plugin", "version", "api", "source", "provides"]
+        show(table([heads, *rows], screen=stdout_screen(), drop=(2, 3)))
         sys.stdout.flush()
         for problem in problems:
             echo(f"error: {problem}")

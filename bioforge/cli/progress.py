@@ -1,4 +1,4 @@
-"""What a person is shown of a run, from what was recovered to the closing summary."""
+"""Progress of a run on the console, from recovered requests to the closing summary."""
 
 from __future__ import annotations
 
@@ -7,11 +7,12 @@ from collections.abc import Callable, Sequence
 from shlex import quote
 from typing import TYPE_CHECKING
 
-from bioforge.cli.errors import echo
-from bioforge.cli.format import batch_lines, count, named, plan_lines, reading_lines, unmatched_lines
+from bioforge.cli.errors import echo, stderr_screen
+from bioforge.cli.format import batch_lines, format_recipe, plan_lines, reading_lines, unmatched_lines
 from bioforge.core.events import Event
 from bioforge.core.interfaces import Gauges
 from bioforge.core.reasons import Reason
+from bioforge.core.text import plural
 from bioforge.report.tally import Closing, summary
 
 if TYPE_CHECKING:
@@ -23,7 +24,7 @@ if TYPE_CHECKING:
 
 
 class ConsoleObserver:
-    """Prints what `Project.run` tells it; the reporter shows the events."""
+    """Prints what `Project.run` reports; events go to the reporter."""
 
     def __init__(self, project: OpenProject, order: RunOptions, reporter: Reporter, *, explain: bool) -> None:
         self._project = project
@@ -31,26 +32,23 @@ class ConsoleObserver:
         self._reporter = reporter
         self._explain = explain
         self.in_flight = False
-        """Whether requests may be in flight, so that Ctrl-C must drain rather than end the command."""
+        """True while requests may be in flight: Ctrl-C then drains the run instead of ending the command."""
         self._gauges: Callable[[], Gauges] = Gauges
 
-    def recovered(self, settled: Recovery, dead: Sequence[runs.Run]) -> None:
+    def recovered(self, recovery: Recovery, dead: Sequence[runs.Run]) -> None:
         for run in dead:
-            echo(f"run {run.id} (`bioforge {run.command}`) ended without a word; every answer it recorded is kept")
-        if settled.maybe_paid:
-            again = (
-                "are asked again"
-                if self._project.config.retry.maybe_paid
-                else "are not asked again (maybe_paid = false)"
-            )
-            echo(f"  {count(settled.maybe_paid, 'request')} in flight then may have been paid for; they {again}")
+            echo(f"run {run.id} (`bioforge {run.command}`) crashed or was killed; its recorded answers are kept")
+        if recovery.maybe_paid:
+            resent = "resent" if self._project.config.retry.maybe_paid else "not resent (maybe_paid = false)"
+            requests = plural(recovery.maybe_paid, "request")
+            echo(f"  {requests} in flight at that time may have been charged: {resent}")
 
     def planned(self, plan: Plan, store: Store) -> None:
         if not plan.priced:
             for line in (*reading_lines(plan.refreshed), *unmatched_lines(store, plan.selection), *batch_lines(plan)):
                 echo(line)
             return
-        for line in plan_lines(store, self._project, plan):
+        for line in plan_lines(store, self._project, plan, stderr_screen()):
             echo(line)
         budget, cost = self._project.config.limits.max_cost_usd, plan.cost_usd
         if budget is not None and cost is not None and cost > budget:
@@ -78,10 +76,10 @@ class ConsoleObserver:
         self._reporter.grow(requests)
 
     def stopping(self) -> str:
-        """What Ctrl-C does from here, in words."""
+        """Return the message for the first Ctrl-C."""
         gauges = self._gauges()
         if gauges.batches:
-            return "stopping: nothing new is sent; open batches go on at the provider. Ctrl-C again leaves now"
+            return "stopping: no new requests; open batches continue at the provider. Ctrl-C again leaves now"
         return "stopping: no new requests; waiting for those in flight (they are paid for). Ctrl-C again leaves now"
 
     def show(self, events: Sequence[Event], gauges: Gauges) -> None:
@@ -92,16 +90,16 @@ class ConsoleObserver:
         self._reporter.finish()
 
     def summarise(self, result: RunResult) -> None:
-        """The closing lines: what was done, what it cost, what is left and what to do about it."""
+        """Print the closing lines: results, cost, what is left and what to do about it."""
         name = self._project.config.project.name
         if result.run is None:
             if not result.left and not self._order.selection.everything:
-                echo(f"{name}: nothing that was selected is stale; nothing was sent")
+                echo(f"{name}: nothing to do for this selection")
             elif not result.left:
-                echo(f"{name}: everything is up to date ({count(result.fresh, 'target')}); nothing was sent")
+                echo(f"{name}: everything is up to date ({plural(result.fresh, 'target')}); nothing was sent")
             else:
                 echo(
-                    f"{name}: nothing was sent, {count(sum(g.targets for g in result.left), 'target')} cannot be built:"
+                    f"{name}: nothing was sent, {plural(sum(g.targets for g in result.left), 'target')} cannot be built:"
                 )
         else:
             closing = Closing(
@@ -115,27 +113,26 @@ class ConsoleObserver:
         held = sum(group.held for group in result.left if Reason(group.reason).info.sent)
         if held:
             echo(
-                f"held back: {count(held, 'target')} with an answer that was paid for and cannot be used;"
-                " `bioforge run -B --select ID` asks again and pays again"
+                f"held back: {plural(held, 'target')} (paid, not usable);"
+                " `bioforge run -B --select ID` sends them again and pays again"
             )
         for group in result.left:
-            what = f"{count(group.targets, 'target')} of {named(group.recipe, group.variant)}"
+            what = f"{plural(group.targets, 'target')} of {format_recipe(group.recipe, group.variant)}"
             if group.unrenderable:
                 echo(f"cannot be rendered: {what}; `bioforge why {quote(group.example)}` says what is wrong")
             elif group.reason == Reason.SKIPPED:
-                echo(f"skipped: {what}, which need {group.detail}")
+                echo(f"skipped: {what}: no answer of {group.detail}")
             elif result.run is None and not group.held and group.reason != Reason.IN_BATCH:
-                echo(f"not asked: {what}: {group.reason}")
+                echo(f"not sent: {what}: {group.reason}")
         if result.in_batches and result.stopped is None:
             echo(
-                f"in batches: {count(result.in_batches, 'target')} whose answers are still to come;"
-                " `bioforge run` collects them"
+                f"in batches: {plural(result.in_batches, 'target')} without an answer yet; `bioforge run` collects them"
             )
         for output in result.written:
             if output.changed:
-                echo(f"wrote {output.path} ({output.note or count(output.records, 'record')})")
+                echo(f"wrote {output.path} ({output.note or plural(output.records, 'record')})")
         if result.left_out > 0:
-            echo(f"{count(result.left_out, 'more stale target')} outside this run; `bioforge plan` lists them")
+            echo(f"{plural(result.left_out, 'more stale target')} outside this run; `bioforge plan` lists them")
         if result.interrupted and self._project.config.outputs and not result.written:
             echo("the outputs were not written; the next run or `bioforge export` writes them")
         for error in result.output_errors:

@@ -41,8 +41,9 @@ def compact(number: float) -> str:
     return f"{number:.0f}"
 
 
-def plural(number: int, what: str) -> str:
-    return f"{number:,} {what}" if number == 1 else f"{number:,} {what}s"
+def plural(number: int, what: str, many: str | None = None) -> str:
+    """Return `1 batch` or `2 batches`; `many` is the plural where it is not `what` with an s."""
+    return f"{number:,} {what if number == 1 else many or what + 's'}"
 
 
 _LONGEST = 40

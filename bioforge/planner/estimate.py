@@ -35,6 +35,8 @@ class Priced:
     cost_usd: float | None
     counting: Counting = ESTIMATED
     corrected: Observed | None = None
+    at_limit: bool = False
+    """True where no answer was observed yet: the output is then counted at its limit, and the price is a ceiling."""
 
 
 def output_limit(parameters: Mapping[str, object]) -> int | None:
@@ -124,6 +126,7 @@ class Estimator:
             # what waits for another recipe's answer has no text yet that could be counted
             counting=ESTIMATED if group.reason == Reason.UPSTREAM else known.counting,
             corrected=known.corrected,
+            at_limit=known.observed is None and output_limit(known.definition.parameters) is not None,
         )
 
     def unknown_price(self, recipes: Iterable[str]) -> str | None:

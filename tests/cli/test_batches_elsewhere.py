@@ -22,8 +22,8 @@ def test_at_another_address(project: ProjectFolder) -> None:
     submitted(project)
     left_open(project, "provider = 'https://elsewhere.example/v1'")
     assert (
-        "warning: 1 open batch of the backend 'batch' at https://elsewhere.example/v1: set base_url back to collect what is"
-        " there, or give it up with `bioforge batch abandon`\n"
+        "warning: 1 open batch of the backend 'batch' at https://elsewhere.example/v1: set base_url back to collect the"
+        " results, or give up with `bioforge batch abandon`\n"
     ) in project.run("plan").out
 
 
@@ -32,7 +32,7 @@ def test_of_a_backend_that_is_gone(project: ProjectFolder) -> None:
     left_open(project, "backend = 'echo-batch', provider = 'https://elsewhere.example/v1'")
     shown = project.run("plan").out
     assert (
-        "warning: 1 open batch of the backend 'echo-batch', which is not installed: install its plugin to collect what is"
-        " there, or give it up with `bioforge batch abandon`\n"
+        "warning: 1 open batch of the backend 'echo-batch', which is not installed: install its plugin to collect the"
+        " results, or give up with `bioforge batch abandon`\n"
     ) in shown
     assert "base_url" not in shown, "that comes next, once it is installed"

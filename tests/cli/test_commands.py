@@ -165,9 +165,9 @@ def test_audit_names_what_nobody_can_know(tmp_path: Path) -> None:
         project.run("run").ok()
         assert project.charged() == 5
         text = project.run("audit").ok().out
-    assert "maybe paid: 1 attempt whose fate cannot be known, about $" in text
-    assert "of these, asked again: 1 (`maybe_paid = false` in [retry] never asks again)" in text
-    assert text.endswith("rows paid twice: 0, paid answers lost: 0, fate unknown: 1 attempt\n")
+    assert "maybe paid: 1 attempt may have been charged (no answer arrived), at most about $" in text
+    assert "of these, resent: 1 (`maybe_paid = false` in [retry] never resends them)" in text
+    assert text.endswith("rows paid twice: 0, paid answers lost: 0, maybe paid: 1 attempt\n")
 
 
 # ----------------------------------------------------------------------------------------------------------- export
@@ -542,13 +542,13 @@ def test_a_selection_that_matches_nobody_is_said(project: ProjectFolder) -> None
         "input: 4 artists (4 new)",
         "warning: no artist of the input matches --select 77",
         "warning: no artist of the input matches --select 9*",
-        "test: nothing that was selected is stale; nothing was sent",
+        "test: nothing to do for this selection",
         "4 more stale targets outside this run; `bioforge plan` lists them",
     ]
     planned = project.run("plan", "--select", "77").ok()
     assert planned.out.splitlines() == [
         "warning: no artist of the input matches --select 77",
-        "test: nothing that was selected is stale; nothing to send",
+        "test: nothing to do for this selection",
     ]
     project.run("run", "--select", "1").ok()
     assert "warning" not in project.run("run", "--select", "1").ok().err

@@ -172,7 +172,7 @@ def test_dry_run_shows_bodies_and_sends_nothing(project: ProjectFolder) -> None:
     assert project.charged() == 0
     assert ran.out.count('"url": "/v1/responses"') == 4
     assert '"input": "Abakanowicz, Magdalena: Polish sculptor"' in ran.out
-    assert "4 requests to send" in ran.err
+    assert "4 requests will be sent" in ran.err
 
 
 def test_what_if_a_column_changed(project: ProjectFolder) -> None:

@@ -234,7 +234,7 @@ def test_a_refusal_above_skips_what_is_below_and_nobody_else(project: ChainFolde
     assert project.charged() == 10
     for recipe in ("bio", "translation"):
         assert project.states(recipe) == {**FRESH, "3": "skipped: facts (refusal)"}
-        assert f"skipped: 1 target of {recipe}, which need facts (refusal)" in ran.err
+        assert f"skipped: 1 target of {recipe}: no answer of facts (refusal)" in ran.err
     project.script.faults = {}
     assert project.run("run", "--backend", backend).code == 1
     assert project.charged() == 10, "an answer that was paid for is not bought again by itself"
@@ -267,7 +267,7 @@ def test_what_fails_again_as_before_ends_the_run_all_the_same(project: ChainFold
     for _ in range(2):
         ran = project.run("run")
         assert ran.code == 1
-        assert "skipped: 1 target of bio, which need facts (bad_request)" in ran.err
+        assert "skipped: 1 target of bio: no answer of facts (bad_request)" in ran.err
     assert project.charged() == 9
 
 
@@ -459,10 +459,7 @@ def test_a_plan_counts_and_prices_what_waits(project: ChainFolder) -> None:
     ]
     assert planned["requests"] == 12
     assert planned["cost_usd"] == pytest.approx(sum(group["cost_usd"] for group in planned["groups"]))
-    assert (
-        "8 targets of these need others first, and are asked only where those bring something new"
-        in project.run("plan").ok().out
-    )
+    assert "8 targets wait for another recipe; they are sent only if its answer changes" in project.run("plan").ok().out
     assert project.charged() == 0
 
 

@@ -57,7 +57,9 @@ def last_line(project: ProjectFolder) -> str:
 
 def test_a_plan_gets_surer_with_each_answer(project: ProjectFolder) -> None:
     project.write("artists.csv", artists(20))
-    assert last_line(project) == "20 requests to send for about $0.0040 (400 + 8,000 tokens, estimated)"
+    assert last_line(project) == (
+        "20 requests will be sent for at most about $0.0040 (400 + 8,000 tokens, estimated; output at its limit)"
+    )
     project.run("run", "--limit", "4").ok()
     assert last_line(project).endswith(" tokens, estimated)"), "how long answers are is known, and no more"
     project.run("run", "--limit", "6").ok()
@@ -71,7 +73,7 @@ def test_a_plan_says_with_what_its_input_was_counted(project: ProjectFolder) -> 
     project.run("plan").ok()
     with Store.open(project.root / "bioforge.db") as store:
         note_counting(store, "bio", "", EXACT.as_text(), whole=True)
-    assert last_line(project).endswith(" tokens, input counted with o200k_base)")
+    assert last_line(project).endswith(" tokens, input counted with o200k_base; output at its limit)")
 
 
 def test_a_plan_remembers_how_tokens_were_counted(project: ProjectFolder) -> None:

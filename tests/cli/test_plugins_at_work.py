@@ -320,7 +320,7 @@ class TestBackends:
         assert project.value("SELECT count(*) FROM responses") == 4
         audit = project.run("audit").ok().out
         assert "paid twice: 0" in audit
-        assert "fate unknown: 1 attempt" in audit
+        assert "maybe paid: 1 attempt" in audit
 
     @pytest.mark.parametrize(
         ("change", "message"),

@@ -109,7 +109,7 @@ def test_it_is_named_and_the_rest_works(
 
     folder = make_folder()
     ran = environment.bioforge("plan", cwd=folder).ok()
-    assert "5 requests to send" in ran.out
+    assert "5 requests will be sent" in ran.out
     assert "error" not in ran.err
 
     ran = environment.bioforge("plan", cwd=make_names(folder))
@@ -148,7 +148,7 @@ def test_a_name_that_two_claim_is_nobodys_and_an_error_where_it_is_used(
         f"error: {claimed}\nhint: uninstall one, or leave it out with BIOFORGE_LOAD_PLUGINS\n",
     )
     one = {"BIOFORGE_LOAD_PLUGINS": "other"}
-    assert "2 requests to send" in environment.bioforge("plan", cwd=folder, env=one).ok().out
+    assert "2 requests will be sent" in environment.bioforge("plan", cwd=folder, env=one).ok().out
 
 
 @pytest.mark.slow

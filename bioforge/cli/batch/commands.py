@@ -199,7 +199,7 @@ def abandon(
     file: ProjectOption = None,
 ) -> int:
     """Give up an open batch of the project that cannot be looked at any more. Its requests become maybe paid."""
-    from bioforge.cli.format import count
+    from bioforge.core.text import plural
     from bioforge.core.types import CLOSED
     from bioforge.engine.project import recover_state
     from bioforge.store import Store, batches
@@ -212,12 +212,12 @@ def abandon(
             raise UsageError(f"{name} is no open batch of this project", "`bioforge status` lists the open ones")
         question = (
             f"answers it still brings are lost, and a run asks again for what may have been paid: give up {batch.name}"
-            f" with {count(batch.requests, 'request')}?"
+            f" with {plural(batch.requests, 'request')}?"
         )
         if confirmed(question, yes):
             with recorded(store, "batch abandon") as _:
                 number = batches.give_up(store, batch)
-            echo(f"{batch.name} given up: {count(number, 'request')} maybe paid")
+            echo(f"{batch.name} given up: {plural(number, 'request')} maybe paid")
     return EXIT_OK
 
 

@@ -51,7 +51,7 @@ def create(
 ) -> int:
     """Check a file, upload it, and create its batch. Prints the file's id and the batch's id, each on its line."""
     from bioforge.cli.batch.check import check
-    from bioforge.cli.format import count
+    from bioforge.core.text import plural
 
     checked = check(source, endpoint)
     of_model = f" for {checked.model}" if checked.model else ""
@@ -61,7 +61,7 @@ def create(
         batch = _batch(checked)
         batch = replace(batch, file_id=opened.jobs.upload(batch, source))
         print(batch.file_id, flush=True)
-        echo(f"uploaded {source}: {count(checked.lines, 'request')}{of_model}, {checked.bytes:,} bytes")
+        echo(f"uploaded {source}: {plural(checked.lines, 'request')}{of_model}, {checked.bytes:,} bytes")
         metadata = {"bioforge": batch.key, "sha256": checked.sha256, "project": opened.project[:512]}
         created = _created(opened, batch, {name: text for name, text in metadata.items() if text}, completion_window)
         print(created.batch_id, flush=True)

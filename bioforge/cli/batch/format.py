@@ -8,8 +8,9 @@ from dataclasses import asdict
 from typing import Any
 
 from bioforge.backends.batch import service
-from bioforge.cli.format import ago, count, table, when
-from bioforge.core.text import money
+from bioforge.cli.console import table
+from bioforge.cli.format import format_age, format_time
+from bioforge.core.text import money, plural
 from bioforge.core.types import Batch, BatchState
 from bioforge.report.logs import printable
 
@@ -68,7 +69,7 @@ def lines(job: Mapping[str, Any], batch: Batch, cost_usd: float | None, simulate
         rows.append(["metadata", ", ".join(f"{name}={_short(str(value))}" for name, value in metadata.items())])
     yield from table([[name, printable(value)] for name, value in rows], indent="  ")
     if batch.problems:
-        yield f"  {count(len(batch.problems), 'error')}:"
+        yield f"  {plural(len(batch.problems), 'error')}:"
         for problem in batch.problems:
             place = "" if problem.line is None else f"line {problem.line}: "
             yield f"    {place}{printable(problem.code)}: {printable(problem.message)}"
@@ -89,7 +90,7 @@ def listed(batches: Sequence[Batch]) -> Iterator[str]:
         [
             printable(batch.name),
             printable(batch.status or "-"),
-            ago(batch.submitted_at),
+            format_age(batch.submitted_at),
             printable(batch.model or "-"),
             f"{batch.requests:,}",
             f"{batch.completed:,}",
@@ -108,9 +109,9 @@ def moment(seconds: float | None) -> str:
         return "-"
     left = seconds - time.time()
     if left < 0:
-        return f"{when(seconds)} ({ago(seconds)})"
+        return f"{format_time(seconds)} ({format_age(seconds)})"
     # Rounded to the unit that `ago` will name when as much time has passed.
-    return f"{when(seconds)} (in {ago(time.time() - left).removesuffix(' ago')})"
+    return f"{format_time(seconds)} (in {format_age(time.time() - left).removesuffix(' ago')})"
 
 
 def is_over(batch: Batch) -> str:

@@ -99,7 +99,7 @@ def jsonl(
     from bioforge.cli.batch.files import Parts, Stream
     from bioforge.cli.batch.provider import project_config
     from bioforge.cli.batch.rows import BadRows, batch_lines
-    from bioforge.cli.format import count
+    from bioforge.core.text import plural
 
     flags = Flags(prompt_id, prompt_version, model, template, instructions, endpoint, max_output_tokens)
     config = project_config(file)
@@ -133,7 +133,7 @@ def jsonl(
     for part in parts:
         if not to_stdout:
             print(part.path, flush=True)
-        echo(f"{'stdout' if to_stdout else part.path}: {count(part.lines, 'request')}, {part.bytes:,} bytes")
+        echo(f"{'stdout' if to_stdout else part.path}: {plural(part.lines, 'request')}, {part.bytes:,} bytes")
     for path in writer.leftovers():
         echo(f"warning: {path} is of an earlier time and none of these")
     if not to_stdout:

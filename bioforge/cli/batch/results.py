@@ -9,8 +9,7 @@ from pathlib import Path
 
 from bioforge.backends.batch.service import CallError
 from bioforge.cli.batch.provider import Jobs
-from bioforge.cli.format import count
-from bioforge.core.text import money
+from bioforge.core.text import money, plural
 from bioforge.core.types import Batch
 
 
@@ -85,14 +84,14 @@ def lines(saved: list[Saved], batch: Batch, simulated: bool) -> Iterator[str]:
     for one in saved:
         outcomes = ", ".join(f"{number:,} {outcome}" for outcome, number in one.outcomes.most_common())
         there = "saved" if one.fetched else "is there already"
-        yield f"{one.path}: {there}, {count(one.lines, 'line')}{outcomes and f' ({outcomes})'}"
+        yield f"{one.path}: {there}, {plural(one.lines, 'line')}{outcomes and f' ({outcomes})'}"
     if not saved:
         return
     found = sum(one.lines - one.outcomes["duplicated"] for one in saved)
     if found < batch.requests:
-        yield f"warning: the batch counts {count(batch.requests, 'request')}, and {count(found, 'line')} came back"
+        yield f"warning: the batch counts {plural(batch.requests, 'request')}, and {plural(found, 'line')} came back"
     unpriced, priced = sum(one.unpriced for one in saved), sum(one.priced for one in saved)
     if unpriced or priced:
-        more = f", {count(unpriced, 'answer')} of unknown price" if unpriced else ""
+        more = f", {plural(unpriced, 'answer')} of unknown price" if unpriced else ""
         note = " (simulated: nothing was charged)" if simulated else ""
         yield f"cost: {money(sum(one.cost_usd for one in saved))}{more}{note}"

@@ -11,12 +11,11 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 
 from bioforge.backends.openai.batch_lines import line
-from bioforge.cli.format import count
 from bioforge.config.plugin_options import PluginOptions
 from bioforge.core.errors import InputError
 from bioforge.core.events import Attempt
 from bioforge.core.hashing import canonical
-from bioforge.core.text import slug
+from bioforge.core.text import plural, slug
 from bioforge.core.types import Artist, BadRow, Rendered, Request
 from bioforge.engine.backends import bind_reader
 from bioforge.plugins.manager import Plugins
@@ -79,7 +78,7 @@ class BadRows:
     def check(self) -> None:
         """Raises `InputError` where nothing may be written."""
         if self.number and (self.strict or not self.good):
-            head = f"{count(self.number, 'bad row')} in the input"
+            head = f"{plural(self.number, 'bad row')} in the input"
             why = ", and it is read strictly" if self.good else ", and not one that can be used"
             rest = "mend the rows" + (", or run without --strict to leave them out" if self.good else "")
             raise InputError("\n".join([f"{head}{why}:", *self._shown()]), f"{rest}; nothing was written")
@@ -88,7 +87,7 @@ class BadRows:
 
     def lines(self) -> Iterator[str]:
         if self.number:
-            yield f"input: {count(self.number, 'bad row')} left out:"
+            yield f"input: {plural(self.number, 'bad row')} left out:"
             yield from self._shown()
 
     def _shown(self) -> Iterator[str]:

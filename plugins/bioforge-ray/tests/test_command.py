@@ -64,7 +64,7 @@ def test_a_killed_driver_takes_its_workers_along_and_resume_goes_on(project: Pro
     assert 0 < maybe <= 16
     assert ROWS <= project.charged() <= ROWS + maybe
     assert sent >= 60
-    assert f"fate unknown: {maybe} attempts" in project.run("audit").ok().out
+    assert f"maybe paid: {maybe} attempts" in project.run("audit").ok().out
 
 
 def test_a_killed_driver_of_a_shared_cluster_takes_its_workers_along(project: ProjectFolder, cluster: Any) -> None:
