@@ -97,7 +97,7 @@ def _adopt(store: Store, project: OpenProject, files: AnswerFiles) -> ImportResu
     words = join(["import", *files.names])
     words = words if len(words) <= LONGEST_COMMAND else words[: LONGEST_COMMAND - 1] + "…"
     run = runs.begin(store, words, None, Selection())
-    adopter = AnswerImporter(store, run, project.prompts, project.backend, batch_lines)
+    adopter = AnswerImporter(store, run, project.recipe_variants, project.backend, batch_lines)
     try:
         result = adopter.adopt(files)
         project.check_answers(store)

@@ -165,11 +165,11 @@ def _what_if(store: Store, project: OpenProject, selection: Selection, column: s
             nearest(column, known) or f"columns are: {', '.join(sorted(known))}",
         )
     estimator, rows, groups = project.estimator(store), [], []
-    for prompts in project.prompts:
-        recipe, variant = prompts.definition.recipe, prompts.definition.variant
+    for recipe_variant in project.recipe_variants:
+        recipe, variant = recipe_variant.key
         if recipe not in selection.recipes:
             continue
-        used = prompts.used_columns is None or not changed.isdisjoint(prompts.used_columns)
+        used = recipe_variant.used_columns is None or not changed.isdisjoint(recipe_variant.used_columns)
         group = stale.as_if_changed(store, selection, recipe, variant, column) if used else None
         priced = None if group is None else estimator.price([group])[0]
         number = 0 if priced is None else priced.group.targets

@@ -29,13 +29,11 @@ class FollowUp:
         grown: Callable[[int], None] = lambda growth: None,
     ) -> None:
         """`grown` is told by how many requests there is more to do than was planned."""
-        definitions = [prompts.definition for prompts in recipes]
+        definitions = [variant.definition for variant in recipes]
         self._schemas = {
-            (definition.recipe, definition.variant): definition.schema
-            for definition in definitions
-            if definition.schema is not None
+            definition.key: definition.schema for definition in definitions if definition.schema is not None
         }
-        self._goes_on = any(definition.upstream or definition.follows_up for definition in definitions)
+        self._goes_on = any(definition.upstream or definition.has_retries for definition in definitions)
         self._planner = planner
         self._requests = requests
         self._stop = stop
@@ -65,7 +63,7 @@ class FollowUp:
         """Bring about what these events, which are recorded, lead to. Returns them with what follows said in them."""
         self._requests.recorded(events)
         if self._goes_on and any(isinstance(event, Succeeded | Unusable | Failed) for event in events):
-            consequences = self._planner.follow(events)
+            consequences = self._planner.apply(events)
             followed = consequences.followed
             growth = self._requests.offer(consequences.ready) - consequences.released - len(followed)
             if growth:

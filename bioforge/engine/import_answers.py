@@ -33,8 +33,8 @@ from bioforge.engine.import_files import (
     readable,
 )
 from bioforge.engine.import_result import ImportResult, Why
-from bioforge.planner.render import RenderedRequest as Asked
-from bioforge.planner.render import Renderer
+from bioforge.planner.context import PlanContext
+from bioforge.planner.render import RenderedRequest, Renderer
 from bioforge.recipes.template import RecipeVariant
 from bioforge.store import Store, batches, imports
 from bioforge.store.imports import ImportTarget, KnownImport, StoredImport
@@ -65,8 +65,8 @@ class AnswerImporter:
         self.result = ImportResult()
         self._store = store
         self._run = run
-        self._recipes = {(prompts.definition.recipe, prompts.definition.variant): prompts for prompts in recipes}
-        self._renderer = Renderer(store, recipes, backend, resend_maybe_paid=True, run=None)
+        self._recipes = {variant.key: variant for variant in recipes}
+        self._renderer = Renderer(PlanContext(store, recipes, backend))
         self._dialect = recipes[0].definition.dialect
         self._backend = backend
         self._format = format
@@ -244,18 +244,18 @@ class AnswerImporter:
         missing = [digest for digest in hashes if digest not in known]
         recipes = [recipe for recipe, _ in self._recipes]
         for digest, target in imports.wanting(self._store, missing, recipes).items():
-            prompts = self._recipes.get((target.recipe, target.variant))
-            if prompts is None:
+            variant = self._recipes.get((target.recipe, target.variant))
+            if variant is None:
                 continue
-            page = self._renderer.page(prompts, [PlannedArtist(target.number, "", target.artist)])
+            page = self._renderer.page(variant, [PlannedArtist(target.number, "", target.artist)])
             (rendered,) = page.outcomes
-            if not isinstance(rendered, Asked) or rendered.request_hash != digest:
+            if not isinstance(rendered, RenderedRequest) or rendered.request_hash != digest:
                 continue
             try:
                 text = rendered.body.decode()
             except UnicodeDecodeError:
                 continue
-            found[digest] = ImportTarget(digest, prompts.definition.endpoint, prompts.definition.model or "", text)
+            found[digest] = ImportTarget(digest, variant.endpoint, variant.model or "", text)
         return found
 
     def _keep(self, items: Sequence[Kept]) -> None:

@@ -20,6 +20,7 @@ from bioforge.engine.outputs import check_outputs, write_outputs
 from bioforge.engine.requests import RequestQueue
 from bioforge.engine.select import RecipeNames
 from bioforge.engine.types import Plan, RunObserver, RunOptions, RunResult
+from bioforge.planner.context import PlanContext
 from bioforge.planner.estimate import Estimator, batch_loads, loads, total
 from bioforge.planner.planner import Planner
 from bioforge.planner.refresh import InputSpec, Refreshed, refresh
@@ -55,7 +56,7 @@ class OpenProject(RecipeNames):
             raise
         self.notes = self._backends.check_tables(self.backend_name)
         dialect = dialect_of(self.backend, self.backend_name, simulated=config.simulated)
-        self.prompts = [
+        self.recipe_variants = [
             RecipeVariant(definition) for definition in definitions(config, dialect, self.backend.endpoints)
         ]
 
@@ -78,30 +79,22 @@ class OpenProject(RecipeNames):
     @property
     def chained(self) -> bool:
         """Whether any recipe needs another one."""
-        return any(prompts.definition.upstream for prompts in self.prompts)
+        return any(variant.upstream for variant in self.recipe_variants)
 
     def estimator(self, store: Store) -> Estimator:
         return self._estimator(store, None)
 
     def _estimator(self, store: Store, tier: str | None) -> Estimator:
-        return Estimator(store, self.backend, [prompts.definition for prompts in self.prompts], tier)
+        return Estimator(store, self.backend, [variant.definition for variant in self.recipe_variants], tier)
 
     def refresh(self, store: Store) -> Refreshed:
         """Bring the state up to date with input and recipes. Raises `InputError` for bad rows when strict."""
         compression.remember(store, self.config.project.compress_bodies)
         with store.derived(), relaxed_gc():
-            done = refresh(
-                store,
-                self.input_spec,
-                self._read_by,
-                self.prompts,
-                self.backend,
-                resend_maybe_paid=self.config.retry.maybe_paid,
-                tell=self.tell,
-            )
-        done.notes += prompt_notes(self.prompts)
+            done = refresh(self._context(store), self.input_spec, self._read_by, self.tell)
+        done.notes += prompt_notes(self.recipe_variants)
         if done.reading is not None and not done.reading.any_data:
-            done.notes += no_data_notes(self.prompts)
+            done.notes += no_data_notes(self.recipe_variants)
         if self.config.input.strict:
             count, examples = artists_store.bad_rows(store, limit=5)
             if count:
@@ -136,7 +129,7 @@ class OpenProject(RecipeNames):
         groups = stale.stale_groups(store, selection, resend_maybe_paid=again)
         # what several groups ask for alike is paid once
         requests = self._to_send(store, selection) if len(groups) > 1 else sum(group.requests for group in groups)
-        places = {(prompts.definition.recipe, prompts.definition.variant): n for n, prompts in enumerate(self.prompts)}
+        places = {variant.key: n for n, variant in enumerate(self.recipe_variants)}
         # what is needed before what needs it, variants as in the file
         groups = sorted(
             (group for group in groups if (group.recipe, group.variant) in places),
@@ -167,24 +160,17 @@ class OpenProject(RecipeNames):
         self, store: Store, selection: Selection, which: RequestFilter = RequestFilter.STALE, run: int | None = None
     ) -> RequestQueue:
         """The requests of the selected targets in order. `run`: with those that become ready while it goes on."""
-        return RequestQueue(
-            store,
-            self.prompts,
-            self.backend,
-            self.estimator(store),
-            selection,
-            which,
-            resend_maybe_paid=self.config.retry.maybe_paid,
-            run=run,
-        )
+        return RequestQueue(self._context(store, run), self.estimator(store), selection, which)
 
     def check_answers(self, store: Store) -> None:
         """Check by their schemas what was adopted from elsewhere, and plan what depends on it."""
         self._planner(store, None).plan_unchecked()
 
     def _planner(self, store: Store, run: int | None) -> Planner:
-        again = self.config.retry.maybe_paid
-        return Planner(store, self.prompts, self.backend, resend_maybe_paid=again, run=run)
+        return Planner(self._context(store, run))
+
+    def _context(self, store: Store, run: int | None = None) -> PlanContext:
+        return PlanContext(store, self.recipe_variants, self.backend, self.config.retry.maybe_paid, run)
 
     def run(self, order: RunOptions, watcher: RunObserver, stop: Stop) -> RunResult:
         """Plan, build what is stale, write the outputs.
@@ -291,7 +277,9 @@ class OpenProject(RecipeNames):
             folder=self.config.state_path.with_name(self.config.state_path.name + ".batches"),
             project=self.config.project.name,
         )
-        aftermath = FollowUp(self.prompts, self._planner(store, run), requests, stop, order.max_failures, watcher.grown)
+        aftermath = FollowUp(
+            self.recipe_variants, self._planner(store, run), requests, stop, order.max_failures, watcher.grown
+        )
         with self._backends.reachable(batches_too=bool(plan.batches) or self.backend.batches) as backend:
             sending = Sending(store, run, self.config, backend, watcher, aftermath)
             stopped = sending.send(plan, work, requests, lambda: self._to_send(store, plan.selection))
@@ -305,8 +293,8 @@ class OpenProject(RecipeNames):
         """Targets that are up to date, over the whole input, of the selected recipes."""
         reasons = stale.counts(store, selection.recipes).values()
         artists = stale.total_artists(store)
-        definitions = [prompts.definition for prompts in self.prompts if prompts.definition.recipe in selection.recipes]
-        whole = sum(1 if definition.for_all else artists for definition in definitions)
+        selected = [variant for variant in self.recipe_variants if variant.recipe in selection.recipes]
+        whole = sum(1 if variant.for_all else artists for variant in selected)
         return whole - sum(sum(counts.values()) for counts in reasons)
 
     def _end(self, store: Store, run: int, result: RunResult) -> None:

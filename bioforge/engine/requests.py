@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 
 from bioforge.core.errors import BioforgeError
 from bioforge.core.events import Event, Started
@@ -11,11 +11,12 @@ from bioforge.core.hashing import canonical
 from bioforge.core.interfaces import Backend
 from bioforge.core.reasons import Reason
 from bioforge.core.types import Request
+from bioforge.planner.context import PlanContext
 from bioforge.planner.estimate import Estimator, output_limit
 from bioforge.planner.planner import Planner
-from bioforge.planner.render import Outcome, RenderedRequest, Renderer
+from bioforge.planner.render import RenderedRequest, Renderer, RenderOutcome
 from bioforge.recipes.template import RecipeVariant, RenderError
-from bioforge.store import Selection, Store, queue
+from bioforge.store import Selection, queue
 from bioforge.store.queue import PendingRequest, RequestFilter, TargetState
 from bioforge.store.targets import PlannedArtist
 
@@ -35,33 +36,22 @@ class RequestQueue(Iterator[Request]):
 
     def __init__(
         self,
-        store: Store,
-        recipes: Sequence[RecipeVariant],
-        backend: Backend,
+        context: PlanContext,
         estimator: Estimator,
         selection: Selection,
         which: RequestFilter = RequestFilter.STALE,
-        *,
-        resend_maybe_paid: bool,
-        run: int | None = None,
     ) -> None:
-        """`run`: its own requests are not asked a second time; None where nothing becomes ready meanwhile."""
-        self._store = store
-        self._recipes: Mapping[tuple[str, str], RecipeVariant] = {
-            (prompts.definition.recipe, prompts.definition.variant): prompts for prompts in recipes
-        }
-        self._backend = backend
+        """Requests of the context's run are sent once; without a run, nothing becomes ready during the iteration."""
+        self._context = context
+        self._recipes = {variant.key: variant for variant in context.recipes}
         self._estimator = estimator
         self._selection = selection
         self._which = which
-        self._all = recipes
-        self._resend_maybe_paid = resend_maybe_paid
-        self._run = run
-        self._renderer = Renderer(store, recipes, backend, resend_maybe_paid=resend_maybe_paid, run=run)
+        self._renderer = Renderer(context)
         self._pages = self._pending(None)
         self._page: deque[PendingRequest] = deque()
-        self._ahead: Iterator[tuple[PendingRequest, Outcome | None]] = iter(())
-        self._chunk: Iterator[tuple[PendingRequest, Outcome | None]] = iter(())
+        self._ahead: Iterator[tuple[PendingRequest, RenderOutcome | None]] = iter(())
+        self._chunk: Iterator[tuple[PendingRequest, RenderOutcome | None]] = iter(())
         self._ready: deque[int] = deque()
         self.handed_out = 0
         """Requests so far."""
@@ -107,12 +97,12 @@ class RequestQueue(Iterator[Request]):
             request = self._request(item, outcome)
             if request is not None:
                 self.handed_out += 1
-                if self._run is not None:
+                if self._context.run is not None:
                     self._unrecorded.add(digest)
                     self._since.add(digest)
                 return request
 
-    def _next(self) -> tuple[PendingRequest, Outcome | None]:
+    def _next(self) -> tuple[PendingRequest, RenderOutcome | None]:
         """What has become ready comes first. Raises `StopIteration` after the last."""
         while True:
             if (found := next(self._chunk, None)) is not None:
@@ -132,40 +122,39 @@ class RequestQueue(Iterator[Request]):
 
     def _pending(self, among: Sequence[int] | None) -> Iterator[list[PendingRequest]]:
         return queue.pages(
-            self._store,
+            self._context.store,
             self._selection,
             self._which,
-            resend_maybe_paid=self._resend_maybe_paid,
+            resend_maybe_paid=self._context.resend_maybe_paid,
             among=among,
-            untried_in=self._run,
+            untried_in=self._context.run,
         )
 
     def _rendered(
         self, items: Sequence[PendingRequest], *, later: bool = False
-    ) -> Iterator[tuple[PendingRequest, Outcome | None]]:
+    ) -> Iterator[tuple[PendingRequest, RenderOutcome | None]]:
         """With what they need looked up together; `later`: what depends on answers is rendered when it is asked for."""
-        outcomes: dict[int, Outcome] = {}
+        outcomes: dict[int, RenderOutcome] = {}
         for pair in {(item.recipe, item.variant) for item in items}:
-            prompts = self._recipes[pair]
-            if later and (prompts.definition.upstream or prompts.definition.for_all):
+            variant = self._recipes[pair]
+            if later and (variant.upstream or variant.for_all):
                 continue
             same = [item for item in items if (item.recipe, item.variant) == pair and item.follow_up is None]
-            page = self._renderer.page(prompts, [PlannedArtist(item.number, "", item.artist) for item in same])
+            page = self._renderer.page(variant, [PlannedArtist(item.number, "", item.artist) for item in same])
             outcomes |= {item.target: outcome for item, outcome in zip(same, page.outcomes, strict=True)}
         return iter([(item, outcomes.get(item.target)) for item in items])
 
-    def _request(self, item: PendingRequest, outcome: Outcome | None) -> Request | None:
+    def _request(self, item: PendingRequest, outcome: RenderOutcome | None) -> Request | None:
         """None where it would be another one now: the target is planned anew then, and asked for by what that says."""
-        prompts = self._recipes[item.recipe, item.variant]
-        definition = prompts.definition
-        body = self._body(prompts, item, outcome)
+        variant = self._recipes[item.recipe, item.variant]
+        body = self._body(variant, item, outcome)
         if body is None:
-            self._plan_again(prompts, item)
+            self._plan_again(variant, item)
             return None
         return Request(
             request_hash=item.request_hash,
-            endpoint=definition.endpoint,
-            model=(item.follow_up_model if item.follow_up is not None else definition.model) or "",
+            endpoint=variant.endpoint,
+            model=(item.follow_up_model if item.follow_up is not None else variant.model) or "",
             body=body,
             artist_id=item.artist.artist_id,
             recipe=item.recipe,
@@ -174,26 +163,26 @@ class RequestQueue(Iterator[Request]):
             reason=item.reason or Reason.FORCED,
             input_tokens=item.input_tokens,
             output_tokens=self._estimator.output_tokens(item.recipe, item.variant),
-            max_output_tokens=output_limit(definition.parameters),
+            max_output_tokens=output_limit(variant.definition.parameters),
             attempts=item.attempts,
         )
 
-    def _body(self, prompts: RecipeVariant, item: PendingRequest, outcome: Outcome | None) -> bytes | None:
+    def _body(self, variant: RecipeVariant, item: PendingRequest, outcome: RenderOutcome | None) -> bytes | None:
         """The body that was planned; None where it would be another one now."""
         if item.follow_up is not None:
             return item.follow_up.encode("utf-8", "surrogatepass")
         if outcome is None:
-            outcome = self._outcome(prompts, item)
+            outcome = self._outcome(variant, item)
         return (
             outcome.body if isinstance(outcome, RenderedRequest) and outcome.request_hash == item.request_hash else None
         )
 
-    def _outcome(self, prompts: RecipeVariant, item: PendingRequest) -> Outcome:
-        return self._renderer.page(prompts, [PlannedArtist(item.number, "", item.artist)]).outcomes[0]
+    def _outcome(self, variant: RecipeVariant, item: PendingRequest) -> RenderOutcome:
+        return self._renderer.page(variant, [PlannedArtist(item.number, "", item.artist)]).outcomes[0]
 
     # ----------------------------------------------------------------------------------- what is not as it was planned
 
-    def _plan_again(self, prompts: RecipeVariant, item: PendingRequest) -> None:
+    def _plan_again(self, variant: RecipeVariant, item: PendingRequest) -> None:
         """A backend writes this text otherwise than when it was planned, though it writes others alike; or what the
         target needs has changed since it was read, and it is planned anew already.
 
@@ -202,28 +191,26 @@ class RequestQueue(Iterator[Request]):
         known = next(self._pending([item.target]), None)
         if known is None or known[0].request_hash != item.request_hash:
             return
-        first, second = self._outcome(prompts, item), self._outcome(prompts, item)
+        first, second = self._outcome(variant, item), self._outcome(variant, item)
         if not isinstance(first, RenderedRequest) or not isinstance(second, RenderedRequest):
-            if prompts.definition.upstream:
+            if variant.upstream:
                 return
             raise self._unstable(item, first if isinstance(first, RenderError) else second)
         if first.request_hash != second.request_hash or item.target in self._planned_again:
             raise self._unstable(item, second)
-        planner = Planner(
-            self._store, self._all, self._backend, resend_maybe_paid=self._resend_maybe_paid, run=self._run
-        )
-        planner.plan_again(item.recipe, item.variant, [item.number])
+        planner = Planner(self._context)
+        planner.replan(variant.key, [item.number])
         again = [item.target]
-        for shared in queue.shared_requests(self._store, [item.request_hash]):
-            planner.plan_again(shared.recipe, shared.variant, [shared.artist])
+        for shared in queue.shared_requests(self._context.store, [item.request_hash]):
+            planner.replan((shared.recipe, shared.variant), [shared.artist])
             again.append(shared.target)
         self._planned_again.update(again)
         self._ready.extendleft(reversed(again))
 
-    def _unstable(self, item: PendingRequest, outcome: Outcome) -> BioforgeError:
+    def _unstable(self, item: PendingRequest, outcome: RenderOutcome) -> BioforgeError:
         who = f"artist {item.artist.artist_id}: recipe {item.recipe!r}"
-        if isinstance(outcome, RenderedRequest) and (plugin := _plugin(self._backend)):
-            bodies = {canonical(self._backend.body(outcome.rendered)) for _ in range(3)}
+        if isinstance(outcome, RenderedRequest) and (plugin := _plugin(self._context.backend)):
+            bodies = {canonical(self._context.backend.body(outcome.rendered)) for _ in range(3)}
             if len(bodies) > 1 or item.target in self._planned_again:
                 return BioforgeError(
                     f"{who}: {plugin} writes another request each time: body() gives another one for the same texts",

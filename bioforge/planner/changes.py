@@ -1,7 +1,7 @@
-"""What has changed since a target was planned or built; and what is kept where that is nothing but the backend's way of
-writing requests.
+"""Reuse answers, batches and held-back requests where only the backend's serialization of the request has changed.
 
-That way is no part of a recipe: a plugin's new version, or another backend of the same dialect, buys nothing again.
+The serialization is not part of a recipe: a new version of a plugin, or another backend of the same dialect, must not
+buy an answer again.
 """
 
 from __future__ import annotations
@@ -11,25 +11,24 @@ from dataclasses import dataclass, replace
 
 from bioforge.core.hashing import definition_hash
 from bioforge.core.reasons import Decision, KnownRequest, KnownTarget, Reason, RequestState
+from bioforge.planner.context import PlanContext
 from bioforge.planner.decide import decide
 from bioforge.planner.diff import column_changes, definition_changes, upstream_changes
-from bioforge.planner.fallbacks import Known
+from bioforge.planner.fallbacks import LookUp
 from bioforge.planner.render import RenderedRequest
-from bioforge.recipes.template import RecipeVariant
+from bioforge.recipes.template import RecipeVariant, VariantKey
 from bioforge.store import Store, planned, targets
 from bioforge.store.planned import Origin
 from bioforge.store.targets import Planned, PlannedArtist
 
-Pair = tuple[str, str]
-
-_MAY_KEEP = (None, *(reason for reason in Reason if reason.info.keeps_answer))
-"""What a target may be stale for and yet be served by the answer it has, once nothing but its backend has changed."""
+_KEEPS_ANSWER = (None, *(reason for reason in Reason if reason.info.keeps_answer))
 
 
 @dataclass(frozen=True, slots=True)
 class PreviousBuild:
-    """Of targets that want requests nobody has heard of: what they were planned by and are built from, by artist; and
-    what became of those requests."""
+    """For targets whose new request is unknown: definition and row of the last plan, by artist id, and the state of the
+    requests they were built from, by hash.
+    """
 
     origins: Mapping[int, Origin]
     requests: Mapping[str, KnownRequest]
@@ -37,27 +36,29 @@ class PreviousBuild:
 
 @dataclass(frozen=True, slots=True)
 class ReplanCase:
-    """A target that wants a request nobody has heard of. `needs`: the answers of needed recipes, as they are now."""
+    """A target whose new request is unknown. `upstream`: current upstream answers, as JSON."""
 
-    prompts: RecipeVariant
-    item: PlannedArtist
-    asked: RenderedRequest
-    needs: str | None
+    variant: RecipeVariant
+    artist: PlannedArtist
+    rendered: RenderedRequest
+    upstream: str | None
     target: KnownTarget
-    standing: PreviousBuild
+    previous: PreviousBuild
 
     @property
     def origin(self) -> Origin:
-        return self.standing.origins[self.item.id]
+        return self.previous.origins[self.artist.id]
 
-    @property
-    def pair(self) -> Pair:
-        return _pair(self.prompts)
+    def planned(self, decision: Decision) -> Planned:
+        """Return the target planned with its new request."""
+        request = self.rendered
+        row_hash = self.artist.row_hash
+        return Planned(self.artist.id, request.request_hash, row_hash, request.input_tokens, decision, self.upstream)
 
 
 @dataclass(frozen=True, slots=True)
 class BuildInputs:
-    """What a target was planned by or built from: a definition, a row, and the answers of needed recipes."""
+    """Inputs that a target was planned or built from: definition id, row hash, and upstream answers as JSON."""
 
     definition: int | None
     row: str | None
@@ -65,162 +66,158 @@ class BuildInputs:
 
 
 class AnswerReuse:
-    """Keeps what was bought, what is under way, and what is not asked again, for targets of which the same is asked."""
+    """Decide which targets keep their answer, batch or held-back request although their request hash changed."""
 
-    def __init__(self, store: Store, known: Known, *, resend_maybe_paid: bool) -> None:
-        """`known` looks up requests, with their answers checked by the schema as it is now."""
-        self._store = store
-        self._known = known
-        self._resend_maybe_paid = resend_maybe_paid
-        self._changes: dict[Pair, TargetDiff] = {}
-        self.only_form: Pair | None = None
-        """The recipe that is being planned anew for nothing but the way its backend writes requests."""
-        self.rewritten: Pair | None = None
-        """The recipe that is being planned anew, and whose backend writes requests in another way than before."""
+    def __init__(self, context: PlanContext, look_up: LookUp) -> None:
+        self._context = context
+        self._look_up = look_up
+        self._diffs: dict[VariantKey, TargetDiff] = {}
+        self.only_serialization: VariantKey | None = None
+        """The variant that is being replanned only because its backend serializes requests differently."""
+        self.reserialized: VariantKey | None = None
+        """The variant that is being replanned, and whose backend serializes requests differently."""
 
-    def changes(self, prompts: RecipeVariant) -> TargetDiff:
-        pair = _pair(prompts)
-        if pair not in self._changes:
-            self._changes[pair] = TargetDiff(self._store, prompts)
-        return self._changes[pair]
-
-    def named_changes(
-        self, prompts: RecipeVariant, target: KnownTarget | None, item: PlannedArtist, needs: str | None
+    def describe_changes(
+        self, variant: RecipeVariant, target: KnownTarget | None, artist: PlannedArtist, upstream: str | None
     ) -> str:
-        """What a target is stale for, in a few words."""
-        named = self.changes(prompts).since(target, item, needs)
-        return "backend" if self.only_form == _pair(prompts) and named in ("", "artists") else named
+        """Return the changes since the last build, for the detail of `changed`."""
+        described = self._diff(variant).describe(target, artist, upstream)
+        return "backend" if self.only_serialization == variant.key and described in ("", "artists") else described
 
-    def standing(
-        self, prompts: RecipeVariant, artists: Sequence[int], known: Mapping[int, KnownTarget]
+    def _diff(self, variant: RecipeVariant) -> TargetDiff:
+        if variant.key not in self._diffs:
+            self._diffs[variant.key] = TargetDiff(self._context.store, variant)
+        return self._diffs[variant.key]
+
+    def previous_build(
+        self, variant: RecipeVariant, artists: Sequence[int], known: Mapping[int, KnownTarget]
     ) -> PreviousBuild:
+        """Read the last build of these targets."""
         if not artists:
             return PreviousBuild({}, {})
-        origins = planned.origins(self._store, *_pair(prompts), artists)
-        hashes = {origin.built_request for origin in origins.values()} | {known[one].request_hash for one in artists}
-        return PreviousBuild(origins, self._known(prompts, sorted(digest for digest in hashes if digest)))
+        origins = planned.origins(self._context.store, *variant.key, artists)
+        hashes = {origin.built_request for origin in origins.values()}
+        hashes |= {known[artist].request_hash for artist in artists}
+        return PreviousBuild(origins, self._look_up(variant, sorted(digest for digest in hashes if digest)))
 
-    def kept(self, case: ReplanCase, definition: int) -> Planned | None:
-        """How a target stands by the answer it has, by the batch it is in, or by what was paid for and is not asked
-        again; None where another request than before is to be asked. `definition` is the one it is wanted by."""
-        item, asked, target = case.item, case.asked, case.target
-        decision = self._answered(case)
+    def reuse(self, case: ReplanCase, definition: int) -> Planned | None:
+        """Return the target planned with its previous answer or request; None if a new request is needed.
+
+        `definition` is the current one's id.
+        """
+        decision = self._reused_answer(case)
         if decision is not None:
-            return Planned(item.id, asked.request_hash, item.row_hash, asked.input_tokens, decision, case.needs)
-        before = target.request_hash
-        known = case.standing.requests.get(before or "")
-        if known is None or before is None or before == asked.request_hash:
+            return case.planned(decision)
+        rendered, target = case.rendered, case.target
+        previous = target.request_hash
+        known = case.previous.requests.get(previous or "")
+        if known is None or previous is None or previous == rendered.request_hash:
             return None
-        # a chain that is only now allowed to go on goes on
-        longer = case.prompts.definition.follows_up and case.origin.definition != definition
+        # a chain that a new definition has made longer continues
+        longer = case.variant.has_retries and case.origin.definition != definition
         stays = known.state == RequestState.IN_BATCH or (
             target.reason != Reason.FORCED
             and (
                 (known.state == RequestState.UNUSABLE and not longer)
-                or (known.state == RequestState.MAYBE_PAID and not self._resend_maybe_paid)
+                or (known.state == RequestState.MAYBE_PAID and not self._context.resend_maybe_paid)
             )
         )
-        if not stays or not self._same_asked(case):
+        if not stays or not self._same_request(case):
             return None
-        decision = decide(before, target, known, "")
-        return Planned(item.id, before, item.row_hash, asked.input_tokens, decision, case.needs, asked.request_hash)
+        decision = decide(previous, target, known, "")
+        return replace(case.planned(decision), request_hash=previous, own_hash=rendered.request_hash)
 
-    def still_forced(self, case: ReplanCase) -> KnownTarget:
-        """The target, which somebody wants anew however that is written."""
-        if case.target.reason == Reason.FORCED and self._same_asked(case):
-            return replace(case.target, request_hash=case.asked.request_hash)
+    def keep_forced(self, case: ReplanCase) -> KnownTarget:
+        """Return the target, still forced if only the serialization of its request changed."""
+        if case.target.reason == Reason.FORCED and self._same_request(case):
+            return replace(case.target, request_hash=case.rendered.request_hash)
         return case.target
 
-    def _answered(self, case: ReplanCase) -> Decision | None:
-        target, digest, built_request = case.target, case.asked.request_hash, case.origin.built_request
+    def _reused_answer(self, case: ReplanCase) -> Decision | None:
+        target, digest, built_request = case.target, case.rendered.request_hash, case.origin.built_request
         if target.built_response is None or built_request is None:
             return None
         if target.accepted_hash == digest or target.forced(digest):
             return None
-        if target.reason not in ((None,) if case.prompts.definition.for_all else _MAY_KEEP):
+        if target.reason not in ((None,) if case.variant.for_all else _KEEPS_ANSWER):
             return None
-        known = case.standing.requests.get(built_request)
+        known = case.previous.requests.get(built_request)
         if known is None or known.state not in (RequestState.ANSWERED, RequestState.INVALID):
             return None
         if not self._same(case, BuildInputs(target.built_definition, target.built_row, target.built_upstream)):
             return None
-        # a schema that has become stricter is heard
-        return (
-            Decision(Reason.INVALID, known.detail)
-            if known.state == RequestState.INVALID
-            else Decision(None, response=target.built_response)
-        )
+        if known.state == RequestState.INVALID:  # the schema became stricter
+            return Decision(Reason.INVALID, known.detail)
+        return Decision(None, response=target.built_response)
 
-    def _same_asked(self, case: ReplanCase) -> bool:
-        """Whether the same is asked as when the target was last planned."""
+    def _same_request(self, case: ReplanCase) -> bool:
+        """Return True if the request is the one of the last plan, except for its serialization."""
         return self._same(case, BuildInputs(case.origin.definition, case.origin.row, case.target.upstream))
 
     def _same(self, case: ReplanCase, before: BuildInputs) -> bool:
-        definition = case.prompts.definition
-        if definition.upstream and self.rewritten != case.pair:
-            return False  # the same answers may mean something else by now: a schema makes other data of them
-        if definition.for_all:  # the rows of all are compared nowhere
-            return self.only_form == case.pair and before.answers == case.needs
-        return self.changes(case.prompts).none_since(before, case.item, case.needs)
-
-
-def _pair(prompts: RecipeVariant) -> Pair:
-    return prompts.definition.recipe, prompts.definition.variant
+        variant = case.variant
+        if variant.upstream and self.reserialized != variant.key:
+            return False  # the same upstream answers may render differently: a changed schema parses them differently
+        if variant.for_all:  # the rows of all artists are not compared
+            return self.only_serialization == variant.key and before.answers == case.upstream
+        return self._diff(variant).unchanged(before, case.artist, case.upstream)
 
 
 class TargetDiff:
-    """What differs between what a target was built from and what it is wanted from, in a few words."""
+    """Differences between a variant's current definition and rows and those that its targets were built from."""
 
-    def __init__(self, store: Store, prompts: RecipeVariant) -> None:
+    def __init__(self, store: Store, variant: RecipeVariant) -> None:
         self._store = store
-        self._wanted = prompts.definition.as_dict()
-        self._used = prompts.used_columns
-        self._for_all = prompts.definition.for_all
-        self._definitions: dict[int, list[str]] = {}
-        self._asks = _asks(self._wanted)
-        self._same: dict[int, bool] = {}
+        self._definition = variant.definition.as_dict()
+        self._used = variant.used_columns
+        self._for_all = variant.for_all
+        self._described: dict[int, list[str]] = {}
+        self._request_hash = _request_part_hash(self._definition)
+        self._same_request: dict[int, bool] = {}
 
-    def none_since(self, before: BuildInputs, item: PlannedArtist, needs: str | None) -> bool:
-        """Whether the same is asked as by what was there before. False where that cannot be told."""
+    def unchanged(self, before: BuildInputs, artist: PlannedArtist, upstream: str | None) -> bool:
+        """Return True if these inputs give the current request. False if they are not known."""
         definition, row = before.definition, before.row
-        if definition is None or row is None or before.answers != needs:
+        if definition is None or row is None or before.answers != upstream:
             return False
-        if definition not in self._same:
-            self._same[definition] = _asks(targets.definition(self._store, definition)) == self._asks
-        return self._same[definition] and (row == item.row_hash or self._columns(item, row) == [])
+        if definition not in self._same_request:
+            stored = targets.definition(self._store, definition)
+            self._same_request[definition] = _request_part_hash(stored) == self._request_hash
+        return self._same_request[definition] and (row == artist.row_hash or self._columns(artist, row) == [])
 
-    def _columns(self, item: PlannedArtist, row: str) -> list[str] | None:
-        """Which columns that count differ from a row as it was; None where nobody knows what it said."""
-        before = targets.old_columns(self._store, item.id, row)
+    def _columns(self, artist: PlannedArtist, row: str) -> list[str] | None:
+        """Return the used columns that differ from an older row; None if its content is not stored."""
+        before = targets.old_columns(self._store, artist.id, row)
         if before is None:
             return None
-        now = {
-            "artist_name": item.artist.artist_name,
-            "artist_data": item.artist.artist_data,
-            **item.artist.columns,
+        values = {
+            "artist_name": artist.artist.artist_name,
+            "artist_data": artist.artist.artist_data,
+            **artist.artist.columns,
         }
-        return [change.short() for change in column_changes(before, now, self._used)]
+        return [change.short() for change in column_changes(before, values, self._used)]
 
-    def since(self, target: KnownTarget | None, item: PlannedArtist, needs: str | None) -> str:
+    def describe(self, target: KnownTarget | None, artist: PlannedArtist, upstream: str | None) -> str:
+        """Return the differences since the last build, separated by commas; empty if the target never was built."""
         if target is None or target.built_response is None:
             return ""
         parts: list[str] = []
         definition, row = target.built_definition, target.built_row
         if definition is not None:
-            if definition not in self._definitions:
+            if definition not in self._described:
                 old = targets.definition(self._store, definition)
-                self._definitions[definition] = [change.short() for change in definition_changes(old, self._wanted)]
-            parts += self._definitions[definition]
+                self._described[definition] = [change.short() for change in definition_changes(old, self._definition)]
+            parts += self._described[definition]
         if self._for_all:
             return ", ".join(parts) or "artists"
-        if row is not None and row != item.row_hash:
-            parts += self._columns(item, row) or []
-        parts += [f"answer of {need}" for need in upstream_changes(target.built_upstream, needs)]
+        if row is not None and row != artist.row_hash:
+            parts += self._columns(artist, row) or []
+        parts += [f"answer of {recipe}" for recipe in upstream_changes(target.built_upstream, upstream)]
         return ", ".join(parts)
 
 
-def _asks(definition: Mapping[str, object]) -> str:
-    """A definition by what it asks first: without what comes after an answer."""
+def _request_part_hash(definition: Mapping[str, object]) -> str:
+    """Return the hash of what decides over the first request: the definition without validation, repair and fallback."""
     return definition_hash(
         {part: value for part, value in definition.items() if part not in ("validation", "repair", "fallback")}
     )

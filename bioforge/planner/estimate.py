@@ -1,4 +1,4 @@
-"""What a build will cost, before anything is spent."""
+"""Estimate tokens and cost of a run before it sends anything."""
 
 from __future__ import annotations
 
@@ -15,17 +15,17 @@ from bioforge.store.stale import StaleGroup
 from bioforge.store.statistics import Answers, Observed, counted_by
 
 GUESSED_OUTPUT = 300
-"""Tokens of an answer to a model that has not answered yet and has no limit set."""
+"""Assumed tokens of an answer if the model has not answered yet and has no limit."""
 
 TEXT_PARAMETERS = ("response_format", "text", "tools", "functions")
-"""Request parameters whose content the provider counts as input too, in a form that only it knows."""
+"""Request parameters that the provider counts as input too, in an undocumented form."""
 
 
 @dataclass(frozen=True, slots=True)
 class Priced:
-    """A group of stale targets with its price in US dollars; None where the model's price is unknown.
+    """A group of stale targets with its cost in US dollars; None if the model's price is unknown.
 
-    `counting` is how its input was counted, `corrected` by what it was corrected after that.
+    `counting`: how its input tokens were counted; `corrected`: the observations that corrected the count.
     """
 
     group: StaleGroup
@@ -40,7 +40,7 @@ class Priced:
 
 
 def output_limit(parameters: Mapping[str, object]) -> int | None:
-    """The most tokens an answer can have, by whichever name the endpoint gives it."""
+    """Return the maximum tokens of an answer, under any endpoint's name for it; None if unlimited."""
     for name in ("max_output_tokens", "max_completion_tokens", "max_tokens"):
         value = parameters.get(name)
         if isinstance(value, int):
@@ -49,8 +49,8 @@ def output_limit(parameters: Mapping[str, object]) -> int | None:
 
 
 @dataclass(frozen=True, slots=True)
-class _Known:
-    """What prices of one variant of a recipe come from. `corrected`: where answers tell more than the count does."""
+class _Basis:
+    """Basis of one variant's prices. `corrected`: set if earlier answers are more exact than the count."""
 
     definition: Definition
     counting: Counting
@@ -59,52 +59,52 @@ class _Known:
 
 
 class Estimator:
-    """Token and price estimates; knows how long a model's answers have been so far, and how far off its estimates."""
+    """Estimate tokens and prices, corrected by the answers of the same model so far."""
 
     def __init__(
         self, store: Store, backend: Backend, definitions: Iterable[Definition], tier: str | None = None
     ) -> None:
-        """`tier`: at which prices are told; None: as the backend buys."""
+        """`tier`: service tier of the prices; None: the backend's own."""
         self.tier = tier
         self._store = store
         self._backend = backend
-        self._definitions = {(definition.recipe, definition.variant): definition for definition in definitions}
+        self._definitions = {definition.key: definition for definition in definitions}
         self._answers: dict[str | None, Answers] = {}
-        self._known: dict[tuple[str, str], _Known] = {}
+        self._known: dict[tuple[str, str], _Basis] = {}
 
     def output_tokens(self, recipe: str, variant: str = "") -> int:
-        """How long an answer is likely to be: as so far, else as long as it may be, else a guess."""
+        """Return the likely tokens of an answer: the average so far, else the limit, else a guess."""
         known = self._look_up(recipe, variant)
         if known.observed is not None:
             return max(1, round(known.observed.output_tokens))
         return output_limit(known.definition.parameters) or GUESSED_OUTPUT
 
     def input_tokens(self, recipe: str, variant: str, counted: float) -> float:
-        """What the provider is likely to count where so many tokens were counted here."""
+        """Return the tokens that the provider is likely to count for a local count."""
         corrected = self._look_up(recipe, variant).corrected
         return counted if corrected is None else counted * corrected.input_ratio
 
     def model(self, recipe: str, variant: str = "") -> str:
         return self._definitions[recipe, variant].model or ""
 
-    def _look_up(self, recipe: str, variant: str) -> _Known:
-        """Read when it is first asked for: a plan without anything stale asks for nothing."""
-        found = self._known.get((recipe, variant))
-        if found is None:
-            found = self._known[recipe, variant] = self._learn(self._definitions[recipe, variant])
-        return found
+    def _look_up(self, recipe: str, variant: str) -> _Basis:
+        """Return the basis of a variant, read on first use: a plan with nothing stale needs none."""
+        basis = self._known.get((recipe, variant))
+        if basis is None:
+            basis = self._known[recipe, variant] = self._learn(self._definitions[recipe, variant])
+        return basis
 
-    def _learn(self, definition: Definition) -> _Known:
+    def _learn(self, definition: Definition) -> _Basis:
         if definition.model not in self._answers:
             self._answers[definition.model] = Answers(self._store, definition.model)
         observed = self._answers[definition.model].observed(definition.recipe, definition.variant)
         how = counted_by(self._store, definition.recipe, definition.variant)
-        # of a reusable prompt only the variables are known here
+        # the text of a reusable prompt is not known here, only its variables
         counting = ESTIMATED if definition.prompt is not None else Counting.from_text(how)
         more = definition.schema is not None or any(name in definition.parameters for name in TEXT_PARAMETERS)
         whole = counting.exact and not more
         corrected = observed if observed is not None and observed.corrects and not whole else None
-        return _Known(definition, counting, observed, corrected)
+        return _Basis(definition, counting, observed, corrected)
 
     def price(self, groups: Sequence[StaleGroup]) -> list[Priced]:
         return [self._price(group) for group in groups]
@@ -123,14 +123,14 @@ class Estimator:
             input_tokens=round(each * group.requests),
             output_tokens=output * group.requests,
             cost_usd=None if one is None else one * group.requests,
-            # what waits for another recipe's answer has no text yet that could be counted
+            # a target that waits for another recipe has no text to count
             counting=ESTIMATED if group.reason == Reason.UPSTREAM else known.counting,
             corrected=known.corrected,
             at_limit=known.observed is None and output_limit(known.definition.parameters) is not None,
         )
 
     def unknown_price(self, recipes: Iterable[str]) -> str | None:
-        """The first model without a known price among these recipes, or None when all are known."""
+        """Return the first model of these recipes without a known price; None if all are known."""
         wanted = set(recipes)
         for (recipe, _), definition in self._definitions.items():
             if recipe not in wanted:
@@ -142,25 +142,27 @@ class Estimator:
 
 
 def loads(priced: Sequence[Priced], requests: int) -> tuple[Load, ...]:
-    """What is to be asked, by model. `requests` are the different ones over all groups, as in `total`."""
+    """Return the load of each model. `requests`: number of different requests over all groups, as in `total`."""
     counted = sum(item.group.requests for item in priced)
     share = requests / counted if counted else 0.0
-    found: dict[str, tuple[int, int, int]] = {}
+    sums: dict[str, tuple[int, int, int]] = {}
     for item in priced:
-        asked, given, taken = found.get(item.model, (0, 0, 0))
-        found[item.model] = (asked + item.group.requests, given + item.input_tokens, taken + item.output_tokens)
-    return tuple(Load(model, *(round(part * share) for part in parts)) for model, parts in found.items() if parts[0])
+        number, sent, received = sums.get(item.model, (0, 0, 0))
+        sums[item.model] = (number + item.group.requests, sent + item.input_tokens, received + item.output_tokens)
+    return tuple(Load(model, *(round(part * share) for part in parts)) for model, parts in sums.items() if parts[0])
 
 
 def batch_loads(batches: Iterable[Batch]) -> Iterator[Load]:
-    """What open batches hold, as loads; how long answers are is guessed."""
+    """Yield the loads of open batches; the tokens of their answers are guessed."""
     for batch in batches:
         yield Load(batch.model, batch.requests, batch.input_tokens, GUESSED_OUTPUT * batch.requests)
 
 
 def total(priced: Sequence[Priced], requests: int) -> float | None:
-    """The whole price, or None when any part of it is unknown. `requests` are the different ones over all groups:
-    what several groups ask for alike is paid once."""
+    """Return the cost of all groups, or None if any part of it is unknown.
+
+    `requests`: number of different requests over all groups; a request that several groups share is paid once.
+    """
     costs = [item.cost_usd for item in priced if item.group.requests]
     if any(cost is None for cost in costs):
         return None

@@ -1,7 +1,7 @@
-"""A plan as a file: what `plan --out` writes and `run --plan` does exactly, or refuses.
+"""Plan files: `plan --out` writes one, `run --plan` sends exactly its requests or refuses.
 
 JSON lines: a header `{"bioforge_plan": 1, "project": …, "targets": N, …}`, then one line for each target with
-`artist_id, recipe, variant, request_hash, reason`; the hash is null where the target waits for others.
+`artist_id, recipe, variant, request_hash, reason`; the hash is null if the target waits for an upstream recipe.
 """
 
 from __future__ import annotations
@@ -19,11 +19,11 @@ from bioforge.core.files import atomic_write
 from bioforge.store import Selection, Store, stale, targets
 
 FORMAT = 1
-_SET = 1_000
+_CHUNK = 1_000
 
 
 def write(path: Path, store: Store, project: str, selection: Selection, cost_usd: float | None) -> int:
-    """Write the selected stale targets that a run would send; returns how many."""
+    """Write the selected stale targets that a run would send; return their number."""
     number = stale.sendable_targets(store, selection)
     header = {
         "bioforge_plan": FORMAT,
@@ -42,58 +42,58 @@ def write(path: Path, store: Store, project: str, selection: Selection, cost_usd
 
 
 def read(path: Path, store: Store, project: str) -> Iterator[int]:
-    """The numbers of the plan's targets. Raises `PlanMismatch` when any of them would not be what was planned."""
+    """Yield the ids of the plan's targets. Raises `PlanMismatch` if any of them differs from the plan."""
     try:
         with path.open("rb") as stream:
             header = _line(path, 1, stream.readline())
             if not isinstance(header, dict) or header.get("bioforge_plan") != FORMAT:
-                raise PlanMismatch(f"{path}: this is no bioforge plan", "`bioforge plan --out FILE` writes one")
+                raise PlanMismatch(f"{path}: not a bioforge plan", "`bioforge plan --out FILE` writes one")
             if header.get("project") != project:
                 raise PlanMismatch(
                     f"{path}: planned for project {header.get('project')!r}, this is {project!r}",
-                    "use -f to name the project it was made for",
+                    "choose its project with -f",
                 )
             seen = 0
             numbered = enumerate(stream, start=2)
-            while lines := list(islice(numbered, _SET)):
+            while lines := list(islice(numbered, _CHUNK)):
                 rows = [_row(path, number, line) for number, line in lines]
                 now = targets.by_names(store, [(row[0], row[1], row[2]) for row in rows])
                 for row in rows:
-                    yield _same(path, row, now.get((row[0], row[1], row[2])))
+                    yield _matching_id(path, row, now.get((row[0], row[1], row[2])))
                 seen += len(rows)
     except OSError as error:
         raise InputError(
             f"{path}: cannot be read: {error.strerror}", "`bioforge plan --out FILE` writes a plan"
         ) from None
     if header.get("targets") != seen:
-        raise PlanMismatch(f"{path}: cut off: {seen} of {header.get('targets')} targets", "make the plan again")
+        raise PlanMismatch(f"{path}: truncated: {seen} of {header.get('targets')} targets", "write the plan again")
 
 
 def _row(path: Path, number: int, line: bytes) -> list[Any]:
     row = _line(path, number, line)
     if isinstance(row, list) and len(row) == 5:
-        # without a hash: it waits for others, and what it will ask shows when they are there
+        # without a hash: it waits for an upstream recipe
         *words, digest, reason = row
         if all(isinstance(word, str) for word in (*words, digest or "", reason)):
             return row
-    raise PlanMismatch(f"{path}, line {number}: this is no plan", "`bioforge plan --out FILE` writes one")
+    raise PlanMismatch(f"{path}, line {number}: not a line of a plan", "`bioforge plan --out FILE` writes one")
 
 
-def _same(path: Path, row: list[Any], target: tuple[int, str | None, str | None] | None) -> int:
+def _matching_id(path: Path, row: list[Any], target: tuple[int, str | None, str | None] | None) -> int:
     artist_id, recipe, _, digest, reason = row
     if target is None:
-        what = "is no longer in the input"
+        change = "is no longer in the input"
     elif target[1] != digest:
-        what = "would be asked something else now"
+        change = "has another request now"
     elif target[2] is None:
-        what = "has been answered since"
+        change = "has an answer now"
     elif target[2] != reason:
-        what = f"was {reason} when it was planned and is {target[2]} now"
+        change = f"was {reason} when it was planned and is now {target[2]}"
     else:
         return target[0]
     raise PlanMismatch(
-        f"{path}: the plan is out of date: artist {artist_id} ({recipe}) {what}",
-        "nothing was sent; make the plan again with `bioforge plan --out`",
+        f"{path}: the plan is out of date: artist {artist_id} ({recipe}) {change}",
+        "nothing was sent; write a new plan with `bioforge plan --out`",
     )
 
 
@@ -101,4 +101,6 @@ def _line(path: Path, number: int, line: bytes) -> Any:
     try:
         return json.loads(line)
     except ValueError:
-        raise PlanMismatch(f"{path}, line {number}: this is no plan", "`bioforge plan --out FILE` writes one") from None
+        raise PlanMismatch(
+            f"{path}, line {number}: not a line of a plan", "`bioforge plan --out FILE` writes one"
+        ) from None

@@ -1,334 +1,329 @@
-"""Planning targets: what each one wants now, whether it has it, and if not, why; page by page, in dependency order."""
+"""Plan targets: decide for each one, page by page and in dependency order, whether it is fresh or stale."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 from bioforge.core.events import Event, Failed, Unusable
-from bioforge.core.interfaces import Backend
 from bioforge.core.progress import ProgressCallback, ProgressCounter, no_progress
 from bioforge.core.reasons import Decision, KnownRequest, KnownTarget, Reason
 from bioforge.planner.changes import AnswerReuse, ReplanCase
+from bioforge.planner.context import PlanContext
 from bioforge.planner.decide import blocked, decide
 from bioforge.planner.fallbacks import AttemptStep, RetryChain
-from bioforge.planner.render import MissingUpstream, Outcome, RenderedRequest, Renderer, serialization_hash
+from bioforge.planner.render import (
+    MissingUpstream,
+    RenderedPage,
+    RenderedRequest,
+    Renderer,
+    RenderOutcome,
+    serialization_hash,
+)
 from bioforge.planner.request_states import PlanStats, RequestStates
-from bioforge.recipes.template import OWN_NAMES, RecipeVariant, RenderError
+from bioforge.recipes.template import OWN_NAMES, RecipeVariant, RenderError, VariantKey
 from bioforge.recipes.tokens import counter_for
-from bioforge.store import Store, dependencies, queue, retries, statistics, targets, validations
 from bioforge.store import artists as artists_store
+from bioforge.store import dependencies, queue, retries, statistics, targets, validations
 from bioforge.store import planned as planned_store
 from bioforge.store.queue import TargetState
 from bioforge.store.retries import StoredRetry
 from bioforge.store.targets import EVERYBODY, Planned, PlannedArtist
 
-Pair = tuple[str, str]
-
 
 @dataclass(slots=True)
 class Consequences:
-    """What recorded answers brought about. `ready`: targets that can be asked for now; `released`: how many targets no
-    longer wait for others, whatever came of them; `followed`: hashes of failed requests that something else is asked
-    for in place of."""
+    """Effects of recorded answers on other targets.
+
+    `ready`: targets that can be sent now. `released`: number of targets that no longer wait for an upstream recipe,
+    including those that will not be sent. `followed`: hashes of failed requests that a repair or fallback replaces.
+    `failed`: ids of targets that have no request left to send in this run.
+    """
 
     ready: list[TargetState] = field(default_factory=list)
     released: int = 0
     followed: set[str] = field(default_factory=set)
     failed: set[int] = field(default_factory=set)
-    """Targets for which nothing is left to ask in this run."""
 
 
 class Planner:
-    """Plans the targets of a project's recipes, given in dependency order. `run`: what has failed in this run is not
-    asked again in it."""
+    """Plan the targets of a project's recipes."""
 
-    def __init__(
-        self,
-        store: Store,
-        recipes: Sequence[RecipeVariant],
-        backend: Backend,
-        *,
-        resend_maybe_paid: bool = True,
-        run: int | None = None,
-        tell: ProgressCallback = no_progress,
-    ) -> None:
-        self.counts = PlanStats()
-        self._told = ProgressCounter("planning", "targets", tell)
-        self._known = RequestStates(store, self.counts)
-        self._store = store
-        self._run = run
-        self._backend = backend
-        self._keeper = AnswerReuse(store, self._known.requests, resend_maybe_paid=resend_maybe_paid)
-        self._recipes = recipes
-        self._by_pair = {_pair(prompts): prompts for prompts in recipes}
-        self._renderer = Renderer(store, recipes, backend, resend_maybe_paid=resend_maybe_paid, run=run)
-        self._chains = RetryChain(store, backend, self._known.requests, resend_maybe_paid=resend_maybe_paid, run=run)
-        self._definitions: dict[Pair, int] = {}
-        self._for_all = {prompts.definition.recipe for prompts in recipes if prompts.definition.for_all}
-        self._has_schemas = any(prompts.definition.schema is not None for prompts in recipes)
+    def __init__(self, context: PlanContext, progress: ProgressCallback = no_progress) -> None:
+        self.stats = PlanStats()
+        self._context = context
+        self._store = context.store
+        self._progress = ProgressCounter("planning", "targets", progress)
+        self._states = RequestStates(context.store, self.stats)
+        self._reuse = AnswerReuse(context, self._states.look_up)
+        self._by_key = {variant.key: variant for variant in context.recipes}
+        self._renderer = Renderer(context)
+        self._chain = RetryChain(context, self._states.look_up)
+        self._definitions: dict[VariantKey, int] = {}
+        self._has_schemas = any(variant.schema is not None for variant in context.recipes)
 
-    # -------------------------------------------------------------------------------------------- as the input is now
+    # ----------------------------------------------------------------------------------------------- the whole input
 
     def plan(self) -> None:
-        """Bring every target up to date with the input, the definitions and what it needs. Raises `TemplateError`."""
-        planned_store.mark_removed(self._store, list(self._by_pair))
-        self._note_needed()
-        if self._for_all:
+        """Bring every target up to date with the input, the definitions and its upstream answers.
+
+        Raises `TemplateError`.
+        """
+        planned_store.mark_removed(self._store, list(self._by_key))
+        self._watch_upstream()
+        if self._context.shared_recipes:
             dependencies.ensure_everybody(self._store)
         generation = self._store.fact("generation")
         try:
-            for prompts in self._recipes:
-                self._plan_recipe(prompts, generation)
-                self._plan_after(prompts, None)
-                self._plan_failed(prompts)
+            for variant in self._context.recipes:
+                self._plan_variant(variant, generation)
+                self._replan_changed(variant, None)
+                self._plan_failed(variant)
         finally:
             self._store.build_indexes()
         dependencies.forget_changes(self._store)
 
-    def _note_needed(self) -> None:
-        """Have changes noted of what others need. What happened to one of them before that nobody knows."""
-        wanted = {pair for prompts in self._recipes for pair in _needs(prompts)}
-        unnoted = wanted - dependencies.needed(self._store)
-        for prompts in self._recipes:
-            if unnoted.intersection(_needs(prompts)):
-                planned_store.invalidate_plan(self._store, *_pair(prompts))
-        dependencies.set_needed(self._store, wanted)
+    def _watch_upstream(self) -> None:
+        """Have the state record changes of upstream targets. Variants whose upstream was not watched are replanned."""
+        needed = {key for variant in self._context.recipes for key in variant.upstream.items()}
+        new = needed - dependencies.needed(self._store)
+        for variant in self._context.recipes:
+            if new.intersection(variant.upstream.items()):
+                planned_store.invalidate_plan(self._store, *variant.key)
+        dependencies.set_needed(self._store, needed)
 
-    def _plan_recipe(self, prompts: RecipeVariant, generation: int) -> None:
-        """Render what may have changed: everything for a new definition, else only artists whose rows changed."""
-        recipe, variant = _pair(prompts)
-        definition = self._definition(prompts)
-        planned = targets.planned_up_to(self._store, recipe, variant)
-        written, before = (
-            serialization_hash(prompts, self._backend),
-            planned_store.serialization_hash(self._store, recipe, variant),
-        )
-        # a state in which nobody took a note is left as it is: what differs shows when it is sent
-        otherwise = before is not None and before != written
-        if planned == (definition, generation) and not otherwise:
-            if before is None:
-                planned_store.save_serialization_hash(self._store, recipe, variant, written)
+    def _plan_variant(self, variant: RecipeVariant, generation: int) -> None:
+        """Render what may have changed: every artist for a new definition, else only artists whose rows changed."""
+        key = variant.key
+        definition = self._definition(variant)
+        planned = targets.planned_up_to(self._store, *key)
+        serialization = serialization_hash(variant, self._context.backend)
+        previous = planned_store.serialization_hash(self._store, *key)
+        # a state without a stored serialization hash stays as it is: a difference shows when the request is sent
+        reserialized = previous is not None and previous != serialization
+        up_to_date = planned == (definition, generation)
+        if up_to_date and not reserialized:
+            if previous is None:
+                planned_store.save_serialization_hash(self._store, *key, serialization)
             return
-        self._keeper.only_form = (recipe, variant) if planned == (definition, generation) else None
-        self._keeper.rewritten = (recipe, variant) if otherwise else None
-        prompts.check_names(artists_store.columns(self._store))
-        if otherwise and planned is not None and planned[0] == definition:
-            planned_store.invalidate_plan(self._store, recipe, variant)
+        self._reuse.only_serialization = key if up_to_date else None
+        self._reuse.reserialized = key if reserialized else None
+        variant.check_names(artists_store.columns(self._store))
+        if reserialized and planned is not None and planned[0] == definition:
+            planned_store.invalidate_plan(self._store, *key)
             planned = (definition, targets.NOTHING)
         if planned is None or planned[0] != definition:
-            # said before there is any target: those of a plan that was broken off are retired like all others
-            targets.set_planned(self._store, recipe, variant, definition, targets.NOTHING)
-            planned_store.mark_others_removed(self._store, recipe, variant, for_all=prompts.definition.for_all)
+            # before the first target, so that targets of an interrupted plan are marked as removed too
+            targets.set_planned(self._store, *key, definition, targets.NOTHING)
+            planned_store.mark_others_removed(self._store, *key, for_all=variant.for_all)
         since = planned[1] if planned is not None and planned[0] == definition else targets.NOTHING
-        if prompts.definition.for_all:
+        if variant.for_all:
             since = targets.NOTHING
-            self._plan_page(prompts, targets.numbered(self._store, [EVERYBODY]))
+            self._plan_page(variant, targets.numbered(self._store, [EVERYBODY]))
         else:
-            # answers that are checked anew look for those who want them by that index, page after page
-            if since == targets.NOTHING and (not self._has_schemas or planned_store.nothing_asked(self._store)):
-                planned_store.defer_index(self._store)
-            used = prompts.used_columns
-            further = used is None or not used.issubset(OWN_NAMES)
-            for page in targets.artists(self._store, since, columns=further):
-                self._plan_page(prompts, page)
-        how = counter_for(prompts.definition.model).counting.as_text()
-        statistics.note_counting(self._store, recipe, variant, how, whole=since == targets.NOTHING)
-        planned_store.save_serialization_hash(self._store, recipe, variant, written)
-        targets.set_planned(self._store, recipe, variant, definition, generation)
-        self._keeper.only_form = self._keeper.rewritten = None
+            self._plan_artists(variant, since)
+        counting = counter_for(variant.model).counting.as_text()
+        statistics.note_counting(self._store, *key, counting, whole=since == targets.NOTHING)
+        planned_store.save_serialization_hash(self._store, *key, serialization)
+        targets.set_planned(self._store, *key, definition, generation)
+        self._reuse.only_serialization = self._reuse.reserialized = None
+
+    def _plan_artists(self, variant: RecipeVariant, since: int) -> None:
+        # the validation of stored answers looks up their targets by that index, page after page
+        if since == targets.NOTHING and (not self._has_schemas or planned_store.nothing_asked(self._store)):
+            planned_store.defer_index(self._store)
+        used = variant.used_columns
+        with_columns = used is None or not used.issubset(OWN_NAMES)
+        for page in targets.artists(self._store, since, columns=with_columns):
+            self._plan_page(variant, page)
 
     def plan_unchecked(self) -> None:
-        """Check answers that came in without their schema, as from elsewhere, and plan what that changes."""
-        for prompts in self._recipes:
-            schema = prompts.definition.schema
-            if schema is not None:
-                for numbers in validations.artists_unchecked(self._store, *_pair(prompts), schema.validation_hash):
-                    self._replan(prompts, numbers, None)
+        """Validate answers that were stored without their schema (imports), and replan what that changes."""
+        for variant in self._context.recipes:
+            if variant.schema is not None:
+                hash_ = variant.schema.validation_hash
+                for artists in validations.artists_unchecked(self._store, *variant.key, hash_):
+                    self._replan(variant, artists, None)
         self.replan_dependents()
 
-    def _plan_failed(self, prompts: RecipeVariant) -> None:
-        """A new run asks again for what has failed: what was skipped for it waits again, and chains begin anew.
+    def _plan_failed(self, variant: RecipeVariant) -> None:
+        """Replan failed and skipped targets, because a new run sends failed requests again.
 
-        What is about all artists waits while a run goes on, and is skipped afterwards where any of them has failed.
+        A target about all artists waits during a run, and is skipped after it if an upstream target failed.
         """
-        reasons = [Reason.SKIPPED] if prompts.definition.upstream else []
-        if prompts.definition.upstream and prompts.definition.for_all:
+        reasons = [Reason.SKIPPED] if variant.upstream else []
+        if variant.upstream and variant.for_all:
             reasons.append(Reason.UPSTREAM)
-        if prompts.definition.follows_up:
+        if variant.has_retries:
             reasons += [Reason.FAILED, Reason.MAYBE_PAID]
         for reason in reasons:
-            for numbers in targets.with_reason(self._store, *_pair(prompts), reason):
-                self._replan(prompts, numbers, None)
+            for artists in targets.with_reason(self._store, *variant.key, reason):
+                self._replan(variant, artists, None)
 
-    def _plan_after(self, prompts: RecipeVariant, consequences: Consequences | None) -> None:
-        """Plan anew where a needed target has changed."""
-        needs = _needs(prompts)
-        if not needs:
+    def _replan_changed(self, variant: RecipeVariant, consequences: Consequences | None) -> None:
+        """Replan the targets whose upstream targets changed."""
+        if not variant.upstream:
             return
-        for numbers in dependencies.changed_artists(self._store, needs):
-            if prompts.definition.for_all:
-                self._replan(prompts, [EVERYBODY], consequences)
+        for artists in dependencies.changed_artists(self._store, list(variant.upstream.items())):
+            if variant.for_all:
+                self._replan(variant, [EVERYBODY], consequences)
                 return
-            if EVERYBODY in numbers:
+            if EVERYBODY in artists:
                 for page in targets.artists(self._store, -1):
-                    self._replan(prompts, [item.id for item in page], consequences)
+                    self._replan(variant, [artist.id for artist in page], consequences)
                 return
-            self._replan(prompts, numbers, consequences)
+            self._replan(variant, artists, consequences)
 
-    def plan_again(self, recipe: str, variant: str, artists: Sequence[int]) -> None:
-        """Plan these targets as they would be rendered now."""
-        if (prompts := self._by_pair.get((recipe, variant))) is not None:
-            self._replan(prompts, artists, None)
+    def replan(self, key: VariantKey, artists: Sequence[int]) -> None:
+        """Render and plan these targets again."""
+        if (variant := self._by_key.get(key)) is not None:
+            self._replan(variant, artists, None)
 
     def replan_dependents(self, consequences: Consequences | None = None) -> None:
-        """Plan anew whatever needs a target that has changed, in dependency order."""
+        """Replan, in dependency order, the targets whose upstream targets changed."""
         if not dependencies.any_change(self._store):
             return
-        for prompts in self._recipes:
-            self._plan_after(prompts, consequences)
+        for variant in self._context.recipes:
+            self._replan_changed(variant, consequences)
         dependencies.forget_changes(self._store)
 
-    # ------------------------------------------------------------------------------------------ as answers come in
+    # ---------------------------------------------------------------------------------------------- during a run
 
-    def follow(self, events: Sequence[Event]) -> Consequences:
-        """Plan what these events, which are recorded, bring about."""
-        found = Consequences()
+    def apply(self, events: Sequence[Event]) -> Consequences:
+        """Replan what recorded events affect: dependents, and failed targets that a repair or fallback can replace."""
+        consequences = Consequences()
         failed = [
             event.attempt.request
             for event in events
             if isinstance(event, Unusable) or (isinstance(event, Failed) and event.final)
         ]
-        # what fails as it did before has not changed, and is not waited for any more all the same
+        # a target that fails as before has not changed, but its dependents must stop waiting for it
         dependencies.note_failures(self._store, [request.request_hash for request in failed])
-        followed = [request.request_hash for request in failed if self._follows_up(request.recipe)]
-        if followed:
-            self._follow_failures(followed, found)
-        self.replan_dependents(found)
-        return found
+        retried = [request.request_hash for request in failed if self._has_retries(request.recipe)]
+        if retried:
+            self._retry_failed(retried, consequences)
+        self.replan_dependents(consequences)
+        return consequences
 
-    def _follows_up(self, recipe: str) -> bool:
-        return any(
-            prompts.definition.follows_up
-            for (name, _), prompts in self._by_pair.items()
-            if name == recipe or not recipe
-        )
+    def _has_retries(self, recipe: str) -> bool:
+        return any(variant.has_retries for variant in self._context.recipes if variant.recipe == recipe or not recipe)
 
-    def _follow_failures(self, hashes: Sequence[str], consequences: Consequences) -> None:
+    def _retry_failed(self, hashes: Sequence[str], consequences: Consequences) -> None:
         sharing = queue.shared_requests(self._store, hashes)
-        artists: dict[Pair, list[int]] = {}
+        artists: dict[VariantKey, list[int]] = {}
         for shared in sharing:
             artists.setdefault((shared.recipe, shared.variant), []).append(shared.artist)
-        for pair, numbers in artists.items():
-            prompts = self._by_pair.get(pair)
-            if prompts is not None and prompts.definition.follows_up:
-                self._replan(prompts, numbers, consequences)
+        for key, ids in artists.items():
+            variant = self._by_key.get(key)
+            if variant is not None and variant.has_retries:
+                self._replan(variant, ids, consequences)
         lost = {shared.request_hash for shared in sharing if shared.target in consequences.failed}
         consequences.followed = {shared.request_hash for shared in sharing} - lost
 
-    def _replan(self, prompts: RecipeVariant, artists: Sequence[int], consequences: Consequences | None) -> None:
+    def _replan(self, variant: RecipeVariant, artists: Sequence[int], consequences: Consequences | None) -> None:
         if consequences is None:
-            self._plan_page(prompts, targets.numbered(self._store, artists))
+            self._plan_page(variant, targets.numbered(self._store, artists))
             return
-        before = queue.target_states(self._store, *_pair(prompts), artists, self._run)
-        self._plan_page(prompts, targets.numbered(self._store, artists))
-        for artist, now in queue.target_states(self._store, *_pair(prompts), artists, self._run).items():
+        run = self._context.run
+        before = queue.target_states(self._store, *variant.key, artists, run)
+        self._plan_page(variant, targets.numbered(self._store, artists))
+        for artist, state in queue.target_states(self._store, *variant.key, artists, run).items():
             waited = artist in before and before[artist].reason == Reason.UPSTREAM
-            consequences.released += waited and now.reason != Reason.UPSTREAM
-            if now.ready:
-                consequences.ready.append(now)
-            elif now.reason in (Reason.FAILED, Reason.MAYBE_PAID):
-                consequences.failed.add(now.target)
+            consequences.released += waited and state.reason != Reason.UPSTREAM
+            if state.ready:
+                consequences.ready.append(state)
+            elif state.reason in (Reason.FAILED, Reason.MAYBE_PAID):
+                consequences.failed.add(state.target)
 
     # ------------------------------------------------------------------------------------------------- page by page
 
-    def _plan_page(self, prompts: RecipeVariant, page: Sequence[PlannedArtist]) -> None:
-        if not page:
+    def _plan_page(self, variant: RecipeVariant, artists: Sequence[PlannedArtist]) -> None:
+        if not artists:
             return
-        recipe, variant = _pair(prompts)
-        rendered = self._renderer.page(prompts, page)
-        hashes = [outcome.request_hash for outcome in rendered.outcomes if isinstance(outcome, RenderedRequest)]
-        known = targets.known_targets(self._store, recipe, variant, [item.id for item in page])
-        requests = self._known.requests(prompts, hashes)
-        if not (known or requests or any(rendered.upstream)) and len(hashes) == len(page):
-            definition = self._definition(prompts)
-            wanted = [
-                (item.id, outcome.request_hash, item.row_hash, outcome.input_tokens)
-                for item, outcome in zip(page, rendered.outcomes, strict=True)
-                if isinstance(outcome, RenderedRequest)
-            ]
-            targets.add(self._store, recipe, variant, definition, wanted)
-            self.counts.planned += len(page)
-            self._told.add(len(page))
-            return
-        unheard = [
-            item.id
-            for item, outcome in zip(page, rendered.outcomes, strict=True)
-            if isinstance(outcome, RenderedRequest) and item.id in known and outcome.request_hash not in requests
-        ]
-        standing = self._keeper.standing(prompts, unheard, known)
-        decided: list[Planned] = []
-        following: list[StoredRetry] = []
-        for item, outcome, needs in zip(page, rendered.outcomes, rendered.upstream, strict=True):
-            target = known.get(item.id)
-            if target is not None and item.id in standing.origins and isinstance(outcome, RenderedRequest):
-                case = ReplanCase(prompts, item, outcome, needs, target, standing)
-                kept = self._keeper.kept(case, self._definition(prompts))
-                if kept is not None:
-                    self.counts.kept += kept.decision.reason is None and target.request_hash != outcome.request_hash
-                    decided.append(kept)
-                    continue
-                target = self._keeper.still_forced(case)
-            planned = self._decide(prompts, item, outcome, needs, target, requests, following)
-            fresh = planned.decision.reason is None
-            self.counts.reused += fresh and (target is None or target.built_response != planned.decision.response)
-            decided.append(planned)
-        retries.save(self._store, following)
-        targets.save(self._store, recipe, variant, self._definition(prompts), decided)
-        self.counts.planned += len(decided)
-        self._told.add(len(decided))
+        page = self._renderer.page(variant, artists)
+        hashes = [outcome.request_hash for outcome in page.outcomes if isinstance(outcome, RenderedRequest)]
+        known = targets.known_targets(self._store, *variant.key, [artist.id for artist in artists])
+        requests = self._states.look_up(variant, hashes)
+        if not (known or requests or any(page.upstream)) and len(hashes) == len(artists):
+            self._add_new(variant, artists, page)
+        else:
+            self._plan_known(variant, artists, page, known, requests)
+        self.stats.planned += len(artists)
+        self._progress.add(len(artists))
 
-    def _decide(
+    def _add_new(self, variant: RecipeVariant, artists: Sequence[PlannedArtist], page: RenderedPage) -> None:
+        rows = [
+            (artist.id, outcome.request_hash, artist.row_hash, outcome.input_tokens)
+            for artist, outcome in zip(artists, page.outcomes, strict=True)
+            if isinstance(outcome, RenderedRequest)
+        ]
+        targets.add(self._store, *variant.key, self._definition(variant), rows)
+
+    def _plan_known(
         self,
-        prompts: RecipeVariant,
-        item: PlannedArtist,
-        outcome: Outcome,
-        needs: str | None,
+        variant: RecipeVariant,
+        artists: Sequence[PlannedArtist],
+        page: RenderedPage,
+        known: Mapping[int, KnownTarget],
+        requests: Mapping[str, KnownRequest],
+    ) -> None:
+        unknown = [
+            artist.id
+            for artist, outcome in zip(artists, page.outcomes, strict=True)
+            if isinstance(outcome, RenderedRequest) and artist.id in known and outcome.request_hash not in requests
+        ]
+        previous = self._reuse.previous_build(variant, unknown, known)
+        planned: list[Planned] = []
+        stored: list[StoredRetry] = []
+        for artist, outcome, upstream in zip(artists, page.outcomes, page.upstream, strict=True):
+            target = known.get(artist.id)
+            if target is not None and artist.id in previous.origins and isinstance(outcome, RenderedRequest):
+                case = ReplanCase(variant, artist, outcome, upstream, target, previous)
+                reused = self._reuse.reuse(case, self._definition(variant))
+                if reused is not None:
+                    self.stats.kept += reused.decision.reason is None and target.request_hash != outcome.request_hash
+                    planned.append(reused)
+                    continue
+                target = self._reuse.keep_forced(case)
+            decided = self._plan_target(variant, artist, outcome, upstream, target, requests, stored)
+            fresh = decided.decision.reason is None
+            self.stats.reused += fresh and (target is None or target.built_response != decided.decision.response)
+            planned.append(decided)
+        retries.save(self._store, stored)
+        targets.save(self._store, *variant.key, self._definition(variant), planned)
+
+    def _plan_target(
+        self,
+        variant: RecipeVariant,
+        artist: PlannedArtist,
+        outcome: RenderOutcome,
+        upstream: str | None,
         target: KnownTarget | None,
-        requests: dict[str, KnownRequest],
-        following: list[StoredRetry],
+        requests: Mapping[str, KnownRequest],
+        stored: list[StoredRetry],
     ) -> Planned:
         if isinstance(outcome, RenderError):
-            return Planned(item.id, None, item.row_hash, 0, Decision(Reason.FAILED, f"template: {outcome}"), needs)
+            failed = Decision(Reason.FAILED, f"template: {outcome}")
+            return Planned(artist.id, None, artist.row_hash, 0, failed, upstream)
         if isinstance(outcome, MissingUpstream):
-            decision = blocked(outcome.upstream, target)
-            assert decision is not None
-            return Planned(item.id, None, item.row_hash, outcome.input_tokens, decision, needs)
-        known = requests.get(outcome.request_hash)
-        forced = target is not None and target.forced(outcome.request_hash)
-        accepted = target is not None and target.accepted_hash == outcome.request_hash
-        link = AttemptStep(outcome, known) if forced or accepted else self._chains.link(prompts, outcome, known)
-        changes = self._keeper.named_changes(prompts, target, item, needs)
-        decision = decide(link.request.request_hash, target, link.known, changes)
-        if link.kind and decision.reason in (Reason.NEW, Reason.CHANGED):
-            decision = Decision(link.kind, link.after)
-        if (follow_up := self._chains.remembered(prompts, outcome, link)) is not None:
-            following.append(follow_up)
-        asked = link.request
-        statistics, own = asked.input_tokens, outcome.request_hash
-        return Planned(item.id, asked.request_hash, item.row_hash, statistics, decision, needs, own)
+            waiting = blocked(outcome.upstream, target)
+            assert waiting is not None
+            return Planned(artist.id, None, artist.row_hash, outcome.input_tokens, waiting, upstream)
+        own = outcome.request_hash
+        known = requests.get(own)
+        final = target is not None and (target.forced(own) or target.accepted_hash == own)
+        step = AttemptStep(outcome, known) if final else self._chain.next_step(variant, outcome, known)
+        request = step.request
+        changes = self._reuse.describe_changes(variant, target, artist, upstream)
+        decision = decide(request.request_hash, target, step.known, changes)
+        if step.kind and decision.reason in (Reason.NEW, Reason.CHANGED):
+            decision = Decision(step.kind, step.after)
+        if (retry := self._chain.stored_retry(outcome, step)) is not None:
+            stored.append(retry)
+        return Planned(artist.id, request.request_hash, artist.row_hash, request.input_tokens, decision, upstream, own)
 
-    def _definition(self, prompts: RecipeVariant) -> int:
-        pair = _pair(prompts)
-        if pair not in self._definitions:
-            wanted = prompts.definition.as_dict()
-            self._definitions[pair] = targets.definition_id(self._store, *pair, wanted)
-        return self._definitions[pair]
-
-
-def _pair(prompts: RecipeVariant) -> Pair:
-    return prompts.definition.recipe, prompts.definition.variant
-
-
-def _needs(prompts: RecipeVariant) -> list[Pair]:
-    return list(prompts.definition.upstream.items())
+    def _definition(self, variant: RecipeVariant) -> int:
+        if variant.key not in self._definitions:
+            as_dict = variant.definition.as_dict()
+            self._definitions[variant.key] = targets.definition_id(self._store, *variant.key, as_dict)
+        return self._definitions[variant.key]

@@ -1,30 +1,29 @@
-"""Bringing the state up to date with the input and the recipes: read what changed, then plan."""
+"""Bring the state up to date with the input and the recipes: read changed sources, then plan."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from bioforge.core.errors import PluginError
 from bioforge.core.hashing import definition_hash
-from bioforge.core.interfaces import Backend
 from bioforge.core.progress import ProgressCallback, ProgressCounter, no_progress
 from bioforge.core.text import plural
 from bioforge.core.types import Artist, BadRow
+from bioforge.planner.context import PlanContext
 from bioforge.planner.planner import Planner
 from bioforge.readers.reader_plugin import FindReader
 from bioforge.readers.sources import Signature, Source, find, is_url
-from bioforge.recipes.template import RecipeVariant
 from bioforge.store import Store, artists
 from bioforge.store.artists import InputReading
 
 
 @dataclass(frozen=True, slots=True)
 class InputSpec:
-    """Where the rows come from and how they are read; `reader` None means by suffix."""
+    """Location, reader and options of the input; `reader` None: by suffix."""
 
     path: str
     reader: str | None
@@ -35,9 +34,11 @@ class InputSpec:
 
 @dataclass(slots=True)
 class Refreshed:
-    """`reading` is None when the input was untouched and not read. `rendered` counts targets that were planned anew,
-    `reused` those among them that an answer already in the state serves; `checked` and `misfits` are answers that were
-    checked by a schema anew, and those of them that do not fit it."""
+    """Result of a refresh. `reading` is None if the input is unchanged and was not read.
+
+    `rendered` targets were planned, `reused` of them are fresh by a stored answer. `checked` stored answers were validated,
+    `misfits` of them do not fit the schema.
+    """
 
     reading: InputReading | None = None
     rendered: int = 0
@@ -48,25 +49,20 @@ class Refreshed:
 
 
 def refresh(
-    store: Store,
-    spec: InputSpec,
-    find_reader: FindReader,
-    recipes: Sequence[RecipeVariant],
-    backend: Backend,
-    *,
-    resend_maybe_paid: bool,
-    tell: ProgressCallback = no_progress,
+    context: PlanContext, spec: InputSpec, find_reader: FindReader, progress: ProgressCallback = no_progress
 ) -> Refreshed:
-    """Raises `InputError` and `TemplateError`; rows that cannot be used are counted in `reading`. `tell` hears now and then
-    how far it is."""
-    reading = read_input(store, spec, find_reader, tell)
-    planner = Planner(store, recipes, backend, resend_maybe_paid=resend_maybe_paid, tell=tell)
+    """Read the input and plan all targets. Rows that cannot be used are counted in `reading`.
+
+    Raises `InputError` and `TemplateError`.
+    """
+    reading = read_input(context.store, spec, find_reader, progress)
+    planner = Planner(context, progress)
     planner.plan()
-    counts = planner.counts
-    done = Refreshed(reading, counts.planned, counts.reused, checked=counts.checked, misfits=counts.misfits)
-    if counts.kept:
-        kept = plural(counts.kept, "answer")
-        done.notes.append(f"the backend writes requests in another way now: {kept} kept; `run -B` asks for them anew")
+    stats = planner.stats
+    done = Refreshed(reading, stats.planned, stats.reused, checked=stats.checked, misfits=stats.misfits)
+    if stats.kept:
+        kept = plural(stats.kept, "answer")
+        done.notes.append(f"the backend now serializes requests differently: {kept} kept; `run -B` buys them again")
     return done
 
 
@@ -74,17 +70,17 @@ def refresh(
 
 
 def read_input(
-    store: Store, spec: InputSpec, find_reader: FindReader, tell: ProgressCallback = no_progress
+    store: Store, spec: InputSpec, find_reader: FindReader, progress: ProgressCallback = no_progress
 ) -> InputReading | None:
-    """Read the input into the state, unless every source is known to be untouched."""
+    """Read the input into the state; return None if every source is unchanged."""
     known = artists.sources(store)
     # a hash, because a path may be a URL that carries a token
     read_as: dict[str, object] = {"reader": spec.reader, "options": spec.options, "path": spec.path}
-    if plugin := _plugin(spec, find_reader):  # another version of it may read something else
+    if plugin := _plugin(spec, find_reader):  # another version of the plugin may read other rows
         read_as["plugin"] = plugin
     reader = definition_hash(json.loads(json.dumps(read_as, default=str)))  # TOML has dates
     same_reader = artists.remembered_reader(store) == reader
-    found: list[Source]
+    sources: list[Source]
     seen: dict[str, dict[str, Any]] = {}
     if is_url(spec.path):
         from bioforge.readers.download import Validators, fetch, shown
@@ -95,15 +91,15 @@ def read_input(
         fetched = fetch(spec.path, spec.cache, validators)
         if fetched.unchanged and before is not None:
             return None
-        found = [fetched.source]
+        sources = [fetched.source]
         seen[name] = {
             "etag": fetched.validators.etag,
             "last_modified": fetched.validators.last_modified,
             "cached_as": str(fetched.path),
         }
     else:
-        found = find(spec.path, spec.root)
-        for source in found:
+        sources = find(spec.path, spec.root)
+        for source in sources:
             signature = source.signature()
             seen[source.name] = {"signature": _signature_text(signature)}
         if (
@@ -114,25 +110,25 @@ def read_input(
             )
         ):
             return None
-    told = ProgressCounter("reading the input", "rows", tell)
-    reading = artists.read_into(store, told.over(_rows(found, spec, find_reader)))
-    # Only now: a reading that was cut off is read again.
+    counter = ProgressCounter("reading the input", "rows", progress)
+    reading = artists.read_into(store, counter.over(_rows(sources, spec, find_reader)))
+    # last, so that an interrupted reading is repeated
     artists.remember_sources(store, seen, reader)
     return reading
 
 
 def _plugin(spec: InputSpec, find_reader: FindReader) -> str:
-    """Which plugin reads the input, and its version; empty for what is built in."""
+    """Return name and version of the plugin that reads the input; empty for a built-in reader."""
     name = spec.reader or Source(spec.path, None).suffix or "csv"
     try:
         found = find_reader(name)
-    except PluginError:  # the name of a path that is a pattern; whoever reads its files says what is wrong
+    except PluginError:  # the path is a pattern; reading its files raises the error
         return ""
     return f"{found.plugin} {found.version}".strip()
 
 
 def _signature_text(signature: Signature | None) -> str | None:
-    """None for what has to be read each time: streams, and files too young for their clock to be trusted."""
+    """Return None for sources to read each time: streams, and files too recently changed to trust their timestamp."""
     if signature is None or not signature.trusted:
         return None
     return signature.as_text()

@@ -1,4 +1,4 @@
-"""From artists to exact requests: the answers that recipes need are looked up, texts are rendered, bodies are hashed."""
+"""Render artists into exact requests: look up upstream answers, render the texts, serialize and hash the bodies."""
 
 from __future__ import annotations
 
@@ -11,12 +11,14 @@ from typing import NamedTuple
 from bioforge.core.errors import ConfigError
 from bioforge.core.hashing import canonical, definition_hash, request_hash, request_hasher
 from bioforge.core.interfaces import Backend
-from bioforge.core.reasons import Upstream
+from bioforge.core.reasons import Reason, Upstream
 from bioforge.core.types import Artist, Rendered
+from bioforge.planner.context import PlanContext
 from bioforge.recipes.template import (
     RecipeVariant,
     RenderError,
     UpstreamAnswer,
+    VariantKey,
     artist_context,
     estimate_tokens,
     upstream_answer,
@@ -26,11 +28,11 @@ from bioforge.store import Store, dependencies, stale, targets
 from bioforge.store.dependencies import Answered
 from bioforge.store.targets import EVERYBODY, PlannedArtist
 
-NEEDED_TOKENS = 300
-"""Tokens that the answer of a needed recipe is taken for as long as there is none."""
+UPSTREAM_TOKENS = 300
+"""Assumed tokens of an upstream answer that does not exist yet."""
 
 FRAME_TOKENS = 8
-"""Tokens of a request beside its texts."""
+"""Tokens of a request in addition to its texts."""
 
 
 class RenderedRequest(NamedTuple):
@@ -44,52 +46,47 @@ class RenderedRequest(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class MissingUpstream:
-    """Something that is needed is not there. `input_tokens` is a guess at what will be asked."""
+    """A target whose upstream answers are missing. `input_tokens` is a guess at its request."""
 
     upstream: Sequence[Upstream]
     input_tokens: int
 
 
-Outcome = RenderedRequest | MissingUpstream | RenderError
+RenderOutcome = RenderedRequest | MissingUpstream | RenderError
 
 
 @dataclass(frozen=True, slots=True)
-class Page:
-    """What came of each artist of a page, in order, and the answers that each was rendered from, as JSON."""
+class RenderedPage:
+    """One outcome per artist, in order, and the upstream answers it was rendered from (JSON, or None)."""
 
-    outcomes: Sequence[Outcome]
+    outcomes: Sequence[RenderOutcome]
     upstream: Sequence[str | None]
 
 
-def rendered_request(prompts: RecipeVariant, backend: Backend, rendered: Rendered) -> RenderedRequest:
-    """The exact request for rendered texts."""
-    return _wanted(prompts, backend, rendered, counter_for(rendered.model).count)
-
-
-def _wanted(
-    prompts: RecipeVariant, backend: Backend, rendered: Rendered, count: Callable[[str], int]
-) -> RenderedRequest:
-    body = _body(prompts, backend, rendered)
-    definition = prompts.definition
+def rendered_request(variant: RecipeVariant, backend: Backend, rendered: Rendered) -> RenderedRequest:
+    """Return the exact request for rendered texts. Raises `ConfigError` if the backend cannot serialize it."""
+    body = _body(variant, backend, rendered)
+    definition = variant.definition
     digest = request_hash(rendered.endpoint, body, definition.dialect, definition.sample)
-    return RenderedRequest(digest, body, _tokens(rendered, count), rendered)
+    return RenderedRequest(digest, body, _tokens(rendered, counter_for(rendered.model).count), rendered)
 
 
-def _body(prompts: RecipeVariant, backend: Backend, rendered: Rendered) -> bytes:
+def _body(variant: RecipeVariant, backend: Backend, rendered: Rendered) -> bytes:
     try:
         return canonical(backend.body(rendered))
-    except ConfigError as error:  # what this backend cannot express
-        raise ConfigError(f"recipe.{prompts.definition.recipe}: {error.message}", error.hint) from None
+    except ConfigError as error:
+        raise ConfigError(f"recipe.{variant.recipe}: {error.message}", error.hint) from None
 
 
-def serialization_hash(prompts: RecipeVariant, backend: Backend) -> str:
-    """How a backend writes a recipe's requests, as a hash: that of a body with the templates in the place of texts.
+def serialization_hash(variant: RecipeVariant, backend: Backend) -> str:
+    """Return a hash of how the backend serializes a variant's requests: the body with the templates instead of texts.
 
-    Two backends that write alike have the same one, and so have two versions of a plugin; options count where they
-    change a body. Empty where there is no such body. What depends on the texts themselves shows when they are sent.
+    Backends, and versions of a plugin, that serialize alike share it; options count if they change the body. Returns an
+    empty string if the backend cannot serialize the templates. A serialization that depends on the texts is found when a
+    request is sent.
     """
-    definition = prompts.definition
-    written = Rendered(
+    definition = variant.definition
+    templates = Rendered(
         definition.endpoint,
         definition.model,
         definition.instructions,
@@ -98,44 +95,38 @@ def serialization_hash(prompts: RecipeVariant, backend: Backend) -> str:
         definition.sent_parameters(),
     )
     try:
-        return definition_hash(backend.body(written))
-    except Exception:  # said in so many words when a real one is rendered
+        return definition_hash(backend.body(templates))
+    except Exception:  # rendering a real request raises the error with its context
         return ""
 
 
-def render(prompts: RecipeVariant, backend: Backend, artist: Artist) -> RenderedRequest:
-    """For a recipe that needs no other one. Raises `RenderError`."""
-    return rendered_request(prompts, backend, prompts.render(artist))
-
-
 class SimpleRenderer:
-    """Renders a recipe that needs nothing but the artist, for a million of them."""
+    """Render a recipe without upstream recipes, fast enough for a million artists."""
 
-    def __init__(self, prompts: RecipeVariant, backend: Backend) -> None:
-        definition = prompts.definition
-        self._prompts = prompts
+    def __init__(self, variant: RecipeVariant, backend: Backend) -> None:
+        definition = variant.definition
+        self._variant = variant
         self._backend = backend
         self._count = counter_for(definition.model).count
         self._hash = request_hasher(definition.endpoint, definition.dialect, definition.sample)
         self._instructions: str | None = None
-        self._tokens = 0
-        """Of the instructions, which are often the same text for every artist."""
+        self._instruction_tokens = 0
 
-    def outcome(self, artist: Artist) -> Outcome:
+    def render(self, artist: Artist) -> RenderOutcome:
         try:
-            rendered = self._prompts.render(artist)
+            rendered = self._variant.render(artist)
         except RenderError as error:
             return error
-        body = _body(self._prompts, self._backend, rendered)
-        return RenderedRequest(self._hash(body), body, self._counted(rendered), rendered)
+        body = _body(self._variant, self._backend, rendered)
+        return RenderedRequest(self._hash(body), body, self._tokens(rendered), rendered)
 
-    def _counted(self, rendered: Rendered) -> int:
+    def _tokens(self, rendered: Rendered) -> int:
         if rendered.prompt is not None:
             return _tokens(rendered, self._count)
-        if rendered.instructions is not self._instructions:
+        if rendered.instructions is not self._instructions:  # often the same object for every artist
             self._instructions = rendered.instructions
-            self._tokens = self._count(rendered.instructions) if rendered.instructions else 0
-        return FRAME_TOKENS + self._tokens + (self._count(rendered.input) if rendered.input else 0)
+            self._instruction_tokens = self._count(rendered.instructions) if rendered.instructions else 0
+        return FRAME_TOKENS + self._instruction_tokens + (self._count(rendered.input) if rendered.input else 0)
 
 
 def _tokens(rendered: Rendered, count: Callable[[str], int]) -> int:
@@ -149,117 +140,104 @@ def _tokens(rendered: Rendered, count: Callable[[str], int]) -> int:
 
 
 class Renderer:
-    """Renders pages of artists, with the answers they need as the state has them now.
+    """Render pages of artists with their current upstream answers."""
 
-    `run`: what has failed in this run is not waited for any more.
-    """
-
-    def __init__(
-        self,
-        store: Store,
-        recipes: Sequence[RecipeVariant],
-        backend: Backend,
-        *,
-        resend_maybe_paid: bool,
-        run: int | None,
-    ) -> None:
-        self._store = store
-        self._backend = backend
-        self._resend_maybe_paid = resend_maybe_paid
-        self._run = run
-        self._for_all = {prompts.definition.recipe for prompts in recipes if prompts.definition.for_all}
-        self._plain: dict[tuple[str, str], SimpleRenderer] = {}
+    def __init__(self, context: PlanContext) -> None:
+        self._context = context
+        self._shared = context.shared_recipes
+        self._simple: dict[VariantKey, SimpleRenderer] = {}
         self._row_tokens: tuple[int, int] | None = None
-        """How many artists there are, and the tokens of their rows."""
+        """Number of artists, and tokens of all their rows."""
 
-    def page(self, prompts: RecipeVariant, artists: Sequence[PlannedArtist]) -> Page:
-        definition = prompts.definition
-        if not definition.upstream and not definition.for_all:
-            pair = definition.recipe, definition.variant
-            if (plain := self._plain.get(pair)) is None:
-                plain = self._plain[pair] = SimpleRenderer(prompts, self._backend)
-            return Page([plain.outcome(item.artist) for item in artists], [None] * len(artists))
-        shared = {need: name for need, name in definition.upstream.items() if need in self._for_all}
-        own = {need: name for need, name in definition.upstream.items() if need not in self._for_all}
-        of_all = self._answers(shared, [EVERYBODY]).get(EVERYBODY, {}) if shared else {}
-        if definition.for_all:
-            gathered = [
-                dependencies.gathered(self._store, need, name, self._run, self._resend_maybe_paid)
-                for need, name in own.items()
+    def page(self, variant: RecipeVariant, artists: Sequence[PlannedArtist]) -> RenderedPage:
+        """Render one variant for these artists."""
+        if not variant.upstream and not variant.for_all:
+            if (simple := self._simple.get(variant.key)) is None:
+                simple = self._simple[variant.key] = SimpleRenderer(variant, self._context.backend)
+            return RenderedPage([simple.render(artist.artist) for artist in artists], [None] * len(artists))
+        own = self._own_upstream(variant)
+        shared = {recipe: name for recipe, name in variant.upstream.items() if recipe in self._shared}
+        shared_answers = self._answers(shared, [EVERYBODY]).get(EVERYBODY, {}) if shared else {}
+        if variant.for_all:
+            context = self._context
+            states = [
+                dependencies.gathered(context.store, recipe, name, context.run, context.resend_maybe_paid)
+                for recipe, name in own.items()
             ]
-            outcomes = [self._outcome(prompts, item.artist, of_all, gathered) for item in artists]
-            return Page(outcomes, [_ids(of_all)] * len(artists))
-        found = self._answers(own, [item.id for item in artists])
-        answers = [{**of_all, **found.get(item.id, {})} for item in artists]
-        outcomes = [self._outcome(prompts, item.artist, each) for item, each in zip(artists, answers, strict=True)]
-        return Page(outcomes, [_ids(each) for each in answers])
+            outcomes = [self._render(variant, artist.artist, shared_answers, states) for artist in artists]
+            return RenderedPage(outcomes, [_response_ids(shared_answers)] * len(artists))
+        own_answers = self._answers(own, [artist.id for artist in artists])
+        answers = [{**shared_answers, **own_answers.get(artist.id, {})} for artist in artists]
+        outcomes = [self._render(variant, artist.artist, each) for artist, each in zip(artists, answers, strict=True)]
+        return RenderedPage(outcomes, [_response_ids(each) for each in answers])
 
-    def _answers(self, needs: Mapping[str, str], artists: Sequence[int]) -> dict[int, dict[str, Answered]]:
+    def _own_upstream(self, variant: RecipeVariant) -> dict[str, str]:
+        """Return the upstream variants, by recipe, that have one answer per artist."""
+        return {recipe: name for recipe, name in variant.upstream.items() if recipe not in self._shared}
+
+    def _answers(self, upstream: Mapping[str, str], artists: Sequence[int]) -> dict[int, dict[str, Answered]]:
+        context = self._context
         return dependencies.answers(
-            self._store, needs, artists, run=self._run, resend_maybe_paid=self._resend_maybe_paid
+            context.store, upstream, artists, run=context.run, resend_maybe_paid=context.resend_maybe_paid
         )
 
-    def _outcome(
-        self, prompts: RecipeVariant, artist: Artist, answers: Mapping[str, Answered], gathered: Sequence[Upstream] = ()
-    ) -> Outcome:
-        definition = prompts.definition
-        states = [
-            answers[need].state if need in answers else Upstream(need, "new", None, None)
-            for need in definition.upstream
-            if need in answers or not (definition.for_all and need not in self._for_all)
+    def _render(
+        self, variant: RecipeVariant, artist: Artist, answers: Mapping[str, Answered], states: Sequence[Upstream] = ()
+    ) -> RenderOutcome:
+        """Render one target. `states`: upstream recipes of a recipe over all artists, each over all its targets."""
+        each = [
+            answers[recipe].state if recipe in answers else Upstream(recipe, Reason.NEW, None, None)
+            for recipe in variant.upstream
+            if recipe in answers or not variant.for_all or recipe in self._shared
         ]
-        missing = [state for state in (*states, *gathered) if state.reason is not None or state.response is None]
+        missing = [state for state in (*each, *states) if state.reason is not None or state.response is None]
         if missing:
-            return MissingUpstream(
-                missing, _guess(prompts, artist) + (self._all_rows(prompts) if definition.for_all else 0)
-            )
+            tokens = _guess(variant, artist) + (self._all_rows(variant) if variant.for_all else 0)
+            return MissingUpstream(missing, tokens)
         try:
-            texts = {need: upstream_answer(answer.text, answer.parsed) for need, answer in answers.items()}
-            everybody = self._everybody(definition.upstream) if definition.for_all else None
-            return rendered_request(prompts, self._backend, prompts.render(artist, texts, everybody))
+            texts = {recipe: upstream_answer(answer.text, answer.parsed) for recipe, answer in answers.items()}
+            artists = AllArtists(self._context.store, self._own_upstream(variant)) if variant.for_all else None
+            return rendered_request(variant, self._context.backend, variant.render(artist, texts, artists))
         except RenderError as error:
             return error
 
-    def _all_rows(self, prompts: RecipeVariant) -> int:
-        """Tokens of all artists in one request, guessed from above: whole rows, and whole answers of what is needed."""
+    def _all_rows(self, variant: RecipeVariant) -> int:
+        """Return an upper estimate of the tokens of all artists in one request: whole rows and upstream answers."""
         if self._row_tokens is None:
-            artists, characters = stale.row_lengths(self._store)
+            artists, characters = stale.row_lengths(self._context.store)
             self._row_tokens = artists, math.ceil(characters / 3)
         artists, tokens = self._row_tokens
-        own = [need for need in prompts.definition.upstream if need not in self._for_all]
-        return tokens + artists * NEEDED_TOKENS * len(own)
-
-    def _everybody(self, needs: Mapping[str, str]) -> Everybody:
-        return Everybody(self._store, {need: name for need, name in needs.items() if need not in self._for_all})
+        return tokens + artists * UPSTREAM_TOKENS * len(self._own_upstream(variant))
 
 
-class Everybody:
-    """All artists as a template walks through them, with the answers of needed recipes: read in pages, each time anew."""
+class AllArtists:
+    """All artists with their upstream answers, for the template of a recipe over all of them; read in pages."""
 
-    def __init__(self, store: Store, needs: Mapping[str, str]) -> None:
+    def __init__(self, store: Store, upstream: Mapping[str, str]) -> None:
         self._store = store
-        self._needs = needs
+        self._upstream = upstream
 
     def __len__(self) -> int:
         return stale.total_artists(self._store)
 
     def __iter__(self) -> Iterator[dict[str, object]]:
         for page in targets.artists(self._store, -1):
-            numbers = [item.id for item in page]
-            found = dependencies.answers(self._store, self._needs, numbers, run=None, resend_maybe_paid=True)
-            for item in page:
+            ids = [artist.id for artist in page]
+            stored = dependencies.answers(self._store, self._upstream, ids, run=None, resend_maybe_paid=True)
+            for artist in page:
                 answers: dict[str, UpstreamAnswer] = {
-                    need: upstream_answer(answer.text, answer.parsed) for need, answer in found.get(item.id, {}).items()
+                    recipe: upstream_answer(answer.text, answer.parsed)
+                    for recipe, answer in stored.get(artist.id, {}).items()
                 }
-                yield {**artist_context(item.artist), **answers}
+                yield {**artist_context(artist.artist), **answers}
 
 
-def _ids(answers: Mapping[str, Answered]) -> str:
-    return json.dumps({need: answer.state.response for need, answer in sorted(answers.items())})
+def _response_ids(answers: Mapping[str, Answered]) -> str:
+    return json.dumps({recipe: answer.state.response for recipe, answer in sorted(answers.items())})
 
 
-def _guess(prompts: RecipeVariant, artist: Artist) -> int:
-    """Tokens of a request that cannot be rendered yet."""
-    definition = prompts.definition
+def _guess(variant: RecipeVariant, artist: Artist) -> int:
+    """Return a guess at the tokens of a request that cannot be rendered yet."""
+    definition = variant.definition
     texts = (definition.instructions or "", definition.input or "", artist.artist_name, artist.artist_data)
-    return FRAME_TOKENS + sum(estimate_tokens(text) for text in texts) + NEEDED_TOKENS * len(definition.upstream)
+    return FRAME_TOKENS + sum(estimate_tokens(text) for text in texts) + UPSTREAM_TOKENS * len(variant.upstream)

@@ -1,4 +1,4 @@
-"""What is known of requests that were sent before, with their answers checked by the schema as it is now."""
+"""Look up requests that were sent before, with their answers validated by the recipe's current schema."""
 
 from __future__ import annotations
 
@@ -15,10 +15,11 @@ from bioforge.store import Store, targets, validations
 
 @dataclass(slots=True)
 class PlanStats:
-    """`planned` targets were looked at, `reused` of them are served by an answer that is in the state already.
+    """Counts of one plan.
 
-    `checked` stored answers were checked by a schema anew, `misfits` of them no longer fit. `kept` ones belong to a
-    request that the backend writes differently now.
+    `planned`: rendered targets; `reused`: those of them that are fresh by a stored answer; `checked`: stored answers
+    that were validated; `misfits`: those of them that do not fit the schema; `kept`: fresh targets whose request the
+    backend now serializes differently.
     """
 
     planned: int = 0
@@ -29,42 +30,42 @@ class PlanStats:
 
 
 class RequestStates:
-    """Looks up requests; stored answers that were not checked by a recipe's schema are checked then."""
+    """Look up requests; validate their answers if this schema has not validated them yet."""
 
-    def __init__(self, store: Store, counts: PlanStats) -> None:
+    def __init__(self, store: Store, stats: PlanStats) -> None:
         self._store = store
-        self._counts = counts
+        self._stats = stats
 
-    def requests(self, prompts: RecipeVariant, hashes: Sequence[str]) -> dict[str, KnownRequest]:
-        """What became of these requests, their answers checked by the schema as it is now."""
+    def look_up(self, variant: RecipeVariant, hashes: Sequence[str]) -> dict[str, KnownRequest]:
+        """Return the known requests among these hashes. Raises `ConfigError` if a validator itself fails."""
         known = targets.known_requests(self._store, hashes)
-        schema = prompts.definition.schema
-        if schema is None or not self._check(
+        schema = variant.schema
+        if schema is None or not self._validate(
             schema, [digest for digest in hashes if _is_unchecked(known.get(digest), schema)]
         ):
             return known
         return targets.known_requests(self._store, hashes)
 
-    def _check(self, schema: Schema, hashes: Sequence[str]) -> bool:
-        """Check stored answers anew, which costs nothing. Whether there were any."""
-        found = validations.unchecked(self._store, hashes, schema.validation_hash) if hashes else []
-        if not found:
+    def _validate(self, schema: Schema, hashes: Sequence[str]) -> bool:
+        """Validate stored answers and save the result. Return False if there were none."""
+        answers = validations.unchecked(self._store, hashes, schema.validation_hash) if hashes else []
+        if not answers:
             return False
         checked = []
-        for answer in found:
+        for answer in answers:
             verdict = schema.validate(answer.text or "")
             if isinstance(verdict, Valid):
                 checked.append(validations.Validation(answer, as_text(verdict), None))
             elif not verdict.repairable and answer.state == RequestState.ANSWERED:
-                # a good answer is not bought again for a mistake in the code that checks it
+                # a valid answer must not be bought again because of a bug in the validator
                 raise ConfigError(
-                    complaint(verdict, schema), "mend that code; nothing was sent, and all answers are kept"
+                    complaint(verdict, schema), "fix the validator; nothing was sent, all answers are kept"
                 )
             else:
                 checked.append(validations.Validation(answer, None, complaint(verdict, schema)))
         validations.save(self._store, checked, schema.validation_hash)
-        self._counts.checked += len(checked)
-        self._counts.misfits += sum(verdict.message is not None for verdict in checked)
+        self._stats.checked += len(checked)
+        self._stats.misfits += sum(result.message is not None for result in checked)
         return True
 
 

@@ -155,9 +155,9 @@ def _shown(path: Path, root: Path) -> str:
     return path.relative_to(root).as_posix() if path.is_relative_to(root) else str(path)
 
 
-def prompt_notes(recipes: Sequence[RecipeVariant]) -> list[str]:
+def prompt_notes(variants: Sequence[RecipeVariant]) -> list[str]:
     """A warning while recipes use reusable prompts."""
-    names = _names(prompts for prompts in recipes if prompts.definition.prompt is not None)
+    names = _names(variant for variant in variants if variant.prompt is not None)
     if not names:
         return []
     return [
@@ -166,14 +166,12 @@ def prompt_notes(recipes: Sequence[RecipeVariant]) -> list[str]:
     ]
 
 
-def no_data_notes(recipes: Sequence[RecipeVariant]) -> list[str]:
+def no_data_notes(variants: Sequence[RecipeVariant]) -> list[str]:
     """A warning for recipes that read `artist_data` when no artist has any: most likely a column is not mapped."""
     names = _names(
-        prompts
-        for prompts in recipes
-        if prompts.used_columns is not None
-        and "artist_data" in prompts.used_columns
-        and prompts.definition.prompt is None
+        variant
+        for variant in variants
+        if variant.used_columns is not None and "artist_data" in variant.used_columns and variant.prompt is None
     )
     if not names:
         return []
@@ -183,6 +181,6 @@ def no_data_notes(recipes: Sequence[RecipeVariant]) -> list[str]:
     ]
 
 
-def _names(recipes: Iterable[RecipeVariant]) -> list[str]:
+def _names(variants: Iterable[RecipeVariant]) -> list[str]:
     """Each recipe once, whatever variants it has."""
-    return list(dict.fromkeys(prompts.definition.recipe for prompts in recipes))
+    return list(dict.fromkeys(variant.recipe for variant in variants))

@@ -27,6 +27,10 @@ ARTISTS = "artists"
 """All artists, in the template of a recipe over all of them."""
 
 
+VariantKey = tuple[str, str]
+"""Recipe and variant."""
+
+
 @dataclass(frozen=True, slots=True)
 class Definition:
     """How a recipe asks, with its template texts read from their files: what is stale when this changes.
@@ -78,8 +82,12 @@ class Definition:
         }
 
     @property
-    def follows_up(self) -> bool:
-        """Whether there is something else to ask when a request has failed."""
+    def key(self) -> VariantKey:
+        return self.recipe, self.variant
+
+    @property
+    def has_retries(self) -> bool:
+        """True if a failed request is repaired or sent to another model."""
         return self.repair or bool(self.fallback)
 
     def sent_parameters(self) -> Mapping[str, object]:
@@ -147,6 +155,15 @@ class RecipeVariant:
     def __init__(self, definition: Definition) -> None:
         """Raises `TemplateError` when a text does not compile."""
         self.definition = definition
+        self.key = definition.key
+        self.recipe, self.variant = definition.key
+        self.endpoint = definition.endpoint
+        self.model = definition.model
+        self.prompt = definition.prompt
+        self.upstream = definition.upstream
+        self.for_all = definition.for_all
+        self.schema = definition.schema
+        self.has_retries = definition.has_retries
         self._parameters = definition.sent_parameters()
         compiler = environment()
         self._names: set[str] = set()
@@ -170,7 +187,7 @@ class RecipeVariant:
         return None if text is None else self._compile_text(compiler, part, text)
 
     def _compile_text(self, compiler: jinja2.Environment, part: str, text: str) -> Render:
-        source = (self.definition.sources or {}).get(part, f"recipe.{self.definition.recipe}.{part}")
+        source = (self.definition.sources or {}).get(part, f"recipe.{self.recipe}.{part}")
         try:
             tree = compiler.parse(text)
             if any(jinja2.meta.find_referenced_templates(tree)):
@@ -209,7 +226,7 @@ class RecipeVariant:
 
     def _check_needed(self, tree: jinja2.nodes.Template, names: Container[str]) -> None:
         """Raise `TemplateError` for what the answers of needed recipes do not have. `names` come from outside."""
-        upstream, place = self.definition.upstream, f"recipe.{self.definition.recipe}"
+        upstream, place = self.upstream, f"recipe.{self.recipe}"
         if not upstream:
             return
         for node in tree.find_all((jinja2.nodes.Getattr, jinja2.nodes.Getitem)):
@@ -240,24 +257,24 @@ class RecipeVariant:
     @property
     def _own_names(self) -> frozenset[str]:
         """Names that are no columns: needed recipes, and in a recipe over all artists the artists."""
-        own = {ARTISTS} if self.definition.for_all else {"columns"}
-        return frozenset(own | {NEEDS, *self.definition.upstream} if self.definition.upstream else own)
+        own = {ARTISTS} if self.for_all else {"columns"}
+        return frozenset(own | {NEEDS, *self.upstream} if self.upstream else own)
 
     @property
     def used_columns(self) -> frozenset[str] | None:
         """The names the templates read; None when they read columns by computed names, so any column may count."""
-        if self._any_column or self.definition.for_all:
+        if self._any_column or self.for_all:
             return None
         return frozenset((self._names - self._own_names) | self._columns)
 
     def check_names(self, known: Iterable[str]) -> None:
         """Raise `TemplateError` for a name that no input column has. `known` are the input's column names."""
-        place = f"recipe.{self.definition.recipe}"
-        columns = set() if self.definition.for_all else {*known, *OWN_NAMES}
+        place = f"recipe.{self.recipe}"
+        columns = set() if self.for_all else {*known, *OWN_NAMES}
         for name in sorted((self._names - self._own_names) | self._columns):
             if name in columns:
                 continue
-            if self.definition.for_all:
+            if self.for_all:
                 raise TemplateError(
                     f"{place}: the template uses {name!r}, and is one text about all artists",
                     f"{{% for artist in {ARTISTS} %}} … {{{{ artist.{name} }}}} … {{% endfor %}}",

@@ -145,7 +145,7 @@ CASES = [
          "the plan file itself lists what would be sent"),
     Case("missing plan", "run --plan today.plan", "{root}/today.plan: cannot be read: No such file or directory",
          "`bioforge plan --out FILE` writes a plan"),
-    Case("no plan at all", "run --plan artists.csv", "{root}/artists.csv, line 1: this is no plan",
+    Case("no plan at all", "run --plan artists.csv", "{root}/artists.csv, line 1: not a line of a plan",
          "`bioforge plan --out FILE` writes one"),
     Case("log file under a file", "run --log-file artists.csv/log",
          "cannot write the log file artists.csv/log: Not a directory"),

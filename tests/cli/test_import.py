@@ -483,7 +483,7 @@ def test_an_import_that_is_interrupted_goes_on_where_it_was(copy: Copy) -> None:
     project = open_project(second.root)
     with Store.open(second.root / "bioforge.db") as store, Interrupted([str(path)]) as files:
         run = runs.begin(store, "import", None, Selection())
-        adopter = AnswerImporter(store, run, project.prompts, project.backend, batch_lines)
+        adopter = AnswerImporter(store, run, project.recipe_variants, project.backend, batch_lines)
         with pytest.raises(KeyboardInterrupt):
             adopter.adopt(files)
     assert second.reasons() == {"new": 2}

@@ -197,7 +197,7 @@ def test_a_damaged_plan_is_refused(project: ProjectFolder) -> None:
     project.write("a.plan", f"{header}\n{{}}\n")
     ran = project.run("run", "--plan", "a.plan")
     assert ran.code == 2
-    assert "line 2: this is no plan" in ran.err
+    assert "line 2: not a line of a plan" in ran.err
     assert project.charged() == 0
 
 

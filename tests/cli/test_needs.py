@@ -543,7 +543,7 @@ def test_a_plan_file_of_a_chain_is_done_to_its_end_or_refused(project: ChainFold
     assert project.plan()["fresh"]
     late = project.run("run", "--plan", "all.plan")
     assert late.code == 2
-    assert "has been answered since" in late.err
+    assert "has an answer now" in late.err
 
     project.edit("artists.csv", "Icelandic singer", "singer")
     project.run("plan", "--out", "next.plan").ok()

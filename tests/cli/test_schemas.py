@@ -304,7 +304,7 @@ def test_a_broken_validator_buys_nothing_again(modelled: ChainFolder) -> None:
         ran = modelled.run("run")
         assert ran.code == 2
         assert "the model's own code failed in words.py, line 2" in ran.err
-        assert "mend that code; nothing was sent" in ran.err
+        assert "fix the validator; nothing was sent" in ran.err
     modelled.write("words.py", WORDS)
     assert modelled.plan()["fresh"]
     assert modelled.charged() == 4

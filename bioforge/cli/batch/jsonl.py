@@ -176,8 +176,8 @@ def _by_recipe(config: ProjectConfig | None, name: str | None, flags: Flags, plu
         raise UsageError(
             f"recipe {name!r} {why}, so what it asks is known only in a run", "`bioforge run --backend batch` asks it"
         )
-    prompts = [prompts for prompts in project.prompts if prompts.definition.recipe == name]
-    return RequestTemplate(prompts, project.backend.body, prompt_notes(prompts))
+    variants = [variant for variant in project.recipe_variants if variant.recipe == name]
+    return RequestTemplate(variants, project.backend.body, prompt_notes(variants))
 
 
 def _by_flags(flags: Flags) -> RequestTemplate:

@@ -43,7 +43,7 @@ class RowSource:
 class RequestTemplate:
     """What is asked of each row. `notes` are worth showing."""
 
-    prompts: list[RecipeVariant]
+    variants: list[RecipeVariant]
     body: Callable[[Rendered], dict[str, object]]
     notes: list[str] = field(default_factory=list)
 
@@ -111,7 +111,7 @@ def batch_lines(
             bad.add(BadRow(row.source, row.line, f"artist_id {row.artist_id!r} is already taken"))
             continue
         try:
-            lines = [_line(asking, prompts, name, row) for prompts in asking.prompts]
+            lines = [_line(asking, variant, name, row) for variant in asking.variants]
         except RenderError as error:
             bad.add(BadRow(row.source, row.line, str(error)))
             continue
@@ -122,11 +122,11 @@ def batch_lines(
             return
 
 
-def _line(asking: RequestTemplate, prompts: RecipeVariant, name: str, artist: Artist) -> bytes:
-    body = canonical(asking.body(prompts.render(artist)))
-    request = Request("", prompts.definition.endpoint, prompts.definition.model or "", body, artist.artist_id, "")
-    if prompts.definition.variant:
-        name = custom_id(f"{name}-{prompts.definition.variant}")
+def _line(asking: RequestTemplate, variant: RecipeVariant, name: str, artist: Artist) -> bytes:
+    body = canonical(asking.body(variant.render(artist)))
+    request = Request("", variant.endpoint, variant.model or "", body, artist.artist_id, "")
+    if variant.variant:
+        name = custom_id(f"{name}-{variant.variant}")
     return line(Attempt(request, 1, "", name, 0.0))
 
 
