@@ -214,7 +214,7 @@ class Deduplicator(Iterator[Request]):
                 self._remove(entry)
             return [waiter for entry in removed for waiter in entry.waiters]
 
-    def close(self) -> list[Waiter]:
+    def shut_down(self) -> list[Waiter]:
         """Refuse further calls. Return the calls of unsent requests; those that were sent may still be answered."""
         with self._lock:
             self._closed = True

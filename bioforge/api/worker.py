@@ -115,7 +115,7 @@ class Worker:
             nothing: Future[None] = Future()
             nothing.set_result(None)
             return nothing
-        unsent = self.calls.close()
+        unsent = self.calls.shut_down()
         with self._lock:
             if self._stop.level == 0:
                 self._stop.raise_level()

@@ -17,7 +17,7 @@ QUICK = RetryConfig(first_delay=0.01, max_delay=0.05)
 
 
 class Bio(BaseModel):
-    """The schema of most tests."""
+    """A typed answer, in most tests."""
 
     born: int
     summary: str

@@ -116,7 +116,7 @@ def test_closing_returns_unsent_calls_and_leaves_the_others() -> None:
     ready(calls)
     unsent, _ = joined(calls, "unsent")
     assert not calls.abandoned
-    assert calls.close() == [unsent]
+    assert calls.shut_down() == [unsent]
     assert not calls.wait_for_work()
     assert ready(calls) == []
     with pytest.raises(ClosedError):
@@ -152,5 +152,5 @@ def test_more_is_expected_until_the_linger_time_has_passed() -> None:
     joined(calls, "b")
     ready(calls)
     assert calls.expects_more
-    calls.close()
+    calls.shut_down()
     assert not calls.expects_more
