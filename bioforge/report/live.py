@@ -122,7 +122,15 @@ class LiveReporter(Reporter):
         bar = Table.grid(padding=(0, 1))
         bar.add_row(
             Text(self._title, style="bold", no_wrap=True),
-            ProgressBar(total=total, completed=done, width=self._bar_width(), pulse=total is None),
+            ProgressBar(
+                total=total,
+                completed=done,
+                width=self._bar_width(),
+                pulse=total is None,
+                complete_style="green",
+                finished_style="green",
+                pulse_style="cyan",
+            ),
             Text(head, no_wrap=True),
         )
         return Group(bar, Text(below, style="dim", no_wrap=True, overflow="ellipsis"))

@@ -7,6 +7,7 @@ import re
 import sys
 import time
 from abc import ABC, abstractmethod
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from types import TracebackType
 from typing import IO, Self
@@ -91,7 +92,7 @@ class Printer:
 
 
 SHOWN_FAILURES = 20
-"""Final failures that get a line of their own; the rest are counted."""
+"""Final failures with a line of their own, at most. Equal ones share a line; the rest are counted."""
 
 Clock = Callable[[], float]
 
@@ -105,7 +106,7 @@ class Reporter(ABC):
         self.tally = Tally(started=clock())
         self._printer = printer
         self._clock = clock
-        self._failures_shown = 0
+        self._failures: Counter[tuple[str, str]] = Counter()
         self._batches_told: dict[str, tuple[BatchState, str]] = {}
 
     def start(
@@ -120,7 +121,7 @@ class Reporter(ABC):
         """`total`: requests to send, and those in batches of earlier runs that this one waits for; None while unknown.
         `watch` gives the live gauges between two groups."""
         self.tally = Tally(total, self._clock())
-        self._failures_shown = 0
+        self._failures.clear()
         self._batches_told = {}
         self._begin({"requests": total, "backend": backend, "provider": provider, "concurrency": concurrency}, watch)
 
@@ -138,6 +139,7 @@ class Reporter(ABC):
 
     def finish(self) -> None:
         self._end()
+        self._group_failures()
         if self._printer is not None and (problem := self._printer.problem()):
             self.logs.logger.warning("answers are no longer printed", reason=problem)
 
@@ -223,17 +225,32 @@ class Reporter(ABC):
                 )
 
     def _final(self, failure: Failure, fields: Mapping[str, object]) -> None:
-        logger = self.logs.logger
-        self._failures_shown += 1
+        """Log a final failure. Equal ones are counted, and logged together by `_group_failures`."""
+        logger, kind = self.logs.logger, (failure.error_class, failure.message)
+        self._failures[kind] += 1
+        shown = self._failures.total() if self.logs.every_attempt else len(self._failures)
         if not self.logs.every_attempt:  # one short line for a person; the log of every attempt has the rest
             fields = {name: fields[name] for name in ("artist", "recipe", "variant") if name in fields}
-        if self._failures_shown <= SHOWN_FAILURES:
+            if self._failures[kind] > 1:
+                return
+        if shown <= SHOWN_FAILURES:
             logger.warning("failed", **fields, **_reason(failure))
             return
-        if self._failures_shown == SHOWN_FAILURES + 1:
-            logger.warning("more failures: from here on they are only counted", shown=SHOWN_FAILURES)
+        if shown == SHOWN_FAILURES + 1:
+            logger.warning("further failures are only counted", shown=SHOWN_FAILURES)
         if self.logs.every_attempt:
             logger.debug("failed", **fields, **_reason(failure))
+
+    def _group_failures(self) -> None:
+        """Log each group of equal failures that was shown by its first only."""
+        failures, self._failures = self._failures, Counter()
+        if self.logs.every_attempt:
+            return
+        for (error_class, message), number in failures.most_common(SHOWN_FAILURES):
+            if number > 1:
+                self.logs.logger.warning(
+                    f"{number:,} failed: {error_class} ({message}); `bioforge export --failed` lists them"
+                )
 
 
 class PlainReporter(Reporter):

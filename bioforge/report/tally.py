@@ -43,6 +43,7 @@ class Tally:
     failed: Counter[str] = field(default_factory=Counter)
     unusable: Counter[str] = field(default_factory=Counter)
     retries: int = 0
+    """Requests sent again after a failure of this run."""
     followed: int = 0
     """Requests that failed for good, and in place of which something else was asked: with the errors, or another model."""
     maybe_paid: int = 0
@@ -64,6 +65,8 @@ class Tally:
     stopped: Stopped | None = None
     batches: BatchTally = field(default_factory=BatchTally)
     _calls_done: int = 0
+    _awaiting_retry: Counter[str] = field(default_factory=Counter, repr=False)
+    """Requests that failed and may be sent again, by hash."""
     _seconds: deque[tuple[int, int, int]] = field(default_factory=deque, repr=False)
     """Calls finished and requests done by them, by whole second, of the window."""
 
@@ -92,6 +95,8 @@ class Tally:
             match event:
                 case Started(attempt):
                     self.sent += 1
+                    if self._awaiting_retry:
+                        self._note_retry(attempt.request.request_hash)
                     if attempt.batch is not None:
                         self.batches.start(attempt.batch)
                 case Succeeded():
@@ -150,7 +155,14 @@ class Tally:
             self.failed[event.failure.error_class] += 1
             self.first_failed = self.first_failed or event.attempt.request.artist_id
         elif event.failure.error_class != RequestState.INTERRUPTED:  # that was never sent
+            self._awaiting_retry[event.attempt.request.request_hash] += 1
+
+    def _note_retry(self, request_hash: str) -> None:
+        if request_hash in self._awaiting_retry:
             self.retries += 1
+            self._awaiting_retry[request_hash] -= 1
+            if not self._awaiting_retry[request_hash]:
+                del self._awaiting_retry[request_hash]
 
     def _note(self, second: int, finished: int, done: int) -> None:
         if self._seconds and self._seconds[-1][0] == second:
@@ -240,7 +252,12 @@ def summary(tally: Tally, closing: Closing, now: float) -> list[str]:
     of = "" if tally.expected is None else f" of {tally.expected:,}"
     rows = [("done", f"{tally.succeeded:,}{of} in {duration(seconds)}{_speed(tally, seconds)}")]
     if tally.failures:
-        rows.append(("failed", f"{tally.failures:,}: {by_class(tally.failed + tally.unusable)}"))
+        rows.append(
+            (
+                "failed",
+                f"{tally.failures:,}: {by_class(tally.failed + tally.unusable)}; `bioforge export --failed` lists them",
+            )
+        )
     if left := _left(tally):
         rows.append(("left", left))
     if tally.batches:
@@ -248,17 +265,26 @@ def summary(tally: Tally, closing: Closing, now: float) -> list[str]:
     if tally.retries:
         rows.append(("retries", f"{tally.retries:,}"))
     if tally.followed:
-        rows.append(("followed", f"{tally.followed:,} failed and were asked with their errors, or of another model"))
+        answers = "failed answer was" if tally.followed == 1 else "failed answers were"
+        rows.append(("retried", f"{tally.followed:,} {answers} repaired or sent to a fallback model"))
     if closing.fresh or closing.cached:
-        cached = f", {closing.cached:,} answered from what was bought before" if closing.cached else ""
+        cached = f", {closing.cached:,} answered from stored answers" if closing.cached else ""
         rows.append(("skipped", f"{closing.fresh:,} up to date{cached}"))
     if tally.input_tokens or tally.output_tokens:
         rows.append(("tokens", f"{tally.input_tokens:,} in, {tally.output_tokens:,} out"))
     rows.append(("cost", _cost(tally, closing)))
+    if closing.saved_usd:
+        kept = plural(closing.fresh + closing.cached, "answer")
+        rows.append(("saved", f"about {money(closing.saved_usd)}: {kept} not bought again, at the average price"))
     if tally.paid_for_nothing:
-        rows.append(("unusable", f"{plural(tally.paid_for_nothing, 'answer')} paid for without a usable text, kept"))
+        rows.append(
+            (
+                "unusable",
+                f"{plural(tally.paid_for_nothing, 'answer')} paid for without a usable text; kept in the state",
+            )
+        )
     if tally.maybe_paid:
-        rows.append(("maybe paid", f"{plural(tally.maybe_paid, 'call')}: sent, and whether charged nobody can know"))
+        rows.append(("maybe paid", f"{plural(tally.maybe_paid, 'call')} may have been charged (no answer arrived)"))
     if tally.stopped:
         rows.append(("waiting" if tally.stopped.kind == "waiting" else "stopped", tally.stopped.message))
     width = max(len(name) for name, _ in rows)
@@ -284,22 +310,22 @@ def _left(tally: Tally) -> str:
 
 def _cost(tally: Tally, closing: Closing) -> str:
     cost = f"{tally.cost()} (simulated: nothing was charged)" if closing.simulated else tally.cost()
-    return f"{cost}, saved {money(closing.saved_usd)}" if closing.saved_usd else cost
+    return cost
 
 
 def _hints(tally: Tally) -> list[str]:
     hints = []
     if tally.first_failed is not None:
         artist = shlex.quote(printable_id(tally.first_failed))
-        # Unusable answers were paid for: those are not asked again without being told to.
-        again = "; `bioforge run` tries again what failed" if tally.failed else ""
+        # unusable answers were paid for: a normal run does not send their requests again
+        again = "; `bioforge run` sends failed requests again" if tally.failed else ""
         hints.append(f"`bioforge why {artist}` shows what went wrong{again}")
     if tally.maybe_paid:
-        hints.append("`bioforge audit` lists the calls that may have been paid for")
+        hints.append("`bioforge audit` counts the calls that may have been charged")
     if tally.stopped:
-        hints.append(tally.stopped.hint or "`bioforge resume` goes on where this stopped")
+        hints.append(tally.stopped.hint or "`bioforge resume` continues this run")
     elif tally.left:
-        hints.append("`bioforge resume` goes on where this stopped")
+        hints.append("`bioforge resume` continues this run")
     return hints
 
 

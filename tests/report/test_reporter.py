@@ -52,8 +52,8 @@ def good(artist="1", text="A life."):
     return Succeeded(attempt(artist), Response(b"", text, Usage(100, 20), cost_usd=0.01), 1.2345)
 
 
-def bad(artist="1", *, final=True):
-    failure = Failure("timeout", "no answer within 600 s", code="x", http_status=504)
+def bad(artist="1", *, final=True, message="no answer within 600 s"):
+    failure = Failure("timeout", message, code="x", http_status=504)
     return Failed(attempt(artist, 2), failure, Paid.MAYBE, 600.0, final, retry_in=None if final else 0.5)
 
 
@@ -133,9 +133,20 @@ class TestPlain:
         reporter.start(None)
         reporter.show([bad(str(number)) for number in range(500)], Gauges())
         lines = events_of(capsys.readouterr().err)
-        assert len(lines) == 1 + 20 + 1
-        assert lines[-1] == "warning more failures: from here on they are only counted  shown=20"
+        assert len(lines) == 1 + 1
+        reporter.finish()
+        assert events_of(capsys.readouterr().err) == [
+            "warning 500 failed: timeout (no answer within 600 s); `bioforge export --failed` lists them"
+        ]
         assert reporter.tally.failures == 500
+
+    def test_different_failures_are_listed_up_to_twenty(self, clock, capsys):
+        reporter = self.reporter(clock)
+        reporter.start(None)
+        reporter.show([bad(str(number), message=f"problem {number}") for number in range(500)], Gauges())
+        lines = events_of(capsys.readouterr().err)
+        assert len(lines) == 1 + 20 + 1
+        assert lines[-1] == "warning further failures are only counted  shown=20"
 
     def test_verbose_has_a_line_for_each_attempt(self, clock, capsys):
         reporter = self.reporter(clock, verbose=True)
@@ -212,7 +223,7 @@ class TestLive:
     def test_log_lines_stand_above_whole(self, screen):
         with self.reporter(screen) as reporter:
             reporter.start(10)
-            reporter.show([bad("a" * 300), bad("b")], GAUGES)
+            reporter.show([bad("a" * 300), bad("b", message="another problem")], GAUGES)
             reporter.logs.logger.info("from elsewhere")
         lines = [line for line in screen.getvalue().splitlines() if "artist=" in line or "elsewhere" in line]
         assert len(lines) == 3

@@ -44,9 +44,10 @@ def unusable(error_class, cost=0.5, artist="1"):
 class TestCounting:
     def test_a_run(self):
         tally = Tally(total=5)
-        tally.add([Started(attempt()) for _ in range(6)], 1.0)
+        tally.add([Started(attempt()) for _ in range(4)], 1.0)
         tally.add([good(), good(None), Notice("pause", "waiting")], 2.0)
         tally.add([bad("timeout", final=False, paid=Paid.MAYBE), bad("rate_limit", final=False)], 3.0)
+        tally.add([Started(attempt()) for _ in range(2)], 3.0)
         tally.add([bad("invalid", artist="7"), unusable("truncated", artist="8")], 4.0)
         tally.add([Stopped("budget", "the budget is used up")], 4.0)
         assert tally.sent == 6
@@ -171,9 +172,10 @@ class TestSummary:
         tally.add([Started(attempt()), Started(attempt()), good(), good()], 11.0)
         assert summary(tally, Closing(fresh=1000, cached=3, saved_usd=110.2, simulated=True), 12.0) == [
             "done     2 of 2 in 2.0 s (1.0 calls/s)",
-            "skipped  1,000 up to date, 3 answered from what was bought before",
+            "skipped  1,000 up to date, 3 answered from stored answers",
             "tokens   200 in, 40 out",
-            "cost     $1.00 (simulated: nothing was charged), saved $110.20",
+            "cost     $1.00 (simulated: nothing was charged)",
+            "saved    about $110.20: 1,003 answers not bought again, at the average price",
         ]
 
     def test_nothing_to_do(self):
@@ -186,19 +188,26 @@ class TestSummary:
     def test_things_went_wrong(self):
         tally = Tally(total=10)
         tally.add([good(None), bad("timeout", paid=Paid.MAYBE, artist="a b"), unusable("truncated", None)], 60)
-        tally.add([bad("rate_limit", final=False), Stopped("quota", "the quota is used up", "top up, then resume")], 60)
+        tally.add(
+            [
+                bad("rate_limit", final=False),
+                Started(attempt()),
+                Stopped("quota", "the quota is used up", "top up, then resume"),
+            ],
+            60,
+        )
         assert summary(tally, Closing(), 120.0) == [
             "done        1 of 10 in 2 min (0.0 calls/s)",
-            "failed      2: 1 timeout, 1 truncated",
+            "failed      2: 1 timeout, 1 truncated; `bioforge export --failed` lists them",
             "left        7 not sent or not finished",
             "retries     1",
             "tokens      200 in, 40 out",
             "cost        unknown price",
-            "unusable    1 answer paid for without a usable text, kept",
-            "maybe paid  1 call: sent, and whether charged nobody can know",
+            "unusable    1 answer paid for without a usable text; kept in the state",
+            "maybe paid  1 call may have been charged (no answer arrived)",
             "stopped     the quota is used up",
-            "→ `bioforge why 'a b'` shows what went wrong; `bioforge run` tries again what failed",
-            "→ `bioforge audit` lists the calls that may have been paid for",
+            "→ `bioforge why 'a b'` shows what went wrong; `bioforge run` sends failed requests again",
+            "→ `bioforge audit` counts the calls that may have been charged",
             "→ top up, then resume",
         ]
 
@@ -210,7 +219,7 @@ class TestSummary:
     def test_interrupted(self):
         tally = Tally(total=3)
         tally.add([good()], 1.0)
-        assert summary(tally, Closing(), 1.0)[-1] == "→ `bioforge resume` goes on where this stopped"
+        assert summary(tally, Closing(), 1.0)[-1] == "→ `bioforge resume` continues this run"
 
     def test_an_id_that_a_terminal_would_obey(self):
         tally = Tally()
@@ -304,10 +313,10 @@ class TestBatches:
         tally.add([BatchChanged(job("old", 3))], 0.0)
         expired = [bad("expired", final=False, batch="old")] * 2
         tally.add([good(batch="old"), *expired, closed("old", 3, answered=1, expired=2)], 1.0)
-        assert (tally.sent, tally.done, tally.left, tally.retries) == (3, 1, 2, 2)
+        assert (tally.sent, tally.done, tally.left, tally.retries) == (3, 1, 2, 0)
         tally.add([Started(attempt(batch="new"))] * 2, 2.0)
         tally.add([BatchChanged(job("new", 2)), *[good(batch="new")] * 2, closed("new")], 3.0)
-        assert (tally.sent, tally.done, tally.expected, tally.left) == (5, 3, 3, 0)
+        assert (tally.sent, tally.done, tally.expected, tally.left, tally.retries) == (5, 3, 3, 0, 2)
 
     def test_the_order_in_a_group_does_not_matter(self):
         tally = Tally(total=2)
