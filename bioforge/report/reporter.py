@@ -246,10 +246,10 @@ class Reporter(ABC):
         failures, self._failures = self._failures, Counter()
         if self.logs.every_attempt:
             return
-        for (error_class, message), number in failures.most_common(SHOWN_FAILURES):
+        for (word, message), number in failures.most_common(SHOWN_FAILURES):
             if number > 1:
                 self.logs.logger.warning(
-                    f"{number:,} failed: {error_class} ({message}); `bioforge export --failed` lists them"
+                    f"{number:,} failed: {word} ({message}); `bioforge export --failed` lists them"
                 )
 
 

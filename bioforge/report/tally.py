@@ -309,8 +309,7 @@ def _left(tally: Tally) -> str:
 
 
 def _cost(tally: Tally, closing: Closing) -> str:
-    cost = f"{tally.cost()} (simulated: nothing was charged)" if closing.simulated else tally.cost()
-    return cost
+    return f"{tally.cost()} (simulated: nothing was charged)" if closing.simulated else tally.cost()
 
 
 def _hints(tally: Tally) -> list[str]:
