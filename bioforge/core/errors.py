@@ -1,30 +1,30 @@
-"""Every error a person can see: one tree, each class with its exit code; printed in one place, the CLI's edge.
+"""Errors for people: one class tree with exit codes. The CLI prints them in one place (`cli/errors`).
 
 BioforgeError (1)
-  UsageError (2)             a command that cannot be meant
+  UsageError (2)             a wrong command
     ConfigError              bioforge.toml or a library's `Config`, with the key
-    BadArgument              an argument of the library that cannot be meant; also a ValueError
-    TemplateError            a prompt that does not compile or names what is not there
+    BadArgument              a wrong argument of the library; also a ValueError
+    TemplateError            a template that does not compile or uses an unknown name
     InputError               the input as a whole: missing, unreadable, empty
     PluginError              a plugin that cannot be used
-    PlanMismatch             `run --plan` when the world has moved on
-  StateError (2)             the state file: locked, newer, not ours, not writable
+    PlanMismatch             `run --plan` with a plan that is out of date
+  StateError (2)             the state file: locked, newer, foreign, not writable
     NoSpaceError (75)        the disk is full
   OutputError (1)            an output could not be written; the state is intact
-  BrokenBackendError (1)     a plugin's backend went wrong at work; what it had delivered is kept
-  StoppedError (75)          stopped on purpose; running again goes on
-  GenerationError (1)        a call of the library that came to no usable answer
-    TransportError           no answer: refused, broken off or never reached, after every attempt
-    UnusableError            an answer that was paid for and cannot be used; a state keeps it
+  BrokenBackendError (1)     a plugin's backend raised an exception; its recorded answers are kept
+  StoppedError (75)          stopped on purpose; running again continues
+  GenerationError (1)        a library call without a usable answer
+    TransportError           no answer after every attempt: refused, disconnected or unreachable
+    UnusableError            an answer that was paid for and is not usable; the state keeps it
       RefusedError           the model, or its content filter, declined
-      TruncatedError         cut off at its token limit
+      TruncatedError         truncated at its token limit
       SchemaValidationError  it does not fit the schema
-    PendingError (75)        in an open batch; the answer is still to come
-    HaltedError (75)         nothing more can be asked, so every waiting call ends with it
+    PendingError (75)        in an open batch
+    HaltedError (75)         no request can succeed now; every waiting call ends with it
       BudgetError            the client's budget is used up
-      AuthenticationError    the provider refuses the key
+      AuthenticationError    the provider rejects the key
       QuotaError             the account's credit or spend limit is used up
-      OutageError            nothing but outages for as long as the retry policy allows
+      OutageError            the provider was unreachable for longer than the retry policy allows
       ClosedError            the client was closed
 """
 
@@ -41,7 +41,7 @@ EXIT_INTERRUPTED = 130
 
 
 class BioforgeError(Exception):
-    """What was found and where; `hint` says what to do."""
+    """An error for people: what is wrong and where; `hint` says what to do."""
 
     exit_code = EXIT_FAILED
 
@@ -52,57 +52,67 @@ class BioforgeError(Exception):
 
 
 class UsageError(BioforgeError):
+    """A command, project file, input or plugin that cannot be used; nothing was sent."""
+
     exit_code = EXIT_USAGE
 
 
 class ConfigError(UsageError):
-    pass
+    """A wrong value in bioforge.toml or in the library's `Config`."""
 
 
 class BadArgument(UsageError, ValueError):
-    pass
+    """A wrong argument of the library."""
 
 
 class TemplateError(UsageError):
-    pass
+    """A template that does not compile or uses an unknown name."""
 
 
 class InputError(UsageError):
-    pass
+    """An input that is missing, unreadable or empty."""
 
 
 class PluginError(UsageError):
-    pass
+    """A plugin that cannot be used."""
 
 
 class PlanMismatch(UsageError):
-    pass
+    """A plan file that no longer matches the state."""
 
 
 class StateError(BioforgeError):
+    """A state file that is locked, newer, foreign or not writable."""
+
     exit_code = EXIT_USAGE
 
 
 class NoSpaceError(StateError):
-    """The disk is full, or does not take what is written."""
+    """A full disk, or a disk that refuses writes."""
 
     exit_code = EXIT_STOPPED
 
 
 class OutputError(BioforgeError):
+    """An output that could not be written; the state is intact."""
+
     exit_code = EXIT_FAILED
 
 
 class BrokenBackendError(BioforgeError):
+    """A backend of a plugin that raised an exception; its recorded answers are kept."""
+
     exit_code = EXIT_FAILED
 
 
 class StoppedError(BioforgeError):
+    """A run that was stopped on purpose; running again continues it."""
+
     exit_code = EXIT_STOPPED
 
 
 class GenerationFault(Protocol):
-    """What is wrong in an answer: `path` leads to the place (`works[2].year`), empty for the answer as a whole."""
+    """One schema error of an answer. `path` is its place (`works[2].year`), empty for the whole answer."""
 
     @property
     def path(self) -> str: ...
@@ -111,7 +121,7 @@ class GenerationFault(Protocol):
 
 
 class CallFacts(TypedDict, total=False):
-    """What every `GenerationError` knows of its request."""
+    """Facts about the request that every `GenerationError` carries."""
 
     error_class: str
     code: str | None
@@ -121,8 +131,11 @@ class CallFacts(TypedDict, total=False):
 
 
 class GenerationError(BioforgeError):
-    """`error_class` is the short word that failures are grouped by, `code` what the provider called it, `request_id` the
-    provider's id of the last attempt. `request_hash` is the request's identity, `attempts` how often it was tried."""
+    """A call without a usable answer.
+
+    `error_class` is the word that failures are grouped by, `code` the provider's own, `request_id` the provider's id of
+    the last attempt, `attempts` the number of attempts.
+    """
 
     def __init__(self, message: str, hint: str = "", **facts: Unpack[CallFacts]) -> None:
         super().__init__(message, hint)
@@ -134,8 +147,11 @@ class GenerationError(BioforgeError):
 
 
 class TransportError(GenerationError):
-    """`status_code` is the last HTTP status, None where no answer arrived; `retry_after` the seconds that the provider
-    asked to wait. `maybe_paid`: nobody can know whether the last attempt was answered and charged for."""
+    """No answer, after every attempt.
+
+    `status_code` is the last HTTP status, None if no response arrived; `retry_after` the delay in seconds that the
+    provider asked for. `maybe_paid`: the last attempt may have been charged.
+    """
 
     def __init__(
         self,
@@ -154,8 +170,11 @@ class TransportError(GenerationError):
 
 
 class UnusableError(GenerationError):
-    """`raw_output` is the text as it was received, empty where there was none; `cost_usd` what this call paid for it,
-    0.0 where it had been paid for before, None where the price is unknown."""
+    """An answer that was paid for and is not usable.
+
+    `raw_output` is its text as received, empty if there was none. `cost_usd` is the cost of this call, 0.0 if it was
+    paid for earlier, None if the price is unknown.
+    """
 
     def __init__(
         self,
@@ -172,16 +191,18 @@ class UnusableError(GenerationError):
 
 
 class RefusedError(UnusableError):
-    pass
+    """The model or its content filter declined."""
 
 
 class TruncatedError(UnusableError):
-    pass
+    """The answer was truncated at its token limit."""
 
 
 class SchemaValidationError(UnusableError):
-    """`errors` say what is wrong and where, at most 20. `repaired`: this is the answer to the request that asked for the
-    first one to be mended."""
+    """An answer that does not fit its schema.
+
+    `errors` are at most 20 schema errors. `repaired`: this is the answer to a repair request.
+    """
 
     def __init__(
         self,
@@ -202,11 +223,16 @@ class SchemaValidationError(UnusableError):
 
 
 class PendingError(GenerationError):
+    """The request is in an open batch."""
+
     exit_code = EXIT_STOPPED
 
 
 class HaltedError(GenerationError):
-    """`status_code` is the HTTP status that stopped everything, where it was one."""
+    """No request can succeed now, so every waiting call ends.
+
+    `status_code` is the HTTP status that caused it, if any.
+    """
 
     exit_code = EXIT_STOPPED
 
@@ -218,27 +244,27 @@ class HaltedError(GenerationError):
 
 
 class BudgetError(HaltedError):
-    pass
+    """The client's budget is used up."""
 
 
 class AuthenticationError(HaltedError):
-    pass
+    """The provider rejects the API key."""
 
 
 class QuotaError(HaltedError):
-    pass
+    """The account's credit or spend limit is used up."""
 
 
 class OutageError(HaltedError):
-    pass
+    """The provider was unreachable for longer than the retry policy allows."""
 
 
 class ClosedError(HaltedError):
-    pass
+    """The client was closed."""
 
 
 def nearest(word: str, known: object) -> str:
-    """`; did you mean 'x'?` for the closest of `known`, or an empty string."""
+    """Return `did you mean 'x'?` for the closest of `known`, or an empty string."""
     from collections.abc import Iterable
     from difflib import get_close_matches
 

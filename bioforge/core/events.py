@@ -1,4 +1,4 @@
-"""What backends report: small facts, yielded in groups, each group durable before the next step is taken."""
+"""Events that backends yield in groups. Each group is durable before the backend continues."""
 
 from __future__ import annotations
 
@@ -10,10 +10,10 @@ from bioforge.core.types import Batch, Failure, Paid, Request, Response, Usage
 
 @dataclass(frozen=True, slots=True)
 class Attempt:
-    """One attempt as it was admitted: its number over all runs, its worker (`W01` …), wall-clock time in seconds.
+    """One attempt: its number over all runs, its worker (`W01` …), and its wall-clock start in seconds.
 
-    In a batch (`batch` is its key) `client_request_id` is the line's `custom_id`. `row` is its row in the state,
-    0 until it has been recorded and read back.
+    In a batch (`batch` is its key), `client_request_id` is the line's `custom_id`. `row` is its id in the state, 0
+    until it is recorded.
     """
 
     request: Request
@@ -27,7 +27,7 @@ class Attempt:
 
 @dataclass(frozen=True, slots=True)
 class Started:
-    """The intent to send. It is durable before the first byte leaves."""
+    """The intent to send; durable before the first byte leaves."""
 
     attempt: Attempt
 
@@ -44,9 +44,9 @@ class Succeeded:
 
 @dataclass(frozen=True, slots=True)
 class Unusable:
-    """An answer that was paid for and cannot be used; kept whole, `answer.problem` says why.
+    """An answer that was paid for and is not usable; `answer.problem` says why.
 
-    `followed`, which the engine says: something else is asked for in its place.
+    `followed`, set by the engine: a repair or fallback replaces the request.
     """
 
     attempt: Attempt
@@ -58,10 +58,11 @@ class Unusable:
 
 @dataclass(frozen=True, slots=True)
 class Failed:
-    """An attempt without an answer. Not `final`: the same request is tried again in `retry_in` seconds.
+    """An attempt without an answer. Not `final`: the request is retried in `retry_in` seconds.
 
-    `counted` is False for failures that say nothing about this request (quota, key, long pauses): they use up no
-    attempt. `body` is what was received, where anything was. `retry_after` is what the provider asked for, in seconds.
+    `counted` is False for failures that have nothing to do with the request (quota, key, long pauses): they use up no
+    attempt. `body` is the received content, if any. `retry_after` is the delay in seconds that the provider asked for.
+    `followed`, set by the engine: a repair or fallback replaces the request.
     """
 
     attempt: Attempt
@@ -74,13 +75,12 @@ class Failed:
     request_id: str | None = None
     body: bytes | None = None
     followed: bool = False
-    """Said by the engine: something else is asked for in its place."""
     retry_after: float | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class BatchChanged:
-    """A batch as it is now. `note` says in a few words what happened where that is not plain from its state."""
+    """A batch in its new state. `note` explains the change if the state alone does not."""
 
     batch: Batch
     note: str = ""
@@ -88,8 +88,11 @@ class BatchChanged:
 
 @dataclass(frozen=True, slots=True)
 class BatchCollected:
-    """Every member of a batch has its outcome. `counts` by class: answered, unusable, failed, rejected, expired,
-    cancelled, missing, duplicated, unknown, unreadable; zeros are left out. `usage` is the sum over its answers."""
+    """A batch whose members all have an outcome.
+
+    `counts` by class: answered, unusable, failed, rejected, expired, cancelled, missing, duplicated, unknown,
+    unreadable; zeros are left out. `usage` is the sum over its answers.
+    """
 
     batch: Batch
     counts: Mapping[str, int]
@@ -98,7 +101,7 @@ class BatchCollected:
 
 @dataclass(frozen=True, slots=True)
 class UnmatchedLine:
-    """A line of a result file that belongs to no open member: kept, since it may have been paid for.
+    """A line of a result file that belongs to no open member; kept, because it may have been charged.
 
     `kind` is duplicated, unknown or unreadable.
     """
@@ -111,7 +114,7 @@ class UnmatchedLine:
 
 @dataclass(frozen=True, slots=True)
 class LimitLearned:
-    """The provider said how many tokens of a model may be enqueued in batches."""
+    """The number of tokens of a model that may be enqueued in batches, as the provider reported it."""
 
     model: str
     tokens: int
@@ -119,7 +122,7 @@ class LimitLearned:
 
 @dataclass(frozen=True, slots=True)
 class Notice:
-    """Something people want to see in the log that belongs to no single request: breaker, pause, concurrency."""
+    """A message for the log about no single request: circuit breaker, pause, concurrency."""
 
     kind: str
     message: str
@@ -128,9 +131,11 @@ class Notice:
 
 @dataclass(frozen=True, slots=True)
 class Stopped:
-    """The backend stops before its work is done: `kind` is one of
-    `budget, quota, key, failures, outage, interrupted, deadline, waiting`; `message` says what happened, `hint` what to
-    do."""
+    """The backend stops before its work is done.
+
+    `kind` is one of `budget, quota, key, failures, outage, interrupted, deadline, waiting`; `message` says what
+    happened, `hint` what to do.
+    """
 
     kind: str
     message: str

@@ -1,4 +1,4 @@
-"""Files that are replaced as a whole: a reader sees the old content or the new, and never half of it."""
+"""Replace files atomically: a reader sees the old content or the new one."""
 
 from __future__ import annotations
 
@@ -16,28 +16,28 @@ from bioforge.core.errors import OutputError
 _HINTS = {
     errno.ENOSPC: "free space on the disk",
     errno.EDQUOT: "free space: your quota is used up",
-    errno.EACCES: "check who may write there",
-    errno.EPERM: "check who may write there",
-    errno.EROFS: "choose a place that is not read-only",
-    errno.EISDIR: "give the name of a file",
-    errno.ENOTDIR: "a part of the path is a file: choose another",
+    errno.EACCES: "check the permissions",
+    errno.EPERM: "check the permissions",
+    errno.EROFS: "choose a location that is not read-only",
+    errno.EISDIR: "name a file",
+    errno.ENOTDIR: "a part of the path is a file: choose another path",
 }
 
 
 @contextmanager
 def atomic_write(path: Path, durable: bool = True) -> Iterator[IO[bytes]]:
-    """A binary stream whose content becomes `path` when the block ends, and nothing when it fails.
+    """Open a binary stream whose content replaces `path` when the block ends; nothing is written if it fails.
 
-    The new file keeps the permissions of the old one; a link keeps pointing where it did; missing folders are made.
-    Devices and pipes, which cannot be replaced, are written to directly. Raises `OutputError` for whatever the
-    operating system refuses. Not `durable` leaves it to the system when the content reaches the disk: for many small
-    files, each of which can be written again.
+    The new file keeps the permissions of the old one; links keep their target; missing folders are created. Devices and
+    pipes, which cannot be replaced, are written directly. Raises `OutputError` for any error of the operating system.
+    `durable=False` leaves it to the system when the content reaches the disk: for many small files that can be written
+    again.
     """
     try:
         with _replacing(path, durable) as stream:
             yield stream
     except OSError as error:
-        remedy = _HINTS.get(error.errno or 0, "solve that")
+        remedy = _HINTS.get(error.errno or 0, "solve the problem")
         raise OutputError(
             f"cannot write {path}: {error.strerror or error}",
             f"the state is intact: {remedy}, then `bioforge export` writes it again",
@@ -46,7 +46,7 @@ def atomic_write(path: Path, durable: bool = True) -> Iterator[IO[bytes]]:
 
 @contextmanager
 def _replacing(path: Path, durable: bool) -> Iterator[IO[bytes]]:
-    """As `atomic_write`, with the operating system's own errors."""
+    """Do the same as `atomic_write`, with the operating system's own errors."""
     try:
         mode: int | None = path.stat().st_mode
     except FileNotFoundError:
@@ -80,7 +80,7 @@ def _replacing(path: Path, durable: bool) -> Iterator[IO[bytes]]:
 
 
 def _sync_folder(folder: Path) -> None:
-    """Make the new name durable, where the system knows how."""
+    """Make the new name durable, if the system supports it."""
     with suppress(OSError):
         descriptor = os.open(folder, os.O_RDONLY)
         try:

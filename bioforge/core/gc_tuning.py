@@ -1,4 +1,4 @@
-"""Python's search for garbage, while millions of values are made that hold no circles."""
+"""Tune Python's cyclic garbage collector while millions of acyclic objects are created."""
 
 from __future__ import annotations
 
@@ -6,19 +6,21 @@ import gc
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-_PYTHONS = gc.get_threshold()
-_SELDOM = (20_000, 50, 50)
+_DEFAULT = gc.get_threshold()
+_RELAXED = (20_000, 50, 50)
 
 
 @contextmanager
 def relaxed_gc() -> Iterator[None]:
-    """Circles among new values are looked for less often than Python does by itself, which takes up to a fifth of the
-    time; nothing is kept longer that is not part of one. What a person has set, or turned off, stays."""
+    """Raise the cyclic-GC thresholds while many acyclic objects are created (saves up to 20% of the time).
+
+    Changed thresholds are left alone.
+    """
     before = gc.get_threshold()
-    if before != _PYTHONS:
+    if before != _DEFAULT:
         yield
         return
-    gc.set_threshold(*_SELDOM)
+    gc.set_threshold(*_RELAXED)
     try:
         yield
     finally:

@@ -1,7 +1,6 @@
-"""Canonical JSON and the hashes everything is compared by.
+"""Canonical JSON, and the hashes of requests, rows and definitions.
 
-A hash carries the version of the rule it was made by (`v1:`), so that a later rule can stand beside it and no upgrade
-makes an answer stale that was already paid for.
+A hash carries the version of its algorithm (`v1:`), so that a new version does not make paid answers stale.
 """
 
 from __future__ import annotations
@@ -15,16 +14,16 @@ from bioforge.core.types import PLAIN_DIALECT, Artist
 
 
 def encoder(*, separators: tuple[str, str] = (",", ":"), **options: Any) -> Callable[[object], str]:
-    """As `json.JSONEncoder(ensure_ascii=False, …).encode`, for hundreds of thousands of small values.
+    """Return a faster `json.JSONEncoder(ensure_ascii=False, …).encode` for many small values.
 
-    That makes a new encoder for each value, which takes longer than encoding it. This one is made once; where this
-    Python has none of the kind, the other is used.
+    The standard encoder builds a C encoder for each value, which takes longer than encoding it. This one builds it
+    once; on a Python without that C function, the standard one is returned.
     """
     plain = json.JSONEncoder(ensure_ascii=False, separators=separators, **options)
-    make: Any = getattr(json.encoder, "c_make_encoder", None)
+    make_encoder: Any = getattr(json.encoder, "c_make_encoder", None)
     try:
-        # no marks of what was seen: a value that contains itself ends as a RecursionError, and there is none here
-        encode = make(
+        # no cycle check: a value that contains itself raises RecursionError
+        encode = make_encoder(
             None,
             plain.default,
             json.encoder.encode_basestring,
@@ -49,21 +48,24 @@ _quoted = json.encoder.encode_basestring
 
 
 def canonical(value: object) -> bytes:
-    """JSON in UTF-8 with sorted keys and no spaces. Raises ValueError for NaN, TypeError for what JSON cannot hold."""
+    """Return JSON in UTF-8 with sorted keys and no spaces.
+
+    Raises ValueError for NaN, TypeError for values that JSON cannot hold.
+    """
     return _canonical(value).encode("utf-8", "surrogatepass")
 
 
 def request_hash(endpoint: str, body: bytes, dialect: str = PLAIN_DIALECT, sample: int = 1) -> str:
-    """The identity of a request: `v1:` and the sha256 (hex) of endpoint, a newline, and the canonical body.
+    """Return the identity of a request: `v1:` and the sha256 (hex) of endpoint, a newline, and the canonical body.
 
-    Another dialect than the plain one stands before the endpoint with a colon: its answers are not shared. From the
-    second `sample` on its number follows the endpoint with a `#`: independent answers to the same body.
+    Any other than the plain dialect is prefixed to the endpoint with a colon: its answers are not shared. From the
+    second `sample` on, its number follows the endpoint after a `#`.
     """
     return request_hasher(endpoint, dialect, sample)(body)
 
 
 def request_hasher(endpoint: str, dialect: str = PLAIN_DIALECT, sample: int = 1) -> Callable[[bytes], str]:
-    """`request_hash` of one body after the other."""
+    """Return `request_hash` as a function of the body, for many bodies."""
     place = endpoint if dialect == PLAIN_DIALECT else f"{dialect}:{endpoint}"
     before = (place if sample == 1 else f"{place}#{sample}").encode() + b"\n"
     sha256 = hashlib.sha256
@@ -71,12 +73,12 @@ def request_hasher(endpoint: str, dialect: str = PLAIN_DIALECT, sample: int = 1)
 
 
 def row_hash(artist: Artist) -> str:
-    """What an input row says, whatever file and line it stands on: 32 hex digits."""
+    """Return the hash of a row's content, independent of its file and line: 32 hex digits."""
     return row_text(artist)[0]
 
 
 def row_text(artist: Artist) -> tuple[str, str | None]:
-    """The hash of a row, and its further columns as JSON; None where it has none."""
+    """Return the hash of a row, and its further columns as JSON (None if it has none)."""
     columns = artist.columns
     further = _compact(columns if type(columns) is dict else dict(columns)) if columns else "{}"
     text = f"[{_quoted(artist.artist_id)},{_quoted(artist.artist_name)},{_quoted(artist.artist_data)},{further}]"
@@ -85,4 +87,5 @@ def row_text(artist: Artist) -> tuple[str, str | None]:
 
 
 def definition_hash(definition: Mapping[str, object]) -> str:
+    """Return `v1:` and the sha256 (hex) of the canonical JSON."""
     return f"v1:{hashlib.sha256(canonical(definition)).hexdigest()}"

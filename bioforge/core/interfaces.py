@@ -1,4 +1,4 @@
-"""What a plugin author reads: readers, backends and writers, and what they are given."""
+"""Interfaces for plugin authors: readers, writers and backends, and their arguments."""
 
 from __future__ import annotations
 
@@ -18,21 +18,21 @@ if TYPE_CHECKING:
 
 
 class Reader(Protocol):
-    """Reads one opened source into rows, lazily and in order.
+    """Read one opened source into rows, lazily and in order.
 
-    `stream` is binary and positioned at the start, unpacked where it was gzip; `source` is its name in messages. Yield an
-    `Artist` for each good row and a `BadRow` for each that must be kept out; raise `InputError` only when the source as
-    a whole cannot be read. `options` is the `[input]` table of the project file without `path`, `reader` and `strict`: as
-    it was written, or an instance of the reader's attribute `Options` (see `bioforge.config.options`), where it has one.
+    `stream` is binary, decompressed and at its start; `source` is its name in messages. Yield an `Artist` for each good
+    row and a `BadRow` for each rejected one; raise `InputError` only if the source as a whole cannot be read. `options`
+    is the `[input]` table without `path`, `reader` and `strict`: a mapping, or an instance of the reader's attribute
+    `Options` (see `bioforge.config.options`), if it has one.
     """
 
     def __call__(self, stream: IO[bytes], source: str, options: Any) -> Iterable[Artist | BadRow]: ...
 
 
 class PathReader(Protocol):
-    """A reader for what has to be a file: it is given its path. A reader is one when it has `reads_path = True`.
+    """A reader that needs a file's path. Set `reads_path = True`.
 
-    Standard input, gzip and downloads are put into a file before; it is not to be changed.
+    Standard input, gzip and downloads are written to a file first. Do not change the file.
     """
 
     reads_path: bool
@@ -44,23 +44,24 @@ class PathReader(Protocol):
 
 Record = Mapping[str, object]
 """One export record: `artist_id, artist_name, artist_data, recipe, variant, request, response_text, parsed,
-response_id, created, model, usage, cost_usd, error`; absent where empty, except `error`, which is then None."""
+response_id, created, model, usage, cost_usd, error`. Empty keys are absent, except `error`, which is None.
+"""
 
 
 class Writer(Protocol):
-    """Writes records to a binary stream, one at a time; never holds them all.
+    """Write records to a binary stream, one at a time.
 
-    The file is put in its place when it is whole. `options` is the `[[output]]` table without `path`, `writer`, `recipe`
-    and `all`: as it was written, or an instance of the writer's attribute `Options`, where it has one.
+    The file is renamed into place when it is complete. `options` is the `[[output]]` table without `path`, `writer`,
+    `recipe` and `all`: a mapping, or an instance of the writer's attribute `Options`, if it has one.
     """
 
     def __call__(self, records: Iterable[Record], stream: IO[bytes], options: Any) -> None: ...
 
 
 class FolderWriter(Protocol):
-    """Writes records as files of a folder. A writer is a folder writer when it has `writes_folder = True`.
+    """Write records as files of a folder. Set `writes_folder = True`.
 
-    Yields (file name relative to the folder, content) pairs; the caller writes each atomically and removes files
+    Yield (file name relative to the folder, content) pairs. The caller writes each file atomically, and removes files
     that an earlier run wrote and this one does not.
     """
 
@@ -70,11 +71,10 @@ class FolderWriter(Protocol):
 
 
 class PathWriter(Protocol):
-    """Writes records where a path leads, for what is no file that is written anew each time: a table of a database, a
-    record of deliveries. A writer is one when it has `writes_path = True`.
+    """Write records to a path that is not rewritten as a whole, such as a database table. Set `writes_path = True`.
 
-    That readers never see half of it is the writer's own care. The folder exists. What it returns is shown in place of
-    the number of records. `OutputError` says that not all of it could be done: it is called again by the next run.
+    The folder exists. The writer itself must make its changes atomic. Its return value is shown instead of the number
+    of records. After an `OutputError`, the next run calls it again.
     """
 
     writes_path: bool
@@ -90,7 +90,7 @@ AnyWriter = Writer | FolderWriter | PathWriter
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """What may be sent: None means not limited by the project (the provider's own headers still count)."""
+    """Limits of a run. None: not limited by the project (the provider's headers still count)."""
 
     concurrency: int = 64
     requests_per_minute: float | None = None
@@ -100,21 +100,21 @@ class Limits:
 
 @dataclass(frozen=True, slots=True)
 class RetryPolicy:
-    """Times in seconds. `maybe_paid`: whether a request whose fate is unknown may be sent (and paid for) again."""
+    """Retry settings; times in seconds. `maybe_paid`: resend a request that may have been charged."""
 
     max_attempts: int = 6
     first_delay: float = 0.5
     max_delay: float = 60.0
     maybe_paid: bool = True
     outage_seconds: float = 300.0
-    """How long nothing but outages may come back before the run gives up (exit code 75)."""
+    """Duration of an outage after which the run gives up (exit code 75)."""
 
 
 class Stop:
-    """Carries Ctrl-C to the backend: level 1 asks to drain, level 2 to leave now. Safe to call in a signal handler.
+    """Signal to stop: level 1 asks the backend to drain, level 2 to leave now. Safe to use in a signal handler.
 
-    `reason` is what asked first: `interrupted` (a person or a signal), `deadline` or `failures`. Only a person who asks
-    twice makes it leave.
+    `reason` is the first cause: `interrupted` (a person or a signal), `deadline` or `failures`. Only a second interrupt
+    raises the level to 2.
     """
 
     def __init__(self) -> None:
@@ -132,20 +132,20 @@ class Stop:
         return self.level
 
     def subscribe(self, wake: Callable[[], None]) -> None:
-        """`wake` is called at each rise of the level and at each nudge, from whatever thread did it."""
+        """Call `wake` at each rise of the level and each nudge, on the thread that caused it."""
         self._wake.append(wake)
 
     def nudge(self) -> None:
-        """Have the backend look for new requests now. Safe from any thread."""
+        """Make the backend look for new requests now. Thread-safe."""
         for wake in tuple(self._wake):
             wake()
 
 
 @dataclass(frozen=True, slots=True)
 class Gauges:
-    """Live numbers of a backend at work, for the progress display. `waiting` says why nothing is being sent.
+    """Live numbers of a backend, for the progress display. `waiting` says why nothing is being sent.
 
-    `batches` are those that are open, `look_at` when they are looked at next (seconds since 1970).
+    `batches` are the open ones, `look_at` is the time of their next poll (seconds since 1970).
     """
 
     in_flight: int = 0
@@ -158,24 +158,24 @@ class Gauges:
 
 @dataclass(frozen=True, slots=True)
 class Member:
-    """A request in a batch, as it was prepared. `open` until it has its outcome."""
+    """A request in a batch. `open` until it has its outcome."""
 
     attempt: Attempt
     open: bool
 
 
 class Members(Protocol):
-    """The requests in batches as the state keeps them, read in pages and never all at once."""
+    """The requests in batches, read from the state in pages."""
 
     def attempts_of(self, batch: str, *, open_only: bool = False) -> Iterator[Attempt]:
-        """In the order in which they were prepared, which is that of the lines of the batch's file."""
+        """Yield the attempts in the order of the lines of the batch's file."""
 
     def find(self, batch: str, custom_ids: Sequence[str]) -> Mapping[str, Member]:
-        """Those of a batch that exist, by `custom_id`."""
+        """Return the members that exist, by `custom_id`."""
 
 
 class NoMembers:
-    """Where there never was a batch."""
+    """Members without any batch."""
 
     def attempts_of(self, batch: str, *, open_only: bool = False) -> Iterator[Attempt]:
         return iter(())
@@ -186,7 +186,7 @@ class NoMembers:
 
 @dataclass(frozen=True, slots=True)
 class Load:
-    """What is to be asked of one model: different requests, and their tokens, estimated."""
+    """Number of different requests to one model, and their estimated tokens."""
 
     model: str
     requests: int
@@ -196,10 +196,10 @@ class Load:
 
 @dataclass(frozen=True, slots=True)
 class PurchaseJob:
-    """What a backend that can buy in several ways chooses by. Times in seconds.
+    """Input for a backend that can buy in several ways. Times in seconds.
 
-    `call_seconds` is how long a call has taken so far, on average, by service tier (`standard`, `flex`);
-    `batch_seconds` how long batches have taken; `deadline` how long the run may take.
+    `call_seconds` is the average duration of a call so far, by service tier (`standard`, `flex`); `batch_seconds` that
+    of a batch; `deadline` the time limit of the run.
     """
 
     loads: tuple[Load, ...]
@@ -215,9 +215,9 @@ class PurchaseJob:
 
 @dataclass(frozen=True, slots=True)
 class PurchaseOption:
-    """One way to buy: its price in US dollars (None: unknown) and how long it is expected to take, in seconds.
+    """One way to buy: its cost in US dollars (None: unknown) and its expected duration in seconds.
 
-    `note` says why it is out of the question, or what its time is worth.
+    `note` says why it is excluded, or the value of its time.
     """
 
     name: str
@@ -228,9 +228,9 @@ class PurchaseOption:
 
 @dataclass(frozen=True, slots=True)
 class PurchaseDecision:
-    """The way that was chosen out of `ways`, with the reason in one sentence.
+    """The chosen one of `ways`, with the reason in one sentence.
 
-    `tier` is the price tier of the chosen way (None: standard); `then` the way for what the first one leaves over.
+    `tier` is its price tier (None: standard); `then` is the way for requests that the first one does not finish.
     """
 
     way: str
@@ -285,37 +285,41 @@ class Work:
 
 
 class Backend(ABC):
-    """Executes requests. Only `execute` must be written; a backend never sees the state.
+    """Executes requests. Only `execute` is required; a backend never sees the state.
 
-    `dialect` names the form of its bodies: backends with the same dialect share answers.
+    `dialect` names the format of its bodies: backends with the same dialect share answers.
     """
 
     dialect: str = PLAIN_DIALECT
     batches: bool = False
-    """Whether what it sends may outlive the run, so that `--no-wait` has a meaning."""
+    """True if its requests can outlive the run (`--no-wait`)."""
     endpoints: tuple[str, ...] = ("/v1/responses", "/v1/chat/completions")
-    """What a recipe may ask for; the first one where it names none."""
+    """Endpoints that a recipe may use; the first is the default."""
     base_url: str = "https://api.openai.com/v1"
-    """Where the vendor is found: said to who uses the embedded server, which speaks only the dialect above."""
+    """Address of the vendor, for hints to users of the simulator, which speaks only the plain dialect."""
     Options: ClassVar[type[BaseModel] | None] = None
-    """What its table in the project file is checked by (see `bioforge.config.options`). None: it checks it itself."""
+    """Model that validates its table in the project file (see `bioforge.config.options`). None: the backend validates
+    it.
+    """
 
     def __init__(self, context: BackendContext) -> None:
         self.context = context
 
     @abstractmethod
     def execute(self, work: Work) -> Iterator[Sequence[Event]]:
-        """Yield groups of events. When `yield` returns, that group is durable: so yield `Started` before sending,
-        and only then send. Failed requests are events; an exception means the backend itself is broken."""
+        """Yield groups of events. When `yield` returns, that group is durable: yield `Started`, then send.
+
+        Failed requests are events; an exception means that the backend itself is broken.
+        """
 
     def check(self) -> None:  # noqa: B027 - most backends have nothing to check
-        """Raise `UsageError` when nothing could be sent (no key, …). Called before anything is sent."""
+        """Raise `UsageError` if nothing can be sent (no key, …). Called before anything is sent."""
 
     def body(self, rendered: Rendered) -> dict[str, object]:
-        """The request body for `rendered.endpoint`. This default is the shape of `/v1/responses`.
+        """Return the request body for `rendered.endpoint`; by default in the format of `/v1/responses`.
 
-        The same texts give the same body. Parameters come as they stand in the project file, and where a recipe has a
-        schema, it stands in `text` as `/v1/responses` takes it, for all endpoints but `/v1/chat/completions`.
+        The same texts must give the same body. Parameters are those of the project file. A schema is in `text`, as
+        `/v1/responses` takes it, for all endpoints but `/v1/chat/completions`.
         """
         body: dict[str, object] = dict(rendered.parameters)
         for key, value in (
@@ -329,19 +333,22 @@ class Backend(ABC):
         return body
 
     def price(self, model: str, usage: Usage, service_tier: str | None = None) -> float | None:
-        """US dollars for `usage` of `model`; None where the price is unknown. Without a tier: as this backend buys."""
+        """Return the cost in US dollars; None if the price is unknown. Without a tier: as this backend buys."""
         return None
 
     def choose(self, job: PurchaseJob) -> PurchaseDecision | None:
-        """How to buy, for a backend that has several ways: shown by `plan`, and given back in `Work.choice`."""
+        """Choose a way to buy, if the backend has several: `plan` shows it, and `Work.choice` has it."""
         return None
 
 
 @dataclass(frozen=True, slots=True)
 class BackendContext:
-    """What a backend is built from. `base_url` ends without a slash; `api_key` is None when none is set;
-    `options` is the table `[backend.NAME]` of the project file, or an instance of the backend's `Options`, where it has
-    them; `siblings` all such tables by name, as they were written; `timeout` is seconds for one call."""
+    """Settings of a backend.
+
+    `base_url` has no trailing slash; `api_key` is None if none is set. `options` is the table `[backend.NAME]`, a
+    mapping or an instance of the backend's `Options`; `siblings` are all such tables by name, as mappings. `timeout` is
+    in seconds, for one call.
+    """
 
     base_url: str
     api_key: str | None = field(repr=False)
@@ -357,7 +364,7 @@ BackendFactory = Callable[[BackendContext], Backend]
 
 @dataclass(frozen=True, slots=True)
 class RateLimits:
-    """Rate limits as the provider reports them with an answer; reset in seconds from now; None where not said."""
+    """Rate limits that the provider reported with an answer; resets in seconds from now; None: not reported."""
 
     limit_requests: int | None = None
     remaining_requests: int | None = None
@@ -369,11 +376,11 @@ class RateLimits:
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """How one attempt ended, in words without a vendor. Exactly one of `answer` and `failure` is set.
+    """Outcome of one attempt, independent of the vendor. Exactly one of `answer` and `failure` is set.
 
-    `retryable`: the same request may succeed later. `stops_run`: the cause lies with key, quota or spend limit, so
-    no request can succeed now. `overloaded`: the provider asked for less traffic. `outage`: it was not reachable or
-    broken (connection errors, 5xx). `retry_after` in seconds, as the provider asked.
+    `retryable`: the same request may succeed later. `stops_run`: no request can succeed now (key, quota, spend limit).
+    `overloaded`: the provider asked for less traffic. `outage`: the provider was unreachable or broken (connection
+    errors, 5xx). `retry_after`: the delay in seconds that the provider asked for.
     """
 
     answer: Response | None = None
@@ -392,7 +399,7 @@ class Outcome:
 
 
 class Sender(Protocol):
-    """A vendor's synchronous client: safe to call from several threads. Never raises for a failed request."""
+    """A vendor's synchronous client, thread-safe. Never raises for a failed request."""
 
     def send(self, request: Request, client_request_id: str) -> Outcome: ...
     def close(self) -> None: ...

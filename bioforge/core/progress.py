@@ -1,4 +1,4 @@
-"""How far something is that takes long: nothing in its first seconds, then a line now and then."""
+"""Report the progress of long operations: nothing in the first seconds, then a line every few seconds."""
 
 from __future__ import annotations
 
@@ -13,17 +13,21 @@ ProgressCallback = Callable[[str], None]
 T = TypeVar("T")
 
 
-def no_progress(words: str) -> None:
-    """For who does not want to hear."""
+def no_progress(message: str) -> None:
+    """Ignore the message."""
 
 
 class ProgressCounter:
-    """`what` is said with the number so far: `reading the input: 80,000 rows`."""
+    """Reports the operation with the count so far: `reading the input: 80,000 rows so far`."""
 
     def __init__(
-        self, what: str, things: str, tell: ProgressCallback = no_progress, clock: Callable[[], float] = time.monotonic
+        self,
+        operation: str,
+        unit: str,
+        callback: ProgressCallback = no_progress,
+        clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        self._what, self._things, self._tell, self._clock = what, things, tell, clock
+        self._operation, self._unit, self._callback, self._clock = operation, unit, callback, clock
         self._number = 0
         self._next = clock() + EVERY
 
@@ -31,14 +35,14 @@ class ProgressCounter:
         self._number += number
         if (now := self._clock()) >= self._next:
             self._next = now + EVERY
-            self._tell(f"{self._what}: {self._number:,} {self._things} so far")
+            self._callback(f"{self._operation}: {self._number:,} {self._unit} so far")
 
-    def over(self, things: Iterable[T], at_a_time: int = 1000) -> Iterator[T]:
-        """The same things; time is looked at once in so many."""
+    def over(self, items: Iterable[T], chunk: int = 1000) -> Iterator[T]:
+        """Yield the same items; count them, and check the clock, once per `chunk`."""
         counted = 0
-        for thing in things:
-            yield thing
+        for item in items:
+            yield item
             counted += 1
-            if counted == at_a_time:
+            if counted == chunk:
                 self.add(counted)
                 counted = 0

@@ -14,7 +14,7 @@ SCHEMA = "schema"
 
 
 class Reason(StrEnum):
-    """Why a target is stale; stored with the target."""
+    """Reason for a target to be stale; stored with the target."""
 
     NEW = "new"
     CHANGED = "changed"
@@ -145,7 +145,7 @@ STATES: Mapping[RequestState, StateInfo] = {
 
 @dataclass(frozen=True, slots=True)
 class KnownRequest:
-    """A request as stored. `state` is a word of `RequestState`.
+    """A request as stored. `state` is a value of `RequestState`.
 
     `detail` is the error class and message, or the batch. `validation` is the hash of the schema that the answer was last
     validated against; None if it never was.
@@ -169,7 +169,7 @@ class KnownRequest:
 class KnownTarget:
     """A target as it was last planned and last built; the `built_*` fields are None if it never was built.
 
-    `reason` and `reason_before` are words of `Reason`.
+    `reason` and `reason_before` are values of `Reason`.
     """
 
     request_hash: str | None

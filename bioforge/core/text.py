@@ -1,4 +1,4 @@
-"""How numbers are written for people. Pure."""
+"""Format numbers, identifiers and file names for people. Pure."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import unicodedata
 
 
 def money(usd: float | None) -> str:
-    """`$12.30`, `$0.0042` (two digits that say something below ten cents), `unknown price`."""
+    """Return `$12.30`, `$0.0042` (two significant digits below ten cents) or `unknown price`."""
     if usd is None:
         return "unknown price"
     if usd == 0 or abs(usd) >= 0.1:
@@ -19,12 +19,12 @@ def money(usd: float | None) -> str:
 
 
 def duration(seconds: float) -> str:
-    """`0.4 s`, `12 s`, `2 min 3 s`, `1 h 2 min`, `3 d 4 h`."""
+    """Return `0.4 s`, `12 s`, `2 min 3 s`, `1 h 2 min` or `3 d 4 h`."""
     if seconds < 9.95:
         return f"{seconds:.1f} s"
     whole = round(seconds)
     if whole % 3600 == 0 and whole <= 3 * 86_400:
-        return f"{whole // 3600} h"  # `24 h` is what is promised and asked for, not a day
+        return f"{whole // 3600} h"  # `24 h` is the usual batch window
     for size, name, part, part_name in ((86400, "d", 3600, "h"), (3600, "h", 60, "min"), (60, "min", 1, "s")):
         if whole >= size:
             rest = whole % size // part
@@ -33,16 +33,16 @@ def duration(seconds: float) -> str:
 
 
 def compact(number: float) -> str:
-    """`950`, `12.3k`, `1.2M`."""
+    """Return `950`, `12.3k` or `1.2M`."""
     for size, name in ((1e9, "G"), (1e6, "M"), (1e3, "k")):
-        # From 999.95 on, rounding to one digit would show a thousand of the smaller unit.
+        # from 999.95 on, rounding to one digit would give 1000.0
         if number >= size * 0.99995:
             return f"{number / size:.1f}{name}"
     return f"{number:.0f}"
 
 
 def plural(number: int, what: str, many: str | None = None) -> str:
-    """Return `1 batch` or `2 batches`; `many` is the plural where it is not `what` with an s."""
+    """Return `1 batch` or `2 batches`; `many` is an irregular plural."""
     return f"{number:,} {what if number == 1 else many or what + 's'}"
 
 
@@ -52,9 +52,9 @@ _ACCENTS = dict.fromkeys(range(0x300, 0x370))
 
 
 def slug(name: str) -> str:
-    """Lower-case letters and digits of any script, joined by `-`, at most 40 characters; may be empty.
+    """Return lower-case letters and digits of any script, joined by `-`, at most 40 characters; may be empty.
 
-    Accents are dropped (`björk` becomes `bjork`), other scripts stay as they are.
+    Accents are dropped (`björk` becomes `bjork`); other scripts are kept.
     """
     plain = unicodedata.normalize("NFC", unicodedata.normalize("NFKD", name).translate(_ACCENTS)).lower()
     words = "".join(letter if letter.isalnum() else " " for letter in plain).split()
@@ -62,18 +62,18 @@ def slug(name: str) -> str:
 
 
 def derived_id(name: str) -> str:
-    """The id of an artist whose row has none: slug and 10 hexadecimal digits of the name's SHA-256.
+    """Return the id of an artist whose row has none: slug and 10 hexadecimal digits of the name's SHA-256.
 
-    The same for every spelling that Unicode calls equal (NFC and NFD), on every machine.
+    Spellings that Unicode treats as equal (NFC and NFD) give the same id.
     """
     return f"{slug(name) or 'artist'}-{_digest(unicodedata.normalize('NFC', name), 10)}"
 
 
 def file_stem(artist_id: str, name: str) -> str:
-    """A file name without suffix, different for different ids even where upper and lower case are the same.
+    """Return a file name without suffix; different ids give different names, even on case-insensitive file systems.
 
-    No separator, no leading dot, no name an operating system reserves; at most 255 bytes with a short suffix.
-    A slug never has `_`, so what stands behind the first `_` is the id, or the id's slug and a hash of it.
+    No separator, no leading dot, no name that an operating system reserves; at most 255 bytes with a short suffix. A
+    slug never contains `_`, so the part after the first `_` is the id, or the id's slug and a hash of it.
     """
     if artist_id == derived_id(name):
         return artist_id

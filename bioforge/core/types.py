@@ -1,4 +1,4 @@
-"""The nouns: artists, requests, answers and failures as frozen values."""
+"""Values shared by all packages: artists, requests, answers, failures, batches. Frozen."""
 
 from __future__ import annotations
 
@@ -7,25 +7,28 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 
 PLAIN_DIALECT = "openai-compatible"
-"""The form of bodies that is no part of a request's hash, and the one that the embedded server speaks."""
+"""Dialect of OpenAI-compatible bodies; the only one that is not part of the request hash."""
 
 SIMULATOR_DIALECT = "simulator"
 """Dialect of the simulator: its answers are never shared with a real API."""
 
 
 class Paid(StrEnum):
-    """What is known about the money of one attempt."""
+    """Payment state of one attempt."""
 
     YES = "yes"
     NO = "no"
     MAYBE = "maybe"
-    """Sent, and nobody can know whether it was answered and charged for."""
+    """Sent, and may have been charged."""
 
 
 @dataclass(frozen=True, slots=True)
 class Artist:
-    """One input row. `columns` holds every further column by name, in input order; values are text
-    from CSV and any JSON value from JSONL. `source` and `line` say where the row begins (line counts from 1)."""
+    """One input row.
+
+    `columns` holds every further column by name, in input order; values are text from CSV and any JSON value from
+    JSONL. `source` and `line` (from 1) say where the row begins.
+    """
 
     artist_id: str
     artist_name: str
@@ -37,7 +40,7 @@ class Artist:
 
 @dataclass(frozen=True, slots=True)
 class BadRow:
-    """A row that was kept out: where it stands and what is wrong with it, in one short sentence."""
+    """A rejected row: its place, and a short sentence about what is wrong."""
 
     source: str
     line: int
@@ -57,10 +60,10 @@ class Usage:
 
 @dataclass(frozen=True, slots=True)
 class Failure:
-    """Why something has no usable answer.
+    """The reason why there is no usable answer.
 
-    `error_class` is one short word people group by (`rate_limit`, `timeout`, `truncated`, `refusal`, …),
-    `code` what the provider called it, `message` a sentence for people.
+    `error_class` is a word to group by (`rate_limit`, `timeout`, `truncated`, `refusal`, …), `code` the provider's own,
+    `message` a sentence for people.
     """
 
     error_class: str
@@ -71,7 +74,7 @@ class Failure:
 
 @dataclass(frozen=True, slots=True)
 class Turn:
-    """One message of a conversation that goes on after the input: `role` is `user` or `assistant`."""
+    """One message of a conversation after the input; `role` is `user` or `assistant`."""
 
     role: str
     text: str
@@ -79,10 +82,10 @@ class Turn:
 
 @dataclass(frozen=True, slots=True)
 class Rendered:
-    """One request before it takes an endpoint's form: texts rendered for an artist, and the recipe's parameters.
+    """One request independent of its endpoint's format: rendered texts and the recipe's parameters.
 
-    `prompt` is a reusable prompt (`{"id", "version", "variables"}`) where the recipe uses one; `instructions` and
-    `input` are None where the recipe does not have them. `turns` follow the input.
+    `prompt` is a reusable prompt (`{"id", "version", "variables"}`). `instructions` and `input` are None if the recipe
+    has none. `turns` follow the input.
     """
 
     endpoint: str
@@ -96,10 +99,10 @@ class Rendered:
 
 @dataclass(frozen=True, slots=True)
 class Request:
-    """The exact body for an endpoint, and the target it is sent for.
+    """The exact body for an endpoint, and its target.
 
-    `body` is canonical JSON in UTF-8, sent byte for byte. `input_tokens` is an estimate, `max_output_tokens` the
-    most the answer can have, or None where nothing bounds it. `attempts` counts the attempts of earlier runs.
+    `body` is canonical JSON in UTF-8, sent byte for byte. `input_tokens` is an estimate, `max_output_tokens` the limit
+    of the answer, or None. `attempts` counts the attempts of earlier runs.
     """
 
     request_hash: str
@@ -116,17 +119,17 @@ class Request:
     max_output_tokens: int | None = None
     attempts: int = 0
     service_tier: str | None = None
-    """Sent along and no part of the identity: an answer is the same answer, however it was bought."""
+    """Sent, but not part of the request hash."""
     max_attempts: int | None = None
-    """The most times it is sent, whatever those attempts come to. None: as the retry policy counts them."""
+    """Maximum number of attempts, counted or not. None: as the retry policy says."""
 
 
 @dataclass(frozen=True, slots=True)
 class Response:
-    """What came back and was paid for. `body` is the raw response as received; the rest is read from it.
+    """An answer that was paid for. `body` is the raw response as received; the other fields are read from it.
 
-    `problem` is None when the text can be used, and otherwise says why not (truncated, refused, malformed …).
-    `parsed` is the text as JSON where a schema was asked for and holds; `validation` the hash of what it was checked by.
+    `problem` is None if the text is usable (else truncated, refused, malformed …). `parsed` is the text as JSON if it
+    fits the schema, `validation` the hash of the schema it was validated against.
     """
 
     body: bytes
@@ -143,7 +146,7 @@ class Response:
 
 @dataclass(frozen=True, slots=True)
 class Target:
-    """One recipe for one artist, as a run or a plan lists it. `reason` is None when it is fresh."""
+    """One recipe for one artist, as a run or a plan lists it. `reason` is None if it is fresh."""
 
     id: int
     artist_id: str
@@ -156,37 +159,37 @@ class Target:
 
 
 class BatchState(StrEnum):
-    """How far a batch has come. Each is durable before the step that follows it is taken."""
+    """State of a batch. Each state is durable before the next step begins."""
 
     PREPARING = "preparing"
     """Its members are being recorded; nothing was sent."""
     PREPARED = "prepared"
-    """Its members are complete; its file may or may not have arrived, and no job was asked for."""
+    """Its members are complete; its file may have been uploaded, the batch was not created."""
     CREATING = "creating"
-    """The requests are on their way, where they go with the creation: the batch may or may not have been created."""
+    """Its requests are being sent with the creation; the batch may have been created."""
     UPLOADED = "uploaded"
-    """Its file has arrived; the batch may or may not have been created."""
+    """Its file is uploaded; the batch may have been created."""
     SUBMITTED = "submitted"
-    """Created, and not yet begun."""
+    """Created, not started."""
     IN_PROGRESS = "in progress"
     COMPLETED = "completed"
     FAILED = "failed"
-    """Refused after its creation, or broken off by the provider."""
+    """Rejected after its creation, or aborted by the provider."""
     EXPIRED = "expired"
     CANCELLED = "cancelled"
     RELEASING = "releasing"
-    """Refused, so that nothing can come of it any more; its members are being given back."""
+    """Rejected; its members are being returned to the queue."""
     COLLECTED = "collected"
     """Every member has its outcome."""
     RELEASED = "released"
-    """It never came to be: its members were given back."""
+    """Never created; its members are in the queue again."""
 
 
 UNSUBMITTED = frozenset({BatchState.PREPARED, BatchState.CREATING, BatchState.UPLOADED})
-"""States in which its requests are complete, and no job is known that has them."""
+"""States in which the members are complete and no job is known."""
 
 ENDED = frozenset({BatchState.COMPLETED, BatchState.FAILED, BatchState.EXPIRED, BatchState.CANCELLED})
-"""States in which the provider will do nothing more, and results wait to be collected."""
+"""States in which the provider is done and results can be collected."""
 
 CLOSED = frozenset({BatchState.COLLECTED, BatchState.RELEASED})
 """States in which nothing is left to do."""
@@ -194,7 +197,7 @@ CLOSED = frozenset({BatchState.COLLECTED, BatchState.RELEASED})
 
 @dataclass(frozen=True, slots=True)
 class BatchProblem:
-    """Why a batch was refused: `line` of its file (from 1) where the provider names one."""
+    """A reason why a batch was rejected; `line` of its file (from 1), if the provider names one."""
 
     code: str
     message: str
@@ -203,10 +206,10 @@ class BatchProblem:
 
 @dataclass(frozen=True, slots=True)
 class Batch:
-    """One Batch API job. `key` is ours, known before anything is sent, and stands in the job's metadata.
+    """One Batch API job. `key` is our own id, known before anything is sent, and part of the job's metadata.
 
-    `requests`, `bytes`, `input_tokens` (estimated) and `estimated_usd` are of its file; `completed` and `failed` what the
-    provider counts, which is not to be trusted; `status` its own word. Times in seconds since 1970.
+    `requests`, `bytes`, `input_tokens` (estimated) and `estimated_usd` describe its file. `completed` and `failed` are
+    the provider's counts, which can be wrong; `status` is the provider's word. Times in seconds since 1970.
     """
 
     key: str
@@ -231,11 +234,11 @@ class Batch:
     usage: Usage | None = None
     problems: tuple[BatchProblem, ...] = ()
     awaited: bool = True
-    """Whether this run waits for it; others are collected when they happen to be ready."""
+    """The run waits for this batch; others are collected if they are ready."""
 
     @property
     def name(self) -> str:
-        """As people find it: the provider's id once there is one."""
+        """Return the provider's id, or our key before there is one."""
         return self.batch_id or self.key
 
     @property

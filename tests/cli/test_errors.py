@@ -172,7 +172,7 @@ CASES = [
          "the file is no SQLite database or is damaged; it was left as it is", write("bioforge.db", b"no database" * 100)),
     # exports
     Case("export to a folder", "export -o out", "cannot write out: Is a directory",
-         "the state is intact: give the name of a file, then `bioforge export` writes it again",
+         "the state is intact: name a file, then `bioforge export` writes it again",
          lambda project: (project.run("plan"), folder("out")(project)), code=1),
     Case("a folder to stdout", "export -F markdown-folder", "--format markdown-folder writes a folder of files",
          "name it with -o", lambda project: project.run("plan")),

@@ -1,4 +1,4 @@
-"""How often Python looks for circles."""
+"""`relaxed_gc` raises Python's default thresholds and restores them."""
 
 from __future__ import annotations
 
@@ -11,16 +11,16 @@ from bioforge.core import gc_tuning
 from bioforge.core.gc_tuning import relaxed_gc
 
 
-def test_it_is_seldom_in_the_block_and_as_before_after_it(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_thresholds_are_raised_in_the_block_and_restored_after_it(monkeypatch: pytest.MonkeyPatch) -> None:
     before = gc.get_threshold()
-    monkeypatch.setattr(gc_tuning, "_PYTHONS", before)
+    monkeypatch.setattr(gc_tuning, "_DEFAULT", before)
     with suppress(KeyError), relaxed_gc():
         assert gc.get_threshold()[0] > before[0]
         raise KeyError
     assert gc.get_threshold() == before
 
 
-def test_what_a_person_has_set_stays() -> None:
+def test_changed_thresholds_are_left_alone() -> None:
     before = gc.get_threshold()
     gc.set_threshold(0)
     try:

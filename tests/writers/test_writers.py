@@ -327,4 +327,4 @@ def test_a_folder_that_may_not_be_written_to_is_said(tmp_path):
         if is_root:
             os.seteuid(0)
     assert error.message.endswith("Permission denied")
-    assert "check who may write there" in error.hint
+    assert "check the permissions" in error.hint
