@@ -23,7 +23,7 @@ class ClientBackend:
     """Two instances of the configured backend: one for request bodies and prices, and one that can send."""
 
     def __init__(self, setting: ConfigSource, state: Path | None) -> None:
-        """Raises `ConfigError` and `PluginError`."""
+        """Create the first instance. Raises `ConfigError` and `PluginError`."""
         from bioforge.plugins.manager import build_manager
 
         self.setting = setting

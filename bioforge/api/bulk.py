@@ -145,8 +145,10 @@ def error_class_of(error: BaseException) -> str:
 
 @dataclass(frozen=True, slots=True)
 class BulkRequests:
-    """The client's side of many items. `submit` raises `BioforgeError` for an item that cannot be sent; what is submitted
-    inside `hold` is sent together."""
+    """The client's side of many items.
+
+    `submit` raises `BioforgeError` for an item that cannot be sent; requests submitted inside `hold` are sent together.
+    """
 
     submit: Callable[[Item], Future[Answer[Any]]]
     hold: Callable[[], AbstractContextManager[None]]

@@ -19,8 +19,11 @@ from bioforge.core.interfaces import Limits, RetryPolicy
 
 
 class ProviderConfig(ProviderTable):
-    """The provider. `base_url` and `api_key` win over the environment (`OPENAI_BASE_URL`, and the variable that
-    `api_key_env` names); `timeout` is the limit of one attempt, in seconds."""
+    """The provider.
+
+    `base_url` and `api_key` win over the environment (`OPENAI_BASE_URL`, and the variable that `api_key_env` names);
+    `timeout` is the limit of one attempt, in seconds.
+    """
 
     if TYPE_CHECKING:  # show the defaults to type checkers
         base_url: str = SIMULATOR

@@ -91,7 +91,7 @@ class ByFunction:
     """Calls the function with the record of each answer. An exception leaves that answer without a score."""
 
     def __init__(self, function: Function, records: Iterable[Record], root: Path) -> None:
-        """`records` must contain every answer passed to `scores`, in the same order; others are skipped."""
+        """Read `records` once: they must contain every answer passed to `scores`, in the same order."""
         self.problems = 0
         self.first_problem = ""
         self._function = function
