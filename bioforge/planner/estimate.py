@@ -116,13 +116,13 @@ class Estimator:
         known, output = self._look_up(*which), self.output_tokens(*which)
         model = group.model or self.model(*which)
         usage = Usage(input_tokens=round(each), output_tokens=output)
-        one = self._backend.price(model, usage, self.tier) if sendable else 0.0
+        cost = self._backend.price(model, usage, self.tier) if sendable else 0.0
         return Priced(
             group=group,
             model=model,
             input_tokens=round(each * group.requests),
             output_tokens=output * group.requests,
-            cost_usd=None if one is None else one * group.requests,
+            cost_usd=None if cost is None else cost * group.requests,
             # a target that waits for another recipe has no text to count
             counting=ESTIMATED if group.reason == Reason.UPSTREAM else known.counting,
             corrected=known.corrected,

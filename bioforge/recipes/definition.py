@@ -1,4 +1,4 @@
-"""The recipes of a project file as definitions, and what is worth saying about them."""
+"""Read the recipes of a project file into definitions, and warn about risky ones."""
 
 from __future__ import annotations
 
@@ -16,16 +16,16 @@ from bioforge.recipes.template import Definition, RecipeVariant
 from bioforge.recipes.variants import Variant, expand
 
 PROMPT_OBJECTS_END = "2026-11-30"
-"""The day on which OpenAI ends the prompts API and requests that name a prompt by its id."""
+"""The day on which OpenAI ends the prompts API and requests with a prompt id."""
 
 
 def definitions(config: ProjectConfig, dialect: str, endpoints: Sequence[str]) -> Iterator[Definition]:
-    """Every variant of every recipe, what is needed before what needs it; `dialect` names whose answers may be shared,
-    `endpoints` is what the backend can ask; the first one is for recipes that name none.
+    """Yield every variant of every recipe, upstream recipes first.
 
-    Raises `ConfigError` for a schema or an endpoint that cannot be used.
+    `dialect` names the backend's format: answers are shared within a dialect. `endpoints` are those the backend
+    supports; the first is the default. Raises `ConfigError` for a schema or an endpoint that cannot be used.
     """
-    asked: dict[str, tuple[str, str | None]] = {}
+    requests: dict[str, tuple[str, str | None]] = {}
     with_schema = frozenset(name for name, recipe in config.recipes.items() if recipe.schema_ is not None)
     for name, variants in expanded(config).items():
         recipe = config.recipes[name]
@@ -33,35 +33,36 @@ def definitions(config: ProjectConfig, dialect: str, endpoints: Sequence[str]) -
         endpoint = _endpoint(config, name, recipe, endpoints)
         for variant in variants:
             definition = _definition(config, name, recipe, endpoint, variant, schema, dialect, with_schema)
-            _check_checks(config, definition, asked)
+            _check_validation(config, definition, requests)
             yield definition
 
 
 def expanded(config: ProjectConfig) -> dict[str, list[Variant]]:
-    """The variants of each recipe as the project file alone has them, what is needed before what needs it. Raises
-    `ConfigError` for a recipe that has none."""
-    found: dict[str, list[Variant]] = {}
+    """Return the variants of each recipe, upstream recipes first. Raises `ConfigError` for a recipe without variants."""
+    variants: dict[str, list[Variant]] = {}
     for name in in_order(config.recipes):
         recipe = config.recipes[name]
-        found[name] = expand(recipe.matrix, recipe.samples, {need: found[need] for need in recipe.needs})
-        if not found[name]:  # what is shared by needed recipes never agrees
+        variants[name] = expand(recipe.matrix, recipe.samples, {need: variants[need] for need in recipe.needs})
+        if not variants[name]:  # their shared settings never agree
             raise ConfigError(f"{config.path.name}: recipe.{name}.needs: these recipes have no variant in common")
-    return found
+    return variants
 
 
-def _check_checks(config: ProjectConfig, definition: Definition, asked: dict[str, tuple[str, str | None]]) -> None:
-    """Raise `ConfigError` where two recipes ask the same and judge the one answer differently."""
-    told = definition.as_dict()
-    validation = told.pop("validation", None)
+def _check_validation(
+    config: ProjectConfig, definition: Definition, requests: dict[str, tuple[str, str | None]]
+) -> None:
+    """Raise `ConfigError` if two recipes send the same request but validate its answer differently."""
+    parts = definition.as_dict()
+    validation = parts.pop("validation", None)
     for part in ("repair", "fallback"):
-        told.pop(part, None)
-    key = definition_hash(told)
-    other, before = asked.setdefault(key, (definition.recipe, str(validation) if validation else None))
+        parts.pop(part, None)
+    key = definition_hash(parts)
+    other, before = requests.setdefault(key, (definition.recipe, str(validation) if validation else None))
     if other != definition.recipe and before != (str(validation) if validation else None):
         raise ConfigError(
-            f"{config.path.name}: recipe.{definition.recipe}: asks the same as recipe.{other}, and checks the answer"
-            " differently",
-            "one answer serves both: use one schema, or say something else in one of them",
+            f"{config.path.name}: recipe.{definition.recipe}: sends the same request as recipe.{other}, but"
+            " validates the answer differently",
+            "both share one answer: use one schema, or change one of the requests",
         )
 
 
@@ -107,14 +108,14 @@ def _definition(
 
 
 def _endpoint(config: ProjectConfig, name: str, recipe: RecipeTable, endpoints: Sequence[str]) -> str:
-    found = recipe.endpoint
-    if found is not None and found not in endpoints:
-        near = nearest(found, endpoints)
+    endpoint = recipe.endpoint
+    if endpoint is not None and endpoint not in endpoints:
+        near = nearest(endpoint, endpoints)
         raise ConfigError(
             f"{config.path.name}: recipe.{name}.endpoint: expected {' or '.join(map(repr, endpoints))} for backend"
-            f" {config.backend.name!r}, found {short(found)}{near and '; ' + near}"
+            f" {config.backend.name!r}, found {short(endpoint)}{near and '; ' + near}"
         )
-    return found or endpoints[0]
+    return endpoint or endpoints[0]
 
 
 def _schema(config: ProjectConfig, name: str, recipe: RecipeTable) -> Schema | None:
@@ -131,16 +132,16 @@ def _text(template: TemplateText | None) -> str | None:
 
 
 def _sources(templates: Mapping[str, TemplateText | None], root: Path) -> dict[str, str]:
-    """The files that texts came from, as they are shown."""
+    """Return the files of the texts, relative to the project folder."""
     return {
-        part: _shown(template.path, root)
+        part: _relative(template.path, root)
         for part, template in templates.items()
         if template is not None and template.path is not None
     }
 
 
 def closure(names: Sequence[str], needs: Mapping[str, Sequence[str]]) -> tuple[str, ...]:
-    """These recipes and everything they need."""
+    """Return these recipes and all their upstream recipes."""
     found: dict[str, None] = {}
     waiting = list(names)
     while waiting:
@@ -151,12 +152,12 @@ def closure(names: Sequence[str], needs: Mapping[str, Sequence[str]]) -> tuple[s
     return tuple(found)
 
 
-def _shown(path: Path, root: Path) -> str:
+def _relative(path: Path, root: Path) -> str:
     return path.relative_to(root).as_posix() if path.is_relative_to(root) else str(path)
 
 
 def prompt_notes(variants: Sequence[RecipeVariant]) -> list[str]:
-    """A warning while recipes use reusable prompts."""
+    """Return a warning if recipes use reusable prompts."""
     names = _names(variant for variant in variants if variant.prompt is not None)
     if not names:
         return []
@@ -167,7 +168,7 @@ def prompt_notes(variants: Sequence[RecipeVariant]) -> list[str]:
 
 
 def no_data_notes(variants: Sequence[RecipeVariant]) -> list[str]:
-    """A warning for recipes that read `artist_data` when no artist has any: most likely a column is not mapped."""
+    """Return a warning for recipes that read `artist_data` if no artist has any; usually a column is not mapped."""
     names = _names(
         variant
         for variant in variants
@@ -176,11 +177,11 @@ def no_data_notes(variants: Sequence[RecipeVariant]) -> list[str]:
     if not names:
         return []
     return [
-        f"recipe {', '.join(names)} reads artist_data, and no artist has any; is a column to be mapped?"
+        f"recipe {', '.join(names)} reads artist_data, but no artist has any; map a column:"
         ' columns = { artist_data = "…" } under [input]'
     ]
 
 
 def _names(variants: Iterable[RecipeVariant]) -> list[str]:
-    """Each recipe once, whatever variants it has."""
+    """Return each recipe once."""
     return list(dict.fromkeys(variant.recipe for variant in variants))

@@ -1,4 +1,4 @@
-"""From a recipe and an artist to rendered texts: Jinja2, sandboxed, undefined names are errors."""
+"""Compile a recipe's Jinja2 templates and render them for an artist; sandboxed, undefined names are errors."""
 
 from __future__ import annotations
 
@@ -22,9 +22,9 @@ if TYPE_CHECKING:
 
 OWN_NAMES = ("artist_id", "artist_name", "artist_data")
 NEEDS = "needs"
-"""All needed recipes by name, for names that are no words of a template."""
+"""Template name of a mapping with all upstream answers, for recipe names that are not identifiers."""
 ARTISTS = "artists"
-"""All artists, in the template of a recipe over all of them."""
+"""Template name of all artists, in a recipe over all of them."""
 
 
 VariantKey = tuple[str, str]
@@ -33,11 +33,11 @@ VariantKey = tuple[str, str]
 
 @dataclass(frozen=True, slots=True)
 class Definition:
-    """How a recipe asks, with its template texts read from their files: what is stale when this changes.
+    """Content of a recipe variant, with its template texts; a target is stale if it changes.
 
-    `upstream` is the variant of each needed recipe; `needs_parsed` those of them whose answers are JSON; `for_all`: one
-    request about all artists. `settings` tell this variant from others. `sources` names the files the texts came from,
-    for messages; it is no part of the definition's identity.
+    `upstream` is the variant of each upstream recipe; `needs_parsed` are the recipes among them whose answers are JSON.
+    `for_all`: one request about all artists. `sources` are the files of the texts, for messages only; they are not part
+    of the identity.
     """
 
     recipe: str
@@ -59,7 +59,9 @@ class Definition:
     fallback: tuple[str, ...] = ()
 
     def as_dict(self) -> dict[str, object]:
-        """What decides over freshness. Parts that are not used are absent, so that new ones make nothing stale."""
+        """Return the parts that decide about freshness. Unused parts are absent, so that new features make nothing
+        stale.
+        """
         schema = self.schema
         further: dict[str, object] = {
             "needs": dict(self.upstream),
@@ -91,7 +93,7 @@ class Definition:
         return self.repair or bool(self.fallback)
 
     def sent_parameters(self) -> Mapping[str, object]:
-        """The request parameters, with the schema where the endpoint wants it."""
+        """Return the request parameters, with the schema at the endpoint's place for it."""
         if self.schema is None:
             return self.parameters
         from bioforge.recipes.schema import parameter, response_format
@@ -104,7 +106,7 @@ class Definition:
 
 @dataclass(frozen=True, slots=True)
 class UpstreamAnswer:
-    """The answer of a needed recipe, as templates read it. `parsed` is None without a schema."""
+    """An upstream recipe's answer, as templates read it. `parsed` is None without a schema."""
 
     text: str
     parsed: object = None
@@ -114,7 +116,7 @@ class UpstreamAnswer:
 
 
 class Fields(dict[str, Any]):
-    """A JSON object whose fields are found by their names even where a dict has a method of that name."""
+    """A JSON object whose fields are attributes too, even those named like a method of dict."""
 
     def __getattribute__(self, name: str) -> Any:
         if not name.startswith("_") and dict.__contains__(self, name):
@@ -123,16 +125,16 @@ class Fields(dict[str, Any]):
 
 
 def upstream_answer(text: str | None, parsed: str | None) -> UpstreamAnswer:
-    """From the texts in the state."""
+    """Return a stored answer for templates; both arguments are texts, `parsed` is JSON."""
     return UpstreamAnswer(text or "", None if parsed is None else json.loads(parsed, object_hook=Fields))
 
 
 class RenderError(Exception):
-    """This artist cannot be rendered; the message says which text and why."""
+    """An artist that cannot be rendered; the message names the text and the error."""
 
 
 class _Sandbox(ImmutableSandboxedEnvironment):
-    """A field of an answer is data, also where a dict has a method of that name which nobody may call."""
+    """Sandbox in which every field of an answer is readable, even one named like a method of dict."""
 
     def is_safe_attribute(self, obj: Any, attr: str, value: Any) -> bool:
         if isinstance(obj, Fields) and not attr.startswith("_") and attr in obj:
@@ -141,19 +143,19 @@ class _Sandbox(ImmutableSandboxedEnvironment):
 
 
 def environment() -> jinja2.Environment:
-    """For every template of a project: sandboxed, no HTML escaping, undefined names are errors."""
-    made = _Sandbox(undefined=jinja2.StrictUndefined, autoescape=False)
-    # what gives another text each time would make a request that was never planned
-    del made.filters["random"]
-    del made.globals["lipsum"]
-    return made
+    """Return the Jinja2 environment of all templates: sandboxed, no HTML escaping, undefined names are errors."""
+    jinja = _Sandbox(undefined=jinja2.StrictUndefined, autoescape=False)
+    # a text that differs each time would give a request that was never planned
+    del jinja.filters["random"]
+    del jinja.globals["lipsum"]
+    return jinja
 
 
 class RecipeVariant:
-    """A definition's templates, compiled once and rendered for each artist."""
+    """A variant of a recipe, with its templates compiled once and rendered for each artist."""
 
     def __init__(self, definition: Definition) -> None:
-        """Raises `TemplateError` when a text does not compile."""
+        """Compile the templates. Raises `TemplateError` if a text does not compile."""
         self.definition = definition
         self.key = definition.key
         self.recipe, self.variant = definition.key
@@ -192,18 +194,19 @@ class RecipeVariant:
             tree = compiler.parse(text)
             if any(jinja2.meta.find_referenced_templates(tree)):
                 raise TemplateError(
-                    f"{source}: templates cannot include or extend others",
-                    "put the text into one file; every text a recipe depends on must be known to the plan",
+                    f"{source}: a template cannot include or extend another one",
+                    "put the text into one file, so that a plan sees every change of it",
                 )
             self._note_names(tree)
             return renderer(tree, compiler.from_string(text))
         except jinja2.TemplateAssertionError as error:
             raise TemplateError(
-                f"{source}, line {error.lineno}: {error.message}", "a template must give the same text each time"
+                f"{source}, line {error.lineno}: {error.message}", "a template must give the same text every time"
             ) from None
         except jinja2.TemplateSyntaxError as error:
             raise TemplateError(
-                f"{source}, line {error.lineno}: {error.message}", "see the Jinja2 template syntax; {{ artist_name }}"
+                f"{source}, line {error.lineno}: {error.message}",
+                "see the Jinja2 template syntax, for example {{ artist_name }}",
             ) from None
 
     def _note_names(self, tree: jinja2.nodes.Template) -> None:
@@ -225,7 +228,9 @@ class RecipeVariant:
         self._check_needed(tree, names)
 
     def _check_needed(self, tree: jinja2.nodes.Template, names: Container[str]) -> None:
-        """Raise `TemplateError` for what the answers of needed recipes do not have. `names` come from outside."""
+        """Raise `TemplateError` for parts that upstream answers do not have. `names` are the free names of the
+        template.
+        """
         upstream, place = self.upstream, f"recipe.{self.recipe}"
         if not upstream:
             return
@@ -237,7 +242,7 @@ class RecipeVariant:
                 if isinstance(node, jinja2.nodes.Getattr) and hasattr(dict, read):  # needs.items()
                     continue
                 raise TemplateError(
-                    f"{place}: the template uses {NEEDS}[{read!r}], which it does not need",
+                    f"{place}: the template uses {NEEDS}[{read!r}], but the recipe does not need it",
                     nearest(read, upstream) or f"{NEEDS} = {json.dumps(list(upstream))} in the project file",
                 )
             need = _needed_name(_inner(node), names)
@@ -245,30 +250,30 @@ class RecipeVariant:
                 continue
             if read not in ("text", "parsed"):
                 raise TemplateError(
-                    f"{place}: the template uses {need}.{read}, and an answer has only {need}.text and {need}.parsed",
+                    f"{place}: the template uses {need}.{read}, but an answer has only {need}.text and {need}.parsed",
                     f"did you mean {{{{ {need}.parsed.{read} }}}}?",
                 )
             if read == "parsed" and need not in self.definition.needs_parsed:
                 raise TemplateError(
-                    f"{place}: the template uses {need}.parsed, and recipe {need!r} has no schema",
+                    f"{place}: the template uses {need}.parsed, but recipe {need!r} has no schema",
                     f"give recipe.{need} a schema, or use {need}.text",
                 )
 
     @property
     def _own_names(self) -> frozenset[str]:
-        """Names that are no columns: needed recipes, and in a recipe over all artists the artists."""
+        """Names that are not columns: upstream recipes, `needs`, and `columns` or `artists`."""
         own = {ARTISTS} if self.for_all else {"columns"}
         return frozenset(own | {NEEDS, *self.upstream} if self.upstream else own)
 
     @property
     def used_columns(self) -> frozenset[str] | None:
-        """The names the templates read; None when they read columns by computed names, so any column may count."""
+        """Return the columns that the templates read; None if they compute column names, so that any may count."""
         if self._any_column or self.for_all:
             return None
         return frozenset((self._names - self._own_names) | self._columns)
 
     def check_names(self, known: Iterable[str]) -> None:
-        """Raise `TemplateError` for a name that no input column has. `known` are the input's column names."""
+        """Raise `TemplateError` for a name that is not a column. `known` are the input's column names."""
         place = f"recipe.{self.recipe}"
         columns = set() if self.for_all else {*known, *OWN_NAMES}
         for name in sorted((self._names - self._own_names) | self._columns):
@@ -276,7 +281,7 @@ class RecipeVariant:
                 continue
             if self.for_all:
                 raise TemplateError(
-                    f"{place}: the template uses {name!r}, and is one text about all artists",
+                    f"{place}: the template uses {name!r}, but it is one text about all artists",
                     f"{{% for artist in {ARTISTS} %}} … {{{{ artist.{name} }}}} … {{% endfor %}}",
                 )
             raise TemplateError(
@@ -290,10 +295,9 @@ class RecipeVariant:
         upstream: Mapping[str, UpstreamAnswer] | None = None,
         artists: Iterable[Mapping[str, object]] | None = None,
     ) -> Rendered:
-        """Raises `RenderError`; every other value of the recipe passes through unchanged.
+        """Render the texts for an artist; all other values of the recipe are passed through. Raises `RenderError`.
 
-        `upstream`: the answers of needed recipes, by name. `artists`: for a recipe over all of them, instead of the
-        artist's own columns.
+        `upstream`: answers by upstream recipe. `artists`: all artists, for a recipe over all of them.
         """
         definition = self.definition
         context = {} if definition.for_all else artist_context(artist, "columns" in self._names)
@@ -325,7 +329,7 @@ class RecipeVariant:
 
 
 def artist_context(artist: Artist, with_columns: bool = True) -> dict[str, Any]:
-    """The names a template has of one artist; `columns`, all of them together, where it asks for that."""
+    """Return the template names of one artist; with `columns`, a mapping of all of them, if wanted."""
     columns: dict[str, Any] = {
         **artist.columns,
         "artist_id": artist.artist_id,
@@ -336,12 +340,12 @@ def artist_context(artist: Artist, with_columns: bool = True) -> dict[str, Any]:
 
 
 def _inner(node: jinja2.nodes.Node) -> jinja2.nodes.Node | None:
-    """What `node` reads something off; None for a node that reads nothing."""
+    """Return the expression that `node` reads an attribute or item of; None for other nodes."""
     return node.node if isinstance(node, jinja2.nodes.Getattr | jinja2.nodes.Getitem) else None
 
 
 def _read_name(node: jinja2.nodes.Node) -> str | None:
-    """The name that is read: `x.name` or `x["name"]`; None where it is computed."""
+    """Return the name read by `x.name` or `x["name"]`; None if it is computed."""
     if isinstance(node, jinja2.nodes.Getattr):
         return node.attr
     if isinstance(node, jinja2.nodes.Getitem) and isinstance(node.arg, jinja2.nodes.Const):
@@ -354,7 +358,7 @@ def _is_name(node: jinja2.nodes.Node | None, name: str, names: Container[str]) -
 
 
 def _needed_name(node: jinja2.nodes.Node | None, names: Container[str]) -> str | None:
-    """The recipe that an expression may stand for: `facts`, `needs["facts"]`."""
+    """Return the name of the recipe that an expression may refer to: `facts`, `needs["facts"]`."""
     if isinstance(node, jinja2.nodes.Name):
         return node.name if node.name in names else None
     return _read_name(node) if node is not None and _is_name(_inner(node), NEEDS, names) else None
@@ -363,12 +367,12 @@ def _needed_name(node: jinja2.nodes.Node | None, names: Container[str]) -> str |
 def _call(part: str, render: Render, context: dict[str, Any]) -> str:
     try:
         return render(context)
-    except Exception as error:  # a template can do anything a sandbox allows: it fails its artist, never the run
+    except Exception as error:  # a template fails only its artist, never the run
         raise RenderError(f"{part}: {error}") from None
 
 
 def estimate_tokens(text: str) -> int:
-    """A fair first guess without a vocabulary: English has 4.5 characters a token, JSON 2.7, Japanese 1.2."""
+    """Estimate tokens without a vocabulary: English has 4.5 characters a token, JSON 2.7, Japanese 1.2."""
     if text.isascii():
         return (len(text) + 2) // 3
     return math.ceil(max(len(text) / 3, len(text.encode("utf-8", "replace")) / 4))

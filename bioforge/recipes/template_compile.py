@@ -1,4 +1,4 @@
-"""Rendering one compiled template a million times: what it comes to without Jinja is rendered without it."""
+"""Compile templates for a million renderings: plain text with names is formatted without Jinja."""
 
 from __future__ import annotations
 
@@ -10,24 +10,24 @@ import jinja2
 from jinja2 import nodes
 
 Render = Callable[[dict[str, Any]], str]
-"""The text of a template for the names it has."""
+"""Render a template with the names of its context."""
 
 
 def renderer(tree: nodes.Template, template: jinja2.Template) -> Render:
-    """Renders `template`, of which `tree` is the syntax: the same text, and the same error, as `template.render` gives."""
+    """Return a function with the same texts and errors as `template.render`. `tree` is the template's syntax tree."""
     parts = _parts(tree)
     if parts is None:
-        return _rendered(template)
+        return _jinja_renderer(template)
     texts, names = parts
     if not names:
-        # instructions are often the same for every artist: rendered once, not a million times
+        # instructions are often the same for every artist: render them once
         constant = template.render()
         return lambda context: constant
-    return _put_together("%s".join(text.replace("%", "%%") for text in texts), names, _rendered(template))
+    return _formatter("%s".join(text.replace("%", "%%") for text in texts), names, _jinja_renderer(template))
 
 
 def _parts(tree: nodes.Template) -> tuple[list[str], list[str]] | None:
-    """The texts of a template and the names between them; None where there is anything else in it."""
+    """Return the texts of a template and the names between them; None if it contains anything else."""
     texts, names = [""], list[str]()
     for output in tree.body:
         if not isinstance(output, nodes.Output):
@@ -43,8 +43,8 @@ def _parts(tree: nodes.Template) -> tuple[list[str], list[str]] | None:
     return texts, names
 
 
-def _put_together(pattern: str, names: list[str], otherwise: Render) -> Render:
-    # two names at least, so that there is a tuple whatever the values are
+def _formatter(pattern: str, names: list[str], fallback: Render) -> Render:
+    # at least two names, so that itemgetter returns a tuple
     values = itemgetter(*names, *names[:1])
     pattern += "%.0s"
 
@@ -52,14 +52,14 @@ def _put_together(pattern: str, names: list[str], otherwise: Render) -> Render:
         try:
             text: str = pattern % values(context)
             return text
-        except KeyError:  # a name of Jinja's own, or none at all: that is said in its words
-            return otherwise(context)
+        except KeyError:  # a global of Jinja, or an undefined name: Jinja raises its error
+            return fallback(context)
 
     return render
 
 
-def _rendered(template: jinja2.Template) -> Render:
-    """As `template.render`, which puts the globals together anew each time and takes twice as long for a short text."""
+def _jinja_renderer(template: jinja2.Template) -> Render:
+    """Do the same as `template.render`, which rebuilds the globals each time and takes twice as long."""
     environment, shared = template.environment, dict(template.globals)
     new, root, join = environment.context_class, template.root_render_func, environment.concat
     name, blocks = template.name, template.blocks

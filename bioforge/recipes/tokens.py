@@ -1,7 +1,7 @@
-"""Counting the tokens of a text before it is sent: with a model's own vocabulary where it is at hand, else a fair guess.
+"""Count the tokens of a text: with the model's vocabulary if it is installed, else by an estimate.
 
-The vocabulary is tiktoken's, which downloads it when it is first used. Nothing is downloaded here: a vocabulary counts
-only when it already lies where tiktoken keeps it, whole, and tiktoken is installed (`pip install 'bioforge[tokens]'`).
+The vocabulary is tiktoken's, which downloads it on first use. This module downloads nothing: it uses a vocabulary only
+if tiktoken is installed (`pip install 'bioforge[tokens]'`) and its cache holds the complete file.
 """
 
 from __future__ import annotations
@@ -24,19 +24,19 @@ Count = Callable[[str], int]
 
 
 class Precision(StrEnum):
-    """How near a count comes to what the provider will count of the same text."""
+    """Precision of a count, compared with the provider's."""
 
     EXACT = "exact"
-    """The vocabulary that the model is known to use."""
+    """Counted with the vocabulary that the model is known to use."""
     NEAR = "near"
-    """The vocabulary of the vendor's models so far, for one that is newer than the list of them."""
+    """Counted with the vendor's newest vocabulary, for a model that tiktoken does not list."""
     ESTIMATE = "estimate"
-    """Characters and bytes: of English half too many, of rows of numbers too few."""
+    """Estimated from characters and bytes: half too many for English, too few for rows of numbers."""
 
 
 @dataclass(frozen=True, slots=True)
 class Counting:
-    """The way in which tokens were counted, as the state remembers it: `name` is the vocabulary's, or `estimate`."""
+    """Method of counting, as stored: `name` is the vocabulary's, or `estimate`."""
 
     name: str
     precision: Precision
@@ -50,7 +50,7 @@ class Counting:
 
     @classmethod
     def from_text(cls, text: str | None) -> Counting:
-        """What `as_text` gave; an estimate where nothing, or nothing that can be understood, was remembered."""
+        """Parse the text of `as_text`; an estimate if it is missing or cannot be parsed."""
         precision, _, name = (text or "").partition(" ")
         return cls(name, Precision(precision)) if name and precision in tuple(Precision) else ESTIMATED
 
@@ -60,7 +60,7 @@ ESTIMATED = Counting("estimate", Precision.ESTIMATE)
 
 @dataclass(frozen=True, slots=True)
 class TokenCounter:
-    """Counts the tokens of one text. Any text: `count` never raises."""
+    """Counts the tokens of one text. `count` never raises."""
 
     count: Count
     counting: Counting
@@ -77,10 +77,12 @@ class TokenCounter:
 ESTIMATING = TokenCounter(estimate_tokens, ESTIMATED)
 
 
-@dataclass(frozen=True, slots=True, eq=False)  # each is itself: comparing patterns would cost more than counting
+@dataclass(frozen=True, slots=True, eq=False)  # compare by identity: comparing patterns would cost more than counting
 class Vocabulary:
-    """A vocabulary as tiktoken has it: `url` and `sha256` of its file, and the pattern that cuts a text into pieces
-    before they become tokens. `names` are those by which tiktoken knows it; the first one is shown."""
+    """A vocabulary of tiktoken: `url` and `sha256` of its file, and the pattern that splits a text before encoding.
+
+    `names` are tiktoken's; the first one is shown.
+    """
 
     names: tuple[str, ...]
     url: str
@@ -94,7 +96,7 @@ _LOWER = r"[\p{Ll}\p{Lm}\p{Lo}\p{M}]"
 _AFTER = r"(?i:'s|'t|'re|'ve|'m|'ll|'d)?"
 
 O200K = Vocabulary(
-    names=("o200k_base", "o200k_harmony"),  # they differ only in special tokens, which stand in no text of ours
+    names=("o200k_base", "o200k_harmony"),  # they differ only in special tokens, which are not used
     url="https://openaipublic.blob.core.windows.net/encodings/o200k_base.tiktoken",
     sha256="446a9538cb6c348e3516120d7c08b09f57c36495e2acfffe59a5bf8b0cfb1a2d",
     pattern="|".join(
@@ -129,33 +131,33 @@ CL100K = Vocabulary(
 )
 
 VOCABULARIES = (O200K, CL100K)
-"""The first one is the nearest for models that tiktoken does not know yet."""
+"""The first one is used for models that tiktoken does not list."""
 
 PIECE = 50_000
-"""Characters that are counted at once. A million spaces in one piece end tiktoken with a panic that is no `Exception`."""
+"""Characters counted at once. A million spaces in one piece crash tiktoken with a panic that is not an `Exception`."""
 
 _OWN_MODELS = re.compile(r"(?:ft:)?(?:chat)?(?:gpt-\d|o\d)")
-"""The names of OpenAI's models for text, of which tiktoken knows those that are older than itself."""
+"""Names of OpenAI's text models; tiktoken lists those that are older than itself."""
 
 
 def counter_for(
     model: str | None, folder: Path | str | None = None, vocabularies: tuple[Vocabulary, ...] = VOCABULARIES
 ) -> TokenCounter:
-    """What counts tokens for a model: as exactly as is possible without asking anybody for anything.
+    """Return the most exact counter for a model that needs no network.
 
-    `folder` is where vocabularies lie; by default where tiktoken keeps them. It is looked into once in a process, and
-    a vocabulary takes a third of a second to read: ask only where something is to be counted.
+    `folder` holds vocabularies; by default tiktoken's cache. It is read once per process, which takes a third of a
+    second per vocabulary: call this only if there is something to count.
     """
-    where = vocabulary_folder() if folder is None else str(folder)
-    return _counter(model or "", where, vocabularies) if where else ESTIMATING
+    path = vocabulary_folder() if folder is None else str(folder)
+    return _counter(model or "", path, vocabularies) if path else ESTIMATING
 
 
 def vocabulary_folder() -> str:
-    """Where tiktoken keeps what it has downloaded; empty where it is told to keep nothing."""
+    """Return tiktoken's cache folder; empty if its cache is disabled."""
     for name in ("TIKTOKEN_CACHE_DIR", "DATA_GYM_CACHE_DIR"):
-        found = os.environ.get(name)
-        if found is not None:
-            return found
+        folder = os.environ.get(name)
+        if folder is not None:
+            return folder
     return _default_folder()
 
 
@@ -167,13 +169,13 @@ def _default_folder() -> str:
 
 
 def file_name(vocabulary: Vocabulary) -> str:
-    """The name under which tiktoken keeps a vocabulary."""
+    """Return the name of a vocabulary's file in tiktoken's cache."""
     return hashlib.sha1(vocabulary.url.encode(), usedforsecurity=False).hexdigest()
 
 
 @lru_cache(maxsize=64)
 def _counter(model: str, folder: str, vocabularies: tuple[Vocabulary, ...]) -> TokenCounter:
-    # files before tiktoken: without one, its import would be for nothing
+    # look for files first, to avoid an unnecessary import of tiktoken
     if not any(Path(folder, file_name(vocabulary)).is_file() for vocabulary in vocabularies):
         return ESTIMATING
     try:
@@ -189,8 +191,8 @@ def _counter(model: str, folder: str, vocabularies: tuple[Vocabulary, ...]) -> T
 
 
 def _encoding_name(tiktoken: Any, model: str, nearest: str) -> tuple[str | None, Precision]:
-    """The vocabulary that a model uses, by tiktoken's name; None for a model of another vendor."""
-    model = model.removeprefix("openai/")  # as gateways to many vendors call them
+    """Return tiktoken's name of a model's vocabulary; None for a model of another vendor."""
+    model = model.removeprefix("openai/")  # prefix of gateways to many vendors
     try:
         return tiktoken.encoding_name_for_model(model), Precision.EXACT
     except KeyError:
@@ -199,9 +201,9 @@ def _encoding_name(tiktoken: Any, model: str, nearest: str) -> tuple[str | None,
 
 @lru_cache(maxsize=8)
 def _count_with(vocabulary: Vocabulary, folder: str) -> Count | None:
-    """Counts with a vocabulary; None where its file is not there, not whole, or not what it should be.
+    """Return a count function for a vocabulary; None if its file is missing, incomplete or wrong.
 
-    The file is read here and not by tiktoken, which would replace one that it does not like by downloading it.
+    The file is not read by tiktoken, which would replace a wrong one by downloading it.
     """
     try:
         content = Path(folder, file_name(vocabulary)).read_bytes()
@@ -215,15 +217,15 @@ def _count_with(vocabulary: Vocabulary, folder: str) -> Count | None:
             vocabulary.names[0],
             pat_str=vocabulary.pattern,
             mergeable_ranks={base64.b64decode(token): int(rank) for token, rank in pairs},
-            special_tokens={},  # what looks like one in a text is text
+            special_tokens={},  # a special token in a text is plain text
         )
-    except Exception:  # a tiktoken that is made otherwise: an estimate is better than no plan
+    except Exception:  # an incompatible tiktoken: an estimate is better than no plan
         return None
     return _counting(encoding.encode_ordinary)
 
 
 def _counting(encode: Callable[[str], list[int]]) -> Count:
-    # instructions are often the same text for every artist: counted once, not a million times
+    # instructions are often the same text for every artist: count them once
     @lru_cache(maxsize=16)
     def count(text: str) -> int:
         return sum(len(encode(text[start : start + PIECE])) for start in range(0, len(text), PIECE))

@@ -1,4 +1,4 @@
-"""Answers against the schema of their recipe: the verdict, and what is kept of it. Pure."""
+"""Validate answers against the schema of their recipe. Pure."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ from bioforge.recipes.schema import Invalid, Schema, Valid
 
 
 def checked(answer: Response, schema: Schema, verdict: Valid | Invalid | None = None) -> Response:
-    """The answer with its data, or with what is wrong with it; one that cannot be used anyway stays as it is.
+    """Return the answer with its parsed data, or with its schema error; an unusable answer is returned unchanged.
 
-    `verdict`: of its text, where that is known already.
+    `verdict`: the result of an earlier validation of its text.
     """
     if answer.problem is not None:
         return answer
@@ -25,10 +25,10 @@ def checked(answer: Response, schema: Schema, verdict: Valid | Invalid | None = 
 
 
 def as_text(verdict: Valid) -> str:
-    """What is stored and exported: JSON, readable."""
+    """Return the parsed answer as readable JSON, as stored and exported."""
     return json.dumps(verdict.parsed, ensure_ascii=False)
 
 
 def complaint(verdict: Invalid, schema: Schema) -> str:
-    """Schema, path and what is wrong, in one line; how many more there are."""
+    """Return schema, path and error in one line, and the number of further errors."""
     return f"{schema.source}: {verdict.summary()}"

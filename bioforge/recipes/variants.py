@@ -1,8 +1,8 @@
-"""Variants of a recipe: every combination of its matrix and its samples, and of the variants of what it needs. Pure.
+"""Expand a recipe into its variants: every combination of matrix, samples and upstream variants. Pure.
 
-A variant is known by its settings: `temperature=0.2,model=gpt-6-luna,sample=2`. The first sample is not named, so that
-asking for more samples makes nothing stale. What comes from a needed recipe has its name before it:
-`bio.temperature=0.2`. The only variant of a recipe without matrix, samples and needs that have any has the empty name.
+A variant is named by its settings: `temperature=0.2,model=gpt-6-luna,sample=2`. The first sample is not named, so that
+more samples make nothing stale. Settings of an upstream recipe are prefixed with its name: `bio.temperature=0.2`. The
+only variant of a recipe without settings has an empty name.
 """
 
 from __future__ import annotations
@@ -16,14 +16,14 @@ from itertools import product
 from pathlib import PurePosixPath
 
 SAMPLE = "sample"
-LONGEST = 40
+MAX_LENGTH = 40
 
 
 @dataclass(frozen=True, slots=True)
 class Variant:
-    """`settings` as they are shown, in order, the first sample included; `values` are the recipe's own, as written.
+    """`settings` for display, in order, including the first sample; `values` are the recipe's own, as written.
 
-    `upstream` names the variant of each needed recipe that this one builds on.
+    `upstream` names the variant of each upstream recipe.
     """
 
     settings: Mapping[str, str] = field(default_factory=dict)
@@ -39,8 +39,8 @@ class Variant:
 def expand(
     matrix: Mapping[str, Sequence[object]], samples: int = 1, needs: Mapping[str, Sequence[Variant]] | None = None
 ) -> list[Variant]:
-    """Every variant in the order of the file: needed recipes first, then the matrix, samples last."""
-    shown = {key: _shown_values(values) for key, values in matrix.items()}
+    """Return all variants in the order of the file: upstream recipes first, then the matrix, samples last."""
+    texts = {key: _setting_texts(values) for key, values in matrix.items()}
     own = [
         dict(zip(matrix, chosen, strict=True))
         for chosen in product(*(range(len(values)) for values in matrix.values()))
@@ -49,21 +49,21 @@ def expand(
         Variant(
             settings={
                 **inherited,
-                **{key: shown[key][index] for key, index in indices.items()},
+                **{key: texts[key][index] for key, index in indices.items()},
                 **({SAMPLE: str(sample)} if samples > 1 else {}),
             },
             values={key: matrix[key][index] for key, index in indices.items()},
             sample=sample,
             upstream=upstream,
         )
-        for inherited, upstream in _joined(needs or {})
+        for inherited, upstream in _upstream_combinations(needs or {})
         for indices in own
         for sample in range(1, samples + 1)
     ]
 
 
-def _joined(needs: Mapping[str, Sequence[Variant]]) -> Iterator[tuple[dict[str, str], dict[str, str]]]:
-    """(settings, variant by recipe) of every combination in which what two recipes share is the same."""
+def _upstream_combinations(needs: Mapping[str, Sequence[Variant]]) -> Iterator[tuple[dict[str, str], dict[str, str]]]:
+    """Yield (settings, variant by recipe) for every combination in which shared settings agree."""
     for chosen in product(*needs.values()):
         settings: dict[str, str] = {}
         for need, variant in zip(needs, chosen, strict=True):
@@ -76,17 +76,17 @@ def _joined(needs: Mapping[str, Sequence[Variant]]) -> Iterator[tuple[dict[str, 
 
 
 def parse(name: str) -> dict[str, str]:
-    """The settings in a variant's name."""
+    """Return the settings in a variant's name."""
     return dict(part.split("=", 1) for part in name.split(",") if "=" in part)
 
 
 def without_samples(name: str) -> str:
-    """The name that all samples of a variant share, those of needed recipes included."""
+    """Return the name that all samples of a variant share, including samples of upstream recipes."""
     return ",".join(f"{key}={value}" for key, value in parse(name).items() if not _is_sample(key))
 
 
 def as_needed(recipe: str, name: str) -> str:
-    """What a variant of `recipe` is called in the variants of a recipe that needs it."""
+    """Return the name of a variant of `recipe` inside the variants of a recipe that needs it."""
     return ",".join(f"{_inherited(recipe, key)}={value}" for key, value in parse(name).items())
 
 
@@ -102,28 +102,28 @@ def _first_sample(key: str, value: str) -> bool:
     return _is_sample(key) and value == "1"
 
 
-def _shown_values(values: Sequence[object]) -> list[str]:
-    """Short, without commas, and different from each other."""
-    found: list[str] = []
+def _setting_texts(values: Sequence[object]) -> list[str]:
+    """Return short texts without commas, all different."""
+    texts: list[str] = []
     for value in values:
-        text = _shown(value)
-        found.append(text if text not in found else f"{text}~{len(found) + 1}")
-    return found
+        text = _setting_text(value)
+        texts.append(text if text not in texts else f"{text}~{len(texts) + 1}")
+    return texts
 
 
-def _shown(value: object) -> str:
+def _setting_text(value: object) -> str:
     if isinstance(value, str):
         path = PurePosixPath(value)
         text = path.stem if "\n" not in value and path.suffix in (".md", ".txt", ".j2", ".jinja", ".jinja2") else value
     else:
         text = json.dumps(value, ensure_ascii=False)
-    return re.sub(r"[^\w.:/+-]+", "-", text).strip("-")[:LONGEST] or "empty"
+    return re.sub(r"[^\w.:/+-]+", "-", text).strip("-")[:MAX_LENGTH] or "empty"
 
 
 def matches(name: str, text: str) -> bool:
-    """Whether a variant is meant by `text`: a glob over its whole name, or settings that it has among others.
+    """Return True if `text` selects the variant: a glob over its name, or a subset of its settings.
 
-    A setting without a recipe's name before it also means one that comes from a needed recipe.
+    A setting without a recipe's name also matches one of an upstream recipe.
     """
     if any(character in text for character in "*?["):
         return fnmatchcase(name, text)

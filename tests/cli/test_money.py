@@ -188,7 +188,7 @@ def test_a_template_that_gives_another_text_each_time_is_refused(project: Projec
     ran = project.run("run")
     assert ran.code == 2
     assert "No filter named 'random'" in ran.err
-    assert "same text each time" in ran.err
+    assert "same text every time" in ran.err
 
 
 def test_a_damaged_plan_is_refused(project: ProjectFolder) -> None:

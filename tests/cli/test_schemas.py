@@ -327,7 +327,7 @@ def test_one_answer_is_not_judged_by_two_schemas(project: ChainFolder) -> None:
     project.recipes(TYPED, TYPED.replace("recipe.facts", "recipe.twin").replace("facts.json", "other/facts.json"))
     ran = project.run("run")
     assert ran.code == 2
-    assert "recipe.twin: asks the same as recipe.facts, and checks the answer differently" in ran.err
+    assert "recipe.twin: sends the same request as recipe.facts, but validates the answer differently" in ran.err
     assert project.charged() == 0
     project.recipes(TYPED, TYPED.replace("recipe.facts", "recipe.twin"))
     project.run("run").ok()

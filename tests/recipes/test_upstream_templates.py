@@ -111,21 +111,21 @@ def test_a_needed_recipe_goes_before_a_column_of_its_name() -> None:
     [
         (
             "{{ facts.txt }}",
-            "the template uses facts.txt, and an answer has only facts.text and facts.parsed",
+            "the template uses facts.txt, but an answer has only facts.text and facts.parsed",
             "did you mean {{ facts.parsed.txt }}?",
         ),
         (
             "{{ facts['born'] }}",
-            "the template uses facts.born, and an answer has only facts.text and facts.parsed",
+            "the template uses facts.born, but an answer has only facts.text and facts.parsed",
             "did you mean {{ facts.parsed.born }}?",
         ),
         (
             "{% if needs.facts.born %}x{% endif %}",
-            "the template uses facts.born, and an answer has only facts.text and facts.parsed",
+            "the template uses facts.born, but an answer has only facts.text and facts.parsed",
             "did you mean {{ facts.parsed.born }}?",
         ),
-        ("{{ needs['facst'].text }}", "the template uses needs['facst'], which it does not need", "did you mean 'facts'?"),
-        ("{{ needs.style.text }}", "the template uses needs['style'], which it does not need", "needs = [\"facts\"]"),
+        ("{{ needs['facst'].text }}", "the template uses needs['facst'], but the recipe does not need it", "did you mean 'facts'?"),
+        ("{{ needs.style.text }}", "the template uses needs['style'], but the recipe does not need it", "needs = [\"facts\"]"),
     ],
 )  # fmt: skip
 def test_what_no_answer_has_is_an_error_of_the_template(text: str, message: str, hint: str) -> None:
@@ -141,7 +141,7 @@ def test_what_no_answer_has_is_an_error_of_the_template(text: str, message: str,
 def test_data_of_a_recipe_without_a_schema_is_an_error_of_the_template(text: str) -> None:
     with pytest.raises(TemplateError) as caught:
         prompts(text, needs_parsed=frozenset())
-    assert caught.value.message == "recipe.bio: the template uses facts.parsed, and recipe 'facts' has no schema"
+    assert caught.value.message == "recipe.bio: the template uses facts.parsed, but recipe 'facts' has no schema"
     assert caught.value.hint == "give recipe.facts a schema, or use facts.text"
 
 
@@ -179,7 +179,7 @@ def test_a_recipe_over_all_artists_walks_through_them() -> None:
 def test_it_has_no_artist_of_its_own(name: str) -> None:
     with pytest.raises(TemplateError) as caught:
         everybody(f"{{{{ {name} }}}}").check_names(["born"])
-    assert f"the template uses {name!r}, and is one text about all artists" in caught.value.message
+    assert f"the template uses {name!r}, but it is one text about all artists" in caught.value.message
     assert f"{{{{ artist.{name} }}}}" in str(caught.value.hint)
 
 
