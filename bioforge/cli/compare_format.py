@@ -6,7 +6,7 @@ import math
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 
-from bioforge.cli.console import table
+from bioforge.report.console import table
 from bioforge.core.text import duration, money, plural
 from bioforge.evaluation.compare import CONFIDENCE, Estimate, Share, Summary
 from bioforge.recipes.variants import parse

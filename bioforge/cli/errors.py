@@ -19,7 +19,7 @@ from typer.core import TyperGroup
 from bioforge.core.errors import EXIT_FAILED, EXIT_INTERRUPTED, EXIT_STOPPED, BioforgeError, UsageError
 
 if TYPE_CHECKING:
-    from bioforge.cli.console import Screen
+    from bioforge.report.console import Screen
 
 Parameters = ParamSpec("Parameters")
 
@@ -46,7 +46,7 @@ def echo(text: str) -> None:
 
 def show(lines: Iterable[str]) -> None:
     """Print lines for people on stdout, wrapped to the screen."""
-    from bioforge.cli.console import wrap
+    from bioforge.report.console import wrap
 
     width = stdout_screen().width
     for line in lines:
@@ -56,14 +56,14 @@ def show(lines: Iterable[str]) -> None:
 
 def stderr_screen() -> Screen:
     """Return the screen that `echo` writes to; plain for JSON lines."""
-    from bioforge.cli.console import PLAIN, Screen
+    from bioforge.report.console import PLAIN, Screen
 
     return PLAIN if _json_lines.get() else Screen.of(sys.stderr)
 
 
 def stdout_screen() -> Screen:
     """Return the screen that `show` writes to."""
-    from bioforge.cli.console import Screen
+    from bioforge.report.console import Screen
 
     return Screen.of(sys.stdout)
 

@@ -11,7 +11,7 @@ from collections.abc import Iterator, Sequence
 from datetime import datetime
 from typing import TYPE_CHECKING
 
-from bioforge.cli.console import PLAIN, Screen, table
+from bioforge.report.console import PLAIN, Screen, table
 from bioforge.core.reasons import Reason
 from bioforge.core.text import duration, money, plural
 from bioforge.core.types import UNSUBMITTED

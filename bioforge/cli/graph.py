@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from bioforge.cli.console import PLAIN, Screen, table
+from bioforge.report.console import PLAIN, Screen, table
 from bioforge.core.text import plural
 
 if TYPE_CHECKING:

@@ -30,7 +30,7 @@ def plugins(
     """
     from dataclasses import asdict
 
-    from bioforge.cli.console import table
+    from bioforge.report.console import table
     from bioforge.plugins.install import list_names
     from bioforge.plugins.manager import build_manager
 

@@ -14,7 +14,7 @@ from bioforge.cli.options import FileOption, check_format, load, recipe_order
 from bioforge.core.errors import EXIT_FAILED, EXIT_OK
 
 if TYPE_CHECKING:
-    from bioforge.cli.console import Screen
+    from bioforge.report.console import Screen
     from bioforge.config.loader import ProjectConfig
     from bioforge.store import Store
     from bioforge.store.ledger import Ledger
@@ -105,7 +105,7 @@ def _batch_state(batch: dict[str, Any]) -> str:
 
 
 def _status_lines(found: dict[str, object], screen: Screen) -> Iterator[str]:
-    from bioforge.cli.console import table
+    from bioforge.report.console import table
     from bioforge.cli.format import format_age, format_recipe, format_time
     from bioforge.core.text import money, plural
 
@@ -213,7 +213,7 @@ def _batch_lines(found: Ledger) -> Iterator[str]:
 
 
 def _audit_lines(found: Ledger, screen: Screen, *, simulated: bool) -> Iterator[str]:
-    from bioforge.cli.console import table
+    from bioforge.report.console import table
     from bioforge.core.text import money, plural
 
     rows = [

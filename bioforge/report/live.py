@@ -13,6 +13,7 @@ from bioforge.core.events import Event
 from bioforge.core.interfaces import Gauges
 from bioforge.core.text import compact, duration
 from bioforge.report.batches import screen_lines
+from bioforge.report.console import wrap
 from bioforge.report.logs import Logs
 from bioforge.report.reporter import Clock, Printer, Reporter
 from bioforge.report.tally import Tally
@@ -103,7 +104,8 @@ class LiveReporter(Reporter):
 
         if self._console is not None:
             try:
-                self._console.print(Text.from_ansi(text), soft_wrap=True)
+                lines = (piece for line in text.splitlines() for piece in wrap(line, self._console.width))
+                self._console.print(Text.from_ansi("\n".join(lines)), soft_wrap=True)
             except OSError:
                 return  # the terminal is gone; the run is not
 

@@ -248,9 +248,7 @@ class Reporter(ABC):
             return
         for (word, message), number in failures.most_common(SHOWN_FAILURES):
             if number > 1:
-                self.logs.logger.warning(
-                    f"{number:,} failed: {word} ({message}); `bioforge export --failed` lists them"
-                )
+                self.logs.logger.warning(f"{number:,} failed: {word} ({message:.100}); bioforge export --failed")
 
 
 class PlainReporter(Reporter):

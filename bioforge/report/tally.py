@@ -255,7 +255,7 @@ def summary(tally: Tally, closing: Closing, now: float) -> list[str]:
         rows.append(
             (
                 "failed",
-                f"{tally.failures:,}: {by_class(tally.failed + tally.unusable)}; `bioforge export --failed` lists them",
+                f"{tally.failures:,}: {by_class(tally.failed + tally.unusable)}",
             )
         )
     if left := _left(tally):
@@ -318,7 +318,8 @@ def _hints(tally: Tally) -> list[str]:
         artist = shlex.quote(printable_id(tally.first_failed))
         # unusable answers were paid for: a normal run does not send their requests again
         again = "; `bioforge run` sends failed requests again" if tally.failed else ""
-        hints.append(f"`bioforge why {artist}` shows what went wrong{again}")
+        listed = "`bioforge export --failed` lists the failures, " if tally.failures > 1 else ""
+        hints.append(f"{listed}`bioforge why {artist}` shows what went wrong{again}")
     if tally.maybe_paid:
         hints.append("`bioforge audit` counts the calls that may have been charged")
     if tally.stopped:

@@ -198,7 +198,7 @@ class TestSummary:
         )
         assert summary(tally, Closing(), 120.0) == [
             "done        1 of 10 in 2 min (0.0 calls/s)",
-            "failed      2: 1 timeout, 1 truncated; `bioforge export --failed` lists them",
+            "failed      2: 1 timeout, 1 truncated",
             "left        7 not sent or not finished",
             "retries     1",
             "tokens      200 in, 40 out",
@@ -206,7 +206,7 @@ class TestSummary:
             "unusable    1 answer paid for without a usable text; kept in the state",
             "maybe paid  1 call may have been charged (no answer arrived)",
             "stopped     the quota is used up",
-            "→ `bioforge why 'a b'` shows what went wrong; `bioforge run` sends failed requests again",
+            "→ `bioforge export --failed` lists the failures, `bioforge why 'a b'` shows what went wrong; `bioforge run` sends failed requests again",
             "→ `bioforge audit` counts the calls that may have been charged",
             "→ top up, then resume",
         ]

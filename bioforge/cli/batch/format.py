@@ -8,7 +8,7 @@ from dataclasses import asdict
 from typing import Any
 
 from bioforge.backends.batch import service
-from bioforge.cli.console import table
+from bioforge.report.console import table
 from bioforge.cli.format import format_age, format_time
 from bioforge.core.text import money, plural
 from bioforge.core.types import Batch, BatchState

@@ -88,7 +88,7 @@ def wrap(line: str, width: int | None) -> list[str]:
     """Return a line in pieces of at most `width` columns, broken at spaces. The rest is indented below the first piece."""
     if width is None or _length(line) <= width:
         return [line]
-    labelled = _LABEL.match(line)
+    labelled = _LABEL.match(_ANSI.sub("", line))
     indent = len(line) - len(line.lstrip())
     hanging = " " * (labelled.end() if labelled and labelled.end() <= width // 3 else indent + 2)
     pieces, piece = [], ""
@@ -120,8 +120,8 @@ def table(
     aligned, optional = set(right), list(drop)
     while True:
         widths = {i: max((_length(row[i]) for row in rows if i < len(row)), default=0) for i in columns}
-        flexible = [i for i in columns if i not in aligned]
-        if _shrink(widths, flexible, _excess(widths, indent, screen)) or not optional:
+        least = {i: _least_width(rows, i) for i in columns if i not in aligned}
+        if _shrink(widths, least, _excess(widths, indent, screen)) or not optional:
             break
         columns = [i for i in columns if i != optional[0]]
         del optional[0]
@@ -134,12 +134,18 @@ def _excess(widths: Mapping[int, int], indent: str, screen: Screen) -> int:
     return 0 if screen.width is None else len(indent) + sum(widths.values()) + 2 * (len(widths) - 1) - screen.width
 
 
-def _shrink(widths: dict[int, int], flexible: Sequence[int], excess: int) -> bool:
-    """Take `excess` columns from the widest flexible ones. Return False, and leave all, where they would get too narrow."""
-    if sum(max(0, widths[i] - NARROWEST) for i in flexible) < excess:
+def _least_width(rows: Sequence[Sequence[str]], column: int) -> int:
+    """Return the width of a column in which no word is broken."""
+    words = (_length(word.strip()) for row in rows if column < len(row) for word in _CELL_WORD.findall(row[column]))
+    return max([NARROWEST, *words])
+
+
+def _shrink(widths: dict[int, int], least: Mapping[int, int], excess: int) -> bool:
+    """Take `excess` columns from the flexible ones. Return False, and change nothing, where words would be broken."""
+    if sum(max(0, widths[i] - width) for i, width in least.items()) < excess:
         return False
     for _ in range(excess):
-        widths[max(flexible, key=lambda i: widths[i])] -= 1
+        widths[max(least, key=lambda i: widths[i] - least[i])] -= 1
     return True
 
 
