@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import sys
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
@@ -11,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from bioforge.cli.errors import command, echo
+from bioforge.cli.errors import command, echo, show, stdout_screen
 from bioforge.cli.options import FileOption, SelectOption, check_format, complete_recipes, open_names
 from bioforge.core.errors import EXIT_OK, UsageError, nearest
 
@@ -29,7 +28,7 @@ def compare(
         str | None,
         typer.Argument(
             metavar="RECIPE",
-            help="The recipe whose variants are compared.",
+            help="The recipe to compare the variants of.",
             show_default="the only one that has several",
             autocompletion=complete_recipes,
         ),
@@ -39,7 +38,7 @@ def compare(
         typer.Option(
             "--score",
             metavar="SCORER",
-            help="What scores an answer: module:function, or a recipe that judges this one.",
+            help="Score answers by module:function, or by a recipe that judges this one.",
             show_default="`score` of the recipe",
         ),
     ] = None,
@@ -56,10 +55,12 @@ def compare(
     format: Annotated[str, typer.Option("--format", metavar="text|json", help="How to print it.")] = "text",
     file: FileOption = None,
 ) -> int:
-    """Show the variants of a recipe side by side: success, length, tokens, cost, latency, score. Works during a run."""
+    """Show the variants of a recipe side by side.
 
+    The columns are success, length, tokens, cost, latency and score. Works during a run.
+    """
     from bioforge.cli.compare_format import as_json, lines, warnings
-    from bioforge.cli.format import unmatched_lines
+    from bioforge.cli.format import json_text, unmatched_lines
     from bioforge.evaluation.compare import SORTS
     from bioforge.store import Store
     from bioforge.store.variants import one_moment
@@ -70,31 +71,29 @@ def compare(
         raise UsageError(f"--sort {sort}: no such order", known)
     project = open_names(file)
     name = recipe or _only_recipe_with_variants(project, score)
-    # a selection has the recipes that are needed as well
     selection = project.selection((name,), select or ())
     scored_by = score or project.config.recipes[name].score
     if sort == "score" and scored_by is None:
-        raise UsageError(f"--sort score: recipe {name!r} has no score", "say with --score what scores its answers")
+        raise UsageError(f"--sort score: recipe {name!r} has no score", "name a scorer with --score")
     with Store.read(project.config.state_path) as store, one_moment(store):
         for line in unmatched_lines(store, selection):
             echo(line)
         with (
-            redirect_stdout(sys.stderr),  # what a scorer prints is no part of the data
+            redirect_stdout(sys.stderr),  # output of a scorer is not part of the data
             _scorer(store, project, selection, scored_by, "--score" if score else None) as scorer,
         ):
             found = _compare(store, project, selection, scored_by, scorer, sort)
     if format == "json":
-        print(json.dumps(as_json(found), ensure_ascii=False, indent=2))
+        print(json_text(as_json(found)))
     else:
-        for line in lines(found):
-            print(line)
+        show(lines(found, stdout_screen()))
     for line in warnings(found):
         echo(f"warning: {line}")
     return EXIT_OK
 
 
 def _only_recipe_with_variants(project: RecipeNames, score: str | None) -> str:
-    """Recipes that judge another one have variants because that one does: they are not what is compared."""
+    """Return the recipe with variants that judges no other one. Raises `UsageError` unless there is exactly one."""
     judges = {score, *(recipe.score for recipe in project.config.recipes.values())}
     several = [name for name in project.recipes if len(project.variants[name]) > 1 and name not in judges]
     if len(several) == 1:
@@ -105,7 +104,7 @@ def _only_recipe_with_variants(project: RecipeNames, score: str | None) -> str:
         )
     raise UsageError(
         "no recipe has variants to compare",
-        "give one several models or prompts: matrix = { model = [ … ] }; or name a recipe to see its numbers",
+        "give a recipe several models or prompts: matrix = { model = [ … ] }; or name a recipe to see its numbers",
     )
 
 
@@ -113,7 +112,7 @@ def _only_recipe_with_variants(project: RecipeNames, score: str | None) -> str:
 def _scorer(
     store: Store, project: RecipeNames, selection: Selection, scored_by: str | None, flag: str | None
 ) -> Iterator[Scorer | None]:
-    """What scores answers; `flag` where the project file does not say it. Raises `UsageError`."""
+    """Yield the scorer, None without one. `flag` names the option that it comes from. Raises `UsageError`."""
     from dataclasses import replace
 
     from bioforge.evaluation.scoring import ByFunction, ByJudge, check_judge, imported
@@ -171,7 +170,7 @@ def _compare(
 
 
 def _rows(summaries: Sequence[Summary], variants: Sequence[str], spent: Mapping[str, float]) -> list[TableRow]:
-    """Samples and money, which are known by sample, of each variant."""
+    """Return a row for each variant: its samples together, with the money spent on all of them."""
     from bioforge.cli.compare_format import TableRow
     from bioforge.recipes.variants import without_samples
 

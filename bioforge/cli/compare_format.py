@@ -1,4 +1,4 @@
-"""What `compare` has found, as lines for people and as JSON."""
+"""Results of `compare`, as lines for people and as JSON."""
 
 from __future__ import annotations
 
@@ -6,10 +6,10 @@ import math
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 
-from bioforge.report.console import table
 from bioforge.core.text import duration, money, plural
 from bioforge.evaluation.compare import CONFIDENCE, Estimate, Share, Summary
 from bioforge.recipes.variants import parse
+from bioforge.report.console import PLAIN, Screen, table
 
 _HEADS = ("variant", "answers", "success", "chars", "tokens out", "cost", "in all", "latency", "p50", "p95")
 _MOST_DECIMALS = 4
@@ -17,8 +17,7 @@ _MOST_DECIMALS = 4
 
 @dataclass(frozen=True, slots=True)
 class TableRow:
-    """A variant with the number of its samples and what was paid for it, US dollars: unusable answers
-    included, None where no price is known."""
+    """A variant with its number of samples and its cost in US dollars: unusable answers included, None if unknown."""
 
     summary: Summary
     samples: int
@@ -27,8 +26,11 @@ class TableRow:
 
 @dataclass(frozen=True, slots=True)
 class Compared:
-    """`artists` is None for a recipe about all of them together. `first` is the variant that differences are to, `others`
-    counts variants in the state that the project file no longer has. `scored_by` is None where nothing gives scores."""
+    """A comparison.
+
+    `artists` is None for a recipe over all artists. Differences are to the variant `first`. `others` counts variants that
+    the project file no longer has. `scored_by` is None without a scorer.
+    """
 
     project: str
     recipe: str
@@ -43,12 +45,12 @@ class Compared:
 
     @property
     def shared(self) -> dict[str, str]:
-        """Settings that are the same in every variant."""
+        """Return the settings that are the same in every variant."""
         settings = [parse(row.summary.variant) for row in self.rows]
         return {key: value for key, value in settings[0].items() if all(one.get(key) == value for one in settings)}
 
     def label(self, variant: str) -> str:
-        """What tells a variant from the others."""
+        """Return the settings that distinguish a variant."""
         shared = self.shared
         return ", ".join(f"{key}={value}" for key, value in parse(variant).items() if key not in shared) or self.recipe
 
@@ -87,7 +89,7 @@ def _row_as_json(row: TableRow) -> dict[str, object]:
 # -------------------------------------------------------------------------------------------------------------- text
 
 
-def lines(found: Compared) -> Iterator[str]:
+def lines(found: Compared, screen: Screen = PLAIN) -> Iterator[str]:
     samples = {row.samples for row in found.rows}
     artists = "all artists together" if found.artists is None else plural(found.artists, "artist")
     heading = [artists, plural(len(found.rows), "variant")]
@@ -97,8 +99,8 @@ def lines(found: Compared) -> Iterator[str]:
     all_with = "; all with " if len(found.rows) > 1 else "; with "
     yield f"{found.recipe}: {', '.join(heading)}{all_with + settings if settings else ''}"
     cells = _cells(found)
-    yield from table(cells, right=range(1, len(cells[0])))
-    yield from _explained(found)
+    yield from table(cells, right=range(1, len(cells[0])), screen=screen, drop=(9, 8, 6, 3, 4, 7, 2))
+    yield from _explain_numbers(found)
     yield from _left_out(found)
 
 
@@ -146,13 +148,13 @@ def _share(share: Share | None) -> str:
 
 
 def _percent(value: float) -> str:
-    """All and none are said only where it is all or none."""
+    """Return 0% and 100% only for exactly none and all."""
     text = f"{100 * value:.0f}%"
     return f"{100 * value:.1f}%" if (text == "100%" and value < 1) or (text == "0%" and value > 0) else text
 
 
 def _decimals(estimates: Sequence[Estimate]) -> int:
-    """So many that the narrowest interval has two digits that say something."""
+    """Return the decimals that show two significant digits of the narrowest interval."""
     widths = [found.half_width for found in estimates if found.half_width]
     if not widths:
         return 2
@@ -160,7 +162,7 @@ def _decimals(estimates: Sequence[Estimate]) -> int:
 
 
 def _estimates(found: Sequence[Estimate | None], decimals: int, sign: str = "") -> list[str]:
-    """`0.81 ± 0.03`, aligned at the ±; the half-width is left out where one artist cannot tell."""
+    """Return `0.81 ± 0.03`, aligned at the ±; without the half-width for a single artist."""
     halves = [
         f" ± {one.half_width:,.{decimals}f}" if one is not None and one.half_width is not None else "" for one in found
     ]
@@ -169,8 +171,8 @@ def _estimates(found: Sequence[Estimate | None], decimals: int, sign: str = "") 
     return [f"{mean}{half:>{width}}" for mean, half in zip(means, halves, strict=True)]
 
 
-def _explained(found: Compared) -> Iterator[str]:
-    """What the intervals are, and over how many artists."""
+def _explain_numbers(found: Compared) -> Iterator[str]:
+    """Yield what the intervals mean, and over how many artists."""
     if found.scored_by is None:
         yield f"success: share of answered among answered and failed, with its {CONFIDENCE:.0%} interval"
         return
@@ -186,7 +188,7 @@ def _explained(found: Compared) -> Iterator[str]:
 
 
 def _over(estimates: Sequence[Estimate | None]) -> str:
-    """`over 50 artists`, `over 48 to 50 artists`: the samples of an artist count as one."""
+    """Return `over 50 artists` or `over 48 to 50 artists`; the samples of an artist count once."""
     numbers = sorted({0 if found is None else found.artists for found in estimates})
     if len(numbers) > 1:
         return f"over {numbers[0]:,} to {plural(numbers[-1], 'artist')}"
@@ -194,14 +196,14 @@ def _over(estimates: Sequence[Estimate | None]) -> str:
 
 
 def _left_out(found: Compared) -> Iterator[str]:
-    """What the numbers do not cover, and why."""
+    """Yield what the numbers leave out."""
     rows = [row.summary for row in found.rows]
     targets, answers = sum(one.targets for one in rows), sum(one.answers for one in rows)
     if not targets:
-        yield f"nothing of this is planned: `bioforge run {found.recipe}` plans and asks"
+        yield f"no targets yet: `bioforge run {found.recipe}` builds them"
         return
     if stale := sum(one.stale for one in rows):
-        yield f"left out: {plural(stale, 'target')} whose answer is missing or out of date (`bioforge plan` says why)"
+        yield f"left out: {plural(stale, 'target')} without a current answer (`bioforge plan` shows why)"
     if unpriced := sum(one.unpriced for one in rows):
         yield f"left out of cost: {plural(unpriced, 'answer')} of unknown price"
     if untimed := answers - sum(one.latency.answers for one in rows if one.latency is not None):
@@ -221,5 +223,4 @@ def _left_out(found: Compared) -> Iterator[str]:
 
 def warnings(found: Compared) -> Iterator[str]:
     if found.problems:
-        what = f"{found.problems:,} scores" if found.problems > 1 else "1 score"
-        yield f"{what} could not be had; the first: {found.first_problem}"
+        yield f"{plural(found.problems, 'score')} failed; the first: {found.first_problem}"

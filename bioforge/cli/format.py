@@ -11,10 +11,10 @@ from collections.abc import Iterator, Sequence
 from datetime import datetime
 from typing import TYPE_CHECKING
 
-from bioforge.report.console import PLAIN, Screen, table
 from bioforge.core.reasons import Reason
 from bioforge.core.text import duration, money, plural
 from bioforge.core.types import UNSUBMITTED
+from bioforge.report.console import PLAIN, Screen, table
 
 if TYPE_CHECKING:
     from bioforge.core.interfaces import PurchaseDecision

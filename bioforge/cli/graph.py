@@ -6,8 +6,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from bioforge.report.console import PLAIN, Screen, table
 from bioforge.core.text import plural
+from bioforge.report.console import PLAIN, Screen, table
 
 if TYPE_CHECKING:
     from bioforge.engine.project import OpenProject

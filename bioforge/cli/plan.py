@@ -24,10 +24,10 @@ from bioforge.cli.options import (
 from bioforge.core.errors import EXIT_FAILED, EXIT_OK, OutputError, TemplateError, UsageError, nearest
 
 if TYPE_CHECKING:
-    from bioforge.report.console import Screen
     from bioforge.engine.project import OpenProject
     from bioforge.engine.types import Plan
     from bioforge.planner.diff import Change
+    from bioforge.report.console import Screen
     from bioforge.store import Selection, Store
     from bioforge.store.explain import TargetHistory
 
@@ -150,11 +150,11 @@ def _as_json(project: OpenProject, planned: Plan) -> dict[str, object]:
 
 def _what_if(store: Store, project: OpenProject, selection: Selection, column: str, format: str) -> int:
     """Print the targets that would be stale: all of every recipe whose templates read the column."""
-    from bioforge.report.console import table
     from bioforge.cli.format import format_recipe, json_text
     from bioforge.core.text import money, plural
     from bioforge.readers.rows import ColumnMap
     from bioforge.recipes.template import OWN_NAMES
+    from bioforge.report.console import table
     from bioforge.store import artists, stale
 
     changed = ColumnMap.of(project.input_spec.options.get("columns", {})).made_of(column)
@@ -274,11 +274,11 @@ def _used_columns(target: TargetHistory) -> frozenset[str] | None:
 
 
 def _target_lines(target: TargetHistory, screen: Screen) -> Iterator[str]:
-    from bioforge.report.console import table
     from bioforge.cli.format import format_recipe, format_time, format_value
     from bioforge.core.reasons import Reason
     from bioforge.core.text import money
     from bioforge.planner.diff import column_changes, definition_changes
+    from bioforge.report.console import table
 
     state = "fresh" if target.reason is None else target.reason
     notes = []

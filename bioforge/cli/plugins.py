@@ -30,9 +30,9 @@ def plugins(
     """
     from dataclasses import asdict
 
-    from bioforge.report.console import table
     from bioforge.plugins.install import list_names
     from bioforge.plugins.manager import build_manager
+    from bioforge.report.console import table
 
     check_format(format, ("text", "json"))
     loaded = build_manager(os.environ.get("BIOFORGE_LOAD_PLUGINS"))

@@ -14,8 +14,8 @@ from bioforge.cli.options import FileOption, check_format, load, recipe_order
 from bioforge.core.errors import EXIT_FAILED, EXIT_OK
 
 if TYPE_CHECKING:
-    from bioforge.report.console import Screen
     from bioforge.config.loader import ProjectConfig
+    from bioforge.report.console import Screen
     from bioforge.store import Store
     from bioforge.store.ledger import Ledger
 
@@ -105,9 +105,9 @@ def _batch_state(batch: dict[str, Any]) -> str:
 
 
 def _status_lines(found: dict[str, object], screen: Screen) -> Iterator[str]:
-    from bioforge.report.console import table
     from bioforge.cli.format import format_age, format_recipe, format_time
     from bioforge.core.text import money, plural
+    from bioforge.report.console import table
 
     artists, removed, bad = found["artists"], found["removed"], found["bad_rows"]
     assert isinstance(artists, int)
@@ -213,8 +213,8 @@ def _batch_lines(found: Ledger) -> Iterator[str]:
 
 
 def _audit_lines(found: Ledger, screen: Screen, *, simulated: bool) -> Iterator[str]:
-    from bioforge.report.console import table
     from bioforge.core.text import money, plural
+    from bioforge.report.console import table
 
     rows = [
         [o.outcome, o.error_class or "-", o.paid, f"{o.attempts:,}", "-" if o.cost_usd is None else money(o.cost_usd)]

@@ -94,7 +94,7 @@ def test_variants_side_by_side(compared: ProjectFolder) -> None:
         "  10 ± 25  +7 ± 13\n"
         "score by metrics:words, over 2 artists with their samples averaged; ± and ranges are 95% intervals\n"
         "Δ: score above that of temperature=0.2, artist by artist, over 2 artists\n"
-        "left out: 1 target whose answer is missing or out of date (`bioforge plan` says why)\n"
+        "left out: 1 target without a current answer (`bioforge plan` shows why)\n"
     )
 
 
@@ -112,7 +112,7 @@ def test_before_anything_is_planned(project: ProjectFolder) -> None:
     Store.open(project.root / "bioforge.db").close()
     shown = project.run("compare").ok().out
     assert shown.count(" 0/0 ") == 2
-    assert shown.endswith("nothing of this is planned: `bioforge run bio` plans and asks\n")
+    assert shown.endswith("no targets yet: `bioforge run bio` builds them\n")
 
 
 def test_what_the_numbers_do_not_cover_is_said(project: ProjectFolder) -> None:
@@ -179,7 +179,7 @@ def test_an_order_that_cannot_be(compared: ProjectFolder) -> None:
     refused = compared.run("compare", "--sort", "score")
     assert (refused.code, refused.err) == (
         2,
-        "error: --sort score: recipe 'bio' has no score\nhint: say with --score what scores its answers\n",
+        "error: --sort score: recipe 'bio' has no score\nhint: name a scorer with --score\n",
     )
 
 
@@ -248,7 +248,7 @@ def test_a_scorer_that_fails_costs_that_answer_its_score(compared: ProjectFolder
     shown = compared.run("compare", "--score", "metrics:strict").ok()
     assert "left out of score: 1 answer without one\n" in shown.out
     assert shown.err == (
-        f"warning: 1 score could not be had; the first: artist 1, {COLD},sample=2: metrics.py, line 7:"
+        f"warning: 1 score failed; the first: artist 1, {COLD},sample=2: metrics.py, line 7:"
         " ZeroDivisionError: division by zero\n"
     )
 

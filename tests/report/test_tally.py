@@ -206,7 +206,8 @@ class TestSummary:
             "unusable    1 answer paid for without a usable text; kept in the state",
             "maybe paid  1 call may have been charged (no answer arrived)",
             "stopped     the quota is used up",
-            "→ `bioforge export --failed` lists the failures, `bioforge why 'a b'` shows what went wrong; `bioforge run` sends failed requests again",
+            "→ `bioforge export --failed` lists the failures, `bioforge why 'a b'` shows what went wrong;"
+            " `bioforge run` sends failed requests again",
             "→ `bioforge audit` counts the calls that may have been charged",
             "→ top up, then resume",
         ]

@@ -8,10 +8,10 @@ from dataclasses import asdict
 from typing import Any
 
 from bioforge.backends.batch import service
-from bioforge.report.console import table
 from bioforge.cli.format import format_age, format_time
 from bioforge.core.text import money, plural
 from bioforge.core.types import Batch, BatchState
+from bioforge.report.console import table
 from bioforge.report.logs import printable
 
 LONGEST = 32
