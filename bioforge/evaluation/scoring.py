@@ -119,7 +119,7 @@ class ByFunction:
 
     def _problem_text(self, problem: BaseException) -> str:
         from bioforge.recipes.imports import line_of
-        from bioforge.recipes.schema.describe import one_line
+        from bioforge.recipes.schema.errors import one_line
 
         where = line_of(problem, self._root.resolve())
         text = one_line(f"{type(problem).__name__}: {problem}" if where else str(problem))

@@ -14,7 +14,7 @@ from types import ModuleType, TracebackType
 from typing import TYPE_CHECKING, Any
 
 from bioforge.core.errors import ConfigError, nearest
-from bioforge.recipes.schema.describe import one_line
+from bioforge.recipes.schema.errors import one_line
 
 if TYPE_CHECKING:
     from pydantic import BaseModel

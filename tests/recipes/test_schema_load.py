@@ -86,45 +86,45 @@ def test_a_file_anywhere_can_be_named_by_its_full_path(tmp_path: Path, write: Wr
     [
         ('{"type" "object"}', "not JSON: Expecting ':' delimiter (line 1, column 9)", ""),
         ("", "not JSON: Expecting value (line 1, column 1)", ""),
-        ('{"type": "object", "type": "array"}', '"type" is there twice', ""),
-        ('{"default": NaN}', "not JSON: NaN is no number of JSON", ""),
+        ('{"type": "object", "type": "array"}', '"type" appears twice', ""),
+        ('{"default": NaN}', "not JSON: NaN is not a JSON number", ""),
         ("[1]", "expected a JSON Schema, which is an object, found [1]", ""),
         (
             {"name": "bio", "strict": True, "schema": BIO},
-            "this is a schema in the wrapping the API takes it in",
-            'keep only what stands under "schema"',
+            "this is a schema inside the request parameter of the API",
+            'keep only the value of "schema"',
         ),
         (
             {"type": "json_schema", "json_schema": {"name": "bio", "schema": BIO}},
-            "this is a schema in the wrapping the API takes it in",
-            'keep only what stands under "schema"',
+            "this is a schema inside the request parameter of the API",
+            'keep only the value of "schema"',
         ),
         (
             {**BIO, "properties": {"born": {"type": "intger"}}},
-            'properties.born.type: no JSON Schema: "intger" is no type',
+            'properties.born.type: not a JSON Schema: "intger" is not a type',
             "did you mean 'integer'?",
         ),
         (
             {**BIO, "properties": {"born": {"type": ["integer", "nul"]}}},
-            'properties.born.type: no JSON Schema: ["integer", "nul"] is no type',
+            'properties.born.type: not a JSON Schema: ["integer", "nul"] is not a type',
             "types are: string, number, integer, boolean, object, array, null",
         ),
-        ({**BIO, "required": "born"}, "required: no JSON Schema: 'born' is not of type 'array'", ""),
+        ({**BIO, "required": "born"}, 'required: not a JSON Schema: expected array, found "born"', ""),
         (
             {**BIO, "properties": {"born": {"type": "string", "pattern": "("}}},
-            "properties.born.pattern: no JSON Schema: '(' is not a 'regex'",
+            'properties.born.pattern: not a JSON Schema: "(" is not a regular expression',
             "",
         ),
         ({**BIO, "requird": []}, "requird: unknown keyword", "did you mean 'required'?"),
         (
             {**BIO, "properties": {"born": {"type": "integer", "nullable": True}}},
-            "properties.born.nullable: no keyword of JSON Schema",
+            "properties.born.nullable: not a JSON Schema keyword",
             'write "type": ["string", "null"]',
         ),
         (
             {**BIO, "properties": {"born": {"$id": "https://example.org", "type": "integer"}}},
-            "properties.born.$id: a schema of its own inside another cannot be used",
-            "take it out",
+            "properties.born.$id: a separate schema inside another is not supported",
+            "remove it",
         ),
         (
             {**BIO, "$schema": "http://json-schema.org/draft-04/schema#"},
@@ -134,7 +134,7 @@ def test_a_file_anywhere_can_be_named_by_its_full_path(tmp_path: Path, write: Wr
         ),
         (
             {**BIO, "properties": {"born": {"$ref": "year.json"}}},
-            "properties.born.$ref: \"year.json\": only references within the document can be followed, like '#/$defs/work'",
+            "properties.born.$ref: \"year.json\": only references within the document are supported, like '#/$defs/work'",
             "",
         ),
         (
@@ -143,7 +143,7 @@ def test_a_file_anywhere_can_be_named_by_its_full_path(tmp_path: Path, write: Wr
             "",
         ),
         ({**BIO, "not": {}}, "not: strict structured outputs have no 'not'", 
-         "say what is allowed instead, or check it in a pydantic model"),
+         "describe the allowed values instead, or check it in a pydantic model"),
     ],
 )  # fmt: skip
 def test_a_file_with_a_mistake_says_which(tmp_path: Path, write: Write, content: Any, message: str, hint: str) -> None:
@@ -187,13 +187,13 @@ def test_the_dialect_is_the_one_the_file_names(tmp_path: Path, write: Write, dia
         ("schemas/", "schemas/: is a folder, expected a file", "did you mean 'schemas/bio.json'?"),
         (
             "models.Bio",
-            "'models.Bio' is no schema: expected a JSON Schema file, like \"schemas/bio.json\", or a pydantic model, like"
+            "'models.Bio' is not a schema: expected a JSON Schema file, like \"schemas/bio.json\", or a pydantic model, like"
             ' "package.module:Model"',
             "did you mean 'models:Bio'?",
         ),
         (
             "",
-            "'' is no schema: expected a JSON Schema file, like \"schemas/bio.json\", or a pydantic model, like"
+            "'' is not a schema: expected a JSON Schema file, like \"schemas/bio.json\", or a pydantic model, like"
             ' "package.module:Model"',
             "",
         ),
@@ -343,7 +343,7 @@ def test_a_released_hash_never_changes(tmp_path: Path, write: Write) -> None:
     """Answers were paid for under it."""
     assert file_hashes(tmp_path, write, BIO) == (
         "v1:b28af4779ef01e80495613cc62af30d032e2f73bb0c4d9586c43cba5ae5ecbc6",
-        "v1:cc7b10d7f79b71760cd2eb18786457063f4831dfef5aca764c5510c3fb59b744",
+        "v2:cc7b10d7f79b71760cd2eb18786457063f4831dfef5aca764c5510c3fb59b744",
     )
 
 

@@ -266,17 +266,17 @@ def test_a_root_that_is_a_reference_is_written_out_and_refers_to_itself() -> Non
     [
         (
             {"anyOf": [{"type": "object", "properties": {"a": {"type": "null"}}}]},
-            "schemas/bio.json: the root has to be an object, and is a union",
+            "schemas/bio.json: the root must be an object, found a union",
             "put it into a property of an object",
         ),
         (
             {"type": "array", "items": {"type": "string"}},
-            "schemas/bio.json: the root has to be an object, and is array",
+            "schemas/bio.json: the root must be an object, found array",
             "put it into a property of an object",
         ),
         (
             {"type": ["object", "null"], "properties": {"a": {"type": "null"}}},
-            "schemas/bio.json: the root has to be an object, and is object or null",
+            "schemas/bio.json: the root must be an object, found object or null",
             "put it into a property of an object",
         ),
         (
@@ -289,11 +289,11 @@ def test_a_root_that_is_a_reference_is_written_out_and_refers_to_itself() -> Non
             "schemas/bio.json: properties.it: any value is allowed here; strict structured outputs need a type",
             "give it a type",
         ),
-        (of(False), "schemas/bio.json: properties.it: no value at all is allowed here", "leave it out"),
+        (of(False), "schemas/bio.json: properties.it: no value is allowed here", "leave it out"),
         (
             of({"not": {"type": "string"}}),
             "schemas/bio.json: properties.it.not: strict structured outputs have no 'not'",
-            "say what is allowed instead, or check it in a pydantic model",
+            "describe the allowed values instead, or check it in a pydantic model",
         ),
         (
             of({"allOf": [{"type": "string"}, {"maxLength": 3}]}),
@@ -317,7 +317,7 @@ def test_a_root_that_is_a_reference_is_written_out_and_refers_to_itself() -> Non
         ),
         (
             of({"type": "object", "properties": {"a": {"type": "null"}}, "required": ["b"]}),
-            "schemas/bio.json: properties.it.required: 'b' is required, and properties do not describe it",
+            "schemas/bio.json: properties.it.required: 'b' is required, but missing in properties",
             "",
         ),
         (
@@ -327,39 +327,39 @@ def test_a_root_that_is_a_reference_is_written_out_and_refers_to_itself() -> Non
         ),
         (
             of({"type": "array", "prefixItems": [{"type": "string"}, {"type": "integer"}]}),
-            "schemas/bio.json: properties.it.prefixItems: a list with another kind of item at each place cannot be asked"
-            " for",
-            "use an object with a property for each place",
+            "schemas/bio.json: properties.it.prefixItems: strict structured outputs have no lists"
+            " with a different type at each position",
+            "use an object with a property for each position",
         ),
         (of({"type": "object", "const": "a"}), "schemas/bio.json: properties.it.const: no value here is object", ""),
         (
             {"type": "object", "properties": {"it": {"$ref": "#/properties/it"}}},
-            'schemas/bio.json: properties.it.$ref: "#/properties/it" refers to nothing but itself',
+            'schemas/bio.json: properties.it.$ref: "#/properties/it" refers only to itself',
             "",
         ),
         (
             of({"enum": [{"a": 1}]}),
-            "schemas/bio.json: properties.it.enum: only texts, numbers, true, false and null can be asked for",
+            "schemas/bio.json: properties.it.enum: only texts, numbers, true, false and null are supported",
             "",
         ),
         (
             of({"$ref": "#/$defs/x", "properties": {}}, **{"$defs": {"x": {"type": "string"}}}),
-            "schemas/bio.json: properties.it: 'properties' beside '$ref' cannot be asked for",
+            "schemas/bio.json: properties.it: 'properties' beside '$ref' is not supported by strict structured outputs",
             "write both as one schema, without the other",
         ),
         (
             of({"properties": {"a": {"type": "null"}}, "anyOf": [{"properties": {"b": {"type": "null"}}}]}),
-            "schemas/bio.json: properties.it: 'properties' beside 'anyOf' cannot be asked for",
+            "schemas/bio.json: properties.it: 'properties' beside 'anyOf' is not supported by strict structured outputs",
             "write both as one schema, without the other",
         ),
         (
             of({"anyOf": [{"type": "string"}], "oneOf": [{"type": "string"}]}),
-            "schemas/bio.json: properties.it: 'oneOf' beside 'anyOf' cannot be asked for",
+            "schemas/bio.json: properties.it: 'oneOf' beside 'anyOf' is not supported by strict structured outputs",
             "write both as one schema, without the other",
         ),
         (
             of({"$ref": "#/$defs/x"}, **{"$defs": {"x": {"$ref": "#/$defs/y"}, "y": {"$ref": "#/$defs/x"}}}),
-            'schemas/bio.json: properties.it.$ref: "#/$defs/x" refers to nothing but itself',
+            'schemas/bio.json: properties.it.$ref: "#/$defs/x" refers only to itself',
             "",
         ),
         (
@@ -389,10 +389,10 @@ def test_the_limits_of_the_api_are_checked_before_anything_is_sent() -> None:
     )
     many = {f"p{number}": {"type": "null"} for number in range(5001)}
     assert refusal({"type": "object", "properties": many})[0] == (
-        "schemas/bio.json: 5,001 properties in all; strict structured outputs allow 5,000"
+        "schemas/bio.json: 5,001 properties in total; strict structured outputs allow 5,000"
     )
     assert refusal(of({"enum": list(range(1001))}))[0] == (
-        "schemas/bio.json: 1,001 enum values in all; strict structured outputs allow 1,000"
+        "schemas/bio.json: 1,001 enum values in total; strict structured outputs allow 1,000"
     )
     assert refusal(of({"enum": [f"{number:0100}" for number in range(251)]}))[0] == (
         "schemas/bio.json: properties.it.enum: 25,100 characters in all values; strict structured outputs allow 15,000"
@@ -462,7 +462,7 @@ def test_a_model_without_a_shape_is_refused_by_its_own_name() -> None:
         ConfigError, match=r"^models:Free: properties\.notes: .* do not allow an object with arbitrary keys"
     ):
         from_model(Free, "models:Free")
-    with pytest.raises(ConfigError, match=r"^models:Many: the root has to be an object, and is array$"):
+    with pytest.raises(ConfigError, match=r"^models:Many: the root must be an object, found array$"):
         from_model(RootModel[list[int]], "models:Many")
 
 

@@ -12,8 +12,7 @@ from hypothesis import strategies as st
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, field_validator, model_validator
 
 from bioforge.recipes.schema import Invalid, Schema, SchemaError, Valid, from_document, from_model
-from bioforge.recipes.schema.compiled import Compiler
-from bioforge.recipes.schema.dialect import DIALECTS, FORMATS, validator_of
+from bioforge.recipes.schema.validator import DIALECTS, FORMATS, Validator
 
 WORK = {
     "type": "object",
@@ -346,7 +345,7 @@ def test_data_that_json_cannot_hold_is_invalid() -> None:
     assert message.startswith("the model's data is no JSON: Out of range float values are not JSON compliant")
 
 
-# The quick test and the library
+# The validator and the package jsonschema, which gave the verdicts before
 
 
 def schemas() -> st.SearchStrategy[Any]:
@@ -408,19 +407,58 @@ def data(depth: int = 3) -> st.SearchStrategy[Any]:
 
 
 @given(schemas(), schemas(), st.sampled_from(sorted(DIALECTS)), st.lists(data(6), min_size=1, max_size=8))
-def test_the_quick_test_always_says_what_the_library_says(
-    schema: Any, definition: Any, dialect: str, values: list[Any]
-) -> None:
+def test_verdicts_are_those_of_jsonschema(schema: Any, definition: Any, dialect: str, values: list[Any]) -> None:
     if isinstance(schema, bool):
         schema = {"allOf": [schema]}
     if "2020" not in dialect:
         schema = json.loads(json.dumps(schema).replace('"prefixItems"', '"items"'))
     plain = json.loads(json.dumps(definition).replace('{"$ref": "#/$defs/a", "minimum": 1}', "true"))
+    if "2020" not in dialect:
+        plain = json.loads(json.dumps(plain).replace('"prefixItems"', '"items"'))
     document = {**schema, "$schema": dialect, "$defs": {"a": plain}}
-    validator = validator_of(document, "x.json")
-    quick = Compiler(validator).test(document)
+    validator = Validator(document, "x.json")
+    expected = getattr(jsonschema, f"{DIALECTS[dialect]}Validator")(
+        document, format_checker=jsonschema.FormatChecker(formats=FORMATS)
+    )
+    definition_alone = expected.evolve(schema=plain)
     for value in values:
-        assert quick(value) == validator.is_valid(value), value
+        assert validator.is_valid(value) == expected.is_valid(value), value
+        assert validator.part(("$defs", "a"))(value) == definition_alone.is_valid(value), value
+        assert bool(validator.issues(value)) != validator.is_valid(value), value
+
+
+@pytest.mark.parametrize(
+    ("pattern", "matching", "other"),
+    [
+        (r"^\w+$", ["é", "日本", "a_1", "a\n"], ["a b", "", "-"]),
+        (r"^[\w ]+$", ["Sophie Täuber"], ["Sophie-Täuber"]),
+        (r"^\d+$", ["12", "١٢"], ["a"]),
+        (r"^\W\D$", [" a"], ["a1", "é-"]),
+        (r"^.$", ["\r", "\u2028", "😀"], ["\n", ""]),
+        (r"\Aa\Z", ["a"], ["a\n", "ba"]),
+        (r"^[]a]$", ["]", "a"], ["[]a]"]),
+        (r"^[^.$]$", ["a"], ["$", "."]),
+        (r"(?P<x>a)(?P=x)", ["aa"], ["ab"]),
+        (r"^(?=a)\w{2}$", ["ab"], ["ba"]),
+        (r"^(a)\1$", ["aa"], ["a"]),
+        (r"^a{,2}$", ["a", ""], ["aaa"]),
+        (r"(?i)^klee$", ["KLEE"], ["KLE"]),
+        (r"^\p{Lu}", ["Émile"], ["émile"]),
+    ],
+)
+def test_patterns_match_what_they_match_in_python(pattern: str, matching: list[str], other: list[str]) -> None:
+    for dialect in DIALECTS:
+        validator = Validator({"$schema": dialect, "properties": {"it": {"pattern": pattern}}}, "x.json")
+        assert [text for text in (*matching, *other) if validator.is_valid({"it": text})] == matching
+        [issue] = validator.issues({"it": other[0]})
+        assert (issue.keyword, issue.value, issue.path) == ("pattern", pattern, ("it",))
+
+
+@pytest.mark.parametrize("pattern", ["^(a+)+$", "^(?=a)(a+)+$", r"^(a*)*b\1$", "(x+x+)+y"])
+def test_no_pattern_takes_exponential_time(pattern: str) -> None:
+    text = "a" * 45 + "!" if "x" not in pattern else "x" * 45
+    [message] = wrong(one({"type": "string", "pattern": pattern}), {"it": text})
+    assert message.startswith("it: ")
 
 
 def test_formats_are_checked_whatever_else_is_installed() -> None:

@@ -1,9 +1,9 @@
-"""Structured outputs: from a JSON Schema or a pydantic model to what is asked for and what an answer is checked by.
+"""Structured outputs: schemas for requests, and validation of answers.
 
-load_schema       schemas/bio.json or package.module:Model → Schema; a mistake is one ConfigError
-Schema            the strict JSON Schema of the request, two hashes, and validate(text) → Valid | Invalid
-response_format   the request parameter that has the schema
-repair_instructions   the words that ask once more
+load_schema          schemas/bio.json or package.module:Model → Schema; a mistake raises one ConfigError
+Schema               the strict JSON Schema of the request, two hashes, and validate(text) → Valid | Invalid
+response_format      the value of the request parameter
+repair_instructions  the message of a repair request
 """
 
 from __future__ import annotations
@@ -16,8 +16,7 @@ from bioforge.recipes.schema.request import (
     repair_instructions,
     response_format,
 )
-from bioforge.recipes.schema.result import Invalid, SchemaError, Valid
-from bioforge.recipes.schema.types import Schema
+from bioforge.recipes.schema.types import Invalid, Schema, SchemaError, Valid
 
 __all__ = [
     "PARAMETERS",

@@ -1,7 +1,7 @@
-"""The keywords of JSON Schema, by what strict structured outputs make of them.
+"""The keywords of JSON Schema, their support in strict structured outputs, and the schemas nested in them.
 
 Sent: documented as supported. Left out: they only narrow values, and the API refuses them (`'uniqueItems' is not
-permitted`) or supports them for some models only (`maxLength`); answers are checked against them here.
+permitted`) or supports them for some models only (`maxLength`); answers are validated against them here.
 https://platform.openai.com/docs/guides/structured-outputs#supported-schemas
 """
 
@@ -11,10 +11,12 @@ import re
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-HEADS = ("$ref", "allOf", "anyOf", "oneOf")
-"""What is a whole schema by itself."""
+from bioforge.recipes.schema.types import Steps
 
-OF_KIND: Mapping[str, frozenset[str]] = {
+HEADS = ("$ref", "allOf", "anyOf", "oneOf")
+"""Keywords that are a whole schema."""
+
+OF_TYPE: Mapping[str, frozenset[str]] = {
     "object": frozenset((
         "properties", "required", "additionalProperties", "patternProperties", "propertyNames", "minProperties",
         "maxProperties", "unevaluatedProperties",
@@ -26,21 +28,21 @@ OF_KIND: Mapping[str, frozenset[str]] = {
     "string": frozenset(("pattern", "format", "minLength", "maxLength")),
     "number": frozenset(("minimum", "maximum", "exclusiveMinimum", "exclusiveMaximum", "multipleOf")),
 }  # fmt: skip
-"""The keywords that speak of one kind of value and say nothing about the others."""
+"""The keywords that apply to one type of value and ignore the others."""
 
 SENT = frozenset((
     "pattern", "format", "minimum", "maximum", "exclusiveMinimum", "exclusiveMaximum", "multipleOf", "minItems",
     "maxItems",
 ))  # fmt: skip
 BODY = frozenset(("properties", "required", "additionalProperties", "items", "prefixItems", "enum", "const"))
-"""What gives values their shape, beside the heads and `type`."""
+"""Keywords that shape values, beside the heads and `type`."""
 
 _HANDLED = BODY | {"additionalItems"}
-LEFT_OUT = frozenset().union(*OF_KIND.values()) - SENT - _HANDLED
+LEFT_OUT = frozenset().union(*OF_TYPE.values()) - SENT - _HANDLED
 
 IMPOSSIBLE: Mapping[str, str] = {
     "allOf": "write its parts as one schema",
-    "not": "say what is allowed instead, or check it in a pydantic model",
+    "not": "describe the allowed values instead, or check it in a pydantic model",
     "if": "describe each case as a branch of anyOf, or check it in a pydantic model",
     "then": "describe each case as a branch of anyOf, or check it in a pydantic model",
     "else": "describe each case as a branch of anyOf, or check it in a pydantic model",
@@ -50,7 +52,7 @@ IMPOSSIBLE: Mapping[str, str] = {
     "$dynamicRef": "use $ref",
     "$recursiveRef": 'use "$ref": "#"',
 }
-"""With what to do instead."""
+"""Keywords without an equivalent in strict mode, and the hint for each."""
 
 FORMATS = frozenset(("date-time", "time", "date", "duration", "email", "hostname", "ipv4", "ipv6", "uuid"))
 
@@ -60,33 +62,44 @@ ANNOTATIONS = frozenset((
     "$anchor", "$dynamicAnchor", "$recursiveAnchor", "$vocabulary", "externalDocs", "xml",
 ))  # fmt: skip
 
-KNOWN = frozenset(("type",)).union(HEADS, ANNOTATIONS, IMPOSSIBLE, BODY, *OF_KIND.values())
+KNOWN = frozenset(("type",)).union(HEADS, ANNOTATIONS, IMPOSSIBLE, BODY, *OF_TYPE.values())
 
-_BEYOND = re.compile(r"\\.|\(\?(?!:)", re.DOTALL)
+_SPECIAL = re.compile(r"\\.|\(\?(?!:)", re.DOTALL)
 _ESCAPES = frozenset("dDwWsSbBnrtfv.^$*+?()[]{}|\\/-")
 
+BY_NAME = ("properties", "patternProperties", "$defs", "definitions", "dependentSchemas", "dependencies")
+"""Keywords with schemas by name."""
+ARRAYS = ("allOf", "anyOf", "oneOf", "prefixItems", "items")
+"""Keywords with a list of schemas."""
+SINGLE = (
+    "items", "additionalItems", "additionalProperties", "contains", "propertyNames", "unevaluatedItems",
+    "unevaluatedProperties", "not", "if", "then", "else",
+)  # fmt: skip
+"""Keywords with one schema."""
 
-def can_be_sent(word: str, value: Any) -> bool:
-    """A format that is not documented, and a pattern with look-around or an escape of one engine, would be refused."""
-    match word:
+
+def can_be_sent(keyword: str, value: Any) -> bool:
+    """Return False for undocumented formats and for patterns with look-around or engine-specific escapes."""
+    match keyword:
         case "format":
             return value in FORMATS
         case "pattern":
-            return all(found[0] == "\\" and found[1] in _ESCAPES for found in _BEYOND.findall(value))
+            return all(token[0] == "\\" and token[1] in _ESCAPES for token in _SPECIAL.findall(value))
         case _:
             return True
 
 
-def implied_kinds(schema: Mapping[str, Any]) -> Iterator[str]:
-    """The kinds of values a schema without `type` speaks of, in a fixed order."""
+def implied_types(schema: Mapping[str, Any]) -> Iterator[str]:
+    """Yield the types that a schema without `type` applies to, in a fixed order."""
     values = [schema["const"]] if "const" in schema else schema.get("enum")
     if values is not None:
-        yield from dict.fromkeys(kind_of(value) for value in values)
+        yield from dict.fromkeys(type_of(value) for value in values)
         return
-    yield from (kind for kind, words in OF_KIND.items() if not words.isdisjoint(schema))
+    yield from (name for name, words in OF_TYPE.items() if not words.isdisjoint(schema))
 
 
-def kind_of(value: object) -> str:
+def type_of(value: object) -> str:
+    """Return the JSON Schema type of a value."""
     match value:
         case None:
             return "null"
@@ -100,3 +113,46 @@ def kind_of(value: object) -> str:
             return "string"
         case _:
             return "object" if isinstance(value, Mapping) else "array"
+
+
+def every(schema: object, place: Steps = ()) -> Iterator[tuple[Steps, Mapping[str, Any]]]:
+    """Yield the place and content of a schema and of all schemas in it, in order. Skip values (`default`, `enum`)."""
+    if not isinstance(schema, Mapping):
+        return
+    yield place, schema
+    for word, value in schema.items():
+        if word in BY_NAME and isinstance(value, Mapping):
+            for name, part in value.items():
+                yield from every(part, (*place, word, name))
+        elif word in ARRAYS and isinstance(value, list):
+            for number, part in enumerate(value):
+                yield from every(part, (*place, word, number))
+        elif word in SINGLE:
+            yield from every(value, (*place, word))
+
+
+def target(root: Mapping[str, Any], reference: object) -> tuple[Steps, Any]:
+    """Return the place and schema that a reference within the document leads to. Raise LookupError with the reason."""
+    if not isinstance(reference, str) or not (reference == "#" or reference.startswith("#/")):
+        raise LookupError("only references within the document are supported, like '#/$defs/work'")
+    place: list[str | int] = []
+    part: Any = root
+    for step in reference.split("/")[1:]:
+        step = _unescaped(step)
+        if isinstance(part, list) and step.isdecimal() and int(step) < len(part):
+            place.append(int(step))
+            part = part[int(step)]
+        elif isinstance(part, Mapping) and step in part:
+            place.append(step)
+            part = part[step]
+        else:
+            raise LookupError("the document has no such part")
+    if not isinstance(part, Mapping | bool):
+        raise LookupError("that part is not a schema")
+    return tuple(place), part
+
+
+def _unescaped(step: str) -> str:
+    from urllib.parse import unquote
+
+    return unquote(step).replace("~1", "/").replace("~0", "~")

@@ -1,4 +1,4 @@
-"""A schema in a request: the parameter that has it, and the words that ask again after an invalid answer. Pure.
+"""The request parameter for a schema, and the instructions for a repair. Pure.
 
 https://platform.openai.com/docs/guides/structured-outputs
 """
@@ -9,20 +9,19 @@ from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from bioforge.recipes.schema.result import SchemaError
-    from bioforge.recipes.schema.types import Schema
+    from bioforge.recipes.schema.types import Schema, SchemaError
 
 PARAMETERS: Mapping[str, str] = {"/v1/responses": "text", "/v1/chat/completions": "response_format"}
-"""The request parameter that has the schema, by endpoint. Other vendors' endpoints find it in `text`, and translate it."""
+"""The request parameter for the schema, by endpoint. Other vendors' backends translate it from `text`."""
 
 
 def parameter(endpoint: str) -> str:
-    """The name of the request parameter that `response_format` gives the value of."""
+    """Return the name of the request parameter whose value `response_format` returns."""
     return PARAMETERS.get(endpoint, "text")
 
 
 def response_format(schema: Schema, endpoint: str) -> dict[str, Any]:
-    """The value of `response_format` for `/v1/chat/completions`, of `text` for all others."""
+    """Return the value of `response_format` for `/v1/chat/completions`, of `text` for other endpoints."""
     named = {"name": schema.name, "schema": dict(schema.generation), "strict": True}
     if parameter(endpoint) == "text":
         return {"format": {"type": "json_schema", **named}}
@@ -30,7 +29,7 @@ def response_format(schema: Schema, endpoint: str) -> dict[str, Any]:
 
 
 def repair_instructions(errors: Iterable[SchemaError]) -> str:
-    """What is added to a request that is sent once more. The same errors give the same words."""
+    """Return the message that a repair adds to a request. Its text is part of request hashes: never change it."""
     listed = "\n".join(f"- {error}" for error in errors)
     return (
         "Your previous answer did not fit the required JSON schema:\n"
@@ -40,9 +39,9 @@ def repair_instructions(errors: Iterable[SchemaError]) -> str:
 
 
 def in_written_order(body: Mapping[str, Any]) -> dict[str, Any]:
-    """A request body whose schema names its properties in the order they were written in.
+    """Return a request body whose schema has its properties in their original order, which `required` keeps.
 
-    Canonical JSON sorts them, and a model answers in the order in which they are named. `required` has kept it.
+    Canonical JSON sorts them, and models answer in the order of the schema.
     """
     return {key: _ordered(value) if key in PARAMETERS.values() else value for key, value in body.items()}
 
@@ -52,9 +51,9 @@ def _ordered(value: Any) -> Any:
         return [_ordered(item) for item in value]
     if not isinstance(value, Mapping):
         return value
-    made = {key: _ordered(item) for key, item in value.items()}
-    properties, required = made.get("properties"), made.get("required")
-    # a property may itself be called `properties`: then its siblings are no list of names
+    node = {key: _ordered(item) for key, item in value.items()}
+    properties, required = node.get("properties"), node.get("required")
+    # a property may be named `properties`: its siblings are not a list of names
     if isinstance(properties, dict) and isinstance(required, list) and set(required) == properties.keys():
-        made["properties"] = {name: properties[name] for name in required}
-    return made
+        node["properties"] = {name: properties[name] for name in required}
+    return node

@@ -1,24 +1,73 @@
-"""A schema of a recipe: what is asked for, and what an answer is checked against."""
+"""The schema of a recipe, and the verdict on an answer: `Valid` or `Invalid`."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
-
-from bioforge.recipes.schema.result import Invalid, Valid
 
 if TYPE_CHECKING:
     from pydantic import BaseModel
 
+Steps = tuple[str | int, ...]
+"""The path to a part of a schema or of an answer: names and positions."""
+
+MAX_ERRORS = 20
+
+
+@dataclass(frozen=True, slots=True)
+class SchemaError:
+    """`path` is the place in the answer (`works[2].year`); empty for the answer as a whole."""
+
+    path: str
+    message: str
+
+    def __str__(self) -> str:
+        return f"{self.path}: {self.message}" if self.path else self.message
+
+
+@dataclass(frozen=True, slots=True)
+class Valid:
+    """`parsed` is plain JSON data; `value` is the model's instance, or the same data without a model."""
+
+    parsed: Any
+    value: Any
+
+
+@dataclass(frozen=True, slots=True)
+class Invalid:
+    """At most 20 errors. `repairable` is False if the validating code failed, so that a repair cannot help."""
+
+    errors: tuple[SchemaError, ...]
+    repairable: bool = True
+
+    @classmethod
+    def from_errors(cls, errors: Iterable[SchemaError]) -> Invalid:
+        """Keep the first 20 different errors."""
+        distinct: dict[SchemaError, None] = {}
+        for error in errors:
+            distinct[error] = None
+            if len(distinct) == MAX_ERRORS:
+                break
+        return cls(tuple(distinct))
+
+    @classmethod
+    def from_message(cls, message: str, *, repairable: bool = True) -> Invalid:
+        """Return one error for the answer as a whole."""
+        return cls((SchemaError("", message),), repairable)
+
+    def summary(self) -> str:
+        """Return the first error and the number of further ones, on one line."""
+        more = len(self.errors) - 1
+        return f"{self.errors[0]}{f' (and {more} more)' if more else ''}"
+
 
 @dataclass(frozen=True, slots=True)
 class Schema:
-    """`generation` goes into the request, and its hash is part of what makes an answer stale. `validation_hash`
-    changes with anything that could change a verdict: then answers are checked again, and nothing is asked again.
+    """The strict JSON Schema of a request and the validator of its answers.
 
-    `unsent` are the places of what the API cannot be asked for, and answers are checked against all the same.
-    `model` is the pydantic model, None for a JSON Schema.
+    `generation` is sent, and its hash is part of the recipe's definition. `validation_hash` changes with anything that
+    could change a verdict: stored answers are then validated again, and nothing is resent.
     """
 
     name: str
@@ -27,12 +76,14 @@ class Schema:
     generation_hash: str
     validation_hash: str
     unsent: tuple[str, ...] = ()
+    """Places that strict mode cannot express; only the validator checks them."""
     model: type[BaseModel] | None = None
-    _judge: Callable[[str], Valid | Invalid] = field(kw_only=True, repr=False, compare=False)
+    """The pydantic model; None for a JSON Schema."""
+    _validate: Callable[[str], Valid | Invalid] = field(kw_only=True, repr=False, compare=False)
 
     def validate(self, text: str) -> Valid | Invalid:
-        """The verdict on an answer's text; never an exception."""
-        return self._judge(text)
+        """Return the verdict on an answer's text. Never raises."""
+        return self._validate(text)
 
     def __hash__(self) -> int:
         return hash((self.name, self.generation_hash, self.validation_hash))
