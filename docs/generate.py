@@ -145,6 +145,15 @@ def _in_a_row(text: str) -> str:
     return " ".join(text.split()).replace("|", "\\|")
 
 
+def reasons_of(_: str) -> str:
+    """Return the table of reasons in Markdown."""
+    from bioforge.core.reasons import REASONS
+
+    lines = ["| reason | meaning | a run … | detail |", "|---|---|---|---|"]
+    lines += [f"| `{word}` | {info.label} | {info.action} | {info.detail} |" for word, info in REASONS.items()]
+    return "\n".join(lines)
+
+
 def events_of(_: str) -> str:
     """Every event, with its fields and the first paragraph of what it is."""
     from dataclasses import MISSING, fields
@@ -211,6 +220,7 @@ MAKERS: dict[str, Callable[[str], str]] = {
     "file": file_of,
     "signatures": signatures_of,
     "attributes": attributes_of,
+    "reasons": reasons_of,
     "events": events_of,
     "mistake": mistake_of,
 }

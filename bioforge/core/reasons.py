@@ -58,19 +58,20 @@ class RequestState(StrEnum):
 class Detail(StrEnum):
     """Meaning of the detail that a reason is stored with."""
 
-    NONE = "none"
-    CHANGES = "changed columns and parts of the recipe"
-    ERROR = "error class and message, separated by a colon"
+    NONE = ""
+    CHANGES = "changed columns and parts"
+    ERROR = "error class and message"
     BATCH = "batch"
-    MODEL = "model that failed and its error class"
+    MODEL = "that model and its error class"
     RECIPES = "upstream recipes"
 
 
 @dataclass(frozen=True, slots=True)
 class ReasonInfo:
-    """One row of the table of reasons."""
+    """One row of the table of reasons. `label` and `action` (of a run) are Markdown, for docs/reasons.md."""
 
     label: str
+    action: str = "sends the request"
     detail: Detail = Detail.NONE
     sent: bool = True
     """A run sends a request for such a target, unless its answer is held back."""
@@ -89,24 +90,68 @@ class ReasonInfo:
 
 
 REASONS: Mapping[Reason, ReasonInfo] = {
-    Reason.NEW: ReasonInfo("never answered"),
-    Reason.CHANGED: ReasonInfo("the request has changed", Detail.CHANGES, keeps_answer=True),
-    Reason.FAILED: ReasonInfo("the last attempt failed", Detail.ERROR, error=True),
-    Reason.INTERRUPTED: ReasonInfo("a run ended before the next attempt", Detail.ERROR),
-    Reason.MAYBE_PAID: ReasonInfo("may have been charged", Detail.ERROR, optional=True, error=True),
-    Reason.FORCED: ReasonInfo("`--always-make` selected it", resends_paid=True),
-    Reason.FORGOTTEN: ReasonInfo("`forget` deleted its answer", resends_paid=True),
-    Reason.IN_BATCH: ReasonInfo("in a batch whose results are not collected", Detail.BATCH, sent=False),
+    Reason.NEW: ReasonInfo("never answered: a new artist or a new recipe"),
+    Reason.CHANGED: ReasonInfo(
+        "answered, but the request has changed",
+        "sends the new request; outputs show the old answer until then",
+        Detail.CHANGES,
+        keeps_answer=True,
+    ),
+    Reason.FAILED: ReasonInfo(
+        "the last attempt failed, or the text cannot be rendered",
+        "sends the request, unless it is [held back](#held-back)",
+        Detail.ERROR,
+        error=True,
+    ),
+    Reason.INTERRUPTED: ReasonInfo("a run ended before the next attempt", detail=Detail.ERROR),
+    Reason.MAYBE_PAID: ReasonInfo(
+        "sent, and may have been charged; no answer arrived",
+        "sends the request, unless `maybe_paid = false`",
+        Detail.ERROR,
+        optional=True,
+        error=True,
+    ),
+    Reason.FORCED: ReasonInfo("selected by a run with `--always-make`, and not answered since", resends_paid=True),
+    Reason.FORGOTTEN: ReasonInfo("its answer was deleted by `bioforge forget`", resends_paid=True),
+    Reason.IN_BATCH: ReasonInfo(
+        "in a [batch](batches.md) whose results are not collected",
+        "collects the results when they are ready; never sends it twice",
+        Detail.BATCH,
+        sent=False,
+    ),
     Reason.INVALID: ReasonInfo(
-        "the answer does not fit the changed schema", Detail.ERROR, keeps_answer=True, resends_paid=True
+        "the answer does not fit its [schema](recipes.md#structured-outputs), which became stricter",
+        detail=Detail.ERROR,
+        keeps_answer=True,
+        resends_paid=True,
     ),
-    Reason.REPAIR: ReasonInfo("the answer does not fit the schema; resent with the errors", Detail.ERROR),
-    Reason.FALLBACK: ReasonInfo("the previous model failed", Detail.MODEL),
-    Reason.UPSTREAM: ReasonInfo("waits for an upstream recipe", Detail.RECIPES, waits=True, keeps_answer=True),
+    Reason.REPAIR: ReasonInfo(
+        "the answer does not fit the schema", "sends the request with the answer and its errors", Detail.ERROR
+    ),
+    Reason.FALLBACK: ReasonInfo("the previous model failed", "sends the request to the next model", Detail.MODEL),
+    Reason.UPSTREAM: ReasonInfo(
+        "waits for an [upstream recipe](recipes.md#recipes-that-need-recipes), which is stale",
+        "sends the request after that answer, if it has changed",
+        Detail.RECIPES,
+        waits=True,
+        keeps_answer=True,
+    ),
     Reason.SKIPPED: ReasonInfo(
-        "an upstream recipe failed", Detail.RECIPES, sent=False, waits=True, keeps_answer=True, error=True
+        "an upstream recipe failed",
+        "sends nothing until that is fixed",
+        Detail.RECIPES,
+        sent=False,
+        waits=True,
+        keeps_answer=True,
+        error=True,
     ),
-    Reason.REMOVED: ReasonInfo("no longer in the input", sent=False, keeps_answer=True, present=False),
+    Reason.REMOVED: ReasonInfo(
+        "the artist is no longer in the input, or the variant no longer in the project file",
+        "sends nothing; its answers are kept for its return",
+        sent=False,
+        keeps_answer=True,
+        present=False,
+    ),
 }
 
 STALE_REASONS = tuple(reason for reason in Reason if reason.info.present)

@@ -482,7 +482,11 @@ def test_the_graph_of_the_recipes(tmp_path: Path) -> None:
         ('["facts"]', '["fact"]', "'fact' is an unknown recipe; did you mean 'facts'?"),
         ('["facts"]', '["translation"]', "recipes that need each other: bio → translation → bio"),
         ("{{ facts.text }}", "{{ facts.txt }}", "the template uses facts.txt"),
-        ("{{ facts.text }}", "{{ needs['fact'].text }}", "the template uses needs['fact'], but the recipe does not need it"),
+        (
+            "{{ facts.text }}",
+            "{{ needs['fact'].text }}",
+            "the template uses needs['fact'], but the recipe does not need it",
+        ),
         ("{{ facts.text }}", "{{ facts.parsed.born }}", "recipe 'facts' has no schema"),
         ("{{ facts.text }}", "{{ translation.text }}", "'translation', which is not a column of the input"),
     ],

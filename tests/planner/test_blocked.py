@@ -1,4 +1,4 @@
-"""Decisions about targets that need others: what waits, what is skipped, and what is known of answers and schemas."""
+"""Decisions about targets with upstream recipes, and about answers with schemas."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ FRESH = Upstream("facts", None, None, 7)
 
 
 def target(**known: object) -> KnownTarget:
-    """A target that was built, as far as nothing else is said."""
+    """Return a target that was built, with these changes."""
     values: dict[str, object] = dict.fromkeys(
         ("request_hash", "reason", "built_response", "built_definition", "built_row", "accepted_hash")
     )
@@ -29,7 +29,7 @@ def target(**known: object) -> KnownTarget:
 # ------------------------------------------------------------------------------------------------ waiting and skipping
 
 
-def test_nothing_is_blocked_by_answers_that_are_there() -> None:
+def test_available_answers_block_nothing() -> None:
     assert blocked([], None) is None
     assert blocked([FRESH, Upstream("style", None, None, 9)], None) is None
 
@@ -37,16 +37,16 @@ def test_nothing_is_blocked_by_answers_that_are_there() -> None:
 @pytest.mark.parametrize(
     "reason", ["new", "changed", "forced", "interrupted", "invalid", "repair", "in batch", "upstream"]
 )
-def test_it_waits_for_what_will_be_asked(reason: str) -> None:
+def test_a_target_waits_for_upstream_requests_that_will_be_sent(reason: str) -> None:
     assert blocked([FRESH, Upstream("style", reason, "why", 3)], None) == Decision(Reason.UPSTREAM, "style")
 
 
-def test_it_names_everything_that_it_waits_for() -> None:
+def test_the_detail_names_every_upstream_recipe_it_waits_for() -> None:
     needs = [Upstream("facts", "new", None, None), FRESH, Upstream("style", "failed", "timeout", None)]
     assert blocked(needs, None) == Decision(Reason.UPSTREAM, "facts, style")
 
 
-def test_what_was_never_answered_and_has_no_reason_is_waited_for_too() -> None:
+def test_a_target_waits_for_an_upstream_target_without_answer() -> None:
     assert blocked([Upstream("facts", None, None, None)], None) == Decision(Reason.UPSTREAM, "facts")
 
 
@@ -61,22 +61,24 @@ def test_what_was_never_answered_and_has_no_reason_is_waited_for_too() -> None:
         ("removed", None, "facts (removed)"),
     ],
 )
-def test_it_is_skipped_for_what_will_not_be_asked_by_itself(reason: str, detail: str | None, shown: str) -> None:
+def test_a_target_is_skipped_if_its_upstream_request_will_not_be_sent(
+    reason: str, detail: str | None, shown: str
+) -> None:
     assert blocked([Upstream("facts", reason, detail, None, stuck=True)], None) == Decision(Reason.SKIPPED, shown)
 
 
-def test_one_failure_is_enough_also_when_others_are_waited_for() -> None:
+def test_one_stuck_upstream_target_skips_it() -> None:
     needs = [Upstream("style", "new", None, None), Upstream("facts", "failed", "refusal: no", None, stuck=True)]
     assert blocked(needs, None) == Decision(Reason.SKIPPED, "facts (refusal)")
 
 
-def test_along_a_chain_the_first_failure_is_named() -> None:
+def test_a_skipped_target_names_the_first_failure_of_its_chain() -> None:
     skipped = Upstream("bio", "skipped", "facts (refusal)", None, stuck=True)
     assert blocked([skipped], None) == Decision(Reason.SKIPPED, "facts (refusal)")
 
 
 @pytest.mark.parametrize("known", [target(reason="forced"), target(reason="upstream", reason_before="forced")])
-def test_what_was_to_be_built_anew_is_so_after_waiting(known: KnownTarget) -> None:
+def test_a_forced_target_stays_forced_while_it_waits(known: KnownTarget) -> None:
     waiting = blocked([Upstream("facts", "new", None, None)], known)
     assert waiting == Decision(Reason.UPSTREAM, "facts", reason_before=Reason.FORCED)
     skipped = blocked([Upstream("facts", "failed", "refusal: no", None, stuck=True)], known)
@@ -84,12 +86,12 @@ def test_what_was_to_be_built_anew_is_so_after_waiting(known: KnownTarget) -> No
 
 
 @pytest.mark.parametrize("reason", [Reason.UPSTREAM, Reason.SKIPPED])
-def test_what_waited_and_was_forced_is_built_whatever_it_asks_now(reason: str) -> None:
+def test_a_forced_target_is_built_after_waiting_even_if_its_request_has_an_answer(reason: str) -> None:
     known = target(reason=reason, reason_before=Reason.FORCED, request_hash=None)
     assert decide("v1:b", known, KnownRequest("answered", 5, None), None).reason == Reason.FORCED
 
 
-def test_what_only_waited_is_fresh_when_it_asks_what_was_answered() -> None:
+def test_a_waiting_target_is_fresh_if_its_request_has_an_answer() -> None:
     known = target(reason=Reason.UPSTREAM, request_hash=None)
     assert decide("v1:a", known, KnownRequest("answered", 5, None), None) == Decision(None, response=5)
 
@@ -97,13 +99,13 @@ def test_what_only_waited_is_fresh_when_it_asks_what_was_answered() -> None:
 # --------------------------------------------------------------------------------------------------- answers and schemas
 
 
-def test_an_answer_that_no_longer_fits_is_asked_for_again() -> None:
+def test_an_answer_that_no_longer_fits_is_sent_again() -> None:
     known = KnownRequest(RequestState.INVALID, 5, "schema: works: missing", "schema")
     assert decide("v1:a", target(), known, "model") == Decision(Reason.INVALID, "schema: works: missing")
     assert known.misfit
 
 
-def test_an_answer_that_never_fitted_is_held() -> None:
+def test_an_answer_that_never_fitted_is_held_back() -> None:
     known = KnownRequest(RequestState.UNUSABLE, 5, "schema: works: missing", "schema")
     assert decide("v1:a", target(), known, None) == Decision("failed", "schema: works: missing", held=True)
     assert known.misfit
@@ -114,13 +116,13 @@ def test_other_unusable_answers_are_no_misfits() -> None:
     assert not KnownRequest("answered", 5, None).misfit
 
 
-def test_an_accepted_answer_stays_whatever_its_schema_says() -> None:
+def test_an_accepted_answer_is_fresh_even_if_it_does_not_fit() -> None:
     known = KnownRequest(RequestState.INVALID, 5, "schema: works: missing", "schema")
     accepted = target(accepted_hash="v1:a", accepted_response=5)
     assert decide("v1:a", accepted, known, None) == Decision(None, response=5)
 
 
-def test_a_request_in_a_batch_is_under_way_even_when_forced() -> None:
+def test_a_request_in_a_batch_is_not_sent_even_if_forced() -> None:
     forced = target(reason="forced")
     assert decide("v1:a", forced, KnownRequest("in batch", None, "batch_1"), None) == Decision("in batch", "batch_1")
 
@@ -141,11 +143,11 @@ def test_a_request_in_a_batch_is_under_way_even_when_forced() -> None:
         ('{"facts": 1}', None, []),
     ],
 )
-def test_which_needed_answers_differ(old: str | None, new: str | None, changed: list[str]) -> None:
+def test_changed_upstream_answers_are_named(old: str | None, new: str | None, changed: list[str]) -> None:
     assert list(upstream_changes(old, new)) == changed
 
 
-def test_what_a_recipe_needs_is_part_of_how_it_asks() -> None:
+def test_upstream_recipes_and_schema_are_part_of_the_definition() -> None:
     before: dict[str, object] = {"model": "m", "parameters": {}}
     after = {**before, "needs": {"facts": ""}, "for": "all", "schema": {"name": "x", "properties": {"a": "b" * 50}}}
     assert [change.short() for change in definition_changes(before, after)] == [
@@ -154,4 +156,4 @@ def test_what_a_recipe_needs_is_part_of_how_it_asks() -> None:
         "for nothing → all",
     ]
     validation = {**after, "validation": "v1:other", "repair": True, "fallback": ["terra"], "sample": 2}
-    assert list(definition_changes(after, validation)) == [], "what changes no request is no reason to ask again"
+    assert list(definition_changes(after, validation)) == [], "these parts do not change the first request"

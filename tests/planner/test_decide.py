@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from bioforge.core.reasons import Decision, KnownRequest, KnownTarget
+from bioforge.core.reasons import REASONS, STATES, Decision, KnownRequest, KnownTarget, Reason, RequestState
 from bioforge.planner.decide import decide
 from bioforge.planner.diff import column_changes, definition_changes
 
@@ -23,16 +23,16 @@ def test_a_target_that_was_never_built_is_still_new_when_it_changes() -> None:
     assert decide("v1:b", KnownTarget("v1:a", "new", None, None, None, None), None, "column x") == Decision("new")
 
 
-def test_a_request_answered_before_makes_it_fresh_whoever_asked() -> None:
+def test_an_answered_request_makes_any_target_fresh() -> None:
     assert decide("v1:a", None, known("answered", 9), None) == Decision(None, response=9)
     assert decide("v1:a", BUILT, known("answered", 9), "model") == Decision(None, response=9)
 
 
-def test_a_changed_target_says_what_changed() -> None:
+def test_a_changed_target_names_the_changes() -> None:
     assert decide("v1:new", BUILT, None, "instructions") == Decision("changed", "instructions")
 
 
-def test_an_answer_that_was_paid_for_and_is_unusable_is_held_back() -> None:
+def test_an_unusable_answer_is_held_back() -> None:
     assert decide("v1:a", None, known("unusable", 9, "truncated"), None) == Decision("failed", "truncated", held=True)
 
 
@@ -47,17 +47,17 @@ def test_an_answer_that_was_paid_for_and_is_unusable_is_held_back() -> None:
         ("forgotten", "forgotten"),
     ],
 )
-def test_what_became_of_the_request_is_the_reason(state: str, reason: str) -> None:
+def test_the_state_of_the_request_gives_the_reason(state: str, reason: str) -> None:
     assert decide("v1:a", BUILT, known(state, None, "class"), "model").reason == reason
 
 
-def test_forced_stays_until_it_is_answered_or_changes() -> None:
+def test_forced_lasts_until_the_answer_or_a_change() -> None:
     forced = KnownTarget("v1:a", "forced", 5, 1, "row", None)
     assert decide("v1:a", forced, known("answered", 5), None).reason == "forced"
     assert decide("v1:b", forced, None, "model").reason == "changed"
 
 
-def test_an_accepted_answer_stays_fresh_for_what_it_was_accepted_for() -> None:
+def test_an_accepted_answer_is_fresh_for_its_request_only() -> None:
     accepted = KnownTarget("v1:b", None, 7, 1, "row", "v1:b", 5)
     assert decide("v1:b", accepted, None, "model") == Decision(None, response=5)
     assert decide("v1:c", accepted, None, "model").reason == "changed"
@@ -79,3 +79,14 @@ def test_only_used_columns_count() -> None:
     old, new = {"a": "1", "b": "1"}, {"a": "2", "b": "2"}
     assert [change.part for change in column_changes(old, new, frozenset({"b"}))] == ["column b"]
     assert [change.part for change in column_changes(old, new, None)] == ["column a", "column b"]
+
+
+def test_every_reason_and_state_has_a_row() -> None:
+    assert list(REASONS) == list(Reason)
+    assert set(STATES) == set(RequestState)
+
+
+@pytest.mark.parametrize("state", [state for state in RequestState if state is not RequestState.ANSWERED])
+def test_a_decision_follows_the_table(state: RequestState) -> None:
+    decision = decide("v1:a", BUILT, known(state, None, "detail"), "model")
+    assert (decision.reason, decision.held) == (STATES[state].reason, STATES[state].held)

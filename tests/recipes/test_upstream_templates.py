@@ -124,7 +124,11 @@ def test_a_needed_recipe_goes_before_a_column_of_its_name() -> None:
             "the template uses facts.born, but an answer has only facts.text and facts.parsed",
             "did you mean {{ facts.parsed.born }}?",
         ),
-        ("{{ needs['facst'].text }}", "the template uses needs['facst'], but the recipe does not need it", "did you mean 'facts'?"),
+        (
+            "{{ needs['facst'].text }}",
+            "the template uses needs['facst'], but the recipe does not need it",
+            "did you mean 'facts'?",
+        ),
         ("{{ needs.style.text }}", "the template uses needs['style'], but the recipe does not need it", "needs = [\"facts\"]"),
     ],
 )  # fmt: skip
