@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from bioforge.engine.project import OpenProject
     from bioforge.engine.types import Plan
     from bioforge.planner.estimate import Priced
-    from bioforge.planner.refresh import Refreshed
+    from bioforge.planner.refresh import RefreshResult
     from bioforge.store import Selection, Store
 
 LONGEST_DETAIL = 100
@@ -36,7 +36,7 @@ def format_recipe(recipe: str, variant: str) -> str:
     return f"{recipe}/{variant}" if variant else recipe
 
 
-def reading_lines(refreshed: Refreshed) -> Iterator[str]:
+def reading_lines(refreshed: RefreshResult) -> Iterator[str]:
     """Yield notes, and the counts of an input that was read; nothing for an unchanged input."""
     for note in refreshed.notes:
         yield f"warning: {note}"

@@ -23,7 +23,7 @@ from bioforge.engine.types import Plan, RunObserver, RunOptions, RunResult
 from bioforge.planner.context import PlanContext
 from bioforge.planner.estimate import Estimator, batch_loads, loads, total
 from bioforge.planner.planner import Planner
-from bioforge.planner.refresh import InputSpec, Refreshed, refresh
+from bioforge.planner.refresh import InputSpec, RefreshResult, refresh
 from bioforge.plugins.manager import Plugins
 from bioforge.readers.reader_plugin import BoundReader
 from bioforge.recipes.definition import definitions, no_data_notes, prompt_notes
@@ -87,7 +87,7 @@ class OpenProject(RecipeNames):
     def _estimator(self, store: Store, tier: str | None) -> Estimator:
         return Estimator(store, self.backend, [variant.definition for variant in self.recipe_variants], tier)
 
-    def refresh(self, store: Store) -> Refreshed:
+    def refresh(self, store: Store) -> RefreshResult:
         """Bring the state up to date with input and recipes. Raises `InputError` for bad rows when strict."""
         compression.remember(store, self.config.project.compress_bodies)
         with store.derived(), relaxed_gc():
@@ -124,7 +124,7 @@ class OpenProject(RecipeNames):
             selection = replace(selection, reasons=(), limit=None, run=NO_RUN)
         return self._priced(store, refreshed, selection, deadline)
 
-    def _priced(self, store: Store, refreshed: Refreshed, selection: Selection, deadline: float | None) -> Plan:
+    def _priced(self, store: Store, refreshed: RefreshResult, selection: Selection, deadline: float | None) -> Plan:
         again = self.config.retry.maybe_paid
         groups = stale.stale_groups(store, selection, resend_maybe_paid=again)
         # what several groups ask for alike is paid once

@@ -13,7 +13,7 @@ from bioforge.core.reasons import Reason
 from bioforge.engine import loop
 from bioforge.engine.outputs import Written
 from bioforge.planner.estimate import Priced
-from bioforge.planner.refresh import Refreshed
+from bioforge.planner.refresh import RefreshResult
 from bioforge.store import Selection, Store, runs
 from bioforge.store.batches import Open
 from bioforge.store.recovery import Recovery
@@ -54,7 +54,7 @@ class Plan:
     those that earlier runs left open; another provider has those in `elsewhere`, and the backends of those in `unusable`
     are not installed."""
 
-    refreshed: Refreshed
+    refreshed: RefreshResult
     selection: Selection
     priced: list[Priced]
     requests: int
@@ -70,7 +70,7 @@ class RunResult:
     """What a run came to. `left` are the selected targets that are still stale afterwards."""
 
     run: int | None
-    refreshed: Refreshed
+    refreshed: RefreshResult
     left: list[StaleGroup]
     stopped: Stopped | None = None
     interrupted: bool = False

@@ -33,7 +33,7 @@ class InputSpec:
 
 
 @dataclass(slots=True)
-class Refreshed:
+class RefreshResult:
     """Result of a refresh. `reading` is None if the input is unchanged and was not read.
 
     `rendered` targets were planned, `reused` of them are fresh by a stored answer. `checked` stored answers were validated,
@@ -50,7 +50,7 @@ class Refreshed:
 
 def refresh(
     context: PlanContext, spec: InputSpec, find_reader: FindReader, progress: ProgressCallback = no_progress
-) -> Refreshed:
+) -> RefreshResult:
     """Read the input and plan all targets. Rows that cannot be used are counted in `reading`.
 
     Raises `InputError` and `TemplateError`.
@@ -59,7 +59,7 @@ def refresh(
     planner = Planner(context, progress)
     planner.plan()
     stats = planner.stats
-    done = Refreshed(reading, stats.planned, stats.reused, checked=stats.checked, misfits=stats.misfits)
+    done = RefreshResult(reading, stats.planned, stats.reused, checked=stats.checked, misfits=stats.misfits)
     if stats.kept:
         kept = plural(stats.kept, "answer")
         done.notes.append(f"the backend now serializes requests differently: {kept} kept; `run -B` buys them again")

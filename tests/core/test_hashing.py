@@ -1,4 +1,4 @@
-"""Hashes are a promise: the ones written here must never change, or answers that were paid for would become stale."""
+"""Released hashes must never change, or paid answers would become stale."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def test_a_released_request_hash_never_changes() -> None:
         ("anthropic", 3, "7db7aaadc1e806831fa7bdbf914f79d82ec48b2bf5de3ee794b1b2434d347abd"),
     ],
 )
-def test_nor_does_that_of_another_dialect_or_sample(dialect: str, sample: int, digest: str) -> None:
+def test_a_released_hash_of_another_dialect_or_sample_never_changes(dialect: str, sample: int, digest: str) -> None:
     body = canonical({"model": "gpt-6-luna", "input": "Björk"})
     assert request_hash("/v1/responses", body, dialect, sample) == f"v1:{digest}"
     assert request_hasher("/v1/responses", dialect, sample)(body) == f"v1:{digest}"
@@ -58,12 +58,12 @@ def test_the_endpoint_is_part_of_the_identity() -> None:
     assert request_hash("/v1/responses", b"{}") != request_hash("/v1/chat/completions", b"{}")
 
 
-def test_what_json_cannot_hold_is_refused() -> None:
+def test_values_that_json_cannot_hold_are_refused() -> None:
     with pytest.raises(ValueError, match="Out of range"):
         canonical({"temperature": float("nan")})
 
 
-def test_a_row_is_the_same_wherever_it_stands() -> None:
+def test_a_row_hash_does_not_depend_on_file_and_line() -> None:
     here = Artist("1", "X", "d", {"a": "b"}, "one.csv", 2)
     there = Artist("1", "X", "d", {"a": "b"}, "two.csv", 9)
     assert row_hash(here) == row_hash(there)

@@ -1,4 +1,4 @@
-"""Rendering: what a template sees, what it may not do, and which columns it depends on."""
+"""Rendering: names, sandbox, and used columns."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from bioforge.recipes.template import Definition, RecipeVariant, RenderError, es
 DVORAK = Artist("7", "Antonín Dvořák", "composer", {"born": "1841", "place of birth": "Nelahozeves"})
 
 
-def prompts(**changes: object) -> RecipeVariant:
+def variant(**changes: object) -> RecipeVariant:
     values: dict[str, object] = {
         "recipe": "bio",
         "endpoint": "/v1/responses",
@@ -24,8 +24,8 @@ def prompts(**changes: object) -> RecipeVariant:
     return RecipeVariant(Definition(**{**values, **changes}))  # type: ignore[arg-type]
 
 
-def test_a_template_sees_the_artist_and_every_column() -> None:
-    made = prompts(
+def test_a_template_reads_the_artist_and_every_column() -> None:
+    made = variant(
         instructions="Id {{ artist_id }}", input="{{ artist_name }}, {{ born }}, {{ columns['place of birth'] }}"
     )
     rendered = made.render(DVORAK)
@@ -34,45 +34,45 @@ def test_a_template_sees_the_artist_and_every_column() -> None:
 
 
 def test_text_is_not_escaped_as_html() -> None:
-    assert prompts(input="{{ artist_data }}").render(Artist("1", "X", "<b> & 'q'")).input == "<b> & 'q'"
+    assert variant(input="{{ artist_data }}").render(Artist("1", "X", "<b> & 'q'")).input == "<b> & 'q'"
 
 
-def test_a_name_that_no_column_has_is_named_with_the_nearest() -> None:
+def test_an_unknown_name_is_an_error_with_the_nearest_column() -> None:
     with pytest.raises(TemplateError) as error:
-        prompts(input="{{ artist_nam }}").check_names(["born"])
+        variant(input="{{ artist_nam }}").check_names(["born"])
     assert "'artist_nam'" in error.value.message
     assert error.value.hint == "did you mean 'artist_name'?"
 
 
-def test_a_key_that_only_some_rows_have_fails_just_those() -> None:
-    made = prompts(input="{{ born }}")
+def test_a_missing_key_fails_only_the_rows_without_it() -> None:
+    made = variant(input="{{ born }}")
     assert made.render(DVORAK).input == "1841"
     with pytest.raises(RenderError, match="input: 'born' is undefined"):
         made.render(Artist("8", "Absalon"))
 
 
-def test_a_default_serves_rows_without_the_key() -> None:
-    assert prompts(input="{{ born | default('?') }}").render(Artist("8", "Absalon")).input == "?"
+def test_a_default_is_used_for_rows_without_the_key() -> None:
+    assert variant(input="{{ born | default('?') }}").render(Artist("8", "Absalon")).input == "?"
 
 
 @pytest.mark.parametrize(
     "text",
     ["{{ ''.__class__.__mro__ }}", "{{ columns.update({}) }}", "{{ columns.__init__.__globals__ }}"],
 )
-def test_the_sandbox_lets_nothing_out(text: str) -> None:
+def test_the_sandbox_blocks_unsafe_access(text: str) -> None:
     with pytest.raises(RenderError):
-        prompts(input=text).render(DVORAK)
+        variant(input=text).render(DVORAK)
 
 
 def test_a_syntax_error_names_file_and_line() -> None:
     with pytest.raises(TemplateError) as error:
-        prompts(instructions="one\n{% if %}", sources={"instructions": "prompts/bio.md"})
+        variant(instructions="one\n{% if %}", sources={"instructions": "prompts/bio.md"})
     assert error.value.message.startswith("prompts/bio.md, line 2: ")
 
 
-def test_includes_are_refused_because_the_plan_could_not_see_them() -> None:
+def test_includes_are_refused() -> None:
     with pytest.raises(TemplateError, match="cannot include"):
-        prompts(input="{% include 'other.md' %}")
+        variant(input="{% include 'other.md' %}")
 
 
 @pytest.mark.parametrize(
@@ -85,12 +85,12 @@ def test_includes_are_refused_because_the_plan_could_not_see_them() -> None:
         ("{% set born = 1 %}{{ born }}", set()),
     ],
 )
-def test_used_columns_are_read_off_the_template(text: str, used: set[str] | None) -> None:
-    assert prompts(input=text).used_columns == used
+def test_used_columns_are_derived_from_the_template(text: str, used: set[str] | None) -> None:
+    assert variant(input=text).used_columns == used
 
 
-def test_a_reusable_prompt_takes_artist_data_only_when_there_is_some() -> None:
-    made = prompts(input=None, prompt={"id": "pmpt_1", "version": "3"})
+def test_a_reusable_prompt_gets_artist_data_only_if_it_is_not_empty() -> None:
+    made = variant(input=None, prompt={"id": "pmpt_1", "version": "3"})
     assert made.render(DVORAK).prompt == {
         "id": "pmpt_1",
         "version": "3",
@@ -104,7 +104,7 @@ def test_a_reusable_prompt_takes_artist_data_only_when_there_is_some() -> None:
 
 
 def test_variables_of_a_reusable_prompt_are_templates() -> None:
-    made = prompts(input=None, prompt={"id": "p", "variables": {"who": "{{ artist_name | upper }}"}})
+    made = variant(input=None, prompt={"id": "p", "variables": {"who": "{{ artist_name | upper }}"}})
     rendered = made.render(Artist("8", "Absalon")).prompt
     assert rendered == {"id": "p", "variables": {"who": "ABSALON"}}
     assert made.used_columns == {"artist_name"}

@@ -1,4 +1,4 @@
-"""Whatever is rendered without Jinja reads as if Jinja had rendered it."""
+"""Templates rendered without Jinja give the text that Jinja gives."""
 
 from __future__ import annotations
 
@@ -68,16 +68,16 @@ def rendered(text: str) -> str:
 
 
 @pytest.mark.parametrize("text", TEMPLATES)
-def test_it_is_what_jinja_renders(text: str) -> None:
+def test_the_text_is_jinjas(text: str) -> None:
     assert rendered(text) == environment().from_string(text).render(VALUES)
 
 
-def test_a_name_of_jinjas_own_is_still_one() -> None:
+def test_jinjas_globals_are_available() -> None:
     assert rendered("{{ range }} {{ text }}") == environment().from_string("{{ range }} {{ text }}").render(VALUES)
 
 
 @pytest.mark.parametrize("text", FAILING)
-def test_it_fails_in_the_words_of_jinja(text: str) -> None:
+def test_the_error_is_jinjas(text: str) -> None:
     with pytest.raises(jinja2.TemplateError) as expected:
         environment().from_string(text).render(VALUES)
     with pytest.raises(type(expected.value)) as error:
@@ -88,13 +88,13 @@ def test_it_fails_in_the_words_of_jinja(text: str) -> None:
 @pytest.mark.parametrize(
     "text", ["{{ columns }}", "{{ columns.born }} {{ artist_id }}", "{{ born }}", "{{ artist_name }}"]
 )
-def test_an_artist_is_rendered_with_all_names_it_has(text: str) -> None:
+def test_an_artist_is_rendered_with_all_its_names(text: str) -> None:
     artist = Artist("7", "Antonín Dvořák", "composer", {"born": "1841", "columns": "hidden", "artist_name": "hidden"})
-    prompts = RecipeVariant(Definition("bio", "/v1/responses", "m", None, text, None, {}))
-    assert prompts.render(artist).input == environment().from_string(text).render(artist_context(artist))
+    variant = RecipeVariant(Definition("bio", "/v1/responses", "m", None, text, None, {}))
+    assert variant.render(artist).input == environment().from_string(text).render(artist_context(artist))
 
 
 def test_an_unknown_name_fails_its_artist() -> None:
-    prompts = RecipeVariant(Definition("bio", "/v1/responses", "m", None, "{{ artist_name }} {{ born }}", None, {}))
+    variant = RecipeVariant(Definition("bio", "/v1/responses", "m", None, "{{ artist_name }} {{ born }}", None, {}))
     with pytest.raises(RenderError, match="input: 'born' is undefined"):
-        prompts.render(Artist("1", "X"))
+        variant.render(Artist("1", "X"))

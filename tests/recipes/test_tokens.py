@@ -1,4 +1,4 @@
-"""Tokens are counted with the model's vocabulary where it is on this machine, and estimated everywhere else."""
+"""Tokens are counted with the model's vocabulary if it is cached, and estimated otherwise."""
 
 from __future__ import annotations
 
@@ -33,10 +33,10 @@ from bioforge.recipes.tokens import (
 )
 
 MERGES = ("he", "ll", "hell", "hello", " w", "or", " wor", "ld", " world")
-"""What the small vocabulary knows beside single bytes, in the order in which it is put together."""
+"""Tokens of the small vocabulary in addition to single bytes, in merge order."""
 
 HELLO_WORLD = 2
-"""Tokens of `hello world` with it; an estimate has twice as many."""
+"""Tokens of `hello world` in it; the estimate is twice as high."""
 
 
 def needs_tiktoken() -> None:
@@ -45,12 +45,12 @@ def needs_tiktoken() -> None:
 
 @pytest.fixture
 def small(tmp_path: Path) -> tuple[Vocabulary, ...]:
-    """A small vocabulary where a model's would be, as if it had been downloaded; and one that was not."""
+    """Return a small vocabulary that looks downloaded, and one that is not."""
     return (keep(O200K, tmp_path), CL100K)
 
 
 def keep(vocabulary: Vocabulary, folder: Path) -> Vocabulary:
-    """Write a small vocabulary in the form and under the name of a real one."""
+    """Write a small vocabulary in the format and under the name of a real one."""
     tokens = [bytes([byte]) for byte in range(256)] + [merge.encode() for merge in MERGES]
     content = b"".join(b"%s %d\n" % (base64.b64encode(token), rank) for rank, token in enumerate(tokens))
     (folder / file_name(vocabulary)).write_bytes(content)
@@ -67,7 +67,7 @@ def test_without_a_vocabulary_tokens_are_estimated(tmp_path: Path) -> None:
 
 
 def test_a_vocabulary_that_is_not_there_is_not_downloaded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """tiktoken would: it fetches what it does not find."""
+    """tiktoken itself would download it."""
     monkeypatch.setenv("TIKTOKEN_CACHE_DIR", str(tmp_path))
     assert counter_for("gpt-4o") is ESTIMATING
     assert list(tmp_path.iterdir()) == []
@@ -149,7 +149,7 @@ def test_each_model_has_its_own_vocabulary(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("content", [b"", b"aGU= 0\n", b"not a vocabulary"])
 def test_a_file_that_is_not_whole_is_left_alone(content: bytes, small: tuple[Vocabulary, ...], tmp_path: Path) -> None:
-    """tiktoken would delete it and download another one."""
+    """tiktoken itself would delete it and download another one."""
     needs_tiktoken()
     path = tmp_path / file_name(O200K)
     path.write_bytes(content)
@@ -158,7 +158,7 @@ def test_a_file_that_is_not_whole_is_left_alone(content: bytes, small: tuple[Voc
 
 
 def test_a_file_that_cannot_be_used_after_all_is_no_end_of_a_plan(tmp_path: Path) -> None:
-    """The right file, and a tiktoken that no longer takes it so."""
+    """The right file, and a tiktoken with another API."""
     needs_tiktoken()
     content = b"aGU= 0\naGU= zero\n"
     (tmp_path / file_name(O200K)).write_bytes(content)
@@ -206,7 +206,7 @@ def test_counting_never_raises(counter: TokenCounter, text: str) -> None:
 
 @pytest.mark.parametrize("character", [" ", "^", "a", "\n"])
 def test_a_million_of_the_same_are_counted_too(counter: TokenCounter, character: str) -> None:
-    """In one piece, a million spaces are more than tiktoken can bear."""
+    """A million spaces in one piece crash tiktoken."""
     assert counter.count(character * 1_000_000) == 1_000_000
 
 

@@ -1,4 +1,4 @@
-"""Templates that read the answers of other recipes, or all artists: which names they may use, and what they are given."""
+"""Templates that read upstream answers or all artists."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ DVORAK = Artist("7", "Antonín Dvořák", "composer", {"born": "1841"})
 FACTS = upstream_answer("some text", '{"born": 1841, "works": ["Rusalka", "Armida"], "place": {"name": "Nelahozeves"}}')
 
 
-def prompts(text: str, **changes: object) -> RecipeVariant:
+def variant(text: str, **changes: object) -> RecipeVariant:
     values: dict[str, object] = {
         "recipe": "bio",
         "endpoint": "/v1/responses",
@@ -36,7 +36,7 @@ def prompts(text: str, **changes: object) -> RecipeVariant:
 
 
 def rendered(text: str, **answers: UpstreamAnswer) -> str | None:
-    return prompts(text).render(DVORAK, {"facts": FACTS, **answers}).input
+    return variant(text).render(DVORAK, {"facts": FACTS, **answers}).input
 
 
 # ------------------------------------------------------------------------------------------------------ what they give
@@ -58,23 +58,23 @@ def rendered(text: str, **answers: UpstreamAnswer) -> str | None:
         ("{% for name, value in facts.parsed.place.items() %}{{ name }}={{ value }}{% endfor %}", "name=Nelahozeves"),
     ],
 )
-def test_what_an_answer_gives_to_a_template(text: str, given: str) -> None:
+def test_a_template_reads_text_and_fields_of_an_answer(text: str, given: str) -> None:
     assert rendered(text) == given
 
 
-def test_a_recipe_whose_name_is_no_identifier_is_read_from_needs() -> None:
-    made = prompts("{{ needs['my-facts'].text }}", upstream={"my-facts": ""}, needs_parsed=frozenset())
+def test_needs_gives_access_to_recipes_whose_name_is_not_an_identifier() -> None:
+    made = variant("{{ needs['my-facts'].text }}", upstream={"my-facts": ""}, needs_parsed=frozenset())
     assert made.render(DVORAK, {"my-facts": UpstreamAnswer("here")}).input == "here"
 
 
-def test_fields_are_found_by_their_names_even_where_a_dict_has_methods_of_these_names() -> None:
+def test_fields_take_precedence_over_methods_of_dict() -> None:
     answer = upstream_answer("", '{"items": [1, 2], "keys": "k", "get": {"values": "v"}, "update": null}')
     assert rendered("{{ facts.parsed.items | sum }}{{ facts.parsed.keys }}", facts=answer) == "3k"
     assert rendered("{{ facts.parsed.get.values }}", facts=answer) == "v"
     assert rendered("{{ facts.parsed.update is none }}", facts=answer) == "True"
 
 
-def test_fields_are_a_dict_in_everything_else() -> None:
+def test_fields_behave_like_a_dict_otherwise() -> None:
     fields = Fields({"items": 1, "__class__": 2})
     assert fields == {"items": 1, "__class__": 2}
     assert fields.items == 1  # type: ignore[comparison-overlap]
@@ -87,19 +87,19 @@ def test_an_answer_without_a_schema_has_no_data() -> None:
     assert upstream_answer(None, None).text == ""
 
 
-def test_a_field_that_only_some_answers_have_fails_just_those() -> None:
+def test_a_missing_field_fails_only_the_answers_without_it() -> None:
     with pytest.raises(RenderError, match=r"input: .*'died'"):
         rendered("{{ facts.parsed.died }}")
 
 
 @pytest.mark.parametrize("text", ["{{ facts.parsed.update({}) }}", "{{ facts.parsed.__init__.__globals__ }}"])
-def test_the_sandbox_lets_nothing_out_through_answers(text: str) -> None:
+def test_the_sandbox_blocks_unsafe_access_through_answers(text: str) -> None:
     with pytest.raises(RenderError):
         rendered(text)
 
 
-def test_a_needed_recipe_goes_before_a_column_of_its_name() -> None:
-    made = prompts("{{ born.text }}", upstream={"born": ""})
+def test_an_upstream_recipe_takes_precedence_over_a_column_of_its_name() -> None:
+    made = variant("{{ born.text }}", upstream={"born": ""})
     assert made.render(DVORAK, {"born": UpstreamAnswer("answered")}).input == "answered"
 
 
@@ -132,9 +132,9 @@ def test_a_needed_recipe_goes_before_a_column_of_its_name() -> None:
         ("{{ needs.style.text }}", "the template uses needs['style'], but the recipe does not need it", "needs = [\"facts\"]"),
     ],
 )  # fmt: skip
-def test_what_no_answer_has_is_an_error_of_the_template(text: str, message: str, hint: str) -> None:
+def test_unknown_parts_of_an_answer_are_template_errors(text: str, message: str, hint: str) -> None:
     with pytest.raises(TemplateError) as caught:
-        prompts(text)
+        variant(text)
     assert caught.value.message == f"recipe.bio: {message}"
     assert hint in str(caught.value.hint)
 
@@ -142,23 +142,23 @@ def test_what_no_answer_has_is_an_error_of_the_template(text: str, message: str,
 @pytest.mark.parametrize(
     "text", ["{{ facts.parsed.born }}", "{{ needs['facts'].parsed.born }}", "{{ facts['parsed'] }}"]
 )
-def test_data_of_a_recipe_without_a_schema_is_an_error_of_the_template(text: str) -> None:
+def test_parsed_without_a_schema_is_a_template_error(text: str) -> None:
     with pytest.raises(TemplateError) as caught:
-        prompts(text, needs_parsed=frozenset())
+        variant(text, needs_parsed=frozenset())
     assert caught.value.message == "recipe.bio: the template uses facts.parsed, but recipe 'facts' has no schema"
     assert caught.value.hint == "give recipe.facts a schema, or use facts.text"
 
 
 @pytest.mark.parametrize("text", ["{{ facts.text }}", "{{ needs['facts'].text }}"])
-def test_a_recipe_that_is_not_needed_is_an_unknown_name(text: str) -> None:
+def test_other_recipes_are_unknown_names(text: str) -> None:
     with pytest.raises(TemplateError) as caught:
-        prompts(text, upstream={}).check_names(["born"])
+        variant(text, upstream={}).check_names(["born"])
     name = text.split()[1].split(".")[0].split("[")[0]
     assert caught.value.message == f"recipe.bio: the template uses {name!r}, which is not a column of the input"
 
 
-def test_needed_recipes_are_no_columns() -> None:
-    made = prompts("{{ artist_name }} {{ facts.text }} {{ needs['facts'].text }} {{ born }}")
+def test_upstream_recipes_are_not_columns() -> None:
+    made = variant("{{ artist_name }} {{ facts.text }} {{ needs['facts'].text }} {{ born }}")
     made.check_names(["born"])
     assert made.used_columns == {"artist_name", "born"}
 
@@ -166,12 +166,12 @@ def test_needed_recipes_are_no_columns() -> None:
 # ------------------------------------------------------------------------------------------------ one text about everybody
 
 
-def everybody(text: str, **changes: object) -> RecipeVariant:
-    return prompts(text, for_all=True, **changes)
+def over_all(text: str, **changes: object) -> RecipeVariant:
+    return variant(text, for_all=True, **changes)
 
 
-def test_a_recipe_over_all_artists_walks_through_them() -> None:
-    made = everybody(
+def test_a_recipe_over_all_artists_iterates_over_them() -> None:
+    made = over_all(
         "{{ artists | length }}:{% for artist in artists %} {{ artist.artist_name }} {{ artist.born }}{% endfor %}"
     )
     artists = [artist_context(DVORAK), artist_context(Artist("8", "Absalon", "", {"born": "1964"}))]
@@ -180,13 +180,13 @@ def test_a_recipe_over_all_artists_walks_through_them() -> None:
 
 
 @pytest.mark.parametrize("name", ["artist_name", "born", "columns"])
-def test_it_has_no_artist_of_its_own(name: str) -> None:
+def test_a_recipe_over_all_artists_has_no_columns(name: str) -> None:
     with pytest.raises(TemplateError) as caught:
-        everybody(f"{{{{ {name} }}}}").check_names(["born"])
+        over_all(f"{{{{ {name} }}}}").check_names(["born"])
     assert f"the template uses {name!r}, but it is one text about all artists" in caught.value.message
     assert f"{{{{ artist.{name} }}}}" in str(caught.value.hint)
 
 
-def test_artists_are_for_recipes_over_all_of_them() -> None:
+def test_artists_is_defined_only_in_recipes_over_all_artists() -> None:
     with pytest.raises(TemplateError, match="'artists', which is not a column"):
-        prompts("{{ artists | length }}").check_names([])
+        variant("{{ artists | length }}").check_names([])

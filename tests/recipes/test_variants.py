@@ -1,4 +1,4 @@
-"""Variants: what a matrix, samples and needed recipes expand to, what each is called, and which one is meant."""
+"""Variants: expansion of matrix, samples and upstream recipes; names; selection."""
 
 from __future__ import annotations
 
@@ -18,12 +18,12 @@ def names(variants: list[Variant]) -> list[str]:
 # ----------------------------------------------------------------------------------------------------------- expanding
 
 
-def test_without_a_matrix_there_is_one_variant_without_a_name() -> None:
+def test_a_recipe_without_matrix_has_one_unnamed_variant() -> None:
     assert expand({}) == [Variant()]
     assert names(expand({})) == [""]
 
 
-def test_every_combination_in_the_order_of_the_file_with_samples_last() -> None:
+def test_combinations_are_in_file_order_with_samples_last() -> None:
     found = expand(MATRIX, 2)
     assert names(found) == [
         "temperature=0.2,model=luna",
@@ -39,7 +39,7 @@ def test_every_combination_in_the_order_of_the_file_with_samples_last() -> None:
     assert found[3].values == {"temperature": 0.2, "model": "terra"}
 
 
-def test_more_samples_and_more_values_rename_nothing() -> None:
+def test_more_samples_and_values_keep_existing_names() -> None:
     small = names(expand(MATRIX, 1))
     assert set(small) < set(names(expand(MATRIX, 3)))
     assert set(small) < set(names(expand({**MATRIX, "temperature": [0.2, 0.9, 1.5]})))
@@ -64,13 +64,13 @@ def test_more_samples_and_more_values_rename_nothing() -> None:
         ({"effort": "low"}, "effort-:-low"),
     ],
 )
-def test_a_value_is_shown_short_and_without_what_separates_settings(value: object, shown: str) -> None:
+def test_a_value_is_short_and_has_no_separators(value: object, shown: str) -> None:
     (variant,) = expand({"x": [value]})
     assert variant.name == f"x={shown}"
     assert variant.values == {"x": value}
 
 
-def test_values_that_look_alike_are_told_apart() -> None:
+def test_similar_values_get_different_names() -> None:
     assert names(expand({"input": ["a b", "a,b", "a=b"]})) == ["input=a-b", "input=a-b~2", "input=a-b~3"]
 
 
@@ -78,7 +78,7 @@ _values = st.lists(st.one_of(st.text(), st.floats(allow_nan=False), st.booleans(
 
 
 @given(st.dictionaries(st.sampled_from(["model", "temperature", "top_p"]), _values), st.integers(1, 3))
-def test_whatever_the_values_are_no_two_variants_have_one_name(matrix: dict[str, list[object]], samples: int) -> None:
+def test_names_are_unique_for_any_values(matrix: dict[str, list[object]], samples: int) -> None:
     found = expand(matrix, samples)
     assert len(set(names(found))) == len(found)
     for variant in found:
@@ -89,7 +89,7 @@ def test_whatever_the_values_are_no_two_variants_have_one_name(matrix: dict[str,
 # ------------------------------------------------------------------------------------------- what needed recipes bring
 
 
-def test_a_recipe_has_a_variant_for_each_of_what_it_needs() -> None:
+def test_a_recipe_has_a_variant_for_each_upstream_variant() -> None:
     found = expand({}, needs={"facts": expand({"temperature": [0.2, 0.9]}, 2)})
     assert {variant.name: variant.upstream["facts"] for variant in found} == {
         "facts.temperature=0.2": "temperature=0.2",
@@ -100,7 +100,7 @@ def test_a_recipe_has_a_variant_for_each_of_what_it_needs() -> None:
     assert {variant.sample for variant in found} == {1}, "samples of what is needed are no samples of its own"
 
 
-def test_what_is_inherited_stands_before_what_is_its_own() -> None:
+def test_inherited_settings_come_first() -> None:
     found = expand({"model": ["luna", "terra"]}, 2, {"facts": expand({"model": ["sol"]})})
     assert names(found) == [
         "facts.model=sol,model=luna",
@@ -110,14 +110,14 @@ def test_what_is_inherited_stands_before_what_is_its_own() -> None:
     ]
 
 
-def test_along_a_chain_a_setting_keeps_the_name_of_the_recipe_it_is_of() -> None:
+def test_a_setting_keeps_its_recipes_name_along_a_chain() -> None:
     bio = expand({"top_p": [1]}, needs={"facts": expand({"model": ["luna", "terra"]})})
     found = expand({}, needs={"bio": bio})
     assert names(found) == ["facts.model=luna,bio.top_p=1", "facts.model=terra,bio.top_p=1"]
     assert found[1].upstream == {"bio": "facts.model=terra,top_p=1"}
 
 
-def test_at_the_end_of_a_diamond_both_sides_build_on_the_same() -> None:
+def test_both_sides_of_a_diamond_share_the_same_source() -> None:
     facts = expand(MATRIX, 2)
     left, right = (expand({}, needs={"facts": facts}) for _ in range(2))
     found = expand({}, needs={"left": left, "right": right})
@@ -125,7 +125,7 @@ def test_at_the_end_of_a_diamond_both_sides_build_on_the_same() -> None:
     assert all(variant.upstream["left"] == variant.upstream["right"] for variant in found)
 
 
-def test_the_sides_of_a_diamond_may_differ_in_what_is_their_own() -> None:
+def test_the_sides_of_a_diamond_may_differ_in_their_own_settings() -> None:
     facts = expand({"model": ["luna", "terra"]})
     left = expand({"model": ["sol"]}, needs={"facts": facts})
     right = expand({"top_p": [0.5, 1]}, needs={"facts": facts})
@@ -137,7 +137,7 @@ def test_the_sides_of_a_diamond_may_differ_in_what_is_their_own() -> None:
     ]
 
 
-def test_a_recipe_may_need_another_one_and_what_that_needs() -> None:
+def test_a_recipe_may_need_a_recipe_and_its_upstream() -> None:
     facts = expand({"model": ["luna", "terra"]})
     bio = expand({}, needs={"facts": facts})
     found = expand({}, needs={"facts": facts, "bio": bio})
@@ -155,12 +155,12 @@ def test_recipes_without_a_variant_in_common_have_none() -> None:
 # ----------------------------------------------------------------------------------------------------- names as they are
 
 
-def test_a_name_without_its_samples_is_that_of_all_samples() -> None:
+def test_all_samples_share_a_name_without_sample() -> None:
     assert without_samples("facts.sample=2,model=luna,sample=3") == "model=luna"
     assert without_samples("sample=2") == ""
 
 
-def test_what_a_variant_is_called_by_those_who_need_it() -> None:
+def test_a_variants_name_in_dependent_recipes() -> None:
     assert as_needed("bio", "facts.model=luna,temperature=0.2,sample=2") == (
         "facts.model=luna,bio.temperature=0.2,bio.sample=2"
     )
@@ -190,11 +190,11 @@ NAME = "facts.model=luna,temperature=0.2,sample=2"
         (NAME, True),
     ],
 )
-def test_which_variants_a_text_means(text: str, meant: bool) -> None:
+def test_a_text_selects_variants(text: str, meant: bool) -> None:
     assert matches(NAME, text) is meant
 
 
-def test_the_first_sample_can_be_meant_although_it_is_not_named() -> None:
+def test_the_first_sample_can_be_selected_although_it_is_not_named() -> None:
     assert matches("temperature=0.2", "sample=1")
     assert matches("temperature=0.2", "temperature=0.2,sample=1")
     assert not matches("temperature=0.2,sample=2", "sample=1")
