@@ -15,7 +15,7 @@ from processes import Ran
 from projects import ProjectFolder
 
 from bioforge.simulator import Simulator, SimulatorOptions
-from bioforge.simulator.bodies import canonical, digest_of
+from bioforge.simulator.request_bodies import canonical, digest_of
 
 HEAD = """
 [project]

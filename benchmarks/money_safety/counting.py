@@ -1,6 +1,6 @@
 """What a tool's day came to, counted from the server's ledger and what the gate saw; nothing a tool says is believed.
 
-The text of an answer follows from its body (`bioforge.simulator.texts`): whether a row has the answer to its own, present
+The text of an answer follows from its body (`bioforge.simulator.text`): whether a row has the answer to its own, present
 request is not a matter of opinion.
 """
 
@@ -17,7 +17,7 @@ from gate import GENERATING, Seen
 
 from bioforge.simulator import SimulatorOptions
 from bioforge.simulator.answers import answer
-from bioforge.simulator.bodies import CHAT, RESPONSES, canonical
+from bioforge.simulator.request_bodies import CHAT, RESPONSES, canonical
 
 GRACE = 0.25
 """Seconds before the death of a process within which an answer counts as in flight: it was handed to the kernel of the

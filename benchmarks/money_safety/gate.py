@@ -18,7 +18,7 @@ from typing import Any, Literal, Self
 import aiohttp
 from aiohttp import web
 
-from bioforge.simulator.bodies import canonical, digest_of
+from bioforge.simulator.request_bodies import canonical, digest_of
 
 Moment = Literal["before", "after", "delivered"]
 """Before the server gets the request; after it has processed it, and before its answer is passed on; after the answer was

@@ -8,12 +8,13 @@ from dataclasses import dataclass, field
 from hashlib import sha256
 from typing import Any
 
-from bioforge.simulator import shapes, texts
-from bioforge.simulator.bodies import CHAT, RESPONSES, Body, canonical, check, digest_of
+from bioforge.simulator import response_bodies
+from bioforge.simulator.errors import ApiError
 from bioforge.simulator.faults import draw, refusal, scripted
 from bioforge.simulator.options import SimulatorOptions
-from bioforge.simulator.problems import Problem
-from bioforge.simulator.schemas import generate
+from bioforge.simulator.request_bodies import CHAT, RESPONSES, Body, canonical, check, digest_of
+from bioforge.simulator.schema_values import generate
+from bioforge.simulator.text import compose_text, count_tokens, cut, excerpt, input_tokens
 
 ENDPOINTS = (RESPONSES, CHAT)
 
@@ -77,9 +78,9 @@ def answer(
         if fault and (problem := refusal(fault, options.retry_after)):
             return Reply(problem.status, problem.body(), problem.headers, fault)
         content = compose(endpoint, body, options, digest, occurrence, fault, created)
-    except Problem as problem:
+    except ApiError as problem:
         return Reply(problem.status, problem.body(), problem.headers)
-    shaped = shapes.response(body, content) if endpoint == RESPONSES else shapes.completion(content)
+    shaped = response_bodies.response(body, content) if endpoint == RESPONSES else response_bodies.completion(content)
     if fault == "drop_before":
         return Reply(200, shaped, fault=fault)
     bill = Bill(
@@ -102,7 +103,7 @@ def identifier(digest: bytes, occurrence: int) -> str:
 def answer_id(endpoint: str, digest: bytes, occurrence: int) -> str:
     """The id of an answer, by which it is also known in the ledger."""
     name = identifier(digest, occurrence)
-    return shapes.response_id(name) if endpoint == RESPONSES else shapes.completion_id(name)
+    return response_bodies.response_id(name) if endpoint == RESPONSES else response_bodies.completion_id(name)
 
 
 def fault_of(options: SimulatorOptions, body: Body, text: str, digest: bytes, occurrence: int) -> str | None:
@@ -127,30 +128,30 @@ def compose(
     occurrence: int,
     fault: str | None,
     created: int,
-) -> shapes.Content:
+) -> response_bodies.Content:
     """What an answered body is told, cut to its output limit."""
     words = _words(endpoint, body, digest if occurrence == 1 else _another(body, digest, occurrence), fault)
-    tokens = texts.count(words)
+    tokens = count_tokens(words)
     limit = output_limit(body)
-    ending: shapes.Ending = "refusal" if fault == "refusal" else "stop"
+    ending: response_bodies.Ending = "refusal" if fault == "refusal" else "stop"
     if fault in ("incomplete", "content_filter"):
         ending = "max_output_tokens" if fault == "incomplete" else "content_filter"
         tokens = max(1, tokens // 2)
     if limit is not None and tokens > limit:
         ending, tokens = "max_output_tokens", limit
-    words = texts.cut(words, tokens)
+    words = cut(words, tokens)
     split = digest[7] < options.several_parts * 256
     # Thinking takes what the limit leaves: it never pushes an answer over it.
     room = 64 if limit is None else limit - tokens
     reasoning = min(16 + digest[8] % 48, room) if split else 0
-    return shapes.Content(
+    return response_bodies.Content(
         identifier=identifier(digest, occurrence),
         created=created,
-        model=shapes.snapshot(body.get("model")),
-        service_tier=shapes.service_tier(body.get("service_tier")),
+        model=response_bodies.snapshot(body.get("model")),
+        service_tier=response_bodies.service_tier(body.get("service_tier")),
         text=words,
         ending=ending,
-        input_tokens=texts.input_tokens(body),
+        input_tokens=input_tokens(body),
         output_tokens=tokens + reasoning,
         reasoning_tokens=reasoning,
         split=split and endpoint == RESPONSES,
@@ -175,7 +176,7 @@ def _words(endpoint: str, body: Body, digest: bytes, fault: str | None) -> str:
 
 def _natural(endpoint: str, body: Body, digest: bytes) -> str:
     """The whole answer: a text, or JSON where the request asks for it."""
-    about = texts.excerpt(body)
+    about = excerpt(body)
     if endpoint == RESPONSES:
         wanted = (body.get("text") or {}).get("format") or {}
         details, place = wanted, "text.format"
@@ -186,9 +187,9 @@ def _natural(endpoint: str, body: Body, digest: bytes) -> str:
         case "json_schema":
             return _dumps(_valid(details["schema"], digest, about, f"{place}.schema"))
         case "json_object":
-            return _dumps({"simulated": True, "text": texts.compose(digest, about)})
+            return _dumps({"simulated": True, "text": compose_text(digest, about)})
         case _:
-            return texts.compose(digest, about)
+            return compose_text(digest, about)
 
 
 def _valid(schema: Mapping[str, Any], digest: bytes, about: str, param: str) -> Any:
@@ -196,7 +197,7 @@ def _valid(schema: Mapping[str, Any], digest: bytes, about: str, param: str) -> 
         return generate(schema, digest, about)
     except (ValueError, TypeError, LookupError, ArithmeticError, AttributeError, RecursionError) as error:
         message = f"Invalid schema for response_format: {error}"
-        raise Problem(400, message, param=param, code="invalid_json_schema") from error
+        raise ApiError(400, message, param=param, code="invalid_json_schema") from error
 
 
 def _dumps(value: Any) -> str:

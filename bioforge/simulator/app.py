@@ -14,17 +14,17 @@ from typing import Any
 
 from aiohttp import web
 
-from bioforge.simulator import problems, shapes
+from bioforge.simulator import errors, response_bodies
 from bioforge.simulator.answers import ENDPOINTS, Reply, answer, output_limit
-from bioforge.simulator.bodies import RESPONSES, canonical, check, digest_of, parse
-from bioforge.simulator.depot import BlobStore
-from bioforge.simulator.exchange import JSON, Exchange, dump, json_response
+from bioforge.simulator.blob_store import BlobStore
+from bioforge.simulator.errors import ApiError
 from bioforge.simulator.faults import delay, malformed
+from bioforge.simulator.http_exchange import JSON, HttpExchange, dump, json_response
 from bioforge.simulator.ledger import Delivered, Ledger
 from bioforge.simulator.limits import Quota, ServerLimits
 from bioforge.simulator.options import SimulatorOptions
-from bioforge.simulator.problems import Problem
-from bioforge.simulator.texts import input_tokens
+from bioforge.simulator.request_bodies import RESPONSES, canonical, check, digest_of, parse
+from bioforge.simulator.text import input_tokens
 
 MAX_BODY = 10 * 1024 * 1024
 """Bytes of the largest request body that is read."""
@@ -53,14 +53,14 @@ class App:
         self._occurrences: dict[bytes, int] = {}
         self._kept: OrderedDict[str, bytes] = OrderedDict()
         self._pausing: set[asyncio.Task[Any]] = set()
-        self._depot = BlobStore(options, ledger, self._quota, self._occurrences)
+        self._blob_store = BlobStore(options, ledger, self._quota, self._occurrences)
 
     def start(self) -> None:
         """Begins what goes on without being asked: the work on batches."""
-        self._depot.start()
+        self._blob_store.start()
 
     async def stop(self) -> None:
-        await self._depot.stop()
+        await self._blob_store.stop()
 
     def request(self, message: Any, payload: Any, protocol: Any, writer: Any, task: Any) -> web.BaseRequest:
         """aiohttp's request factory; sets the limit for bodies, which it has no other option for."""
@@ -76,31 +76,31 @@ class App:
         path = request.path
         if path.startswith("/simulator/"):
             return await self._inspect(request, path)
-        exchange = Exchange(request, self.ledger)
+        exchange = HttpExchange(request, self.ledger)
         try:
             if path in ENDPOINTS:
                 exchange.require("POST")
                 return await self._generate(exchange, path)
-            if answered := await self._depot.handle(exchange, path):
+            if answered := await self._blob_store.handle(exchange, path):
                 return answered
             return self._look_up(exchange, path)
-        except Problem as problem:
+        except ApiError as problem:
             return exchange.refuse(problem)
         except web.HTTPRequestEntityTooLarge:
-            return exchange.refuse(problems.too_large(MAX_BODY))
+            return exchange.refuse(errors.too_large(MAX_BODY))
         except (ConnectionError, web.RequestPayloadError):
             # The client left while it was still sending.
             return exchange.drop(None)
         except Exception as error:
             # A script passed as a function may raise anything: the test that wrote it should see what.
-            return exchange.refuse(Problem(500, f"The simulator failed: {error!r}", type="server_error"))
+            return exchange.refuse(ApiError(500, f"The simulator failed: {error!r}", type="server_error"))
 
-    async def _generate(self, exchange: Exchange, endpoint: str) -> web.StreamResponse:
+    async def _generate(self, exchange: HttpExchange, endpoint: str) -> web.StreamResponse:
         options, request = self.options, exchange.request
         self._asked += 1
         number = self._asked
         if (request.content_length or 0) > MAX_BODY:
-            raise problems.too_large(MAX_BODY)
+            raise errors.too_large(MAX_BODY)
         body = parse(await request.read())
         if refused := self._admit(exchange, endpoint, body, number):
             return refused
@@ -122,11 +122,13 @@ class App:
         self._settle(exchange, reply, payload)
         return await self._deliver(exchange, reply.fault, payload, digest)
 
-    def _admit(self, exchange: Exchange, endpoint: str, body: Mapping[str, Any], number: int) -> web.Response | None:
+    def _admit(
+        self, exchange: HttpExchange, endpoint: str, body: Mapping[str, Any], number: int
+    ) -> web.Response | None:
         """The refusal of a request that is not worked on, or None; `number` is its place, from 1."""
         options = self.options
         if options.outage is not None and options.outage.covers(number):
-            return exchange.refuse(problems.overloaded(), "outage")
+            return exchange.refuse(errors.overloaded(), "outage")
         if spent := self._quota.refusal():
             return exchange.refuse(spent, "quota")
         if not self._limits:
@@ -138,7 +140,7 @@ class App:
         return exchange.refuse(refused, "limit") if refused else None
 
     async def _deliver(
-        self, exchange: Exchange, fault: str | None, payload: bytes, digest: bytes
+        self, exchange: HttpExchange, fault: str | None, payload: bytes, digest: bytes
     ) -> web.StreamResponse:
         """Sends a charged answer the way its fault says."""
         match fault:
@@ -165,7 +167,7 @@ class App:
         finally:
             self._pausing.discard(task)
 
-    def _settle(self, exchange: Exchange, reply: Reply, payload: bytes) -> None:
+    def _settle(self, exchange: HttpExchange, reply: Reply, payload: bytes) -> None:
         """Charges an answer and keeps it, before anything of it is sent."""
         bill = reply.bill
         assert bill is not None
@@ -182,38 +184,38 @@ class App:
             if len(self._kept) > KEPT:
                 self._kept.popitem(last=False)
 
-    def _look_up(self, exchange: Exchange, path: str) -> web.StreamResponse:
+    def _look_up(self, exchange: HttpExchange, path: str) -> web.StreamResponse:
         """The reading endpoints: models and stored responses."""
         request = exchange.request
         collection, _, name = path.removeprefix("/v1/").partition("/")
         if path.startswith("/v1/") and collection == "models" and (name or path == "/v1/models"):
             exchange.require("GET")
             if name.startswith("missing-"):
-                raise problems.no_model(name)
+                raise errors.no_model(name)
             if name:
-                return exchange.send(200, dump(shapes.model(name)))
-            names = [name for model in shapes.MODELS for name in (model, shapes.snapshot(model))]
-            return exchange.send(200, dump({"object": "list", "data": [*map(shapes.model, names)]}))
+                return exchange.send(200, dump(response_bodies.model(name)))
+            names = [name for model in response_bodies.MODELS for name in (model, response_bodies.snapshot(model))]
+            return exchange.send(200, dump({"object": "list", "data": [*map(response_bodies.model, names)]}))
         if path.startswith("/v1/") and collection == "responses" and name and "/" not in name:
             exchange.require("GET")
             if (payload := self._kept.get(name)) is None:
-                raise Problem(404, f"Response with id '{name}' not found.", param="id")
+                raise ApiError(404, f"Response with id '{name}' not found.", param="id")
             return exchange.send(200, payload)
-        raise problems.no_such_path(request.method, path)
+        raise errors.no_such_path(request.method, path)
 
     async def _inspect(self, request: web.BaseRequest, path: str) -> web.StreamResponse:
         """The simulator's own pages: no key needed, not counted."""
         if path not in _PAGES:
-            return json_response(404, problems.no_such_path(request.method, path).body())
+            return json_response(404, errors.no_such_path(request.method, path).body())
         if request.method != "GET":
-            problem = problems.wrong_method(request.method, path, "GET")
+            problem = errors.wrong_method(request.method, path, "GET")
             return json_response(405, problem.body(), problem.headers)
         if path == "/simulator/health":
             return json_response(200, {"status": "ok"})
         if path == "/simulator/ledger":
             return json_response(200, self.ledger.summary())
         if path == "/simulator/batches":
-            return json_response(200, await self._depot.describe())
+            return json_response(200, await self._blob_store.describe())
         response = web.StreamResponse(headers={"content-type": "application/x-ndjson"})
         await response.prepare(request)
         for line in self.ledger.lines():

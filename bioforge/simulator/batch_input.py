@@ -8,9 +8,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from bioforge.simulator.bodies import parse
-from bioforge.simulator.problems import Problem
-from bioforge.simulator.texts import input_tokens
+from bioforge.simulator.errors import ApiError
+from bioforge.simulator.request_bodies import parse
+from bioforge.simulator.text import input_tokens
 
 MAX_LINES = 50_000
 MAX_CUSTOM_ID = 64
@@ -79,7 +79,7 @@ def judge(
 def _judge_line(verdict: LineCheck, number: int, line: bytes, endpoint: str, seen: set[str]) -> None:
     try:
         task = parse(line)
-    except Problem:
+    except ApiError:
         return _not_json(verdict, number)
     _judge_id(verdict, number, task.get("custom_id"), seen)
     if task.get("method") != "POST":

@@ -13,7 +13,7 @@ from random import Random
 
 from bioforge.simulator.batch_input import Busy
 from bioforge.simulator.batch_lines import LineResult
-from bioforge.simulator.batches import LineCounts
+from bioforge.simulator.batch_state import LineCounts
 
 
 class Journal:

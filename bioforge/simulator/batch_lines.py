@@ -9,9 +9,9 @@ from typing import Any, Literal
 
 from bioforge.simulator.answers import Bill, answer
 from bioforge.simulator.batch_faults import BatchFaults, hits
-from bioforge.simulator.bodies import canonical, digest_of
+from bioforge.simulator.errors import ApiError
 from bioforge.simulator.options import SimulatorOptions
-from bioforge.simulator.problems import Problem
+from bioforge.simulator.request_bodies import canonical, digest_of
 
 Fate = Literal["output", "error", "missing", "unfinished"]
 """Answered 200, answered by an error, answered by nobody, or not begun when the batch ended."""
@@ -51,7 +51,7 @@ class LineSettings:
 
 
 @dataclass(frozen=True, slots=True)
-class Try:
+class LineAttempt:
     """One line's own: the task, its names, and which try of its body this is."""
 
     custom_id: str
@@ -64,7 +64,7 @@ class Try:
     occurrence: int
 
 
-def execute(setting: LineSettings, task: Try, created: int, refused: Problem | None = None) -> LineResult:
+def execute(setting: LineSettings, task: LineAttempt, created: int, refused: ApiError | None = None) -> LineResult:
     """Answers a line, or refuses it as every line is refused at this moment. `created`: Unix time, seconds."""
     faults, seed = setting.faults, setting.options.seed
     if hits("lines_missing", faults, seed, task.digest, task.occurrence):
@@ -85,7 +85,7 @@ def execute(setting: LineSettings, task: Try, created: int, refused: Problem | N
         )
     except Exception as error:
         # A script passed as a function may raise anything: the test that wrote it should see what.
-        problem = Problem(500, f"The simulator failed: {error!r}", type="server_error")
+        problem = ApiError(500, f"The simulator failed: {error!r}", type="server_error")
         return LineResult("error", _line(setting, task, _response(task, problem.status, problem.body()), None), copies)
     if reply.fault == "drop_before":
         timeout = {"code": "request_timeout", "message": _TIMEOUT}
@@ -121,28 +121,30 @@ def task_of(line: bytes) -> tuple[str, dict[str, Any]]:
     return task["custom_id"], task["body"]
 
 
-def prepared(custom_id: str, body: dict[str, Any], line_id: str, request_id: str, seen: dict[bytes, int]) -> Try:
+def prepared(
+    custom_id: str, body: dict[str, Any], line_id: str, request_id: str, seen: dict[bytes, int]
+) -> LineAttempt:
     """A line with its digest; `seen` counts how often each body was tried."""
     text = canonical(body)
     digest = digest_of(text)
     seen[digest] = occurrence = seen.get(digest, 0) + 1
-    return Try(custom_id, body, line_id, request_id, text, digest, occurrence)
+    return LineAttempt(custom_id, body, line_id, request_id, text, digest, occurrence)
 
 
-def _refusal(faults: BatchFaults, seed: int, task: Try) -> Problem | None:
+def _refusal(faults: BatchFaults, seed: int, task: LineAttempt) -> ApiError | None:
     if "errors_only" in faults:
-        return Problem(400, "This request is refused. (simulated fault: errors_only)", code="invalid_prompt")
+        return ApiError(400, "This request is refused. (simulated fault: errors_only)", code="invalid_prompt")
     if hits("row_errors", faults, seed, task.digest, task.occurrence):
         message = "The server had an error while processing your request. (simulated fault: row_errors)"
-        return Problem(500, message, type="server_error", code="server_error")
+        return ApiError(500, message, type="server_error", code="server_error")
     return None
 
 
-def _response(task: Try, status: int, body: object) -> dict[str, Any]:
+def _response(task: LineAttempt, status: int, body: object) -> dict[str, Any]:
     return {"status_code": status, "request_id": task.request_id, "body": body}
 
 
-def _line(setting: LineSettings, task: Try, response: object, error: object) -> str:
+def _line(setting: LineSettings, task: LineAttempt, response: object, error: object) -> str:
     return _shape(setting.faults, task.line_id, task.custom_id, response, error)
 
 

@@ -9,15 +9,15 @@ from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import dataclass
 
-from bioforge.simulator.batch_life import JobLifecycle, Workshop
-from bioforge.simulator.batches import JobState
+from bioforge.simulator.batch_lifecycle import BatchContext, JobLifecycle
+from bioforge.simulator.batch_state import JobState
 
 PATIENCE = 0.05
 """Seconds that a request about batches works on them before it is answered."""
 
 
 @dataclass(slots=True)
-class _Course:
+class _Schedule:
     """A life that is being lived, and the moment of its next step."""
 
     life: JobLifecycle
@@ -28,21 +28,21 @@ class _Course:
 class Worker:
     """Steps are never interrupted: whoever steps, each line is executed once."""
 
-    def __init__(self, shop: Workshop) -> None:
-        self._shop = shop
-        self._courses: dict[str, _Course] = {}
+    def __init__(self, context: BatchContext) -> None:
+        self._context = context
+        self._courses: dict[str, _Schedule] = {}
         self._woken = asyncio.Event()
-        for batch in shop.batches:
+        for batch in context.batches:
             if batch.over:
                 # A crash may have come between the end of it and the clearing up.
-                shop.folder.clear(batch.id)
+                context.folder.clear(batch.id)
             else:
-                self.begin(JobLifecycle(batch, shop))
+                self.begin(JobLifecycle(batch, context))
             if batch.errors and "token_limit" in batch.faults:
-                shop.refused.add(batch.input_digest)
+                context.refused.add(batch.input_digest)
 
     def begin(self, life: JobLifecycle) -> None:
-        self._courses[life.batch.id] = _Course(life, life.steps())
+        self._courses[life.batch.id] = _Schedule(life, life.steps())
         self._woken.set()
 
     def wake(self, batch: JobState) -> None:
@@ -72,7 +72,7 @@ class Worker:
 
     def _step(self) -> float:
         """One step, if any is due. Seconds until the next one: 0 after a step, infinite where there is none."""
-        now = self._shop.clock()
+        now = self._context.clock()
         courses = self._courses.values()
         unread = (course for course in courses if course.life.batch.total is None)
         # Inputs are read in the order of creation: the first to come is the first to take its tokens.
@@ -84,7 +84,7 @@ class Worker:
         batch = course.life.batch
         # To the end of the queue.
         del self._courses[batch.id]
-        self._shop.pace.begin()
+        self._context.pace.begin()
         try:
             course.moment = next(course.steps)
         except StopIteration:

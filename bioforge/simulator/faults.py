@@ -14,7 +14,7 @@ from hashlib import blake2b
 from struct import unpack
 from typing import Any
 
-from bioforge.simulator.problems import Problem, overloaded
+from bioforge.simulator.errors import ApiError, overloaded
 
 REFUSED = ("bad_request", "rate_limit", "rate_limit_bare", "slow_down", "server_error", "unavailable")
 """Answered by an error, not charged. `bad_request` is a property of the body: it meets every try of it."""
@@ -122,26 +122,26 @@ def uniform(seed: int, digest: bytes, occurrence: int) -> tuple[float, float, fl
     return (first >> 11) / _TWO_TO_53, (second >> 11) / _TWO_TO_53, (third >> 11) / _TWO_TO_53
 
 
-def refusal(fault: str, retry_after: float) -> Problem | None:
+def refusal(fault: str, retry_after: float) -> ApiError | None:
     """The error answer of a fault that refuses the request, None for every other fault."""
     match fault:
         case "bad_request":
             message = "This request is refused for what it says. (simulated fault: bad_request)"
-            return Problem(400, message, code="invalid_prompt")
+            return ApiError(400, message, code="invalid_prompt")
         case "rate_limit":
             message = f"Rate limit reached. Please try again in {retry_after:g}s. (simulated fault: rate_limit)"
-            return Problem(
+            return ApiError(
                 429, message, type="requests", code="rate_limit_exceeded", headers=retry_headers(retry_after)
             )
         case "rate_limit_bare":
             message = "Rate limit reached. (simulated fault: rate_limit_bare)"
-            return Problem(429, message, type="requests", code="rate_limit_exceeded")
+            return ApiError(429, message, type="requests", code="rate_limit_exceeded")
         case "slow_down":
             message = "Your traffic grew too fast: slow down. (simulated fault: slow_down)"
-            return Problem(429, message, type="requests", code="slow_down")
+            return ApiError(429, message, type="requests", code="slow_down")
         case "server_error":
             message = "The server had an error while processing your request. (simulated fault: server_error)"
-            return Problem(500, message, type="server_error", code="server_error")
+            return ApiError(500, message, type="server_error", code="server_error")
         case "unavailable":
             return overloaded()
         case _:

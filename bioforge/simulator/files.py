@@ -8,8 +8,8 @@ from pathlib import Path
 from secrets import token_hex
 from typing import Any
 
+from bioforge.simulator.errors import ApiError
 from bioforge.simulator.folder import Folder
-from bioforge.simulator.problems import Problem
 
 PURPOSES = ("assistants", "batch", "fine-tune", "vision", "user_data", "evals")
 """What a client may upload a file for."""
@@ -109,9 +109,9 @@ class Files:
         return self._files.get(file_id)
 
     def get(self, file_id: str) -> File:
-        """Problem 404 for a file that never was, was deleted or has expired."""
+        """ApiError 404 for a file that never was, was deleted or has expired."""
         if (file := self.find(file_id)) is None:
-            raise Problem(404, f"No such File object: {file_id}", param="id")
+            raise ApiError(404, f"No such File object: {file_id}", param="id")
         return file
 
     def all(self) -> list[File]:

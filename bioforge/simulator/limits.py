@@ -9,13 +9,13 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 
+from bioforge.simulator.errors import ApiError, quota
 from bioforge.simulator.faults import retry_headers
-from bioforge.simulator.problems import Problem, quota
 
 Clock = Callable[[], float]
 
 
-class RequestBucket:
+class TokenBucket:
     """A token bucket of `limit` units that refills within 60 seconds."""
 
     def __init__(self, limit: int, clock: Clock) -> None:
@@ -56,16 +56,16 @@ class ServerLimits:
     """Admits requests or refuses them with 429, and describes itself in headers."""
 
     def __init__(self, requests_per_minute: int | None, tokens_per_minute: int | None, clock: Clock) -> None:
-        self._buckets: list[tuple[str, RequestBucket]] = []
+        self._buckets: list[tuple[str, TokenBucket]] = []
         if requests_per_minute is not None:
-            self._buckets.append(("requests", RequestBucket(requests_per_minute, clock)))
+            self._buckets.append(("requests", TokenBucket(requests_per_minute, clock)))
         if tokens_per_minute is not None:
-            self._buckets.append(("tokens", RequestBucket(tokens_per_minute, clock)))
+            self._buckets.append(("tokens", TokenBucket(tokens_per_minute, clock)))
 
     def __bool__(self) -> bool:
         return bool(self._buckets)
 
-    def admit(self, tokens: int) -> Problem | None:
+    def admit(self, tokens: int) -> ApiError | None:
         """Takes one request and `tokens`, or takes nothing and returns the refusal."""
         wants = {"requests": 1, "tokens": tokens}
         waits = [(bucket.wait(wants[kind]), kind, bucket) for kind, bucket in self._buckets]
@@ -87,7 +87,7 @@ class ServerLimits:
                 f"Requested {wants[kind]}. Please try again in {duration(longest)}."
             )
             headers = retry_headers(longest)
-        return Problem(429, message, type=kind, code="rate_limit_exceeded", headers=headers)
+        return ApiError(429, message, type=kind, code="rate_limit_exceeded", headers=headers)
 
     def headers(self) -> dict[str, str]:
         """The three `x-ratelimit-*` headers of each limit that is on."""
@@ -105,7 +105,7 @@ class Quota:
     def __init__(self, answers: int | None) -> None:
         self._left = answers
 
-    def refusal(self) -> Problem | None:
+    def refusal(self) -> ApiError | None:
         return quota() if self._left is not None and self._left <= 0 else None
 
     def take(self) -> None:

@@ -10,9 +10,9 @@ from pathlib import Path
 
 from aiohttp import BodyPartReader, web
 
+from bioforge.simulator.errors import ApiError, missing, too_large, wrong_value
 from bioforge.simulator.files import LONGEST, MAX_BATCH_FILE, MAX_FILE, PURPOSES, SHORTEST, File, Files
 from bioforge.simulator.folder import Folder
-from bioforge.simulator.problems import Problem, missing, too_large, wrong_value
 
 _CHUNK = 256 * 1024
 _FIELD = 4096
@@ -31,11 +31,11 @@ class _Form:
 
 
 async def receive(request: web.BaseRequest, folder: Folder, files: Files) -> File:
-    """Stores what an upload brings. Problem for one the API would refuse, of which nothing stays."""
+    """Stores what an upload brings. ApiError for one the API would refuse, of which nothing stays."""
     if (request.content_length or 0) > MAX_FILE + _REST:
         raise too_large(MAX_FILE)
     if request.content_type != "multipart/form-data":
-        raise Problem(400, "Could not parse multipart form: expected the content type multipart/form-data.")
+        raise ApiError(400, "Could not parse multipart form: expected the content type multipart/form-data.")
     form = _Form({})
     try:
         await _read(request, folder, form)
@@ -54,7 +54,7 @@ async def _read(request: web.BaseRequest, folder: Folder, form: _Form) -> None:
     try:
         async for part in await request.multipart():
             if not isinstance(part, BodyPartReader):
-                raise Problem(400, "Could not parse multipart form: a part has parts of its own.")
+                raise ApiError(400, "Could not parse multipart form: a part has parts of its own.")
             if part.name == "file":
                 form.filename = part.filename or "upload"
                 await _store(part, folder, form)
@@ -63,7 +63,7 @@ async def _read(request: web.BaseRequest, folder: Folder, form: _Form) -> None:
                 form.fields[part.name] = text.decode(errors="replace")
                 await part.release()
     except ValueError as error:
-        raise Problem(400, f"Could not parse multipart form: {error}") from error
+        raise ApiError(400, f"Could not parse multipart form: {error}") from error
 
 
 async def _store(part: BodyPartReader, folder: Folder, form: _Form) -> None:
@@ -82,7 +82,7 @@ async def _store(part: BodyPartReader, folder: Folder, form: _Form) -> None:
 
 
 def _check(form: _Form) -> float | None:
-    """Seconds the file is to be kept, where that was asked for. Problem for what is missing or wrong."""
+    """Seconds the file is to be kept, where that was asked for. ApiError for what is missing or wrong."""
     purpose = form.fields.get("purpose")
     if not purpose:
         raise missing("purpose")
@@ -92,10 +92,10 @@ def _check(form: _Form) -> float | None:
     if form.content is None:
         raise missing("file")
     if purpose == "batch" and not form.filename.endswith(".jsonl"):
-        raise Problem(400, "Invalid file format for Batch API. Must be .jsonl", param="file")
+        raise ApiError(400, "Invalid file format for Batch API. Must be .jsonl", param="file")
     if purpose == "batch" and form.bytes > MAX_BATCH_FILE:
         message = f"File is too large. A batch file may have {MAX_BATCH_FILE} bytes, this one has {form.bytes}."
-        raise Problem(400, message, param="file")
+        raise ApiError(400, message, param="file")
     anchor, seconds = form.fields.get("expires_after[anchor]"), form.fields.get("expires_after[seconds]")
     if anchor is None and seconds is None:
         return None
@@ -106,7 +106,7 @@ def _check(form: _Form) -> float | None:
 
 
 def keep_seconds(name: str, policy: Mapping[str, object]) -> float:
-    """The seconds of an expiry policy `{"anchor": "created_at", "seconds": …}`; Problem unless it is one."""
+    """The seconds of an expiry policy `{"anchor": "created_at", "seconds": …}`; ApiError unless it is one."""
     if policy.get("anchor") is None:
         raise missing(f"{name}.anchor")
     if policy["anchor"] != "created_at":

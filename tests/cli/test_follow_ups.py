@@ -10,6 +10,8 @@ from typing import Any
 import pytest
 from chains import BIO, FACTS, ChainFolder, Script, chain
 
+from bioforge.core.hashing import definition_hash
+
 SCHEMA: dict[str, Any] = {
     "type": "object",
     "properties": {"born": {"type": "integer", "minimum": 1800, "maximum": 1999}, "note": {"type": "string"}},
@@ -411,3 +413,23 @@ def test_gc_keeps_the_failure_that_an_answer_stands_in_for(project: ChainFolder)
     project.run("plan").ok()
     project.edit("bioforge.toml", "Collect all facts.", "Collect facts.")
     assert project.plan()["fresh"]
+
+
+def test_an_upgrade_of_the_validator_checks_answers_again_and_resends_none(
+    project: ChainFolder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The state of a version with another validator: only the tag of the validation hash differs."""
+    project.recipes(REPAIR)
+    project.script.faults = {("Absalon", ASKED_AGAIN): "ok", "Absalon": "misfit"}
+    with monkeypatch.context() as earlier:
+        earlier.setattr("bioforge.recipes.schema.load._validation_hash", definition_hash)
+        project.run("run").ok()
+        assert project.plan()["fresh"]
+    assert {tag for (tag,) in project.rows("SELECT DISTINCT substr(validation, 1, 3) FROM responses")} == {"v1:"}
+    charged = project.charged()
+    assert "5 stored answers checked again at no cost, 4 fit, 1 do not" in project.run("plan").ok().out
+    assert {tag for (tag,) in project.rows("SELECT DISTINCT substr(validation, 1, 3) FROM responses")} == {"v2:"}
+    assert project.plan()["fresh"]
+    project.run("run").ok()
+    assert project.charged() == charged
+    assert answered_by(project) == {**dict.fromkeys("012"), "3": "repair"}

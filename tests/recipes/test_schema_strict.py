@@ -16,8 +16,8 @@ from pydantic import BaseModel, Field, RootModel
 from bioforge.core.errors import ConfigError
 from bioforge.core.hashing import canonical
 from bioforge.recipes.schema import Schema, Valid, from_document, from_model
-from bioforge.simulator.schemas import generate
-from bioforge.simulator.strict import strict_problem
+from bioforge.simulator.schema_values import generate
+from bioforge.simulator.strict_schema import strict_problem
 
 SOURCE = "schemas/bio.json"
 

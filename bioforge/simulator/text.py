@@ -27,7 +27,7 @@ _SENTENCES = (
 )
 
 
-def count(text: str) -> int:
+def count_tokens(text: str) -> int:
     """Tokens of a text, estimated."""
     return -(-len(text) // CHARACTERS_PER_TOKEN)
 
@@ -84,7 +84,7 @@ def excerpt(body: Mapping[str, Any]) -> str:
     return "an empty request"
 
 
-def compose(digest: bytes, about: str) -> str:
+def compose_text(digest: bytes, about: str) -> str:
     """The simulated answer: a mark, an excerpt, then two to four sentences; 40 to 100 tokens."""
     mark = digest[:4].hex()
     stop = "" if about.endswith((".", "!", "?", "…")) else "."

@@ -9,14 +9,14 @@ from typing import Any
 
 from aiohttp import web
 
-from bioforge.simulator import problems
+from bioforge.simulator import errors
+from bioforge.simulator.errors import ApiError
 from bioforge.simulator.ledger import NO_ANSWER, Ledger
-from bioforge.simulator.problems import Problem
 
 JSON = "application/json"
 
 
-class Exchange:
+class HttpExchange:
     """A request and its answer's headers."""
 
     __slots__ = ("headers", "ledger", "number", "request", "started")
@@ -40,7 +40,7 @@ class Exchange:
         """As `send`, for an answer that was counted before."""
         return web.Response(body=payload, status=status, headers=self._headers(content_type))
 
-    def refuse(self, problem: Problem, fault: str | None = None) -> web.Response:
+    def refuse(self, problem: ApiError, fault: str | None = None) -> web.Response:
         self.headers.update(problem.headers)
         return self.send(problem.status, dump(problem.body()), fault=fault)
 
@@ -73,18 +73,18 @@ class Exchange:
             self.request.transport.close()
 
     def require(self, method: str) -> None:
-        """Problem unless the request has this method and a key."""
+        """ApiError unless the request has this method and a key."""
         if self.request.method != method:
-            raise problems.wrong_method(self.request.method, self.request.path, method)
+            raise errors.wrong_method(self.request.method, self.request.path, method)
         scheme, _, key = self.request.headers.get("authorization", "").partition(" ")
         key = key.strip()
         if scheme.lower() != "bearer" or not key:
-            raise problems.bad_key(
+            raise errors.bad_key(
                 "You didn't provide an API key. You need to provide your API key in an Authorization header "
                 "using Bearer auth (i.e. Authorization: Bearer YOUR_KEY)."
             )
         if key.startswith("sk-invalid"):
-            raise problems.bad_key(f"Incorrect API key provided: {key[:10]}***.")
+            raise errors.bad_key(f"Incorrect API key provided: {key[:10]}***.")
 
     def _headers(self, content_type: str) -> dict[str, str]:
         elapsed = time.perf_counter() - self.started

@@ -1,6 +1,6 @@
 """Request bodies: from bytes to a checked dictionary, and their canonical form.
 
-A check raises `Problem` with the status, `param` and `code` the API would answer with. Parameters this server
+A check raises `ApiError` with the status, `param` and `code` the API would answer with. Parameters this server
 has no use for pass unchecked, as new ones appear faster than lists of them are kept.
 """
 
@@ -12,8 +12,8 @@ from collections.abc import Callable, Mapping
 from hashlib import sha256
 from typing import Any, NoReturn
 
-from bioforge.simulator.problems import Problem, describe, missing, no_model, wrong_type, wrong_value
-from bioforge.simulator.strict import strict_problem
+from bioforge.simulator.errors import ApiError, describe, missing, no_model, wrong_type, wrong_value
+from bioforge.simulator.strict_schema import strict_problem
 
 RESPONSES = "/v1/responses"
 CHAT = "/v1/chat/completions"
@@ -38,9 +38,9 @@ def parse(raw: bytes) -> dict[str, Any]:
             "We could not parse the JSON body of your request. (HINT: This likely means you aren't using "
             f"your HTTP library correctly. The API expects a JSON payload, but what was sent is not: {error})"
         )
-        raise Problem(400, message) from error
+        raise ApiError(400, message) from error
     if not isinstance(body, dict):
-        raise Problem(400, f"Invalid body: expected an object, but got {describe(body)} instead.")
+        raise ApiError(400, f"Invalid body: expected an object, but got {describe(body)} instead.")
     return body
 
 
@@ -56,7 +56,7 @@ def digest_of(text: str) -> bytes:
 
 
 def check(endpoint: str, body: Body) -> None:
-    """Raises Problem unless the body is one the endpoint would answer."""
+    """Raises ApiError unless the body is one the endpoint would answer."""
     required = "input" if endpoint == RESPONSES else "messages"
     prompt = body.get("prompt") if endpoint == RESPONSES else None
     if prompt is not None:
@@ -88,7 +88,7 @@ def _check_prompt(prompt: object) -> None:
     if not isinstance(identifier, str):
         raise wrong_type("prompt.id", "a string", identifier)
     if identifier.startswith("pmpt_missing"):
-        raise Problem(404, f"Prompt with id '{identifier}' not found.", param="prompt", code="prompt_not_found")
+        raise ApiError(404, f"Prompt with id '{identifier}' not found.", param="prompt", code="prompt_not_found")
     if not isinstance(prompt.get("version", ""), (str, type(None))):
         raise wrong_type("prompt.version", "a string", prompt["version"])
     if not isinstance(prompt.get("variables", {}), (dict, type(None))):
@@ -154,7 +154,7 @@ def _never(reason: str) -> Callable[[str, object], None]:
     def check_off(name: str, value: object) -> None:
         _boolean(name, value)
         if value:
-            raise Problem(400, f"The simulator {reason}.", param=name, code="unsupported_value")
+            raise ApiError(400, f"The simulator {reason}.", param=name, code="unsupported_value")
 
     return check_off
 
@@ -165,7 +165,7 @@ def _moved(to: str) -> Callable[[str, object], NoReturn]:
             f"Unsupported parameter: '{name}'. In the Responses API, this parameter has moved to '{to}'. "
             "Try again with the new parameter."
         )
-        raise Problem(400, message, param=name, code="unsupported_parameter")
+        raise ApiError(400, message, param=name, code="unsupported_parameter")
 
     return refuse
 
@@ -241,7 +241,7 @@ def _format(name: str, wanted: Body, details: Any, inside: str = "") -> None:
     _object(f"{place}.schema", details["schema"])
     if details.get("strict") and (problem := strict_problem(details["schema"])):
         message = f"Invalid schema for response_format '{details['name']}': {problem}"
-        raise Problem(400, message, param=f"{place}.schema", code="invalid_json_schema")
+        raise ApiError(400, message, param=f"{place}.schema", code="invalid_json_schema")
 
 
 _COMMON: dict[str, Callable[[str, object], None]] = {

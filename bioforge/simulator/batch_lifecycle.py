@@ -17,7 +17,7 @@ from bioforge.simulator import batch_lines
 from bioforge.simulator.batch_input import LineCheck, judge, read_lines
 from bioforge.simulator.batch_journal import Journal
 from bioforge.simulator.batch_lines import LineResult, LineSettings
-from bioforge.simulator.batches import JobState, JobStates
+from bioforge.simulator.batch_state import JobState, JobStates
 from bioforge.simulator.files import OUTPUT, Files
 from bioforge.simulator.folder import Folder
 from bioforge.simulator.ledger import Ledger
@@ -50,7 +50,7 @@ class JobPace:
 
 
 @dataclass(frozen=True, slots=True)
-class Workshop:
+class BatchContext:
     """What all batches of a server share."""
 
     options: SimulatorOptions
@@ -70,16 +70,16 @@ class Workshop:
 class JobLifecycle:
     """One batch, and where it is in its input."""
 
-    def __init__(self, batch: JobState, shop: Workshop) -> None:
+    def __init__(self, batch: JobState, context: BatchContext) -> None:
         self.batch = batch
-        self._shop = shop
-        self._setting = LineSettings.of(batch.endpoint, shop.options, batch.faults)
-        self._journal = Journal(shop.folder.journal(batch.id), batch.tally)
+        self._context = context
+        self._setting = LineSettings.of(batch.endpoint, context.options, batch.faults)
+        self._journal = Journal(context.folder.journal(batch.id), batch.tally)
         self._offset = 0
 
     def steps(self) -> Iterator[float]:
         """One step at each `next`; yields the moment (Unix time) before which there is nothing more to do."""
-        batch, options = self.batch, self._shop.options
+        batch, options = self.batch, self._context.options
         if batch.total is None:
             yield from self.validate()
             self._save()
@@ -104,17 +104,17 @@ class JobLifecycle:
             case _:
                 yield from self._leave("batch_expired")
                 yield from self._deliver()
-                batch.expires = min(batch.expires, self._shop.clock())
+                batch.expires = min(batch.expires, self._context.clock())
                 self._end("expired")
         return None
 
     def validate(self) -> Iterator[float]:
         """Reads the input and notes what is wrong with it, or how many lines and tokens it has."""
-        shop, batch = self._shop, self.batch
+        context, batch = self._context, self.batch
         broken = int(batch.faults.get("failed_validation", 0)) or None
         verdict = LineCheck()
-        for _ in judge(shop.folder.input(batch.id), batch.endpoint, verdict, shop.pace, broken_line=broken):
-            yield shop.clock()
+        for _ in judge(context.folder.input(batch.id), batch.endpoint, verdict, context.pace, broken_line=broken):
+            yield context.clock()
         batch.model = verdict.model
         if not verdict.errors and (message := self._over_limit(verdict)):
             verdict.add(TOKEN_LIMIT, None, message)
@@ -130,12 +130,12 @@ class JobLifecycle:
 
     def _over_limit(self, verdict: LineCheck) -> str | None:
         """The refusal of a batch with more tokens than may wait."""
-        shop, batch = self._shop, self.batch
-        limit = shop.options.batch_enqueued_tokens
-        if "token_limit" in batch.faults and batch.input_digest not in shop.refused:
-            shop.refused.add(batch.input_digest)
+        context, batch = self._context, self.batch
+        limit = context.options.batch_enqueued_tokens
+        if "token_limit" in batch.faults and batch.input_digest not in context.refused:
+            context.refused.add(batch.input_digest)
             limit = verdict.tokens // 2
-        elif limit is None or shop.batches.enqueued(verdict.model) + verdict.tokens <= limit:
+        elif limit is None or context.batches.enqueued(verdict.model) + verdict.tokens <= limit:
             return None
         return (
             f"Enqueued token limit reached for {verdict.model or 'the model'} in organization org-simulator. "
@@ -159,7 +159,7 @@ class JobLifecycle:
 
     def _time_of(self, share: float) -> float:
         """The moment at which this share of the lines has come due."""
-        seconds = self._shop.options.batch_seconds
+        seconds = self._context.options.batch_seconds
         return self.batch.created + seconds * (_VALIDATING + share * (1 - _VALIDATING - _FINALIZING))
 
     def _due(self, moment: float) -> int:
@@ -174,7 +174,7 @@ class JobLifecycle:
         """Executes lines as they come due, until all are done, the window ends or the batch is cancelled."""
         batch = self.batch
         while batch.status == "in_progress":
-            now = self._shop.clock()
+            now = self._context.clock()
             moment, status, last = self._ending()
             due = last if now >= moment else min(self._due(now), last)
             if batch.tally.entries < due:
@@ -190,27 +190,27 @@ class JobLifecycle:
 
     def _answer(self, due: int) -> None:
         """Executes lines up to a number, for as long as a step may take, then charges for them."""
-        shop, batch = self._shop, self.batch
-        created = int(shop.clock())
+        context, batch = self._context, self.batch
+        created = int(context.clock())
         answered: list[tuple[LineResult, int, str]] = []
         for line, offset in self._lines():
             self._offset = offset
-            number = shop.ledger.next_number()
+            number = context.ledger.next_number()
             custom_id, body = batch_lines.task_of(line)
-            names = self._line_id(batch.tally.entries + len(answered)), shop.ledger.request_id(number)
-            task = batch_lines.prepared(custom_id, body, *names, shop.seen)
-            result = batch_lines.execute(self._setting, task, created, shop.quota.refusal())
+            names = self._line_id(batch.tally.entries + len(answered)), context.ledger.request_id(number)
+            task = batch_lines.prepared(custom_id, body, *names, context.seen)
+            result = batch_lines.execute(self._setting, task, created, context.quota.refusal())
             if result.bill is not None:
-                shop.quota.take()
+                context.quota.take()
             answered.append((result, number, custom_id))
-            if batch.tally.entries + len(answered) >= due or shop.pace():
+            if batch.tally.entries + len(answered) >= due or context.pace():
                 break
         # First the results, then the charges: a crash between them may forget a charge and never makes two.
         self._journal.append(result for result, _, _ in answered)
-        now = shop.clock()
+        now = context.clock()
         for result, number, custom_id in answered:
             if result.bill is not None:
-                shop.ledger.charge(now, number, custom_id, result.bill, batch_id=batch.id)
+                context.ledger.charge(now, number, custom_id, result.bill, batch_id=batch.id)
 
     def _leave(self, code: str) -> Iterator[float]:
         """Notes of the lines that are left that they were not begun."""
@@ -222,18 +222,18 @@ class JobLifecycle:
                 custom_id, _ = batch_lines.task_of(line)
                 name = self._line_id(batch.tally.entries + len(left))
                 left.append(batch_lines.unfinished(self._setting, custom_id, name, code))
-                if self._shop.pace():
+                if self._context.pace():
                     break
             self._journal.append(left)
-            yield self._shop.clock()
+            yield self._context.clock()
 
     def _deliver(self) -> Iterator[float]:
         """Makes the output and the error file; the same ones if a crash makes it begin again."""
-        shop, batch, faults = self._shop, self.batch, self.batch.faults
-        output, error = shop.folder.incoming(), shop.folder.incoming()
-        shuffle = Random(f"{shop.options.seed}:{batch.input_digest}") if "lines_shuffled" in faults else None
-        for _ in self._journal.distribute(output, error, shop.pace, shuffle):
-            yield shop.clock()
+        context, batch, faults = self._context, self.batch, self.batch.faults
+        output, error = context.folder.incoming(), context.folder.incoming()
+        shuffle = Random(f"{context.options.seed}:{batch.input_digest}") if "lines_shuffled" in faults else None
+        for _ in self._journal.distribute(output, error, context.pace, shuffle):
+            yield context.clock()
         self._add_unknown(output, int(faults.get("unknown_lines", 0)))
         if "empty_error_file" in faults:
             error.write_bytes(b"")
@@ -241,7 +241,7 @@ class JobLifecycle:
         batch.error_file_id = self._keep(error, "error", "empty_error_file" in faults)
 
     def _add_unknown(self, output: Path, count: int) -> None:
-        batch, created = self.batch, int(self._shop.clock())
+        batch, created = self.batch, int(self._context.clock())
         with output.open("ab") as file:
             for number in range(count):
                 names = f"unknown-{batch.id[-12:]}-{number}", self._line_id((batch.total or 0) + number)
@@ -257,7 +257,7 @@ class JobLifecycle:
         cut = int(batch.faults.get("download_truncated", 0))
         file_id = f"file-{kind[0]}{batch.id.removeprefix('batch_')}"
         name = f"{batch.id}_{kind}.jsonl"
-        self._shop.files.add(content, OUTPUT, name, file_id=file_id, keep=batch.keep_results, cut_downloads=cut)
+        self._context.files.add(content, OUTPUT, name, file_id=file_id, keep=batch.keep_results, cut_downloads=cut)
         return file_id
 
     def _recover(self) -> None:
@@ -268,23 +268,23 @@ class JobLifecycle:
             _, self._offset = next(lines)
 
     def _lines(self) -> Iterator[tuple[bytes, int]]:
-        return read_lines(self._shop.folder.input(self.batch.id), self._offset)
+        return read_lines(self._context.folder.input(self.batch.id), self._offset)
 
     def _line_id(self, place: int) -> str:
         return f"batch_req_{self.batch.id.removeprefix('batch_')}{place:06x}"
 
     def _until(self, moment: float, status: str) -> Iterator[float]:
         """Waits for a moment, unless the batch leaves the status before."""
-        while self.batch.status == status and self._shop.clock() < moment:
+        while self.batch.status == status and self._context.clock() < moment:
             yield moment
 
     def _enter(self, status: str) -> None:
-        self.batch.enter(status, self._shop.clock())
+        self.batch.enter(status, self._context.clock())
         self._save()
 
     def _end(self, status: str) -> None:
         self._enter(status)
-        self._shop.folder.clear(self.batch.id)
+        self._context.folder.clear(self.batch.id)
 
     def _save(self) -> None:
-        self._shop.batches.save(self.batch)
+        self._context.batches.save(self.batch)

@@ -208,7 +208,7 @@ class _Writer:
         least, most = schema.get("minLength", 0), schema.get("maxLength", math.inf)
         best = None
         for _ in range(20):
-            text = example(pattern, self.choose)
+            text = example(pattern, self.choose(2**32))
             if re.search(pattern, text):
                 if least <= len(text) <= most:
                     return text

@@ -1,4 +1,4 @@
-"""The depot: files and batches of a server put together, from their folder to their paths."""
+"""The blob store: files and batches of a server put together, from their folder to their paths."""
 
 from __future__ import annotations
 
@@ -8,16 +8,16 @@ from typing import Any
 
 from aiohttp import web
 
-from bioforge.simulator import batch_paths, file_paths
-from bioforge.simulator.batch_life import Workshop
-from bioforge.simulator.batch_paths import BatchPaths
+from bioforge.simulator import batch_routes, file_routes
+from bioforge.simulator.batch_lifecycle import BatchContext
+from bioforge.simulator.batch_routes import BatchRoutes
+from bioforge.simulator.batch_state import JobStates
 from bioforge.simulator.batch_worker import Worker
-from bioforge.simulator.batches import JobStates
 from bioforge.simulator.counters import Counters
-from bioforge.simulator.exchange import Exchange
-from bioforge.simulator.file_paths import FilePaths
+from bioforge.simulator.file_routes import FileRoutes
 from bioforge.simulator.files import Files
 from bioforge.simulator.folder import Folder
+from bioforge.simulator.http_exchange import HttpExchange
 from bioforge.simulator.ledger import Ledger
 from bioforge.simulator.limits import Quota
 from bioforge.simulator.options import SimulatorOptions
@@ -29,10 +29,10 @@ class BlobStore:
     def __init__(self, options: SimulatorOptions, ledger: Ledger, quota: Quota, seen: dict[bytes, int]) -> None:
         self._folder = Folder(options.data)
         files, counters = Files(self._folder, time.time), Counters(self._folder)
-        shop = Workshop(options, self._folder, files, JobStates(self._folder), ledger, quota, seen)
-        self._worker = Worker(shop)
-        self._files = FilePaths(options, self._folder, files, counters)
-        self._batches = BatchPaths(shop, self._worker, counters)
+        context = BatchContext(options, self._folder, files, JobStates(self._folder), ledger, quota, seen)
+        self._worker = Worker(context)
+        self._files = FileRoutes(options, self._folder, files, counters)
+        self._batches = BatchRoutes(context, self._worker, counters)
         self._working: asyncio.Task[None] | None = None
 
     def start(self) -> None:
@@ -45,11 +45,11 @@ class BlobStore:
             await asyncio.gather(self._working, return_exceptions=True)
         self._folder.close()
 
-    async def handle(self, exchange: Exchange, path: str) -> web.StreamResponse | None:
-        """The answer, or None where the path is about something else. Problem for what is refused."""
-        if _below(file_paths.PATH, path):
+    async def handle(self, exchange: HttpExchange, path: str) -> web.StreamResponse | None:
+        """The answer, or None where the path is about something else. ApiError for what is refused."""
+        if _below(file_routes.PATH, path):
             return await self._files.handle(exchange, path)
-        if _below(batch_paths.PATH, path):
+        if _below(batch_routes.PATH, path):
             return await self._batches.handle(exchange, path)
         return None
 

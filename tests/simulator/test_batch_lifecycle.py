@@ -7,8 +7,8 @@ import json
 import pytest
 
 from bioforge.simulator import Ledger, SimulatorOptions
-from bioforge.simulator.batch_life import JobLifecycle, Workshop
-from bioforge.simulator.batches import JobState, JobStates
+from bioforge.simulator.batch_lifecycle import BatchContext, JobLifecycle
+from bioforge.simulator.batch_state import JobState, JobStates
 from bioforge.simulator.files import Files
 from bioforge.simulator.folder import Folder
 from bioforge.simulator.limits import Quota
@@ -42,7 +42,7 @@ class Bench:
         self.close()
         self.folder = Folder(self.root)
         self.ledger = Ledger()
-        self.shop = Workshop(
+        self.context = BatchContext(
             SimulatorOptions(**{**self.options, **options}),
             self.folder,
             Files(self.folder, self.clock),
@@ -52,7 +52,7 @@ class Bench:
             {},
             self.clock,
         )
-        for batch in self.shop.batches:
+        for batch in self.context.batches:
             self.batch = batch
             self.begin()
 
@@ -64,7 +64,7 @@ class Bench:
         self.open()
         incoming = self.folder.incoming()
         incoming.write_bytes(lines(count))
-        file = self.shop.files.add(incoming, "batch", "a.jsonl")
+        file = self.context.files.add(incoming, "batch", "a.jsonl")
         self.batch = JobState(
             id="batch_1",
             number=1,
@@ -76,21 +76,21 @@ class Bench:
             keep_results=None,
             faults_text=faults,
             created=self.clock.now,
-            expires=self.clock.now + self.shop.options.batch_window_seconds,
+            expires=self.clock.now + self.context.options.batch_window_seconds,
         )
         self.folder.keep_input(file.id, self.batch.id)
-        self.shop.batches.save(self.batch)
+        self.context.batches.save(self.batch)
         self.begin()
 
     def begin(self):
-        self.steps = iter(()) if self.batch.over else JobLifecycle(self.batch, self.shop).steps()
+        self.steps = iter(()) if self.batch.over else JobLifecycle(self.batch, self.context).steps()
         self.next = 0.0
 
     def at(self, seconds):
         """Status, lines answered and lines left over, so many seconds after the creation."""
         self.clock.now = DAWN + seconds
         while self.next <= self.clock.now:
-            self.shop.pace.begin()
+            self.context.pace.begin()
             self.next = next(self.steps, float("inf"))
         return self.batch.status, self.batch.tally.completed, self.batch.tally.unfinished
 
@@ -241,6 +241,6 @@ def test_a_crash_while_a_batch_expires_changes_nothing(bench, steps):
 
 def test_a_batch_over_which_the_simulator_stumbles_fails(bench):
     bench.create()
-    JobLifecycle(bench.batch, bench.shop).fail(OSError("no space left"))
+    JobLifecycle(bench.batch, bench.context).fail(OSError("no space left"))
     view = bench.batch.view()
     assert (view["status"], view["errors"]["data"][0]["code"]) == ("failed", "server_error")

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from bioforge.simulator.problems import Problem, wrong_value
+from bioforge.simulator.errors import ApiError, wrong_value
 
 
 def limit_of(query: Mapping[str, str], default: int, most: int) -> int:
@@ -29,7 +29,7 @@ def page(names: Sequence[str], query: Mapping[str, str], limit: int) -> tuple[li
         try:
             start = names.index(after) + 1
         except ValueError:
-            raise Problem(404, f"No entry with id '{after}' to list after.", param="after") from None
+            raise ApiError(404, f"No entry with id '{after}' to list after.", param="after") from None
     return list(names[start : start + limit]), start + limit < len(names)
 
 

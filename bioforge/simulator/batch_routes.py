@@ -10,18 +10,18 @@ from typing import Any
 
 from aiohttp import web
 
-from bioforge.simulator import problems
+from bioforge.simulator import errors
 from bioforge.simulator.answers import ENDPOINTS
 from bioforge.simulator.batch_faults import faults_at
-from bioforge.simulator.batch_life import TOKEN_LIMIT, JobLifecycle, Workshop
+from bioforge.simulator.batch_lifecycle import TOKEN_LIMIT, BatchContext, JobLifecycle
+from bioforge.simulator.batch_state import JobState
 from bioforge.simulator.batch_worker import Worker
-from bioforge.simulator.batches import JobState
-from bioforge.simulator.bodies import parse
 from bioforge.simulator.counters import Counters
-from bioforge.simulator.exchange import Exchange
+from bioforge.simulator.errors import ApiError, missing, wrong_type, wrong_value
 from bioforge.simulator.files import File
-from bioforge.simulator.paging import limit_of, listed, page
-from bioforge.simulator.problems import Problem, missing, wrong_type, wrong_value
+from bioforge.simulator.http_exchange import HttpExchange
+from bioforge.simulator.pagination import limit_of, listed, page
+from bioforge.simulator.request_bodies import parse
 from bioforge.simulator.uploads import keep_seconds
 
 PATH = "/v1/batches"
@@ -37,16 +37,16 @@ BATCH_ENDPOINTS = (
 )
 
 
-class BatchPaths:
+class BatchRoutes:
     """Answers every path that begins with `/v1/batches`."""
 
-    def __init__(self, shop: Workshop, worker: Worker, counters: Counters) -> None:
-        self._shop = shop
+    def __init__(self, context: BatchContext, worker: Worker, counters: Counters) -> None:
+        self._context = context
         self._worker = worker
         self._counters = counters
 
-    async def handle(self, exchange: Exchange, path: str) -> web.StreamResponse:
-        """Problem for what is refused."""
+    async def handle(self, exchange: HttpExchange, path: str) -> web.StreamResponse:
+        """ApiError for what is refused."""
         method = exchange.request.method
         name, _, rest = path.removeprefix(PATH).removeprefix("/").partition("/")
         match name, rest, method:
@@ -57,7 +57,7 @@ class BatchPaths:
                 exchange.require("GET")
                 return await self._list(exchange)
             case "", "", _:
-                raise problems.wrong_method(method, path, "GET, POST")
+                raise errors.wrong_method(method, path, "GET, POST")
             case _, "", _:
                 exchange.require("GET")
                 batch = self._find(name)
@@ -66,34 +66,34 @@ class BatchPaths:
             case _, "cancel", _:
                 exchange.require("POST")
                 return await self._cancel(exchange, self._find(name))
-        raise problems.no_such_path(method, path)
+        raise errors.no_such_path(method, path)
 
     async def describe(self) -> list[dict[str, Any]]:
         """All batches, oldest first, each as the API shows it and with what became of its lines."""
         await self._worker.catch_up()
         return [
             {**batch.view(), "faults": batch.faults_text, "lines": {"total": batch.total, **asdict(batch.tally)}}
-            for batch in self._shop.batches
+            for batch in self._context.batches
         ]
 
     def _find(self, name: str) -> JobState:
-        if (batch := self._shop.batches.find(name)) is None:
-            raise Problem(404, f"No batch found with id '{name}'.", param="id")
+        if (batch := self._context.batches.find(name)) is None:
+            raise ApiError(404, f"No batch found with id '{name}'.", param="id")
         return batch
 
-    async def _create(self, exchange: Exchange) -> web.StreamResponse:
-        shop, options = self._shop, self._shop.options
+    async def _create(self, exchange: HttpExchange) -> web.StreamResponse:
+        context, options = self._context, self._context.options
         order = parse(await exchange.request.read())
         file = self._check(order)
-        if refused := shop.quota.refusal():
+        if refused := context.quota.refusal():
             return exchange.refuse(refused, "quota")
-        now = shop.clock()
-        if shop.batches.created_since(now - 3600) >= options.batch_creations_per_hour:
+        now = context.clock()
+        if context.batches.created_since(now - 3600) >= options.batch_creations_per_hour:
             return exchange.refuse(_too_many(options.batch_creations_per_hour), "limit")
         faults = faults_at(self._counters.creation(), options.batch_script, options.batch_faults)
         batch = JobState(
             id=f"batch_{token_hex(12)}",
-            number=len(shop.batches) + 1,
+            number=len(context.batches) + 1,
             endpoint=order["endpoint"],
             input_file_id=file.id,
             input_digest=file.digest,
@@ -106,31 +106,31 @@ class BatchPaths:
         )
         if "create_refused" in batch.faults:
             message = "The server had an error while processing your request. (simulated fault: create_refused)"
-            return exchange.refuse(Problem(500, message, type="server_error", code="server_error"), "create_refused")
-        shop.folder.keep_input(file.id, batch.id)
-        life = JobLifecycle(batch, shop)
+            return exchange.refuse(ApiError(500, message, type="server_error", code="server_error"), "create_refused")
+        context.folder.keep_input(file.id, batch.id)
+        life = JobLifecycle(batch, context)
         shown = batch.view()
         if options.batch_token_refusal == "create":
             await self._validate(life)
             # Another batch may have been created while this one's input was read.
-            batch.number = len(shop.batches) + 1
-        shop.batches.save(batch)
+            batch.number = len(context.batches) + 1
+        context.batches.save(batch)
         self._worker.begin(life)
         exchange.ledger.count_batch()
         return exchange.drop("create_lost") if "create_lost" in batch.faults else exchange.tell(shown)
 
     async def _validate(self, life: JobLifecycle) -> None:
-        """Reads the input at once. Problem where it is over the limit for tokens, and nothing stays of it."""
+        """Reads the input at once. ApiError where it is over the limit for tokens, and nothing stays of it."""
         for _ in life.validate():
             await asyncio.sleep(0)
-            self._shop.pace.begin()
+            self._context.pace.begin()
         for error in life.batch.errors:
             if error["code"] == TOKEN_LIMIT:
-                self._shop.folder.input(life.batch.id).unlink()
-                raise Problem(400, error["message"], code=TOKEN_LIMIT)
+                self._context.folder.input(life.batch.id).unlink()
+                raise ApiError(400, error["message"], code=TOKEN_LIMIT)
 
     def _check(self, order: Mapping[str, Any]) -> File:
-        """The input file of an order. Problem for an order the API would refuse."""
+        """The input file of an order. ApiError for an order the API would refuse."""
         for name in ("input_file_id", "endpoint", "completion_window"):
             if order.get(name) is None:
                 raise missing(name)
@@ -141,35 +141,35 @@ class BatchPaths:
             raise wrong_value("endpoint", f"value '{order['endpoint']}' is not one of {choices}.")
         if order["endpoint"] not in ENDPOINTS:
             message = f"The simulator does not answer '{order['endpoint']}'."
-            raise Problem(400, message, param="endpoint", code="unsupported_value")
+            raise ApiError(400, message, param="endpoint", code="unsupported_value")
         if order["completion_window"] != WINDOW:
             raise wrong_value("completion_window", f"value '{order['completion_window']}' is not '{WINDOW}'.")
         _check_metadata(order.get("metadata"))
         _keep_results(order)
-        file = self._shop.files.find(order["input_file_id"])
+        file = self._context.files.find(order["input_file_id"])
         if file is None:
-            raise Problem(404, f"No such File object: {order['input_file_id']}", param="input_file_id")
+            raise ApiError(404, f"No such File object: {order['input_file_id']}", param="input_file_id")
         if file.purpose != "batch":
             message = f"Invalid file purpose '{file.purpose}' for a batch: upload the input with the purpose 'batch'."
-            raise Problem(400, message, param="input_file_id", code="invalid_value")
+            raise ApiError(400, message, param="input_file_id", code="invalid_value")
         return file
 
-    async def _list(self, exchange: Exchange) -> web.Response:
+    async def _list(self, exchange: HttpExchange) -> web.Response:
         await self._worker.catch_up()
         query = exchange.request.query
-        chosen, more = page(self._shop.batches.newest_first(), query, limit_of(query, 20, 100))
+        chosen, more = page(self._context.batches.newest_first(), query, limit_of(query, 20, 100))
         found = [self._find(name).view() for name in chosen]
         return exchange.tell(listed(found, more))
 
-    async def _cancel(self, exchange: Exchange, batch: JobState) -> web.Response:
+    async def _cancel(self, exchange: HttpExchange, batch: JobState) -> web.Response:
         await self._worker.catch_up()
         if batch.status == "cancelling":
             return exchange.tell(batch.view())
         if batch.over or batch.status == "finalizing" or batch.errors:
             status = "failed" if batch.errors else batch.status
-            raise Problem(409, f"Cannot cancel a batch with status '{status}'.")
-        batch.enter("cancelling", self._shop.clock())
-        self._shop.batches.save(batch)
+            raise ApiError(409, f"Cannot cancel a batch with status '{status}'.")
+        batch.enter("cancelling", self._context.clock())
+        self._context.batches.save(batch)
         self._worker.wake(batch)
         return exchange.tell(batch.view())
 
@@ -201,6 +201,6 @@ def _check_metadata(metadata: object) -> None:
             raise wrong_value(f"metadata.{key}", message, "string_above_max_length")
 
 
-def _too_many(limit: int) -> Problem:
+def _too_many(limit: int) -> ApiError:
     message = f"Rate limit reached for batch creations per hour: Limit {limit}. Please try again later."
-    return Problem(429, message, type="requests", code="rate_limit_exceeded")
+    return ApiError(429, message, type="requests", code="rate_limit_exceeded")

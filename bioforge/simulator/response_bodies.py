@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from bioforge.simulator.texts import halves
+from bioforge.simulator.text import halves
 
 MODELS = ("gpt-6-luna", "gpt-6.1-terra")
 """What `/v1/models` lists, each with its snapshot; any other name is answered too."""

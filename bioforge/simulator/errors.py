@@ -11,7 +11,7 @@ from typing import Any
 INVALID_REQUEST = "invalid_request_error"
 
 
-class Problem(Exception):
+class ApiError(Exception):
     """A request that is answered by an error: raised by the checks, answered at the HTTP edge."""
 
     def __init__(
@@ -36,49 +36,49 @@ class Problem(Exception):
         return {"error": {"message": self.message, "type": self.type, "param": self.param, "code": self.code}}
 
 
-def missing(param: str) -> Problem:
-    return Problem(400, f"Missing required parameter: '{param}'.", param=param, code="missing_required_parameter")
+def missing(param: str) -> ApiError:
+    return ApiError(400, f"Missing required parameter: '{param}'.", param=param, code="missing_required_parameter")
 
 
-def wrong_type(param: str, expected: str, found: object) -> Problem:
+def wrong_type(param: str, expected: str, found: object) -> ApiError:
     message = f"Invalid type for '{param}': expected {expected}, but got {describe(found)} instead."
-    return Problem(400, message, param=param, code="invalid_type")
+    return ApiError(400, message, param=param, code="invalid_type")
 
 
-def wrong_value(param: str, message: str, code: str = "invalid_value") -> Problem:
-    return Problem(400, f"Invalid '{param}': {message}", param=param, code=code)
+def wrong_value(param: str, message: str, code: str = "invalid_value") -> ApiError:
+    return ApiError(400, f"Invalid '{param}': {message}", param=param, code=code)
 
 
-def no_model(model: str) -> Problem:
+def no_model(model: str) -> ApiError:
     message = f"The model '{model}' does not exist or you do not have access to it."
-    return Problem(404, message, code="model_not_found")
+    return ApiError(404, message, code="model_not_found")
 
 
-def bad_key(message: str) -> Problem:
-    return Problem(401, message, code="invalid_api_key")
+def bad_key(message: str) -> ApiError:
+    return ApiError(401, message, code="invalid_api_key")
 
 
-def no_such_path(method: str, path: str) -> Problem:
-    return Problem(404, f"Invalid URL ({method} {path})")
+def no_such_path(method: str, path: str) -> ApiError:
+    return ApiError(404, f"Invalid URL ({method} {path})")
 
 
-def wrong_method(method: str, path: str, allowed: str) -> Problem:
+def wrong_method(method: str, path: str, allowed: str) -> ApiError:
     message = f"Not allowed to {method} on {path}. (HINT: Perhaps you meant {allowed}?)"
-    return Problem(405, message, code="method_not_supported", headers={"allow": allowed})
+    return ApiError(405, message, code="method_not_supported", headers={"allow": allowed})
 
 
-def too_large(limit: int) -> Problem:
-    return Problem(413, f"The request body is larger than {limit} bytes.", code="request_too_large")
+def too_large(limit: int) -> ApiError:
+    return ApiError(413, f"The request body is larger than {limit} bytes.", code="request_too_large")
 
 
-def quota() -> Problem:
+def quota() -> ApiError:
     message = "You exceeded your current quota, please check your plan and billing details."
-    return Problem(429, message, type="insufficient_quota", code="insufficient_quota")
+    return ApiError(429, message, type="insufficient_quota", code="insufficient_quota")
 
 
-def overloaded() -> Problem:
+def overloaded() -> ApiError:
     message = "The server is overloaded or not ready yet. (simulated)"
-    return Problem(503, message, type="service_unavailable_error", code="server_is_overloaded")
+    return ApiError(503, message, type="service_unavailable_error", code="server_is_overloaded")
 
 
 def describe(value: object) -> str:

@@ -6,12 +6,12 @@ from aiohttp import web
 
 from bioforge.simulator.batch_faults import faults_at, parse_batch_faults
 from bioforge.simulator.counters import Counters
-from bioforge.simulator.exchange import Exchange
+from bioforge.simulator.errors import no_such_path, wrong_method, wrong_value
 from bioforge.simulator.files import File, Files
 from bioforge.simulator.folder import Folder
+from bioforge.simulator.http_exchange import HttpExchange
 from bioforge.simulator.options import SimulatorOptions
-from bioforge.simulator.paging import limit_of, listed, page
-from bioforge.simulator.problems import no_such_path, wrong_method, wrong_value
+from bioforge.simulator.pagination import limit_of, listed, page
 from bioforge.simulator.uploads import receive
 
 PATH = "/v1/files"
@@ -20,7 +20,7 @@ _CHUNK = 256 * 1024
 _MOST = 10_000
 
 
-class FilePaths:
+class FileRoutes:
     """Answers every path that begins with `/v1/files`."""
 
     def __init__(self, options: SimulatorOptions, folder: Folder, files: Files, counters: Counters) -> None:
@@ -29,8 +29,8 @@ class FilePaths:
         self._files = files
         self._counters = counters
 
-    async def handle(self, exchange: Exchange, path: str) -> web.StreamResponse:
-        """Problem for what is refused."""
+    async def handle(self, exchange: HttpExchange, path: str) -> web.StreamResponse:
+        """ApiError for what is refused."""
         method = exchange.request.method
         name, _, rest = path.removeprefix(PATH).removeprefix("/").partition("/")
         match name, rest, method:
@@ -56,7 +56,7 @@ class FilePaths:
                 return await self._download(exchange, self._files.get(name))
         raise no_such_path(method, path)
 
-    async def _upload(self, exchange: Exchange) -> web.StreamResponse:
+    async def _upload(self, exchange: HttpExchange) -> web.StreamResponse:
         file = await receive(exchange.request, self._folder, self._files)
         exchange.ledger.count_upload()
         if file.purpose == "batch":
@@ -65,7 +65,7 @@ class FilePaths:
                 return exchange.drop("upload_lost")
         return exchange.tell(file.view())
 
-    def _list(self, exchange: Exchange) -> web.Response:
+    def _list(self, exchange: HttpExchange) -> web.Response:
         query = exchange.request.query
         order = query.get("order", "desc")
         if order not in ("asc", "desc"):
@@ -76,7 +76,7 @@ class FilePaths:
         chosen, more = page(names, query, limit_of(query, _MOST, _MOST))
         return exchange.tell(listed([found[name].view() for name in chosen], more))
 
-    async def _download(self, exchange: Exchange, file: File) -> web.StreamResponse:
+    async def _download(self, exchange: HttpExchange, file: File) -> web.StreamResponse:
         cut = file.cut_downloads > 0
         if cut:
             file.cut_downloads -= 1
