@@ -38,9 +38,9 @@ def test_a_response_has_the_shape_the_sdk_knows(client):
     assert response.output_text.startswith("Simulated answer ")
     assert " for: Abakanowicz, Magdalena. " in response.output_text
     usage = response.usage
-    assert usage.input_tokens == text.count("Write a biography." + ABAKANOWICZ)
+    assert usage.input_tokens == text.count_tokens("Write a biography." + ABAKANOWICZ)
     reasoning = usage.output_tokens_details.reasoning_tokens
-    assert usage.output_tokens == text.count(response.output_text) + reasoning
+    assert usage.output_tokens == text.count_tokens(response.output_text) + reasoning
     assert usage.total_tokens == usage.input_tokens + usage.output_tokens
     assert usage.input_tokens_details.cached_tokens == 0
     type(response).model_validate(response.model_dump())
@@ -65,7 +65,7 @@ def test_a_chat_completion_has_the_shape_the_sdk_knows(client):
     assert choice.message.refusal is None
     assert " for: Abakanowicz, Magdalena. " in choice.message.content
     usage = completion.usage
-    assert usage.prompt_tokens == text.count("Write a biography." + ABAKANOWICZ)
+    assert usage.prompt_tokens == text.count_tokens("Write a biography." + ABAKANOWICZ)
     assert usage.total_tokens == usage.prompt_tokens + usage.completion_tokens
     type(completion).model_validate(completion.model_dump())
 
