@@ -26,8 +26,10 @@ _KEEPS_ANSWER = (None, *(reason for reason in Reason if reason.info.keeps_answer
 
 @dataclass(frozen=True, slots=True)
 class PreviousBuild:
-    """For targets whose new request is unknown: definition and row of the last plan, by artist id, and the state of the
-    requests they were built from, by hash.
+    """Last plans and builds of targets whose new request is unknown.
+
+    `origins`: definition and row of the last plan, by artist id; `requests`: the state of the requests they were built
+    from, by hash.
     """
 
     origins: Mapping[int, Origin]

@@ -11,7 +11,7 @@ from bioforge.core.types import SIMULATOR_DIALECT
 
 @dataclass(frozen=True, slots=True)
 class Change:
-    """One part that differs: `part` is `column x`, `instructions`, `input`, `model`, `parameter x` …"""
+    """One part that differs: `part` is `column x`, `instructions`, `parameter x`, or another part's name."""
 
     part: str
     old: object

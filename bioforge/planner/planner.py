@@ -141,8 +141,8 @@ class Planner:
         """Validate answers that were stored without their schema (imports), and replan what that changes."""
         for variant in self._context.recipes:
             if variant.schema is not None:
-                hash_ = variant.schema.validation_hash
-                for artists in validations.artists_unchecked(self._store, *variant.key, hash_):
+                schema = variant.schema.validation_hash
+                for artists in validations.artists_unchecked(self._store, *variant.key, schema):
                     self._replan(variant, artists, None)
         self.replan_dependents()
 

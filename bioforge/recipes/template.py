@@ -59,9 +59,7 @@ class Definition:
     fallback: tuple[str, ...] = ()
 
     def as_dict(self) -> dict[str, object]:
-        """Return the parts that decide about freshness. Unused parts are absent, so that new features make nothing
-        stale.
-        """
+        """Return the parts that decide about freshness; unused parts are absent, so that new ones make nothing stale."""
         schema = self.schema
         further: dict[str, object] = {
             "needs": dict(self.upstream),
@@ -228,9 +226,7 @@ class RecipeVariant:
         self._check_needed(tree, names)
 
     def _check_needed(self, tree: jinja2.nodes.Template, names: Container[str]) -> None:
-        """Raise `TemplateError` for parts that upstream answers do not have. `names` are the free names of the
-        template.
-        """
+        """Raise `TemplateError` for unknown parts of upstream answers. `names` are the template's free names."""
         upstream, place = self.upstream, f"recipe.{self.recipe}"
         if not upstream:
             return

@@ -715,7 +715,7 @@ class TestWhatIsInBatchIsNotAsked:
         assert plan_file.write(path, store, "p", ALL, None) == 1
         assert list(plan_file.read(path, store, "p")) == [4]
         under_way.submit("n", 4)
-        with pytest.raises(PlanMismatch, match="was new when it was planned and is in batch now"):
+        with pytest.raises(PlanMismatch, match="was new when it was planned and is now in batch"):
             list(plan_file.read(path, store, "p"))
         assert plan_file.write(path, store, "p", ALL, None) == 0
 
