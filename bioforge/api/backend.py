@@ -11,8 +11,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from bioforge.api.config import ConfigSource
+from bioforge.core.budget import Budget
 from bioforge.core.errors import ConfigError, UsageError
-from bioforge.core.interfaces import Backend, Stop, Work
+from bioforge.core.interfaces import Backend, RunControl, Stop, Work
 
 if TYPE_CHECKING:
     from bioforge.api.deduplicate import Deduplicator
@@ -83,18 +84,17 @@ class ClientBackend:
         self._connected = None
 
     def work(
-        self, calls: Deduplicator, stop: Stop, spent_usd: float, store: Store | None, awaited: Collection[str]
+        self, calls: Deduplicator, stop: Stop, budget: Budget, store: Store | None, awaited: Collection[str]
     ) -> Work:
         """Return the work of one session. The open batches in `awaited` are waited for."""
         setting = self.setting
         work = Work(
             requests=calls,
-            limits=setting.limits(spent_usd),
+            limits=setting.limits(),
             retry=setting.retry,
-            stop=stop,
+            control=RunControl(stop, budget, more=lambda: calls.expects_more),
             retries=calls.retries,
             project="library",
-            more=lambda: calls.expects_more,
         )
         if store is None or not self.batches:
             return work
@@ -112,7 +112,7 @@ class ClientBackend:
             members=batches.StoredMembers(store),
             enqueued_tokens=batches.enqueued_tokens(store, setting.base_url),
             folder=self._state.with_name(self._state.name + ".batches"),
-            more=lambda: False,
+            control=RunControl(stop, budget),
         )
 
     def _make(self, base_url: str) -> Backend:

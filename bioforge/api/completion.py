@@ -14,7 +14,6 @@ from bioforge.api.types import Answer
 from bioforge.core.errors import BioforgeError, ClosedError, HaltedError
 from bioforge.core.events import Event, Failed, Notice, Stopped, Succeeded, Unusable
 from bioforge.core.interfaces import Gauges
-from bioforge.core.types import Paid, Response
 from bioforge.recipes.validate import checked
 
 MakeError = Callable[[], BioforgeError]
@@ -27,7 +26,7 @@ log = logging.getLogger("bioforge.api")
 
 
 class Completion:
-    """Validates answers, completes the calls that wait for them, and counts what they cost.
+    """Validates answers and completes the calls that wait for them.
 
     An `EventFollowUp` and a `GroupObserver` of `bioforge.engine.loop`.
     """
@@ -36,14 +35,11 @@ class Completion:
 
     def __init__(self, calls: Deduplicator, builder: RequestBuilder, enter: Callable[[Waiter], None]) -> None:
         """`enter` submits a call again, for its repair request."""
-        self.spent_usd = 0.0
-        """Over the client's life. An attempt that may have been charged counts as the average answer so far."""
         self.refusal_status: int | None = None
         """HTTP status of the last refusal that stops the client."""
         self._calls = calls
         self._builder = builder
         self._enter = enter
-        self._priced = 0
         self._received: dict[str, Received] = {}
 
     def check(self, events: Sequence[Event]) -> Sequence[Event]:
@@ -67,7 +63,6 @@ class Completion:
         for event in events:
             match event:
                 case Succeeded(attempt, answer) | Unusable(attempt, answer):
-                    self._count(answer)
                     self._builder.learn(attempt.request.model, answer.usage)
                     waiters = self._calls.pop(attempt.request.request_hash)
                     self.deliver(waiters, self._received.pop(attempt.client_request_id))
@@ -106,19 +101,12 @@ class Completion:
 
     def _fail(self, event: Failed) -> None:
         digest, number = event.attempt.request.request_hash, event.attempt.number
-        if event.paid is Paid.MAYBE and self._priced:
-            self.spent_usd += self.spent_usd / self._priced
         if event.failure.error_class in STOPPING:
             self.refusal_status = event.failure.http_status
         if event.final:
             fail(self._calls.pop(digest), lambda: failed(event))
         else:
             self._calls.mark_for_retry(digest, number)
-
-    def _count(self, answer: Response) -> None:
-        if answer.cost_usd is not None:
-            self.spent_usd += answer.cost_usd
-            self._priced += 1
 
 
 def fail(waiters: Iterable[Waiter], make: MakeError) -> None:

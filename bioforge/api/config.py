@@ -147,15 +147,14 @@ class ConfigSource:
         given = self.config.provider.api_key
         return self._environment.get(self.config.provider.api_key_env) if given is None else given.get_secret_value()
 
-    def limits(self, spent_usd: float) -> Limits:
-        """Return the limits with the rest of the budget after `spent_usd`."""
+    def limits(self) -> Limits:
+        """Return the limits of the client."""
         limits = self.config.limits
-        left = None if limits.max_cost_usd is None else limits.max_cost_usd - spent_usd
         return Limits(
             concurrency=limits.concurrency,
             requests_per_minute=limits.requests_per_minute,
             tokens_per_minute=limits.tokens_per_minute,
-            max_cost_usd=left,
+            max_cost_usd=limits.max_cost_usd,
         )
 
     @property

@@ -26,6 +26,7 @@ from bioforge.api.deduplicate import Deduplicator, InFlight, Waiter, result_of
 from bioforge.api.outcome import Received, halted, no_answer, over_budget
 from bioforge.api.request import PreparedRequest, RequestBuilder
 from bioforge.api.types import Answer
+from bioforge.core.budget import Budget
 from bioforge.core.errors import (
     BioforgeError,
     CallFacts,
@@ -68,6 +69,8 @@ class Worker:
         self._ended.set_result(None)
         self._cache: CacheReader | None = None
         self._stop = Stop()
+        self._budget = Budget(backends.setting.config.limits.max_cost_usd)
+        """Over the client's life."""
         self._out_of_budget: MakeError | None = None
         """Makes the error of every further call once the budget is used up."""
 
@@ -165,14 +168,14 @@ class Worker:
 
     def _refusal(self, request: Request) -> MakeError | None:
         """Return the error of a request that exceeds the rest of the budget. Cheaper ones may still be sent."""
-        limit = self._backends.setting.config.limits.max_cost_usd
+        budget, limit = self._budget, self._budget.limit
         if limit is None or self._out_of_budget is not None:
             return self._out_of_budget
         try:
             price = self._builder.price(request)
         except ConfigError as error:
             return error_of(error)
-        spent = self._completion.spent_usd
+        spent = budget.spent
         return None if spent + price <= limit else lambda: over_budget(request, limit, spent, price)
 
     def _start(self) -> None:
@@ -280,9 +283,8 @@ class Worker:
     def _execute(self, stack: ExitStack, state: State | None, stop: Stop, awaited: set[str]) -> Stopped | None:
         """Run the loop. Raises `StateError` when something cannot be recorded: what was in flight is then lost."""
         backend = self._backends.connect(stack)
-        work = self._backends.work(
-            self.calls, stop, self._completion.spent_usd, state.store if state else None, awaited
-        )
+        self._budget.reserved = 0.0  # an earlier session may have left attempts in flight
+        work = self._backends.work(self.calls, stop, self._budget, state.store if state else None, awaited)
         recorder = loop.NullRecorder() if state is None else state.recorder(self._backends.setting.base_url)
         stopped = loop.build(backend, work, recorder, self._completion, self._completion)
         if state is not None:

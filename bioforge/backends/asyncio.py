@@ -67,7 +67,7 @@ class AsyncExecutor(Executor):
             with suppress(RuntimeError):  # closed, perhaps just now
                 self._loop.call_soon_threadsafe(self._ring)
 
-    def meanwhile(self, step: Step) -> None:
+    def commit(self, step: Step) -> None:
         if self._apart is not None or self._closed or not self._tasks:
             step()
             return

@@ -12,8 +12,8 @@ from dataclasses import replace
 
 from bioforge.backends.batch.driver import BatchDriver
 from bioforge.backends.strategy import BATCH, FLEX, STANDARD
-from bioforge.core.events import Event, Failed, Notice, Stopped, Succeeded, Unusable
-from bioforge.core.interfaces import Limits, Work, run_inline
+from bioforge.core.events import Event, Failed, Notice, Stopped
+from bioforge.core.interfaces import Work
 from bioforge.core.types import Paid, Request
 
 Calls = Callable[[Work], Iterator[Sequence[Event]]]
@@ -30,8 +30,6 @@ class AutoDriver:
         self._work = work
         self._batches = batches
         self._calls = calls
-        self._spent = 0.0
-        self._answers = 0
         self._broke: Stopped | None = None
         """That the budget is used up; batches that are open are collected all the same."""
         self._stopped = False
@@ -89,31 +87,21 @@ class AutoDriver:
             self._work,
             # a map goes on where its source does, after an end as well
             requests=map(bought, requests),
-            limits=self._limits(),
             retry=replace(self._work.retry, max_attempts=min(FLEX_ATTEMPTS, self._work.retry.max_attempts))
             if tier
             else self._work.retry,
         )
-        if part.limits.max_cost_usd is not None and part.limits.max_cost_usd <= 0:
+        if self._work.control.budget.used_up:
             self._broke = Stopped("budget", "the budget is used up", "raise --max-cost and run again")
             return
-        try:
-            for events in self._calls(part):
-                self._work.gauges = replace(part.gauges, batches=self._work.gauges.batches)
-                self._work.meanwhile, self._work.withdraws = part.meanwhile, part.withdraws
-                broke = [event for event in events if isinstance(event, Stopped) and event.kind == "budget"]
-                self._broke = broke[0] if broke else self._broke
-                rest = [self._left(event) if tier else event for event in events if event not in broke]
-                yield from self._watched(iter([rest]))
-        finally:
-            self._work.meanwhile, self._work.withdraws = run_inline, False
-
-    def _limits(self) -> Limits:
-        """The budget without what batches have spent and have reserved."""
-        limits = self._work.limits
-        if limits.max_cost_usd is None:
-            return limits
-        return replace(limits, max_cost_usd=limits.max_cost_usd - self._batches.committed_usd - self._spent)
+        control = self._work.control
+        batches = control.gauges.batches
+        for events in self._calls(part):
+            control.gauges = replace(control.gauges, batches=batches)
+            broke = [event for event in events if isinstance(event, Stopped) and event.kind == "budget"]
+            self._broke = broke[0] if broke else self._broke
+            rest = [self._left(event) if tier else event for event in events if event not in broke]
+            yield from self._watched(iter([rest]))
 
     def _left(self, event: Event) -> Event:
         """A refusal of the cheaper tier for lack of capacity is not the last word where there is another way."""
@@ -126,16 +114,7 @@ class AutoDriver:
         return event
 
     def _watched(self, groups: Iterator[Sequence[Event]]) -> Iterator[Sequence[Event]]:
-        """Notes what was spent by calls, and whether the way ended before its time."""
+        """Note whether the way ended before its work was done."""
         for events in groups:
-            for event in events:
-                match event:
-                    case Stopped():
-                        self._stopped = True
-                    case Succeeded() | Unusable() if event.attempt.batch is None:
-                        self._spent += event.answer.cost_usd or 0.0
-                        self._answers += event.answer.cost_usd is not None
-                    case Failed(paid=Paid.MAYBE) if event.attempt.batch is None:
-                        # as much as an answer has cost so far
-                        self._spent += self._spent / self._answers if self._answers else 0.0
+            self._stopped = self._stopped or any(isinstance(event, Stopped) for event in events)
             yield events

@@ -42,7 +42,7 @@ class CallsBackend(VendorBackend):
         from bioforge.backends.driver import drive
         from bioforge.backends.scheduler.scheduler import Scheduler
 
-        window = Scheduler(work.limits, work.retry, self.most, time.monotonic())
+        window = Scheduler(work.limits, work.retry, self.most, time.monotonic(), budget=work.control.budget)
         yield from drive(work, window, self.lanes(work.limits.concurrency))
 
     @abstractmethod

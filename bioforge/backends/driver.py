@@ -72,8 +72,8 @@ class Executor(ABC):
         self._ring_at = math.inf
         return [self._finished.popleft() for _ in range(min(enough, len(self._finished)))]
 
-    def meanwhile(self, step: Step) -> None:
-        """Does what the lanes need not wait for; returns when it is done."""
+    def commit(self, step: Step) -> None:
+        """Run a step that the attempts in flight need not wait for; return when it is done."""
         step()
 
     def _listen(self, number: int, timeout: float) -> None:
@@ -97,14 +97,15 @@ def drive(
     An exception of the source of requests is raised when the attempts in flight have been settled.
     """
     source = _Source(work.requests)
-    stop = work.stop
+    control = work.control
+    stop = control.stop
     abandon = True
     stored = 0.0
     finished: list[Finished] = []
     short_switch_interval.__enter__()
     try:
         stop.subscribe(lanes.wake)
-        work.meanwhile, work.withdraws = lanes.meanwhile, True
+        control.commit, control.cancels_unsent = lanes.commit, True
         while True:
             now = clock()
             events: list[Event] = []
@@ -114,7 +115,7 @@ def drive(
                 window.drain()
             attempts = window.take(source, now, wall())
             if events or attempts:
-                work.gauges = window.gauges(now)
+                control.gauges = window.gauges(now)
                 before = clock()
                 yield [*events, *map(Started, attempts)]
                 stored = clock() - before
@@ -129,13 +130,13 @@ def drive(
                 break
             if attempts:
                 lanes.submit(attempts)
-            if window.done() and (window.stopped or stop.level or not work.more()):
+            if window.done() and (window.stopped or stop.level or not control.more()):
                 if not events:
                     break
                 # What was just recorded may have brought about further requests.
                 finished = []
                 continue
-            work.gauges = window.gauges(now)
+            control.gauges = window.gauges(now)
             timeout = window.timeout(clock())
             most = HEARTBEAT if timeout is None else min(timeout, HEARTBEAT)
             # What was just recorded may have brought about requests that the source did not have.
@@ -143,7 +144,7 @@ def drive(
                 0.0 if events and window.exhausted else most,
                 # many are stored in about the time of one: as long as that takes, others are waited for
                 # not for all: while these are stored, the others are on their way
-                enough=max(1, work.gauges.in_flight // 2),
+                enough=max(1, control.gauges.in_flight // 2),
                 linger=0.0 if stop.level else min(stored, LONGEST_LINGER),
             )
         abandon = stop.level > 1
@@ -156,8 +157,8 @@ def drive(
             yield [_asked_to_stop(stop.reason, abandon)]
     finally:
         short_switch_interval.__exit__()
-        work.meanwhile, work.withdraws = run_inline, False
-        work.gauges = window.gauges(clock())
+        control.commit, control.cancels_unsent = run_inline, False
+        control.gauges = window.gauges(clock())
         lanes.close(abandon)
 
 

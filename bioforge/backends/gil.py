@@ -54,7 +54,7 @@ def wait_whatever_comes(step: Future[None]) -> None:
 
 
 class CommitThread:
-    """To be used for `Work.meanwhile`. `ahead` is done beside each step, as long as there is `more` of it to do."""
+    """Usable as `RunControl.commit`. `ahead` is done beside each step, as long as there is `more` of it to do."""
 
     def __init__(self, ahead: Callable[[], None], more: Callable[[], bool]) -> None:
         self._ahead = ahead

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any, ClassVar, Protocol
 
+from bioforge.core.budget import Budget
 from bioforge.core.events import Attempt, Event
 from bioforge.core.types import PLAIN_DIALECT, Artist, BadRow, Batch, Failure, Paid, Rendered, Request, Response, Usage
 
@@ -244,33 +245,46 @@ Step = Callable[[], None]
 
 
 def run_inline(step: Step) -> None:
-    """Does a step while everything else waits for it."""
+    """Run a step while everything else waits for it."""
     step()
 
 
 @dataclass(slots=True)
+class RunControl:
+    """The signals between a run and its backends while requests are sent. All backends of a run share one.
+
+    The run asks to stop through `stop` and knows with `more()` whether further requests may come at any time, announced by
+    a nudge of `stop`. A backend assigns `gauges` whenever they change, and counts money in `budget`.
+
+    A backend may set `commit`, through which the engine stores each group of events: it runs a step, returns when that is
+    done, and raises what the step raised, so that calls on the engine's thread continue during the step. It sets
+    `cancels_unsent` if attempts that were announced are not sent when a stop arrives while the announcement is stored.
+    """
+
+    stop: Stop = field(default_factory=Stop)
+    budget: Budget = field(default_factory=Budget)
+    gauges: Gauges = field(default_factory=Gauges)
+    more: Callable[[], bool] = lambda: False
+    commit: Callable[[Step], None] = run_inline
+    cancels_unsent: bool = False
+
+
+@dataclass(frozen=True, slots=True)
 class Work:
-    """What a backend is given: requests to pull lazily and in order, the limits, and the stop signal.
+    """The work of a backend: requests to pull lazily and in order, limits, and the control of the run.
 
-    A backend pulls from `requests` only when it can send; it assigns `gauges` whenever they change. An answer that was
-    recorded can bring about further requests, so `requests` that had no more are asked again after each group of
-    events; and while `more()` is true further ones may come at any time, announced by a nudge. The rest is for
-    backends whose work outlives a run: `batches` are those that earlier runs left open and `members` what is in them;
-    `retries` reads anew the requests that failed in this run and are to be tried again; `enqueued_tokens` are the
-    limits learned so far by model; not `wait` means to submit, collect what is ready, and leave. `folder` is for
-    files that are in the way of nobody; `project` names the project in what is stored with the provider.
-
-    `meanwhile` is a backend's to set, and the engine's to use: a group is stored through it, so that calls whose turn is
-    on the engine's own thread go on meanwhile. It returns when the step is done, and raises what the step raised. So is
-    `withdraws`: that what was announced is not sent when a stop comes while the announcement is stored. Who gives a copy of
-    the work to another backend passes both on.
+    A backend pulls from `requests` only when it can send. A recorded answer can make further requests ready, so `requests`
+    that were exhausted are pulled again after each group of events. The rest is for backends whose work outlives a run:
+    `batches` are those that earlier runs left open and `members` the requests in them; `retries()` reads the requests that
+    failed in this run and may be sent again; `enqueued_tokens` are the known limits by model; `wait` False means to submit,
+    collect what is ready, and return. `folder` is for temporary files; `project` names the project in what is stored at the
+    provider. `control` has a budget of `limits.max_cost_usd` where none is given.
     """
 
     requests: Iterator[Request]
     limits: Limits = field(default_factory=Limits)
     retry: RetryPolicy = field(default_factory=RetryPolicy)
-    stop: Stop = field(default_factory=Stop)
-    gauges: Gauges = field(default_factory=Gauges)
+    control: RunControl = field(default=None)  # type: ignore[assignment]
     batches: Sequence[Batch] = ()
     members: Members = field(default_factory=NoMembers)
     retries: Callable[[], Iterator[Request]] = lambda: iter(())
@@ -279,9 +293,10 @@ class Work:
     choice: PurchaseDecision | None = None
     folder: Path | None = None
     project: str = ""
-    more: Callable[[], bool] = lambda: False
-    meanwhile: Callable[[Step], None] = run_inline
-    withdraws: bool = False
+
+    def __post_init__(self) -> None:
+        if self.control is None:
+            object.__setattr__(self, "control", RunControl(budget=Budget(self.limits.max_cost_usd)))
 
 
 class Backend(ABC):

@@ -12,7 +12,7 @@ from bioforge.config.loader import ProjectConfig
 from bioforge.core.errors import StateError, StoppedError, UsageError
 from bioforge.core.events import Stopped
 from bioforge.core.gc_tuning import relaxed_gc
-from bioforge.core.interfaces import Backend, Limits, Work
+from bioforge.core.interfaces import Backend, Work
 from bioforge.core.reasons import Reason
 from bioforge.core.types import Batch
 from bioforge.engine import loop
@@ -81,7 +81,7 @@ class Sending:
         stopped = None
         runs.set_running(self.store, self.run)
         self.store.keep_room(min(max(LEAST_ROOM, ROOM_PER_CALL * self.config.backend.concurrency), MOST_ROOM))
-        self.watcher.start(plan.requests + awaited, own, lambda: work.gauges)
+        self.watcher.start(plan.requests + awaited, own, lambda: work.control.gauges)
         try:
             for name, others in _of_others(plan.batches, own):
                 # collected if they are ready, and not waited for: this run was told to use another backend
@@ -93,7 +93,7 @@ class Sending:
                 # a backend that does not ask again for what its answers made ready is asked again itself
                 while stopped is None and requests.waiting:
                     before = requests.handed_out
-                    work = replace(work, batches=(), limits=self._limits_left())
+                    work = replace(work, batches=())
                     stopped = self._build(own, work)
                     if requests.handed_out == before:
                         break
@@ -106,14 +106,6 @@ class Sending:
         with relaxed_gc():
             recorder = Recorder(self.store, self.run, name, provider)
             return loop.build(self.backend(name), work, recorder, self.aftermath, self.watcher)
-
-    def _limits_left(self) -> Limits:
-        """The limits without what the run has spent already."""
-        limits = self.config.limits
-        if limits.max_cost_usd is None:
-            return limits
-        left = limits.max_cost_usd - runs.spent_usd(self.store, self.run)
-        return replace(limits, max_cost_usd=max(SMALLEST_BUDGET, left))
 
 
 def _of_others(found: Sequence[batches.Open], own: str) -> Iterator[tuple[str, list[Batch]]]:

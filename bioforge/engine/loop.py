@@ -75,25 +75,25 @@ def build(
             events: Sequence[Event] = [event for event in follow_up.check(received) if not _repeats_our_stop(event)]
             try:
                 if events:
-                    recorder.record(events, work.meanwhile)
+                    recorder.record(events, work.control.commit)
             except NoSpaceError as error:
                 outcomes: list[Event] = [event for event in events if not isinstance(event, Started)]
-                if len(outcomes) < len(events) and not work.withdraws:
+                if len(outcomes) < len(events) and not work.control.cancels_unsent:
                     raise
                 full = _stop_full(recorder, work, error)
-                recorder.record(events := outcomes, work.meanwhile)
+                recorder.record(events := outcomes, work.control.commit)
             if full is None:
                 try:
                     events = follow_up.apply(events)
                 except NoSpaceError as error:  # the next plan finds what these events lead to
                     full = _stop_full(recorder, work, error)
-            observer.show(events, work.gauges)
+            observer.show(events, work.control.gauges)
             stopped = next((event for event in events if isinstance(event, Stopped)), stopped)
     if full is not None:
         raise NoSpaceError(f"{full.message}; calls in flight were awaited and kept", full.hint)
     if stopped is None and follow_up.stopped is not None:
         stopped = follow_up.stopped
-        observer.show([stopped], work.gauges)
+        observer.show([stopped], work.control.gauges)
     return stopped
 
 
@@ -101,7 +101,7 @@ def _stop_full(recorder: EventRecorder, work: Work, error: NoSpaceError) -> NoSp
     """Stop sending on a full disk and free the reserved space for answers in flight. Raise if none was reserved."""
     if not recorder.free_space():
         raise error
-    work.stop.raise_level(FULL)
+    work.control.stop.raise_level(FULL)
     return error
 
 

@@ -8,10 +8,11 @@ from itertools import islice
 
 from bioforge.config.loader import ProjectConfig
 from bioforge.config.plugin_options import plugin_options
+from bioforge.core.budget import Budget
 from bioforge.core.errors import EXIT_INTERRUPTED, EXIT_STOPPED, InputError, PluginError, StateError, UsageError
 from bioforge.core.events import Stopped
 from bioforge.core.gc_tuning import relaxed_gc
-from bioforge.core.interfaces import PurchaseJob, Stop, Work
+from bioforge.core.interfaces import PurchaseJob, RunControl, Stop, Work
 from bioforge.core.progress import ProgressCallback, no_progress
 from bioforge.engine.backends import BackendBuilder, bind_reader, dialect_of
 from bioforge.engine.execute import Sending, no_usage_error_from_here, pin_selection
@@ -267,7 +268,7 @@ class OpenProject(RecipeNames):
             requests=requests,
             limits=self.config.limits,
             retry=self.config.retry,
-            stop=stop,
+            control=RunControl(stop, Budget(self.config.limits.max_cost_usd)),
             batches=[item.batch for item in plan.batches if item.backend == self.backend_name],
             members=batches.StoredMembers(store),
             retries=lambda: self.requests(store, tried_again, RequestFilter.WAITING),

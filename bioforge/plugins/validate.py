@@ -41,7 +41,7 @@ def guarded(execute: Execute, work: Work, backend: str, plugin: str) -> Iterator
     check = _Check(work, who)
     groups: Iterator[Sequence[Event]] | None = None
     try:
-        groups = iter(execute(work))
+        groups = iter(execute(check.work))
         for group in groups:
             events = check(group)
             yield from _in_order(events)
@@ -104,8 +104,9 @@ class _Check:
         self._stopped = False
         self._notes: list[Event] = []
         retries = work.retries
-        work.requests = _Noted(work.requests, self._owed)
-        work.retries = lambda: _Noted(retries(), self._owed)
+        self.work = replace(
+            work, requests=_Noted(work.requests, self._owed), retries=lambda: _Noted(retries(), self._owed)
+        )
 
     def __call__(self, group: object) -> list[Event]:
         """The events that can be kept."""
@@ -134,7 +135,7 @@ class _Check:
     def forgotten(self) -> str:
         """What is wrong with an end that came by itself: attempts of which nobody has said what became of them."""
         number = len(self._open)
-        if not number or self._stopped or self._work.stop.level:
+        if not number or self._stopped or self._work.control.stop.level:
             return ""
         return f"ended without saying what became of {plural(number, 'attempt')}: they may have been paid for"
 

@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 
+from bioforge.core.budget import Budget
 from bioforge.core.hashing import canonical, request_hash
 from bioforge.core.interfaces import (
     Backend,
@@ -20,6 +21,7 @@ from bioforge.core.interfaces import (
     Limits,
     PurchaseDecision,
     RetryPolicy,
+    RunControl,
     Stop,
     Work,
 )
@@ -241,13 +243,12 @@ class BackendBench:
             given,
             Limits(concurrency, **limits),
             retry,
-            stop or Stop(),
+            RunControl(stop or Stop(), Budget(limits.get("max_cost_usd")), more=more),
             batches=batches,
             members=self.book,
             retries=self.book.retries,
             wait=wait,
             choice=self.choice,
-            more=more,
         )
         recorded = self.recorded = Recorded()
         for group in self.backend(base_url, key, timeout).execute(work):
@@ -256,8 +257,10 @@ class BackendBench:
                 recorded.groups.append(group)
             look(recorded, work)
         self.kept.keep(recorded.groups, work, given.taken, batches)
-        if not self.batch and work.stop.level < 2:
-            assert work.gauges.in_flight == 0, f"{work.gauges.in_flight} requests are said to be in flight at the end"
+        if not self.batch and work.control.stop.level < 2:
+            assert work.control.gauges.in_flight == 0, (
+                f"{work.control.gauges.in_flight} requests are said to be in flight at the end"
+            )
         return recorded
 
     def only_calls(self) -> None:

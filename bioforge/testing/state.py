@@ -8,7 +8,7 @@ from pathlib import Path
 
 from bioforge.core.errors import BioforgeError
 from bioforge.core.events import Event, Notice, Succeeded, Unusable
-from bioforge.core.interfaces import Work
+from bioforge.core.interfaces import RunControl, Work
 from bioforge.core.types import Batch, Request, Response
 from bioforge.plugins.validate import guarded
 from bioforge.store import Selection, Store, batches, runs
@@ -35,7 +35,8 @@ class RecordedRun:
             good = {one.attempt.client_request_id for group in groups for one in group if isinstance(one, Succeeded)}
             run = runs.begin(store, "run", "tested", Selection())
             members = batches.StoredMembers(store)
-            work = Work(iter(requests), done.limits, stop=done.stop, batches=list(open_batches), members=members)
+            control = RunControl(stop=done.control.stop)
+            work = Work(iter(requests), done.limits, control=control, batches=list(open_batches), members=members)
             with closing(Recorder(store, run, "tested")) as recorder:
                 try:
                     for events in guarded(_again(groups), work, "tested", "tested"):

@@ -13,7 +13,7 @@ import pytest
 
 from bioforge.core.errors import UsageError
 from bioforge.core.events import Started
-from bioforge.core.interfaces import Limits, Stop, Work
+from bioforge.core.interfaces import Limits, RunControl, Stop, Work
 from bioforge.core.types import Paid, Request, Usage
 from bioforge.testing.bench import BackendBench, assert_no_more_threads
 from bioforge.testing.recorder import Recorded
@@ -81,7 +81,7 @@ class StoppingStories(BackendBench):
         next(iter(groups))
         groups.close()  # type: ignore[attr-defined]
         assert_no_more_threads(before)
-        groups = self.backend().execute(Work(self.requests(20), Limits(8), stop=(stop := Stop())))
+        groups = self.backend().execute(Work(self.requests(20), Limits(8), control=RunControl(stop := Stop())))
         next(iter(groups))
         threading.Timer(0.1, lambda: (stop.raise_level(), stop.raise_level())).start()
         list(groups)

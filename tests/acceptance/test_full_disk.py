@@ -177,7 +177,7 @@ def test_a_backend_that_would_send_what_it_has_announced_is_left_at_once(
     def careless(of: Callable[..., Iterator[Sequence[Event]]]) -> Callable[..., Iterator[Sequence[Event]]]:
         def execute(self: Any, work: Work) -> Iterator[Sequence[Event]]:
             for group in of(self, work):
-                work.withdraws = False
+                work.control.cancels_unsent = False
                 yield group
 
         return execute

@@ -8,8 +8,9 @@ from contextlib import ExitStack
 from typing import Any
 
 from bioforge import testing
+from bioforge.core.budget import Budget
 from bioforge.core.hashing import canonical, request_hash
-from bioforge.core.interfaces import Backend, BackendContext, Limits, RetryPolicy, Stop, Work
+from bioforge.core.interfaces import Backend, BackendContext, Limits, RetryPolicy, RunControl, Stop, Work
 from bioforge.core.types import Request
 from bioforge.simulator import Ledger, Simulator, SimulatorOptions
 from bioforge.testing.bench import QUICK
@@ -70,10 +71,12 @@ class Bench:
         look: Callable[[Recorded, Work], object] = lambda recorded, work: None,
         **limits: Any,
     ) -> Recorded:
-        work = Work(source, Limits(concurrency, **limits), retry, stop or Stop())
+        work = Work(
+            source, Limits(concurrency, **limits), retry, RunControl(stop or Stop(), Budget(limits.get("max_cost_usd")))
+        )
         recorded = Recorded()
         for group in self.backend(base_url, timeout, key).execute(work):
             recorded.groups.append(group)
             look(recorded, work)
-        assert work.gauges.in_flight == 0 or work.stop.level > 1
+        assert work.control.gauges.in_flight == 0 or work.control.stop.level > 1
         return recorded

@@ -17,6 +17,7 @@ from typing import Any
 
 from bioforge.backends.batch.driver import BatchDriver, BatchOptions
 from bioforge.backends.batch.service import CallError, Row, Undecided
+from bioforge.core.budget import Budget
 from bioforge.core.events import (
     Attempt,
     BatchChanged,
@@ -39,6 +40,7 @@ from bioforge.core.interfaces import (
     Outcome,
     PurchaseDecision,
     RetryPolicy,
+    RunControl,
     Stop,
     Work,
 )
@@ -700,7 +702,7 @@ class World:
             self.book.source(asked),
             Limits(max_cost_usd=max_cost_usd),
             retry,
-            self.stop,
+            RunControl(self.stop, Budget(max_cost_usd)),
             batches=batches,
             members=self.book,
             retries=self.book.retries,
@@ -723,7 +725,7 @@ class World:
         """Called with each group of events when it is durable."""
         self.tick: Callable[[float], object] = self.pass_time
         """Called with the moment that is waited for; it must make it come."""
-        self._gauges = self.work.gauges
+        self._gauges = self.work.control.gauges
 
     @classmethod
     def inline(cls, asked: Iterable[Request] = (), **values: Any) -> World:
@@ -748,7 +750,7 @@ class World:
             self.events += group
             self.story += self._words(group)
             self.look(group)
-            gauges, self._gauges = self._gauges, self.work.gauges
+            gauges, self._gauges = self._gauges, self.work.control.gauges
             moment = self._gauges.look_at
             if moment is not None and moment > self.clock.now and gauges is not self._gauges and not self.stop.level:
                 self.waits.append(moment - self.clock.now)
@@ -898,7 +900,13 @@ class BatchBench(Bench):
         **limits: Any,
     ) -> RecordedBatches:
         self.book.recover()
-        work = self.work(source, Limits(concurrency, **limits), retry, stop=stop or Stop(), wait=wait)
+        work = self.work(
+            source,
+            Limits(concurrency, **limits),
+            retry,
+            control=RunControl(stop or Stop(), Budget(limits.get("max_cost_usd"))),
+            wait=wait,
+        )
         recorded = RecordedBatches()
         for group in self.backend(base_url, timeout, key).execute(work):
             self.book.record(group)

@@ -135,7 +135,7 @@ class TestSteps:
         gauges = []
 
         def tick(moment: float) -> None:
-            gauges.append(world.work.gauges)
+            gauges.append(world.work.control.gauges)
             world.pass_time(moment)
 
         world.tick = tick
@@ -144,7 +144,7 @@ class TestSteps:
             (3, "batches", [BatchState.SUBMITTED]),
             (3, "batches", [BatchState.IN_PROGRESS]),
         ]
-        last = world.work.gauges
+        last = world.work.control.gauges
         assert (last.in_flight, last.waiting, last.batches, last.look_at) == (0, "", (), None)
 
 
@@ -195,7 +195,7 @@ class TestTokenLimits:
     def test_what_is_beyond_the_configured_limit_waits_and_goes_later(self) -> None:
         world = World(requests(5), max_enqueued_tokens=20)
         waiting = []
-        world.tick = lambda moment: (waiting.append(world.work.gauges.waiting), world.pass_time(moment))
+        world.tick = lambda moment: (waiting.append(world.work.control.gauges.waiting), world.pass_time(moment))
         world.run()
         assert world.sizes == [2, 2, 1]
         assert world.story.index("b1 completed") < world.story.index("create b2")
@@ -400,7 +400,7 @@ class TestBudget:
         """Failures are counted by who records them; the driver is told to stop, like by anybody else."""
         world = World(requests(6), max_requests=2)
         world.service.fates = {"a-0": ["refused"], "a-1": ["refused"]}
-        world.work.stop.raise_level("failures")
+        world.work.control.stop.raise_level("failures")
         world.run()
         assert (world.kind, world.sizes) == ("failures", [])
 
@@ -1168,15 +1168,15 @@ class TestMoreToCome:
         late = world.book.source(requests(2, 2))
 
         first = world.work.requests
-        world.work.requests = _Either(lambda: first if announced else late)
-        world.work.more = lambda: bool(announced and (announced.pop(), world.stop.nudge()))
+        object.__setattr__(world.work, "requests", _Either(lambda: first if announced else late))
+        world.work.control.more = lambda: bool(announced and (announced.pop(), world.stop.nudge()))
         world.run()
         assert world.book.count() == {"answered": 4}
         assert (world.sizes, world.stopped) == ([2, 2], None)
 
     def test_who_stops_meanwhile_leaves(self) -> None:
         world = World(requests(2))
-        world.work.more = lambda: bool(world.stop.raise_level())
+        world.work.control.more = lambda: bool(world.stop.raise_level())
         world.run()
         assert (world.kind, world.book.count()) == ("interrupted", {"answered": 2})
 
@@ -1643,7 +1643,7 @@ class TestMemory:
             for group in driver.run(wait=True):
                 members.record(group)
                 answered += sum(isinstance(event, Succeeded) for event in group)
-                clock.now = max(clock.now, work.gauges.look_at or 0.0)
+                clock.now = max(clock.now, work.control.gauges.look_at or 0.0)
         assert (answered, [len(job.names) for job in service.jobs]) == (total, [20_000] * 2)
         del group
         assert _Counted.live <= 1

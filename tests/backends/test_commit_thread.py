@@ -190,13 +190,13 @@ def test_only_results_are_recorded_beside_something(monkeypatch: pytest.MonkeyPa
 
     def look(group: Sequence[Event]) -> None:
         for event in group:
-            ways[type(event).__name__] = world.work.meanwhile is not run_inline
+            ways[type(event).__name__] = world.work.control.commit is not run_inline
 
     world.look = look
     world.run()
     assert ways == {"Started": False, "BatchChanged": False, "Succeeded": True, "BatchCollected": False}
     assert world.counts[0] == {"answered": 5}
-    assert world.work.meanwhile is run_inline
+    assert world.work.control.commit is run_inline
 
 
 def test_who_leaves_in_the_middle_leaves_nothing_behind(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -205,4 +205,4 @@ def test_who_leaves_in_the_middle_leaves_nothing_behind(monkeypatch: pytest.Monk
     world.look = lambda group: [world.stop.raise_level() for event in group if isinstance(event, Succeeded)]
     world.run()
     assert len(world.of(Succeeded)) == 2
-    assert world.work.meanwhile is run_inline
+    assert world.work.control.commit is run_inline

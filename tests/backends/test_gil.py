@@ -100,7 +100,7 @@ def test_calls_go_on_while_a_group_is_stored(within: bool) -> None:
                     stored.append(True)
                     assert second.wait(30), "the other call stood still"
 
-            given.meanwhile(step)
+            given.control.commit(step)
             found += answered(group)
         return found
 
@@ -120,9 +120,9 @@ def test_what_storing_raises_is_raised_and_the_calls_are_left() -> None:
     next(running)
     next(running)
     with pytest.raises(OSError, match="disk is full"):
-        given.meanwhile(full)
+        given.control.commit(full)
     running.close()
-    assert given.meanwhile is run_inline
+    assert given.control.commit is run_inline
 
 
 def test_an_interrupt_while_a_group_is_stored_waits_for_the_storing() -> None:
@@ -145,7 +145,7 @@ def test_an_interrupt_while_a_group_is_stored_waits_for_the_storing() -> None:
     next(running)  # announced
     next(running)  # the first is answered, the second on its way
     with pytest.raises(KeyboardInterrupt):
-        given.meanwhile(step)
+        given.control.commit(step)
     assert finished.is_set()
     running.close()
 
@@ -160,8 +160,8 @@ def test_a_signal_ends_the_waiting() -> None:
 
     def stop() -> None:
         hanging.wait(30)
-        given.stop.raise_level()
-        given.stop.raise_level()
+        given.control.stop.raise_level()
+        given.control.stop.raise_level()
 
     threading.Thread(target=stop, daemon=True).start()
     last = list(groups(given, send))[-1][-1]
@@ -259,7 +259,7 @@ def test_lanes_that_are_closed_can_still_be_woken_and_stored_beside() -> None:
     lanes.close(True)
     lanes.wake()
     stored: list[bool] = []
-    lanes.meanwhile(lambda: stored.append(True))
+    lanes.commit(lambda: stored.append(True))
     assert stored == [True]
 
 

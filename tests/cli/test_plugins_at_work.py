@@ -406,9 +406,9 @@ Attempt Backend BackendContext BackendFactory BadRow Batch BatchBackend BatchCha
 BatchService BatchState BatchesBackend BioforgeError CallError CallsBackend ConfigError Endings Event Executor Failed
 Failure FileBatchService FolderWriter Gauges InlineBatchService InputError LimitLearned Limits Load Notice
 OpenAIBackend Options Outcome OutputError Paid PathReader PathWriter PurchaseDecision PurchaseJob PurchaseOption
-RateLimits Reader ReaderOptions Record Rendered Request Response RetryPolicy Row RowError SecretEnv Sender Started
-Stop Stopped Succeeded ThreadCallsBackend ThreadsBackend Turn Undecided UnmatchedLine Unusable Usage UsageError
-VendorBackend Work Writer __version__ artists atomic_write broken canonical folder_writer hookimpl id_in is_loopback
-json_value lowered masked nearest path_reader path_writer proxy read_object request_hash sdk_headers timeouts trust
-with_options without_key
+RateLimits Reader ReaderOptions Record Rendered Request Response RetryPolicy Row RowError RunControl SecretEnv Sender
+Started Stop Stopped Succeeded ThreadCallsBackend ThreadsBackend Turn Undecided UnmatchedLine Unusable Usage
+UsageError VendorBackend Work Writer __version__ artists atomic_write broken canonical folder_writer hookimpl id_in
+is_loopback json_value lowered masked nearest path_reader path_writer proxy read_object request_hash sdk_headers
+timeouts trust with_options without_key
 """

@@ -48,7 +48,7 @@ def kept(*groups: Any, limits: Limits | None = None, asked_to_stop: bool = True)
 
     work = Work(iter(REQUESTS.values()), limits or Limits(), members=OneMember())
     if asked_to_stop:
-        work.stop.raise_level()
+        work.control.stop.raise_level()
     said = ""
     try:
         for group in guarded(execute, work, "echo", "bioforge-echo"):
@@ -75,7 +75,7 @@ def test_an_attempt_that_begins_and_ends_in_one_group_begins_before_it_ends() ->
         yield [Started(attempt()), Started(attempt("b")), end(), Started(attempt("c"))]
 
     work = Work(iter(REQUESTS.values()))
-    work.stop.raise_level()
+    work.control.stop.raise_level()
     groups = guarded(execute, work, "echo", "bioforge-echo")
     assert [list(group) for group in groups] == [
         [Started(attempt()), Started(attempt("b"))],
@@ -100,7 +100,7 @@ def test_requests_that_come_later_are_known_too() -> None:
         yield [Started(attempt()), Started(attempt("b"))]
 
     work = Work(Source(), retries=lambda: iter([REQUESTS["b"]]))
-    work.stop.raise_level()
+    work.control.stop.raise_level()
     assert sum(map(len, guarded(execute, work, "echo", "bioforge-echo"))) == 2
 
 

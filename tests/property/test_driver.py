@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from bioforge.backends.driver import Executor, Finished, drive
 from bioforge.backends.scheduler.scheduler import Scheduler
 from bioforge.core.events import Attempt, Event, Failed, Started, Stopped, Succeeded, Unusable
-from bioforge.core.interfaces import Limits, Outcome, RetryPolicy, Stop, Work
+from bioforge.core.interfaces import Limits, Outcome, RetryPolicy, RunControl, Stop, Work
 from bioforge.core.types import Failure, Paid, Request, Response
 
 from .effort import examples
@@ -148,7 +148,7 @@ class Play:
         self.lanes = FakeLanes(self)
         retry = RetryPolicy(max_attempts=tale.attempts, first_delay=0.1)
         self.window = Scheduler(Limits(tale.concurrency), retry, lambda request: 0.0, self.now, Random(1).random)
-        work = Work(self.source(), Limits(tale.concurrency), retry, self.stop)
+        work = Work(self.source(), Limits(tale.concurrency), retry, RunControl(self.stop))
         stops = list(tale.stops)
         try:
             with closing(drive(work, self.window, self.lanes, self.clock, self.clock)) as groups:

@@ -267,7 +267,7 @@ class TestSaysThatItIsBusyAtTheEnd(Threads):
 
     def execute(self, backend, work):
         yield from ThreadsBackend.execute(backend, work)
-        work.gauges = Gauges(in_flight=3)
+        work.control.gauges = Gauges(in_flight=3)
 
 
 class TestPutsSomethingNewIntoEachBody(Threads):
@@ -361,7 +361,7 @@ class TestSaysThatEverythingMayBePaid(Threads):
 
     def execute(self, backend, work):
         for group in super().execute(backend, work):
-            if work.stop.level and any(isinstance(event, Stopped) for event in group):
+            if work.control.stop.level and any(isinstance(event, Stopped) for event in group):
                 attempts = [event.attempt for event in group if isinstance(event, Failed)]
                 assert not attempts
             yield group
@@ -428,8 +428,8 @@ class TestGivesUpWhatIsInFlight(Threads):
 
     def given(self, work):
         stop = Stop()
-        work.stop.subscribe(lambda: [stop.raise_level() for _ in range(2)])
-        return replace(work, stop=stop)
+        work.control.stop.subscribe(lambda: [stop.raise_level() for _ in range(2)])
+        return replace(work, control=replace(work.control, stop=stop))
 
 
 class TestSaysThatWhatIsInFlightCostNothing(Threads):
@@ -439,7 +439,7 @@ class TestSaysThatWhatIsInFlightCostNothing(Threads):
         attempts = []
         for group in ThreadsBackend.execute(backend, work):
             attempts += [event.attempt for event in group if isinstance(event, Started)]
-            if work.stop.level > 1:
+            if work.control.stop.level > 1:
                 yield [Failed(one, Failure("interrupted", "left"), Paid.NO, 0.0, final=False) for one in attempts]
             yield group
 

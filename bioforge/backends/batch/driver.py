@@ -29,7 +29,7 @@ from bioforge.backends.batch.packing import enqueued
 from bioforge.backends.batch.service import BatchService, CallError, FileBatchService, Row
 from bioforge.backends.batch.submit import CreateUnknown, Submitter, out_of_sight, undecided
 from bioforge.backends.gil import CommitThread
-from bioforge.backends.scheduler.budget import Price
+from bioforge.core.budget import Price
 from bioforge.core.events import Attempt, BatchChanged, BatchCollected, Event, Failed, LimitLearned, Notice, Stopped
 from bioforge.core.interfaces import Gauges, Work, run_inline
 from bioforge.core.text import plural
@@ -89,7 +89,7 @@ class BatchDriver:
         self._options = options
         self._wall = wall
         self._random = random or Random().random
-        self._calls = Calls(work.stop, work.retry, self._random, wall)
+        self._calls = Calls(work.control.stop, work.retry, self._random, wall)
         self._filling = BatchPacker(work, service, options, price, wall, requeue=requeue)
         self._submitter = Submitter(work, service, self._calls, options, self._folder, self._known, wall)
         now = wall()
@@ -136,7 +136,7 @@ class BatchDriver:
         self._calls.close()
         if self._temporary is not None:
             self._temporary.cleanup()
-        elif self._work.folder is not None and self._work.stop.level < 2:
+        elif self._work.folder is not None and self._work.control.stop.level < 2:
             # everything in it can be had again: files are written from the state, results are fetched
             rmtree(self._work.folder, ignore_errors=True)
 
@@ -159,7 +159,7 @@ class BatchDriver:
                 if not wait or not (self.awaited or (self._filling.held is not None and broke is None)):
                     if broke is not None:
                         raise RunStopped(broke)
-                    if not (wait and fill and self._work.more()):
+                    if not (wait and fill and self._work.control.more()):
                         return
                     yield []
                     self._calls.rest()
@@ -212,7 +212,7 @@ class BatchDriver:
     def _show(self, until: float | None = None) -> None:
         batches = tuple(item.batch for item in self._open.values())
         held = self._filling.held is not None
-        self._work.gauges = Gauges(
+        self._work.control.gauges = Gauges(
             in_flight=sum(batch.requests for batch in batches),
             retrying=self._filling.again + len(self._filling.elsewhere),
             waiting="room for more batches" if held else "batches" if batches else "",
@@ -236,7 +236,7 @@ class BatchDriver:
 
     def _submit(self, batch: Batch) -> Groups[None]:
         earlier = batch.key in self._earlier
-        if self._work.stop.level:
+        if self._work.control.stop.level:
             if not earlier:
                 yield from self._release(batch, Failure("interrupted", "stopped before it was sent"))
             raise StopRequested
@@ -319,7 +319,7 @@ class BatchDriver:
 
     def _look_at_due(self) -> Groups[None]:
         for item in list(self._open.values()):
-            if self._work.stop.level:
+            if self._work.control.stop.level:
                 raise StopRequested
             if item.due > self._wall():
                 continue
@@ -406,13 +406,13 @@ class BatchDriver:
             gone = error.failure.http_status in (404, 410) and self._wall() - account.ended > KEPT
             return gone
         try:
-            with closing(CommitThread(account.look_ahead, lambda: account.more)) as self._work.meanwhile:
+            with closing(CommitThread(account.look_ahead, lambda: account.more)) as self._work.control.commit:
                 for group in account.read(path):
-                    if self._work.stop.level > 1:
+                    if self._work.control.stop.level > 1:
                         raise StopRequested
                     yield self._noted(group)
         finally:
-            self._work.meanwhile = run_inline
+            self._work.control.commit = run_inline
             path.unlink(missing_ok=True)
         return True
 
@@ -457,9 +457,9 @@ class BatchDriver:
     # -------------------------------------------------------------------------------------------------- why it stopped
 
     def _interrupted(self) -> Stopped:
-        why = "the deadline has passed" if self._work.stop.reason == "deadline" else "interrupted"
+        why = "the deadline has passed" if self._work.control.stop.reason == "deadline" else "interrupted"
         hint = _COME_BACK if self._open else "`bioforge resume` goes on where this stopped"
-        return Stopped(self._work.stop.reason or "interrupted", f"{why}: {self._remaining()}", hint)
+        return Stopped(self._work.control.stop.reason or "interrupted", f"{why}: {self._remaining()}", hint)
 
     def _remaining(self) -> str:
         batches = [item.batch for item in self._open.values()]

@@ -10,7 +10,7 @@ from bioforge.backends.batch.names import naming, new_key
 from bioforge.backends.batch.options import BatchOptions
 from bioforge.backends.batch.packing import BatchBuilder, EnqueuedLimit, enqueued, tokens_of
 from bioforge.backends.batch.service import BatchService
-from bioforge.backends.scheduler.budget import Budget, Price, Reservation
+from bioforge.core.budget import Price, Reservation
 from bioforge.core.events import Attempt, BatchChanged, Event, Failed, Started, Stopped
 from bioforge.core.interfaces import Work
 from bioforge.core.text import money
@@ -35,7 +35,7 @@ class BatchPacker:
     def __init__(
         self, work: Work, service: BatchService, options: BatchOptions, price: Price, wall: Clock, *, requeue: bool
     ) -> None:
-        self.budget = Budget(work.limits.max_cost_usd, price, calibrate=False)
+        self.budget = work.control.budget
         self.queue = EnqueuedLimit(options.max_enqueued_tokens, work.enqueued_tokens)
         self.again = 0
         """Requests that were given back or failed, and may be asked in another batch."""
@@ -69,7 +69,7 @@ class BatchPacker:
         group: list[Event] = []
         size = 0
         while not self._sealed:
-            if self._work.stop.level:
+            if self._work.control.stop.level:
                 yield group
                 raise StopRequested
             request = self._next()
@@ -80,7 +80,7 @@ class BatchPacker:
                 self.again = 0
                 self._retries = (one for one in self._work.retries() if one.request_hash not in self.elsewhere)
                 continue
-            quote = NOTHING if request is None else self.budget.quote(request)
+            quote = NOTHING if request is None else self.budget.quote(request, self._price, calibrate=False)
             reason = None if request is None else self._refusal(request, quote, under_way())
             if request is None or reason is not None:
                 self.held = request

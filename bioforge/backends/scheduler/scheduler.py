@@ -13,10 +13,10 @@ from random import Random
 from typing import NamedTuple
 
 from bioforge.backends.scheduler.backoff import LONG, Backoff
-from bioforge.backends.scheduler.budget import Budget, Price, Reservation
 from bioforge.backends.scheduler.circuit_breaker import CircuitBreaker
 from bioforge.backends.scheduler.concurrency import AdaptiveConcurrency
 from bioforge.backends.scheduler.token_bucket import RateLimiter, Snapshot
+from bioforge.core.budget import Budget, Price, Reservation
 from bioforge.core.events import Attempt, Event, Failed, Notice, Stopped, Succeeded, Unusable
 from bioforge.core.interfaces import Gauges, Limits, Outcome, RetryPolicy
 from bioforge.core.types import Failure, Paid, Request
@@ -50,9 +50,10 @@ class Scheduler:
         self,
         limits: Limits,
         retry: RetryPolicy,
-        price_of_reservation: Price,
+        price: Price,
         now: float,
         random: Callable[[], float] | None = None,
+        budget: Budget | None = None,
     ) -> None:
         random = random or Random().random
         self.stopped: Stopped | None = None
@@ -63,7 +64,8 @@ class Scheduler:
         self._backoff = Backoff(retry, random)
         self._throttle = AdaptiveConcurrency(max(1, limits.concurrency))
         self._breaker = CircuitBreaker(retry, random)
-        self._budget = Budget(limits.max_cost_usd, price_of_reservation)
+        self._price = price
+        self._budget = budget or Budget(limits.max_cost_usd)
         self._pace = RateLimiter(limits, now)
         self._free = list(range(max(1, limits.concurrency)))
         self._names = [f"W{slot + 1:02d}" for slot in self._free]
@@ -88,7 +90,7 @@ class Scheduler:
             if self._closed_for(now) or (job := self._next(source, now)) is None:
                 break
             tokens = _tokens(job.request)
-            quote = self._budget.quote(job.request)
+            quote = self._budget.quote(job.request, self._price)
             if not self._budget.allows(quote):
                 self._put_back(job, now)
                 self._out_of_money(quote)
@@ -202,7 +204,7 @@ class Scheduler:
         if self._flights:
             return
         for due, _, job in self._retries:
-            if self._budget.allows(self._budget.quote(job.request)):
+            if self._budget.allows(self._budget.quote(job.request, self._price)):
                 self._wait("budget", due)
                 return
         budget = self._budget

@@ -41,7 +41,7 @@ class RayBackend(AsyncBackend):
         """Send the work from the cluster, with notices about its workers."""
         from bioforge_ray.lanes import RayLanes
 
-        self._executor = RayLanes(self.options, self.settings, work.limits.concurrency, work.stop)
+        self._executor = RayLanes(self.options, self.settings, work.limits.concurrency, work.control.stop)
         try:
             self._executor.open()
             with closing(cast("Generator[Sequence[Event], None, None]", super().execute(work))) as groups:

@@ -30,8 +30,8 @@ class Echo(Backend):
 
     def execute(self, work: Work) -> Iterator[Sequence[Event]]:
         for request in work.requests:
-            if work.stop.level:
-                yield [Stopped(work.stop.reason, "asked to stop", "`bioforge resume` goes on here")]
+            if work.control.stop.level:
+                yield [Stopped(work.control.stop.reason, "asked to stop", "`bioforge resume` goes on here")]
                 return
             attempt = Attempt(request, request.attempts + 1, "W01", str(uuid.uuid4()), time.time())
             yield [Started(attempt)]

@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 from bioforge_echo import Echo, bioforge_backends
 
-from bioforge.plugin import BackendContext, Request, Started, Stop, Succeeded, Work
+from bioforge.plugin import BackendContext, Request, RunControl, Started, Stop, Succeeded, Work
 from bioforge.testing import ProjectFolder
 
 
@@ -23,7 +23,7 @@ def test_each_request_is_announced_and_then_answered() -> None:
 
 def test_it_stops_when_it_is_asked_to() -> None:
     stop = Stop()
-    groups = Echo(BackendContext("", None)).execute(Work(iter(requests(3)), stop=stop))
+    groups = Echo(BackendContext("", None)).execute(Work(iter(requests(3)), control=RunControl(stop)))
     next(groups)
     stop.raise_level()
     assert sum(isinstance(event, Started) for group in groups for event in group) == 0
