@@ -1,4 +1,4 @@
-"""`export`: every artist's newest answer, streamed."""
+"""`export`: the newest answer of every artist, streamed."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ def export(
     format: Annotated[
         str | None,
         typer.Option(
-            "-F", "--format", metavar="NAME", help="jsonl, csv, markdown or a plugin's.", show_default="by suffix"
+            "-F", "--format", metavar="NAME", help="jsonl, csv, markdown or one of a plugin.", show_default="by suffix"
         ),
     ] = None,
     output: Annotated[
@@ -30,14 +30,16 @@ def export(
     ] = None,
     recipe: RecipeOption = None,
     select: SelectOption = None,
-    failed: Annotated[bool, typer.Option("--failed", help="Only failures, with whatever was received.")] = False,
-    everything: Annotated[bool, typer.Option("--all", help="All variants and recipes, also former ones.")] = False,
+    failed: Annotated[
+        bool, typer.Option("--failed", help="Only failures, with the answer where one was received.")
+    ] = False,
+    everything: Annotated[bool, typer.Option("--all", help="All variants and recipes, former ones too.")] = False,
     escape_formulas: Annotated[
-        bool, typer.Option("--escape-formulas", help="csv: keep spreadsheets from running cells as formulas.")
+        bool, typer.Option("--escape-formulas", help="csv: escape cells that spreadsheets would run as formulas.")
     ] = False,
     file: FileOption = None,
 ) -> int:
-    """Write every artist's newest answer. Works while a run goes on."""
+    """Write the newest answer of every artist. Works during a run."""
     from dataclasses import replace
 
     from bioforge.config.plugin_options import plugin_options
@@ -63,8 +65,8 @@ def export(
     with Store.read(config.state_path) as store:
         rows = records(store, selection, failed_only=failed)
         if output is None and (writer.to_folder or writer.to_path):
-            what = "a folder of files" if writer.to_folder else "where a path leads"
-            raise UsageError(f"--format {name} writes {what}", "name it with -o")
+            place = "a folder of files" if writer.to_folder else "to a path"
+            raise UsageError(f"--format {name} writes {place}, not to stdout", "name the path with -o")
         if output is not None and writer.to_path:
             if note := writer.path(rows, output):
                 echo(note)
@@ -85,8 +87,7 @@ def export(
 
 
 def _options_of_output(config: ProjectConfig, name: str, output: Path | None) -> dict[str, object]:
-    """The options of the project's `[[output]]` that writes the same place in the same form: an export to it is no other
-    than that of a run."""
+    """Return the options of the `[[output]]` with the same path and writer: an export to it equals that of a run."""
     from bioforge.engine.outputs import writer_name
 
     if output is None:

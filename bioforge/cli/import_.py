@@ -1,4 +1,4 @@
-"""`import`: answers that were bought elsewhere, adopted so that nothing is bought again."""
+"""`import`: adopt answers from batch files and exports, so that they need not be bought again."""
 
 from __future__ import annotations
 
@@ -20,24 +20,24 @@ if TYPE_CHECKING:
     from bioforge.store import Store
 
 SHOWN = 5
-"""Lines that are shown when none could be used."""
+"""Lines to show when none could be used."""
 
 LONGEST_COMMAND = 200
-"""Characters of the command that are kept with its run: there may be hundreds of files."""
+"""Characters of the command to keep with its run: there may be hundreds of files."""
 
 ADVICE = {
-    "NOT_ASKED": "give the batch's input file along: only it says what these ids asked for",
-    "ARTIST": "these are ids of artists, which do not say what was asked: give the batch's input file along",
-    "OTHER_HASH": "the project asks something else by now (a changed template, model or row is another request): give the"
-    " input file along, and the answers are kept for when that is asked again",
-    "AMBIGUOUS": "the input files have different requests by these ids: import each batch with its own input file only",
-    "OTHER_BODY": "the input file has another request by these ids than bioforge once gave them: was it edited, or is one"
-    " of them simulated?",
-    "OTHER_QUESTION": "these answers repeat other instructions than the input file has: is it that of another batch?",
-    "EXPORTED": "the project asks something else by now (a changed template, model or row is another request), and an"
-    " export does not hold requests: put the project back to what it was, or import the batch's own files",
+    "NOT_ASKED": "also name the batch's input file: only it has the requests of these ids",
+    "ARTIST": "these are ids of artists, not of requests: also name the batch's input file",
+    "OTHER_HASH": "the project's requests differ (a changed template, model or row is another request): also name the input"
+    " file, and the answers are kept for the day these requests are needed again",
+    "AMBIGUOUS": "the input files have different requests with these ids: import each batch with its own input file only",
+    "OTHER_BODY": "the input file has other requests with these ids than bioforge wrote: was it edited, or is one of them"
+    " simulated?",
+    "OTHER_QUESTION": "these answers have other instructions than the input file: does it belong to another batch?",
+    "EXPORTED": "the project's requests differ (a changed template, model or row is another request), and an export has no"
+    " requests: undo the change of the project, or import the batch's own files",
 }
-"""What to do about answers without a request, by the names of `Why`."""
+"""Advice about answers without a request, by the names of `Why`."""
 
 
 @command
@@ -55,7 +55,10 @@ def import_(
     file: FileOption = None,
     format: Annotated[str, typer.Option("--format", metavar="text|json", help="How to print it.")] = "text",
 ) -> int:
-    """Adopt answers from batch files or exports, so that nothing is bought again."""
+    """Adopt answers from batch files or exports.
+
+    They are stored as if a run had received them, so that they need not be bought again.
+    """
     from bioforge.cli.format import reading_lines
     from bioforge.engine.import_files import AnswerFiles
     from bioforge.engine.project import recover_state
@@ -70,14 +73,14 @@ def import_(
             echo(line)
         with import_dry_run(store) if dry_run else nullcontext(store) as place:
             result = _adopt(place, project, opened)
-            # what recipes ask that need others shows when the answers of those are there
+            # requests of dependent recipes are known once the answers they need are adopted
             while project.chained and result.changed and result.without_request:
                 later = _adopt(place, project, opened)
                 result = result.followed_by(later)
                 if not later.adopted:
                     break
     if not result.recognised:
-        raise _nothing_recognised(opened.names, result)
+        raise _unrecognised(opened.names, result)
     if format == "json":
         print(json.dumps(_as_json(result, opened.names, dry_run), ensure_ascii=False, indent=2))
     else:
@@ -87,7 +90,7 @@ def import_(
 
 
 def _adopt(store: Store, project: OpenProject, files: AnswerFiles) -> ImportResult:
-    """As a run of its own; one that adopts nothing leaves none."""
+    """Adopt answers as a run; one that adopts nothing leaves no record."""
     from shlex import join
 
     from bioforge.backends.openai import batch_lines
@@ -102,7 +105,7 @@ def _adopt(store: Store, project: OpenProject, files: AnswerFiles) -> ImportResu
         result = adopter.adopt(files)
         project.check_answers(store)
     except BaseException as error:
-        with suppress(StateError):  # where the state itself is the trouble, the next run closes this one
+        with suppress(StateError):  # if the state itself failed, the next run closes this one
             if isinstance(error, KeyboardInterrupt):
                 _end(store, run, adopter.result, "interrupted", EXIT_INTERRUPTED)
             else:
@@ -122,18 +125,18 @@ def _end(store: Store, run: int, result: ImportResult, state: str, exit_code: in
         runs.discard(store, run)
 
 
-def _nothing_recognised(names: Sequence[str], result: ImportResult) -> UsageError:
+def _unrecognised(names: Sequence[str], result: ImportResult) -> UsageError:
     where = names[0] if len(names) == 1 else f"these {len(names)} files"
     if not result.lines:
         return UsageError(f"{where}: empty", "give the output files of batches, or what `bioforge export` wrote")
     examples = "".join(f"\n  {text}" for text in (*result.unreadable.shown, *result.unknown.shown)[:SHOWN])
     return UsageError(
-        f"{where}: no line is one of a batch file or an export:{examples}",
-        "such files have one JSON object a line; unpack them first, and export with --format jsonl",
+        f"{where}: no line of a batch file or an export:{examples}",
+        "such files have one JSON object per line; decompress them first, and export with --format jsonl",
     )
 
 
-# ------------------------------------------------------------------------------------------------------ what is printed
+# ------------------------------------------------------------------------------------------------------ output
 
 
 def _lines(result: ImportResult, names: Sequence[str], dry_run: bool) -> Iterator[str]:
@@ -151,19 +154,19 @@ def _lines(result: ImportResult, names: Sequence[str], dry_run: bool) -> Iterato
     asked = f", {plural(result.requests, 'request')} among them" if result.requests else ""
     yield f"{plural(len(names), 'file')} with {plural(result.lines, 'line')}{asked}"
     notes = [f"{result.unpriced:,} of unknown price"] if result.unpriced else []
-    notes += [f"{result.unusable:,} paid for and not usable, held back"] if result.unusable else []
-    notes += [f"{result.unwanted:,} that no target wants now, kept for when one does"] if result.unwanted else []
+    notes += [f"{result.unusable:,} paid, not usable, held back"] if result.unusable else []
+    notes += [f"{result.unwanted:,} that no target needs now, kept"] if result.unwanted else []
     worth = f" worth {money(result.adopted_usd)}" if result.adopted else ""
     would = "would be " if dry_run else ""
     yield f"{would}adopted: {plural(result.adopted, 'answer')}{worth}" + (f" ({'; '.join(notes)})" if notes else "")
     if result.known:
         yield f"known already: {plural(result.known, 'answer')}"
     if result.in_batches:
-        yield f"in open batches: {plural(result.in_batches, 'answer')}, left to them; `bioforge run` collects them"
+        yield f"in open batches: {plural(result.in_batches, 'answer')}, which stay there; `bioforge run` collects them"
     if result.settled:
         kinds = ", ".join(f"{number:,} {kind}" for kind, number in result.settled.items())
         yield (
-            f"{would}settled in open batches: {plural(result.settled.total(), 'request')} ({kinds}),"
+            f"{would}matched to open batches: {plural(result.settled.total(), 'request')} ({kinds}),"
             f" {money(result.settled_usd)}; the next run closes the batches"
         )
     if result.without_request:
@@ -176,10 +179,10 @@ def _lines(result: ImportResult, names: Sequence[str], dry_run: bool) -> Iterato
         kinds = ", ".join(f"{number:,} {kind}" for kind, number in result.failed.most_common())
         yield f"failed, nothing to adopt: {plural(result.failed.total(), 'line')} ({printable(kinds)})"
     yield from examples(
-        f"{plural(result.duplicated.count, 'answer')} under a custom_id that had one", result.duplicated
+        f"{plural(result.duplicated.count, 'answer')} with a custom_id that already has one", result.duplicated
     )
     yield from examples(f"{plural(result.unreadable.count, 'unreadable line')}", result.unreadable)
-    yield from examples(f"{plural(result.unknown.count, 'line')} of another shape", result.unknown)
+    yield from examples(f"{plural(result.unknown.count, 'line')} of an unknown form", result.unknown)
     yield f"{plural(result.fresh, 'target')} {'would become fresh; nothing was changed' if dry_run else 'became fresh'}"
 
 

@@ -1,4 +1,4 @@
-"""`accept`, `forget` and `gc`: changing what the state holds, on purpose and with a record of it."""
+"""`accept`, `forget` and `gc`: change the state on purpose, recorded as a run."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from bioforge.cli.errors import command, echo
-from bioforge.cli.options import FileOption, RecipeOption, made_ready, open_names, open_project
+from bioforge.cli.options import FileOption, RecipeOption, connect, open_names, open_project
 from bioforge.core.errors import EXIT_FAILED, EXIT_INTERRUPTED, EXIT_OK, PluginError, StateError, UsageError
 
 if TYPE_CHECKING:
@@ -19,11 +19,11 @@ if TYPE_CHECKING:
     from bioforge.engine.project import OpenProject
     from bioforge.store import Store
 
-Yes = Annotated[bool, typer.Option("-y", "--yes", help="Do not ask.")]
+Yes = Annotated[bool, typer.Option("-y", "--yes", help="Do not ask for confirmation.")]
 
 
 def confirmed(question: str, yes: bool) -> bool:
-    """Asks on a terminal; elsewhere nothing irreversible happens without --yes."""
+    """Ask on a terminal. Elsewhere `--yes` is required: raises `UsageError` without it."""
     if yes:
         return True
     if not sys.stdin.isatty():
@@ -33,14 +33,14 @@ def confirmed(question: str, yes: bool) -> bool:
 
 @contextmanager
 def recorded(store: Store, words: str) -> Iterator[int]:
-    """A run for what changes the state, so that `status` shows who did it."""
+    """Record a change of the state as a run, for `status`."""
     from bioforge.store import Selection, runs
 
     run = runs.begin(store, words, None, Selection())
     try:
         yield run
     except BaseException as error:
-        with suppress(StateError):  # where the state itself is the trouble, the next command closes this one
+        with suppress(StateError):  # if the state itself failed, the next command closes this run
             if isinstance(error, KeyboardInterrupt):
                 runs.end(store, run, "interrupted", EXIT_INTERRUPTED)
             else:
@@ -52,20 +52,23 @@ def recorded(store: Store, words: str) -> Iterator[int]:
 @command
 def accept(
     select: Annotated[
-        list[str] | None, typer.Argument(metavar="SELECT", help="Ids, globs or reason:WORD; all when none is given.")
+        list[str] | None, typer.Argument(metavar="SELECT", help="Ids, globs or reason:WORD.", show_default="all")
     ] = None,
     recipe: RecipeOption = None,
     yes: Yes = False,
     file: FileOption = None,
 ) -> int:
-    """Declare existing answers current for today's definition, without asking for them again (make's touch)."""
+    """Declare existing answers current.
+
+    They become fresh for today's definition without new requests, like `make --touch`.
+    """
     from bioforge.core.text import plural
     from bioforge.engine.project import recover_state
     from bioforge.store import Store, maintenance
 
     names = open_names(file)
     selection = names.selection(recipe or (), select or ())
-    project = _ready_if_possible(names.config)
+    project = _connect_if_possible(names.config)
     with Store.open(names.config.state_path) as store:
         recover_state(store)
         if project is not None:
@@ -73,19 +76,19 @@ def accept(
         number = maintenance.acceptable(store, selection)
         if not number:
             echo("nothing to accept: no stale target of the selection has an answer")
-        elif confirmed(f"accept {plural(number, 'existing answer')} as current?", yes):
+        elif confirmed(f"Accept {plural(number, 'existing answer')} as current?", yes):
             with recorded(store, "accept") as run:
                 accepted = maintenance.accept(store, selection, run)
             echo(f"{plural(accepted, 'target')} accepted (recorded in the table `accepted`)")
     return EXIT_OK
 
 
-def _ready_if_possible(config: ProjectConfig) -> OpenProject | None:
-    """None without its backend, which is said: what is stale is then what the last plan or run found."""
+def _connect_if_possible(config: ProjectConfig) -> OpenProject | None:
+    """Return the project, or None with a note if its backend is missing: the last plan then decides what is stale."""
     try:
-        return made_ready(config)
+        return connect(config)
     except PluginError as error:
-        echo(f"note: {error.message}: what is stale is as the last plan or run found it")
+        echo(f"note: {error.message}: stale targets are those of the last plan or run")
         return None
 
 
@@ -96,7 +99,10 @@ def forget(
     yes: Yes = False,
     file: FileOption = None,
 ) -> int:
-    """Drop answers on purpose; says what they had cost. The next run asks for them again, and pays again."""
+    """Delete answers on purpose, and print their cost.
+
+    The next run sends their requests again, and pays again.
+    """
     from bioforge.core.text import money, plural
     from bioforge.engine.project import recover_state
     from bioforge.store import Store, maintenance
@@ -105,30 +111,32 @@ def forget(
     selection = names.selection(recipe or (), select)
     with Store.open(names.config.state_path) as store:
         recover_state(store)
-        weighed = maintenance.would_forget(store, selection)
-        if not weighed.answers:
+        cost = maintenance.would_forget(store, selection)
+        if not cost.answers:
             echo("nothing to forget: the selection has no answers")
-        elif confirmed(f"forget {plural(weighed.answers, 'answer')} that had cost {money(weighed.cost_usd)}?", yes):
+        elif confirmed(
+            f"Forget {plural(cost.answers, 'answer')} (cost: {money(cost.cost_usd)})? The next run pays again.", yes
+        ):
             with recorded(store, "forget") as run:
                 dropped = maintenance.forget(store, selection, run)
-            echo(f"{plural(dropped.answers, 'answer')} forgotten; they had cost {money(dropped.cost_usd)}")
+            echo(f"{plural(dropped.answers, 'answer')} forgotten (cost: {money(dropped.cost_usd)})")
     return EXIT_OK
 
 
 @command
 def gc(
     compress: Annotated[
-        bool, typer.Option("--compress", help="Drop nothing: pack the raw bodies that the state has.")
+        bool, typer.Option("--compress", help="Delete nothing: compress the raw bodies in the state.")
     ] = False,
     decompress: Annotated[
-        bool, typer.Option("--decompress", help="Drop nothing: unpack them, for SQLite's own functions to read.")
+        bool, typer.Option("--decompress", help="Delete nothing: decompress them, so that SQL can read them.")
     ] = False,
     yes: Yes = False,
     file: FileOption = None,
 ) -> int:
-    """Drop answers that no artist and recipe of today use, and give the space back."""
+    """Delete answers that no current artist and recipe use, and free the space."""
     if compress and decompress:
-        raise UsageError("--compress and --decompress: either one", "nothing was changed")
+        raise UsageError("--compress and --decompress exclude each other", "nothing was changed")
     if compress or decompress:
         return _repack(open_names(file).config, on=compress)
     from bioforge.core.text import money, plural
@@ -140,12 +148,12 @@ def gc(
     with Store.open(project.config.state_path) as store:
         recover_state(store)
         project.refresh(store)
-        weighed = maintenance.would_collect(store, recipes)
-        if not weighed.answers:
-            echo("nothing to drop: every answer is used")
+        cost = maintenance.would_collect(store, recipes)
+        if not cost.answers:
+            echo("nothing to delete: every answer is used")
         elif confirmed(
-            f"drop {plural(weighed.answers, 'unused answer')} that had cost {money(weighed.cost_usd)}, and pay again"
-            " should one be wanted again?",
+            f"Delete {plural(cost.answers, 'unused answer')} (cost: {money(cost.cost_usd)})?"
+            " You will pay again if you need them.",
             yes,
         ):
             before = project.config.state_path.stat().st_size
@@ -153,7 +161,7 @@ def gc(
                 dropped = maintenance.collect(store, recipes, run)
             freed = max(0, before - project.config.state_path.stat().st_size)
             echo(
-                f"{plural(dropped.answers, 'answer')} dropped; they had cost {money(dropped.cost_usd)};"
+                f"{plural(dropped.answers, 'answer')} deleted (cost: {money(dropped.cost_usd)});"
                 f" {freed / 1e6:.1f} MB freed"
             )
     return EXIT_OK
@@ -164,7 +172,7 @@ def _repack(config: ProjectConfig, *, on: bool) -> int:
     from bioforge.engine.project import recover_state
     from bioforge.store import Store, compression
 
-    path, word = config.state_path, "packed" if on else "unpacked"
+    path, word = config.state_path, "compressed" if on else "decompressed"
     with Store.open(path) as store:
         recover_state(store)
         before = path.stat().st_size
@@ -178,7 +186,9 @@ def _repack(config: ProjectConfig, *, on: bool) -> int:
     )
     if on is not config.project.compress_bodies:
         is_set = "is set" if config.project.compress_bodies else "is not set"
-        echo(f"note: new bodies are kept {'as they come' if on else 'packed'}: `compress_bodies` {is_set} in [project]")
+        echo(
+            f"note: new bodies are stored {'as they are' if on else 'compressed'}: `compress_bodies` {is_set} in [project]"
+        )
     return EXIT_OK
 
 

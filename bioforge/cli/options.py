@@ -1,4 +1,4 @@
-"""Options that several commands share, and opening the project they name."""
+"""Options that several commands share, and the project that they name."""
 
 from __future__ import annotations
 
@@ -26,13 +26,13 @@ SelectOption = Annotated[
     typer.Option(
         "--select",
         metavar="ID|GLOB|reason:WORD|variant:TEXT",
-        help="Only these artists, targets stale for this reason, or variants. May be repeated.",
+        help="Only these artists, targets with this reason, or variants. May be repeated.",
     ),
 ]
 
 
 def complete_recipes(incomplete: str) -> list[str]:
-    """Shell completion of recipe names; silent when there is no project."""
+    """Return the recipe names that complete a word; none without a project."""
     try:
         return [name for name in load(None).recipes if name.startswith(incomplete)]
     except Exception:  # completion must never disturb the shell
@@ -45,7 +45,7 @@ RecipeOption = Annotated[
 ]
 RecipesArgument = Annotated[
     list[str] | None,
-    typer.Argument(metavar="RECIPE", help="Recipes to build; all when none is named.", autocompletion=complete_recipes),
+    typer.Argument(metavar="RECIPE", help="Recipes to build.", show_default="all", autocompletion=complete_recipes),
 ]
 
 
@@ -63,12 +63,14 @@ def recipe_order(config: ProjectConfig) -> list[str]:
 
 
 def open_names(file: Path | None) -> RecipeNames:
-    """What the project file names by itself: for whatever was answered already. Nothing that is wrong with a plugin, a
-    schema or a template keeps anybody from that. Says what the environment overrides."""
+    """Return the recipes of the project file without loading plugins, schemas or templates: enough for stored answers.
+
+    Prints what the environment overrides.
+    """
     from bioforge.engine.select import RecipeNames
 
     config = load(file)
-    _say_notes((*config.overrides, *config.notes))
+    _echo_notes((*config.overrides, *config.notes))
     return RecipeNames(config)
 
 
@@ -80,40 +82,40 @@ def open_project(
     max_cost: float | None = None,
     strict: bool | None = None,
 ) -> OpenProject:
-    """The project with what flags say instead of the file; says what the environment overrides."""
+    """Return the project with flags in place of the file's values. Prints what the environment overrides."""
     from bioforge.config.loader import with_overrides
 
     config = with_overrides(
         load(file), backend=backend, concurrency=concurrency, max_cost=max_cost, strict=strict or None
     )
-    _say_notes((*config.overrides, *config.notes))
-    return made_ready(config)
+    _echo_notes((*config.overrides, *config.notes))
+    return connect(config)
 
 
-def made_ready(config: ProjectConfig) -> OpenProject:
-    """With its backend and all that it asks. Raises `PluginError` where a plugin is missing or broken."""
+def connect(config: ProjectConfig) -> OpenProject:
+    """Return the project with its backend. Raises `PluginError` if a plugin is missing or broken."""
     from bioforge.engine.project import OpenProject
 
     project = OpenProject(config, load_plugins())
     project.tell = echo
-    _say_notes(project.notes)
+    _echo_notes(project.notes)
     return project
 
 
-def _say_notes(notes: Iterable[str]) -> None:
+def _echo_notes(notes: Iterable[str]) -> None:
     for line in notes:
         echo(f"note: {line}")
 
 
 def load_plugins() -> Plugins:
-    """All that the environment chooses; what is wrong with one is said, and the others work."""
+    """Return the plugins that the environment allows. A faulty one is left out with a warning."""
     from bioforge.plugins.manager import build_manager
 
     return build_manager(os.environ.get("BIOFORGE_LOAD_PLUGINS"), warn=lambda problem: echo(f"warning: {problem}"))
 
 
 def check_destination(config: ProjectConfig, path: Path, flag: str) -> None:
-    """Raise `UsageError` where a flag would write over what the project is made of: the state above all."""
+    """Raise `UsageError` if a flag would overwrite the state, the project file or the input."""
     from bioforge.core.errors import UsageError
 
     state = str(config.state_path)
@@ -134,7 +136,7 @@ def check_format(value: str, known: tuple[str, ...], flag: str = "--format") -> 
 
 
 def parse_seconds(text: str | None) -> float | None:
-    """`90`, `90s`, `30m`, `2h` or `1d` in seconds. Raises `UsageError`."""
+    """Return `90`, `90s`, `30m`, `2h` or `1d` in seconds. Raises `UsageError`."""
     if text is None:
         return None
     from bioforge.core.errors import UsageError

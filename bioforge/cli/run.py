@@ -1,4 +1,4 @@
-"""`run` and `resume`: building what is stale."""
+"""`run` and `resume`: build stale targets."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from bioforge.cli.errors import command, echo
+from bioforge.cli.errors import command, echo, stderr_screen
 from bioforge.cli.options import (
     FileOption,
     RecipesArgument,
@@ -42,7 +42,7 @@ MaxFailures = Annotated[
     int | None, typer.Option("--max-failures", metavar="N", help="Stop after N failed targets.", min=1)
 ]
 BackendOption = Annotated[
-    str | None, typer.Option("--backend", metavar="NAME", help="threads, async, batch, auto, or of a plugin.")
+    str | None, typer.Option("--backend", metavar="NAME", help="threads, async, batch, auto, or one of a plugin.")
 ]
 MaxCost = Annotated[float | None, typer.Option("--max-cost", metavar="USD", help="Spend at most this much.")]
 Deadline = Annotated[
@@ -52,11 +52,13 @@ Deadline = Annotated[
     ),
 ]
 NoWait = Annotated[
-    bool, typer.Option("--no-wait", help="batch: submit, collect what is ready, and leave (exit code 75).")
+    bool, typer.Option("--no-wait", help="batch: submit, collect finished batches, and leave (exit code 75).")
 ]
 PrintText = Annotated[bool, typer.Option("--print", help="Write each text to stdout as it arrives.")]
-Verbose = Annotated[bool, typer.Option("-v", "--verbose", help="Say why each target is built, and log every attempt.")]
-LogFormat = Annotated[str, typer.Option("--log-format", metavar="console|json", help="How log lines look.")]
+Verbose = Annotated[
+    bool, typer.Option("-v", "--verbose", help="Print the reason of each target, and log every attempt.")
+]
+LogFormat = Annotated[str, typer.Option("--log-format", metavar="console|json", help="Form of log lines.")]
 LogFile = Annotated[Path | None, typer.Option("--log-file", metavar="PATH", help="Also append JSON log lines here.")]
 
 
@@ -65,11 +67,11 @@ def run(
     recipes: RecipesArgument = None,
     file: FileOption = None,
     dry_run: Annotated[
-        bool, typer.Option("-n", "--dry-run", help="Show what would be sent, with the first 5 bodies; send nothing.")
+        bool, typer.Option("-n", "--dry-run", help="Show the plan and the first 5 request bodies; send nothing.")
     ] = False,
     always_make: Annotated[
         bool,
-        typer.Option("-B", "--always-make", help="Build selected targets even when they are fresh (this pays again)."),
+        typer.Option("-B", "--always-make", help="Build the selected targets even if they are fresh; this pays again."),
     ] = False,
     concurrency: Concurrency = None,
     max_failures: MaxFailures = None,
@@ -77,7 +79,7 @@ def run(
     limit: Annotated[
         int | None,
         typer.Option(
-            "--limit", metavar="N", min=1, help="Build at most N stale targets; the next run goes on with others."
+            "--limit", metavar="N", min=1, help="Build at most N stale targets; the next run continues with others."
         ),
     ] = None,
     backend: BackendOption = None,
@@ -85,7 +87,7 @@ def run(
     no_wait: NoWait = False,
     deadline: Deadline = None,
     plan: Annotated[
-        Path | None, typer.Option("--plan", metavar="FILE", help="Do exactly this plan (from plan --out), or refuse.")
+        Path | None, typer.Option("--plan", metavar="FILE", help="Do exactly this plan (from `plan --out`), or refuse.")
     ] = None,
     print_text: PrintText = False,
     strict: Annotated[
@@ -95,17 +97,17 @@ def run(
     log_format: LogFormat = "console",
     log_file: LogFile = None,
 ) -> int:
-    """Ask for what is new, changed or failed, keep every answer, and write the outputs."""
+    """Build stale targets, keep every answer, and write the outputs."""
     from dataclasses import replace
 
     from bioforge.engine.types import RunOptions
 
     if plan is not None and (recipes or select or limit or always_make):
-        raise UsageError("--plan takes no recipes, --select, --limit or -B", "a plan already says what to do")
+        raise UsageError("--plan excludes recipes, --select, --limit and -B", "a plan already has its selection")
     seconds = parse_seconds(deadline)
     project = open_project(file, backend=backend, concurrency=concurrency, max_cost=max_cost, strict=strict)
     selection = project.with_needs(project.selection(recipes or (), select or (), limit))
-    order = RunOptions(
+    options = RunOptions(
         command=_command_line("run"),
         selection=selection if plan is None else replace(selection, plan=str(plan.absolute())),
         always_make=always_make,
@@ -114,10 +116,10 @@ def run(
         deadline=seconds,
     )
     if dry_run:
-        return _dry_run(project, order)
+        return _dry_run(project, options)
     return _build(
         project,
-        order,
+        options,
         print_text=print_text,
         verbose=verbose,
         log_format=log_format,
@@ -139,7 +141,7 @@ def resume(
     log_format: LogFormat = "console",
     log_file: LogFile = None,
 ) -> int:
-    """Continue the run that was interrupted, with its selection."""
+    """Continue the interrupted run, with its selection."""
     from bioforge.engine.types import RunOptions
     from bioforge.store import Selection, Store, batches, runs
 
@@ -149,7 +151,7 @@ def resume(
         spent = 0.0 if last is None else runs.spent_usd(store, last.id)
         waiting = bool(batches.open_batches(store))
     if last is None:
-        echo("nothing to resume: no run was broken off; `bioforge run` builds what is stale")
+        echo("nothing to resume: no run was interrupted; `bioforge run` builds stale targets")
         return EXIT_OK
     project = open_project(
         file,
@@ -162,10 +164,10 @@ def resume(
     if gone:
         raise UsageError(
             f"run {last.id} built recipe {', '.join(gone)}, which the project no longer has",
-            "start afresh with `bioforge run`; what was answered is kept",
+            "start with `bioforge run`; existing answers are kept",
         )
     echo(f"resuming run {last.id} (`bioforge {last.command}`, {'cut off' if last.ended_at is None else last.state})")
-    order = RunOptions(
+    options = RunOptions(
         command=_command_line("resume"),
         selection=selection,
         always_make=bool(last.always_make),
@@ -176,7 +178,7 @@ def resume(
     )
     return _build(
         project,
-        order,
+        options,
         print_text=print_text,
         verbose=verbose,
         log_format=log_format,
@@ -185,8 +187,10 @@ def resume(
 
 
 def _budget_left(last: Run, spent: float, waiting: bool, given: float | None) -> float | None:
-    """The budget of a resumed run: as given now, else what the earlier one and its open batches leave. With batches
-    `waiting` to be collected, nothing left is no reason not to."""
+    """Return the budget of a resumed run: the given one, else the rest of the earlier budget.
+
+    Raises `UsageError` where nothing is left, unless open batches are `waiting` to be collected.
+    """
     if given is not None or last.max_cost_usd is None:
         return given
     left = last.max_cost_usd - spent
@@ -200,38 +204,38 @@ def _budget_left(last: Run, spent: float, waiting: bool, given: float | None) ->
 
 
 def _command_line(name: str) -> str:
-    """The command as it was typed, for `status`, the lock's refusal and the record of runs."""
+    """Return the command as it was typed, for `status`, the message of the lock and the record of runs."""
     from shlex import join
 
     arguments = sys.argv[1:]
     return join(arguments) if arguments[:1] == [name] else name
 
 
-def _dry_run(project: OpenProject, order: RunOptions) -> int:
+def _dry_run(project: OpenProject, options: RunOptions) -> int:
     from bioforge.cli.format import plan_lines
     from bioforge.store import Store
     from bioforge.store.queue import RequestFilter
 
-    if order.selection.plan is not None:
-        raise UsageError("--plan and --dry-run exclude each other", "the plan file itself lists what would be sent")
+    if options.selection.plan is not None:
+        raise UsageError("--plan and --dry-run exclude each other", "the plan file lists the requests")
     with Store.open(project.config.state_path) as store:
-        plan = project.plan(store, order.selection)
-        for line in plan_lines(store, project, plan):
+        plan = project.plan(store, options.selection)
+        for line in plan_lines(store, project, plan, stderr_screen()):
             echo(line)
-        if order.always_make:
-            echo("with -B, every target of the selection is built, fresh ones too")
+        if options.always_make:
+            echo("-B builds every target of the selection, fresh ones too")
         shown = 0
-        which = RequestFilter.EVERYTHING if order.always_make else RequestFilter.STALE
+        which = RequestFilter.EVERYTHING if options.always_make else RequestFilter.STALE
         for request in project.requests(store, plan.selection, which):
-            if shown == min(BODY_COUNT, order.selection.limit or BODY_COUNT):
+            if shown == min(BODY_COUNT, options.selection.limit or BODY_COUNT):
                 break
             shown += 1
-            print(_readable(request.endpoint, request.body))
+            print(_request_json(request.endpoint, request.body))
         echo(f"dry run: {shown} {'body' if shown == 1 else 'bodies'} shown, nothing was sent")
     return EXIT_OK
 
 
-def _readable(endpoint: str, body: bytes) -> str:
+def _request_json(endpoint: str, body: bytes) -> str:
     import json
 
     return json.dumps({"url": endpoint, "body": json.loads(body)}, ensure_ascii=False, indent=2)
@@ -239,7 +243,7 @@ def _readable(endpoint: str, body: bytes) -> str:
 
 def _build(
     project: OpenProject,
-    order: RunOptions,
+    options: RunOptions,
     *,
     print_text: bool,
     verbose: bool,
@@ -256,33 +260,30 @@ def _build(
         check_destination(project.config, log_file, "--log-file")
     key = project.config.api_key()
     logs = configure(log_format, verbose=verbose, log_file=log_file, secrets=(key,) if key else ())
-    watcher = ConsoleObserver(project, order, make_reporter(logs, print_text=print_text), explain=verbose)
+    observer = ConsoleObserver(project, options, make_reporter(logs, print_text=print_text), explain=verbose)
     stop = Stop()
-    with closing(logs), _signals(stop, watcher), _alarm(stop, order.deadline):
-        result = project.run(order, watcher, stop)
-    watcher.summarise(result)
+    with closing(logs), _signals(stop, observer), _alarm(stop, options.deadline):
+        result = project.run(options, observer, stop)
+    observer.summarise(result)
     if stop.level > 1:
-        _leave(result)
+        _exit_now(result)
     return result.exit_code
 
 
 @contextmanager
 def _alarm(stop: Stop, seconds: float | None) -> Iterator[None]:
-    """Drain when the time is up: nothing new is sent, what is in flight is awaited.
-
-    By the clock on the wall: a deadline does not wait for a machine that sleeps.
-    """
+    """Drain the run at the deadline: send nothing new, wait for requests in flight. Time asleep counts too."""
     if seconds is None:
         yield
         return
     import time
     from threading import Event, Thread
 
-    until, over = time.time() + seconds, Event()
+    end, done = time.time() + seconds, Event()
 
     def watch() -> None:
-        while (left := until - time.time()) > 0:
-            if over.wait(min(left, 1.0)):
+        while (left := end - time.time()) > 0:
+            if done.wait(min(left, 1.0)):
                 return
         stop.raise_level("deadline")
 
@@ -290,34 +291,34 @@ def _alarm(stop: Stop, seconds: float | None) -> Iterator[None]:
     try:
         yield
     finally:
-        over.set()
+        done.set()
 
 
 @contextmanager
-def _signals(stop: Stop, watcher: ConsoleObserver) -> Iterator[None]:
-    """Ctrl-C and SIGTERM: first drain, then leave. Before anything is in flight they simply end the command."""
+def _signals(stop: Stop, observer: ConsoleObserver) -> Iterator[None]:
+    """Let Ctrl-C and SIGTERM drain the run first, then leave. Without requests in flight they end the command."""
 
     def handle(number: int, frame: FrameType | None) -> None:
-        if not watcher.in_flight:
+        if not observer.in_flight:
             raise KeyboardInterrupt
         level = stop.raise_level()
         if level == 1:
-            echo(watcher.stopping())
+            echo(observer.stopping())
         elif level == 2:
-            echo("leaving now: requests in flight are recorded as maybe paid")
+            echo("leaving now: requests in flight may have been charged and are recorded as maybe paid")
         else:
             os._exit(EXIT_INTERRUPTED)
 
-    before = {number: signal.signal(number, handle) for number in (signal.SIGINT, signal.SIGTERM)}
+    previous = {number: signal.signal(number, handle) for number in (signal.SIGINT, signal.SIGTERM)}
     try:
         yield
     finally:
-        for number, handler in before.items():
+        for number, handler in previous.items():
             signal.signal(number, handler)
 
 
-def _leave(result: RunResult) -> None:
-    """Threads may still wait for the provider; everything is recorded, so nothing is gained by waiting for them."""
+def _exit_now(result: RunResult) -> None:
+    """Exit without joining threads that still wait for the provider: everything is recorded."""
     for stream in (sys.stdout, sys.stderr):
         with suppress(OSError, ValueError):
             stream.flush()

@@ -102,8 +102,8 @@ class OpenProject(RecipeNames):
                 lines = "\n".join(f"  {row.source}:{row.line}: {row.message}" for row in examples)
                 more = f"\n  … and {count - len(examples)} more" if count > len(examples) else ""
                 raise InputError(
-                    f"{count} bad {'row' if count == 1 else 'rows'} in the input, and it is read strictly:\n{lines}{more}",
-                    "mend the rows, or run without --strict (and `strict = false`) to leave them out; nothing was sent",
+                    f"{count} bad {'row' if count == 1 else 'rows'} in the input, and strict mode allows none:\n{lines}{more}",
+                    "fix the rows, or run without --strict (and `strict = false`) to leave them out; nothing was sent",
                 )
         return done
 

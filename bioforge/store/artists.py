@@ -127,7 +127,7 @@ def _nothing_read(reading: InputReading) -> InputError:
     shown = "".join(f"\n  {row.source}:{row.line}: {row.message}" for row in reading.examples[:5])
     return InputError(
         f"not one row of the input can be used; {reading.bad:,} bad:{shown}",
-        "mend the rows; the artists, answers and outputs of before were left as they are",
+        "fix the rows; the artists, answers and outputs of before were left as they are",
     )
 
 

@@ -119,7 +119,7 @@ def test_from_rows_to_results_in_a_project(project: ProjectFolder) -> None:
     ran = project.run(*CREATE).ok()
     file_id, batch_id = ran.out.split()
     assert ran.err.startswith("uploaded batch_input.jsonl: 4 requests for gpt-6-luna, ")
-    assert f"{batch_id}: validating, to end within 24h\n" in ran.err
+    assert f"{batch_id}: validating, ends within 24h\n" in ran.err
     assert ran.err.endswith(f"next: bioforge batch status {batch_id}\n")
 
     record = ended(project, batch_id)
@@ -137,7 +137,7 @@ def test_from_rows_to_results_in_a_project(project: ProjectFolder) -> None:
     assert {line["custom_id"] for line in written(project.root, results)} == {"0", "1", "2", "3"}
 
     ran = project.run("batch", "status", batch_id).ok()
-    assert f"{results}: is there already, 4 lines (4 answered)\n" in ran.err
+    assert f"{results}: exists already, 4 lines (4 answered)\n" in ran.err
     ran = project.run("batch", "retrieve", batch_id, "-o", "out/bios.jsonl").ok()
     assert ran.out == "out/bios.jsonl\n"
     assert (project.root / "out/bios.jsonl").read_bytes() == (project.root / results).read_bytes()
@@ -234,8 +234,8 @@ def test_strictly_one_bad_row_is_too_many(project: ProjectFolder) -> None:
     ran = project.run("batch", "jsonl", "--strict")
     assert ran.code == 2
     assert ran.err == (
-        "error: 1 bad row in the input, and it is read strictly:\n  artists.csv:3: no artist_name\n"
-        "hint: mend the rows, or run without --strict to leave them out; nothing was written\n"
+        "error: 1 bad row in the input, and strict mode allows none:\n  artists.csv:3: no artist_name\n"
+        "hint: fix the rows, or run without --strict to leave them out; nothing was written\n"
     )
     assert ran.out == ""
     assert not (project.root / "batch_input.jsonl").exists()
@@ -250,7 +250,7 @@ def test_an_input_without_a_good_row_writes_nothing(outside: Outside) -> None:
     ask = ("batch", "jsonl", "--in", "artists.csv", "--model", "m")
     ran = outside.run(*ask, "--template", "{{ nonsense }}")
     assert ran.code == 2
-    assert ran.err.startswith("error: 4 bad rows in the input, and not one that can be used:\n  artists.csv:2: ")
+    assert ran.err.startswith("error: 4 bad rows in the input, and no usable one:\n  artists.csv:2: ")
     assert "'nonsense' is undefined" in ran.err
     (outside.root / "artists.csv").write_text("artist_id,artist_name\n")
     ran = outside.run(*ask, "--template", "{{ artist_name }}")
@@ -299,10 +299,10 @@ def test_chat_completions_by_template_files(outside: Outside) -> None:
 
 
 MISTAKES: list[tuple[Sequence[str], str]] = [
-    ((), "what to ask is not known: there is neither a template nor a prompt"),
+    ((), "there is neither a template nor a prompt"),
     (("bio",), "recipe 'bio': there is no project here"),
     (("--template", "x"), "--template needs a model"),
-    (("--template", "x", "--model", "m", "--prompt-id", "p"), "--template and --prompt-id are two ways to ask"),
+    (("--template", "x", "--model", "m", "--prompt-id", "p"), "--template and --prompt-id exclude each other"),
     (("--template", "x", "--model", "m"), "there is no input"),
     (("--template", "ask.md", "--model", "m", "--in", "artists.csv"), "--template: no such file 'ask.md'"),
     (("--template", "{{ x", "--model", "m", "--in", "artists.csv"), "--template, line 1: "),
@@ -384,7 +384,7 @@ def test_more_lines_than_a_batch_may_have(project: ProjectFolder) -> None:
     (project.root / "many-003.jsonl").write_text("old\n")
     ran = project.run("batch", "jsonl", "-o", "many.jsonl").ok()
     assert ran.out == "many-001.jsonl\nmany-002.jsonl\n"
-    assert "warning: many-003.jsonl is of an earlier time" in ran.err
+    assert "warning: many-003.jsonl is from an earlier command" in ran.err
     assert not (project.root / "many.jsonl").exists()
     assert [line["custom_id"] for line in written(project.root, "many-002.jsonl")] == ["50000"]
     assert len(written(project.root, "many-001.jsonl")) == 50_000
@@ -412,10 +412,10 @@ def test_the_mistakes_of_a_file_are_named_and_nothing_is_sent(outside: Outside) 
         "  batch_input.jsonl:2: not JSON: Expecting property name enclosed in double quotes at column 2",
         "  batch_input.jsonl:3: the line is empty",
         "  batch_input.jsonl:4: not a JSON object",
-        "  batch_input.jsonl:5: custom_id: expected a text, found 7",
-        "  batch_input.jsonl:6: custom_id 'r-1' is taken already, by line 1",
+        "  batch_input.jsonl:5: custom_id: expected text, found 7",
+        "  batch_input.jsonl:6: custom_id 'r-1' is already used in line 1",
         "  … and 2 more",
-        "hint: mend them and try again",
+        "hint: fix them and try again",
     ]
     assert not (outside.root / "logs").exists()
 
@@ -425,9 +425,9 @@ def test_the_mistakes_of_a_file_are_named_and_nothing_is_sent(outside: Outside) 
     [
         ({"method": "GET"}, "method: expected 'POST', found 'GET'"),
         ({"url": "responses"}, "url: expected an endpoint like '/v1/responses', found 'responses'"),
-        ({"url": "/v1/embeddings"}, "url: '/v1/embeddings' is not '/v1/responses', which the batch is for"),
+        ({"url": "/v1/embeddings"}, "url: '/v1/embeddings' differs from the batch's endpoint '/v1/responses'"),
         ({"body": None}, "body: expected an object, found nothing"),
-        ({"body": {**LINE["body"], "stream": True}}, "body.stream: answers of a batch cannot be streamed"),  # type: ignore[dict-item]
+        ({"body": {**LINE["body"], "stream": True}}, "body.stream: a batch cannot stream answers"),  # type: ignore[dict-item]
         ({"body": {"model": "other"}}, "body.model: 'other' is not 'gpt-6-luna'; a batch has one model"),
         ({"body": {}}, "body.model: nothing is not 'gpt-6-luna'; a batch has one model"),
     ],
@@ -447,11 +447,11 @@ def test_files_that_are_none(outside: Outside) -> None:
     write(outside.root, LINE)
     ran = outside.run(*CREATE, "--endpoint", "/v1/chat/completions")
     assert ran.code == 2
-    assert "url: '/v1/responses' is not '/v1/chat/completions', which the batch is for" in ran.err
+    assert "url: '/v1/responses' differs from the batch's endpoint '/v1/chat/completions'" in ran.err
     with (outside.root / "batch_input.jsonl").open("wb") as stream:
         stream.truncate(209_715_201)
     ran = outside.run(*CREATE)
-    assert (ran.code, "209,715,201 bytes are more than the 209,715,200" in ran.err) == (2, True)
+    assert (ran.code, "209,715,201 bytes exceed the limit of 209,715,200" in ran.err) == (2, True)
     write(outside.root, *(numbered(number) for number in range(50_001)))
     ran = outside.run(*CREATE)
     assert (ran.code, "batch_input.jsonl:50001: more than 50,000 lines" in ran.err) == (2, True)
@@ -464,7 +464,7 @@ def test_an_equal_file_is_not_paid_for_twice(outside: Outside, server: Simulator
     write(outside.root, LINE, name="copy.jsonl")
     ran = outside.run("batch", "create", "--in", "copy.jsonl")
     assert ran.code == 2
-    assert ran.err.startswith(f"error: copy.jsonl: an equal file is in {batch_id} already, which is completed; nothing")
+    assert ran.err.startswith(f"error: copy.jsonl: {batch_id} (completed) has an equal file; nothing was sent")
     assert len(server.ledger) == 1
     assert created(outside, "--again") != batch_id
 
@@ -482,8 +482,8 @@ def test_a_creation_that_was_lost_is_adopted(project: ProjectFolder, start: Call
     project.run("batch", "jsonl").ok()
     ran = project.run(*CREATE).ok()
     batch_id = ran.out.split()[1]
-    assert "warning: it is unclear whether the batch was created: " in ran.err
-    assert f"it was: {batch_id} is adopted\n" in ran.err
+    assert "warning: the batch may have been created: " in ran.err
+    assert f"found: {batch_id}\n" in ran.err
     assert len(json.loads(project.run("batch", "list", "--format", "json").out)) == 1
     assert [line["outcome"] for line in operations(project.root) if line["operation"] == "create"] == ["unclear"]
 
@@ -493,7 +493,7 @@ def test_a_creation_that_failed_is_tried_again(project: ProjectFolder, start: Ca
     project.configure()
     project.run("batch", "jsonl").ok()
     ran = project.run(*CREATE).ok()
-    assert ran.err.count("it was not; trying once more\n") == 2
+    assert ran.err.count("not found; trying again\n") == 2
     assert len(json.loads(project.run("batch", "list", "--format", "json").out)) == 1
 
 
@@ -505,7 +505,7 @@ def test_a_creation_that_never_works(project: ProjectFolder, start: Callable[...
     assert ran.code == 1
     file_id = ran.out.strip()
     assert "error: no batch was created in 3 tries: the API refused: " in ran.err
-    assert f"with input_file_id {file_id} and metadata.bioforge hand-" in ran.err
+    assert f"look for input_file_id {file_id} or metadata.bioforge hand-" in ran.err
     assert len([line for line in operations(project.root) if line["operation"] == "create"]) == 3
 
 
@@ -516,8 +516,8 @@ def test_nothing_is_created_again_while_nobody_can_look(project: ProjectFolder, 
     project.run("batch", "jsonl").ok()
     ran = project.run(*CREATE)
     assert (ran.code, ran.out) == (1, "file-1\n")
-    assert "error: it is not known whether a batch was created for the file file-1: " in ran.err
-    assert "hint: `bioforge batch list --format json` shows it, if there is one, with input_file_id file-1" in ran.err
+    assert "error: a batch may have been created for the file file-1: " in ran.err
+    assert "hint: look for input_file_id file-1" in ran.err
     assert [(method, path.partition("?")[0]) for method, path, _ in server.asked] == [
         ("GET", "/v1/batches"),
         ("POST", "/v1/files"),
@@ -534,10 +534,7 @@ def test_the_file_of_a_creation_that_is_unclear_stays(project: ProjectFolder, st
     project.run("batch", "jsonl").ok()
     ran = project.run(*CREATE)
     assert ran.code == 1
-    assert (
-        "error: it is not known whether a batch was created for the file file-1: the API refused: no (HTTP 400"
-        in ran.err
-    )
+    assert "error: a batch may have been created for the file file-1: the API refused: no (HTTP 400" in ran.err
     assert "DELETE" not in [method for method, _, _ in server.asked]
 
 
@@ -577,11 +574,11 @@ def test_what_goes_on_is_not_retrieved_and_can_be_cancelled(
     ran = outside.run("batch", "retrieve", batch_id)
     assert ran.code == 1
     assert ran.err.startswith(f"error: {batch_id} is ")
-    assert "hint: there are no results before its end; `bioforge batch status" in ran.err
+    assert "hint: results are available at its end; `bioforge batch status" in ran.err
 
     ran = outside.run("batch", "cancel", batch_id).ok()
     assert ran.out == f"{batch_id} cancelling\n"
-    assert "it can take up to 10 minutes; 0 of 1 requests were answered so far" in ran.err
+    assert "this can take up to 10 minutes; 0 of 1 requests are answered so far" in ran.err
     assert ended(outside, batch_id)["status"] == "cancelled"
     ran = outside.run("batch", "cancel", batch_id)
     assert (ran.code, ran.err.splitlines()[0]) == (1, f"error: {batch_id} cannot be cancelled: it is cancelled")
@@ -641,7 +638,7 @@ def test_a_download_that_is_cut_off_is_made_good(project: ProjectFolder, start: 
     ran = outside.run("batch", "retrieve", batch_id)
     assert ran.code == 1
     assert ran.err.startswith("error: the call failed: ")
-    assert "hint: run it again: nothing was lost\n" in ran.err
+    assert "hint: run it again; nothing is lost\n" in ran.err
     assert not list(outside.root.glob("results_*"))
     outside.run("batch", "retrieve", batch_id).ok()
     place = outside.root / f"results_{batch_id}.jsonl"
@@ -658,7 +655,7 @@ def test_lists_are_short_unless_asked(outside: Outside) -> None:
     ids = [created(outside, "--again") for _ in range(3)]
     ran = outside.run("batch", "list", "--limit", "2").ok()
     assert [line.split()[0] for line in ran.out.splitlines()] == ["batch", ids[2], ids[1]]
-    assert ran.err == "there are more: --limit N or --all shows them\n"
+    assert ran.err == "there are more batches: --limit N or --all shows them\n"
     ran = outside.run("batch", "list", "--all", "--format", "json").ok()
     assert [record["id"] for record in json.loads(ran.out)] == ids[::-1]
     assert outside.run("batch", "list", "--limit", "3").ok().err == ""
@@ -674,13 +671,13 @@ def test_an_id_that_is_none(outside: Outside) -> None:
         assert ran.err.startswith("error: the API refused: No batch found with id 'batch_unknown'. (HTTP 404, ")
         assert "hint: check the id (`bioforge batch list`)" in ran.err
         ran = outside.run("batch", command, "../secrets")
-        assert (ran.code, ran.err.splitlines()[0]) == (2, "error: '../secrets' is no id of a batch")
+        assert (ran.code, ran.err.splitlines()[0]) == (2, "error: '../secrets' is not the id of a batch")
 
 
 def test_results_go_to_a_file_that_may_be_written(project: ProjectFolder) -> None:
     for place in ("-", "."):
         ran = project.run("batch", "retrieve", "batch_1", "-o", place)
-        assert (ran.code, ran.err.splitlines()[0]) == (2, f"error: -o {place}: two files may be saved there")
+        assert (ran.code, ran.err.splitlines()[0]) == (2, f"error: -o {place}: expected the name of a file")
     ran = project.run("batch", "retrieve", "batch_1", "-o", "artists.csv")
     assert (ran.code, ran.err.splitlines()[0]) == (2, "error: -o artists.csv: this is the input")
 
@@ -698,7 +695,7 @@ def test_addresses_that_cannot_be_meant(outside: Outside) -> None:
     ran = outside.run("batch", "list", OPENAI_BASE_URL="api.openai.com")
     assert (ran.code, "OPENAI_BASE_URL: expected 'simulator' or an http(s) URL" in ran.err) == (2, True)
     ran = outside.run("batch", "list", OPENAI_BASE_URL="simulator")
-    assert (ran.code, "the embedded simulator belongs to a project" in ran.err) == (2, True)
+    assert (ran.code, "the simulator needs a project" in ran.err) == (2, True)
     ran = outside.run("batch", "list", OPENAI_BASE_URL="http://127.0.0.1:9/v1")
     assert (ran.code, ran.err.startswith("error: the API cannot be reached: ")) == (1, True)
 

@@ -98,13 +98,13 @@ CASES = [
          'for all CSV files in it: path = "rows/*.csv"',
          lambda project: (folder("rows")(project), project.edit("bioforge.toml", '"artists.csv"', '"rows"'))),
     Case("bad rows, strictly", "run --strict",
-         "3 bad rows in the input, and it is read strictly:\n  artists.csv:7: found 1 field, expected 4\n"
+         "3 bad rows in the input, and strict mode allows none:\n  artists.csv:7: found 1 field, expected 4\n"
          "  artists.csv:8: no artist_name\n  artists.csv:9: artist_id '1' is already taken",
-         "mend the rows, or run without --strict (and `strict = false`) to leave them out; nothing was sent",
+         "fix the rows, or run without --strict (and `strict = false`) to leave them out; nothing was sent",
          write("artists.csv", ARTISTS + "5\n6,,x,y\n1,Again,,\n")),
     Case("bad rows, strict by the file", "plan",
-         "1 bad row in the input, and it is read strictly:\n  artists.csv:7: found 1 field, expected 4",
-         "mend the rows, or run without --strict (and `strict = false`) to leave them out; nothing was sent",
+         "1 bad row in the input, and strict mode allows none:\n  artists.csv:7: found 1 field, expected 4",
+         "fix the rows, or run without --strict (and `strict = false`) to leave them out; nothing was sent",
          lambda project: (project.write("artists.csv", ARTISTS + "5\n"),
                           project.edit("bioforge.toml", '"artists.csv"', '"artists.csv"\nstrict = true'))),
     # names
@@ -139,10 +139,10 @@ CASES = [
     Case("no concurrency", "run -j 0", "--concurrency: expected a whole number from 1 to 16384, found 0"),
     Case("negative budget", "run --max-cost=-1", "--max-cost: expected US dollars, above 0, found -1.0"),
     Case("budget that is none", "run --max-cost nan", "--max-cost: expected US dollars, above 0, found nan"),
-    Case("a plan and more", "run --plan today.plan bio", "--plan takes no recipes, --select, --limit or -B",
-         "a plan already says what to do"),
+    Case("a plan and more", "run --plan today.plan bio", "--plan excludes recipes, --select, --limit and -B",
+         "a plan already has its selection"),
     Case("a plan and a dry run", "run --plan today.plan -n", "--plan and --dry-run exclude each other",
-         "the plan file itself lists what would be sent"),
+         "the plan file lists the requests"),
     Case("missing plan", "run --plan today.plan", "{root}/today.plan: cannot be read: No such file or directory",
          "`bioforge plan --out FILE` writes a plan"),
     Case("no plan at all", "run --plan artists.csv", "{root}/artists.csv, line 1: not a line of a plan",
@@ -151,7 +151,7 @@ CASES = [
          "cannot write the log file artists.csv/log: Not a directory"),
     Case("plan file under a file", "plan --out artists.csv/plan", "cannot write artists.csv/plan: Not a directory",
          "name another file with --out", code=1),
-    Case("forgetting unasked", "forget 1", "forget 1 answer that had cost $0.000056? There is no terminal to ask on",
+    Case("forgetting unasked", "forget 1", "Forget 1 answer (cost: $0.000056)? The next run pays again. There is no terminal to ask on",
          "add --yes; nothing was changed", lambda project: project.run("run")),
     Case("init on a file", "init artists.csv", "artists.csv is a file, not a folder",
          "`bioforge init DIR` creates the folder"),
@@ -174,8 +174,8 @@ CASES = [
     Case("export to a folder", "export -o out", "cannot write out: Is a directory",
          "the state is intact: name a file, then `bioforge export` writes it again",
          lambda project: (project.run("plan"), folder("out")(project)), code=1),
-    Case("a folder to stdout", "export -F markdown-folder", "--format markdown-folder writes a folder of files",
-         "name it with -o", lambda project: project.run("plan")),
+    Case("a folder to stdout", "export -F markdown-folder", "--format markdown-folder writes a folder of files, not to stdout",
+         "name the path with -o", lambda project: project.run("plan")),
 ]  # fmt: skip
 
 

@@ -219,7 +219,7 @@ def test_files_by_hand_are_told_by_their_input_file(copy: Copy) -> None:
     ran = second.run("import", "output.jsonl")
     assert ran.code == 1
     assert "without a request of this project: 4 answers" in told(ran)
-    assert "these are ids of artists, which do not say what was asked: give the batch's input file along" in ran.err
+    assert "these are ids of artists, not of requests: also name the batch's input file" in ran.err
     second.write("input.jsonl", bought.input)
     assert imported(second, "output.jsonl", "input.jsonl")["fresh"] == 4
     assert second.run("plan", "-q").code == 0
@@ -233,9 +233,9 @@ def test_answers_to_another_template_wait_for_its_return(copy: Copy) -> None:
     second.write("input.jsonl", bought.input)
     ran = second.run("import", "output.jsonl")
     assert ran.code == 1
-    assert "hint: the project asks something else by now" in told(ran)
+    assert "hint: the project's requests differ" in told(ran)
     ran = second.run("import", "input.jsonl", "output.jsonl").ok()
-    assert "(4 that no target wants now, kept for when one does)\n0 targets became fresh\n" in told(ran)
+    assert "(4 that no target needs now, kept)\n0 targets became fresh\n" in told(ran)
     second.edit("bioforge.toml", "Write a poem.", "Write a biography.")
     assert second.run("plan", "-q").code == 0
     second.run("run").ok()
@@ -250,7 +250,7 @@ def test_an_export_of_another_template_is_no_answer(copy: Copy) -> None:
     second.edit("bioforge.toml", "Write a biography.", "Write a poem.")
     ran = second.run("import", "export.jsonl")
     assert ran.code == 1
-    assert "  4: 1, 2, 3, 0\n  hint: the project asks something else by now" in told(ran)
+    assert "  4: 1, 2, 3, 0\n  hint: the project's requests differ" in told(ran)
     assert second.value("SELECT count(*) FROM responses") == 0
 
 
@@ -287,7 +287,7 @@ def test_an_open_batch_is_settled_as_if_it_had_been_collected(project: ProjectFo
     assert project.reasons() == {"in batch": 4}
     project.write("output.jsonl", bought.output)
     ran = project.run("import", "output.jsonl").ok()
-    assert "adopted: 0 answers\nsettled in open batches: 4 requests (4 answered), $0.0" in told(ran)
+    assert "adopted: 0 answers\nmatched to open batches: 4 requests (4 answered), $0.0" in told(ran)
     assert ran.err.endswith("4 targets became fresh\n")
     assert project.rows("SELECT DISTINCT outcome, paid, backend FROM attempts") == [("succeeded", "yes", "batch")]
     assert project.value("SELECT state FROM batches") not in ("collected", "released"), "the next run closes it"
@@ -316,7 +316,7 @@ def test_answers_for_requests_in_another_open_batch_are_left_to_it(copy: Copy) -
     second.write("output.jsonl", bought.output)
     second.write("input.jsonl", bought.input)
     ran = second.run("import", "output.jsonl", "input.jsonl").ok()
-    assert "in open batches: 4 answers, left to them; `bioforge run` collects them" in told(ran)
+    assert "in open batches: 4 answers, which stay there; `bioforge run` collects them" in told(ran)
     assert second.value("SELECT count(*) FROM responses") == 0
     second.run("run", "--backend", "batch").ok()
     assert audit(second)["paid"] == 4
@@ -354,7 +354,7 @@ class TestABatchWithFailures:
         second = copy("second")
         second.write("output.jsonl", bought.output)
         ran = second.run("import", "output.jsonl").ok()
-        assert "(1 paid for and not usable, held back)\n1 target became fresh\n" in told(ran)
+        assert "(1 paid, not usable, held back)\n1 target became fresh\n" in told(ran)
         second.run("run", "--select", "1")
         held = second.rows("SELECT reason, held FROM targets WHERE reason = 'failed'")
         assert held == [("failed", 1)]
@@ -530,7 +530,7 @@ def test_one_custom_id_for_two_requests_is_not_guessed(copy: Copy) -> None:
     assert "import each batch with its own input file only" in told(ran)
     ran = second.run("import", "bio.in.jsonl", "haiku.out.jsonl")
     assert ran.code == 1
-    assert "these answers repeat other instructions than the input file has" in told(ran)
+    assert "these answers have other instructions than the input file" in told(ran)
     for name in ("bio", "haiku"):
         assert imported(second, f"{name}.in.jsonl", f"{name}.out.jsonl")["fresh"] == 4
     assert text(second, "1", "haiku") != text(second, "1")
@@ -558,7 +558,7 @@ def test_two_answers_under_one_custom_id_are_counted_and_the_first_is_kept(copy:
     second.write("output.jsonl", bought.output + bought.output)
     ran = second.run("import", "output.jsonl").ok()
     name = bought.lines[0]["custom_id"]
-    assert f"4 answers under a custom_id that had one:\n  output.jsonl:5: {name}\n" in told(ran)
+    assert f"4 answers with a custom_id that already has one:\n  output.jsonl:5: {name}\n" in told(ran)
     assert second.value("SELECT count(*) FROM responses") == 4
 
 
@@ -581,7 +581,7 @@ def test_lines_that_are_none_are_counted_and_shown(copy: Copy) -> None:
         "  odd.jsonl:5: body: not an object",
         "  odd.jsonl:1: not JSON: Expecting value at column 9",
         "  odd.jsonl:3: not UTF-8",
-        "8 lines of another shape:",
+        "8 lines of an unknown form:",
         *(f"  odd.jsonl:{number}: {shape}" for number in (2, 4, 6, 7, 8)),
         "  … and 3 more",
         "4 targets became fresh",
@@ -642,7 +642,7 @@ def test_chat_completions_are_read_as_such(copy: Copy) -> None:
     [
         (("nothing.jsonl",), "error: nothing.jsonl does not exist"),
         (("artists.csv", "."), "error: . is a folder, not a file"),
-        (("artists.csv",), "error: artists.csv: no line is one of a batch file or an export:"),
+        (("artists.csv",), "error: artists.csv: no line of a batch file or an export:"),
         (("empty.jsonl",), "error: empty.jsonl: empty"),
         (("artists.csv", "--format", "xml"), "error: --format xml: no such format"),
         ((), "error: missing argument"),
@@ -688,7 +688,7 @@ def test_ids_from_outside_do_not_reach_the_terminal_as_they_are(project: Project
     ran = project.run("import", "output.jsonl")
     assert ran.code == 1
     assert "\x1b" not in ran.err
-    assert "give the batch's input file along: only it says what these ids asked for" in ran.err
+    assert "also name the batch's input file: only it has the requests of these ids" in ran.err
 
 
 def test_a_pipe_can_be_read_only_once(project: ProjectFolder) -> None:

@@ -218,7 +218,7 @@ def test_accept_declares_answers_current(project: ProjectFolder) -> None:
 def test_forget_says_the_cost_and_the_next_run_asks_again(project: ProjectFolder) -> None:
     project.run("run").ok()
     forgot = project.run("forget", "1", "--yes").ok()
-    assert "1 answer forgotten; they had cost $" in forgot.err
+    assert "1 answer forgotten (cost: $" in forgot.err
     assert project.reasons() == {"forgotten": 1}
     project.run("run").ok()
     assert project.charged() == 5

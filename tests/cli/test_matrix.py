@@ -202,7 +202,7 @@ def test_gc_drops_what_no_variant_uses(project: ChainFolder) -> None:
     project.run("run").ok()
     project.recipes(facts("temperature = [0.9]", 2))
     dropped = project.run("gc", "--yes").ok()
-    assert "8 answers dropped" in dropped.err
+    assert "8 answers deleted" in dropped.err
     assert variants(project) == {HOT: 4, f"{HOT},sample=2": 4}
     assert project.plan()["fresh"]
     project.recipes(facts("temperature = [0.2, 0.9]", 2))

@@ -122,7 +122,10 @@ class TestWritersOfPaths:
         assert project.run("export", "-F", "diary", "-o", "out/diary.txt").ok().err == "0 noted\n"
         assert project.run("export", "-F", "diary", "-o", "other.txt").ok().err == "4 kept\n"
         ran = project.run("export", "-F", "diary")
-        assert (ran.code, ran.err) == (2, "error: --format diary writes where a path leads\nhint: name it with -o\n")
+        assert (ran.code, ran.err) == (
+            2,
+            "error: --format diary writes to a path, not to stdout\nhint: name the path with -o\n",
+        )
 
 
 HALF = (

@@ -163,7 +163,7 @@ class TestWithoutItsBackend:
         install.remove("bioforge-echo")
         ran = project.run("accept", "1", "2", "--yes").ok()
         assert ran.err.splitlines() == [
-            "note: no backend 'echo': what is stale is as the last plan or run found it",
+            "note: no backend 'echo': stale targets are those of the last plan or run",
             "2 targets accepted (recorded in the table `accepted`)",
         ]
         install("bioforge-echo", ECHO)

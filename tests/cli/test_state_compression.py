@@ -28,18 +28,18 @@ def test_a_packed_state_shows_what_it_showed(project: ProjectFolder) -> None:
     assert '"request": {"hash"' in before[0]
     kept, answers = project.rows(ROWS), project.rows("SELECT body FROM responses ORDER BY id")
     done = project.run("gc", "--compress").ok()
-    assert "7 bodies packed: 0.0 MB → 0.0 MB; the state: 0." in done.err, "the first request has no dictionary"
-    assert "note: new bodies are kept as they come: `compress_bodies` is not set in [project]" in done.err
+    assert "7 bodies compressed: 0.0 MB → 0.0 MB; the state: 0." in done.err, "the first request has no dictionary"
+    assert "note: new bodies are stored as they are: `compress_bodies` is not set in [project]" in done.err
     assert shown(project) == before
-    assert "1 body packed" in project.run("gc", "--compress").ok().err
+    assert "1 body compressed" in project.run("gc", "--compress").ok().err
     assert {type(body) for _, body in project.rows(ROWS)} == {bytes}
     assert shown(project) == before
     project.run("why", "1").ok()
     project.run("run").ok()
     assert project.charged() == charged, "nothing has become stale by it"
-    assert "0 bodies packed" in project.run("gc", "--compress").ok().err
+    assert "0 bodies compressed" in project.run("gc", "--compress").ok().err
     back = project.run("gc", "--decompress").ok()
-    assert "8 bodies unpacked" in back.err
+    assert "8 bodies decompressed" in back.err
     assert "note" not in back.err
     assert (project.rows(ROWS), project.rows("SELECT body FROM responses ORDER BY id")) == (kept, answers)
 

@@ -1,4 +1,4 @@
-"""Checking a file for the Batch API before it is sent: whatever would be refused there costs an upload and a wait."""
+"""Check a file for the Batch API before its upload: a refusal costs the upload and a wait."""
 
 from __future__ import annotations
 
@@ -8,18 +8,21 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from bioforge.cli.format import shorten
 from bioforge.core.errors import InputError
+from bioforge.core.text import plural
 
 MOST_LINES = 50_000
 MOST_BYTES = 209_715_200
-"""Of one file; the API's own limits."""
+"""The API's limits for one file."""
 
 SHOWN = 5
+"""Mistakes to show; the others are counted."""
 
 
 @dataclass(frozen=True, slots=True)
-class Checked:
-    """What a good file holds. `model` is None where no line names one; `sha256` in hexadecimal digits."""
+class CheckedFile:
+    """A file without mistakes. `model` is None if no line names one; `sha256` is hexadecimal."""
 
     path: Path
     lines: int
@@ -29,31 +32,31 @@ class Checked:
     sha256: str
 
 
-def check(path: Path, endpoint: str | None = None) -> Checked:
-    """Reads a file line by line. Raises `InputError` with its mistakes; without an `endpoint` the first line tells."""
+def check(path: Path, endpoint: str | None = None) -> CheckedFile:
+    """Check a file line by line. Raises `InputError` with its mistakes. The default endpoint is that of the first line."""
     try:
         size = path.stat().st_size
         if size > MOST_BYTES:
             raise InputError(
-                f"{path}: {size:,} bytes are more than the {MOST_BYTES:,} that a batch may have; nothing was sent",
-                "split it by lines; `bioforge batch jsonl` does",
+                f"{path}: {size:,} bytes exceed the limit of {MOST_BYTES:,} bytes for a batch; nothing was sent",
+                "split it by lines, as `bioforge batch jsonl` does",
             )
-        found = _Found(path, endpoint)
+        checker = _Checker(path, endpoint)
         digest = hashlib.sha256()
         with path.open("rb") as stream:
             for line in stream:
                 digest.update(line)
-                found.line(line)
-                if found.number > MOST_LINES:
+                checker.line(line)
+                if checker.number > MOST_LINES:
                     break
     except OSError as error:
         raise InputError(f"cannot read {path}: {error.strerror or error}", "check --in") from None
-    found.finish()
-    return Checked(path, found.number, size, found.endpoint or "", found.model, digest.hexdigest())
+    checker.finish()
+    return CheckedFile(path, checker.number, size, checker.endpoint or "", checker.model, digest.hexdigest())
 
 
 @dataclass(slots=True)
-class _Found:
+class _Checker:
     path: Path
     endpoint: str | None
     number: int = 0
@@ -65,7 +68,7 @@ class _Found:
     def line(self, content: bytes) -> None:
         self.number += 1
         if self.number > MOST_LINES:
-            self.add(f"more than {MOST_LINES:,} lines; split it (`bioforge batch jsonl` does)")
+            self.add(f"more than {MOST_LINES:,} lines: split it, as `bioforge batch jsonl` does")
             return
         try:
             task = json.loads(content.rstrip())
@@ -84,38 +87,38 @@ class _Found:
     def task(self, task: dict[str, Any]) -> None:
         self.custom_id(task.get("custom_id"))
         if task.get("method") != "POST":
-            self.add(f"method: expected 'POST', found {_shown(task.get('method'))}")
+            self.add(f"method: expected 'POST', found {_format_value(task.get('method'))}")
         url = task.get("url")
         if not isinstance(url, str) or not url.startswith("/v1/"):
-            self.add(f"url: expected an endpoint like '/v1/responses', found {_shown(url)}")
+            self.add(f"url: expected an endpoint like '/v1/responses', found {_format_value(url)}")
         elif self.endpoint is None:
             self.endpoint = url
         elif url != self.endpoint:
-            self.add(f"url: {_shown(url)} is not {self.endpoint!r}, which the batch is for")
+            self.add(f"url: {_format_value(url)} differs from the batch's endpoint {self.endpoint!r}")
         body = task.get("body")
         if not isinstance(body, dict):
-            self.add(f"body: expected an object, found {_shown(body)}")
+            self.add(f"body: expected an object, found {_format_value(body)}")
         else:
             self.body(body)
 
     def custom_id(self, name: object) -> None:
         if not isinstance(name, str) or not name:
-            self.add(f"custom_id: expected a text, found {_shown(name)}")
+            self.add(f"custom_id: expected text, found {_format_value(name)}")
         elif name in self.ids:
-            self.add(f"custom_id {name!r} is taken already, by line {self.ids[name]}")
+            self.add(f"custom_id {name!r} is already used in line {self.ids[name]}")
         else:
             self.ids[name] = self.number
 
     def body(self, body: dict[str, Any]) -> None:
         if body.get("stream"):
-            self.add("body.stream: answers of a batch cannot be streamed")
+            self.add("body.stream: a batch cannot stream answers")
         model = body.get("model")
         if model is not None and not isinstance(model, str):
-            self.add(f"body.model: expected a text, found {_shown(model)}")
+            self.add(f"body.model: expected text, found {_format_value(model)}")
         elif self.number == 1:
             self.model = model
         elif model != self.model:
-            self.add(f"body.model: {_shown(model)} is not {_shown(self.model)}; a batch has one model")
+            self.add(f"body.model: {_format_value(model)} is not {_format_value(self.model)}; a batch has one model")
 
     def add(self, message: str) -> None:
         self.mistakes += 1
@@ -128,12 +131,12 @@ class _Found:
         if self.mistakes:
             lines = "\n".join(self.shown)
             more = f"\n  … and {self.mistakes - len(self.shown):,} more" if self.mistakes > len(self.shown) else ""
-            words = "1 mistake" if self.mistakes == 1 else f"{self.mistakes:,} mistakes"
-            raise InputError(f"{self.path} has {words}; nothing was sent:\n{lines}{more}", "mend them and try again")
+            mistakes = plural(self.mistakes, "mistake")
+            raise InputError(f"{self.path} has {mistakes}; nothing was sent:\n{lines}{more}", "fix them and try again")
 
 
-def _shown(value: object) -> str:
+def _format_value(value: object) -> str:
     if value is None:
         return "nothing"
     text = json.dumps(value, ensure_ascii=False) if not isinstance(value, str) else repr(value)
-    return text if len(text) <= 60 else text[:59] + "…"
+    return shorten(text, 60)

@@ -1,9 +1,9 @@
-"""`bioforge batch …`: the Batch API by hand, inside or outside of a project."""
+"""`bioforge batch …`: the Batch API by hand, inside or outside a project."""
 
 from __future__ import annotations
 
-import json
 import re
+import sys
 from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -12,7 +12,8 @@ import typer
 
 from bioforge.cli.batch import create, jsonl
 from bioforge.cli.batch.provider import FileOption, LogOption, provider
-from bioforge.cli.errors import command, echo
+from bioforge.cli.errors import command, echo, show, stdout_screen
+from bioforge.cli.format import json_text
 from bioforge.cli.maintain import Yes, confirmed, recorded
 from bioforge.cli.options import FileOption as ProjectOption
 from bioforge.cli.options import check_format, load
@@ -29,9 +30,11 @@ _ID = re.compile(r"[A-Za-z0-9_][\w.:=+~-]{0,199}", re.ASCII)
 
 
 def _check_id(batch_id: str) -> None:
-    """An id becomes part of an address and of a file's name."""
+    """Raise `UsageError` for an id that is not safe in a URL and a file name."""
     if not _ID.fullmatch(batch_id):
-        raise UsageError(f"{batch_id!r} is no id of a batch", "ids look like batch_abc123: see `bioforge batch list`")
+        raise UsageError(
+            f"{batch_id!r} is not the id of a batch", "ids look like batch_abc123: see `bioforge batch list`"
+        )
 
 
 @command
@@ -44,7 +47,10 @@ def status(
     file: FileOption = None,
     log_file: LogOption = None,
 ) -> int:
-    """Show a batch: state, times, counts, usage, errors. When it has ended, save its results as `retrieve` does."""
+    """Show a batch: state, times, counts, usage, errors.
+
+    If it has ended, its results are saved, as `retrieve` does.
+    """
     from bioforge.cli.batch import format as format_cli
     from bioforge.cli.batch import results
     from bioforge.core.types import BatchState
@@ -56,10 +62,10 @@ def status(
         batch = opened.jobs.seen(job)
         cost = opened.jobs.cost(batch)
         if format == "json":
-            print(json.dumps(format_cli.record(job, batch, cost), ensure_ascii=False, indent=2), flush=True)
+            print(json_text(format_cli.record(job, batch, cost)), flush=True)
         else:
-            for line in format_cli.lines(job, batch, cost, opened.simulated):
-                print(line, flush=True)
+            show(format_cli.lines(job, batch, cost, opened.simulated, stdout_screen()))
+            sys.stdout.flush()
         if batch.ended and not no_auto_save:
             for line in results.lines(
                 results.save(opened.jobs, batch, results.default_path(batch)), batch, opened.simulated
@@ -70,36 +76,34 @@ def status(
 
 @command
 def list_(
-    limit: Annotated[int, typer.Option("--limit", metavar="N", min=1, help="How many, the newest first.")] = 20,
-    everything: Annotated[bool, typer.Option("--all", help="All that the provider knows.")] = False,
+    limit: Annotated[int, typer.Option("--limit", metavar="N", min=1, help="Show at most N.")] = 20,
+    everything: Annotated[bool, typer.Option("--all", help="Show all batches of the provider.")] = False,
     format: FormatOption = "text",
     file: FileOption = None,
     log_file: LogOption = None,
 ) -> int:
-    """List batches, the newest first, whoever created them."""
+    """List the provider's batches, the newest first."""
     from bioforge.cli.batch import format as format_cli
 
     check_format(format, ("text", "json"))
     with provider(file, "batch list", log_file) as opened:
-        # One more than is shown tells whether there are more.
-        found = list(islice(opened.jobs.jobs(), None if everything else limit + 1))
-        batches = [opened.jobs.seen(job) for job in found]
-        more = not everything and len(found) > limit
+        # one more than is shown, to know if there are more
+        jobs = list(islice(opened.jobs.jobs(), None if everything else limit + 1))
+        batches = [opened.jobs.seen(job) for job in jobs]
+        more = not everything and len(jobs) > limit
         if more:
-            del found[limit:], batches[limit:]
+            del jobs[limit:], batches[limit:]
         if format == "json":
             records = [
-                format_cli.record(job, batch, opened.jobs.cost(batch))
-                for job, batch in zip(found, batches, strict=True)
+                format_cli.record(job, batch, opened.jobs.cost(batch)) for job, batch in zip(jobs, batches, strict=True)
             ]
-            print(json.dumps(records, ensure_ascii=False, indent=2))
+            print(json_text(records))
         elif not batches:
             echo("no batches")
         else:
-            for line in format_cli.listed(batches):
-                print(line)
+            show(format_cli.table_lines(batches, stdout_screen()))
     if more:
-        echo("there are more: --limit N or --all shows them")
+        echo("there are more batches: --limit N or --all shows them")
     return EXIT_OK
 
 
@@ -112,14 +116,17 @@ def retrieve(
             "-o",
             "--output",
             metavar="FILE",
-            help="Save the answers here, and rows with errors beside it.",
+            help="Save the answers here, and errors beside it.",
             show_default="results_ID.jsonl",
         ),
     ] = None,
     file: FileOption = None,
     log_file: LogOption = None,
 ) -> int:
-    """Save the results of a batch that has ended. However it ended: finished rows are there, and charged for."""
+    """Save the results of a batch that has ended.
+
+    Finished rows are charged and can be retrieved, also from an expired or cancelled batch.
+    """
     from bioforge.cli.batch import results
     from bioforge.cli.batch.format import is_over
 
@@ -131,17 +138,17 @@ def retrieve(
             done = f": {batch.completed + batch.failed:,} of {batch.requests:,} requests done" if batch.requests else ""
             raise BioforgeError(
                 f"{batch_id} is {batch.status or 'not known to have ended'}{done}",
-                f"there are no results before its end; `bioforge batch status {batch_id}` shows how far it is",
+                f"results are available at its end; `bioforge batch status {batch_id}` shows its progress",
             )
         saved = results.save(opened.jobs, batch, output or results.default_path(batch))
-        for one in saved:
-            print(one.path)
+        for result in saved:
+            print(result.path)
         if saved:
             for line in results.lines(saved, batch, opened.simulated):
                 echo(line)
             return EXIT_OK
         raise BioforgeError(
-            f"{batch_id} has no result files: {is_over(batch)}", f"`bioforge batch status {batch_id}` says why"
+            f"{batch_id} has no result files: {is_over(batch)}", f"`bioforge batch status {batch_id}` shows why"
         )
 
 
@@ -152,17 +159,17 @@ def _check_output(output: Path | None, file: Path | None) -> None:
     if output is None:
         return
     if str(output) == "-" or output.is_dir():
-        raise UsageError(f"-o {output}: two files may be saved there", "name a file; errors are saved beside it")
+        raise UsageError(f"-o {output}: expected the name of a file", "errors are saved in a second file beside it")
     if (config := project_config(file)) is not None:
         check_destination(config, output, "-o")
     if output.is_file() and not _is_result_file(output):
         raise UsageError(
-            f"-o {output}: there is a file that is no result file", "name another one; nothing was written"
+            f"-o {output}: the file exists and is not a result file", "name another one; nothing was written"
         )
 
 
 def _is_result_file(path: Path) -> bool:
-    """Whether a file may be replaced by results: it is empty, or begins like one."""
+    """Return True for a file that results may replace: it is empty or begins like a result file."""
     with path.open("rb") as stream:
         line = stream.readline()
     return not line.strip() or (line.startswith(b"{") and b'"custom_id"' in line)
@@ -170,7 +177,7 @@ def _is_result_file(path: Path) -> bool:
 
 @command
 def cancel(batch_id: IdArgument, file: FileOption = None, log_file: LogOption = None) -> int:
-    """Cancel a batch. Rows that are finished are charged for, and can be retrieved."""
+    """Cancel a batch. Finished rows are charged, and can be retrieved."""
     from bioforge.cli.batch.format import is_over
 
     _check_id(batch_id)
@@ -183,8 +190,8 @@ def cancel(batch_id: IdArgument, file: FileOption = None, log_file: LogOption = 
         batch = opened.jobs.cancel(batch)
     print(f"{batch.name} {batch.status}")
     echo(
-        f"it can take up to 10 minutes; {batch.completed:,} of {batch.requests:,} requests were answered so far."
-        " What is finished is charged for, what is not is not"
+        f"this can take up to 10 minutes; {batch.completed:,} of {batch.requests:,} requests are answered so far."
+        " Only finished requests are charged"
     )
     echo(f"next: bioforge batch retrieve {batch.name}")
     return EXIT_OK
@@ -198,7 +205,10 @@ def abandon(
     yes: Yes = False,
     file: ProjectOption = None,
 ) -> int:
-    """Give up an open batch of the project that cannot be looked at any more. Its requests become maybe paid."""
+    """Give up an open batch that the project can no longer reach.
+
+    Its requests become maybe paid.
+    """
     from bioforge.core.text import plural
     from bioforge.core.types import CLOSED
     from bioforge.engine.project import recover_state
@@ -209,10 +219,10 @@ def abandon(
         recover_state(store)
         batch = batches.by_key(store, name)
         if batch is None or batch.state in CLOSED:
-            raise UsageError(f"{name} is no open batch of this project", "`bioforge status` lists the open ones")
+            raise UsageError(f"{name} is not an open batch of this project", "`bioforge status` lists the open ones")
         question = (
-            f"answers it still brings are lost, and a run asks again for what may have been paid: give up {batch.name}"
-            f" with {plural(batch.requests, 'request')}?"
+            f"Give up {batch.name} with {plural(batch.requests, 'request')}? Answers that still arrive are lost; a run"
+            " resends its requests, which may have been charged."
         )
         if confirmed(question, yes):
             with recorded(store, "batch abandon") as _:

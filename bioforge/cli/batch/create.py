@@ -1,4 +1,4 @@
-"""`batch create`: a checked file becomes a batch, once."""
+"""`batch create`: check a file, upload it and create its batch, once."""
 
 from __future__ import annotations
 
@@ -10,27 +10,27 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from bioforge.cli.batch.provider import FileOption, LogOption, failed, provider
+from bioforge.cli.batch.provider import FileOption, LogOption, api_error, provider
 from bioforge.cli.errors import command, echo
 from bioforge.core.errors import EXIT_OK, BioforgeError, UsageError
 
 if TYPE_CHECKING:
     from bioforge.backends.batch.service import CallError
-    from bioforge.cli.batch.check import Checked
+    from bioforge.cli.batch.check import CheckedFile
     from bioforge.cli.batch.provider import BatchProvider, Jobs
     from bioforge.core.types import Batch
 
 ROUNDS = 3
-"""How often a creation is tried whose end nobody knows, each time after looking for what it may have left."""
+"""Attempts to create a batch while the outcome is unknown, each after a search for the batch."""
 
 LONGEST_PAUSE = 60.0
-"""Seconds before a look, whatever the server asks for: somebody is waiting at a terminal."""
+"""Seconds before a search, at most: a person waits at the terminal."""
 
 REMEMBERED = 31 * 86_400.0
-"""Seconds in which an equal file is looked for: results are kept for 30 days."""
+"""Seconds to look back for an equal file: providers keep results for 30 days."""
 
 _OVER = frozenset({"failed", "expired", "cancelling", "cancelled"})
-"""Statuses in which a batch does not speak against another one for the same file."""
+"""Statuses of a batch that allow another one for the same file."""
 
 
 @command
@@ -38,18 +38,24 @@ def create(
     source: Annotated[Path, typer.Option("--in", metavar="FILE", help="The JSONL file to send.")],
     endpoint: Annotated[
         str | None,
-        typer.Option("--endpoint", metavar="PATH", help="Its endpoint.", show_default="the url in the file"),
+        typer.Option(
+            "--endpoint", metavar="PATH", help="The endpoint of its requests.", show_default="the url in the file"
+        ),
     ] = None,
     completion_window: Annotated[
-        str, typer.Option("--completion-window", metavar="TIME", help="The API knows one.")
+        str,
+        typer.Option("--completion-window", metavar="TIME", help="Time until the batch expires; the API accepts 24h."),
     ] = "24h",
     again: Annotated[
-        bool, typer.Option("--again", help="Also where an equal file has a batch already: that pays twice.")
+        bool, typer.Option("--again", help="Create it even if an equal file has a batch: this pays twice.")
     ] = False,
     file: FileOption = None,
     log_file: LogOption = None,
 ) -> int:
-    """Check a file, upload it, and create its batch. Prints the file's id and the batch's id, each on its line."""
+    """Check a file, upload it, and create its batch.
+
+    Prints the id of the file and the id of the batch, one per line.
+    """
     from bioforge.cli.batch.check import check
     from bioforge.core.text import plural
 
@@ -63,17 +69,17 @@ def create(
         print(batch.file_id, flush=True)
         echo(f"uploaded {source}: {plural(checked.lines, 'request')}{of_model}, {checked.bytes:,} bytes")
         metadata = {"bioforge": batch.key, "sha256": checked.sha256, "project": opened.project[:512]}
-        created = _created(opened, batch, {name: text for name, text in metadata.items() if text}, completion_window)
+        created = _create(opened, batch, {name: text for name, text in metadata.items() if text}, completion_window)
         print(created.batch_id, flush=True)
     simulated = ", simulated: nothing is charged" if opened.simulated else ""
-    ending = "" if created.ended else f", to end within {completion_window}"
+    ending = "" if created.ended else f", ends within {completion_window}"
     echo(f"{created.batch_id}: {created.status}{ending}{simulated}")
     echo(f"next: bioforge batch status {created.batch_id}")
     return EXIT_OK
 
 
-def _batch(checked: Checked) -> Batch:
-    """Known before anything is sent: by its key it is found again."""
+def _batch(checked: CheckedFile) -> Batch:
+    """Return the batch as it is known before sending; its key identifies it at the provider."""
     from bioforge.core.types import Batch, BatchState
 
     return Batch(
@@ -87,7 +93,7 @@ def _batch(checked: Checked) -> Batch:
     )
 
 
-def _refuse_equal(jobs: Jobs, checked: Checked) -> None:
+def _refuse_equal(jobs: Jobs, checked: CheckedFile) -> None:
     oldest = time.time() - REMEMBERED
     for job in jobs.jobs():
         created = job.get("created_at")
@@ -98,13 +104,13 @@ def _refuse_equal(jobs: Jobs, checked: Checked) -> None:
         if digest == checked.sha256 and job.get("status") not in _OVER:
             known = jobs.seen(job)
             raise UsageError(
-                f"{checked.path}: an equal file is in {known.name} already, which is {known.status}; nothing was sent",
-                f"`bioforge batch status {known.name}` has its results; --again sends it once more, and pays once more",
+                f"{checked.path}: {known.name} ({known.status}) has an equal file; nothing was sent",
+                f"`bioforge batch status {known.name}` gets its results; --again sends the file again and pays again",
             )
 
 
-def _created(opened: BatchProvider, batch: Batch, metadata: dict[str, str], window: str) -> Batch:
-    """The batch, created now or found as what a creation left whose end was lost."""
+def _create(opened: BatchProvider, batch: Batch, metadata: dict[str, str], window: str) -> Batch:
+    """Return the created batch, or the one that an attempt of unknown outcome has created."""
     from bioforge.backends.batch.service import CallError
 
     jobs = opened.jobs
@@ -116,65 +122,65 @@ def _created(opened: BatchProvider, batch: Batch, metadata: dict[str, str], wind
             echo(f"warning: {_unknown(batch)}; {_how_to_check(batch)}")
             raise
         except CallError as error:
-            if _unclear(error):
+            if _is_unclear(error):
                 last = error
             elif last is None:
-                _tidy(jobs, batch)
+                _delete_file(jobs, batch)
                 raise
-            else:  # of the creation before this one nothing more is known, and it would need its file
-                raise BioforgeError(f"{_unknown(batch)}: {_words(error, jobs)}", _how_to_check(batch)) from error
-        echo(f"warning: it is unclear whether the batch was created: {_words(last, jobs)}; looking for it")
-        # A list may lag behind, so the pause comes before the look and not after it.
+            else:  # an earlier attempt may have created a batch, which needs the file
+                raise BioforgeError(f"{_unknown(batch)}: {_message(error, jobs)}", _how_to_check(batch)) from error
+        echo(f"warning: the batch may have been created: {_message(last, jobs)}; searching for it")
+        # the provider's list may lag behind: pause before the search
         time.sleep(min(last.outcome.retry_after or opened.pause * 2**number, LONGEST_PAUSE))
-        found = _found(jobs, batch)
+        found = _find(jobs, batch)
         if found is not None:
-            echo(f"it was: {found.batch_id} is adopted")
+            echo(f"found: {found.batch_id}")
             return found
-        echo("it was not" + ("; trying once more" if number < ROUNDS - 1 else ""))
+        echo("not found" + ("; trying again" if number < ROUNDS - 1 else ""))
     assert last is not None
     raise BioforgeError(
-        f"no batch was created in {ROUNDS} tries: {_words(last, jobs)}",
-        f"before another try, see that there is none: {_how_to_check(batch)}",
+        f"no batch was created in {ROUNDS} tries: {_message(last, jobs)}",
+        f"before another try, check that no batch exists: {_how_to_check(batch)}",
     )
 
 
-def _unclear(error: CallError) -> bool:
-    """Whether the job may have been created: nobody knows the end of the call, or the server failed in the middle."""
+def _is_unclear(error: CallError) -> bool:
+    """Return True if the batch may exist: the call has no known outcome, or the server failed during it."""
     from bioforge.core.types import Paid
 
     return error.outcome.paid is Paid.MAYBE or (error.failure.http_status or 0) >= 500
 
 
-def _found(jobs: Jobs, batch: Batch) -> Batch | None:
-    """What an unclear creation left. Where even that cannot be told, nothing may be created again."""
+def _find(jobs: Jobs, batch: Batch) -> Batch | None:
+    """Return the batch that an attempt of unknown outcome created, or None. Raises if the search fails."""
     from bioforge.backends.batch.service import CallError
 
     try:
         return jobs.find(batch)
     except CallError as error:
-        raise BioforgeError(f"{_unknown(batch)}: {_words(error, jobs)}", _how_to_check(batch)) from error
+        raise BioforgeError(f"{_unknown(batch)}: {_message(error, jobs)}", _how_to_check(batch)) from error
 
 
 def _unknown(batch: Batch) -> str:
-    return f"it is not known whether a batch was created for the file {batch.file_id}"
+    return f"a batch may have been created for the file {batch.file_id}"
 
 
 def _how_to_check(batch: Batch) -> str:
     return (
-        f"`bioforge batch list --format json` shows it, if there is one, with input_file_id {batch.file_id} and"
-        f" metadata.bioforge {batch.key}; then run this command again, which looks for an equal file first"
+        f"look for input_file_id {batch.file_id} or metadata.bioforge {batch.key} in `bioforge batch list --format json`;"
+        " then run this command again, which looks for an equal file first"
     )
 
 
-def _tidy(jobs: Jobs, batch: Batch) -> None:
-    """A file whose batch was refused is of no use."""
+def _delete_file(jobs: Jobs, batch: Batch) -> None:
+    """Delete a file whose batch was refused."""
     from bioforge.backends.batch.service import CallError
 
     try:
         jobs.delete_file(batch.file_id or "")
     except CallError:
-        return  # it expires by itself
+        return  # it expires
 
 
-def _words(error: CallError, jobs: Jobs) -> str:
-    return failed(error, jobs).message
+def _message(error: CallError, jobs: Jobs) -> str:
+    return api_error(error, jobs).message

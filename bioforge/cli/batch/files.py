@@ -1,4 +1,4 @@
-"""Files of batch lines: written in parts as large as the API allows, and there only when all of them are whole."""
+"""Files of batch lines, in parts as large as the API allows. They appear together, when all are complete."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from bioforge.core.errors import OutputError
 
 @dataclass(slots=True)
 class Part:
-    """One file of the result; `path` is its name in the end."""
+    """One file of the result. `path` is its final name."""
 
     path: Path
     lines: int = 0
@@ -27,13 +27,13 @@ class Part:
 
 
 class Parts:
-    """A file, or as many as it takes: `name.jsonl`, or `name-001.jsonl`, `name-002.jsonl` …
+    """A context manager that writes `name.jsonl`, or `name-001.jsonl`, `name-002.jsonl` … as needed.
 
-    To be used in a `with` block: what was not finished leaves nothing behind. Raises `OutputError`.
+    Unfinished files leave nothing behind. Raises `OutputError`.
     """
 
     def __init__(self, path: Path, most_lines: int = MOST_LINES, most_bytes: int = MOST_BYTES) -> None:
-        # A link keeps pointing where it did.
+        # write through a symbolic link instead of replacing it
         self._path = Path(os.path.realpath(path)) if path.is_symlink() else path
         self._most = (most_lines, most_bytes)
         self._parts: list[Part] = []
@@ -60,12 +60,12 @@ class Parts:
             assert self._stream is not None
             self._stream.write(line)
         except OSError as error:
-            raise self._refused(error) from error
+            raise self._error(error) from error
         part.lines += 1
         part.bytes += len(line)
 
     def finish(self) -> list[Part]:
-        """Gives every part its name; those of an earlier time are replaced."""
+        """Give every part its final name, and replace earlier files."""
         try:
             self._close()
             if len(self._parts) > 1:
@@ -76,18 +76,18 @@ class Parts:
                     os.chmod(temporary, stat.S_IMODE(part.path.stat().st_mode))
                 os.replace(temporary, part.path)
         except OSError as error:
-            raise self._refused(error) from error
+            raise self._error(error) from error
         self._temporary = []
         return self._parts
 
     def leftovers(self) -> list[Path]:
-        """Parts of an earlier time that were not replaced, and would be taken for some of these."""
+        """Return numbered files of an earlier command that were not replaced and look like parts of this one."""
         number = len(self._parts) + 1 if len(self._parts) > 1 else 1
-        found = []
+        paths = []
         while (path := self._numbered(number)).exists():
-            found.append(path)
+            paths.append(path)
             number += 1
-        return found
+        return paths
 
     def _numbered(self, number: int) -> Path:
         return self._path.with_name(f"{self._path.stem}-{number:03d}{self._path.suffix}")
@@ -108,16 +108,16 @@ class Parts:
             self._stream.close()
             self._stream = None
 
-    def _refused(self, error: OSError) -> OutputError:
-        return OutputError(f"cannot write {self._path}: {error.strerror or error}", "solve that, and run it again")
+    def _error(self, error: OSError) -> OutputError:
+        return OutputError(f"cannot write {self._path}: {error.strerror or error}", "fix this and run it again")
 
 
 class Stream:
-    """Standard output, a pipe or a device as one part, which gets everything in the end or nothing."""
+    """Standard output, a pipe or a device as one part. It gets everything at the end, or nothing."""
 
     def __init__(self, stream: IO[bytes], path: Path) -> None:
         self._stream = stream
-        self._kept = tempfile.TemporaryFile()  # noqa: SIM115 - closed with this object
+        self._buffer = tempfile.TemporaryFile()  # noqa: SIM115 - closed with this object
         self._part = Part(path)
 
     def __enter__(self) -> Self:
@@ -126,16 +126,16 @@ class Stream:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
-        self._kept.close()
+        self._buffer.close()
 
     def write(self, line: bytes) -> None:
-        self._kept.write(line)
+        self._buffer.write(line)
         self._part.lines += 1
         self._part.bytes += len(line)
 
     def finish(self) -> list[Part]:
-        self._kept.seek(0)
-        shutil.copyfileobj(self._kept, self._stream)
+        self._buffer.seek(0)
+        shutil.copyfileobj(self._buffer, self._stream)
         self._stream.flush()
         return [self._part] if self._part.lines else []
 

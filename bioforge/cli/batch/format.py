@@ -1,4 +1,4 @@
-"""Batches as people and programs read them: lines, a table, and records whose keys are those of the API."""
+"""Batches as lines, as a table, and as JSON records with the keys of the API."""
 
 from __future__ import annotations
 
@@ -8,18 +8,18 @@ from dataclasses import asdict
 from typing import Any
 
 from bioforge.backends.batch import service
-from bioforge.cli.format import format_age, format_time
+from bioforge.cli.format import format_age, format_time, shorten
 from bioforge.core.text import money, plural
 from bioforge.core.types import Batch, BatchState
-from bioforge.report.console import table
+from bioforge.report.console import PLAIN, Screen, table
 from bioforge.report.logs import printable
 
 LONGEST = 32
-"""Characters of a value of the metadata, which may be a digest."""
+"""Characters to show of a metadata value, which may be a digest."""
 
 
 def record(job: Mapping[str, Any], batch: Batch, cost_usd: float | None) -> dict[str, object]:
-    """For `--format json`: times in seconds since 1970, `state` one of five words that all providers share."""
+    """Return the record for `--format json`. Times are seconds since 1970; `state` is one of five words of all providers."""
     metadata = job.get("metadata")
     return {
         "id": batch.batch_id,
@@ -42,8 +42,10 @@ def record(job: Mapping[str, Any], batch: Batch, cost_usd: float | None) -> dict
     }
 
 
-def lines(job: Mapping[str, Any], batch: Batch, cost_usd: float | None, simulated: bool) -> Iterator[str]:
-    """Everything about one batch."""
+def lines(
+    job: Mapping[str, Any], batch: Batch, cost_usd: float | None, simulated: bool, screen: Screen = PLAIN
+) -> Iterator[str]:
+    """Yield the details of one batch."""
     yield f"{printable(batch.name)}: {printable(batch.status or 'unknown')}"
     usage = batch.usage
     tokens = "-"
@@ -55,9 +57,9 @@ def lines(job: Mapping[str, Any], batch: Batch, cost_usd: float | None, simulate
     rows = [
         ["model", batch.model or "-"],
         ["endpoint", batch.endpoint or "-"],
-        ["created", moment(batch.submitted_at)],
-        ["in progress", moment(began if isinstance(began, int | float) else None)],
-        ["ended" if batch.ended else "expires", moment(batch.ended_at if batch.ended else batch.expires_at)],
+        ["created", _format_moment(batch.submitted_at)],
+        ["in progress", _format_moment(began if isinstance(began, int | float) else None)],
+        ["ended" if batch.ended else "expires", _format_moment(batch.ended_at if batch.ended else batch.expires_at)],
         ["requests", f"{batch.requests:,}: {batch.completed:,} answered, {batch.failed:,} failed"],
         ["usage", tokens],
         ["input file", batch.file_id or "-"],
@@ -66,8 +68,10 @@ def lines(job: Mapping[str, Any], batch: Batch, cost_usd: float | None, simulate
     ]
     metadata = job.get("metadata")
     if isinstance(metadata, dict) and metadata:
-        rows.append(["metadata", ", ".join(f"{name}={_short(str(value))}" for name, value in metadata.items())])
-    yield from table([[name, printable(value)] for name, value in rows], indent="  ")
+        rows.append(
+            ["metadata", ", ".join(f"{name}={shorten(str(value), LONGEST)}" for name, value in metadata.items())]
+        )
+    yield from table([[name, printable(value)] for name, value in rows], indent="  ", screen=screen)
     if batch.problems:
         yield f"  {plural(len(batch.problems), 'error')}:"
         for problem in batch.problems:
@@ -76,16 +80,12 @@ def lines(job: Mapping[str, Any], batch: Batch, cost_usd: float | None, simulate
 
 
 def _whole(seconds: float | None) -> float | None:
-    """As the API writes them."""
+    """Return whole seconds as int, like the API."""
     return int(seconds) if seconds is not None and seconds.is_integer() else seconds
 
 
-def _short(value: str) -> str:
-    return value if len(value) <= LONGEST else f"{value[: LONGEST - 1]}…"
-
-
-def listed(batches: Sequence[Batch]) -> Iterator[str]:
-    """A table of batches; the counts are the provider's."""
+def table_lines(batches: Sequence[Batch], screen: Screen = PLAIN) -> Iterator[str]:
+    """Yield a table of batches with the provider's counts."""
     rows = [
         [
             printable(batch.name),
@@ -100,22 +100,22 @@ def listed(batches: Sequence[Batch]) -> Iterator[str]:
         for batch in batches
     ]
     heads = ["batch", "status", "created", "model", "requests", "answered", "failed", "results"]
-    yield from table([heads, *rows], right=(4, 5, 6))
+    yield from table([heads, *rows], right=(4, 5, 6), screen=screen, drop=(7, 3, 2))
 
 
-def moment(seconds: float | None) -> str:
-    """Local time, and how far it is from now."""
+def _format_moment(seconds: float | None) -> str:
+    """Return local time, and its distance from now."""
     if seconds is None:
         return "-"
     left = seconds - time.time()
     if left < 0:
         return f"{format_time(seconds)} ({format_age(seconds)})"
-    # Rounded to the unit that `ago` will name when as much time has passed.
+    # rounded to the unit that `format_age` uses for as much time
     return f"{format_time(seconds)} (in {format_age(time.time() - left).removesuffix(' ago')})"
 
 
 def is_over(batch: Batch) -> str:
-    """What its end means, in a few words."""
+    """Return the state of an ended batch as a clause."""
     return {
         BatchState.COMPLETED: "it is completed",
         BatchState.FAILED: "it failed",

@@ -1,4 +1,4 @@
-"""`batch jsonl`: rows to a file for the Batch API, without a state and without sending anything."""
+"""`batch jsonl`: write rows as a file for the Batch API. Needs no state and sends nothing."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class Flags:
-    """How to ask, as the command line says it."""
+    """Options that describe the requests without a recipe."""
 
     prompt_id: str | None
     prompt_version: str | None
@@ -37,8 +37,8 @@ class Flags:
     max_output_tokens: int | None
 
     @property
-    def say_how(self) -> bool:
-        """Whether they stand for a recipe of their own."""
+    def describe_request(self) -> bool:
+        """True if they replace a recipe."""
         return any(value is not None for value in (self.prompt_id, self.model, self.template))
 
     def by_name(self) -> dict[str, object]:
@@ -51,7 +51,7 @@ def jsonl(
         str | None,
         typer.Argument(
             metavar="RECIPE",
-            help="The recipe of the project, where it has several.",
+            help="The recipe, if the project has several.",
             autocompletion=complete_recipes,
         ),
     ] = None,
@@ -64,17 +64,18 @@ def jsonl(
         typer.Option("--columns", metavar="NAME=COLUMN", help="Like artist_id=id. May be repeated."),
     ] = None,
     prompt_id: Annotated[
-        str | None, typer.Option("--prompt-id", metavar="ID", help="Ask by a reusable prompt (OPENAI_PROMPT_ID).")
+        str | None, typer.Option("--prompt-id", metavar="ID", help="Use a reusable prompt (OPENAI_PROMPT_ID).")
     ] = None,
     prompt_version: Annotated[
         str | None, typer.Option("--prompt-version", metavar="V", help="The prompt's version (PROMPT_VERSION).")
     ] = None,
     model: Annotated[str | None, typer.Option("--model", metavar="NAME", help="The model (OPENAI_MODEL).")] = None,
     template: Annotated[
-        str | None, typer.Option("--template", metavar="TEXT|FILE", help="What to ask: a template, or a file of one.")
+        str | None, typer.Option("--template", metavar="TEXT|FILE", help="The input: a template, or a file with one.")
     ] = None,
     instructions: Annotated[
-        str | None, typer.Option("--instructions", metavar="TEXT|FILE", help="Instructions beside the template.")
+        str | None,
+        typer.Option("--instructions", metavar="TEXT|FILE", help="The instructions: a template, or a file with one."),
     ] = None,
     endpoint: Annotated[
         str | None,
@@ -86,16 +87,19 @@ def jsonl(
         ),
     ] = None,
     max_output_tokens: Annotated[
-        int | None, typer.Option("--max-output-tokens", metavar="N", min=1, help="The longest answer.")
+        int | None, typer.Option("--max-output-tokens", metavar="N", min=1, help="Limit the length of an answer.")
     ] = None,
     output: Annotated[
         Path, typer.Option("-o", "--output", metavar="FILE", help="Write here, atomically; - is stdout.")
     ] = Path("batch_input.jsonl"),
     limit: Annotated[int | None, typer.Option("--limit", metavar="N", min=1, help="Only the first N rows.")] = None,
-    strict: Annotated[bool, typer.Option("--strict", help="One bad row: exit 2, and nothing is written.")] = False,
+    strict: Annotated[bool, typer.Option("--strict", help="Exit with 2 at a bad row, and write nothing.")] = False,
     file: FileOption = None,
 ) -> int:
-    """Write rows as a file for the Batch API. By a recipe of the project, or without one by --template or --prompt-id."""
+    """Write rows as a file for the Batch API.
+
+    The requests come from a recipe of the project, or from --template or --prompt-id.
+    """
     from bioforge.cli.batch.files import Parts, Stream
     from bioforge.cli.batch.provider import project_config
     from bioforge.cli.batch.rows import BadRows, batch_lines
@@ -104,10 +108,10 @@ def jsonl(
     flags = Flags(prompt_id, prompt_version, model, template, instructions, endpoint, max_output_tokens)
     config = project_config(file)
     plugins = load_plugins()
-    if recipe is not None or (config is not None and not flags.say_how):
-        asking = _by_recipe(config, recipe, flags, plugins)
+    if recipe is not None or (config is not None and not flags.describe_request):
+        requests = _from_recipe(config, recipe, flags, plugins)
     else:
-        asking = _by_flags(flags)
+        requests = _from_flags(flags)
     rows = _source(config, source, _mapping(columns))
     to_stdout = str(output) == "-"
     if not to_stdout:
@@ -122,11 +126,11 @@ def jsonl(
         else:
             writer = Parts(output)
         stack.enter_context(writer)
-        for content in batch_lines(asking, rows, plugins, limit, bad):
+        for content in batch_lines(requests, rows, plugins, limit, bad):
             writer.write(content)
         bad.check()
         parts = writer.finish()
-    for note in asking.notes:
+    for note in requests.notes:
         echo(f"warning: {note}")
     for line in bad.lines():
         echo(line)
@@ -135,29 +139,27 @@ def jsonl(
             print(part.path, flush=True)
         echo(f"{'stdout' if to_stdout else part.path}: {plural(part.lines, 'request')}, {part.bytes:,} bytes")
     for path in writer.leftovers():
-        echo(f"warning: {path} is of an earlier time and none of these")
+        echo(f"warning: {path} is from an earlier command, not a part of this one")
     if not to_stdout:
         echo(f"next: bioforge batch create --in {parts[0].path}" + (" (and each of the others)" * (len(parts) > 1)))
     return EXIT_OK
 
 
-# ----------------------------------------------------------------------------------------------------- how it is asked
+# ------------------------------------------------------------------------------------------------------------ requests
 
 
-def _by_recipe(config: ProjectConfig | None, name: str | None, flags: Flags, plugins: Plugins) -> RequestTemplate:
+def _from_recipe(config: ProjectConfig | None, name: str | None, flags: Flags, plugins: Plugins) -> RequestTemplate:
     from bioforge.cli.batch.rows import RequestTemplate
     from bioforge.engine.project import OpenProject
     from bioforge.recipes.definition import prompt_notes
 
     if config is None:
         raise UsageError(
-            f"recipe {name!r}: there is no project here", "-f names its file; without one use --template or --prompt-id"
+            f"recipe {name!r}: there is no project here", "name its file with -f, or use --template or --prompt-id"
         )
     for flag, value in flags.by_name().items():
         if value is not None:
-            raise UsageError(
-                f"{flag} has no effect on a recipe", "the project file says how its recipes ask; leave one of them out"
-            )
+            raise UsageError(f"{flag} has no effect on a recipe", "leave out the flag, or the recipe")
     names = list(config.recipes)
     if name is None:
         if len(names) > 1:
@@ -174,13 +176,13 @@ def _by_recipe(config: ProjectConfig | None, name: str | None, flags: Flags, plu
     if recipe.needs or recipe.scope == "all":
         why = f"needs {', '.join(recipe.needs)}" if recipe.needs else "is about all artists"
         raise UsageError(
-            f"recipe {name!r} {why}, so what it asks is known only in a run", "`bioforge run --backend batch` asks it"
+            f"recipe {name!r} {why}, so its requests are known only in a run", "use `bioforge run --backend batch`"
         )
     variants = [variant for variant in project.recipe_variants if variant.recipe == name]
     return RequestTemplate(variants, project.backend.body, prompt_notes(variants))
 
 
-def _by_flags(flags: Flags) -> RequestTemplate:
+def _from_flags(flags: Flags) -> RequestTemplate:
     from bioforge.backends.openai import wire
     from bioforge.cli.batch.rows import RequestTemplate
     from bioforge.config.environment import Environment
@@ -195,7 +197,7 @@ def _by_flags(flags: Flags) -> RequestTemplate:
 
 
 def _definition(flags: Flags, environment: Environment) -> Definition:
-    """A recipe out of flags and environment; raises `UsageError` for what cannot be meant."""
+    """Return a recipe from flags and environment. Raises `UsageError` for a contradiction."""
     from bioforge.backends.openai.wire import ENDPOINTS
     from bioforge.config.environment import PROMPT_IDS
     from bioforge.recipes.template import Definition
@@ -209,18 +211,18 @@ def _definition(flags: Flags, environment: Environment) -> Definition:
         prompt_id = flags.prompt_id or (environment.first(*PROMPT_IDS) or (None,))[0]
         if prompt_id is None:
             raise UsageError(
-                "what to ask is not known: there is neither a template nor a prompt",
-                "--model gpt-6-luna --template 'Who is {{ artist_name }}?', or --prompt-id ID",
+                "there is neither a template nor a prompt",
+                "use --model gpt-6-luna --template 'Write about {{ artist_name }}.', or --prompt-id ID",
             )
-        # A version of the environment belongs to the prompt of the environment.
+        # PROMPT_VERSION belongs to the prompt of the environment
         version = flags.prompt_version or (None if flags.prompt_id else environment.get("PROMPT_VERSION"))
         prompt = {"id": prompt_id}
         if version:
             prompt["version"] = version
     elif flags.prompt_id is not None or flags.prompt_version is not None:
-        raise UsageError("--template and --prompt-id are two ways to ask", "leave one of them out")
+        raise UsageError("--template and --prompt-id exclude each other", "leave out one of them")
     elif model is None:
-        raise UsageError("--template needs a model", "--model NAME, or OPENAI_MODEL in the environment or .env")
+        raise UsageError("--template needs a model", "use --model NAME, or OPENAI_MODEL in the environment or .env")
     limit = flags.max_output_tokens
     return Definition(
         recipe="batch",
@@ -243,11 +245,11 @@ def _template(flag: str, value: str | None) -> str | None:
         raise UsageError(f"{flag}: {problem}") from None
 
 
-# ------------------------------------------------------------------------------------------------------ where rows are
+# ---------------------------------------------------------------------------------------------------------------- rows
 
 
 def _source(config: ProjectConfig | None, given: str | None, columns: Mapping[str, str]) -> RowSource:
-    """The rows: a file of one's own is read with the project's options, unless it has columns of its own."""
+    """Return the source of the rows. A given file uses the project's options, unless columns are given."""
     from bioforge.cli.batch.rows import RowSource
 
     options: dict[str, object] = {}
@@ -258,7 +260,7 @@ def _source(config: ProjectConfig | None, given: str | None, columns: Mapping[st
     if given is not None:
         return RowSource(given, None, options, Path.cwd())
     if config is None:
-        raise UsageError("there is no input", "--in names a CSV or JSONL file; a project has one of its own")
+        raise UsageError("there is no input", "name a CSV or JSONL file with --in")
     return RowSource(config.input.path, config.input.reader, options, config.root, config.path.name)
 
 

@@ -1,4 +1,4 @@
-"""The operations log of `bioforge batch …`: a JSON line for each call of the API; never a secret, never a body."""
+"""The log of `bioforge batch …`: a JSON line for each API call, without secrets and bodies."""
 
 from __future__ import annotations
 
@@ -17,15 +17,12 @@ FOLDER = "logs"
 
 
 def default_path() -> Path:
-    """`logs/batch-YYYYMMDD.jsonl` in the working folder, by the local date."""
+    """Return `logs/batch-YYYYMMDD.jsonl` in the working folder, by the local date."""
     return Path(FOLDER, f"batch-{datetime.now():%Y%m%d}.jsonl")
 
 
 class OperationsLog:
-    """Appends to a file that is made with its folder when the first call has ended.
-
-    A log that cannot be written is worth a warning, once, and never an error: the calls are what matters.
-    """
+    """A log file, created with its folder after the first call. If it cannot be written, one warning is printed."""
 
     def __init__(self, path: Path | None, command: str, secrets: Iterable[str | None] = ()) -> None:
         self._path = path or default_path()
@@ -34,7 +31,7 @@ class OperationsLog:
         self._broken = False
 
     def __call__(self, operation: str, ids: Mapping[str, str], seconds: float, error: CallError | None) -> None:
-        """As the service tells it."""
+        """Append a finished call."""
         from bioforge.core.types import Paid
 
         line: dict[str, object] = {

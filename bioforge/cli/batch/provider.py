@@ -1,4 +1,4 @@
-"""Whom `bioforge batch …` talks to: the project's provider, or without a project what the environment names."""
+"""The provider of `bioforge batch …`: the project's, or without a project the one of the environment."""
 
 from __future__ import annotations
 
@@ -28,8 +28,8 @@ FileOption = Annotated[
     typer.Option(
         "-f",
         "--file",
-        help="The project file whose provider is used.",
-        show_default="bioforge.toml, where there is one",
+        help="The project file that names the provider.",
+        show_default="bioforge.toml, if it exists",
         metavar="PATH",
     ),
 ]
@@ -38,14 +38,14 @@ LogOption = Annotated[
     typer.Option(
         "--log-file",
         metavar="PATH",
-        help="Append a JSON line for each call of the API.",
+        help="Append a JSON line for each API call.",
         show_default="logs/batch-YYYYMMDD.jsonl",
     ),
 ]
 
 
 class Jobs(Protocol):
-    """The Batch API as people use it by hand; every call raises `CallError`."""
+    """The Batch API as used by hand. Every call raises `CallError`."""
 
     def check(self) -> None: ...
     def close(self) -> None: ...
@@ -66,7 +66,7 @@ class Jobs(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class BatchProvider:
-    """An opened provider. `project` is the project's name, empty without one; `pause` is seconds before a second try."""
+    """An opened provider. `project` is the project's name, empty without one; `pause` is in seconds, before a second try."""
 
     jobs: Jobs
     simulated: bool
@@ -75,7 +75,7 @@ class BatchProvider:
 
 
 def project_config(file: Path | None) -> ProjectConfig | None:
-    """The project that `-f` names or the working folder has; None where there is none."""
+    """Return the project that `-f` names or the working folder has; None without one."""
     from bioforge.config.loader import FILE
 
     return load(file) if file is not None or Path(FILE).is_file() else None
@@ -83,10 +83,9 @@ def project_config(file: Path | None) -> ProjectConfig | None:
 
 @contextmanager
 def provider(file: Path | None, command: str, log: Path | None) -> Iterator[BatchProvider]:
-    """The provider for one command, with its calls in the operations log.
+    """Yield the provider for one command, and log its calls.
 
-    Raises `UsageError` when there is no key; what goes wrong with a call is a `CallError` that nobody caught, shown
-    as a failure of the API.
+    Raises `UsageError` without a key. A `CallError` that reaches it becomes a `BioforgeError`.
     """
     from bioforge.backends.batch.service import CallError
     from bioforge.backends.openai.batch import OpenAIBatches
@@ -107,16 +106,16 @@ def provider(file: Path | None, command: str, log: Path | None) -> Iterator[Batc
                 else:
                     yield BatchProvider(jobs, config.simulated, config.project.name, config.retry.first_delay)
             except CallError as error:
-                raise failed(error, jobs) from error
+                raise api_error(error, jobs) from error
 
 
 @contextmanager
 def provider_context(config: ProjectConfig | None) -> Iterator[BackendContext]:
-    """Address and key. The embedded server runs while the block lasts, and finds the batches of former commands."""
+    """Yield address and key. The simulator runs during the block, with the batches of earlier commands."""
     from bioforge.core.interfaces import BackendContext
 
     if config is None:
-        yield _of_environment()
+        yield _environment_context()
         return
     context = BackendContext(
         base_url=config.provider.base_url,
@@ -138,7 +137,7 @@ def provider_context(config: ProjectConfig | None) -> Iterator[BackendContext]:
     except OSError as error:
         words = error.strerror or str(error)
         raise BioforgeError(
-            f"the embedded simulator cannot start: {words}", "wait for the other command of this project to end"
+            f"the simulator cannot start: {words}", "wait for the other command of this project to end"
         ) from error
     try:
         yield replace(context, base_url=server.base_url, api_key="none")
@@ -146,7 +145,7 @@ def provider_context(config: ProjectConfig | None) -> Iterator[BackendContext]:
         server.stop()
 
 
-def _of_environment() -> BackendContext:
+def _environment_context() -> BackendContext:
     from pydantic import ValidationError
 
     from bioforge.config.environment import Environment
@@ -163,18 +162,18 @@ def _of_environment() -> BackendContext:
         raise UsageError(f"{origin}: {message}", f"like {BASE_URL}") from None
     if base_url == SIMULATOR:
         raise UsageError(
-            f"{origin}: the embedded simulator belongs to a project, and there is none here",
-            "`bioforge init` writes one; or start `bioforge simulate` and name its address",
+            f"{origin}: the simulator needs a project, and there is none here",
+            "`bioforge init` writes one; or start `bioforge simulate` and set OPENAI_BASE_URL to its address",
         )
     return BackendContext(base_url, environment.get("OPENAI_API_KEY"))
 
 
-def failed(error: CallError, jobs: Jobs) -> BioforgeError:
-    """The last word about a call that came to nothing."""
+def api_error(error: CallError, jobs: Jobs) -> BioforgeError:
+    """Return the error for a failed call, with a hint."""
     from bioforge.report.logs import mask, printable
 
     failure, outcome = error.failure, error.outcome
-    # A success that breaks off or cannot be read is no refusal.
+    # a truncated or unreadable success is not a refusal
     refused = (failure.http_status or 0) >= 300
     parts = [f"HTTP {failure.http_status}" if refused else "", failure.code or failure.error_class]
     named = ", ".join(part for part in parts if part and part not in failure.message)
@@ -183,9 +182,9 @@ def failed(error: CallError, jobs: Jobs) -> BioforgeError:
     if limit is not None:
         hint = "wait until other batches of this model have ended (`bioforge batch list`), or send smaller files"
     elif failure.error_class == "not_found":
-        hint = "check the id (`bioforge batch list`): a key sees only the batches and files of its own project"
+        hint = "check the id (`bioforge batch list`): a key sees only batches and files of its own project"
     elif outcome.retryable:
         seconds = f" in {outcome.retry_after:.0f} s" if outcome.retry_after else ""
-        hint = f"run it again{seconds}: nothing was lost"
+        hint = f"run it again{seconds}; nothing is lost"
     words = "the API refused" if refused else "the API cannot be reached" if outcome.outage else "the call failed"
     return BioforgeError(f"{words}: {printable(mask(failure.message))}{named and f' ({printable(named)})'}", hint)

@@ -1,4 +1,4 @@
-"""Result files of a batch: saved beside one another, counted by outcome."""
+"""Result files of a batch: saved side by side, and counted by outcome."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from bioforge.core.types import Batch
 
 @dataclass(slots=True)
 class Saved:
-    """A result file on this disk; `fetched` unless it had been there already."""
+    """A result file on disk. `fetched` is False if it existed already."""
 
     path: Path
     fetched: bool
@@ -31,12 +31,12 @@ def default_path(batch: Batch) -> Path:
 
 
 def errors_path(path: Path) -> Path:
-    """`results_1.errors.jsonl` beside `results_1.jsonl`."""
+    """Return `results_1.errors.jsonl` for `results_1.jsonl`."""
     return path.with_name(f"{path.stem}.errors{path.suffix or '.jsonl'}")
 
 
 def save(jobs: Jobs, batch: Batch, path: Path) -> list[Saved]:
-    """Saves whatever files the batch has, in whatever state it ended: each is there as a whole or not at all."""
+    """Save the files of an ended batch, each atomically."""
     wanted = [(batch.output_file_id, path), (batch.error_file_id, errors_path(path))]
     saved = [_saved(jobs, file_id, place) for file_id, place in wanted if file_id is not None]
     names: set[str] = set()
@@ -80,10 +80,10 @@ def _count(jobs: Jobs, batch: Batch, saved: Saved, names: set[str]) -> None:
 
 
 def lines(saved: list[Saved], batch: Batch, simulated: bool) -> Iterator[str]:
-    """What was saved, and what is missing."""
+    """Yield what was saved, what is missing, and the cost."""
     for one in saved:
         outcomes = ", ".join(f"{number:,} {outcome}" for outcome, number in one.outcomes.most_common())
-        there = "saved" if one.fetched else "is there already"
+        there = "saved" if one.fetched else "exists already"
         yield f"{one.path}: {there}, {plural(one.lines, 'line')}{outcomes and f' ({outcomes})'}"
     if not saved:
         return

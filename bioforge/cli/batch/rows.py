@@ -1,4 +1,4 @@
-"""Rows for a batch by hand: read, rendered, named and written as lines, or kept out with the reason."""
+"""Rows for a batch by hand: read, rendered and written as lines, or left out with the reason."""
 
 from __future__ import annotations
 
@@ -25,12 +25,12 @@ from bioforge.recipes.template import RecipeVariant, RenderError
 _FIT = re.compile("[A-Za-z0-9_-]{1,64}")
 
 SHOWN = 5
-"""Bad rows that are shown; the others are counted."""
+"""Bad rows to show; the others are counted."""
 
 
 @dataclass(frozen=True, slots=True)
 class RowSource:
-    """Where the rows are: `reader` None means by suffix; paths start from `root`."""
+    """The source of rows. `reader` None: chosen by suffix. Paths start from `root`."""
 
     path: str
     reader: str | None
@@ -41,7 +41,7 @@ class RowSource:
 
 @dataclass(slots=True)
 class RequestTemplate:
-    """What is asked of each row. `notes` are worth showing."""
+    """The request for each row, and `notes` for the user."""
 
     variants: list[RecipeVariant]
     body: Callable[[Rendered], dict[str, object]]
@@ -62,7 +62,7 @@ def _rows(source: RowSource, plugins: Plugins) -> Iterator[Artist | BadRow]:
 
 
 class BadRows:
-    """Rows that cannot be used. When `strict`, the first one ends everything."""
+    """Rows that cannot be used. If `strict`, nothing is written because of one."""
 
     def __init__(self, strict: bool) -> None:
         self.strict = strict
@@ -76,14 +76,14 @@ class BadRows:
             self.examples.append(row)
 
     def check(self) -> None:
-        """Raises `InputError` where nothing may be written."""
+        """Raise `InputError` if nothing may be written."""
         if self.number and (self.strict or not self.good):
             head = f"{plural(self.number, 'bad row')} in the input"
-            why = ", and it is read strictly" if self.good else ", and not one that can be used"
-            rest = "mend the rows" + (", or run without --strict to leave them out" if self.good else "")
+            why = ", and strict mode allows none" if self.good else ", and no usable one"
+            rest = "fix the rows" + (", or run without --strict to leave them out" if self.good else "")
             raise InputError("\n".join([f"{head}{why}:", *self._shown()]), f"{rest}; nothing was written")
         if not self.good:
-            raise InputError("the input has no rows", "a header alone is no input; nothing was written")
+            raise InputError("the input has no rows", "add rows below the header; nothing was written")
 
     def lines(self) -> Iterator[str]:
         if self.number:
@@ -98,9 +98,9 @@ class BadRows:
 
 
 def batch_lines(
-    asking: RequestTemplate, source: RowSource, plugins: Plugins, limit: int | None, bad: BadRows
+    requests: RequestTemplate, source: RowSource, plugins: Plugins, limit: int | None, bad: BadRows
 ) -> Iterator[bytes]:
-    """The lines of the good rows, in their order."""
+    """Yield the lines of the good rows in order."""
     taken: set[str] = set()
     for row in _rows(source, plugins):
         if isinstance(row, BadRow):
@@ -111,7 +111,7 @@ def batch_lines(
             bad.add(BadRow(row.source, row.line, f"artist_id {row.artist_id!r} is already taken"))
             continue
         try:
-            lines = [_line(asking, variant, name, row) for variant in asking.variants]
+            lines = [_line(requests, variant, name, row) for variant in requests.variants]
         except RenderError as error:
             bad.add(BadRow(row.source, row.line, str(error)))
             continue
@@ -122,8 +122,8 @@ def batch_lines(
             return
 
 
-def _line(asking: RequestTemplate, variant: RecipeVariant, name: str, artist: Artist) -> bytes:
-    body = canonical(asking.body(variant.render(artist)))
+def _line(requests: RequestTemplate, variant: RecipeVariant, name: str, artist: Artist) -> bytes:
+    body = canonical(requests.body(variant.render(artist)))
     request = Request("", variant.endpoint, variant.model or "", body, artist.artist_id, "")
     if variant.variant:
         name = custom_id(f"{name}-{variant.variant}")
@@ -131,7 +131,7 @@ def _line(asking: RequestTemplate, variant: RecipeVariant, name: str, artist: Ar
 
 
 def custom_id(artist_id: str) -> str:
-    """The artist's id where the API takes it: at most 64 of `[A-Za-z0-9_-]`; else its slug and a digest of it."""
+    """Return the artist's id if the API accepts it (1 to 64 of `[A-Za-z0-9_-]`), else its slug and a digest."""
     if _FIT.fullmatch(artist_id):
         return artist_id
     readable = re.sub(r"-+", "-", re.sub(r"[^A-Za-z0-9-]", "", slug(artist_id))).strip("-")
