@@ -25,8 +25,8 @@ from processes import ENVIRONMENT, PATIENCE, Child, Ran
 from projects import ProjectFolder, command_line
 
 from bioforge.simulator import Simulator, SimulatorOptions
-from bioforge.simulator.request_bodies import canonical, digest_of
 from bioforge.simulator.ledger import Charge
+from bioforge.simulator.request_bodies import canonical, digest_of
 from bioforge.store import Store
 from bioforge.store.ledger import ledger
 

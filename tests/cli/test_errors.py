@@ -151,7 +151,8 @@ CASES = [
          "cannot write the log file artists.csv/log: Not a directory"),
     Case("plan file under a file", "plan --out artists.csv/plan", "cannot write artists.csv/plan: Not a directory",
          "name another file with --out", code=1),
-    Case("forgetting unasked", "forget 1", "Forget 1 answer (cost: $0.000056)? The next run pays again. There is no terminal to ask on",
+    Case("forgetting unasked", "forget 1", "Forget 1 answer (cost: $0.000056)? The next run pays again. There"
+         " is no terminal to ask on",
          "add --yes; nothing was changed", lambda project: project.run("run")),
     Case("init on a file", "init artists.csv", "artists.csv is a file, not a folder",
          "`bioforge init DIR` creates the folder"),
