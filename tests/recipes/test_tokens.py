@@ -66,14 +66,14 @@ def test_without_a_vocabulary_tokens_are_estimated(tmp_path: Path) -> None:
     assert counter.count("hello world") == estimate_tokens("hello world") == 4
 
 
-def test_a_vocabulary_that_is_not_there_is_not_downloaded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_missing_vocabulary_is_not_downloaded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """tiktoken itself would download it."""
     monkeypatch.setenv("TIKTOKEN_CACHE_DIR", str(tmp_path))
     assert counter_for("gpt-4o") is ESTIMATING
     assert list(tmp_path.iterdir()) == []
 
 
-def test_without_tiktoken_its_files_are_of_no_use(
+def test_without_tiktoken_its_files_are_not_used(
     small: tuple[Vocabulary, ...], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setitem(sys.modules, "tiktoken", None)
@@ -90,7 +90,7 @@ def test_without_tiktoken_its_files_are_of_no_use(
         ({"TIKTOKEN_CACHE_DIR": ""}, ""),
     ],
 )
-def test_vocabularies_are_looked_for_where_tiktoken_keeps_them(
+def test_vocabularies_are_read_from_tiktokens_cache(
     variables: dict[str, str], folder: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     for name in ("TIKTOKEN_CACHE_DIR", "DATA_GYM_CACHE_DIR"):
@@ -100,7 +100,7 @@ def test_vocabularies_are_looked_for_where_tiktoken_keeps_them(
     assert vocabulary_folder() == folder.format(temporary=tempfile.gettempdir())
 
 
-def test_where_tiktoken_is_to_keep_nothing_tokens_are_estimated(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_without_a_cache_tokens_are_estimated(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("TIKTOKEN_CACHE_DIR", "")
     assert counter_for("gpt-4o") is ESTIMATING
 
@@ -127,7 +127,7 @@ def test_where_tiktoken_is_to_keep_nothing_tokens_are_estimated(monkeypatch: pyt
         (None, Precision.ESTIMATE),
     ],
 )
-def test_a_count_is_as_exact_as_the_model_is_known(
+def test_the_precision_depends_on_the_model(
     model: str | None, precision: Precision, small: tuple[Vocabulary, ...], tmp_path: Path
 ) -> None:
     needs_tiktoken()
@@ -148,7 +148,7 @@ def test_each_model_has_its_own_vocabulary(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("content", [b"", b"aGU= 0\n", b"not a vocabulary"])
-def test_a_file_that_is_not_whole_is_left_alone(content: bytes, small: tuple[Vocabulary, ...], tmp_path: Path) -> None:
+def test_an_incomplete_file_is_left_alone(content: bytes, small: tuple[Vocabulary, ...], tmp_path: Path) -> None:
     """tiktoken itself would delete it and download another one."""
     needs_tiktoken()
     path = tmp_path / file_name(O200K)
@@ -157,7 +157,7 @@ def test_a_file_that_is_not_whole_is_left_alone(content: bytes, small: tuple[Voc
     assert path.read_bytes() == content
 
 
-def test_a_file_that_cannot_be_used_after_all_is_no_end_of_a_plan(tmp_path: Path) -> None:
+def test_an_incompatible_tiktoken_gives_an_estimate(tmp_path: Path) -> None:
     """The right file, and a tiktoken with another API."""
     needs_tiktoken()
     content = b"aGU= 0\naGU= zero\n"
@@ -205,12 +205,12 @@ def test_counting_never_raises(counter: TokenCounter, text: str) -> None:
 
 
 @pytest.mark.parametrize("character", [" ", "^", "a", "\n"])
-def test_a_million_of_the_same_are_counted_too(counter: TokenCounter, character: str) -> None:
+def test_a_million_equal_characters_are_counted(counter: TokenCounter, character: str) -> None:
     """A million spaces in one piece crash tiktoken."""
     assert counter.count(character * 1_000_000) == 1_000_000
 
 
-def test_a_long_text_is_counted_in_pieces_that_change_next_to_nothing(counter: TokenCounter) -> None:
+def test_counting_in_pieces_changes_the_count_by_little(counter: TokenCounter) -> None:
     number = 3 * PIECE // len("hello world ")
     assert 3 * number <= counter.count("hello world " * number) <= 3 * number + 5
 
@@ -219,12 +219,12 @@ def test_a_long_text_is_counted_in_pieces_that_change_next_to_nothing(counter: T
 
 
 @pytest.mark.parametrize("counting", [ESTIMATED, Counting("o200k_base", Precision.NEAR)])
-def test_how_was_counted_can_be_remembered(counting: Counting) -> None:
+def test_a_counting_survives_a_round_trip(counting: Counting) -> None:
     assert Counting.from_text(counting.as_text()) == counting
 
 
 @pytest.mark.parametrize("text", [None, "", "exact", "perfect o200k_base", "o200k_base"])
-def test_what_cannot_be_understood_was_an_estimate(text: str | None) -> None:
+def test_an_unknown_counting_is_an_estimate(text: str | None) -> None:
     assert Counting.from_text(text) == ESTIMATED
 
 
