@@ -746,3 +746,21 @@ def test_the_commands_as_a_process(project: ProjectFolder) -> None:
     batch_id = project.process(*CREATE).ok().out.split()[1]
     assert project.command("batch", "status", batch_id, "--no-auto-save").ok().out.startswith(f"{batch_id}: ")
     assert ENVIRONMENT["OPENAI_API_KEY"] not in "".join(path.read_text() for path in project.root.glob("logs/*"))
+
+
+@pytest.mark.parametrize(
+    ("text", "arguments", "hint"),
+    [
+        ("id,name\n1,Björk\n", (), "name the columns: --columns artist_id=id --columns artist_name=name"),
+        ("id,name\n1,Björk\n", ("--columns", "artist_name=nam"), "did you mean 'name'?"),
+        ('{"id": 1}\n', (), "these are JSON lines: give the file the suffix .jsonl"),
+        ("id;name\n1;Björk\n", (), "another delimiter? Save the file with commas, or as .tsv with tabs"),
+    ],
+)
+def test_hints_about_a_file_name_flags_and_no_project(
+    outside: ProjectFolder, text: str, arguments: tuple[str, ...], hint: str
+) -> None:
+    outside.write("rows.csv", text)
+    ran = outside.run("batch", "jsonl", "--in", "rows.csv", "--model", "m", "--template", "x", *arguments)
+    assert (ran.code, ran.err.splitlines()[-1]) == (2, f"hint: {hint}")
+    assert "[input]" not in ran.err

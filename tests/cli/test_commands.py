@@ -497,7 +497,7 @@ def test_an_exhausted_quota_stops_the_run_and_fails_nobody(tmp_path: Path, serve
 def test_an_invalid_key_stops_before_anything_is_paid(project: ProjectFolder, backend: str) -> None:
     ran = project.run("run", "--backend", backend, env={"OPENAI_API_KEY": "sk-invalid-0123456789"})
     assert ran.code == 2
-    assert ran.err.endswith("→ set a valid key in the variable that [provider] api_key_env names\n")
+    assert ran.err.endswith("→ set a valid key in the variable that api_key_env names (default: OPENAI_API_KEY)\n")
     assert "sk-invalid-0123456789" not in ran.err
     assert project.charged() == 0
     assert "failed" not in project.reasons()

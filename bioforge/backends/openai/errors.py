@@ -31,7 +31,7 @@ LONGEST_WAIT = 86_400.0
 
 _HINTS = {
     "quota": "add credit or raise the spend limit of the account or project, then run again: nothing is lost",
-    "authentication": "set a valid key in the variable that [provider] api_key_env names",
+    "authentication": "set a valid key in the variable that api_key_env names (default: OPENAI_API_KEY)",
     "permission": "this key may not use the model or the endpoint: check the project's permissions",
 }
 

@@ -99,7 +99,12 @@ def provider(file: Path | None, command: str, log: Path | None) -> Iterator[Batc
     with provider_context(config) as context:
         log_calls = OperationsLog(log, command, (context.api_key,))
         with closing(OpenAIBatches(context, price, log_calls)) as jobs:
-            jobs.check()
+            try:
+                jobs.check()
+            except UsageError as error:
+                if config is not None:
+                    raise
+                raise UsageError(error.message, f"export {context.api_key_env}=…, or write it into .env") from None
             try:
                 if config is None:
                     yield BatchProvider(jobs, simulated=False)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import re
+import shlex
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from os import environ
@@ -24,6 +25,8 @@ from bioforge.recipes.template import RecipeVariant, RenderError
 
 _FIT = re.compile("[A-Za-z0-9_-]{1,64}")
 
+COMMAND_LINE = "the command line"
+
 SHOWN = 5
 """Bad rows to show; the others are counted."""
 
@@ -36,7 +39,7 @@ class RowSource:
     reader: str | None
     options: Mapping[str, object]
     root: Path
-    file: str = "the command line"
+    file: str = COMMAND_LINE
 
 
 @dataclass(slots=True)
@@ -46,6 +49,30 @@ class RequestTemplate:
     variants: list[RecipeVariant]
     body: Callable[[Rendered], dict[str, object]]
     notes: list[str] = field(default_factory=list)
+
+
+_FLAGS = (
+    (re.compile(r"write under \[input\] in the project file: columns = \{ (.*?) \}( \(or .*\))?$"), "columns"),
+    (re.compile(r"these are JSON lines.*"), "these are JSON lines: give the file the suffix .jsonl"),
+    (re.compile(r"another delimiter\?.*"), "another delimiter? Save the file with commas, or as .tsv with tabs"),
+    (re.compile(r"name the file's own under \[input\].*"), "save the file as UTF-8"),
+    (re.compile(r"\[input\] columns\.(\w+)"), r"--columns \1"),
+    (re.compile(r"\[input\] columns"), "--columns"),
+    (re.compile(r"check \[input\] path in the project file|(check the address in )\[input\] path"), "check --in"),
+    (re.compile(r"\[input\] path"), "--in"),
+)
+"""Hints about the project file, and what replaces them for a file that the command line names."""
+
+
+def for_flags(text: str) -> str:
+    """Return a message about `[input]` in terms of `--in` and `--columns`."""
+    for pattern, replacement in _FLAGS:
+        if replacement != "columns":
+            text = pattern.sub(replacement, text)
+        elif match := pattern.search(text):
+            pairs = re.findall(r'(\w+) = "([^"]*)"', match[1])
+            text = "name the columns: " + " ".join(f"--columns {ours}={shlex.quote(theirs)}" for ours, theirs in pairs)
+    return text
 
 
 def _rows(source: RowSource, plugins: Plugins) -> Iterator[Artist | BadRow]:
@@ -101,6 +128,17 @@ def batch_lines(
     requests: RequestTemplate, source: RowSource, plugins: Plugins, limit: int | None, bad: BadRows
 ) -> Iterator[bytes]:
     """Yield the lines of the good rows in order."""
+    try:
+        yield from _batch_lines(requests, source, plugins, limit, bad)
+    except InputError as error:
+        if source.file != COMMAND_LINE:
+            raise
+        raise InputError(for_flags(error.message), for_flags(error.hint)) from None
+
+
+def _batch_lines(
+    requests: RequestTemplate, source: RowSource, plugins: Plugins, limit: int | None, bad: BadRows
+) -> Iterator[bytes]:
     taken: set[str] = set()
     for row in _rows(source, plugins):
         if isinstance(row, BadRow):
