@@ -758,9 +758,9 @@ def test_the_commands_as_a_process(project: ProjectFolder) -> None:
     ],
 )
 def test_hints_about_a_file_name_flags_and_no_project(
-    outside: ProjectFolder, text: str, arguments: tuple[str, ...], hint: str
+    outside: Outside, text: str, arguments: tuple[str, ...], hint: str
 ) -> None:
-    outside.write("rows.csv", text)
+    (outside.root / "rows.csv").write_text(text, "utf-8")
     ran = outside.run("batch", "jsonl", "--in", "rows.csv", "--model", "m", "--template", "x", *arguments)
     assert (ran.code, ran.err.splitlines()[-1]) == (2, f"hint: {hint}")
     assert "[input]" not in ran.err
