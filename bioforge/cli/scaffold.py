@@ -68,7 +68,7 @@ max_attempts = 6                   # for one request, in one run
 #first_delay = 0.5                 # seconds: 0.5, 1, 2, 4 … with jitter; what the provider asks for wins
 #max_delay = 60                    # seconds
 #maybe_paid = false                # never send again what may have been charged for already (default: true)
-#outage_seconds = 300              # stop the run when nothing but outages came back for so long
+#outage_seconds = 300              # stop the run when the provider has been down this long
 
 # Outputs are written anew after each run, from the state. The format comes from the suffix.
 [[output]]

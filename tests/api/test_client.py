@@ -228,7 +228,7 @@ class TestStopped:
         with (
             OddServer((503, {}, b"{}")) as server,
             Client(configured(server.base_url, retry=retry)) as client,
-            pytest.raises(OutageError, match="nothing but outages"),
+            pytest.raises(OutageError, match="the provider has been down"),
         ):
             client.generate_sync("x")
 

@@ -936,7 +936,7 @@ class TestOutages:
         world.run()
         assert world.kind == "outage"
         assert world.stopped is not None
-        assert world.stopped.message == "nothing but outages for 300 s; the last: come back later"
+        assert world.stopped.message == "the provider has been down for 300 s; last error: come back later"
         assert len(world.service.trouble[call]) >= 6
         assert world.book.count() == {"in batch": 3}
         world.service.trouble = {}

@@ -339,7 +339,7 @@ class TestOutages:
             world.run(serve)
             assert len(world.of(Succeeded)) == total
             assert not world.lost
-            assert "outages in a row" in world.notices("breaker")[0]
+            assert "failures in a row" in world.notices("breaker")[0]
             assert "is back" in world.notices("breaker")[-1]
             during = [at for at, _ in world.sent if 1004.0 < at < 1062.0]
             assert len(during) <= 12

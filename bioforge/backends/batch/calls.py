@@ -135,6 +135,6 @@ def of_account(error: CallError) -> Stopped:
 def of_outage(error: CallError, retry: RetryPolicy) -> Stopped:
     return Stopped(
         "outage",
-        f"nothing but outages for {retry.outage_seconds:.0f} s; the last: {error.failure.message}",
+        f"the provider has been down for {retry.outage_seconds:.0f} s; last error: {error.failure.message}",
         "what was sent goes on meanwhile; `bioforge resume` goes on here when the provider answers again",
     )

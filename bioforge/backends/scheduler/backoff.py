@@ -1,4 +1,4 @@
-"""When to try again: how long to wait, and when an attempt was the last one. Times in seconds."""
+"""Retry delays and the last attempt of a request. Times in seconds."""
 
 from __future__ import annotations
 
@@ -9,15 +9,14 @@ from tenacity import RetryCallState, Retrying, stop_after_attempt, wait_exponent
 from bioforge.core.interfaces import RetryPolicy
 
 LONG = 120.0
-"""A longer Retry-After is no delay of one request: everything waits for it, and no attempt is used up."""
+"""A Retry-After above this pauses all requests and uses up no attempt."""
 
 
 class Backoff:
-    """Exponential backoff with full jitter, where the provider's own Retry-After wins.
+    """Exponential backoff with full jitter; the provider's Retry-After wins.
 
-    tenacity computes the ceilings (0.5, 1, 2, 4 …, at most 60) and the end; the jitter is drawn here, because its
-    `wait_random_exponential` draws from the global generator and no test could repeat it. `random` is a function
-    without arguments that returns numbers from 0 to below 1.
+    tenacity computes the ceilings (0.5, 1, 2, 4 …, at most 60) and the last attempt. The jitter is drawn here from `random`
+    (0 to below 1), because tenacity's `wait_random_exponential` uses the global generator, which tests cannot repeat.
     """
 
     def __init__(self, policy: RetryPolicy, random: Callable[[], float]) -> None:
@@ -28,14 +27,14 @@ class Backoff:
         self._random = random
 
     def exhausted(self, tries: int) -> bool:
-        """Whether the counted attempt with this number (from 1) was the last one allowed."""
+        """Return True if the counted attempt with this number (from 1) was the last one allowed."""
         self._state.attempt_number = tries
         return self._last(self._state)
 
     def delay(self, tries: int, retry_after: float | None = None) -> float:
-        """Seconds to wait after the attempt with this number (from 1)."""
+        """Return the seconds to wait after the attempt with this number (from 1)."""
         if retry_after is not None:
-            # Never earlier than asked; spread a little, or all that were told the same come back together.
+            # Never earlier than asked, and spread a little, so that not all requests return together.
             return retry_after + self._random() * min(retry_after * 0.25 + self._first, self._first * 4)
         self._state.attempt_number = max(1, tries)
         return self._random() * self._ceiling(self._state)

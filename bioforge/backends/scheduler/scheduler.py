@@ -1,7 +1,7 @@
-"""The scheduler: what may be sent now, what a finished attempt means, and when to look again.
+"""The scheduler: which attempts may be sent now, what a finished attempt leads to, and when to look again.
 
-Sans I/O: requests come from an iterator, attempts go out as `Attempt` values, and how they ended comes back as
-`Outcome` values; sending is somebody else's. `now` is seconds of any monotonic clock, `wall` of the calendar's.
+Sans I/O: requests come from an iterator, attempts go out as `Attempt` values, and their results come back as `Outcome`
+values. `now` is seconds of a monotonic clock, `wall` seconds since 1970.
 """
 
 from __future__ import annotations
@@ -22,29 +22,31 @@ from bioforge.core.interfaces import Gauges, Limits, Outcome, RetryPolicy
 from bioforge.core.types import Failure, Paid, Request
 
 UNCOUNTED = 5
-"""In a storm of 429s an attempt says nothing about its request and does not count; but after this many times the
-allowed attempts it does, or a request that is too large for the account's limit would be sent for ever."""
+"""Under overload an attempt does not count against its request, up to this many times the allowed attempts.
+
+Otherwise a request that is too large for the account's limit would be sent without end.
+"""
 
 
 @dataclass(slots=True)
-class _Job:
-    """A request on its way: how often it was sent in this run, and how many of those attempts count."""
+class _Task:
+    """A request in progress: how often it was sent in this run, and how many of those attempts count."""
 
     request: Request
     tries: int = 0
     counted: int = 0
 
 
-class _Flight(NamedTuple):
-    job: _Job
+class _InFlight(NamedTuple):
+    task: _Task
     slot: int
-    held: Reservation
-    mark: Snapshot
+    reservation: Reservation
+    taken: Snapshot
     probe: bool
 
 
 class Scheduler:
-    """Everything between a stream of requests and the wire that needs a decision."""
+    """Decides what is sent and when, and judges what comes back."""
 
     def __init__(
         self,
@@ -58,100 +60,100 @@ class Scheduler:
         random = random or Random().random
         self.stopped: Stopped | None = None
         self.exhausted = False
-        """Whether the source had no more requests when it was last asked."""
+        """True if the source had no more requests when it was last pulled."""
         self._retry = retry
         self._random = random
         self._backoff = Backoff(retry, random)
-        self._throttle = AdaptiveConcurrency(max(1, limits.concurrency))
+        self._concurrency = AdaptiveConcurrency(max(1, limits.concurrency))
         self._breaker = CircuitBreaker(retry, random)
         self._price = price
         self._budget = budget or Budget(limits.max_cost_usd)
-        self._pace = RateLimiter(limits, now)
+        self._rate_limiter = RateLimiter(limits, now)
         self._free = list(range(max(1, limits.concurrency)))
         self._names = [f"W{slot + 1:02d}" for slot in self._free]
-        self._flights: dict[str, _Flight] = {}
-        self._retries: list[tuple[float, int, _Job]] = []
-        self._held: _Job | None = None
+        self._flights: dict[str, _InFlight] = {}
+        self._retries: list[tuple[float, int, _Task]] = []
+        self._held: _Task | None = None
         self._draining = False
         self._dropped = False
-        """Whether something was to be tried again, and was not since everything came to its end."""
+        """True if a retry was given up because the run ends."""
         self._paused_until = now
         self._sequence = 0
         self._waiting = ""
         self._look_at: float | None = None
 
-    # ------------------------------------------------------------------------------------------------- what may go
+    # ------------------------------------------------------------------------------------------------------ admission
 
     def take(self, source: Iterator[Request], now: float, wall: float) -> list[Attempt]:
-        """The attempts to start now: retries that are due, then new requests, pulled one by one as there is room."""
+        """Return the attempts to start now: due retries, then new requests, pulled one by one while there is room."""
         attempts: list[Attempt] = []
         self._waiting, self._look_at = "", None
         while not self._halted:
-            if self._closed_for(now) or (job := self._next(source, now)) is None:
+            if self._blocked_by(now) or (task := self._next(source, now)) is None:
                 break
-            tokens = _tokens(job.request)
-            quote = self._budget.quote(job.request, self._price)
+            tokens = _tokens(task.request)
+            quote = self._budget.quote(task.request, self._price)
             if not self._budget.allows(quote):
-                self._put_back(job, now)
-                self._out_of_money(quote)
+                self._put_back(task, now)
+                self._stop_for_budget(quote)
                 break
-            if (seconds := self._pace.wait(tokens, now)) > 0.0:
-                self._put_back(job, now)
+            if (seconds := self._rate_limiter.wait(tokens, now)) > 0.0:
+                self._put_back(task, now)
                 self._wait("rate limit", now + seconds)
                 break
-            attempts.append(self._new_attempt(job, tokens, quote, now, wall))
+            attempts.append(self._new_attempt(task, tokens, quote, now, wall))
         return attempts
 
     def timeout(self, now: float) -> float | None:
-        """Seconds until `take` may have something again without any attempt having finished; None for never."""
+        """Return the seconds until `take` may return something without a finished attempt; None for never."""
         if self._halted:
             return None
         times = [] if self._look_at is None else [self._look_at]
-        # With every slot taken, a retry that falls due changes nothing.
-        if self._retries and not self._waiting and len(self._flights) < self._throttle.limit:
+        # With every slot taken, a due retry changes nothing.
+        if self._retries and not self._waiting and len(self._flights) < self._concurrency.limit:
             times.append(self._retries[0][0])
         return max(0.0, min(times) - now) if times else None
 
     def done(self) -> bool:
-        """Whether nothing is in flight and nothing will be sent any more."""
+        """Return True if nothing is in flight and nothing more will be sent."""
         if self._flights:
             return False
         return self._halted or (self.exhausted and self._held is None and not self._retries)
 
     @property
     def unfinished(self) -> bool:
-        """Whether there was work left when it was done."""
+        """Return True if work was left."""
         return not self.exhausted or self._held is not None or bool(self._retries) or self._dropped
 
     def drain(self) -> None:
-        """No new attempts and no retries; those in flight are awaited."""
+        """Start no new attempts and no retries; wait for those in flight."""
         self._draining = True
 
     def gauges(self, now: float) -> Gauges:
+        """Return the numbers for the progress display."""
         waiting = "" if self._halted else self._waiting
         if self._retries and not self._flights and not self._halted:
             waiting = waiting or "retry"
-        return Gauges(len(self._flights), self._throttle.limit, len(self._retries), waiting)
+        return Gauges(len(self._flights), self._concurrency.limit, len(self._retries), waiting)
 
     @property
     def spent(self) -> float:
-        """US dollars, what may have been paid included."""
+        """Return the US dollars spent, including attempts that may have been charged."""
         return self._budget.spent
 
     @property
     def reserved(self) -> float:
-        """US dollars kept back for the attempts in flight; only with a budget."""
+        """Return the US dollars reserved for attempts in flight; 0 without a budget."""
         return self._budget.reserved
 
     @property
     def _halted(self) -> bool:
         return self._draining or self.stopped is not None
 
-    def _closed_for(self, now: float) -> str | None:
-        """Why nothing at all may be sent, or None."""
-        if len(self._flights) >= self._throttle.limit:
-            # No reason worth showing: this is a window at work.
-            return "slots"
+    def _blocked_by(self, now: float) -> str | None:
+        """Return why nothing may be sent, or None."""
+        if len(self._flights) >= self._concurrency.limit:
+            return "slots"  # normal operation: nothing to show
         if now < self._paused_until:
             return self._wait("paused by the provider", self._paused_until)
         wait = self._breaker.wait(now)
@@ -163,48 +165,48 @@ class Scheduler:
         self._waiting, self._look_at = reason, until
         return reason
 
-    def _next(self, source: Iterator[Request], now: float) -> _Job | None:
+    def _next(self, source: Iterator[Request], now: float) -> _Task | None:
         if self._retries and self._retries[0][0] <= now:
             return heapq.heappop(self._retries)[2]
-        job, self._held = self._held, None
-        if job is None:
-            # Asked again although it had no more: an answer can bring about further requests.
+        task, self._held = self._held, None
+        if task is None:
+            # Pull again although the source was exhausted: an answer can make further requests ready.
             request = next(source, None)
             self.exhausted = request is None
             if request is not None:
-                job = _Job(request)
-        return job
+                task = _Task(request)
+        return task
 
-    def _put_back(self, job: _Job, now: float) -> None:
-        if job.tries == 0 and self._held is None:
-            self._held = job
+    def _put_back(self, task: _Task, now: float) -> None:
+        if task.tries == 0 and self._held is None:
+            self._held = task
         else:
-            self._queue(job, now)
+            self._queue(task, now)
 
-    def _queue(self, job: _Job, due: float) -> None:
+    def _queue(self, task: _Task, due: float) -> None:
         self._sequence += 1
-        heapq.heappush(self._retries, (due, self._sequence, job))
+        heapq.heappush(self._retries, (due, self._sequence, task))
 
-    def _new_attempt(self, job: _Job, tokens: float, quote: Reservation, now: float, wall: float) -> Attempt:
-        job.tries += 1
+    def _new_attempt(self, task: _Task, tokens: float, quote: Reservation, now: float, wall: float) -> Attempt:
+        task.tries += 1
         slot = heapq.heappop(self._free)
-        number = job.request.attempts + job.tries
+        number = task.request.attempts + task.tries
         unique = int(self._random() * 0x1_0000_0000)
-        name = f"bioforge-{job.request.request_hash[-12:]}-{number}-{unique:08x}"
+        name = f"bioforge-{task.request.request_hash[-12:]}-{number}-{unique:08x}"
         while name in self._flights:
             name += "x"
         self._budget.reserve(quote)
-        mark = self._pace.take(tokens, now)
-        self._flights[name] = _Flight(job, slot, quote, mark, self._breaker.launched())
-        return Attempt(job.request, number, self._names[slot], name, wall)
+        taken = self._rate_limiter.take(tokens, now)
+        self._flights[name] = _InFlight(task, slot, quote, taken, self._breaker.record_sent())
+        return Attempt(task.request, number, self._names[slot], name, wall)
 
-    def _out_of_money(self, quote: Reservation) -> None:
-        """Waits for what is in flight to free some; where nothing can, the run is over."""
+    def _stop_for_budget(self, quote: Reservation) -> None:
+        """Wait for attempts in flight to free money; stop the run if none are."""
         self._wait("budget", None)
         if self._flights:
             return
-        for due, _, job in self._retries:
-            if self._budget.allows(self._budget.quote(job.request, self._price)):
+        for due, _, task in self._retries:
+            if self._budget.allows(self._budget.quote(task.request, self._price)):
                 self._wait("budget", due)
                 return
         budget = self._budget
@@ -215,52 +217,52 @@ class Scheduler:
             "raise [limits] max_cost_usd or --max-cost and run again: it goes on where this run stopped",
         )
 
-    # ------------------------------------------------------------------------------------ what a finished one means
+    # ------------------------------------------------------------------------------------------------------- outcomes
 
     def settle(self, attempt: Attempt, outcome: Outcome, now: float) -> list[Event]:
-        """What is to be recorded of an attempt that ended, and what else it brought about."""
+        """Return the events of a finished attempt: its outcome and notices."""
         flight = self._flights.pop(attempt.client_request_id)
         heapq.heappush(self._free, flight.slot)
         cost = outcome.answer.cost_usd if outcome.answer else None
-        self._budget.settle(flight.held, cost, Paid.YES if outcome.answer else outcome.paid)
+        self._budget.settle(flight.reservation, cost, Paid.YES if outcome.answer else outcome.paid)
         if outcome.rate_limits:
-            self._pace.feed(flight.mark, outcome.rate_limits, now)
+            self._rate_limiter.feed(flight.taken, outcome.rate_limits, now)
         counted = self._counts(flight, outcome, now)
         notices = self._learn(flight, outcome, now)
-        event = self._judge(attempt, flight.job, outcome, counted)
+        event = self._judge(attempt, flight.task, outcome, counted)
         if isinstance(event, Failed) and event.retry_in is not None and not self._halted:
-            self._queue(flight.job, now + event.retry_in)
+            self._queue(flight.task, now + event.retry_in)
         elif isinstance(event, Failed) and not event.final:
             self._dropped = True
         return [event, *notices]
 
     def withdraw(self, attempts: Sequence[Attempt]) -> list[Event]:
-        """Takes back attempts that were announced and, since the run is being stopped, not sent."""
+        """Return the events for announced attempts that are not sent because the run stops."""
         failure = Failure("interrupted", "stopped before it was sent")
         events: list[Event] = []
         for attempt in attempts:
             flight = self._flights.pop(attempt.client_request_id)
             heapq.heappush(self._free, flight.slot)
-            self._budget.settle(flight.held, None, Paid.NO)
+            self._budget.settle(flight.reservation, None, Paid.NO)
             self._dropped = True
             events.append(Failed(attempt, failure, Paid.NO, 0.0, final=False, counted=False))
         return events
 
-    def _judge(self, attempt: Attempt, job: _Job, outcome: Outcome, counted: bool) -> Event:
+    def _judge(self, attempt: Attempt, task: _Task, outcome: Outcome, counted: bool) -> Event:
         seconds, request_id = outcome.seconds, outcome.request_id
         if outcome.answer is not None:
             kind = Succeeded if outcome.answer.problem is None else Unusable
             return kind(attempt, outcome.answer, seconds, request_id)
         failure = outcome.failure or Failure("internal", "the backend reported neither an answer nor a failure")
-        job.counted += counted
+        task.counted += counted
         final = not outcome.stops_run and (
             not outcome.retryable
             or (outcome.paid is Paid.MAYBE and not self._retry.maybe_paid)
-            or self._was_last(job, counted)
+            or self._was_last(task, counted)
         )
         retry_in = None
         if not final and not outcome.stops_run and not self._halted:
-            retry_in = self._backoff.delay(job.counted, outcome.retry_after)
+            retry_in = self._backoff.delay(task.counted, outcome.retry_after)
         return Failed(
             attempt,
             failure,
@@ -274,60 +276,60 @@ class Scheduler:
             retry_after=outcome.retry_after,
         )
 
-    def _was_last(self, job: _Job, counted: bool) -> bool:
-        """Whether a request has used up its attempts. A limit of its own is a promise: there every attempt counts."""
-        own = job.request.max_attempts
-        return job.tries >= own if own is not None else counted and self._backoff.exhausted(job.counted)
+    def _was_last(self, task: _Task, counted: bool) -> bool:
+        """Return True if a request has used up its attempts. Every attempt counts against a request's own limit."""
+        own = task.request.max_attempts
+        return task.tries >= own if own is not None else counted and self._backoff.exhausted(task.counted)
 
-    def _counts(self, flight: _Flight, outcome: Outcome, now: float) -> bool:
-        """Whether a failure uses up one of its request's attempts."""
+    def _counts(self, flight: _InFlight, outcome: Outcome, now: float) -> bool:
+        """Return True if a failure uses up one of its request's attempts."""
         if outcome.answer is not None or not outcome.retryable:
             return not outcome.stops_run
         if outcome.stops_run or (outcome.retry_after or 0.0) > LONG:
             return False
         if outcome.outage and not self._breaker.counts(now):
             return False
-        in_storm = outcome.overloaded and not outcome.outage and self._throttle.storm
-        return not in_storm or flight.job.tries > UNCOUNTED * self._retry.max_attempts
+        overloaded = outcome.overloaded and not outcome.outage and self._concurrency.overloaded
+        return not overloaded or flight.task.tries > UNCOUNTED * self._retry.max_attempts
 
-    def _learn(self, flight: _Flight, outcome: Outcome, now: float) -> list[Notice]:
-        """What an attempt says about the provider rather than about its request."""
+    def _learn(self, flight: _InFlight, outcome: Outcome, now: float) -> list[Notice]:
+        """Update breaker and concurrency from an outcome; return notices."""
         notices: list[Notice | None] = []
         if outcome.outage:
-            notices.append(self._breaker.outage(flight.job.request.request_hash, flight.probe, now))
+            notices.append(self._breaker.record_failure(flight.task.request.request_hash, flight.probe, now))
             if self._breaker.exhausted(now):
                 self._stop_for_outage(outcome)
         elif outcome.answer is not None or outcome.paid is Paid.NO:
-            notices.append(self._breaker.answered(flight.probe, now))
+            notices.append(self._breaker.record_success(flight.probe, now))
             if notices[0] is not None:
-                self._throttle.restart()
+                self._concurrency.restart()
         elif flight.probe:
-            notices.append(self._breaker.unclear(now))
+            notices.append(self._breaker.reopen(now))
         if outcome.stops_run:
             self._stop_for_account(outcome)
         else:
-            notices.append(self._throttle.answered(outcome.overloaded, len(self._flights)))
+            notices.append(self._concurrency.record_answer(outcome.overloaded, len(self._flights)))
             notices.append(self._pause(outcome, now))
         return [notice for notice in notices if notice is not None]
 
     def _pause(self, outcome: Outcome, now: float) -> Notice | None:
-        """A long Retry-After, or any in a storm, is meant for everybody."""
+        """Pause all requests after a long Retry-After, or any under overload."""
         seconds = outcome.retry_after
-        if seconds is None or not (seconds > LONG or (outcome.overloaded and self._throttle.storm)):
+        if seconds is None or not (seconds > LONG or (outcome.overloaded and self._concurrency.overloaded)):
             return None
         longer = now + seconds - max(self._paused_until, now)
         self._paused_until = max(self._paused_until, now + seconds)
         if longer < seconds / 2:
-            # The others in flight were told the same.
+            # Other attempts in flight reported the same pause.
             return None
-        self._throttle.restart()
-        return Notice("pause", f"the provider asks to wait: nothing is sent for {seconds:.1f} s", {"seconds": seconds})
+        self._concurrency.restart()
+        return Notice("pause", f"the provider asked to wait: nothing is sent for {seconds:.1f} s", {"seconds": seconds})
 
     def _stop_for_outage(self, outcome: Outcome) -> None:
         last = outcome.failure.message if outcome.failure else "no answer"
         self.stopped = self.stopped or Stopped(
             "outage",
-            f"nothing but outages for {self._retry.outage_seconds:.0f} s; the last: {last}",
+            f"the provider has been down for {self._retry.outage_seconds:.0f} s; last error: {last}",
             outcome.hint or "check the network and the provider's status page, then run again",
         )
 
@@ -339,10 +341,10 @@ class Scheduler:
 
 
 def _tokens(request: Request) -> float:
-    """Tokens a request is counted with: what goes in, and the most or the likely number that comes out."""
+    """Return the tokens a request counts for: its input, and the limit or the estimate of its output."""
     return float(request.input_tokens + (request.max_output_tokens or request.output_tokens))
 
 
 def _usd(amount: float | None) -> str:
-    """Without rounding a small amount to nothing."""
+    """Format an amount without rounding a small one to zero."""
     return f"${amount or 0.0:.4g}"

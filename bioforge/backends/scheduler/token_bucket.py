@@ -1,6 +1,6 @@
-"""Token buckets: the pace of requests and tokens, by the project's limits and by what the provider reports.
+"""Token buckets for requests and tokens, fed by the project's limits and the provider's headers.
 
-Pure: `now` is passed in, in seconds of any monotonic clock.
+Sans I/O: `now` is passed in, in seconds of any monotonic clock.
 """
 
 from __future__ import annotations
@@ -10,15 +10,15 @@ from typing import NamedTuple
 from bioforge.core.interfaces import Limits, RateLimits
 
 BURST = 3.0
-"""Seconds of the allowance that may go out at once. A whole minute's worth is a herd that ends in 429s."""
+"""Seconds of the allowance that may be sent at once. A whole minute's worth in one burst ends in 429s."""
 
 DAY = 86_400.0
 
 
 class TokenBucket:
-    """Fills at `rate` units a second up to `capacity`; taking more than there is leaves a debt.
+    """A bucket that fills at `rate` units a second up to `capacity`; taking more than its level leaves a debt.
 
-    What needs more than the capacity may go when the bucket is full: it is paid for by those after it.
+    An amount above the capacity may be taken when the bucket is full; the next takers wait for the debt.
     """
 
     __slots__ = ("_level", "_seen", "capacity", "rate")
@@ -30,26 +30,29 @@ class TokenBucket:
         self._seen = now
 
     def level(self, now: float) -> float:
+        """Return the units that may be taken now; negative for a debt."""
         if now > self._seen:
             self._level = min(self.capacity, self._level + (now - self._seen) * self.rate)
             self._seen = now
         return self._level
 
     def wait(self, amount: float, now: float) -> float:
-        """Seconds until `amount` may be taken; 0 for now."""
-        short = min(amount, self.capacity) - self.level(now)
-        # A millionth of tolerance: having waited exactly as long as told must be enough in floating point too.
-        return short / self.rate if short > 1e-6 * self.capacity else 0.0
+        """Return the seconds until `amount` may be taken; 0 for now."""
+        missing = min(amount, self.capacity) - self.level(now)
+        # Tolerate floating-point error: after exactly this wait, the next call returns 0.
+        return missing / self.rate if missing > 1e-6 * self.capacity else 0.0
 
     def take(self, amount: float, now: float) -> None:
+        """Take an amount, whatever the level is."""
         self._level = self.level(now) - amount
 
     def adjust(self, rate: float, capacity: float, level: float, now: float) -> None:
+        """Replace all values by reported ones."""
         self.rate, self.capacity, self._level, self._seen = rate, capacity, min(level, capacity), now
 
 
 class Snapshot(NamedTuple):
-    """What had been taken when an attempt was let go, itself included: it dates the report that its answer brings."""
+    """Totals taken when an attempt was admitted, itself included; they date the report in its answer."""
 
     requests: float
     tokens: float
@@ -57,7 +60,7 @@ class Snapshot(NamedTuple):
 
 
 class _Meter:
-    """One kind of unit: the project's bucket, and the provider's as far as its headers tell it."""
+    """One kind of unit: the project's bucket, and the provider's once its headers are known."""
 
     def __init__(self, per_minute: float | None, now: float) -> None:
         self.taken = 0.0
@@ -83,16 +86,16 @@ class _Meter:
     def feed(
         self, taken: float, at: float, limit: int | None, remaining: int | None, reset: float | None, now: float
     ) -> None:
-        """Takes over a report. Answers overtake each other: only the newest attempt's report says anything."""
+        """Apply a report, unless a newer attempt's report has arrived before."""
         if remaining is None or taken < self._newest:
             return
         self._newest = taken
         capacity = float(max(limit or 0, remaining, 1))
-        # "reset" is when the bucket is full again: with what is missing, that gives the speed of its filling.
+        # "reset" is the time until the bucket is full: with the missing amount it gives the rate.
         missing = capacity - remaining
         rate = missing / reset if reset and missing > 0 else capacity / 60.0
         rate = max(rate, capacity / DAY)
-        # What was sent after that attempt is not in the report yet, and neither is what was filled in since.
+        # The report does not include attempts sent after it, nor the refill since.
         level = remaining - (self.taken - taken) + rate * (now - at)
         if self._theirs is None:
             self._theirs = TokenBucket(rate, capacity, now)
@@ -100,23 +103,27 @@ class _Meter:
 
 
 class RateLimiter:
-    """Requests and tokens together: an attempt needs one of the first and some of the second."""
+    """Limits requests and tokens together: an attempt needs one request and its tokens."""
 
     def __init__(self, limits: Limits, now: float) -> None:
         self._requests = _Meter(limits.requests_per_minute, now)
         self._tokens = _Meter(limits.tokens_per_minute, now)
 
     def wait(self, tokens: float, now: float) -> float:
-        """Seconds until an attempt that needs so many tokens may be sent."""
+        """Return the seconds until an attempt with this many tokens may be sent."""
         return max(self._requests.wait(1.0, now), self._tokens.wait(tokens, now))
 
     def take(self, tokens: float, now: float) -> Snapshot:
+        """Take an attempt's request and tokens."""
         self._requests.take(1.0, now)
         self._tokens.take(tokens, now)
         return Snapshot(self._requests.taken, self._tokens.taken, now)
 
-    def feed(self, mark: Snapshot, said: RateLimits, now: float) -> None:
+    def feed(self, taken: Snapshot, report: RateLimits, now: float) -> None:
+        """Apply the rate limits that an answer reported; `taken` is the snapshot of its attempt."""
         self._requests.feed(
-            mark.requests, mark.at, said.limit_requests, said.remaining_requests, said.reset_requests, now
+            taken.requests, taken.at, report.limit_requests, report.remaining_requests, report.reset_requests, now
         )
-        self._tokens.feed(mark.tokens, mark.at, said.limit_tokens, said.remaining_tokens, said.reset_tokens, now)
+        self._tokens.feed(
+            taken.tokens, taken.at, report.limit_tokens, report.remaining_tokens, report.reset_tokens, now
+        )
