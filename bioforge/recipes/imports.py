@@ -1,7 +1,4 @@
-"""What the user's own Python code defines, imported by name with the project folder importable for that time.
-
-The only place that imports a project's Python code, and only when a recipe names it.
-"""
+"""Import of Python objects from a project: the only module that imports its code, and only if a recipe names it."""
 
 from __future__ import annotations
 
@@ -22,28 +19,29 @@ if TYPE_CHECKING:
 
 @contextmanager
 def importable(root: Path, module: str) -> Iterator[None]:
-    """`root` comes first where modules are looked for.
+    """Put `root` first in the import path.
 
-    A module of the same name that came from another folder stands aside meanwhile: in one process there may be
-    several projects with a `models.py`.
+    A module of the same name from another folder is set aside: several projects in one process may have a `models.py`.
     """
     top = module.partition(".")[0]
     folder = str(root.resolve())
-    aside: dict[str, ModuleType] = {}
+    set_aside: dict[str, ModuleType] = {}
     here = Path(folder, top).is_dir() or Path(folder, f"{top}.py").is_file()
     if here and top in sys.modules and not _is_from(sys.modules[top], Path(folder)):
-        aside = {name: sys.modules.pop(name) for name in list(sys.modules) if name == top or name.startswith(f"{top}.")}
+        set_aside = {
+            name: sys.modules.pop(name) for name in list(sys.modules) if name == top or name.startswith(f"{top}.")
+        }
     sys.path.insert(0, folder)
     importlib.invalidate_caches()
     try:
         yield
     finally:
-        with suppress(ValueError):  # the module may have changed the path itself
+        with suppress(ValueError):  # the imported module may have changed the path
             sys.path.remove(folder)
-        if aside:
+        if set_aside:
             for name in [name for name in sys.modules if name == top or name.startswith(f"{top}.")]:
                 del sys.modules[name]
-            sys.modules.update(aside)
+            sys.modules.update(set_aside)
 
 
 def _is_from(module: ModuleType, folder: Path) -> bool:
@@ -52,91 +50,91 @@ def _is_from(module: ModuleType, folder: Path) -> bool:
 
 
 def import_model(source: str, root: Path) -> type[BaseModel]:
-    """The model that `package.module:Model` names. Call it inside `importable`. `ConfigError` says what is wrong."""
+    """Import the model `package.module:Model`. Call it inside `importable`. Raise `ConfigError` on failure."""
     from pydantic import BaseModel
 
-    found = import_object(source, root, _models_in)
-    if not _is_model(found):
+    value = import_object(source, root, _models_in)
+    if not _is_model(value):
         raise ConfigError(
-            f"{source}: {_what(found)}, expected a pydantic model", "a class that derives from pydantic.BaseModel"
+            f"{source}: {_describe(value)}, expected a pydantic model", "a class that derives from pydantic.BaseModel"
         )
-    if found is BaseModel:
+    if value is BaseModel:
         raise ConfigError(f"{source}: pydantic.BaseModel itself has no fields", "name a class that derives from it")
-    model: type[BaseModel] = found
+    model: type[BaseModel] = value
     return model
 
 
 def import_object(source: str, root: Path, names_in: Callable[[Any], Iterable[str]]) -> Any:
-    """What `package.module:name` names. Call it inside `importable`. `ConfigError` says what is wrong.
+    """Import the object `package.module:name`. Call it inside `importable`. Raise `ConfigError` on failure.
 
-    `names_in`: what a module or class defines that could have been meant.
+    `names_in` lists the names in a module or class that the error suggests.
     """
     name, _, attribute = source.partition(":")
-    found: Any = _import(name, source, root)
-    passed = name
+    value: Any = _import(name, source, root)
+    path = name
     for step in attribute.split("."):
-        if not hasattr(found, step):
-            names = list(names_in(found))
+        if not hasattr(value, step):
+            names = list(names_in(value))
             hint = nearest(step, names) or (f"there is: {', '.join(names[:10])}" if names else "")
-            raise ConfigError(f"{source}: {passed} has no {step!r}", hint)
-        found = getattr(found, step)
-        passed = f"{passed}.{step}"
-    return found
+            raise ConfigError(f"{source}: {path} has no {step!r}", hint)
+        value = getattr(value, step)
+        path = f"{path}.{step}"
+    return value
 
 
 def _import(name: str, source: str, root: Path) -> ModuleType:
     try:
         return importlib.import_module(name)
-    except ModuleNotFoundError as problem:
-        if problem.name and (name == problem.name or name.startswith(f"{problem.name}.")):
+    except ModuleNotFoundError as error:
+        if error.name and (name == error.name or name.startswith(f"{error.name}.")):
             near = nearest(name, _modules(name, root))
             raise ConfigError(
-                f"{source}: no such module {problem.name!r}", near or f"modules are looked for in {root} first"
+                f"{source}: no such module {error.name!r}", near or f"the import path starts with {root}"
             ) from None
-        raise _failed(source, name, problem, root) from problem
-    except (Exception, SystemExit) as problem:
-        raise _failed(source, name, problem, root) from problem
+        raise _import_failed(source, name, error, root) from error
+    except (Exception, SystemExit) as error:
+        raise _import_failed(source, name, error, root) from error
 
 
-def _failed(source: str, name: str, problem: BaseException, root: Path) -> ConfigError:
-    """With the file and line of the user's own code that failed."""
-    where = line_of(problem, root.resolve())
-    words = problem.msg if isinstance(problem, SyntaxError) else one_line(str(problem))
+def _import_failed(source: str, name: str, error: BaseException, root: Path) -> ConfigError:
+    """Return the error with the file and line of the project code that failed."""
+    where = line_of(error, root.resolve())
+    message = error.msg if isinstance(error, SyntaxError) else one_line(str(error))
     return ConfigError(
-        f"{source}: importing {name} failed{f' in {where}' if where else ''}: {type(problem).__name__}: {words}"
+        f"{source}: importing {name} failed{f' in {where}' if where else ''}: {type(error).__name__}: {message}"
     )
 
 
-def line_of(problem: BaseException, folder: Path) -> str:
-    """`models.py, line 3`: the innermost line of the user's own code, in `folder`; empty where it had none."""
-    if isinstance(problem, SyntaxError) and problem.filename:
-        return f"{_shown(Path(problem.filename), folder)}, line {problem.lineno}"
+def line_of(error: BaseException, folder: Path) -> str:
+    """Return `models.py, line 3`, the innermost line of code in `folder`; empty without one."""
+    if isinstance(error, SyntaxError) and error.filename:
+        return f"{_relative(Path(error.filename), folder)}, line {error.lineno}"
     lines = []
-    trace: TracebackType | None = problem.__traceback__
+    trace: TracebackType | None = error.__traceback__
     while trace is not None:
         path = Path(trace.tb_frame.f_code.co_filename)
         if path.is_absolute() and path.resolve().is_relative_to(folder) and "site-packages" not in path.parts:
-            lines.append(f"{_shown(path, folder)}, line {trace.tb_lineno}")
+            lines.append(f"{_relative(path, folder)}, line {trace.tb_lineno}")
         trace = trace.tb_next
     return lines[-1] if lines else ""
 
 
-def _shown(path: Path, folder: Path) -> str:
+def _relative(path: Path, folder: Path) -> str:
     path = path.resolve()
     return path.relative_to(folder).as_posix() if path.is_relative_to(folder) else str(path)
 
 
 def _modules(name: str, root: Path) -> list[str]:
-    """Names like the one asked for: the project's own modules, at its top and in the package named."""
+    """Return the project's modules, at its top level and in the package of `name`."""
     import pkgutil
 
     package, _, _ = name.rpartition(".")
-    found = [module.name for module in pkgutil.iter_modules([str(root)])]
-    found += [path.name for path in root.iterdir() if path.is_dir() and any(path.glob("*.py"))]
-    for parent in {package, *found} - {""}:
+    modules = [module.name for module in pkgutil.iter_modules([str(root)])]
+    modules += [path.name for path in root.iterdir() if path.is_dir() and any(path.glob("*.py"))]
+    for parent in {package, *modules} - {""}:
         folder = root.joinpath(*parent.split("."))
-        found += [f"{parent}.{module.name}" for module in pkgutil.iter_modules([str(folder)])]
-    return sorted(set(found))
+        modules += [f"{parent}.{module.name}" for module in pkgutil.iter_modules([str(folder)])]
+    return sorted(set(modules))
 
 
 def _is_model(value: object) -> bool:
@@ -145,16 +143,16 @@ def _is_model(value: object) -> bool:
     return isinstance(value, type) and issubclass(value, BaseModel)
 
 
-def _what(value: object) -> str:
+def _describe(value: object) -> str:
     if isinstance(value, type):
         old = any(base.__module__.startswith("pydantic.v1") for base in value.__mro__)
-        return f"a model of pydantic v1 ({value.__name__})" if old else f"the class {value.__name__}"
+        return f"a pydantic v1 model ({value.__name__})" if old else f"the class {value.__name__}"
     return f"a {type(value).__name__}"
 
 
 def _models_in(holder: Any) -> Iterator[str]:
-    """The models that a module or class defines; what it imported is somebody else's."""
-    home = getattr(holder, "__module__", None) or getattr(holder, "__name__", None)
+    """Yield the models that a module or class defines, without those it imports."""
+    module = getattr(holder, "__module__", None) or getattr(holder, "__name__", None)
     for name, value in getattr(holder, "__dict__", {}).items():
-        if _is_model(value) and value.__module__ == home:
+        if _is_model(value) and value.__module__ == module:
             yield name

@@ -1,4 +1,4 @@
-"""Answers: what an endpoint says to a body, as a pure function for any carrier (HTTP, a batch line)."""
+"""Simulated answers: a pure function from a request body to a reply, for HTTP and for batch lines."""
 
 from __future__ import annotations
 
@@ -23,15 +23,15 @@ _REFUSAL = "I'm sorry, I cannot write about this. (simulated fault: refusal)"
 
 @dataclass(frozen=True, slots=True)
 class Bill:
-    """What a charged answer costs."""
+    """The model, tier and tokens of a charged answer."""
 
     endpoint: str
     digest: bytes
     """SHA-256 of the body's canonical JSON."""
     occurrence: int
-    """Which try of this body it was, from 1."""
+    """The number of the attempt at this body, from 1."""
     model: str
-    """The snapshot that answered."""
+    """The model snapshot that answered."""
     service_tier: str
     input_tokens: int
     output_tokens: int
@@ -43,14 +43,14 @@ class Bill:
 
 @dataclass(frozen=True, slots=True)
 class Reply:
-    """The answer to one try of a body. `bill` is None where nothing is charged."""
+    """The reply to one attempt at a body. `bill` is None if nothing is charged."""
 
     status: int
     body: dict[str, Any]
     headers: Mapping[str, str] = field(default_factory=dict)
     fault: str | None = None
-    """The fault of this try. Those that cut an answer off (`faults.CUT_OFF`) are left to the carrier: status
-    and body are those of the undisturbed answer."""
+    """The fault of this attempt. For faults that cut an answer off (`faults.CUT_OFF`), status and body are those of the
+    complete answer; the caller cuts it off."""
     bill: Bill | None = None
 
 
@@ -64,22 +64,21 @@ def answer(
     text: str | None = None,
     digest: bytes | None = None,
 ) -> Reply:
-    """Checks a body, decides its fault and answers it.
+    """Check a body, choose its fault and return the reply, the same for the same arguments.
 
-    The same arguments give the same reply. `occurrence` counts the tries of this body from 1; it decides the
-    fault and the id, never the text. `created` is Unix time in seconds. `text` and `digest` are the body's
-    canonical JSON and its SHA-256, for callers that have them.
+    `occurrence` counts the attempts at this body from 1; it decides the fault and the id, never the text.
+    `created` is Unix time in seconds. `text` and `digest` are the body's canonical JSON and its SHA-256, if known.
     """
     text = canonical(body) if text is None else text
     digest = digest_of(text) if digest is None else digest
     try:
         check(endpoint, body)
         fault = fault_of(options, body, text, digest, occurrence)
-        if fault and (problem := refusal(fault, options.retry_after)):
-            return Reply(problem.status, problem.body(), problem.headers, fault)
+        if fault and (failure := refusal(fault, options.retry_after)):
+            return Reply(failure.status, failure.body(), failure.headers, fault)
         content = compose(endpoint, body, options, digest, occurrence, fault, created)
-    except ApiError as problem:
-        return Reply(problem.status, problem.body(), problem.headers)
+    except ApiError as failure:
+        return Reply(failure.status, failure.body(), failure.headers)
     shaped = response_bodies.response(body, content) if endpoint == RESPONSES else response_bodies.completion(content)
     if fault == "drop_before":
         return Reply(200, shaped, fault=fault)
@@ -96,18 +95,18 @@ def answer(
 
 
 def identifier(digest: bytes, occurrence: int) -> str:
-    """48 hexadecimal digits: another for each try of each body."""
+    """Return 48 hexadecimal digits, different for each attempt at each body."""
     return f"{digest[:20].hex()}{occurrence:08x}"
 
 
 def answer_id(endpoint: str, digest: bytes, occurrence: int) -> str:
-    """The id of an answer, by which it is also known in the ledger."""
+    """Return the id of an answer, also used in the ledger."""
     name = identifier(digest, occurrence)
     return response_bodies.response_id(name) if endpoint == RESPONSES else response_bodies.completion_id(name)
 
 
 def fault_of(options: SimulatorOptions, body: Body, text: str, digest: bytes, occurrence: int) -> str | None:
-    """The fault of one try: what the script says, else what the probabilities draw."""
+    """Return the fault of one attempt: the script's, else one drawn by the probabilities."""
     name = scripted(options.script, body, text, occurrence) if options.script else None
     if name is not None:
         return None if name == "ok" else name
@@ -115,7 +114,7 @@ def fault_of(options: SimulatorOptions, body: Body, text: str, digest: bytes, oc
 
 
 def output_limit(body: Body) -> int | None:
-    """The most tokens an answer may have, by whichever name the endpoint knows it."""
+    """Return the output limit in tokens, under any of its parameter names."""
     limit = body.get("max_output_tokens") or body.get("max_completion_tokens") or body.get("max_tokens")
     return limit if isinstance(limit, int) else None
 
@@ -129,7 +128,7 @@ def compose(
     fault: str | None,
     created: int,
 ) -> response_bodies.Content:
-    """What an answered body is told, cut to its output limit."""
+    """Return the content of an answer, cut to the output limit."""
     words = _words(endpoint, body, digest if occurrence == 1 else _another(body, digest, occurrence), fault)
     tokens = count_tokens(words)
     limit = output_limit(body)
@@ -141,7 +140,7 @@ def compose(
         ending, tokens = "max_output_tokens", limit
     words = cut(words, tokens)
     split = digest[7] < options.several_parts * 256
-    # Thinking takes what the limit leaves: it never pushes an answer over it.
+    # reasoning uses what the limit leaves, so it never exceeds it
     room = 64 if limit is None else limit - tokens
     reasoning = min(16 + digest[8] % 48, room) if split else 0
     return response_bodies.Content(
@@ -159,7 +158,7 @@ def compose(
 
 
 def _another(body: Body, digest: bytes, occurrence: int) -> bytes:
-    """What a further try of a body is told by: with a temperature, something else each time."""
+    """Return the seed of a text: with a temperature, another one for each attempt."""
     temperature = body.get("temperature")
     warm = isinstance(temperature, int | float) and temperature > 0
     return sha256(digest + occurrence.to_bytes(8, "big")).digest() if warm else digest
@@ -175,7 +174,7 @@ def _words(endpoint: str, body: Body, digest: bytes, fault: str | None) -> str:
 
 
 def _natural(endpoint: str, body: Body, digest: bytes) -> str:
-    """The whole answer: a text, or JSON where the request asks for it."""
+    """Return the complete answer: a text, or JSON if the request asks for it."""
     about = excerpt(body)
     if endpoint == RESPONSES:
         wanted = (body.get("text") or {}).get("format") or {}

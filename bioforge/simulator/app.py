@@ -1,7 +1,7 @@
-"""The HTTP edge: requests to answers, with everything that can happen to an answer on its way.
+"""The HTTP application: routes requests, applies latency, limits and faults, and charges answers.
 
-One coroutine, `App.handle`, serves every path. It is given to aiohttp's low-level server: a router and
-middlewares would cost as much as the answers themselves.
+One coroutine, `App.handle`, serves every path on aiohttp's low-level server: a router and middlewares would double the
+cost of an answer.
 """
 
 from __future__ import annotations
@@ -27,10 +27,10 @@ from bioforge.simulator.request_bodies import RESPONSES, canonical, check, diges
 from bioforge.simulator.text import input_tokens
 
 MAX_BODY = 10 * 1024 * 1024
-"""Bytes of the largest request body that is read."""
+"""The largest accepted request body, in bytes."""
 
-KEPT = 1000
-"""Answers that `GET /v1/responses/{id}` still finds; older ones are gone."""
+MAX_STORED = 1000
+"""Number of latest answers that `GET /v1/responses/{id}` finds."""
 
 _PAGES = ("/simulator/ledger", "/simulator/ledger/entries", "/simulator/batches", "/simulator/health")
 _DELIVERED: dict[str | None, Delivered] = {
@@ -42,33 +42,33 @@ _DELIVERED: dict[str | None, Delivered] = {
 
 
 class App:
-    """The state of one running server: what was asked, stored and charged."""
+    """The state of one running server: limits, quota, stored answers and charges."""
 
     def __init__(self, options: SimulatorOptions, ledger: Ledger) -> None:
         self.options = options
         self.ledger = ledger
         self._limits = ServerLimits(options.requests_per_minute, options.tokens_per_minute, time.monotonic)
-        self._asked = 0
+        self._received = 0
         self._quota = Quota(options.quota_after)
         self._occurrences: dict[bytes, int] = {}
-        self._kept: OrderedDict[str, bytes] = OrderedDict()
+        self._stored: OrderedDict[str, bytes] = OrderedDict()
         self._pausing: set[asyncio.Task[Any]] = set()
         self._blob_store = BlobStore(options, ledger, self._quota, self._occurrences)
 
     def start(self) -> None:
-        """Begins what goes on without being asked: the work on batches."""
+        """Start the background work on batches."""
         self._blob_store.start()
 
     async def stop(self) -> None:
         await self._blob_store.stop()
 
     def request(self, message: Any, payload: Any, protocol: Any, writer: Any, task: Any) -> web.BaseRequest:
-        """aiohttp's request factory; sets the limit for bodies, which it has no other option for."""
+        """Create aiohttp requests with a body limit, which aiohttp's low-level server has no option for."""
         loop = asyncio.get_running_loop()
         return web.BaseRequest(message, payload, protocol, writer, task, loop, client_max_size=MAX_BODY)
 
     def cancel_pauses(self) -> None:
-        """Ends the requests that only wait for their latency or hang."""
+        """Cancel the requests that wait for their latency or hang."""
         for task in self._pausing:
             task.cancel()
 
@@ -84,21 +84,21 @@ class App:
             if answered := await self._blob_store.handle(exchange, path):
                 return answered
             return self._look_up(exchange, path)
-        except ApiError as problem:
-            return exchange.refuse(problem)
+        except ApiError as failure:
+            return exchange.refuse(failure)
         except web.HTTPRequestEntityTooLarge:
             return exchange.refuse(errors.too_large(MAX_BODY))
         except (ConnectionError, web.RequestPayloadError):
-            # The client left while it was still sending.
+            # the client disconnected while sending
             return exchange.drop(None)
         except Exception as error:
-            # A script passed as a function may raise anything: the test that wrote it should see what.
+            # a script given as a function may raise anything: show it to the test
             return exchange.refuse(ApiError(500, f"The simulator failed: {error!r}", type="server_error"))
 
     async def _generate(self, exchange: HttpExchange, endpoint: str) -> web.StreamResponse:
         options, request = self.options, exchange.request
-        self._asked += 1
-        number = self._asked
+        self._received += 1
+        number = self._received
         if (request.content_length or 0) > MAX_BODY:
             raise errors.too_large(MAX_BODY)
         body = parse(await request.read())
@@ -114,18 +114,18 @@ class App:
         if reply.bill is None:
             exchange.headers.update(reply.headers)
             return exchange.send(reply.status, dump(reply.body), fault=reply.fault)
-        # Counted before the first wait: with many in flight, exactly as many are charged as the quota allows.
+        # counted before the first wait, so that the quota is exact with many requests in flight
         self._quota.take()
         if options.latency:
             await self._pause(delay(options.seed, options.latency, options.latency_sigma, digest, occurrence))
         payload = dump(reply.body)
-        self._settle(exchange, reply, payload)
+        self._charge(exchange, reply, payload)
         return await self._deliver(exchange, reply.fault, payload, digest)
 
     def _admit(
         self, exchange: HttpExchange, endpoint: str, body: Mapping[str, Any], number: int
     ) -> web.Response | None:
-        """The refusal of a request that is not worked on, or None; `number` is its place, from 1."""
+        """Return the refusal by outage, quota or limit, else None. `number` counts requests from 1."""
         options = self.options
         if options.outage is not None and options.outage.covers(number):
             return exchange.refuse(errors.overloaded(), "outage")
@@ -133,7 +133,7 @@ class App:
             return exchange.refuse(spent, "quota")
         if not self._limits:
             return None
-        # Checked first: a wrong body takes nothing from the limits.
+        # checked first: an invalid body takes nothing from the limits
         check(endpoint, body)
         refused = self._limits.admit(max(input_tokens(body), output_limit(body) or 0))
         exchange.headers.update(self._limits.headers())
@@ -142,7 +142,7 @@ class App:
     async def _deliver(
         self, exchange: HttpExchange, fault: str | None, payload: bytes, digest: bytes
     ) -> web.StreamResponse:
-        """Sends a charged answer the way its fault says."""
+        """Send a charged answer, with its fault."""
         match fault:
             case "drop_after":
                 return exchange.drop(fault)
@@ -167,8 +167,8 @@ class App:
         finally:
             self._pausing.discard(task)
 
-    def _settle(self, exchange: HttpExchange, reply: Reply, payload: bytes) -> None:
-        """Charges an answer and keeps it, before anything of it is sent."""
+    def _charge(self, exchange: HttpExchange, reply: Reply, payload: bytes) -> None:
+        """Charge and store an answer before anything of it is sent."""
         bill = reply.bill
         assert bill is not None
         gone = exchange.request.transport is None
@@ -180,12 +180,12 @@ class App:
             "dropped" if gone else _DELIVERED.get(reply.fault, "yes"),
         )
         if bill.endpoint == RESPONSES and reply.body["store"]:
-            self._kept[bill.response_id] = payload
-            if len(self._kept) > KEPT:
-                self._kept.popitem(last=False)
+            self._stored[bill.response_id] = payload
+            if len(self._stored) > MAX_STORED:
+                self._stored.popitem(last=False)
 
     def _look_up(self, exchange: HttpExchange, path: str) -> web.StreamResponse:
-        """The reading endpoints: models and stored responses."""
+        """Answer a request for models or a stored response."""
         request = exchange.request
         collection, _, name = path.removeprefix("/v1/").partition("/")
         if path.startswith("/v1/") and collection == "models" and (name or path == "/v1/models"):
@@ -198,18 +198,18 @@ class App:
             return exchange.send(200, dump({"object": "list", "data": [*map(response_bodies.model, names)]}))
         if path.startswith("/v1/") and collection == "responses" and name and "/" not in name:
             exchange.require("GET")
-            if (payload := self._kept.get(name)) is None:
+            if (payload := self._stored.get(name)) is None:
                 raise ApiError(404, f"Response with id '{name}' not found.", param="id")
             return exchange.send(200, payload)
         raise errors.no_such_path(request.method, path)
 
     async def _inspect(self, request: web.BaseRequest, path: str) -> web.StreamResponse:
-        """The simulator's own pages: no key needed, not counted."""
+        """Answer a request for the simulator's own pages: no key, not counted."""
         if path not in _PAGES:
             return json_response(404, errors.no_such_path(request.method, path).body())
         if request.method != "GET":
-            problem = errors.wrong_method(request.method, path, "GET")
-            return json_response(405, problem.body(), problem.headers)
+            failure = errors.wrong_method(request.method, path, "GET")
+            return json_response(405, failure.body(), failure.headers)
         if path == "/simulator/health":
             return json_response(200, {"status": "ok"})
         if path == "/simulator/ledger":

@@ -1,6 +1,6 @@
-"""Faults of batches: their names, how they are written, and which lines of a batch they hit. Pure.
+"""Faults of batches: names, syntax, and the lines they hit. Pure.
 
-One text holds the faults of a batch, joined by "+": `lines_missing=0.1+wrong_counts`; `ok` or nothing for none.
+The faults of a batch are one text, joined by "+": `lines_missing=0.1+wrong_counts`; `ok` or empty for none.
 """
 
 from __future__ import annotations
@@ -16,47 +16,47 @@ from bioforge.simulator.faults import NONE, uniform
 _Value = Literal["none", "share", "count", "count or none"]
 
 _VALUES: Mapping[str, _Value] = {
-    # Calls of the client.
-    "upload_lost": "none",  # the upload in this place is stored, and its answer lost
+    # calls of the client
+    "upload_lost": "none",  # this upload is stored, and its answer lost
     "create_lost": "none",  # the batch is created, and its answer lost
     "create_refused": "none",  # 500, nothing is created
-    "token_limit": "none",  # refused for half as many enqueued tokens as it has; the same content passes later
-    "download_truncated": "count or none",  # so many downloads of each result file end halfway
-    # The course of a batch.
-    "failed_validation": "count",  # this line is taken for invalid JSON
+    "token_limit": "none",  # refused with a limit of half its tokens; the same content passes later
+    "download_truncated": "count or none",  # number of downloads of each result file that end halfway
+    # statuses of a batch
+    "failed_validation": "count",  # this line is treated as invalid JSON
     "expired": "share",  # expires with this share of its lines answered
-    "cancelled": "share",  # as if somebody cancelled it with this share of its lines answered
+    "cancelled": "share",  # cancelled with this share of its lines answered
     "stuck": "none",  # stays in progress with half of its lines answered
-    # What becomes of its lines.
-    "lines_missing": "share",  # answered by nobody: in neither file, not charged
+    # lines
+    "lines_missing": "share",  # unanswered: in neither file, not charged
     "lines_lost": "share",  # answered and charged, and in neither file
     "lines_duplicated": "share",  # twice in their file, charged once
     "row_errors": "share",  # answered 500
     "errors_only": "none",  # all answered 400: completed without an output file
-    # What its files look like.
-    "lines_shuffled": "none",  # in another order, in both
-    "unknown_lines": "count",  # so many more in the output file, with custom_ids nobody sent
+    # result files
+    "lines_shuffled": "none",  # both files are in another order
+    "unknown_lines": "count",  # number of extra lines in the output file, with unknown custom_ids
     "string_bodies": "none",  # the body of a good answer is a string of JSON
     "keys_missing": "none",  # lines without `id` and `error`
     "several_items": "none",  # responses with a reasoning item first and the text in two parts
-    "empty_error_file": "none",  # the error file is there and has 0 bytes, whatever failed
-    # What is said about it.
+    "empty_error_file": "none",  # the error file exists and has 0 bytes
+    # the batch object
     "wrong_counts": "none",  # request_counts are zeros
     "no_usage": "none",  # usage is null
 }
 
 BATCH_FAULTS = tuple(_VALUES)
-"""Every name."""
+"""All names."""
 
 _MOST = 1_000_000
 
 BatchFaults = Mapping[str, float]
-"""Names with their values; 1 where none was given."""
+"""Values by name; 1 for faults without a value."""
 
 
 @lru_cache(maxsize=1024)
 def parse_batch_faults(text: str) -> BatchFaults:
-    """The faults in `name+name=value+…`. ValueError for an unknown name or a value it cannot have."""
+    """Parse `name+name=value+…`. Raise ValueError for unknown names and invalid values."""
     if text.strip() in ("", NONE):
         return MappingProxyType({})
     faults: dict[str, float] = {}
@@ -67,13 +67,13 @@ def parse_batch_faults(text: str) -> BatchFaults:
             hint = f", did you mean {near[0]!r}?" if near else ""
             raise ValueError(f"unknown batch fault {name!r}{hint} (batch faults: {', '.join(BATCH_FAULTS)}, {NONE})")
         if name in faults:
-            raise ValueError(f"batch fault {name!r} stands twice in {text!r}")
+            raise ValueError(f"batch fault {name!r} appears twice in {text!r}")
         faults[name] = _value(name, value if given else None)
     return MappingProxyType(faults)
 
 
 def check_batch_faults(script: Sequence[str], always: str) -> None:
-    """ValueError for a script or a text that `parse_batch_faults` would refuse."""
+    """Raise ValueError for a script or a text that `parse_batch_faults` refuses."""
     if isinstance(script, str):
         raise ValueError(f"batch_script must be a list of texts, not the text {script!r}")
     for text in (*script, always):
@@ -83,12 +83,12 @@ def check_batch_faults(script: Sequence[str], always: str) -> None:
 
 
 def faults_at(position: int, script: Sequence[str], always: str) -> str:
-    """The faults of the batch, or the upload, in this place, from 1: the script's, or beyond it those of all."""
+    """Return the faults of the batch or upload at a position, from 1: the script's, and beyond it `always`."""
     return script[position - 1] if position <= len(script) else always
 
 
 def hits(name: str, faults: BatchFaults, seed: int, digest: bytes, occurrence: int) -> bool:
-    """Whether a fault with a share hits this try of a body; another draw for each name."""
+    """Return True if a fault with a share hits this attempt at a body; each name has its own draw."""
     share = faults.get(name, 0.0)
     return share > 0 and uniform(seed, digest + name.encode(), occurrence)[0] < share
 

@@ -1,7 +1,6 @@
-"""The journal of a batch: what came of each line, in order, so that a crash repeats none of them.
+"""The journal of a batch: one entry for each executed line, in order, so that no line is executed twice after a crash.
 
 An entry is a line `FATE COPIES INPUT OUTPUT REASONING<tab>JSON`: fate and copies as in `LineResult`, then tokens.
-One entry for each line of the input: as many entries as there are, so many lines are done with.
 """
 
 from __future__ import annotations
@@ -17,14 +16,14 @@ from bioforge.simulator.batch_state import LineCounts
 
 
 class Journal:
-    """Appends results and sorts them into files. Without an open file between two calls."""
+    """Appends results and distributes them to the result files. Keeps no file open between calls."""
 
     def __init__(self, path: Path, tally: LineCounts) -> None:
         self._path = path
         self._tally = tally
 
     def recover(self) -> None:
-        """Counts anew what is there, without an entry that a crash cut off."""
+        """Recount the entries and truncate one that a crash left incomplete."""
         for name in LineCounts.__slots__:
             setattr(self._tally, name, 0)
         end = 0
@@ -39,7 +38,7 @@ class Journal:
             os.truncate(self._path, end)
 
     def append(self, results: Iterable[LineResult]) -> None:
-        """Entries are with the operating system when this returns."""
+        """Write entries to the operating system."""
         entries = []
         for result in results:
             given = taken = 0
@@ -52,7 +51,7 @@ class Journal:
             file.write("".join(entries).encode())
 
     def distribute(self, output: Path, error: Path, busy: Busy, shuffle: Random | None) -> Iterator[None]:
-        """Writes the two files, from the beginning; yields whenever `busy`."""
+        """Write both files from the beginning; yield whenever `busy`."""
         yield from _write(self._path, output, busy, lambda fate: fate == b"output", shuffle)
         yield from _write(self._path, error, busy, lambda fate: fate in (b"error", b"unfinished"), shuffle)
 

@@ -1,8 +1,7 @@
-"""The life of one batch, from its creation to its files, as a generator that does a little at a time.
+"""The lifecycle of one batch, from its creation to its result files, as a generator of short steps.
 
-What is due follows from the wall clock and from nothing else, so that a batch goes on where it was when its
-server is started again. A tenth of `batch_seconds` is for validating, a tenth for finalizing; between them the
-lines come due at an even pace.
+Progress depends only on the wall clock, so that a batch continues when its server restarts. A tenth of
+`batch_seconds` is for validating, a tenth for finalizing; in between, the lines become due at an even pace.
 """
 
 from __future__ import annotations
@@ -14,7 +13,7 @@ from pathlib import Path
 from random import Random
 
 from bioforge.simulator import batch_lines
-from bioforge.simulator.batch_input import LineCheck, judge, read_lines
+from bioforge.simulator.batch_input import LineCheck, check_lines, read_lines
 from bioforge.simulator.batch_journal import Journal
 from bioforge.simulator.batch_lines import LineResult, LineSettings
 from bioforge.simulator.batch_state import JobState, JobStates
@@ -27,17 +26,17 @@ from bioforge.simulator.options import SimulatorOptions
 TOKEN_LIMIT = "token_limit_exceeded"
 
 SLICE = 0.005
-"""Seconds a step may take before it lets requests be answered."""
+"""Seconds a step may take before requests are answered."""
 
 _PAUSE = 0.01
-"""Seconds between two looks at what came due: not every line is worth one."""
+"""Seconds between checks for due lines."""
 
 _VALIDATING = 0.1
 _FINALIZING = 0.1
 
 
 class JobPace:
-    """Says when a step has taken long enough."""
+    """Measures the duration of a step."""
 
     def __init__(self) -> None:
         self._end = 0.0
@@ -51,7 +50,7 @@ class JobPace:
 
 @dataclass(frozen=True, slots=True)
 class BatchContext:
-    """What all batches of a server share."""
+    """Services that all batches of a server share."""
 
     options: SimulatorOptions
     folder: Folder
@@ -60,15 +59,15 @@ class BatchContext:
     ledger: Ledger
     quota: Quota
     seen: dict[bytes, int]
-    """How often each body was tried, by digest."""
+    """Number of attempts at each body, by digest."""
     clock: Callable[[], float] = time.time
     pace: JobPace = field(default_factory=JobPace)
     refused: set[str] = field(default_factory=set)
-    """Digests of the inputs that the fault `token_limit` has refused: it refuses none twice."""
+    """Digests of the inputs refused by the fault `token_limit`, which refuses each once."""
 
 
 class JobLifecycle:
-    """One batch, and where it is in its input."""
+    """One batch and its position in its input."""
 
     def __init__(self, batch: JobState, context: BatchContext) -> None:
         self.batch = batch
@@ -78,7 +77,7 @@ class JobLifecycle:
         self._offset = 0
 
     def steps(self) -> Iterator[float]:
-        """One step at each `next`; yields the moment (Unix time) before which there is nothing more to do."""
+        """Execute one step at each `next`; yield the Unix time of the next step."""
         batch, options = self.batch, self._context.options
         if batch.total is None:
             yield from self.validate()
@@ -98,52 +97,52 @@ class JobLifecycle:
                 self._end("completed")
             case "cancelling":
                 yield from self._until(batch.moments["cancelling"] + options.batch_cancel_seconds, "cancelling")
-                yield from self._leave("batch_cancelled")
+                yield from self._skip_rest("batch_cancelled")
                 yield from self._deliver()
                 self._end("cancelled")
             case _:
-                yield from self._leave("batch_expired")
+                yield from self._skip_rest("batch_expired")
                 yield from self._deliver()
                 batch.expires = min(batch.expires, self._context.clock())
                 self._end("expired")
         return None
 
     def validate(self) -> Iterator[float]:
-        """Reads the input and notes what is wrong with it, or how many lines and tokens it has."""
+        """Check the input; record its errors, or its number of lines and tokens."""
         context, batch = self._context, self.batch
         broken = int(batch.faults.get("failed_validation", 0)) or None
-        verdict = LineCheck()
-        for _ in judge(context.folder.input(batch.id), batch.endpoint, verdict, context.pace, broken_line=broken):
+        check = LineCheck()
+        for _ in check_lines(context.folder.input(batch.id), batch.endpoint, check, context.pace, broken_line=broken):
             yield context.clock()
-        batch.model = verdict.model
-        if not verdict.errors and (message := self._over_limit(verdict)):
-            verdict.add(TOKEN_LIMIT, None, message)
-        batch.errors = verdict.errors
-        batch.total = 0 if verdict.errors else verdict.total
-        batch.tokens = 0 if verdict.errors else verdict.tokens
+        batch.model = check.model
+        if not check.errors and (message := self._over_limit(check)):
+            check.add(TOKEN_LIMIT, None, message)
+        batch.errors = check.errors
+        batch.total = 0 if check.errors else check.total
+        batch.tokens = 0 if check.errors else check.tokens
 
     def fail(self, error: Exception) -> None:
-        """Ends a batch over which the simulator itself stumbled."""
+        """End a batch after an error of the simulator."""
         message = f"The simulator failed: {error!r}"
         self.batch.errors = [{"code": "server_error", "line": None, "message": message, "param": None}]
         self._end("failed")
 
-    def _over_limit(self, verdict: LineCheck) -> str | None:
-        """The refusal of a batch with more tokens than may wait."""
+    def _over_limit(self, check: LineCheck) -> str | None:
+        """Return the refusal if the batch exceeds the limit of enqueued tokens, else None."""
         context, batch = self._context, self.batch
         limit = context.options.batch_enqueued_tokens
         if "token_limit" in batch.faults and batch.input_digest not in context.refused:
             context.refused.add(batch.input_digest)
-            limit = verdict.tokens // 2
-        elif limit is None or context.batches.enqueued(verdict.model) + verdict.tokens <= limit:
+            limit = check.tokens // 2
+        elif limit is None or context.batches.enqueued(check.model) + check.tokens <= limit:
             return None
         return (
-            f"Enqueued token limit reached for {verdict.model or 'the model'} in organization org-simulator. "
+            f"Enqueued token limit reached for {check.model or 'the model'} in organization org-simulator. "
             f"Limit: {limit:,} enqueued tokens. Please try again once some in_progress batches have been completed."
         )
 
     def _ending(self) -> tuple[float, str, int]:
-        """When the lines end to be executed, what follows, and how many are executed until then."""
+        """Return the end of the execution of lines, the next status, and the number of lines executed by then."""
         batch, faults = self.batch, self.batch.faults
         total = batch.total or 0
         candidates = [
@@ -154,16 +153,16 @@ class JobLifecycle:
         if "stuck" not in faults:
             candidates.append((self._time_of(1.0), "finalizing", total))
         candidates.append((batch.expires, "expired", self._due(batch.expires)))
-        # The first of those that come at the same moment: a fault goes before what would happen without it.
+        # `min` returns the first of equal moments: faults come first
         return min(candidates, key=lambda candidate: candidate[0])
 
     def _time_of(self, share: float) -> float:
-        """The moment at which this share of the lines has come due."""
+        """Return the Unix time when this share of the lines is due."""
         seconds = self._context.options.batch_seconds
         return self.batch.created + seconds * (_VALIDATING + share * (1 - _VALIDATING - _FINALIZING))
 
     def _due(self, moment: float) -> int:
-        """Lines that have come due at a moment. A batch that is stuck gets no further than the middle."""
+        """Return the number of due lines; a stuck batch stops at half."""
         total = self.batch.total or 0
         begin, end = self._time_of(0.0), self._time_of(1.0)
         share = (moment - begin) / (end - begin) if moment < end else 1.0
@@ -171,7 +170,7 @@ class JobLifecycle:
         return min(due, total // 2) if "stuck" in self.batch.faults else due
 
     def _execute(self) -> Iterator[float]:
-        """Executes lines as they come due, until all are done, the window ends or the batch is cancelled."""
+        """Execute due lines until all are done, the window ends or the batch is cancelled."""
         batch = self.batch
         while batch.status == "in_progress":
             now = self._context.clock()
@@ -189,7 +188,7 @@ class JobLifecycle:
                 return
 
     def _answer(self, due: int) -> None:
-        """Executes lines up to a number, for as long as a step may take, then charges for them."""
+        """Execute lines up to number `due` within the time of a step, then charge them."""
         context, batch = self._context, self.batch
         created = int(context.clock())
         answered: list[tuple[LineResult, int, str]] = []
@@ -198,22 +197,22 @@ class JobLifecycle:
             number = context.ledger.next_number()
             custom_id, body = batch_lines.task_of(line)
             names = self._line_id(batch.tally.entries + len(answered)), context.ledger.request_id(number)
-            task = batch_lines.prepared(custom_id, body, *names, context.seen)
+            task = batch_lines.prepare(custom_id, body, *names, context.seen)
             result = batch_lines.execute(self._setting, task, created, context.quota.refusal())
             if result.bill is not None:
                 context.quota.take()
             answered.append((result, number, custom_id))
             if batch.tally.entries + len(answered) >= due or context.pace():
                 break
-        # First the results, then the charges: a crash between them may forget a charge and never makes two.
+        # results before charges: a crash in between may lose a charge, but never charges twice
         self._journal.append(result for result, _, _ in answered)
         now = context.clock()
         for result, number, custom_id in answered:
             if result.bill is not None:
                 context.ledger.charge(now, number, custom_id, result.bill, batch_id=batch.id)
 
-    def _leave(self, code: str) -> Iterator[float]:
-        """Notes of the lines that are left that they were not begun."""
+    def _skip_rest(self, code: str) -> Iterator[float]:
+        """Record the remaining lines as not executed."""
         batch = self.batch
         while batch.tally.entries < (batch.total or 0):
             left: list[LineResult] = []
@@ -228,7 +227,7 @@ class JobLifecycle:
             yield self._context.clock()
 
     def _deliver(self) -> Iterator[float]:
-        """Makes the output and the error file; the same ones if a crash makes it begin again."""
+        """Write the output and the error file; repeating it after a crash writes the same files."""
         context, batch, faults = self._context, self.batch, self.batch.faults
         output, error = context.folder.incoming(), context.folder.incoming()
         shuffle = Random(f"{context.options.seed}:{batch.input_digest}") if "lines_shuffled" in faults else None
@@ -249,7 +248,7 @@ class JobLifecycle:
                 file.write(f"{line}\n".encode())
 
     def _keep(self, content: Path, kind: str, empty: bool) -> str | None:
-        """Puts a file of results among the files, or away where it is empty and is not to be."""
+        """Store a result file and return its id; delete an empty one and return None unless `empty`."""
         batch = self.batch
         if not empty and content.stat().st_size == 0:
             content.unlink()
@@ -261,7 +260,7 @@ class JobLifecycle:
         return file_id
 
     def _recover(self) -> None:
-        """Finds the place in the input where another process left off."""
+        """Find the position in the input where an earlier process stopped."""
         self._journal.recover()
         lines = self._lines()
         for _ in range(self.batch.tally.entries):
@@ -274,7 +273,7 @@ class JobLifecycle:
         return f"batch_req_{self.batch.id.removeprefix('batch_')}{place:06x}"
 
     def _until(self, moment: float, status: str) -> Iterator[float]:
-        """Waits for a moment, unless the batch leaves the status before."""
+        """Wait for a moment, or until the batch leaves the status."""
         while self.batch.status == status and self._context.clock() < moment:
             yield moment
 

@@ -1,4 +1,4 @@
-"""One line of a batch: from a task to its line in the output or the error file. Pure."""
+"""Execution of one line of a batch. Pure."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from bioforge.simulator.options import SimulatorOptions
 from bioforge.simulator.request_bodies import canonical, digest_of
 
 Fate = Literal["output", "error", "missing", "unfinished"]
-"""Answered 200, answered by an error, answered by nobody, or not begun when the batch ended."""
+"""Answered 200, answered with an error, not answered, or not executed when the batch ended."""
 
 UNFINISHED = {
     "batch_expired": "This request could not be executed before the completion window expired.",
@@ -26,20 +26,20 @@ _TIMEOUT = "This request timed out. (simulated fault: drop_before)"
 
 @dataclass(frozen=True, slots=True)
 class LineResult:
-    """What came of a line."""
+    """The result of a line."""
 
     fate: Fate
     line: str = ""
-    """JSON; nothing where nobody answered."""
+    """JSON; empty without an answer."""
     copies: int = 1
-    """How often it stands in its file."""
+    """The number of times it is in its file."""
     bill: Bill | None = None
     reasoning_tokens: int = 0
 
 
 @dataclass(frozen=True, slots=True)
 class LineSettings:
-    """What all lines of a batch share."""
+    """Settings that all lines of a batch share."""
 
     endpoint: str
     options: SimulatorOptions
@@ -52,7 +52,7 @@ class LineSettings:
 
 @dataclass(frozen=True, slots=True)
 class LineAttempt:
-    """One line's own: the task, its names, and which try of its body this is."""
+    """A line to execute: body, ids, and the number of the attempt at its body."""
 
     custom_id: str
     body: dict[str, Any]
@@ -65,7 +65,7 @@ class LineAttempt:
 
 
 def execute(setting: LineSettings, task: LineAttempt, created: int, refused: ApiError | None = None) -> LineResult:
-    """Answers a line, or refuses it as every line is refused at this moment. `created`: Unix time, seconds."""
+    """Answer a line, or return `refused` for it. `created` is Unix time in seconds."""
     faults, seed = setting.faults, setting.options.seed
     if hits("lines_missing", faults, seed, task.digest, task.occurrence):
         return LineResult("missing", copies=0)
@@ -84,9 +84,9 @@ def execute(setting: LineSettings, task: LineAttempt, created: int, refused: Api
             digest=task.digest,
         )
     except Exception as error:
-        # A script passed as a function may raise anything: the test that wrote it should see what.
-        problem = ApiError(500, f"The simulator failed: {error!r}", type="server_error")
-        return LineResult("error", _line(setting, task, _response(task, problem.status, problem.body()), None), copies)
+        # a script given as a function may raise anything: show it to the test
+        failure = ApiError(500, f"The simulator failed: {error!r}", type="server_error")
+        return LineResult("error", _line(setting, task, _response(task, failure.status, failure.body()), None), copies)
     if reply.fault == "drop_before":
         timeout = {"code": "request_timeout", "message": _TIMEOUT}
         return LineResult("error", _line(setting, task, None, timeout), copies)
@@ -100,13 +100,13 @@ def execute(setting: LineSettings, task: LineAttempt, created: int, refused: Api
 
 
 def unfinished(setting: LineSettings, custom_id: str, line_id: str, code: str) -> LineResult:
-    """The line of a request that its batch's end left undone: `batch_expired` or `batch_cancelled`."""
+    """Return the error line of a request that was not executed: `batch_expired` or `batch_cancelled`."""
     error = {"code": code, "message": UNFINISHED[code]}
     return LineResult("unfinished", _shape(setting.faults, line_id, custom_id, None, error))
 
 
 def unknown(setting: LineSettings, custom_id: str, line_id: str, model: str | None, created: int) -> str:
-    """A line that answers a request nobody sent."""
+    """Return a line for a custom_id that is not in the input."""
     words = {"input": "Unknown"} if setting.endpoint.endswith("responses") else {"messages": [_UNKNOWN]}
     body = {"model": model or "gpt-6-luna", **words}
     options = replace(setting.options, faults={}, script={})
@@ -116,15 +116,13 @@ def unknown(setting: LineSettings, custom_id: str, line_id: str, model: str | No
 
 
 def task_of(line: bytes) -> tuple[str, dict[str, Any]]:
-    """`custom_id` and body of a line that was found valid."""
+    """Return `custom_id` and body of a valid line."""
     task = json.loads(line)
     return task["custom_id"], task["body"]
 
 
-def prepared(
-    custom_id: str, body: dict[str, Any], line_id: str, request_id: str, seen: dict[bytes, int]
-) -> LineAttempt:
-    """A line with its digest; `seen` counts how often each body was tried."""
+def prepare(custom_id: str, body: dict[str, Any], line_id: str, request_id: str, seen: dict[bytes, int]) -> LineAttempt:
+    """Return the attempt for a line; `seen` counts the attempts at each body."""
     text = canonical(body)
     digest = digest_of(text)
     seen[digest] = occurrence = seen.get(digest, 0) + 1

@@ -1,4 +1,4 @@
-"""`/v1/batches`: creating, looking, listing and cancelling over HTTP."""
+"""HTTP routes of `/v1/batches`: create, retrieve, list and cancel."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ BATCH_ENDPOINTS = (
 
 
 class BatchRoutes:
-    """Answers every path that begins with `/v1/batches`."""
+    """Answers all paths under `/v1/batches`."""
 
     def __init__(self, context: BatchContext, worker: Worker, counters: Counters) -> None:
         self._context = context
@@ -46,7 +46,7 @@ class BatchRoutes:
         self._counters = counters
 
     async def handle(self, exchange: HttpExchange, path: str) -> web.StreamResponse:
-        """ApiError for what is refused."""
+        """Answer a request; raise `ApiError` to refuse it."""
         method = exchange.request.method
         name, _, rest = path.removeprefix(PATH).removeprefix("/").partition("/")
         match name, rest, method:
@@ -62,14 +62,14 @@ class BatchRoutes:
                 exchange.require("GET")
                 batch = self._find(name)
                 await self._worker.catch_up()
-                return exchange.tell(batch.view())
+                return exchange.send_json(batch.view())
             case _, "cancel", _:
                 exchange.require("POST")
                 return await self._cancel(exchange, self._find(name))
         raise errors.no_such_path(method, path)
 
     async def describe(self) -> list[dict[str, Any]]:
-        """All batches, oldest first, each as the API shows it and with what became of its lines."""
+        """Return all batches, oldest first, as API objects with the real counts of their lines."""
         await self._worker.catch_up()
         return [
             {**batch.view(), "faults": batch.faults_text, "lines": {"total": batch.total, **asdict(batch.tally)}}
@@ -83,8 +83,8 @@ class BatchRoutes:
 
     async def _create(self, exchange: HttpExchange) -> web.StreamResponse:
         context, options = self._context, self._context.options
-        order = parse(await exchange.request.read())
-        file = self._check(order)
+        fields = parse(await exchange.request.read())
+        file = self._check(fields)
         if refused := context.quota.refusal():
             return exchange.refuse(refused, "quota")
         now = context.clock()
@@ -94,12 +94,12 @@ class BatchRoutes:
         batch = JobState(
             id=f"batch_{token_hex(12)}",
             number=len(context.batches) + 1,
-            endpoint=order["endpoint"],
+            endpoint=fields["endpoint"],
             input_file_id=file.id,
             input_digest=file.digest,
             completion_window=WINDOW,
-            metadata=order.get("metadata"),
-            keep_results=_keep_results(order),
+            metadata=fields.get("metadata"),
+            keep_results=_keep_results(fields),
             faults_text=faults,
             created=now,
             expires=now + options.batch_window_seconds,
@@ -112,15 +112,15 @@ class BatchRoutes:
         shown = batch.view()
         if options.batch_token_refusal == "create":
             await self._validate(life)
-            # Another batch may have been created while this one's input was read.
+            # another batch may have been created while this input was read
             batch.number = len(context.batches) + 1
         context.batches.save(batch)
         self._worker.begin(life)
         exchange.ledger.count_batch()
-        return exchange.drop("create_lost") if "create_lost" in batch.faults else exchange.tell(shown)
+        return exchange.drop("create_lost") if "create_lost" in batch.faults else exchange.send_json(shown)
 
     async def _validate(self, life: JobLifecycle) -> None:
-        """Reads the input at once. ApiError where it is over the limit for tokens, and nothing stays of it."""
+        """Check the input now. Raise `ApiError` and delete it if it exceeds the token limit."""
         for _ in life.validate():
             await asyncio.sleep(0)
             self._context.pace.begin()
@@ -129,26 +129,26 @@ class BatchRoutes:
                 self._context.folder.input(life.batch.id).unlink()
                 raise ApiError(400, error["message"], code=TOKEN_LIMIT)
 
-    def _check(self, order: Mapping[str, Any]) -> File:
-        """The input file of an order. ApiError for an order the API would refuse."""
+    def _check(self, fields: Mapping[str, Any]) -> File:
+        """Return the input file of a creation request. Raise `ApiError` for a request that the API refuses."""
         for name in ("input_file_id", "endpoint", "completion_window"):
-            if order.get(name) is None:
+            if fields.get(name) is None:
                 raise missing(name)
-            if not isinstance(order[name], str):
-                raise wrong_type(name, "a string", order[name])
-        if order["endpoint"] not in BATCH_ENDPOINTS:
+            if not isinstance(fields[name], str):
+                raise wrong_type(name, "a string", fields[name])
+        if fields["endpoint"] not in BATCH_ENDPOINTS:
             choices = ", ".join(f"'{choice}'" for choice in BATCH_ENDPOINTS)
-            raise wrong_value("endpoint", f"value '{order['endpoint']}' is not one of {choices}.")
-        if order["endpoint"] not in ENDPOINTS:
-            message = f"The simulator does not answer '{order['endpoint']}'."
+            raise wrong_value("endpoint", f"value '{fields['endpoint']}' is not one of {choices}.")
+        if fields["endpoint"] not in ENDPOINTS:
+            message = f"The simulator does not answer '{fields['endpoint']}'."
             raise ApiError(400, message, param="endpoint", code="unsupported_value")
-        if order["completion_window"] != WINDOW:
-            raise wrong_value("completion_window", f"value '{order['completion_window']}' is not '{WINDOW}'.")
-        _check_metadata(order.get("metadata"))
-        _keep_results(order)
-        file = self._context.files.find(order["input_file_id"])
+        if fields["completion_window"] != WINDOW:
+            raise wrong_value("completion_window", f"value '{fields['completion_window']}' is not '{WINDOW}'.")
+        _check_metadata(fields.get("metadata"))
+        _keep_results(fields)
+        file = self._context.files.find(fields["input_file_id"])
         if file is None:
-            raise ApiError(404, f"No such File object: {order['input_file_id']}", param="input_file_id")
+            raise ApiError(404, f"No such File object: {fields['input_file_id']}", param="input_file_id")
         if file.purpose != "batch":
             message = f"Invalid file purpose '{file.purpose}' for a batch: upload the input with the purpose 'batch'."
             raise ApiError(400, message, param="input_file_id", code="invalid_value")
@@ -159,23 +159,23 @@ class BatchRoutes:
         query = exchange.request.query
         chosen, more = page(self._context.batches.newest_first(), query, limit_of(query, 20, 100))
         found = [self._find(name).view() for name in chosen]
-        return exchange.tell(listed(found, more))
+        return exchange.send_json(listed(found, more))
 
     async def _cancel(self, exchange: HttpExchange, batch: JobState) -> web.Response:
         await self._worker.catch_up()
         if batch.status == "cancelling":
-            return exchange.tell(batch.view())
+            return exchange.send_json(batch.view())
         if batch.over or batch.status == "finalizing" or batch.errors:
             status = "failed" if batch.errors else batch.status
             raise ApiError(409, f"Cannot cancel a batch with status '{status}'.")
         batch.enter("cancelling", self._context.clock())
         self._context.batches.save(batch)
         self._worker.wake(batch)
-        return exchange.tell(batch.view())
+        return exchange.send_json(batch.view())
 
 
-def _keep_results(order: Mapping[str, Any]) -> float | None:
-    policy = order.get("output_expires_after")
+def _keep_results(fields: Mapping[str, Any]) -> float | None:
+    policy = fields.get("output_expires_after")
     if policy is None:
         return None
     if not isinstance(policy, dict):

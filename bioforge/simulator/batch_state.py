@@ -1,4 +1,4 @@
-"""Batches: what is known of each one, as it is stored and as the API shows it."""
+"""The stored state of batches, and their API objects."""
 
 from __future__ import annotations
 
@@ -16,18 +16,18 @@ _MOMENTS = ("in_progress", "finalizing", "completed", "failed", "expired", "canc
 
 @dataclass(slots=True)
 class LineCounts:
-    """How many lines met which fate, and what those answered 200 used."""
+    """Number of lines by fate, and the usage of those answered 200."""
 
     entries: int = 0
-    """Lines of the input that are done with: answered, or found to have no answer."""
+    """Processed lines of the input."""
     completed: int = 0
     """Answered 200, and charged."""
     failed: int = 0
-    """Answered by an error."""
+    """Answered with an error."""
     unfinished: int = 0
-    """Not begun when the batch expired or was cancelled."""
+    """Not executed when the batch expired or was cancelled."""
     missing: int = 0
-    """Answered by nobody: the fault `lines_missing`."""
+    """Not answered: the fault `lines_missing`."""
     lost: int = 0
     """Answered and charged, and in neither file: the fault `lines_lost`."""
     duplicated: int = 0
@@ -39,11 +39,11 @@ class LineCounts:
 
 @dataclass(slots=True)
 class JobState:
-    """A batch's description, as it is stored. Times are Unix times in seconds."""
+    """The stored description of a batch. Times are Unix times in seconds."""
 
     id: str
     number: int
-    """Its place among all batches, from 1."""
+    """Its position among all batches, from 1."""
     endpoint: str
     input_file_id: str
     input_digest: str
@@ -51,20 +51,20 @@ class JobState:
     completion_window: str
     metadata: dict[str, str] | None
     keep_results: float | None
-    """Seconds that were asked for in `output_expires_after`."""
+    """The seconds in `output_expires_after`."""
     faults_text: str
     created: float
     expires: float
     status: str = "validating"
     moments: dict[str, float] = field(default_factory=dict)
-    """When it entered each status it had."""
+    """The time when it entered each status."""
     total: int | None = None
-    """Lines of the input; None until it was read."""
+    """Lines of the input; None before it was read."""
     model: str | None = None
     tokens: int = 0
-    """Of its input, estimated."""
+    """Estimated input tokens."""
     errors: list[dict[str, Any]] = field(default_factory=list)
-    """Why the input was refused; known before the status says so."""
+    """Errors of the input; set before the status changes."""
     output_file_id: str | None = None
     error_file_id: str | None = None
     tally: LineCounts = field(default_factory=LineCounts)
@@ -82,9 +82,9 @@ class JobState:
         self.moments[status] = now
 
     def view(self) -> dict[str, Any]:
-        """The API's batch object."""
+        """Return the API's batch object."""
         tally = self.tally
-        told = self.errors if self.status == "failed" else []
+        errors = self.errors if self.status == "failed" else []
         counts = {"total": self.total or 0, "completed": tally.completed, "failed": tally.failed}
         if "wrong_counts" in self.faults:
             counts = dict.fromkeys(counts, 0)
@@ -93,7 +93,7 @@ class JobState:
             "object": "batch",
             "endpoint": self.endpoint,
             "model": self.model,
-            "errors": {"object": "list", "data": told} if told else None,
+            "errors": {"object": "list", "data": errors} if errors else None,
             "input_file_id": self.input_file_id,
             "completion_window": self.completion_window,
             "status": self.status,
@@ -108,7 +108,7 @@ class JobState:
         }
 
     def _usage(self) -> dict[str, Any] | None:
-        """Sums over the lines answered 200; None until there are lines, and under the fault `no_usage`."""
+        """Return the usage of lines answered 200; None before the input is read and with the fault `no_usage`."""
         if self.total is None or "no_usage" in self.faults:
             return None
         tally = self.tally
@@ -122,7 +122,7 @@ class JobState:
 
 
 class JobStates:
-    """All batches of a folder, oldest first."""
+    """The batches of a folder, oldest first."""
 
     def __init__(self, folder: Folder) -> None:
         self._folder = folder
@@ -139,7 +139,7 @@ class JobStates:
         return self._batches.get(batch_id)
 
     def save(self, batch: JobState) -> None:
-        """Makes a batch, or what is new about it, outlive this process."""
+        """Store a batch in the folder."""
         self._folder.describe("batches", batch.id, asdict(batch))
         self._batches[batch.id] = batch
 
@@ -155,7 +155,7 @@ class JobStates:
         return count
 
     def enqueued(self, model: str | None) -> int:
-        """Estimated input tokens of the model's batches that were accepted and are not over."""
+        """Return the estimated input tokens of the model's accepted, unfinished batches."""
         waiting = (batch for batch in self._batches.values() if not batch.over and not batch.errors)
         return sum(batch.tokens for batch in waiting if batch.model == model)
 

@@ -1,4 +1,4 @@
-"""The worker: goes through the batches that are not over, a step of one after a step of another."""
+"""The worker that executes the steps of unfinished batches in turn."""
 
 from __future__ import annotations
 
@@ -13,46 +13,46 @@ from bioforge.simulator.batch_lifecycle import BatchContext, JobLifecycle
 from bioforge.simulator.batch_state import JobState
 
 PATIENCE = 0.05
-"""Seconds that a request about batches works on them before it is answered."""
+"""Seconds of batch work before a request about batches is answered."""
 
 
 @dataclass(slots=True)
 class _Schedule:
-    """A life that is being lived, and the moment of its next step."""
+    """A lifecycle and the time of its next step."""
 
-    life: JobLifecycle
+    lifecycle: JobLifecycle
     steps: Iterator[float]
     moment: float = -math.inf
 
 
 class Worker:
-    """Steps are never interrupted: whoever steps, each line is executed once."""
+    """Executes steps. A step is never interrupted, so each line is executed once."""
 
     def __init__(self, context: BatchContext) -> None:
         self._context = context
-        self._courses: dict[str, _Schedule] = {}
+        self._schedules: dict[str, _Schedule] = {}
         self._woken = asyncio.Event()
         for batch in context.batches:
             if batch.over:
-                # A crash may have come between the end of it and the clearing up.
+                # a crash may have prevented the cleanup
                 context.folder.clear(batch.id)
             else:
                 self.begin(JobLifecycle(batch, context))
             if batch.errors and "token_limit" in batch.faults:
                 context.refused.add(batch.input_digest)
 
-    def begin(self, life: JobLifecycle) -> None:
-        self._courses[life.batch.id] = _Schedule(life, life.steps())
+    def begin(self, lifecycle: JobLifecycle) -> None:
+        self._schedules[lifecycle.batch.id] = _Schedule(lifecycle, lifecycle.steps())
         self._woken.set()
 
     def wake(self, batch: JobState) -> None:
-        """Has a batch looked at now, as something about it has changed."""
-        if course := self._courses.get(batch.id):
-            course.moment = -math.inf
+        """Schedule a changed batch now."""
+        if schedule := self._schedules.get(batch.id):
+            schedule.moment = -math.inf
             self._woken.set()
 
     async def work(self) -> None:
-        """Goes on until it is cancelled."""
+        """Execute steps until cancelled."""
         while True:
             self._woken.clear()
             wait = self._step()
@@ -65,34 +65,34 @@ class Worker:
                 continue
 
     async def catch_up(self) -> None:
-        """Does what is due, as far as it can be done in a moment."""
+        """Execute due steps for at most `PATIENCE` seconds."""
         end = time.perf_counter() + PATIENCE
         while self._step() <= 0 and time.perf_counter() < end:
             await asyncio.sleep(0)
 
     def _step(self) -> float:
-        """One step, if any is due. Seconds until the next one: 0 after a step, infinite where there is none."""
+        """Execute one due step. Return the seconds until the next: 0 after a step, infinite without batches."""
         now = self._context.clock()
-        courses = self._courses.values()
-        unread = (course for course in courses if course.life.batch.total is None)
-        # Inputs are read in the order of creation: the first to come is the first to take its tokens.
-        course = min(unread, key=lambda course: course.life.batch.number, default=None)
-        if course is None:
-            course = next((course for course in courses if course.moment <= now), None)
-        if course is None:
-            return min((course.moment for course in courses), default=math.inf) - now
-        batch = course.life.batch
-        # To the end of the queue.
-        del self._courses[batch.id]
+        schedules = self._schedules.values()
+        unread = (schedule for schedule in schedules if schedule.lifecycle.batch.total is None)
+        # inputs are read in the order of creation, as tokens are enqueued in this order
+        schedule = min(unread, key=lambda schedule: schedule.lifecycle.batch.number, default=None)
+        if schedule is None:
+            schedule = next((schedule for schedule in schedules if schedule.moment <= now), None)
+        if schedule is None:
+            return min((schedule.moment for schedule in schedules), default=math.inf) - now
+        batch = schedule.lifecycle.batch
+        # move to the end of the queue
+        del self._schedules[batch.id]
         self._context.pace.begin()
         try:
-            course.moment = next(course.steps)
+            schedule.moment = next(schedule.steps)
         except StopIteration:
             return 0.0
         except Exception as error:
-            # With a full disk not even the failure can be written down.
+            # with a full disk, the failure cannot be stored either
             with suppress(OSError):
-                course.life.fail(error)
+                schedule.lifecycle.fail(error)
             return 0.0
-        self._courses[batch.id] = course
+        self._schedules[batch.id] = schedule
         return 0.0

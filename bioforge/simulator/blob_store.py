@@ -1,4 +1,4 @@
-"""The blob store: files and batches of a server put together, from their folder to their paths."""
+"""The files and batches of a server: storage, worker and routes."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from bioforge.simulator.options import SimulatorOptions
 
 
 class BlobStore:
-    """`seen` counts the tries of each body by digest. OSError where the folder cannot be had."""
+    """Files and batches in one folder. `seen` counts the attempts at each body. Raises OSError if the folder is in use."""
 
     def __init__(self, options: SimulatorOptions, ledger: Ledger, quota: Quota, seen: dict[bytes, int]) -> None:
         self._folder = Folder(options.data)
@@ -33,20 +33,20 @@ class BlobStore:
         self._worker = Worker(context)
         self._files = FileRoutes(options, self._folder, files, counters)
         self._batches = BatchRoutes(context, self._worker, counters)
-        self._working: asyncio.Task[None] | None = None
+        self._task: asyncio.Task[None] | None = None
 
     def start(self) -> None:
-        """Begins to work on batches, on those of an earlier server first."""
-        self._working = asyncio.create_task(self._worker.work())
+        """Start working on batches, those of an earlier server first."""
+        self._task = asyncio.create_task(self._worker.work())
 
     async def stop(self) -> None:
-        if self._working is not None:
-            self._working.cancel()
-            await asyncio.gather(self._working, return_exceptions=True)
+        if self._task is not None:
+            self._task.cancel()
+            await asyncio.gather(self._task, return_exceptions=True)
         self._folder.close()
 
     async def handle(self, exchange: HttpExchange, path: str) -> web.StreamResponse | None:
-        """The answer, or None where the path is about something else. ApiError for what is refused."""
+        """Return the answer, or None for other paths. Raise `ApiError` to refuse a request."""
         if _below(file_routes.PATH, path):
             return await self._files.handle(exchange, path)
         if _below(batch_routes.PATH, path):
@@ -54,7 +54,7 @@ class BlobStore:
         return None
 
     async def describe(self) -> list[dict[str, Any]]:
-        """All batches, oldest first, each as the API shows it and with what became of its lines."""
+        """Return all batches, oldest first, as API objects with the real counts of their lines."""
         return await self._batches.describe()
 
 

@@ -1,4 +1,4 @@
-"""Counters: how many batches and uploads there were, which is each one's place in the script of faults."""
+"""Counters of batches and uploads, which give each its position in the script of faults."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from bioforge.simulator.folder import Folder
 
 
 class Counters:
-    """Kept in the folder, so that a server started again does not begin the script anew."""
+    """Stored in the folder, so that a restarted server continues the script."""
 
     def __init__(self, folder: Folder) -> None:
         self._folder = folder
@@ -15,11 +15,11 @@ class Counters:
             self._counts = counts
 
     def creation(self) -> int:
-        """The place of one more batch, from 1; those that are refused by a fault have one too."""
+        """Count a batch, also if a fault refuses it, and return its position from 1."""
         return self._next("creations")
 
     def upload(self) -> int:
-        """The place of one more upload of a file for batches, from 1."""
+        """Count an upload of a batch file and return its position from 1."""
         return self._next("uploads")
 
     def _next(self, name: str) -> int:

@@ -1,4 +1,4 @@
-"""Refusals in OpenAI's shape: one exception that knows its HTTP status and JSON body.
+"""API errors: one exception with HTTP status and JSON body, and its common causes.
 
 Body: `{"error": {"message", "type", "param", "code"}}`, where `type`, `param` and `code` may be null.
 """
@@ -12,7 +12,7 @@ INVALID_REQUEST = "invalid_request_error"
 
 
 class ApiError(Exception):
-    """A request that is answered by an error: raised by the checks, answered at the HTTP edge."""
+    """Raised by checks, and answered as an HTTP error by the application."""
 
     def __init__(
         self,
@@ -82,7 +82,7 @@ def overloaded() -> ApiError:
 
 
 def describe(value: object) -> str:
-    """The JSON type of a value with its article, as the API's messages name it."""
+    """Return the JSON type of a value with its article, as in the API's messages."""
     match value:
         case None:
             return "null"

@@ -1,8 +1,8 @@
-"""Faults: their names, and which one a request meets. Pure and reproducible.
+"""Faults of requests: names, probabilities and scripts. Pure and reproducible.
 
-A draw depends on the seed, the request body and how often this body was seen, and on nothing else: not on the
-order of arrival, the number of connections or the clock. The second try of a body therefore draws anew, and a
-run repeated with the same seed meets the same faults.
+A draw depends only on the seed, the request body and the number of the attempt at this body; not on the order of
+arrival, the number of connections or the clock. Each attempt at a body has its own draw, and a repeated run with the
+same seed has the same faults.
 """
 
 from __future__ import annotations
@@ -17,30 +17,30 @@ from typing import Any
 from bioforge.simulator.errors import ApiError, overloaded
 
 REFUSED = ("bad_request", "rate_limit", "rate_limit_bare", "slow_down", "server_error", "unavailable")
-"""Answered by an error, not charged. `bad_request` is a property of the body: it meets every try of it."""
+"""Answered with an error, not charged. `bad_request` depends on the body only: it hits every attempt at it."""
 
 CUT_OFF = ("drop_before", "drop_after", "truncated", "malformed", "hang")
-"""The answer does not arrive as it should. All but `drop_before` are processed and charged."""
+"""The answer is lost or damaged. All but `drop_before` are processed and charged."""
 
 UNUSABLE = ("incomplete", "content_filter", "refusal", "misfit")
-"""A well-formed answer, charged, without the text that was asked for. `misfit` is JSON that does not fit the schema of
-the request, and means nothing to a request without one."""
+"""A well-formed, charged answer without the requested text. `misfit` is JSON that does not fit the request's schema; it
+has no effect without a schema."""
 
 FAULTS = (*REFUSED, *CUT_OFF, *UNUSABLE)
-"""Every kind, in the order in which a draw runs through them."""
+"""All faults, in the order of a draw."""
 
 NONE = "ok"
-"""What a script says for "no fault this time"."""
+"""The script's entry for an attempt without a fault."""
 
 Script = Mapping[str, Sequence[str]] | Callable[[Mapping[str, Any], int], str | None]
-"""Faults told in advance: text in the body to the faults of its 1st, 2nd … try, or a function of the parsed
-body and the try's number (from 1). `None`, or a list at its end: the probabilities decide."""
+"""Scripted faults: a text in the body to the faults of its attempts, or a function of the parsed body and the number of
+the attempt (from 1). After the end of a list, and for None, the probabilities decide."""
 
 _TWO_TO_53 = 2.0**53
 
 
 def check_faults(faults: Mapping[str, float]) -> None:
-    """ValueError for an unknown name, a probability outside 0..1, or a sum over 1."""
+    """Raise ValueError for an unknown name, a probability outside 0..1, or a sum over 1."""
     for name, probability in faults.items():
         check_name(name)
         if isinstance(probability, bool) or not isinstance(probability, (int, float)):
@@ -71,10 +71,9 @@ def check_script(script: Script) -> None:
 
 
 def draw(seed: int, faults: Mapping[str, float], digest: bytes, occurrence: int) -> str | None:
-    """The fault this try of this body meets, or None.
+    """Return the fault of this attempt at a body, or None.
 
-    `bad_request` is decided by the body alone; its share is taken out of the number line first, so the other
-    kinds keep the probabilities they were given.
+    `bad_request` depends on the body only and is drawn first; the other faults keep their probabilities.
     """
     always = faults.get("bad_request", 0.0)
     if always and uniform(seed, digest, 0)[0] < always:
@@ -90,9 +89,9 @@ def draw(seed: int, faults: Mapping[str, float], digest: bytes, occurrence: int)
 
 
 def scripted(script: Script, body: Mapping[str, Any], text: str, occurrence: int) -> str | None:
-    """The fault a script names for this try: a fault, `ok`, or None where the script says nothing.
+    """Return the script's entry for this attempt: a fault, `ok`, or None.
 
-    `text` is the canonical JSON of `body`. The first match with an entry for this try decides.
+    `text` is the canonical JSON of `body`. The first match with an entry for this attempt decides.
     """
     if callable(script):
         name = script(body, occurrence)
@@ -106,7 +105,7 @@ def scripted(script: Script, body: Mapping[str, Any], text: str, occurrence: int
 
 
 def delay(seed: int, median: float, sigma: float, digest: bytes, occurrence: int) -> float:
-    """Seconds an answer takes: log-normal around its median, as reproducible as the faults are."""
+    """Return the latency in seconds: log-normal around its median, reproducible like the faults."""
     if sigma == 0 or median == 0:
         return median
     _, first, second = uniform(seed, digest, occurrence)
@@ -115,15 +114,15 @@ def delay(seed: int, median: float, sigma: float, digest: bytes, occurrence: int
 
 
 def uniform(seed: int, digest: bytes, occurrence: int) -> tuple[float, float, float]:
-    """Three independent numbers, each at least 0 and below 1."""
+    """Return three independent numbers, each at least 0 and below 1."""
     key = f"{seed}:{occurrence}".encode()
     first, second, third = unpack("<3Q", blake2b(digest + key, digest_size=24).digest())
-    # The upper 53 bits, as many as a float holds: all 64 could round up to 1.0.
+    # 53 bits, as many as a float holds: all 64 could round up to 1.0
     return (first >> 11) / _TWO_TO_53, (second >> 11) / _TWO_TO_53, (third >> 11) / _TWO_TO_53
 
 
 def refusal(fault: str, retry_after: float) -> ApiError | None:
-    """The error answer of a fault that refuses the request, None for every other fault."""
+    """Return the error of a fault that refuses the request; None for other faults."""
     match fault:
         case "bad_request":
             message = "This request is refused for what it says. (simulated fault: bad_request)"
@@ -149,7 +148,7 @@ def refusal(fault: str, retry_after: float) -> ApiError | None:
 
 
 def retry_headers(seconds: float) -> dict[str, str]:
-    """`retry-after` in whole seconds, rounded up; with `retry-after-ms` where that would say too much."""
+    """Return `retry-after` in whole seconds, rounded up, and `retry-after-ms` if rounding changed it."""
     whole = math.ceil(seconds)
     headers = {"retry-after": str(whole)}
     if whole != seconds:
@@ -158,7 +157,7 @@ def retry_headers(seconds: float) -> dict[str, str]:
 
 
 def malformed(digest: bytes) -> tuple[str, bytes]:
-    """A complete 200 that is no answer: content type and body, one of four by the request."""
+    """Return content type and body of a complete 200 that is not an answer; one of four, chosen by the request."""
     return _MALFORMED[digest[4] % len(_MALFORMED)]
 
 

@@ -1,4 +1,4 @@
-"""`/v1/files`: uploads, descriptions, lists and downloads over HTTP."""
+"""HTTP routes of `/v1/files`: upload, retrieve, list, delete and download."""
 
 from __future__ import annotations
 
@@ -17,11 +17,11 @@ from bioforge.simulator.uploads import receive
 PATH = "/v1/files"
 
 _CHUNK = 256 * 1024
-_MOST = 10_000
+_MAX_PAGE = 10_000
 
 
 class FileRoutes:
-    """Answers every path that begins with `/v1/files`."""
+    """Answers all paths under `/v1/files`."""
 
     def __init__(self, options: SimulatorOptions, folder: Folder, files: Files, counters: Counters) -> None:
         self._options = options
@@ -30,7 +30,7 @@ class FileRoutes:
         self._counters = counters
 
     async def handle(self, exchange: HttpExchange, path: str) -> web.StreamResponse:
-        """ApiError for what is refused."""
+        """Answer a request; raise `ApiError` to refuse it."""
         method = exchange.request.method
         name, _, rest = path.removeprefix(PATH).removeprefix("/").partition("/")
         match name, rest, method:
@@ -44,11 +44,11 @@ class FileRoutes:
                 raise wrong_method(method, path, "GET, POST")
             case _, "", "GET":
                 exchange.require("GET")
-                return exchange.tell(self._files.get(name).view())
+                return exchange.send_json(self._files.get(name).view())
             case _, "", "DELETE":
                 exchange.require("DELETE")
                 self._files.delete(self._files.get(name).id)
-                return exchange.tell({"object": "file", "deleted": True, "id": name})
+                return exchange.send_json({"object": "file", "deleted": True, "id": name})
             case _, "", _:
                 raise wrong_method(method, path, "GET, DELETE")
             case _, "content", _:
@@ -63,7 +63,7 @@ class FileRoutes:
             text = faults_at(self._counters.upload(), self._options.batch_script, self._options.batch_faults)
             if "upload_lost" in parse_batch_faults(text):
                 return exchange.drop("upload_lost")
-        return exchange.tell(file.view())
+        return exchange.send_json(file.view())
 
     def _list(self, exchange: HttpExchange) -> web.Response:
         query = exchange.request.query
@@ -73,8 +73,8 @@ class FileRoutes:
         purpose = query.get("purpose")
         found = {file.id: file for file in self._files.all() if purpose in (None, file.purpose)}
         names = list(found) if order == "asc" else list(reversed(found))
-        chosen, more = page(names, query, limit_of(query, _MOST, _MOST))
-        return exchange.tell(listed([found[name].view() for name in chosen], more))
+        chosen, more = page(names, query, limit_of(query, _MAX_PAGE, _MAX_PAGE))
+        return exchange.send_json(listed([found[name].view() for name in chosen], more))
 
     async def _download(self, exchange: HttpExchange, file: File) -> web.StreamResponse:
         cut = file.cut_downloads > 0
@@ -91,8 +91,8 @@ class FileRoutes:
                     await response.write(chunk)
                     left -= len(chunk)
             except ConnectionError:
-                # The client has left; what it was sent is its own affair.
+                # the client disconnected
                 return response
         if cut:
-            exchange.hang_up()
+            exchange.close()
         return response

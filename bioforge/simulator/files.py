@@ -1,4 +1,4 @@
-"""Files: what was uploaded and what batches left behind, with their expiry."""
+"""Stored files: uploads and batch results, with their expiry."""
 
 from __future__ import annotations
 
@@ -12,28 +12,28 @@ from bioforge.simulator.errors import ApiError
 from bioforge.simulator.folder import Folder
 
 PURPOSES = ("assistants", "batch", "fine-tune", "vision", "user_data", "evals")
-"""What a client may upload a file for."""
+"""Purposes of uploads."""
 
 OUTPUT = "batch_output"
 
 MAX_FILE = 512 * 1024 * 1024
 MAX_BATCH_FILE = 209_715_200
-"""Bytes of the largest file, and of the largest one for a batch."""
+"""Maximum sizes of a file and of a batch file, in bytes."""
 
-KEPT_SECONDS = 30 * 86_400
-"""How long files of batches are kept where nothing else was asked for."""
+DEFAULT_KEEP_SECONDS = 30 * 86_400
+"""Default expiry of batch files."""
 
 SHORTEST, LONGEST = 3600, 2_592_000
-"""Seconds that `expires_after` may ask for."""
+"""Bounds of `expires_after`, in seconds."""
 
 
 @dataclass(slots=True)
 class File:
-    """A file's description, as it is stored. Times are Unix times in seconds."""
+    """The stored description of a file. Times are Unix times in seconds."""
 
     id: str
     number: int
-    """Its place among all files, from 1: lists are in this order."""
+    """Its position among all files, from 1; the order of lists."""
     purpose: str
     filename: str
     bytes: int
@@ -42,10 +42,10 @@ class File:
     digest: str
     """SHA-256 of the content, in hexadecimal; empty for results."""
     cut_downloads: int = 0
-    """How many downloads are still to end halfway."""
+    """Number of downloads that still end halfway."""
 
     def view(self) -> dict[str, Any]:
-        """The API's file object."""
+        """Return the API's file object."""
         return {
             "object": "file",
             "id": self.id,
@@ -60,7 +60,7 @@ class File:
 
 
 class Files:
-    """All files of a folder. Descriptions are in memory, contents are not."""
+    """The files of a folder, with their descriptions in memory."""
 
     def __init__(self, folder: Folder, clock: Callable[[], float]) -> None:
         self._folder = folder
@@ -80,10 +80,10 @@ class Files:
         digest: str = "",
         cut_downloads: int = 0,
     ) -> File:
-        """Takes over the file at `content`; `keep` is in seconds. A `file_id` that exists is replaced."""
+        """Move the file at `content` into the folder; replace an existing `file_id`. `keep` is in seconds."""
         now = self._clock()
         if keep is None and purpose in ("batch", OUTPUT):
-            keep = KEPT_SECONDS
+            keep = DEFAULT_KEEP_SECONDS
         self._number += 1
         file = File(
             id=file_id or f"file-{token_hex(12)}",
@@ -109,18 +109,18 @@ class Files:
         return self._files.get(file_id)
 
     def get(self, file_id: str) -> File:
-        """ApiError 404 for a file that never was, was deleted or has expired."""
+        """Return a file; raise `ApiError` 404 for unknown, deleted and expired files."""
         if (file := self.find(file_id)) is None:
             raise ApiError(404, f"No such File object: {file_id}", param="id")
         return file
 
     def all(self) -> list[File]:
-        """Oldest first."""
+        """Return all files, oldest first."""
         self._expire()
         return list(self._files.values())
 
     def delete(self, file_id: str) -> None:
-        """The description goes first: a file that is known has its content."""
+        """Delete the description, then the content, so that every described file has its content."""
         self._folder.forget("files", file_id)
         del self._files[file_id]
         self._folder.content(file_id).unlink(missing_ok=True)

@@ -1,13 +1,13 @@
-"""The data folder: where files and batches live, described by JSON that is replaced and never half written.
+"""The data folder of files and batches, with JSON descriptions that are replaced atomically.
 
 ```
 lock                one server at a time
-counters.json       creations and uploads so far: the places in the script of batch faults
+counters.json       number of creations and uploads: positions in the script of batch faults
 files/ID.json ID    a file's description and its content
 batches/ID.json     a batch's description
-batches/ID.input    what it was asked, kept though the file be deleted
-batches/ID.journal  what was answered so far
-incoming/           uploads and results that are still being written
+batches/ID.input    its input, kept if the file is deleted
+batches/ID.journal  its executed lines
+incoming/           uploads and results being written
 ```
 """
 
@@ -28,9 +28,9 @@ if TYPE_CHECKING:
 
 
 class Folder:
-    """`path` None: a temporary folder, made when it is first needed and removed by `close`.
+    """A folder locked by this server. Without `path`, a temporary one: created on first use and removed by `close`.
 
-    OSError where the folder cannot be had, or is in use by another server.
+    Raises OSError if the folder cannot be created or another server uses it.
     """
 
     def __init__(self, path: str | Path | None) -> None:
@@ -57,7 +57,7 @@ class Folder:
         return self._root
 
     def incoming(self) -> Path:
-        """A new path for something to be written and then moved to its place."""
+        """Return a new path to write to before moving the file to its place."""
         return self.root / "incoming" / token_hex(12)
 
     def content(self, file_id: str) -> Path:
@@ -70,13 +70,13 @@ class Folder:
         return self.root / "batches" / f"{batch_id}.journal"
 
     def describe(self, kind: str, name: str, description: Any) -> None:
-        """Writes `kind/name.json`, wholly or not at all."""
+        """Write `kind/name.json` atomically."""
         written = self.incoming()
         written.write_text(json.dumps(description), encoding="utf-8")
         written.replace(self.root / kind / f"{name}.json")
 
     def descriptions(self, kind: str) -> Iterator[Any]:
-        """What was described; nothing in a temporary folder that is not needed yet."""
+        """Yield the descriptions of a kind; none in a temporary folder that does not exist yet."""
         if self._root is not None:
             for path in sorted((self._root / kind).glob("*.json")):
                 yield json.loads(path.read_text(encoding="utf-8"))
@@ -86,22 +86,22 @@ class Folder:
             (self.root / kind / f"{name}.json").unlink()
 
     def keep_input(self, file_id: str, batch_id: str) -> None:
-        """A second name for the content, so that a batch does not miss a file deleted under it."""
+        """Link the content of a file as a batch's input, so that the file can be deleted."""
         kept = self.input(batch_id)
         kept.unlink(missing_ok=True)
         try:
             os.link(self.content(file_id), kept)
         except OSError:
-            # Not every file system has links.
+            # some file systems have no links
             shutil.copyfile(self.content(file_id), kept)
 
     def clear(self, batch_id: str) -> None:
-        """Removes what a batch needed only until it was over."""
+        """Remove input and journal of a finished batch."""
         self.input(batch_id).unlink(missing_ok=True)
         self.journal(batch_id).unlink(missing_ok=True)
 
     def _open(self, root: Path) -> None:
-        # Imported here: a server that is asked for no batch does not need it.
+        # imported here: not needed without batches
         from filelock import FileLock, Timeout
 
         for name in ("files", "batches", "incoming"):
@@ -110,7 +110,7 @@ class Folder:
         try:
             self._lock.acquire(timeout=0)
         except Timeout:
-            raise OSError(f"another simulator uses the folder {root}") from None
+            raise OSError(f"the folder {root} is in use by another simulator") from None
         for left in (root / "incoming").iterdir():
-            # Of an upload or a download that a crash cut off.
+            # of an upload that a crash interrupted
             left.unlink()

@@ -1,4 +1,4 @@
-"""One request under `/v1/` and the ways to answer it, each of which counts it."""
+"""One HTTP request under `/v1/` and the ways to answer it; each counts it in the ledger."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ JSON = "application/json"
 
 
 class HttpExchange:
-    """A request and its answer's headers."""
+    """A request and the headers of its answer."""
 
     __slots__ = ("headers", "ledger", "number", "request", "started")
 
@@ -32,28 +32,28 @@ class HttpExchange:
         self.ledger.count(status, fault)
         return self.respond(status, payload, content_type)
 
-    def tell(self, body: Mapping[str, Any], fault: str | None = None) -> web.Response:
-        """Answers 200 with JSON."""
+    def send_json(self, body: Mapping[str, Any], fault: str | None = None) -> web.Response:
+        """Answer 200 with JSON."""
         return self.send(200, dump(body), fault=fault)
 
     def respond(self, status: int, payload: bytes, content_type: str) -> web.Response:
-        """As `send`, for an answer that was counted before."""
+        """Answer like `send`, without counting."""
         return web.Response(body=payload, status=status, headers=self._headers(content_type))
 
-    def refuse(self, problem: ApiError, fault: str | None = None) -> web.Response:
-        self.headers.update(problem.headers)
-        return self.send(problem.status, dump(problem.body()), fault=fault)
+    def refuse(self, failure: ApiError, fault: str | None = None) -> web.Response:
+        self.headers.update(failure.headers)
+        return self.send(failure.status, dump(failure.body()), fault=fault)
 
     def drop(self, fault: str | None) -> web.Response:
-        """Closes the connection without an answer."""
+        """Close the connection without an answer."""
         self.ledger.count(NO_ANSWER, fault)
         if self.request.transport is not None:
             self.request.transport.abort()
-        # aiohttp wants a response from every handler; with the connection closed it goes nowhere.
+        # aiohttp requires a response; it is discarded, as the connection is closed
         return web.Response()
 
     async def begin(self, size: int, content_type: str = JSON, fault: str | None = None) -> web.StreamResponse:
-        """The start of an answer of `size` bytes that the caller writes itself."""
+        """Start an answer of `size` bytes, which the caller writes."""
         self.ledger.count(200, fault)
         response = web.StreamResponse(headers=self._headers(content_type))
         response.content_length = size
@@ -61,19 +61,19 @@ class HttpExchange:
         return response
 
     async def truncate(self, payload: bytes) -> web.StreamResponse:
-        """Announces the whole body, sends half of it and closes the connection."""
+        """Announce the complete body, send half of it and close the connection."""
         response = await self.begin(len(payload), fault="truncated")
         await response.write(payload[: len(payload) // 2])
-        self.hang_up()
+        self.close()
         return response
 
-    def hang_up(self) -> None:
-        """Closes the connection after what was written."""
+    def close(self) -> None:
+        """Close the connection after the written bytes."""
         if self.request.transport is not None:
             self.request.transport.close()
 
     def require(self, method: str) -> None:
-        """ApiError unless the request has this method and a key."""
+        """Raise `ApiError` unless the request has this method and a key."""
         if self.request.method != method:
             raise errors.wrong_method(self.request.method, self.request.path, method)
         scheme, _, key = self.request.headers.get("authorization", "").partition(" ")
@@ -95,7 +95,7 @@ class HttpExchange:
 
 
 def json_response(status: int, body: Any, headers: Mapping[str, str] | None = None) -> web.Response:
-    """An answer outside `/v1/`, which is not counted."""
+    """Return an answer outside `/v1/`, which is not counted."""
     return web.Response(body=dump(body), status=status, headers={**(headers or {}), "content-type": JSON})
 
 
@@ -103,5 +103,5 @@ def dump(body: Any) -> bytes:
     return _encode(body).encode()
 
 
-# One encoder for all: `json.dumps` with separators would make one for each answer.
+# shared: `json.dumps` with separators creates an encoder for each call
 _encode = json.JSONEncoder(separators=(",", ":")).encode

@@ -1,4 +1,4 @@
-"""The ledger: every answer charged for, and counts of every request, kept apart from what clients believe."""
+"""The ledger of all charged answers, with counts of requests; independent of what clients record."""
 
 from __future__ import annotations
 
@@ -18,53 +18,53 @@ Delivered = Literal["yes", "dropped", "truncated", "malformed", "hang"]
 BATCH_TIER = "batch"
 
 NO_ANSWER = 0
-"""Status under which requests are counted whose connection was closed without one."""
+"""The counted status of requests whose connection was closed without an answer."""
 
 _Kind = tuple[str, str, str, Delivered, str | None]
-"""Endpoint, model, service tier, delivery and batch."""
+"""Endpoint, model, service tier, delivery and batch id."""
 
 _Row = tuple[float, int, str | None, bytes, int, int, int, _Kind]
-"""Time, number of the request, the client's id for it or the `custom_id` of a batch's line, digest, occurrence,
-input and output tokens, kind."""
+"""Time, request number, client request id or `custom_id` of a batch line, digest, occurrence, input and output tokens,
+kind."""
 
 
 @dataclass(frozen=True, slots=True)
 class Charge:
-    """One answer that was paid for."""
+    """One charged answer."""
 
     sequence: int
-    """Place in the ledger, from 1."""
+    """Position in the ledger, from 1."""
     time: float
     """Unix time, seconds."""
     request_id: str
     client_request_id: str | None
-    """`X-Client-Request-Id`, where it was sent."""
+    """The `X-Client-Request-Id` header; None without it."""
     endpoint: str
     model: str
-    """The snapshot that answered."""
+    """The model snapshot that answered."""
     body_sha256: str
     """SHA-256 of the body as JSON with sorted keys, no spaces and no escaped letters, in hexadecimal."""
     input_tokens: int
     output_tokens: int
     response_id: str
     delivered: Delivered
-    """How the answer left: whole, not at all, cut off, as nonsense, or whole but too late."""
+    """Delivery of the answer: complete, dropped, truncated, malformed, or late (`hang`)."""
     service_tier: str
-    """`batch` for the lines of batches."""
+    """`batch` for batch lines."""
     batch_id: str | None = None
     custom_id: str | None = None
-    """Of the batch's line that was answered; None, as the batch, for an answer to a request of its own."""
+    """The `custom_id` of the batch line; None, like `batch_id`, for single requests."""
 
 
 @dataclass(frozen=True, slots=True)
 class RequestCounts:
-    """Requests to `/v1/…` so far."""
+    """Counts of requests to `/v1/…`."""
 
     requests: int
     statuses: Mapping[int, int]
     """By HTTP status; 0 for connections closed without an answer."""
     faults: Mapping[str, int]
-    """By fault, with `limit`, `quota` and `outage` for refusals that were no fault's."""
+    """By fault; `limit`, `quota` and `outage` for other refusals."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,7 +73,7 @@ class Totals:
 
     charges: int
     bodies: int
-    """Different request bodies among them: `charges - bodies` were paid more than once."""
+    """Different request bodies among them: `charges - bodies` were charged more than once."""
     input_tokens: int
     output_tokens: int
     delivered: Mapping[str, int]
@@ -81,20 +81,19 @@ class Totals:
 
 @dataclass(frozen=True, slots=True)
 class BatchCounts:
-    """What this server was given for batches."""
+    """Counts of batches and uploads."""
 
     created: int = 0
-    """Batches that exist, whether or not their creator was told so."""
+    """Created batches, including those whose creation answer was lost."""
     uploads: int = 0
-    """Files of any purpose that were stored."""
+    """Stored files of any purpose."""
 
 
 class Ledger:
-    """Written by the server's thread alone; may be read from any."""
+    """Charges and counts. Written only by the server's thread, readable from any."""
 
     def __init__(self, path: str | Path | None = None) -> None:
-        # Plain tuples, with what repeats kept once and ids made when they are asked for: a million charges as
-        # dataclasses would take a gigabyte.
+        # tuples with shared kinds and derived ids: a million charges as dataclasses would take a gigabyte
         self._rows: list[_Row] = []
         self._kinds: dict[_Kind, _Kind] = {}
         self._prefix = f"req_{token_hex(8)}"
@@ -107,18 +106,18 @@ class Ledger:
         self._file: TextIOWrapper | None = None
 
     def open(self) -> None:
-        """Opens the file, if there is to be one, to add to what it has."""
+        """Open the ledger file, if configured, for appending."""
         if self._path is not None and self._file is None:
-            # Line-buffered: a line is with the operating system before its answer is sent.
+            # line-buffered: a line is written before its answer is sent
             self._file = Path(self._path).open("a", buffering=1, encoding="utf-8")  # noqa: SIM115
 
     def next_number(self) -> int:
-        """A number for a request or a batch's line, from 1."""
+        """Return a new number for a request or a batch line, from 1."""
         self._numbers += 1
         return self._numbers
 
     def request_id(self, number: int) -> str:
-        """The `x-request-id` of the request with this number."""
+        """Return the `x-request-id` of the request with this number."""
         return f"{self._prefix}{number:016x}"
 
     def charge(
@@ -131,9 +130,9 @@ class Ledger:
         *,
         batch_id: str | None = None,
     ) -> None:
-        """Adds an entry, to the file first. `number` is the request's.
+        """Add a charge, to the file first.
 
-        `name` is the client's own id for the request, or the line's `custom_id` where there is a batch.
+        `number` is the request's; `name` is the client request id, or the `custom_id` for a batch line.
         """
         tier = bill.service_tier if batch_id is None else BATCH_TIER
         kind = (bill.endpoint, bill.model, tier, delivered, batch_id)
@@ -174,12 +173,12 @@ class Ledger:
         return list(self.stream())
 
     def stream(self) -> Iterator[Charge]:
-        """The charges there are at this moment, made one by one."""
+        """Yield the current charges."""
         for place in range(len(self._rows)):
             yield self._charge(place + 1, self._rows[place])
 
     def lines(self) -> Iterator[str]:
-        """The same as JSON Lines."""
+        """Yield the current charges as JSON Lines."""
         return map(_line, self.stream())
 
     @property
@@ -202,7 +201,7 @@ class Ledger:
         )
 
     def summary(self) -> dict[str, Any]:
-        """Counts and totals, ready for JSON."""
+        """Return counts and totals as JSON data."""
         return {
             "counts": asdict(self.counts),
             "totals": asdict(self.totals()),

@@ -1,4 +1,4 @@
-"""Rate limits: one token bucket for requests, one for tokens, and the headers that tell their state; the quota.
+"""Rate limits with token buckets and `x-ratelimit-*` headers, and the quota.
 
 A bucket holds a minute's allowance, starts full and refills evenly. Only an admitted request takes from it.
 The clock is passed in and gives seconds.
@@ -32,10 +32,10 @@ class TokenBucket:
         return self._level
 
     def wait(self, amount: float) -> float:
-        """Seconds until `amount` can be taken: 0 now, infinite where it never fits."""
+        """Return the seconds until `amount` can be taken: 0 for now, infinite if it exceeds the limit."""
         if amount > self.limit:
             return math.inf
-        # A billionth of tolerance: waiting exactly as long as told must be enough in floating point too.
+        # tolerance for floating point: waiting exactly this long must be enough
         short = amount - self.level()
         return short / self._rate if short > 1e-9 * self.limit else 0.0
 
@@ -48,12 +48,12 @@ class TokenBucket:
 
     @property
     def reset(self) -> float:
-        """Seconds until the bucket is full again."""
+        """Return the seconds until the bucket is full."""
         return (self.limit - self.level()) / self._rate
 
 
 class ServerLimits:
-    """Admits requests or refuses them with 429, and describes itself in headers."""
+    """Admits requests or refuses them with 429."""
 
     def __init__(self, requests_per_minute: int | None, tokens_per_minute: int | None, clock: Clock) -> None:
         self._buckets: list[tuple[str, TokenBucket]] = []
@@ -66,31 +66,31 @@ class ServerLimits:
         return bool(self._buckets)
 
     def admit(self, tokens: int) -> ApiError | None:
-        """Takes one request and `tokens`, or takes nothing and returns the refusal."""
-        wants = {"requests": 1, "tokens": tokens}
-        waits = [(bucket.wait(wants[kind]), kind, bucket) for kind, bucket in self._buckets]
+        """Take one request and `tokens`, or take nothing and return the refusal."""
+        needed = {"requests": 1, "tokens": tokens}
+        waits = [(bucket.wait(needed[kind]), kind, bucket) for kind, bucket in self._buckets]
         longest, kind, bucket = max(waits, key=lambda entry: entry[0])
         if longest == 0:
             for kind, bucket in self._buckets:
-                bucket.take(wants[kind])
+                bucket.take(needed[kind])
             return None
         used = bucket.limit - bucket.remaining
         if longest == math.inf:
             message = (
-                f"Request too large on {kind} per min: Limit {bucket.limit}, Requested {wants[kind]}. "
+                f"Request too large on {kind} per min: Limit {bucket.limit}, Requested {needed[kind]}. "
                 "The input or output tokens must be reduced in order to run successfully."
             )
             headers = {"x-should-retry": "false"}
         else:
             message = (
                 f"Rate limit reached on {kind} per min: Limit {bucket.limit}, Used {used}, "
-                f"Requested {wants[kind]}. Please try again in {duration(longest)}."
+                f"Requested {needed[kind]}. Please try again in {duration(longest)}."
             )
             headers = retry_headers(longest)
         return ApiError(429, message, type=kind, code="rate_limit_exceeded", headers=headers)
 
     def headers(self) -> dict[str, str]:
-        """The three `x-ratelimit-*` headers of each limit that is on."""
+        """Return the three `x-ratelimit-*` headers of each limit."""
         described = {}
         for kind, bucket in self._buckets:
             described[f"x-ratelimit-limit-{kind}"] = str(bucket.limit)
@@ -100,7 +100,7 @@ class ServerLimits:
 
 
 class Quota:
-    """How many answers may be charged until every request is refused; None: as many as are asked for."""
+    """The number of answers that may be charged before every request is refused; None for unlimited."""
 
     def __init__(self, answers: int | None) -> None:
         self._left = answers
@@ -114,8 +114,8 @@ class Quota:
 
 
 def duration(seconds: float) -> str:
-    """As the API writes it, rounded up to milliseconds: `41ms`, `1.2s`, `6m0s`, `1h0m3.5s`."""
-    # Rounding before the ceiling keeps 0.041 s, which is 41.000000000000004 ms in floating point, at 41.
+    """Format a duration like the API, rounded up to milliseconds: `41ms`, `1.2s`, `6m0s`, `1h0m3.5s`."""
+    # rounding first keeps 0.041 s (41.000000000000004 ms in floating point) at 41
     milliseconds = math.ceil(round(seconds * 1000, 6))
     if milliseconds < 1000:
         return f"{milliseconds}ms" if milliseconds else "0s"

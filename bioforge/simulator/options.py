@@ -1,4 +1,4 @@
-"""Options of the simulator: how fast, how limited and how faulty it is."""
+"""Options of the simulator: latency, limits and faults."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from bioforge.simulator.faults import Script, check_faults, check_script
 
 @dataclass(frozen=True, slots=True)
 class Outage:
-    """The server answers `start_after_requests` requests, then 503 to the next `number_of_requests`."""
+    """A stretch of `number_of_requests` requests answered 503, after `start_after_requests` others."""
 
     start_after_requests: int
     number_of_requests: int
@@ -23,86 +23,85 @@ class Outage:
         _at_least("number_of_requests", self.number_of_requests, 1)
 
     def covers(self, number: int) -> bool:
-        """`number`: place of a request among all that ask for an answer, from 1."""
+        """Return True if the outage hits this request; `number` counts requests from 1."""
         return self.start_after_requests < number <= self.start_after_requests + self.number_of_requests
 
 
 @dataclass(frozen=True, slots=True)
 class SimulatorOptions:
-    """Everything that can be set; the default is an instant, unlimited, faultless server.
+    """All options; the default is an instant, unlimited server without faults.
 
-    Wrong values raise ValueError with a sentence that names the option and what was found.
+    Invalid values raise ValueError, naming the option and the value.
     """
 
     latency: float = 0.0
-    """Median seconds until a charged answer is ready; refusals are immediate."""
+    """Median latency of charged answers in seconds; refusals are immediate."""
 
     latency_sigma: float = 0.0
-    """Sigma of the log-normal distribution of the latency, 0 for constant; 0.7 looks like the real API."""
+    """Sigma of the log-normal latency; 0 for constant, 0.7 is like the real API."""
 
     requests_per_minute: int | None = None
-    """Size of the request bucket, refilled evenly over a minute. None: no limit, and no headers about it."""
+    """Size of the request bucket, refilled evenly over a minute. None: no limit and no headers."""
 
     tokens_per_minute: int | None = None
-    """Size of the token bucket. A request takes its estimated input or its output limit, if that is more."""
+    """Size of the token bucket. A request takes its estimated input or its output limit, whichever is larger."""
 
     seed: int = 0
-    """Chooses which requests meet a fault and how long answers take. Texts do not depend on it."""
+    """Seed of faults and latencies; texts do not depend on it."""
 
     quota_after: int | None = None
-    """After so many charged answers every request gets 429 `insufficient_quota`."""
+    """Number of charged answers after which every request gets 429 `insufficient_quota`."""
 
     outage: Outage | None = None
-    """A stretch of requests that are all answered 503."""
+    """A stretch of requests answered 503."""
 
     faults: Mapping[str, float] = field(default_factory=dict)
-    """Probability of each fault for one try: `{"rate_limit": 0.05}`. Names: `bioforge.simulator.FAULTS`."""
+    """Probability of each fault for an attempt: `{"rate_limit": 0.05}`. Names: `bioforge.simulator.FAULTS`."""
 
     script: Script = field(default_factory=dict)
-    """Faults told in advance, as in `{"Absalon": ["rate_limit", "ok"]}`: each body in which the text occurs
-    meets them in order, one for each try; afterwards, and elsewhere, `faults` decide. The text is looked for
-    in the body's canonical JSON. A function gets the parsed body and the try's number, and returns a name or
-    None."""
+    """Scripted faults, like `{"Absalon": ["rate_limit", "ok"]}`: each body whose canonical JSON contains the text has
+    these faults at its first attempts. Later attempts and other bodies follow `faults`. A function gets the parsed body
+    and the number of the attempt, and returns a name or None."""
 
     retry_after: float = 1.0
-    """Seconds the fault `rate_limit` names in its `retry-after` header."""
+    """Seconds in the `retry-after` header of the fault `rate_limit`."""
 
     hang_seconds: float = 30.0
-    """How long the fault `hang` holds an answer back."""
+    """Seconds that the fault `hang` delays an answer."""
 
     several_parts: bool | float = 0.2
     """Share of responses with a reasoning item first and the text in two parts; True is all, False none."""
 
     ledger: str | Path | None = None
-    """JSON Lines file that gets each charge before its answer is sent. None: the ledger is in memory only."""
+    """JSON Lines file to which each charge is written before its answer is sent. None: in memory only."""
 
     batch_seconds: float = 2.0
-    """Seconds from a batch's creation to its completion; its lines are answered at an even pace between. 0: as
-    fast as they can be."""
+    """Seconds from a batch's creation to its completion; its lines are answered at an even pace. 0: as fast as
+    possible."""
 
     batch_window_seconds: float = 86_400.0
-    """Seconds that stand for the completion window of 24 hours."""
+    """Length of the completion window of 24 hours, in seconds."""
 
     batch_cancel_seconds: float = 0.0
-    """How long a batch is `cancelling`."""
+    """Seconds that a batch is `cancelling`."""
 
     batch_creations_per_hour: int = 2000
-    """Batches that may be created within an hour."""
+    """Limit of batches created per hour."""
 
     batch_enqueued_tokens: int | None = None
-    """Estimated input tokens that a model's batches may have together until they are over. None: no limit."""
+    """Limit of estimated input tokens in a model's unfinished batches. None: no limit."""
 
     batch_token_refusal: Literal["failed", "create"] = "failed"
-    """What becomes of a batch over that limit: it is created and fails, or its creation is refused."""
+    """For a batch over that limit: `failed` lets it fail after its creation, `create` refuses the creation."""
 
     batch_script: Sequence[str] = ()
-    """The faults of the 1st, 2nd … batch, each a text as in `"lines_missing=0.1+wrong_counts"`, or `"ok"`."""
+    """Faults of the first batches, each a text like `"lines_missing=0.1+wrong_counts"` or `"ok"`."""
 
     batch_faults: str = ""
-    """The faults of every batch beyond the script. Names: `bioforge.simulator.BATCH_FAULTS`."""
+    """Faults of all batches beyond the script. Names: `bioforge.simulator.BATCH_FAULTS`."""
 
     data: str | Path | None = None
-    """Folder for files and batches, in which a later server finds them. None: a temporary one."""
+    """Folder for files and batches, which a later server continues. None: a temporary folder."""
 
     def __post_init__(self) -> None:
         for name in ("latency", "latency_sigma", "retry_after", "hang_seconds", "batch_seconds"):

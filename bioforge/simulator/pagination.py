@@ -1,4 +1,4 @@
-"""Lists in pages: what to ask for in the query, and the page as the API writes it."""
+"""Pagination of lists: query parameters and the API's list object."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from bioforge.simulator.errors import ApiError, wrong_value
 
 
 def limit_of(query: Mapping[str, str], default: int, most: int) -> int:
-    """How many entries a page is to have: `default`, or what `limit` says, from 1 to `most`."""
+    """Return the size of a page: the query's `limit`, from 1 to `most`, or `default`."""
     text = query.get("limit")
     if text is None:
         return default
@@ -23,7 +23,7 @@ def limit_of(query: Mapping[str, str], default: int, most: int) -> int:
 
 
 def page(names: Sequence[str], query: Mapping[str, str], limit: int) -> tuple[list[str], bool]:
-    """The ids that follow the one named in `after`, at most `limit`, and whether more follow."""
+    """Return at most `limit` ids after the query's `after`, and True if more follow."""
     start = 0
     if after := query.get("after"):
         try:
@@ -34,7 +34,7 @@ def page(names: Sequence[str], query: Mapping[str, str], limit: int) -> tuple[li
 
 
 def listed(data: list[dict[str, Any]], more: bool) -> dict[str, Any]:
-    """A page of objects."""
+    """Return the API's list object for a page."""
     return {
         "object": "list",
         "data": data,

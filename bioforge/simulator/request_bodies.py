@@ -1,7 +1,6 @@
-"""Request bodies: from bytes to a checked dictionary, and their canonical form.
+"""Request bodies: parsing, checks and canonical form.
 
-A check raises `ApiError` with the status, `param` and `code` the API would answer with. Parameters this server
-has no use for pass unchecked, as new ones appear faster than lists of them are kept.
+A failed check raises `ApiError` with the API's status, `param` and `code`. Unknown parameters pass.
 """
 
 from __future__ import annotations
@@ -13,7 +12,7 @@ from hashlib import sha256
 from typing import Any, NoReturn
 
 from bioforge.simulator.errors import ApiError, describe, missing, no_model, wrong_type, wrong_value
-from bioforge.simulator.strict_schema import strict_problem
+from bioforge.simulator.strict_schema import strict_violation
 
 RESPONSES = "/v1/responses"
 CHAT = "/v1/chat/completions"
@@ -30,7 +29,7 @@ _encode = json.JSONEncoder(sort_keys=True, separators=(",", ":"), ensure_ascii=F
 
 
 def parse(raw: bytes) -> dict[str, Any]:
-    """The JSON object in a request body."""
+    """Return the JSON object in a request body."""
     try:
         body = _decode(raw.decode())
     except (ValueError, RecursionError) as error:
@@ -45,18 +44,18 @@ def parse(raw: bytes) -> dict[str, Any]:
 
 
 def canonical(body: Body) -> str:
-    """JSON with sorted keys, no spaces and no escaped letters: equal for equal bodies."""
+    """Return JSON with sorted keys, no spaces and no escaped letters: equal for equal bodies."""
     return _encode(body)
 
 
 def digest_of(text: str) -> bytes:
-    """SHA-256 of canonical JSON, 32 bytes."""
-    # A lone surrogate is legal in JSON ("\ud800") and has no UTF-8.
+    """Return the SHA-256 of canonical JSON (32 bytes)."""
+    # JSON may contain lone surrogates ("\ud800"), which UTF-8 cannot encode
     return sha256(text.encode(errors="surrogatepass")).digest()
 
 
 def check(endpoint: str, body: Body) -> None:
-    """Raises ApiError unless the body is one the endpoint would answer."""
+    """Raise `ApiError` for a body that the endpoint does not accept."""
     required = "input" if endpoint == RESPONSES else "messages"
     prompt = body.get("prompt") if endpoint == RESPONSES else None
     if prompt is not None:
@@ -74,7 +73,7 @@ def check(endpoint: str, body: Body) -> None:
     if body.get(required) is None and prompt is None:
         raise missing(required)
     for name, value in body.items():
-        # null stands for the default of an optional parameter.
+        # null means the default of an optional parameter
         if value is not None and (checker := _CHECKS[endpoint].get(name)) is not None:
             checker(name, value)
 
@@ -224,7 +223,7 @@ def _response_format(name: str, value: object) -> None:
 
 
 def _format(name: str, wanted: Body, details: Any, inside: str = "") -> None:
-    """`wanted` has the type; `details` the schema's name and the schema, within `inside` of it."""
+    """Check a response format: `wanted` has the type; `details`, at `inside` in it, has name and schema."""
     if wanted.get("type") is None:
         raise missing(f"{name}.type")
     _one_of("text", "json_object", "json_schema")(f"{name}.type", wanted["type"])
@@ -239,8 +238,8 @@ def _format(name: str, wanted: Body, details: Any, inside: str = "") -> None:
     if details.get("schema") is None:
         raise missing(f"{place}.schema")
     _object(f"{place}.schema", details["schema"])
-    if details.get("strict") and (problem := strict_problem(details["schema"])):
-        message = f"Invalid schema for response_format '{details['name']}': {problem}"
+    if details.get("strict") and (violation := strict_violation(details["schema"])):
+        message = f"Invalid schema for response_format '{details['name']}': {violation}"
         raise ApiError(400, message, param=f"{place}.schema", code="invalid_json_schema")
 
 

@@ -1,4 +1,4 @@
-"""Answer bodies in the API's shapes: a response and a chat completion, with usage."""
+"""Response bodies of the API: response, chat completion and model objects."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import Any, Literal
 from bioforge.simulator.text import halves
 
 MODELS = ("gpt-6-luna", "gpt-6.1-terra")
-"""What `/v1/models` lists, each with its snapshot; any other name is answered too."""
+"""The models that `/v1/models` lists, each with its snapshot; other names are accepted too."""
 
 SNAPSHOT = "2026-05-01"
 
@@ -22,34 +22,34 @@ _TIERS = {None: "default", "auto": "default", "fast": "priority"}
 
 @dataclass(frozen=True, slots=True)
 class Content:
-    """What an answer says and what it costs, before it has a shape."""
+    """The content and usage of an answer, independent of the endpoint."""
 
     identifier: str
-    """Hexadecimal; ids of the answer and its items are made from it."""
+    """Hexadecimal; the base of the ids of the answer and its items."""
     created: int
     """Unix time, seconds."""
     model: str
-    """The snapshot."""
+    """The model snapshot."""
     service_tier: str
     text: str
-    """The answer, or the words of the refusal."""
+    """The answer or the refusal."""
     ending: Ending
     input_tokens: int
     output_tokens: int
-    """With the reasoning tokens."""
+    """Including the reasoning tokens."""
     reasoning_tokens: int
     split: bool
-    """A reasoning item first, and the text in two parts."""
+    """True for a reasoning item first and the text in two parts."""
 
 
 def snapshot(model: str | None) -> str:
-    """The dated name a model name stands for; a dated one stands for itself."""
+    """Return the dated snapshot of a model name; dated names are unchanged."""
     name = model or MODELS[0]
     return name if _DATED.search(name) else f"{name}-{SNAPSHOT}"
 
 
 def service_tier(asked: str | None) -> str:
-    """The tier a request is served at."""
+    """Return the service tier of a request."""
     return _TIERS.get(asked) or str(asked)
 
 
@@ -62,7 +62,7 @@ def completion_id(identifier: str) -> str:
 
 
 def response(body: Mapping[str, Any], content: Content) -> dict[str, Any]:
-    """The object `POST /v1/responses` answers with, parameters of the request echoed."""
+    """Return the response object of `POST /v1/responses`, with the parameters of the request."""
     get = body.get
     incomplete = content.ending in ("max_output_tokens", "content_filter")
     status = "incomplete" if incomplete else "completed"
@@ -131,7 +131,7 @@ def _output(content: Content, status: str) -> list[dict[str, Any]]:
 
 
 def completion(content: Content) -> dict[str, Any]:
-    """The object `POST /v1/chat/completions` answers with: one choice."""
+    """Return the object of `POST /v1/chat/completions`, with one choice."""
     refused = content.ending == "refusal"
     finish = "length" if content.ending == "max_output_tokens" else content.ending
     return {
@@ -170,7 +170,7 @@ def completion(content: Content) -> dict[str, Any]:
 
 
 def model(name: str) -> dict[str, Any]:
-    """One entry of `/v1/models`."""
+    """Return one model object."""
     return {"id": name, "object": "model", "created": 1_777_593_600, "owned_by": "simulator"}
 
 

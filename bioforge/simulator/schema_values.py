@@ -1,7 +1,7 @@
-"""JSON values by JSON Schema: `generate` writes one that is valid, the same for the same seed.
+"""Generation of JSON values that are valid against a JSON Schema, the same for the same seed.
 
-Covers what structured outputs allow (objects, arrays, strings with enum, const, format, length and pattern,
-numbers with bounds, unions, `$ref` with recursion) and, as far as it goes, `allOf`.
+Supports structured outputs (objects, arrays, strings with enum, const, format, length and pattern,
+numbers with bounds, unions, `$ref` with recursion) and simple `allOf`.
 """
 
 from __future__ import annotations
@@ -15,27 +15,27 @@ from typing import Any
 from bioforge.simulator.patterns import example
 
 DEEP = 4
-"""Levels after which optional things are left out and the branch that ends soonest is taken."""
+"""Levels after which optional properties are left out and the shallowest branch is taken."""
 
 LARGE = 10_000
-"""Most items, properties or characters written because a schema demands them."""
+"""Maximum of items, properties or characters that a schema may require."""
 
-HOPELESS = 60
-"""Levels after which a schema is taken to be one that no finite value satisfies."""
+MAX_DEPTH = 60
+"""Levels after which a schema is considered to have no finite value."""
 
 _ANY = ("string", "integer", "boolean")
 
 
 def generate(schema: Mapping[str, Any], seed: bytes, about: str = "") -> Any:
-    """A value valid against `schema`; its free texts quote `about`.
+    """Return a value valid against `schema`; its free texts quote `about`.
 
-    ValueError where there is none to be found: a reference to nothing, a recursion without end, `false`.
+    Raise ValueError if there is none: an unresolvable reference, infinite recursion, `false`.
     """
-    return _Writer(schema, seed, about).value(schema, "value", 0)
+    return _ValueGenerator(schema, seed, about).value(schema, "value", 0)
 
 
-class _Writer:
-    """Writes one value: the root for references, a stream of choices, and the text to quote."""
+class _ValueGenerator:
+    """Generates one value from a root schema for references, a stream of choices and a text to quote."""
 
     def __init__(self, root: Mapping[str, Any], seed: bytes, about: str) -> None:
         self.root = root
@@ -44,14 +44,14 @@ class _Writer:
         self.choices = 0
 
     def choose(self, count: int) -> int:
-        """A number from 0 to `count` - 1, the next of a fixed sequence."""
+        """Return the next number of a fixed sequence, from 0 to `count` - 1."""
         self.choices += 1
         drawn = blake2b(self.seed + self.choices.to_bytes(8, "big"), digest_size=8).digest()
         return int.from_bytes(drawn, "big") % count
 
     def value(self, schema: Any, name: str, depth: int) -> Any:
-        """`name`: the property this is a value of, for its texts."""
-        if depth > HOPELESS:
+        """Return a value; its texts quote the property `name`."""
+        if depth > MAX_DEPTH:
             raise ValueError(f"no finite value satisfies the schema: '{name}' never ends")
         if schema is False:
             raise ValueError(f"no value satisfies the schema at '{name}': it is false")
@@ -85,8 +85,8 @@ class _Writer:
                 raise ValueError(f"unknown type {other!r} in the schema at '{name}'")
 
     def flat(self, schema: Mapping[str, Any]) -> Mapping[str, Any]:
-        """The schema with its reference and its `allOf` written out at this level."""
-        for _ in range(HOPELESS):
+        """Return the schema with `$ref` and `allOf` resolved at this level."""
+        for _ in range(MAX_DEPTH):
             if "$ref" in schema:
                 rest = {key: value for key, value in schema.items() if key != "$ref"}
                 schema = _merged(rest, self.referred(schema["$ref"]))
@@ -130,7 +130,7 @@ class _Writer:
         return _ANY[self.choose(len(_ANY))]
 
     def floor(self, schema: Any, seen: tuple[str, ...]) -> float:
-        """The fewest levels a value of this schema needs; infinite inside its own recursion."""
+        """Return the minimum depth of a value; infinite within its own recursion."""
         if not isinstance(schema, Mapping):
             return math.inf if schema is False else 1
         if "$ref" in schema:
@@ -158,7 +158,7 @@ class _Writer:
         properties: Mapping[str, Any] = schema.get("properties") or {}
         required = schema.get("required") or []
         least = _size(schema, "minProperties")
-        # Optional ones are left to chance, but never more of them than may be left out.
+        # optional properties are left out at random, within `minProperties`
         spare = max(0, len({*properties, *required}) - least)
         written = {}
         for name in dict.fromkeys([*properties, *required]):
@@ -204,7 +204,7 @@ class _Writer:
         return text if most is None else text[:most]
 
     def matching(self, pattern: str, schema: Mapping[str, Any]) -> str:
-        """A text the pattern matches, of the length asked for if a few tries find one."""
+        """Return a text that matches the pattern, with the required length if 20 attempts find one."""
         least, most = schema.get("minLength", 0), schema.get("maxLength", math.inf)
         best = None
         for _ in range(20):
@@ -239,7 +239,7 @@ class _Writer:
 
 
 def _merged(first: Mapping[str, Any], second: Any) -> dict[str, Any]:
-    """Both schemas as one: properties and required united, of anything else the first's."""
+    """Merge two schemas: unite properties and required; the first wins otherwise."""
     if not isinstance(second, Mapping):
         if second is False:
             raise ValueError("no value satisfies the schema: a branch is false")
@@ -261,7 +261,7 @@ def _size(schema: Mapping[str, Any], word: str) -> int:
 
 
 def _bound(schema: Mapping[str, Any], open_word: str, exclusive_word: str) -> tuple[float, bool] | None:
-    """The bound that is set, and whether it is itself excluded."""
+    """Return the bound and True if it is exclusive; None without a bound."""
     if (bound := schema.get(exclusive_word)) is not None and not isinstance(bound, bool):
         return bound, True
     if (bound := schema.get(open_word)) is not None:
@@ -270,7 +270,7 @@ def _bound(schema: Mapping[str, Any], open_word: str, exclusive_word: str) -> tu
 
 
 def _steps(bound: float, step: float, *, up: bool, exclusive: bool) -> int:
-    """The multiple of `step` nearest to a bound, from inside."""
+    """Return the index of the multiple of `step` nearest to a bound, within it."""
     count = math.ceil(bound / step) if up else math.floor(bound / step)
     if exclusive and count * step == bound:
         count += 1 if up else -1

@@ -1,4 +1,4 @@
-"""The life of a simulator: listening on a port, running in a thread or in front, stopping quickly."""
+"""The server of the simulator: listening, running in a thread or in the foreground, stopping."""
 
 from __future__ import annotations
 
@@ -20,27 +20,27 @@ if TYPE_CHECKING:
 
 BACKLOG = 1024
 GRACE = 0.25
-"""Seconds that requests being answered get when the server stops; waiting ones are ended at once."""
+"""Seconds that answers in progress have when the server stops; waiting requests are cancelled."""
 
 ACCEPTING = 3
-"""Turns of the loop in which something accepted becomes a connection: a task begins, makes it, and tells its protocol."""
+"""Loop iterations in which an accepted socket becomes a connection known to its protocol."""
 
 
 class Simulator:
-    """An OpenAI-compatible server on this machine, in a thread of its own while the `with` block lasts.
+    """An OpenAI-compatible server on this machine, running in a thread during the `with` block.
 
     ```python
     with Simulator(SimulatorOptions(latency=0.1)) as server:
         client = OpenAI(base_url=server.base_url, api_key="any")
     ```
-    It answers when the block begins. The ledger stays readable after it. OSError if the port cannot be had.
+    It answers when the block begins. The ledger stays readable afterwards. Raises OSError if the port is not available.
     """
 
     def __init__(self, options: SimulatorOptions | None = None, *, host: str = "127.0.0.1", port: int = 0) -> None:
         self.options = options or SimulatorOptions()
         self.host = host
         self.port = port
-        """The port it listens on; 0 until it started, if any free one was asked for."""
+        """The port; 0 before the start if any free port may be used."""
         self.ledger = Ledger(self.options.ledger)
         self._thread: threading.Thread | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
@@ -48,13 +48,13 @@ class Simulator:
 
     @property
     def url(self) -> str:
-        """Where the server is, without a path: `http://127.0.0.1:41233`."""
+        """Return the URL without a path: `http://127.0.0.1:41233`."""
         host = f"[{self.host}]" if ":" in self.host else self.host
         return f"http://{host}:{self.port}"
 
     @property
     def base_url(self) -> str:
-        """What clients call their base URL: `http://127.0.0.1:41233/v1`."""
+        """Return the base URL for clients: `http://127.0.0.1:41233/v1`."""
         return f"{self.url}/v1"
 
     def __enter__(self) -> Self:
@@ -70,7 +70,7 @@ class Simulator:
         self.stop()
 
     def start(self) -> None:
-        """Starts the thread and returns when the server answers."""
+        """Start the thread and return when the server answers."""
         if self._thread is not None:
             raise RuntimeError("the simulator is running already")
         listener = self._listen()
@@ -85,7 +85,7 @@ class Simulator:
             finally:
                 ready.set()
 
-        # A daemon: a program that ends without stopping its server must still end.
+        # a daemon, so that a program can end without stopping its server
         self._thread = threading.Thread(target=work, name="bioforge-simulator", daemon=True)
         self._thread.start()
         ready.wait()
@@ -95,19 +95,19 @@ class Simulator:
             raise failures[0]
 
     def stop(self) -> None:
-        """Ends every request and the thread, within a second. Does nothing if it is not running."""
-        self._ask_to_stop()
+        """End all requests and the thread within a second. Do nothing if it is not running."""
+        self._request_stop()
         if self._thread is not None:
             self._thread.join()
             self._thread = None
 
     def run(self, ready: Callable[[Simulator], None] | None = None) -> None:
-        """Serves in this thread until SIGINT or SIGTERM, or until `stop` is called from anywhere."""
+        """Serve in this thread until SIGINT, SIGTERM or a call of `stop`."""
         listener = self._listen()
         self._run(listener, lambda: ready(self) if ready else None, signals=True)
 
     def _listen(self) -> socket.socket:
-        """The listening socket; bound here, so that a port in use is an error of the caller."""
+        """Return the listening socket; bound here, so that the caller gets the error for a port in use."""
         try:
             found = socket.getaddrinfo(self.host, self.port, type=socket.SOCK_STREAM)
             listener = socket.create_server((self.host, self.port), family=found[0][0], backlog=BACKLOG)
@@ -132,7 +132,7 @@ class Simulator:
             self._loop = self._stopping = None
 
     async def _serve(self, listener: socket.socket, ready: Callable[[], object], signals: bool) -> None:
-        # Imported here: a program that only offers the simulator does not pay for a web server.
+        # imported here to keep the import of the simulator fast
         import asyncio
 
         from aiohttp import web
@@ -151,40 +151,40 @@ class Simulator:
             ready()
             await self._stopping.wait()
         finally:
-            await self._accept_no_more(listener)
+            await self._stop_accepting(listener)
             server.close()
             transports = [connection.transport for connection in protocols.connections]
             app.cancel_pauses()
             protocols.pre_shutdown()
             await protocols.shutdown(GRACE)
             for transport in transports:
-                # A client that does not read would keep its connection, and a warning about it, alive.
+                # a client that does not read would keep its connection open
                 if isinstance(transport, asyncio.Transport):
                     transport.abort()
             await app.stop()
 
-    async def _accept_no_more(self, listener: socket.socket) -> None:
-        """Returns when everything that was accepted is a connection, to be closed like all others.
+    async def _stop_accepting(self, listener: socket.socket) -> None:
+        """Stop accepting, and wait until all accepted sockets are connections.
 
-        What is none yet when a server of asyncio closes is never closed by anybody.
+        asyncio never closes sockets that are not connections yet when its server closes.
         """
         import asyncio
 
         assert self._loop is not None
-        with suppress(NotImplementedError):  # the loop of Windows accepts in another way
+        with suppress(NotImplementedError):  # not available on Windows
             self._loop.remove_reader(listener)
         for _ in range(ACCEPTING):
             await asyncio.sleep(0)
 
     def _stop_on_signals(self) -> None:
         assert self._loop is not None
-        # Only the main thread may; on Windows no loop can, and Ctrl-C raises KeyboardInterrupt there.
+        # only in the main thread; on Windows Ctrl-C raises KeyboardInterrupt
         if os.name == "posix" and threading.current_thread() is threading.main_thread():
             for number in (signal.SIGINT, signal.SIGTERM):
-                self._loop.add_signal_handler(number, self._ask_to_stop)
+                self._loop.add_signal_handler(number, self._request_stop)
 
-    def _ask_to_stop(self) -> None:
-        """Safe from any thread and from a signal handler of the loop."""
+    def _request_stop(self) -> None:
+        """Request the stop; safe from any thread and signal handler."""
         loop, stopping = self._loop, self._stopping
         if loop is not None and stopping is not None:
             loop.call_soon_threadsafe(stopping.set)
@@ -196,9 +196,9 @@ def serve(
     port: int = 8080,
     ready: Callable[[Simulator], None] | None = None,
 ) -> Ledger:
-    """Serves until SIGINT or SIGTERM and returns the ledger; `ready` is called when the server answers.
+    """Serve until SIGINT or SIGTERM and return the ledger; call `ready` when the server answers.
 
-    OSError if the port cannot be had.
+    Raise OSError if the port is not available.
     """
     simulator = Simulator(options, host=host, port=port)
     simulator.run(ready)

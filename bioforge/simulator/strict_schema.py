@@ -1,4 +1,4 @@
-"""Strict mode of structured outputs: why the API would refuse a schema."""
+"""The rules of strict structured outputs."""
 
 from __future__ import annotations
 
@@ -9,11 +9,11 @@ _LEVELS = 10
 _FORBIDDEN = ("allOf", "not", "if", "then", "else", "dependentRequired", "dependentSchemas")
 
 Context = tuple[str, ...]
-"""The way to a part of a schema, as the API's messages show it: `("properties", "born")`."""
+"""The path to a part of a schema, as in the API's messages: `("properties", "born")`."""
 
 
-def strict_problem(schema: Mapping[str, Any]) -> str | None:
-    """The first rule of strict mode a schema breaks, in the API's words, or None."""
+def strict_violation(schema: Mapping[str, Any]) -> str | None:
+    """Return the API's message for the first rule that a schema breaks, or None."""
     if schema.get("type") != "object" and "$ref" not in schema:
         return f"schema must be a JSON Schema of 'type: \"object\"', got 'type: {schema.get('type')!r}'."
     try:
@@ -26,7 +26,7 @@ def _broken(schema: object, context: Context) -> str | None:
     if not isinstance(schema, Mapping):
         return None
     where = f"In context={context!r}, "
-    # A property adds two steps to the context and one level of nesting.
+    # a property adds two steps and one level
     if len(context) > 2 * _LEVELS:
         return f"{where}more than {_LEVELS} levels of nesting."
     for keyword in _FORBIDDEN:

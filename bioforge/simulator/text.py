@@ -1,7 +1,4 @@
-"""Texts: what a request says, what the simulator says back, and how many tokens that is.
-
-The estimate is the same everywhere: a token is four characters, rounded up.
-"""
+"""Texts of requests and answers, and their estimated tokens: four characters each, rounded up."""
 
 from __future__ import annotations
 
@@ -28,17 +25,17 @@ _SENTENCES = (
 
 
 def count_tokens(text: str) -> int:
-    """Tokens of a text, estimated."""
+    """Return the estimated tokens of a text."""
     return -(-len(text) // CHARACTERS_PER_TOKEN)
 
 
 def cut(text: str, tokens: int) -> str:
-    """The longest beginning of a text with at most so many tokens."""
+    """Return the longest prefix of a text within a number of tokens."""
     return text[: tokens * CHARACTERS_PER_TOKEN]
 
 
 def parts(body: Mapping[str, Any]) -> Iterator[str]:
-    """Every piece of text a model would read, in order; works for both endpoints."""
+    """Yield all texts that a model would read, in order, for both endpoints."""
     if isinstance(instructions := body.get("instructions"), str):
         yield instructions
     yield from _texts(list(_variables(body).values()))
@@ -64,13 +61,13 @@ def _texts(content: object) -> Iterator[str]:
 
 
 def input_tokens(body: Mapping[str, Any]) -> int:
-    """Tokens of everything `parts` yields, at least 1."""
+    """Return the tokens of all parts, at least 1."""
     characters = sum(map(len, parts(body)))
     return max(1, -(-characters // CHARACTERS_PER_TOKEN))
 
 
 def excerpt(body: Mapping[str, Any]) -> str:
-    """First line of what was asked about: the last message, or the prompt's `artist_name`."""
+    """Return the first line of the last message, or the prompt's `artist_name`."""
     asked = body.get("messages") or body.get("input")
     if isinstance(asked, list):
         asked = asked[-1] if asked else None
@@ -85,7 +82,7 @@ def excerpt(body: Mapping[str, Any]) -> str:
 
 
 def compose_text(digest: bytes, about: str) -> str:
-    """The simulated answer: a mark, an excerpt, then two to four sentences; 40 to 100 tokens."""
+    """Return the simulated answer: a mark, an excerpt, then two to four sentences; 40 to 100 tokens."""
     mark = digest[:4].hex()
     stop = "" if about.endswith((".", "!", "?", "…")) else "."
     head = f"Simulated answer {mark} for: {about}{stop}"
@@ -94,7 +91,7 @@ def compose_text(digest: bytes, about: str) -> str:
 
 
 def halves(text: str) -> tuple[str, str]:
-    """A text split in two near its middle, before a space where there is one."""
+    """Split a text near its middle, before a space if possible."""
     middle = text.find(" ", len(text) // 2)
     if middle < 0:
         middle = len(text) // 2

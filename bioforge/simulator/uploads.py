@@ -1,4 +1,4 @@
-"""Uploads: a multipart form written to disk as it arrives, never whole in memory."""
+"""Uploads: multipart forms streamed to disk."""
 
 from __future__ import annotations
 
@@ -16,9 +16,9 @@ from bioforge.simulator.folder import Folder
 
 _CHUNK = 256 * 1024
 _FIELD = 4096
-"""Most bytes of a field that is no file."""
+"""Maximum size of a field other than the file, in bytes."""
 _REST = 64 * 1024
-"""Bytes that a form may have beside its file."""
+"""Maximum size of a form without its file, in bytes."""
 
 
 @dataclass(slots=True)
@@ -31,7 +31,7 @@ class _Form:
 
 
 async def receive(request: web.BaseRequest, folder: Folder, files: Files) -> File:
-    """Stores what an upload brings. ApiError for one the API would refuse, of which nothing stays."""
+    """Store an upload. Raise `ApiError`, and store nothing, for one that the API refuses."""
     if (request.content_length or 0) > MAX_FILE + _REST:
         raise too_large(MAX_FILE)
     if request.content_type != "multipart/form-data":
@@ -54,7 +54,7 @@ async def _read(request: web.BaseRequest, folder: Folder, form: _Form) -> None:
     try:
         async for part in await request.multipart():
             if not isinstance(part, BodyPartReader):
-                raise ApiError(400, "Could not parse multipart form: a part has parts of its own.")
+                raise ApiError(400, "Could not parse multipart form: nested parts are not supported.")
             if part.name == "file":
                 form.filename = part.filename or "upload"
                 await _store(part, folder, form)
@@ -82,7 +82,7 @@ async def _store(part: BodyPartReader, folder: Folder, form: _Form) -> None:
 
 
 def _check(form: _Form) -> float | None:
-    """Seconds the file is to be kept, where that was asked for. ApiError for what is missing or wrong."""
+    """Return the requested expiry in seconds, or None. Raise `ApiError` for missing and invalid fields."""
     purpose = form.fields.get("purpose")
     if not purpose:
         raise missing("purpose")
@@ -106,7 +106,7 @@ def _check(form: _Form) -> float | None:
 
 
 def keep_seconds(name: str, policy: Mapping[str, object]) -> float:
-    """The seconds of an expiry policy `{"anchor": "created_at", "seconds": …}`; ApiError unless it is one."""
+    """Return the seconds of an expiry policy `{"anchor": "created_at", "seconds": …}`; raise `ApiError` if invalid."""
     if policy.get("anchor") is None:
         raise missing(f"{name}.anchor")
     if policy["anchor"] != "created_at":

@@ -249,7 +249,7 @@ def test_two_projects_may_call_their_modules_the_same(tmp_path: Path, write: Wri
     [
         ("modles:Bio", "modles:Bio: no such module 'modles'", "did you mean 'models'?"),
         ("people.bois:Bio", "people.bois:Bio: no such module 'people.bois'", "did you mean 'people.bios'?"),
-        ("zzz:Bio", "zzz:Bio: no such module 'zzz'", "modules are looked for in ROOT first"),
+        ("zzz:Bio", "zzz:Bio: no such module 'zzz'", "the import path starts with ROOT"),
         ("models:Boi", "models:Boi: models has no 'Boi'", "did you mean 'Bio'?"),
         ("models:Zzz", "models:Zzz: models has no 'Zzz'", "there is: Bio, Recursive, Callback"),
         ("models:Bio.zzz", "models:Bio.zzz: models.Bio has no 'zzz'", ""),

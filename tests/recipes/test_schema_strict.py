@@ -17,7 +17,7 @@ from bioforge.core.errors import ConfigError
 from bioforge.core.hashing import canonical
 from bioforge.recipes.schema import Schema, Valid, from_document, from_model
 from bioforge.simulator.schema_values import generate
-from bioforge.simulator.strict_schema import strict_problem
+from bioforge.simulator.strict_schema import strict_violation
 
 SOURCE = "schemas/bio.json"
 
@@ -97,7 +97,7 @@ def test_an_object_is_closed_and_requires_all_its_properties_in_the_order_writte
 def test_what_is_optional_becomes_a_union_with_null(optional: Any, asked: Any) -> None:
     document = {"type": "object", "properties": {"it": optional}}
     assert derived(document)["properties"]["it"] == asked
-    assert strict_problem(derived(document)) is None
+    assert strict_violation(derived(document)) is None
 
 
 @pytest.mark.parametrize(
@@ -131,7 +131,7 @@ def test_what_is_optional_becomes_a_union_with_null(optional: Any, asked: Any) -
 )
 def test_what_means_the_same_is_said_in_the_words_of_strict_mode(written: Any, asked: Any) -> None:
     assert part(written) == asked
-    assert strict_problem(derived(of(written))) is None
+    assert strict_violation(derived(of(written))) is None
 
 
 @pytest.mark.parametrize(
@@ -382,7 +382,7 @@ def nested(levels: int) -> dict[str, Any]:
 
 
 def test_the_limits_of_the_api_are_checked_before_anything_is_sent() -> None:
-    assert strict_problem(derived(nested(10))) is None
+    assert strict_violation(derived(nested(10))) is None
     assert refusal(nested(11)) == (
         f"schemas/bio.json: {'.'.join(['properties.it'] * 11)}: nested more than 10 levels deep",
         "move inner objects to $defs and refer to them",
@@ -441,7 +441,7 @@ class Everything(BaseModel):
 def test_models_of_all_kinds_are_derived() -> None:
     schema = from_model(Everything, "models:Everything")
     made = schema.generation
-    assert strict_problem(made) is None
+    assert strict_violation(made) is None
     assert list(made["properties"]) == ["medium", "pet", "pets", "price", "spot", "tags", "born", "otherName"]
     assert made["properties"]["medium"] == {"anyOf": [{"$ref": "#/$defs/Medium"}], "description": "How it was made"}
     assert made["properties"]["pet"] == {"anyOf": [{"$ref": "#/$defs/Cat"}, {"$ref": "#/$defs/Dog"}]}
@@ -534,7 +534,7 @@ def strict(document: dict[str, Any]) -> Schema | None:
 @given(documents())
 def test_the_api_takes_whatever_is_derived(document: dict[str, Any]) -> None:
     if (schema := strict(document)) is not None:
-        assert strict_problem(schema.generation) is None
+        assert strict_violation(schema.generation) is None
 
 
 @given(documents(), st.binary(min_size=4, max_size=4))

@@ -122,6 +122,20 @@ def test_no_text_makes_a_verdict_fail(bio: Schema) -> None:
         assert isinstance(bio.validate(text), Valid | Invalid)
 
 
+def test_an_answer_nested_too_deeply_is_one_error() -> None:
+    link = {
+        "type": "object",
+        "properties": {"next": {"anyOf": [{"$ref": "#"}, {"type": "null"}]}},
+        "required": ["next"],
+    }
+    schema = from_document(link, "link.json")
+    for levels in (100, 200):
+        assert isinstance(schema.validate('{"next":' * levels + "null" + "}" * levels), Valid)
+    for levels in (300, 900):
+        assert isinstance(schema.validate('{"next":' * levels + "null" + "}" * levels), Valid | Invalid)
+        assert wrong(schema, '{"next":' * levels + "1" + "}" * levels) == ["nested too deeply to be checked"]
+
+
 def test_a_fence_inside_a_text_is_no_fence(bio: Schema) -> None:
     assert parsed(bio, {"name": "``` Klee ```", "works": []})["name"] == "``` Klee ```"
 

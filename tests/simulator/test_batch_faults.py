@@ -376,7 +376,7 @@ def test_faults_are_written_with_plus_and_equals():
             "batch fault 'unknown_lines' needs a whole number from 1, like unknown_lines=2, not 'inf'",
         ),
         ("stuck=1", "batch fault 'stuck' takes no value, found '1'"),
-        ("stuck+stuck", "batch fault 'stuck' stands twice in 'stuck+stuck'"),
+        ("stuck+stuck", "batch fault 'stuck' appears twice in 'stuck+stuck'"),
     ],
 )
 def test_faults_that_cannot_be_meant_are_named(text, message):

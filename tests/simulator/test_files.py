@@ -11,7 +11,7 @@ import openai
 import pytest
 import requests
 
-from bioforge.simulator.files import KEPT_SECONDS, MAX_BATCH_FILE, MAX_FILE, Files
+from bioforge.simulator.files import DEFAULT_KEEP_SECONDS, MAX_BATCH_FILE, MAX_FILE, Files
 from bioforge.simulator.folder import Folder
 
 LINES = b'{"custom_id": "r-0"}\n'
@@ -33,7 +33,7 @@ def test_what_was_uploaded_can_be_looked_at_and_read_again(client):
 
 def test_files_for_batches_are_kept_for_thirty_days_and_others_for_good(client):
     file = upload(client)
-    assert file.expires_at - file.created_at == KEPT_SECONDS
+    assert file.expires_at - file.created_at == DEFAULT_KEEP_SECONDS
     assert upload(client, purpose="user_data").expires_at is None
 
 
@@ -317,7 +317,7 @@ def test_files_outlive_their_server_in_a_folder(start, connect, tmp_path):
 
 def test_two_servers_do_not_share_a_folder(start, tmp_path):
     start(data=tmp_path)
-    with pytest.raises(OSError, match="another simulator uses the folder"):
+    with pytest.raises(OSError, match="in use by another simulator"):
         start(data=tmp_path)
 
 

@@ -16,7 +16,7 @@ from pydantic import BaseModel, EmailStr, Field, HttpUrl
 
 from bioforge.simulator.patterns import example
 from bioforge.simulator.schema_values import generate
-from bioforge.simulator.strict_schema import strict_problem
+from bioforge.simulator.strict_schema import strict_violation
 
 SEEDS = [bytes([number]) * 8 for number in range(25)]
 
@@ -197,8 +197,8 @@ def test_patterns_beyond_it_are_refused(pattern):
 
 
 def test_a_strict_schema_has_no_problem():
-    assert strict_problem(NODE) is None
-    assert strict_problem({**NODE, "$defs": {"node": NODE}}) is None
+    assert strict_violation(NODE) is None
+    assert strict_violation({**NODE, "$defs": {"node": NODE}}) is None
 
 
 def valid(value, schema, root) -> bool:

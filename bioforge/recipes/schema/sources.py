@@ -1,8 +1,8 @@
-"""The Python source that decides what a model accepts: what tells a changed validator from an unchanged one.
+"""The source code that decides which answers a model accepts, to detect changed validators.
 
-From the model's class, everything of the same package or project folder that it names, and what that names: base
-classes, inner models, types with validators, functions and constants. Compared as text, so a comment inside counts as
-well; what is validated again costs nothing.
+It consists of the model's class and, recursively, everything it names in the same package or project folder: base
+classes, inner models, types with validators, functions and constants. It is compared as text, comments included, as
+validating answers again costs nothing.
 """
 
 from __future__ import annotations
@@ -17,33 +17,33 @@ from types import ModuleType
 from typing import Any
 
 Place = tuple[str, str]
-"""A module, and a name at its top level."""
+"""A module and a top-level name in it."""
 
 Segment = tuple[str, ast.stmt]
 
 
 def reachable_source(model: type) -> list[str]:
-    """Source texts in a fixed order. Empty where there are none, as for a model made at run time."""
-    near = _Neighbourhood(model.__module__)
+    """Return source texts in a fixed order; empty for a model without source, like one created at run time."""
+    project = _Project(model.__module__)
     sources: dict[str, _Source] = {}
-    found: dict[Place, list[Segment]] = {}
+    segments: dict[Place, list[Segment]] = {}
     waiting = [(cls.__module__, cls.__qualname__.partition(".")[0]) for cls in _classes(model)]
     while waiting:
         module, name = waiting.pop()
-        if (module, name) in found or module not in sys.modules or not near.has(module):
+        if (module, name) in segments or module not in sys.modules or not project.has(module):
             continue
         if module not in sources:
             sources[module] = _Source(sys.modules[module])
         source = sources[module]
-        found[module, name] = source.segments.get(name, [])
+        segments[module, name] = source.segments.get(name, [])
         waiting.extend(source.origins(name))
-        for _, statement in found[module, name]:
-            waiting.extend(source.named_in(statement))
-    return [text for place in sorted(found) for text, _ in found[place]]
+        for _, statement in segments[module, name]:
+            waiting.extend(source.references(statement))
+    return [text for place in sorted(segments) for text, _ in segments[place]]
 
 
 def _classes(model: Any) -> Iterator[type]:
-    """A model and its bases, and the same of what a generic one was made for."""
+    """Yield a model, its bases, and those of its generic arguments."""
     for cls in model.__mro__:
         yield cls
         for part in getattr(cls, "__pydantic_generic_metadata__", {}).get("args", ()):
@@ -51,8 +51,8 @@ def _classes(model: Any) -> Iterator[type]:
                 yield from _classes(part)
 
 
-class _Neighbourhood:
-    """The modules of one's own: of the same package, or beside it, where that is a folder and no installation."""
+class _Project:
+    """The modules in the same package, or in the same folder if it is not installed."""
 
     def __init__(self, module: str) -> None:
         self.package = module.partition(".")[0]
@@ -64,7 +64,7 @@ class _Neighbourhood:
 
 
 def _folder(package: str) -> Path | None:
-    """What a package or module was imported from. None for what was installed."""
+    """Return the folder of a package or module; None if it is installed."""
     module = sys.modules.get(package)
     inside = list(getattr(module, "__path__", ()))
     file = inside[0] if inside else getattr(module, "__file__", None)
@@ -73,13 +73,13 @@ def _folder(package: str) -> Path | None:
 
 
 class _Source:
-    """A module's text, cut into the statements at its top level by the names they define."""
+    """The top-level statements of a module by the names they define."""
 
     def __init__(self, module: ModuleType) -> None:
         self.module = module
         self.segments: dict[str, list[Segment]] = {}
         self.imported: dict[str, Place] = {}
-        self.everything_of: list[str] = []
+        self.star_imports: list[str] = []
         try:
             text = inspect.getsource(module)
             tree = ast.parse(text)
@@ -92,46 +92,46 @@ class _Source:
             decorators = getattr(statement, "decorator_list", [])
             first = min([statement.lineno, *(decorator.lineno for decorator in decorators)])
             segment = "".join(lines[first - 1 : statement.end_lineno]).strip(), statement
-            for name in dict.fromkeys(_defined(statement)):
+            for name in dict.fromkeys(_defined_names(statement)):
                 self.segments.setdefault(name, []).append(segment)
 
     def note_import(self, statement: ast.ImportFrom) -> None:
-        home = self.home_of(statement)
+        home = self.module_of_import(statement)
         for alias in statement.names:
             if alias.name == "*":
-                self.everything_of.append(home)
+                self.star_imports.append(home)
             else:
                 self.imported[alias.asname or alias.name] = home, alias.name
 
-    def home_of(self, statement: ast.ImportFrom) -> str:
+    def module_of_import(self, statement: ast.ImportFrom) -> str:
         written = "." * statement.level + (statement.module or "")
         try:
             return resolve_name(written, self.module.__package__ or "") if statement.level else written
-        except ImportError:  # of no package: a line that has never run
+        except ImportError:  # a relative import outside a package, never executed
             return ""
 
     def origins(self, name: str) -> Iterator[Place]:
-        """Where a name that this module did not define itself may have come from."""
+        """Yield the places that a name may have been imported from."""
         if name in self.imported:
             yield self.imported[name]
         elif name not in self.segments:
-            yield from ((home, name) for home in self.everything_of)
+            yield from ((home, name) for home in self.star_imports)
 
-    def named_in(self, statement: ast.stmt) -> Iterator[Place]:
-        """What one of the segments names: `check`, `checks.some`, `"Work"`, or what it imports by itself."""
+    def references(self, statement: ast.stmt) -> Iterator[Place]:
+        """Yield the places that a statement refers to: `check`, `checks.some`, `"Work"`, or its own imports."""
         for node in ast.walk(statement):
             match node:
                 case ast.Name(id=name):
                     yield self.module.__name__, name
-                case ast.Constant(value=str(name)) if name.isidentifier():  # an annotation in quotes
+                case ast.Constant(value=str(name)) if name.isidentifier():  # a quoted annotation
                     yield self.module.__name__, name
                 case ast.Attribute(value=owner, attr=name) if (module := self.module_of(owner)) is not None:
                     yield module.__name__, name
                 case ast.ImportFrom():
-                    yield from ((self.home_of(node), alias.name) for alias in node.names)
+                    yield from ((self.module_of_import(node), alias.name) for alias in node.names)
 
     def module_of(self, owner: ast.expr) -> ModuleType | None:
-        """The module that an expression like `archive.checks` is."""
+        """Return the module that an expression like `archive.checks` refers to, or None."""
         match owner:
             case ast.Name(id=name):
                 value = vars(self.module).get(name)
@@ -143,7 +143,7 @@ class _Source:
 
 
 def _statements(body: list[ast.stmt]) -> Iterator[ast.stmt]:
-    """Those inside a top-level `if` or `try` too."""
+    """Yield statements, including those inside a top-level `if` or `try`."""
     for statement in body:
         match statement:
             case ast.If(body=inner, orelse=other):
@@ -158,7 +158,7 @@ def _statements(body: list[ast.stmt]) -> Iterator[ast.stmt]:
                 yield statement
 
 
-def _defined(statement: ast.stmt) -> Iterator[str]:
+def _defined_names(statement: ast.stmt) -> Iterator[str]:
     match statement:
         case ast.ClassDef(name=name) | ast.FunctionDef(name=name) | ast.AsyncFunctionDef(name=name):
             yield name
@@ -167,6 +167,6 @@ def _defined(statement: ast.stmt) -> Iterator[str]:
                 if isinstance(node, ast.Name) and isinstance(node.ctx, ast.Store):
                     yield node.id
         case _:
-            alias = getattr(statement, "name", None)  # `type Year = …`, from Python 3.12 on
+            alias = getattr(statement, "name", None)  # `type Year = …` since Python 3.12
             if isinstance(alias, ast.Name):
                 yield alias.id

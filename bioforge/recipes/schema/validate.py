@@ -120,10 +120,10 @@ class DocumentValidation:
                 return Invalid.from_errors(explain(self._validator.issues(data)))
         except NotJson as error:
             return Invalid.from_message(str(error))
-        except RecursionError:
-            return Invalid.from_message(TOO_DEEP)
         except UnicodeEncodeError:
             return Invalid.from_message(HALF_SURROGATE)
+        except (RecursionError, ValueError):  # jsonschema-rs raises ValueError beyond 255 levels
+            return Invalid.from_message(TOO_DEEP)
         return Valid(data, data)
 
 

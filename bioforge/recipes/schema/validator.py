@@ -10,6 +10,7 @@ import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from datetime import date
 from functools import cache, cached_property
+from itertools import islice
 from typing import TYPE_CHECKING, Any
 
 from bioforge.core.errors import ConfigError, nearest
@@ -36,6 +37,9 @@ FORMATS = ("date", "email", "idn-email", "ipv4", "ipv6", "regex", "uuid")
 
 BACKTRACK_LIMIT = 1_000_000
 """Steps that a pattern with look-around or back-references may take on one text; all others run in linear time."""
+
+MAX_SORTED = 1000
+"""Errors of one answer that are read and sorted; messages show the first 20."""
 
 _ANNOTATED = (
     "date-time", "duration", "hostname", "idn-hostname", "iri", "iri-reference", "json-pointer",
@@ -89,7 +93,7 @@ class Validator:
         return self._issues(self._compiled.iter_errors(value), value)
 
     def _issues(self, errors: Iterable[jsonschema_rs.ValidationError], value: object) -> list[SchemaIssue]:
-        ordered = sorted(errors, key=lambda error: self._order(error, value))
+        ordered = sorted(islice(errors, MAX_SORTED), key=lambda error: self._order(error, value))
         return [self._issue(error, value) for error in ordered]
 
     def _issue(self, error: jsonschema_rs.ValidationError, value: object) -> SchemaIssue:
