@@ -70,7 +70,7 @@ class Worker:
         self._cache: CacheReader | None = None
         self._stop = Stop()
         self._budget = Budget(backends.setting.config.limits.max_cost_usd)
-        """Over the client's life."""
+        """Of the client, over all its sessions."""
         self._out_of_budget: MakeError | None = None
         """Makes the error of every further call once the budget is used up."""
 
@@ -168,14 +168,14 @@ class Worker:
 
     def _refusal(self, request: Request) -> MakeError | None:
         """Return the error of a request that exceeds the rest of the budget. Cheaper ones may still be sent."""
-        budget, limit = self._budget, self._budget.limit
+        limit = self._budget.limit
         if limit is None or self._out_of_budget is not None:
             return self._out_of_budget
         try:
             price = self._builder.price(request)
         except ConfigError as error:
             return error_of(error)
-        spent = budget.spent
+        spent = self._budget.spent
         return None if spent + price <= limit else lambda: over_budget(request, limit, spent, price)
 
     def _start(self) -> None:

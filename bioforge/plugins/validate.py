@@ -99,7 +99,7 @@ class _Check:
         self._open: dict[str, Attempt] = {}
         self._batches = {batch.key for batch in work.batches}
         self._members: dict[tuple[str, str], Member] = {}
-        self._spent = 0.0
+        self._spent = work.control.budget.spent
         self._told: set[str] = set()
         self._stopped = False
         self._notes: list[Event] = []
@@ -179,9 +179,9 @@ class _Check:
         if attempt.batch is not None and attempt.batch not in self._batches:
             self._refuse(f"announced a member of batch {attempt.batch!r}, which it had not recorded")
             return []
-        budget = self._work.limits.max_cost_usd
-        if budget is not None and self._spent > budget:
-            self._refuse(f"goes on although the budget is used up (${self._spent:.4f} of ${budget:g})")
+        limit = self._work.control.budget.limit
+        if limit is not None and self._spent > limit:
+            self._refuse(f"goes on although the budget is used up (${self._spent:.4f} of ${limit:g})")
             return []
         attempt = replace(attempt, request=self._owed.pop(digest), row=0)
         if attempt.batch is None:
@@ -193,6 +193,9 @@ class _Check:
     def _answered(self, event: Succeeded | Unusable) -> list[Event]:
         answer = self._answer(event.answer)
         self._spent += answer.cost_usd or 0.0
+        if event.attempt.batch is None:  # for backends that do not count in the budget
+            budget = self._work.control.budget
+            budget.spent = max(budget.spent, self._spent)
         problem, before = answer.problem, list[Event]()
         if isinstance(event, Unusable) and problem is None:
             problem = Failure("unusable", "the backend did not say why")

@@ -155,6 +155,19 @@ class TestMoney:
         assert len(events) == 4
         assert said == "goes on although the budget is used up ($1.0000 of $0.9)"
 
+    def test_answers_count_in_the_budget_of_the_run(self) -> None:
+        def execute(work: Work) -> Iterator[list[Event]]:
+            request = next(work.requests)
+            started = attempt(request=request)
+            yield [Started(started)]
+            yield [Succeeded(started, ANSWER, 0.1)]
+
+        work = Work(iter(REQUESTS.values()), Limits(max_cost_usd=2.0))
+        work.control.stop.raise_level()
+        for spent in (0.5, 1.0):
+            list(guarded(execute, work, "echo", "bioforge-echo"))
+            assert work.control.budget.spent == spent, "of a backend that does not count"
+
     @pytest.mark.parametrize(
         ("paid", "taken"), [("maybe", Paid.MAYBE), ("yes", Paid.YES), ("perhaps", Paid.MAYBE), (None, Paid.MAYBE)]
     )
