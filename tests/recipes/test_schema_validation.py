@@ -173,6 +173,23 @@ def test_errors_have_the_path_into_the_answer() -> None:
     assert found[3:5] == ["works[1].size: not in the schema", "works[2].year: missing"]
 
 
+def test_errors_keep_the_order_of_the_documents_keywords() -> None:
+    """Repair requests quote them: in another order they would be other requests, paid for again."""
+    work = {"required": ["year", "title"], "additionalProperties": False, "properties": WORK["properties"]}
+    document = {"type": "object", "properties": {"b": {"$ref": "#/$defs/work"}, "a": {"$ref": "#/$defs/work"}}}
+    schema = from_document({**document, "required": ["a", "b"], "$defs": {"work": work}}, "two.json")
+    answer = {"a": {"place": 1, "size": 2, "price": "x"}, "b": {"year": 1, "title": ""}}
+    assert wrong(schema, answer) == [
+        "b.title: expected at least 1 character, found 0",
+        "b.year: expected at least 1000, found 1",
+        "a.year: missing",
+        "a.title: missing",
+        "a.size: not in the schema",
+        "a.place: expected string, found 1",
+        'a.price: expected number or null, found "x"',
+    ]
+
+
 def test_at_most_twenty_different_errors_are_kept(bio: Schema) -> None:
     verdict = bio.validate(json.dumps({"name": "Klee", "works": ["x"] * 100}))
     assert isinstance(verdict, Invalid)

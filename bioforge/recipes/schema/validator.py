@@ -65,6 +65,7 @@ class Validator:
         self._any_pattern = any_pattern
         self._draft = _draft(document, source)
         self._originals: dict[str, str] = {}
+        """The names in `patternProperties` by their translations."""
         self._parts: dict[Steps, Predicate] = {}
         self._prepared = self._prepare({key: value for key, value in document.items() if key != "$schema"})
         self._compiled = self._compile(self._prepared)
@@ -98,19 +99,19 @@ class Validator:
 
     def _issue(self, error: jsonschema_rs.ValidationError, value: object) -> SchemaIssue:
         kind = error.kind
+        if kind.name == "propertyNames":
+            return self._issue(kind.error, value)  # type: ignore[attr-defined]
         path = tuple(error.instance_path)
-        instance = _lookup(value, path, error.instance)
-        if (inner := getattr(kind, "error", None)) is not None and kind.name == "propertyNames":
-            name = self._issue(inner, value)
-            return SchemaIssue(name.keyword, name.value, inner.instance, name.message, path, is_name=True)
+        is_name = "propertyNames" in error.evaluation_path and isinstance(error.instance, str)
+        instance = error.instance if is_name else _lookup(value, path, error.instance)
         if kind.name == "falseSchema" and error.schema_path[-1:] == ["additionalProperties"]:
             # without `properties` the library reports the object and no names
-            return SchemaIssue("additionalProperties", list(instance), instance, error.message, path)
+            names = [str(name) for name in instance] if isinstance(instance, dict) else []
+            return SchemaIssue("additionalProperties", names, instance, error.message, path)
         keyword = "pattern" if kind.name == _PYTHON_PATTERN else kind.name
-        limit = _lookup(self._prepared, error.schema_path, kind.value)
-        if keyword == "pattern":
-            limit = self._originals.get(limit, limit)
-        elif kind.name == "required":
+        place = [self._originals.get(str(step), step) for step in error.schema_path]
+        limit = _lookup(self.document, [*place[:-1], "pattern"] if keyword == "pattern" else place, kind.value)
+        if kind.name == "required":
             limit = [kind.value]
         elif kind.name == "additionalProperties":
             limit = kind.value
@@ -118,7 +119,7 @@ class Validator:
         branches = [self._issues(branch, value) for branch in getattr(kind, "context", ())]
         if kind.name == "oneOf" and not all(branches):
             branches = []
-        return SchemaIssue(keyword, limit, instance, error.message, path, branches)
+        return SchemaIssue(keyword, limit, instance, error.message, path, branches, is_name)
 
     def _order(self, error: jsonschema_rs.ValidationError, value: object) -> list[int]:
         """Return the positions of keywords, properties and items on the way to an error."""
@@ -197,7 +198,8 @@ class Validator:
             elif word in BY_NAME and isinstance(value, Mapping):
                 parts = {name: self._prepare(part, (*here, name)) for name, part in value.items()}
                 if word == "patternProperties":
-                    parts = {self._translate(name): part for name, part in parts.items()}
+                    self._originals |= {translate(name): name for name in parts}
+                    parts = {translate(name): part for name, part in parts.items()}
                 prepared[word] = parts
             elif word in ARRAYS and isinstance(value, list):
                 prepared[word] = [self._prepare(part, (*here, number)) for number, part in enumerate(value)]
@@ -206,7 +208,7 @@ class Validator:
         return prepared
 
     def _pattern(self, pattern: str, place: Steps) -> dict[str, str]:
-        translated = self._translate(pattern)
+        translated = translate(pattern)
         if _is_supported(self._draft, translated):
             return {"pattern": translated}
         if _is_regex(pattern):
@@ -216,11 +218,6 @@ class Validator:
         raise ConfigError(
             f"{self._source}: {format_path(place)}: not a JSON Schema: {quoted(pattern)} is not a regular expression"
         )
-
-    def _translate(self, pattern: str) -> str:
-        translated = translate(pattern)
-        self._originals[translated] = pattern
-        return translated
 
 
 def translate(pattern: str) -> str:
@@ -281,15 +278,18 @@ class _PythonPattern:
 
 @cache
 def _formats() -> dict[str, Predicate]:
-    email: Predicate = lambda text: "@" in text  # noqa: E731
     return {
         **dict.fromkeys(_ANNOTATED, lambda text: True),
         "date": _is_date,
-        "email": email,
-        "idn-email": email,
+        "email": _is_email,
+        "idn-email": _is_email,
         "regex": _is_regex,
         "uuid": _is_uuid,
     }
+
+
+def _is_email(text: str) -> bool:
+    return "@" in text
 
 
 def _is_date(text: str) -> bool:
