@@ -102,8 +102,9 @@ class TestConfiguration:
 
     def test_without_a_key_nothing_is_sent(self) -> None:
         config = Config(model="x", provider=ProviderConfig(base_url="http://api.invalid/v1", api_key_env="NO_SUCH_KEY"))
-        with Client(config) as client, pytest.raises(ConfigError, match="NO_SUCH_KEY is not set"):
+        with Client(config) as client, pytest.raises(ConfigError, match="NO_SUCH_KEY is not set") as caught:
             client.generate_sync("x")
+        assert caught.value.hint == "set NO_SUCH_KEY, or pass ProviderConfig(api_key=…)"
 
     def test_the_key_is_read_from_api_key_env(self, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setenv("MY_KEY", "sk-from-a-variable")
