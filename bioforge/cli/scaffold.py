@@ -1,4 +1,4 @@
-"""The project that `bioforge init` writes: it runs as it is, and its comments teach the project file."""
+"""The files that `bioforge init` writes: a commented project that runs at once, or an example plugin."""
 
 from __future__ import annotations
 
@@ -14,75 +14,75 @@ from bioforge import __version__
 from bioforge.core.errors import OutputError, UsageError, nearest
 
 PROJECT = """\
-# A bioforge project: what is known about each artist, and how to ask for a text about it.
+# A bioforge project: the artists, and the requests for texts about them.
 #
-#   bioforge run        asks for what is new, changed or failed, and writes the outputs
-#   bioforge plan       says what a run would do and cost
-#   bioforge why ID     says why an artist is up to date or not
+#   bioforge run        sends requests that are new, changed or failed, and writes the outputs
+#   bioforge plan       shows what a run would send, and its price
+#   bioforge why ID     shows why an artist is fresh or stale
 #
-# Paths start from the folder of this file. A line that begins with "#key = value" is an option with an example.
+# Paths are relative to the folder of this file. A line like "#key = value" shows a further option.
 
 [project]
 name = {name}
-state = "bioforge.db"              # SQLite: every answer that was paid for. Keep it; back it up
-#compress_bodies = true            # about half the space; SQL cannot look into raw answers then
+state = "bioforge.db"              # SQLite, with every answer that was paid for: back it up
+#compress_bodies = true            # takes about half the space; SQL cannot read raw answers then
 
 [provider]
-base_url = "simulator"             # a built-in stand-in for the API: no key, no cost, made-up texts
-#base_url = "https://api.openai.com/v1"    # the real one, or any server that speaks the same API
-#api_key_env = "OPENAI_API_KEY"    # the name of the variable with the key, never the key; .env beside this file is read
-#timeout = 600                     # seconds for one call
+base_url = "simulator"             # built in: no key, no cost, made-up texts
+#base_url = "https://api.openai.com/v1"    # the real API, or any compatible server
+#api_key_env = "OPENAI_API_KEY"    # the name of the variable with the key, not the key; a .env file here is read
+#timeout = 600                     # seconds for one request
 
 [input]
 path = "artists.csv"               # a file, a glob like "data/*.csv", "-" for stdin, or an http(s) URL
 #reader = "csv"                    # default: by the file's suffix
-#columns = {{ artist_id = "id", artist_name = "name", artist_data = "bio" }}    # when your columns have other names
+#columns = {{ artist_id = "id", artist_name = "name", artist_data = "bio" }}    # if your columns have other names
 #strict = true                     # one bad row stops the run before anything is sent
 
-# A recipe is one thing to ask about each artist. There can be several; `bioforge run bio` runs this one.
+# A recipe is one request for each artist. There can be several; `bioforge run bio` runs this one.
 [recipe.bio]
 model = "gpt-6-luna"
-instructions = "prompts/bio.md"    # a file or the text itself. Every column can be used: {{{{ artist_name }}}}
+instructions = "prompts/bio.md"    # a file or the text. Use any column: {{{{ artist_name }}}}
 input = "{{{{ artist_name }}}}\\n{{{{ artist_data }}}}"
-max_output_tokens = 400            # this and any further key is a request parameter, by its API name
+max_output_tokens = 400            # further keys are request parameters, by their API names
 #temperature = 0.7
 #reasoning = {{ effort = "low" }}
-#endpoint = "/v1/chat/completions" # default: "/v1/responses"; servers other than OpenAI's often have only this one
-#prompt = {{ id = "pmpt_1", version = "3" }}    # a reusable prompt of the provider's instead of instructions and input
+#endpoint = "/v1/chat/completions" # default: "/v1/responses"; other servers often have only this one
+#prompt = {{ id = "pmpt_1", version = "3" }}    # a reusable prompt instead of instructions and input
 
 [backend]
-name = "async"                     # or "batch": half the price, up to a day; or "auto": the cheapest way in time
-concurrency = 64                   # calls at the same time, at most; it adapts downwards by itself
+name = "async"                     # or "batch" (half the price, up to a day), or "auto" (the cheapest in time)
+concurrency = 64                   # requests at the same time, at most; lowered when the server is overloaded
 
 [backend.batch]                    # for "batch" and "auto"
-#max_requests = 50000              # in one batch, at most
-#poll_seconds = 15                 # until the first look at a batch; then longer each time, up to poll_max_seconds
+#max_requests = 50000              # in one batch
+#poll_seconds = 15                 # before a batch is polled first; then longer each time, up to poll_max_seconds
 
 [limits]
-max_cost_usd = 5.0                 # checked before each call; the run stops there and can be resumed
-#requests_per_minute = 5000        # the provider's own limits are respected anyway
+max_cost_usd = 5.0                 # checked before each request; the run stops there and can be resumed
+#requests_per_minute = 5000        # the provider's limits are respected in any case
 #tokens_per_minute = 2000000
 
 [retry]
-max_attempts = 6                   # for one request, in one run
-#first_delay = 0.5                 # seconds: 0.5, 1, 2, 4 … with jitter; what the provider asks for wins
+max_attempts = 6                   # of one request in one run
+#first_delay = 0.5                 # seconds: 0.5, 1, 2, 4 … with jitter; Retry-After wins
 #max_delay = 60                    # seconds
-#maybe_paid = false                # never send again what may have been charged for already (default: true)
+#maybe_paid = false                # never resend a request that may have been charged (default: true)
 #outage_seconds = 300              # stop the run when the provider has been down this long
 
-# Outputs are written anew after each run, from the state. The format comes from the suffix.
+# Outputs are rewritten from the state after each run. The suffix determines the format.
 [[output]]
 path = "out/bios.jsonl"
 
 [[output]]
 path = "out/bios.csv"
-#writer = "csv"                    # when the suffix does not say it
+#writer = "csv"                    # if the suffix does not determine it
 #recipe = "bio"                    # only this recipe's answers
 
-# The simulator can be slow, strict and faulty, to try out what a real run will meet. No effect on a real provider.
+# The simulator can be slow, strict and faulty, for trials. No effect on a real provider.
 [simulator]
 latency = 0.2                      # seconds, median
-#latency_sigma = 0.7               # how much it varies
+#latency_sigma = 0.7               # its spread
 #requests_per_minute = 600
 #faults = {{ rate_limit = 0.05, server_error = 0.02, refusal = 0.01 }}
 """
@@ -104,11 +104,11 @@ Plain sentences in the present tense, no headings, no lists.
 """
 
 IGNORED = """\
-# The state of the project. It holds what was paid for: back it up, even though git does not keep it.
+# The state of the project, with the answers that were paid for: back it up outside of git.
 bioforge.db*
-# Written anew after each run.
+# Rewritten after each run.
 out/
-# Of `bioforge batch`. The results were paid for: `bioforge import` takes them into the state.
+# Files of `bioforge batch`. The results were paid for: `bioforge import` adds them to the state.
 batch_input*.jsonl
 results_*.jsonl
 logs/
@@ -118,7 +118,7 @@ logs/
 
 
 def files(name: str) -> dict[str, str]:
-    """The project's files: paths relative to its folder, and their text. `name` is the project's."""
+    """Return the texts of a project's files by relative path. `name` is the name of the project."""
     return {
         "bioforge.toml": PROJECT.format(name=_toml(name)),
         "artists.csv": ARTISTS,
@@ -128,28 +128,28 @@ def files(name: str) -> dict[str, str]:
 
 
 def write(folder: Path, name: str | None = None) -> list[Path]:
-    """Write the project into `folder`, made where needed, and return the paths written.
+    """Write a project into `folder`, created if needed, and return the written paths.
 
-    UsageError names the files that are there already, and nothing is written then. Only a `.gitignore` is left as it
-    is without complaint: folders often have one before they have anything else. `name`: the folder's by default.
+    Raises `UsageError` if one of the files exists; nothing is written then. An existing `.gitignore` stays as it is.
+    `name` defaults to that of the folder.
     """
     texts = files(name or folder.absolute().name or "project")
     return write_new(folder, texts, "`bioforge init DIR` writes into another folder", left=[".gitignore"])
 
 
 def write_new(folder: Path, texts: Mapping[str, str], elsewhere: str, *, left: Collection[str] = ()) -> list[Path]:
-    """Write files that are not there yet, by their paths relative to `folder`, and return the paths written.
+    """Write new files by their paths relative to `folder`, and return the written paths.
 
-    UsageError names those that are there already, with `elsewhere` as its hint, and nothing is written then; those that
-    are `left` stay as they are without complaint.
+    Raises `UsageError` with the hint `elsewhere` if one exists; nothing is written then. Existing files of `left` stay as
+    they are.
     """
-    there = [path for path in texts if (folder / path).exists() or (folder / path).is_symlink()]
-    in_the_way = [path for path in there if path not in left]
-    if in_the_way:
-        raise UsageError(f"{folder} has {', '.join(in_the_way)} already, and nothing was written", elsewhere)
+    existing = [path for path in texts if (folder / path).exists() or (folder / path).is_symlink()]
+    blocking = [path for path in existing if path not in left]
+    if blocking:
+        raise UsageError(f"{folder} already has {', '.join(blocking)}; nothing was written", elsewhere)
     written = []
     for name, text in texts.items():
-        if name in there:
+        if name in existing:
             continue
         path = folder / name
         try:
@@ -163,7 +163,7 @@ def write_new(folder: Path, texts: Mapping[str, str], elsewhere: str, *, left: C
 
 
 def _toml(text: str) -> str:
-    """A TOML basic string: JSON's escapes are TOML's, but TOML also wants DEL escaped."""
+    """Return a TOML basic string: a JSON string with DEL escaped too."""
     return re.sub("\x7f", r"\\u007F", json.dumps(text, ensure_ascii=False))
 
 
@@ -172,8 +172,8 @@ _NAME = re.compile(r"[a-z][a-z0-9]*(-[a-z0-9]+)*")
 _LONGEST_NAME = 40
 
 _USE = {
-    "reader": '[input]\npath = "artists.$name"            # read by this plugin for its suffix, or: reader = "$name"',
-    "writer": '[[output]]\npath = "out/bios.$name"           # written by this plugin for its suffix, or: writer = "$name"',
+    "reader": '[input]\npath = "artists.$name"            # chosen by the suffix, or: reader = "$name"',
+    "writer": '[[output]]\npath = "out/bios.$name"           # chosen by the suffix, or: writer = "$name"',
     "backend": '[backend]\nname = "$name"\n\n[backend.$name]\nmodels = ["gpt-6-luna"]\nusd_per_million_input = 0.5\n'
     "usd_per_million_output = 2.0",
 }
@@ -181,27 +181,27 @@ _OPTIONS = {
     "reader": "| `columns` | names of columns in the file by their names here | none |\n"
     '| `separator` | the text between a name and its value | `":"` |',
     "writer": '| `root` | the name of the outermost element | `"answers"` |\n'
-    "| `failed` | whether what has no answer is written too | `true` |",
-    "backend": "| `usd_per_million_input` | US dollars for a million tokens of input | `0.0` |\n"
-    "| `usd_per_million_output` | US dollars for a million tokens of output | `0.0` |\n"
-    "| `models` | the models that have this price; none for a price that is unknown | `[]` |",
+    "| `failed` | also write artists without an answer | `true` |",
+    "backend": "| `usd_per_million_input` | US dollars per million tokens of input | `0.0` |\n"
+    "| `usd_per_million_output` | US dollars per million tokens of output | `0.0` |\n"
+    "| `models` | the models with this price; other prices are unknown | `[]` |",
 }
 
 
 @dataclass(frozen=True, slots=True)
 class Skeleton:
-    """A plugin to be written: `name` is what people put into the project file, in small letters, digits and '-'."""
+    """A plugin to write. `name`, in lower-case letters, digits and '-', is its name in the project file."""
 
     name: str
     kind: str
 
     @classmethod
     def of(cls, name: str, kind: str) -> Skeleton:
-        """UsageError for a name that cannot be a plugin's, or a kind that is none. `bioforge-` before it is let go."""
+        """Return the skeleton for a name, without a leading `bioforge-`. Raises `UsageError` for a wrong name or kind."""
         short = name.removeprefix("bioforge-")
         if not _NAME.fullmatch(short) or len(short) > _LONGEST_NAME:
             raise UsageError(
-                f"--plugin {name}: expected small letters, digits and '-', beginning with a letter, {_LONGEST_NAME} at most",
+                f"--plugin {name}: expected at most {_LONGEST_NAME} lower-case letters, digits and '-', the first a letter",
                 "like `bioforge init --plugin discogs`, which writes bioforge-discogs",
             )
         if kind not in KINDS:
@@ -217,7 +217,7 @@ class Skeleton:
         return self.distribution.replace("-", "_")
 
     def files(self) -> dict[str, str]:
-        """Its files: paths relative to its folder, and their text."""
+        """Return the texts of its files by relative path."""
         identifier = self.name.replace("-", "_")
         words = {
             "name": self.name,
@@ -239,12 +239,12 @@ class Skeleton:
             "tests/conftest.py": "conftest.py.tmpl",
             f"tests/test_{identifier}.py": f"{self.kind}/test.py.tmpl",
         }
-        return {path: _filled(template, words) for path, template in templates.items()}
+        return {path: _fill(template, words) for path, template in templates.items()}
 
     def write(self, folder: Path) -> list[Path]:
-        """Write it into the folder `bioforge-NAME` below `folder`, and return the paths written.
+        """Write the plugin into `bioforge-NAME` below `folder`, and return the written paths.
 
-        UsageError names the files that are there already, and nothing is written then.
+        Raises `UsageError` if one of the files exists; nothing is written then.
         """
         return write_new(
             folder,
@@ -253,7 +253,7 @@ class Skeleton:
         )
 
 
-def _filled(template: str, words: dict[str, str]) -> str:
+def _fill(template: str, words: dict[str, str]) -> str:
     if not template:
         return ""
     folder = resources("bioforge.cli") / "templates" / "plugin"

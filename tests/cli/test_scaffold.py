@@ -75,7 +75,7 @@ def test_nothing_is_overwritten(tmp_path):
     (tmp_path / "prompts/bio.md").write_text("mine")
     with pytest.raises(UsageError) as caught:
         scaffold.write(tmp_path)
-    assert caught.value.message == f"{tmp_path} has artists.csv, prompts/bio.md already, and nothing was written"
+    assert caught.value.message == f"{tmp_path} already has artists.csv, prompts/bio.md; nothing was written"
     assert not (tmp_path / "bioforge.toml").exists()
     assert (tmp_path / "artists.csv").read_text() == "mine"
 

@@ -73,11 +73,11 @@ def test_it_is_formatted_and_nothing_is_left_open(kind: str) -> None:
 @pytest.mark.parametrize(
     ("words", "said"),
     [
-        (["--plugin", "Foo"], "error: --plugin Foo: expected small letters, digits and '-', beginning with a letter"),
-        (["--plugin", "foo_bar"], "error: --plugin foo_bar: expected small letters"),
-        (["--plugin", "../foo"], "error: --plugin ../foo: expected small letters"),
-        (["--plugin", ""], "error: --plugin : expected small letters"),
-        (["--plugin", "x" * 41], "40 at most"),
+        (["--plugin", "Foo"], "error: --plugin Foo: expected at most 40 lower-case letters, digits and '-', the first a letter"),
+        (["--plugin", "foo_bar"], "error: --plugin foo_bar: expected at most 40 lower-case letters"),
+        (["--plugin", "../foo"], "error: --plugin ../foo: expected at most 40 lower-case letters"),
+        (["--plugin", ""], "error: --plugin : expected at most 40 lower-case letters"),
+        (["--plugin", "x" * 41], "expected at most 40"),
         (["--plugin", "csv"], "error: --plugin csv: bioforge already has a reader of this name\n"),
         (["--plugin", "foo", "--kind", "raeder"], "error: --kind raeder: no such kind\nhint: did you mean 'reader'?\n"),
         (["--kind", "reader"], "error: --kind is for plugins\nhint: `bioforge init --plugin NAME --kind reader`\n"),
@@ -96,6 +96,6 @@ def test_nothing_is_overwritten(project, tmp_path: Path) -> None:  # type: ignor
     project.write("bioforge-foo/README.md", "mine")
     ran = project.run("init", "--plugin", "bioforge-foo")
     assert ran.code == 2
-    assert ran.err.startswith("error: . has bioforge-foo/README.md already, and nothing was written\n")
+    assert ran.err.startswith("error: . already has bioforge-foo/README.md; nothing was written\n")
     assert [path.name for path in (tmp_path / "bioforge-foo").iterdir()] == ["README.md"]
     assert project.read("bioforge-foo/README.md") == "mine"
