@@ -37,46 +37,56 @@ class ApiError(Exception):
 
 
 def missing(param: str) -> ApiError:
+    """Return 400 for a missing parameter."""
     return ApiError(400, f"Missing required parameter: '{param}'.", param=param, code="missing_required_parameter")
 
 
 def wrong_type(param: str, expected: str, found: object) -> ApiError:
+    """Return 400 for a parameter of another type."""
     message = f"Invalid type for '{param}': expected {expected}, but got {describe(found)} instead."
     return ApiError(400, message, param=param, code="invalid_type")
 
 
 def wrong_value(param: str, message: str, code: str = "invalid_value") -> ApiError:
+    """Return 400 for an invalid value."""
     return ApiError(400, f"Invalid '{param}': {message}", param=param, code=code)
 
 
 def no_model(model: str) -> ApiError:
+    """Return 404 for an unknown model."""
     message = f"The model '{model}' does not exist or you do not have access to it."
     return ApiError(404, message, code="model_not_found")
 
 
 def bad_key(message: str) -> ApiError:
+    """Return 401 for a missing or invalid key."""
     return ApiError(401, message, code="invalid_api_key")
 
 
 def no_such_path(method: str, path: str) -> ApiError:
+    """Return 404 for an unknown path."""
     return ApiError(404, f"Invalid URL ({method} {path})")
 
 
 def wrong_method(method: str, path: str, allowed: str) -> ApiError:
+    """Return 405 for a method that a path does not support."""
     message = f"Not allowed to {method} on {path}. (HINT: Perhaps you meant {allowed}?)"
     return ApiError(405, message, code="method_not_supported", headers={"allow": allowed})
 
 
 def too_large(limit: int) -> ApiError:
+    """Return 413 for a body over a limit in bytes."""
     return ApiError(413, f"The request body is larger than {limit} bytes.", code="request_too_large")
 
 
 def quota() -> ApiError:
+    """Return 429 for an exhausted quota."""
     message = "You exceeded your current quota, please check your plan and billing details."
     return ApiError(429, message, type="insufficient_quota", code="insufficient_quota")
 
 
 def overloaded() -> ApiError:
+    """Return 503."""
     message = "The server is overloaded or not ready yet. (simulated)"
     return ApiError(503, message, type="service_unavailable_error", code="server_is_overloaded")
 

@@ -53,6 +53,7 @@ def check_faults(faults: Mapping[str, float]) -> None:
 
 
 def check_name(name: str, *, also: Sequence[str] = ()) -> None:
+    """Raise ValueError for a name that is neither a fault nor in `also`."""
     known = (*FAULTS, *also)
     if name not in known:
         near = get_close_matches(str(name), known, n=1, cutoff=0.5)
@@ -61,6 +62,7 @@ def check_name(name: str, *, also: Sequence[str] = ()) -> None:
 
 
 def check_script(script: Script) -> None:
+    """Raise ValueError for an invalid script."""
     if callable(script):
         return
     for text, names in script.items():

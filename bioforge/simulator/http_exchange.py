@@ -100,6 +100,7 @@ def json_response(status: int, body: Any, headers: Mapping[str, str] | None = No
 
 
 def dump(body: Any) -> bytes:
+    """Return compact JSON in UTF-8."""
     return _encode(body).encode()
 
 

@@ -54,10 +54,12 @@ def service_tier(asked: str | None) -> str:
 
 
 def response_id(identifier: str) -> str:
+    """Return the id of a response."""
     return f"resp_{identifier}"
 
 
 def completion_id(identifier: str) -> str:
+    """Return the id of a chat completion."""
     return f"chatcmpl-{identifier[-38:]}"
 
 

@@ -224,27 +224,38 @@ def translate(pattern: str) -> str:
     r"""Return a pattern of Python's `re` in ECMA syntax: `\d`, `\w`, `.` and `$` match what they match in Python."""
     if _INLINE_FLAGS.search(pattern):
         return pattern
-    outside = {
-        r"\d": r"\p{Nd}",
-        r"\D": r"\P{Nd}",
-        r"\w": r"[\p{L}\p{N}_]",
-        r"\W": r"[^\p{L}\p{N}_]",
-        r"\A": "^",
-        r"\Z": "$",
-    }
-    inside = {r"\d": r"\p{Nd}", r"\D": r"\P{Nd}", r"\w": r"\p{L}\p{N}_"}
-    written = []
-    in_class = False
-    for token in re.findall(r"\\.|\[\^?\]?|.", pattern, re.DOTALL):
-        if in_class:
-            in_class = token != "]"
-            written.append(inside.get(token, token))
-        elif token[0] == "[":
-            in_class = True
-            written.append(token.replace("]", r"\]"))
-        else:
-            written.append({".": r"[^\n]", "$": r"(?:\n?$)"}.get(token) or outside.get(token, token))
-    return "".join(written)
+    return _TOKEN.sub(_translate_token, pattern)
+
+
+_TOKEN = re.compile(r"\[(\^?)(\]?(?:\\.|[^\]\\])*)\]|\\.|.", re.DOTALL)
+"""A character class (its `^` and its members), an escape or a character."""
+
+_WORD = r"\p{L}\p{N}_"
+_MEMBERS = {r"\d": r"\p{Nd}", r"\D": r"\P{Nd}", r"\w": _WORD}
+_TOKENS = {
+    **_MEMBERS,
+    r"\w": f"[{_WORD}]",
+    r"\W": f"[^{_WORD}]",
+    r"\A": "^",
+    r"\Z": "$",
+    ".": r"[^\n]",
+    "$": r"(?:\n?$)",
+}
+
+
+def _translate_token(token: re.Match[str]) -> str:
+    negated, class_members = token.groups()
+    if class_members is None:
+        return _TOKENS.get(token[0], token[0])
+    members = re.findall(r"\\.|.", class_members, re.DOTALL)
+    others = "".join(_MEMBERS.get(member, member) for member in members if member != r"\W")
+    others = f"\\{others}" if others.startswith("]") else others
+    if r"\W" not in members:
+        return f"[{negated}{others}]"
+    # ECMA has no nested classes
+    if negated:
+        return f"(?:(?![{others}])[{_WORD}])" if others else f"[{_WORD}]"
+    return f"(?:[^{_WORD}]|[{others}])" if others else f"[^{_WORD}]"
 
 
 @cache
