@@ -171,13 +171,13 @@ class App:
         """Charge and store an answer before anything of it is sent."""
         bill = reply.bill
         assert bill is not None
-        gone = exchange.request.transport is None
+        disconnected = exchange.request.transport is None
         self.ledger.charge(
             time.time(),
             exchange.number,
             exchange.request.headers.get("x-client-request-id"),
             bill,
-            "dropped" if gone else _DELIVERED.get(reply.fault, "yes"),
+            "dropped" if disconnected else _DELIVERED.get(reply.fault, "yes"),
         )
         if bill.endpoint == RESPONSES and reply.body["store"]:
             self._stored[bill.response_id] = payload

@@ -41,12 +41,12 @@ class Journal:
         """Write entries to the operating system."""
         entries = []
         for result in results:
-            given = taken = 0
+            input_tokens = output_tokens = 0
             if result.bill is not None:
-                given, taken = result.bill.input_tokens, result.bill.output_tokens
-            head = f"{result.fate} {result.copies} {given} {taken} {result.reasoning_tokens}"
+                input_tokens, output_tokens = result.bill.input_tokens, result.bill.output_tokens
+            head = f"{result.fate} {result.copies} {input_tokens} {output_tokens} {result.reasoning_tokens}"
             entries.append(f"{head}\t{result.line}\n")
-            self._count(result.fate, result.copies, given, taken, result.reasoning_tokens)
+            self._count(result.fate, result.copies, input_tokens, output_tokens, result.reasoning_tokens)
         with self._path.open("ab") as file:
             file.write("".join(entries).encode())
 
@@ -55,7 +55,7 @@ class Journal:
         yield from _write(self._path, output, busy, lambda fate: fate == b"output", shuffle)
         yield from _write(self._path, error, busy, lambda fate: fate in (b"error", b"unfinished"), shuffle)
 
-    def _count(self, fate: str, copies: int, given: int, taken: int, reasoning: int) -> None:
+    def _count(self, fate: str, copies: int, input_tokens: int, output_tokens: int, reasoning_tokens: int) -> None:
         tally = self._tally
         tally.entries += 1
         match fate:
@@ -69,9 +69,9 @@ class Journal:
             case _:
                 tally.unfinished += 1
         tally.duplicated += copies > 1
-        tally.input_tokens += given
-        tally.output_tokens += taken
-        tally.reasoning_tokens += reasoning
+        tally.input_tokens += input_tokens
+        tally.output_tokens += output_tokens
+        tally.reasoning_tokens += reasoning_tokens
 
 
 def _write(

@@ -215,15 +215,15 @@ class JobLifecycle:
         """Record the remaining lines as not executed."""
         batch = self.batch
         while batch.tally.entries < (batch.total or 0):
-            left: list[LineResult] = []
+            skipped: list[LineResult] = []
             for line, offset in self._lines():
                 self._offset = offset
                 custom_id, _ = batch_lines.task_of(line)
-                name = self._line_id(batch.tally.entries + len(left))
-                left.append(batch_lines.unfinished(self._setting, custom_id, name, code))
+                name = self._line_id(batch.tally.entries + len(skipped))
+                skipped.append(batch_lines.unfinished(self._setting, custom_id, name, code))
                 if self._context.pace():
                     break
-            self._journal.append(left)
+            self._journal.append(skipped)
             yield self._context.clock()
 
     def _deliver(self) -> Iterator[float]:

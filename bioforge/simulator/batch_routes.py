@@ -108,25 +108,25 @@ class BatchRoutes:
             message = "The server had an error while processing your request. (simulated fault: create_refused)"
             return exchange.refuse(ApiError(500, message, type="server_error", code="server_error"), "create_refused")
         context.folder.keep_input(file.id, batch.id)
-        life = JobLifecycle(batch, context)
-        shown = batch.view()
+        lifecycle = JobLifecycle(batch, context)
+        view = batch.view()
         if options.batch_token_refusal == "create":
-            await self._validate(life)
+            await self._validate(lifecycle)
             # another batch may have been created while this input was read
             batch.number = len(context.batches) + 1
         context.batches.save(batch)
-        self._worker.begin(life)
+        self._worker.begin(lifecycle)
         exchange.ledger.count_batch()
-        return exchange.drop("create_lost") if "create_lost" in batch.faults else exchange.send_json(shown)
+        return exchange.drop("create_lost") if "create_lost" in batch.faults else exchange.send_json(view)
 
-    async def _validate(self, life: JobLifecycle) -> None:
+    async def _validate(self, lifecycle: JobLifecycle) -> None:
         """Check the input now. Raise `ApiError` and delete it if it exceeds the token limit."""
-        for _ in life.validate():
+        for _ in lifecycle.validate():
             await asyncio.sleep(0)
             self._context.pace.begin()
-        for error in life.batch.errors:
+        for error in lifecycle.batch.errors:
             if error["code"] == TOKEN_LIMIT:
-                self._context.folder.input(life.batch.id).unlink()
+                self._context.folder.input(lifecycle.batch.id).unlink()
                 raise ApiError(400, error["message"], code=TOKEN_LIMIT)
 
     def _check(self, fields: Mapping[str, Any]) -> File:

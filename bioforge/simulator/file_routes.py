@@ -71,25 +71,25 @@ class FileRoutes:
         if order not in ("asc", "desc"):
             raise wrong_value("order", f"value '{order}' is not one of 'asc', 'desc'.")
         purpose = query.get("purpose")
-        found = {file.id: file for file in self._files.all() if purpose in (None, file.purpose)}
-        names = list(found) if order == "asc" else list(reversed(found))
+        files = {file.id: file for file in self._files.all() if purpose in (None, file.purpose)}
+        names = list(files) if order == "asc" else list(reversed(files))
         chosen, more = page(names, query, limit_of(query, _MAX_PAGE, _MAX_PAGE))
-        return exchange.send_json(listed([found[name].view() for name in chosen], more))
+        return exchange.send_json(listed([files[name].view() for name in chosen], more))
 
     async def _download(self, exchange: HttpExchange, file: File) -> web.StreamResponse:
         cut = file.cut_downloads > 0
         if cut:
             file.cut_downloads -= 1
             self._files.save(file)
-        left = file.bytes // 2 if cut else file.bytes
+        remaining = file.bytes // 2 if cut else file.bytes
         with self._files.path(file).open("rb") as content:
             fault = "download_truncated" if cut else None
             exchange.headers["content-disposition"] = f'attachment; filename="{file.id}.jsonl"'
             response = await exchange.begin(file.bytes, "application/octet-stream", fault)
             try:
-                while left and (chunk := content.read(min(_CHUNK, left))):
+                while remaining and (chunk := content.read(min(_CHUNK, remaining))):
                     await response.write(chunk)
-                    left -= len(chunk)
+                    remaining -= len(chunk)
             except ConnectionError:
                 # the client disconnected
                 return response

@@ -130,6 +130,6 @@ class Files:
 
     def _expire(self) -> None:
         now = self._clock()
-        gone = [file.id for file in self._files.values() if file.expires is not None and file.expires <= now]
-        for file_id in gone:
+        expired = [file.id for file in self._files.values() if file.expires is not None and file.expires <= now]
+        for file_id in expired:
             self.delete(file_id)

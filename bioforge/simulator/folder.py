@@ -111,6 +111,6 @@ class Folder:
             self._lock.acquire(timeout=0)
         except Timeout:
             raise OSError(f"the folder {root} is in use by another simulator") from None
-        for left in (root / "incoming").iterdir():
+        for path in (root / "incoming").iterdir():
             # of an upload that a crash interrupted
-            left.unlink()
+            path.unlink()

@@ -209,7 +209,7 @@ class Ledger:
         }
 
     def _charge(self, sequence: int, row: _Row) -> Charge:
-        time, number, name, digest, occurrence, given, taken, kind = row
+        time, number, name, digest, occurrence, input_tokens, output_tokens, kind = row
         endpoint, model, tier, delivered, batch_id = kind
         return Charge(
             sequence=sequence,
@@ -219,8 +219,8 @@ class Ledger:
             endpoint=endpoint,
             model=model,
             body_sha256=digest.hex(),
-            input_tokens=given,
-            output_tokens=taken,
+            input_tokens=input_tokens,
+            output_tokens=output_tokens,
             response_id=answer_id(endpoint, digest, occurrence),
             delivered=delivered,
             service_tier=tier,

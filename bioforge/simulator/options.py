@@ -121,7 +121,7 @@ class SimulatorOptions:
         check_script(self.script)
 
 
-def _at_least(name: str, value: float | None, least: int) -> None:
+def _at_least(name: str, value: float | None, minimum: int) -> None:
     # "not >=" also refuses NaN.
-    if value is not None and not value >= least:
-        raise ValueError(f"{name} must be at least {least}, not {value!r}")
+    if value is not None and not value >= minimum:
+        raise ValueError(f"{name} must be at least {minimum}, not {value!r}")

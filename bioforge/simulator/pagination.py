@@ -8,8 +8,8 @@ from typing import Any
 from bioforge.simulator.errors import ApiError, wrong_value
 
 
-def limit_of(query: Mapping[str, str], default: int, most: int) -> int:
-    """Return the size of a page: the query's `limit`, from 1 to `most`, or `default`."""
+def limit_of(query: Mapping[str, str], default: int, maximum: int) -> int:
+    """Return the size of a page: the query's `limit`, from 1 to `maximum`, or `default`."""
     text = query.get("limit")
     if text is None:
         return default
@@ -17,8 +17,8 @@ def limit_of(query: Mapping[str, str], default: int, most: int) -> int:
         limit = int(text)
     except ValueError:
         raise wrong_value("limit", f"expected an integer, but got '{text}' instead.", "invalid_type") from None
-    if not 1 <= limit <= most:
-        raise wrong_value("limit", f"expected a value from 1 to {most}, but got {limit} instead.")
+    if not 1 <= limit <= maximum:
+        raise wrong_value("limit", f"expected a value from 1 to {maximum}, but got {limit} instead.")
     return limit
 
 

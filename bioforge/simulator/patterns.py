@@ -41,10 +41,10 @@ class _Generator(Xeger):
     def _handle_repeat(self, start_range: int, end_range: int, value: Any) -> str:
         if start_range > MAX_REPETITIONS:
             raise ValueError(f"a quantifier of {start_range} exceeds {MAX_REPETITIONS} repetitions")
-        least, most = int(start_range), int(end_range)
-        if most > MAX_REPETITIONS:
-            most = min(most, least + MAX_EXTRA)
-        return super()._handle_repeat(least, most, value)
+        minimum, maximum = int(start_range), int(end_range)
+        if maximum > MAX_REPETITIONS:
+            maximum = min(maximum, minimum + MAX_EXTRA)
+        return super()._handle_repeat(minimum, maximum, value)
 
 
 def example(pattern: str, seed: int) -> str:

@@ -114,26 +114,26 @@ def _array(name: str, value: object) -> None:
         raise wrong_type(name, "an array", value)
 
 
-def _number(least: float, most: float) -> Callable[[str, object], None]:
+def _number(minimum: float, maximum: float) -> Callable[[str, object], None]:
     def check_number(name: str, value: object) -> None:
         if isinstance(value, bool) or not isinstance(value, (int, float)):
             raise wrong_type(name, "a decimal", value)
-        if value < least:
-            message = f"decimal below minimum value. Expected a value >= {least:g}, but got {value} instead."
+        if value < minimum:
+            message = f"decimal below minimum value. Expected a value >= {minimum:g}, but got {value} instead."
             raise wrong_value(name, message, "decimal_below_min_value")
-        if value > most:
-            message = f"decimal above maximum value. Expected a value <= {most:g}, but got {value} instead."
+        if value > maximum:
+            message = f"decimal above maximum value. Expected a value <= {maximum:g}, but got {value} instead."
             raise wrong_value(name, message, "decimal_above_max_value")
 
     return check_number
 
 
-def _integer(least: int) -> Callable[[str, object], None]:
+def _integer(minimum: int) -> Callable[[str, object], None]:
     def check_integer(name: str, value: object) -> None:
         if isinstance(value, bool) or not isinstance(value, int):
             raise wrong_type(name, "an integer", value)
-        if value < least:
-            message = f"integer below minimum value. Expected a value >= {least}, but got {value} instead."
+        if value < minimum:
+            message = f"integer below minimum value. Expected a value >= {minimum}, but got {value} instead."
             raise wrong_value(name, message, "integer_below_min_value")
 
     return check_integer
