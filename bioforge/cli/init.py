@@ -24,7 +24,10 @@ def init(
         typer.Option("--kind", metavar="reader|writer|backend", help="What the plugin provides.  [default: reader]"),
     ] = None,
 ) -> int:
-    """Write a commented project that runs at once, without a key and at no cost; or a working example of a plugin."""
+    """Write a commented project, or an example of a plugin.
+
+    The project runs at once, without a key and at no cost.
+    """
     if folder.exists() and not folder.is_dir():
         raise UsageError(f"{folder} is a file, not a folder", "`bioforge init DIR` creates the folder")
     if plugin is not None:

@@ -134,7 +134,10 @@ def gc(
     yes: Yes = False,
     file: FileOption = None,
 ) -> int:
-    """Delete answers that no current artist and recipe use, and free the space."""
+    """Delete answers that nothing uses any more.
+
+    These belong to no current artist and recipe. Frees the space.
+    """
     if compress and decompress:
         raise UsageError("--compress and --decompress exclude each other", "nothing was changed")
     if compress or decompress:

@@ -198,7 +198,10 @@ def why(
     file: FileOption = None,
     format: Annotated[str, typer.Option("--format", metavar="text|json", help="How to print it.")] = "text",
 ) -> int:
-    """Show why each target of an artist is stale or fresh, with old and new values and all attempts."""
+    """Show why an artist's targets are fresh or stale.
+
+    With old and new values, and all attempts.
+    """
     from dataclasses import asdict
 
     from bioforge.store import Store

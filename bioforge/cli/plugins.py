@@ -24,9 +24,10 @@ Quiet = Annotated[bool, typer.Option("-q", "--quiet", help="Make pip print less.
 def plugins(
     format: Annotated[str, typer.Option("--format", metavar="text|json", help="How to print it.")] = "text",
 ) -> int:
-    """List built-in and installed plugins with their versions, and the formats and backends they provide.
+    """List plugins, built-in and installed.
 
-    Faulty plugins are reported below the list; the exit code is then 1.
+    Shows their versions, and the formats and backends they provide. Faulty plugins are reported below the list; the exit
+    code is then 1.
     """
     from dataclasses import asdict
 

@@ -174,7 +174,10 @@ def _status_lines(found: dict[str, object], screen: Screen) -> Iterator[str]:
 
 @command
 def audit(file: FileOption = None, format: FormatOption = "text") -> int:
-    """Show the money ledger: attempts by outcome, paid, maybe paid, paid twice and lost."""
+    """Show the money ledger.
+
+    It has the attempts by outcome, and what was paid, maybe paid, paid twice or lost.
+    """
     from dataclasses import asdict
 
     from bioforge.cli.format import json_text

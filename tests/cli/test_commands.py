@@ -69,7 +69,7 @@ def test_init_does_not_overwrite(project: ProjectFolder) -> None:
     refused = project.run("init")
     assert refused.code == 2
     assert refused.err == (
-        "error: . has bioforge.toml, artists.csv already, and nothing was written\n"
+        "error: . already has bioforge.toml, artists.csv; nothing was written\n"
         "hint: `bioforge init DIR` writes into another folder\n"
     )
     assert project.read("bioforge.toml") == before

@@ -257,7 +257,7 @@ def group(epilog: str, format_examples: Callable[[Iterable[str]], str]) -> typer
     """Return the commands as one group; `format_examples` turns a command's examples into its epilog."""
     commands = typer.Typer(
         name="batch",
-        help="Use the Batch API by hand, inside or outside a project: half the price, within 24 hours.",
+        help="Use the Batch API by hand. It takes up to 24 hours at half the price; a project is not needed.",
         epilog=epilog,
         no_args_is_help=True,
         rich_markup_mode=None,
