@@ -16,22 +16,22 @@ from bioforge.backends.batch.service import (
     Row,
     Undecided,
 )
-from bioforge.backends.driver import Executor, broken
+from bioforge.backends.driver import Executor
 from bioforge.backends.openai.plugin import AsyncBackend, BatchBackend, OpenAIBackend, ThreadsBackend
 from bioforge.backends.transport import (
     KEEP_ALIVE_SECONDS,
     PLACEHOLDER_KEY,
-    Endings,
-    id_in,
+    FailureReader,
+    client_timeout,
     is_loopback,
-    lowered,
-    masked,
+    lower_headers,
+    mask_key,
     proxy,
-    read_object,
+    read_json_object,
+    remove_key,
+    require_id,
     sdk_headers,
-    timeouts,
-    trust,
-    without_key,
+    tls_verification,
 )
 from bioforge.config.options import (
     Options,
@@ -101,6 +101,7 @@ from bioforge.core.types import (
 )
 from bioforge.plugins.contract import API_VERSION
 from bioforge.plugins.hookspecs import hookimpl
+from bioforge.plugins.validate import internal_failure
 from bioforge.readers.reader_plugin import artists, json_value
 from bioforge.readers.rows import RowError
 
@@ -131,11 +132,11 @@ __all__ = [
     "CallError",
     "CallsBackend",
     "ConfigError",
-    "Endings",
     "Event",
     "Executor",
     "Failed",
     "Failure",
+    "FailureReader",
     "FileBatchService",
     "FolderWriter",
     "Gauges",
@@ -186,24 +187,24 @@ __all__ = [
     "__version__",
     "artists",
     "atomic_write",
-    "broken",
     "canonical",
+    "client_timeout",
     "folder_writer",
     "hookimpl",
-    "id_in",
+    "internal_failure",
     "is_loopback",
     "json_value",
-    "lowered",
-    "masked",
+    "lower_headers",
+    "mask_key",
     "nearest",
     "path_reader",
     "path_writer",
     "proxy",
-    "read_object",
+    "read_json_object",
+    "remove_key",
     "request_hash",
+    "require_id",
     "sdk_headers",
-    "timeouts",
-    "trust",
+    "tls_verification",
     "with_options",
-    "without_key",
 ]

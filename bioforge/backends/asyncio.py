@@ -1,4 +1,4 @@
-"""Lanes of coroutines: one event loop for any number of attempts."""
+"""Send attempts as coroutines of one event loop."""
 
 from __future__ import annotations
 
@@ -7,29 +7,40 @@ import threading
 from collections.abc import Awaitable, Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
+from time import monotonic
 
-from bioforge.backends.driver import Executor, broken
-from bioforge.backends.gil import wait_whatever_comes
+from bioforge.backends.driver import Executor
+from bioforge.backends.gil import wait_to_end
 from bioforge.core.events import Attempt
 from bioforge.core.interfaces import AsyncSender, Step
+from bioforge.plugins.validate import internal_failure
 
 GRACE = 5.0
-"""Seconds that the loop gets to end its calls when it is left."""
+"""Seconds in which calls may end after they are cancelled."""
 
-LOOKS = 8
-"""Turns of the loop in which what has arrived by now becomes outcomes."""
+POLL_ITERATIONS = 8
+"""Iterations of the loop in which data that has arrived becomes outcomes."""
 
-AWAY = 0.02
-"""Seconds that the loop may stand still before what has come meanwhile is looked at by the time of then."""
+IDLE_SECONDS = 0.02
+"""Seconds without the loop running after which it first reads what has arrived, with its clock stopped."""
+
+
+class _Loop(asyncio.SelectorEventLoop):
+    """An event loop whose clock can be stopped while it reads what arrived when it was not running."""
+
+    stopped_at: float | None = None
+
+    def time(self) -> float:
+        return monotonic() if self.stopped_at is None else self.stopped_at
 
 
 class AsyncExecutor(Executor):
-    """The loop turns on the thread that waits for outcomes, and while a group is stored, which another thread does then.
+    """Runs the loop on the thread that waits for outcomes, also while another thread stores a group.
 
-    Two threads that both run Python hand the interpreter to each other at every call of the system: that cost more than
-    the calls. Only where another loop runs on that thread already, as in a notebook, the loop has one of its own.
+    Two threads that both run Python pass the interpreter to each other at every system call, which costs more than the
+    calls. The loop gets its own thread only if another loop is running on this one, as in a notebook.
 
-    `open_sender` is called on the loop's thread: clients belong to the loop they were made on.
+    `open_sender` is called on the loop's thread, since clients belong to the loop they were created on.
     """
 
     def __init__(self, open_sender: Callable[[], AsyncSender]) -> None:
@@ -37,38 +48,38 @@ class AsyncExecutor(Executor):
         self._open_sender = open_sender
         self._sender: AsyncSender | None = None
         self._tasks: set[asyncio.Task[None]] = set()
-        self._loop = asyncio.new_event_loop()
-        self._apart = threading.Thread(target=self._run, name="bioforge-calls", daemon=True) if _loop_runs() else None
+        self._loop = _Loop()
+        self._thread = threading.Thread(target=self._run, name="bioforge-calls", daemon=True) if _loop_runs() else None
         self._waiting: asyncio.Future[None] | None = None
         self._woken = False
-        self._stood_since = self._loop.time()
+        self._idle_since = self._loop.time()
         self._storing: ThreadPoolExecutor | None = None
         self._started = False
         self._leaving = False
         self._closed = False
 
     def submit(self, attempts: Sequence[Attempt]) -> None:
-        if self._apart is None:
+        if self._thread is None:
             self._catch_up()
-            # connections that the other side has closed are not used again
-            self._turn(asyncio.sleep(0))
+            # notice connections that the other side has closed, before they are used again
+            self._run_until(asyncio.sleep(0))
             self._start(attempts)
             return
         if not self._started:
-            self._apart.start()
+            self._thread.start()
         self._started = True
-        # One wake-up of the loop for all of them.
+        # one wakeup of the loop for all of them
         self._loop.call_soon_threadsafe(self._start, attempts)
 
     def wake(self) -> None:
-        if self._apart is not None:
+        if self._thread is not None:
             super().wake()
         else:
             with suppress(RuntimeError):  # closed, perhaps just now
-                self._loop.call_soon_threadsafe(self._ring)
+                self._loop.call_soon_threadsafe(self._wake_loop)
 
     def commit(self, step: Step) -> None:
-        if self._apart is not None or self._closed or not self._tasks:
+        if self._thread is not None or self._closed or not self._tasks:
             step()
             return
         self._catch_up()
@@ -76,9 +87,9 @@ class AsyncExecutor(Executor):
             self._storing = ThreadPoolExecutor(1, "bioforge-storing")
         stored = self._storing.submit(step)
         try:
-            self._turn(asyncio.wrap_future(stored, loop=self._loop))
+            self._run_until(asyncio.wrap_future(stored, loop=self._loop))
         finally:
-            wait_whatever_comes(stored)
+            wait_to_end(stored)
 
     def close(self, abandon: bool) -> None:
         if self._closed:
@@ -86,9 +97,9 @@ class AsyncExecutor(Executor):
         self._closed = True
         if self._storing is not None:
             self._storing.shutdown()
-        if self._started and self._apart is not None:
+        if self._started and self._thread is not None:
             self._loop.call_soon_threadsafe(self._loop.stop)
-            self._apart.join(GRACE if abandon else None)
+            self._thread.join(GRACE if abandon else None)
         elif _loop_runs():
             closing = threading.Thread(target=self._shut, name="bioforge-calls", daemon=True)
             closing.start()
@@ -96,53 +107,52 @@ class AsyncExecutor(Executor):
         else:
             self._shut()
 
-    # ---------------------------------------------------------------------------------------------- turning the loop
+    # ---------------------------------------------------------------------------------------------- running the loop
 
-    def _listen(self, number: int, timeout: float) -> None:
-        if self._apart is not None:
-            super()._listen(number, timeout)
+    def _wait_for(self, number: int, timeout: float) -> None:
+        if self._thread is not None:
+            super()._wait_for(number, timeout)
             return
         self._catch_up()
         if timeout <= 0.0:
-            self._turn(_look())
+            self._run_until(_poll())
         elif len(self._finished) < number and not self._woken:
-            self._ring_at = number
+            self._wake_at = number
             self._waiting = self._loop.create_future()
-            timer = self._loop.call_later(timeout, self._ring)
+            timer = self._loop.call_later(timeout, self._wake_loop)
             try:
-                self._turn(self._waiting)
+                self._run_until(self._waiting)
             finally:
                 timer.cancel()
                 self._waiting = None
         self._woken = False
 
-    def _turn(self, until: Awaitable[None]) -> None:
+    def _run_until(self, until: Awaitable[None]) -> None:
         try:
             self._loop.run_until_complete(until)
         finally:
-            self._stood_since = self._loop.time()
+            self._idle_since = self._loop.time()
 
     def _catch_up(self) -> None:
-        """What came while the loop stood still came in time: no timeout falls due before it has been looked at."""
-        since = self._stood_since
-        if self._loop.time() - since < AWAY:
+        """Read what arrived while the loop was not running, before any timeout is judged."""
+        if self._loop.time() - self._idle_since < IDLE_SECONDS:
             return
-        self._loop.time = lambda: since  # type: ignore[method-assign]
+        self._loop.stopped_at = self._idle_since
         try:
-            self._loop.run_until_complete(_look())
+            self._loop.run_until_complete(_poll())
         finally:
-            del self._loop.time
-            self._stood_since = self._loop.time()
+            self._loop.stopped_at = None
+            self._idle_since = self._loop.time()
 
-    def _ring(self) -> None:
-        """Ends the waiting, or the next one where nobody waits; on the loop's thread."""
+    def _wake_loop(self) -> None:
+        """End the current wait, or the next one. Runs on the loop's thread."""
         if self._waiting is None:
             self._woken = True
         elif not self._waiting.done():
             self._waiting.set_result(None)
 
     def _run(self) -> None:
-        """The life of a thread of the loop's own."""
+        """Run the loop on its own thread."""
         asyncio.set_event_loop(self._loop)
         try:
             self._loop.run_forever()
@@ -159,7 +169,7 @@ class AsyncExecutor(Executor):
     def _start(self, attempts: Sequence[Attempt]) -> None:
         for attempt in attempts:
             task = self._loop.create_task(self._send(attempt))
-            # The loop itself holds tasks only weakly.
+            # the loop holds tasks only weakly
             self._tasks.add(task)
             task.add_done_callback(self._tasks.discard)
 
@@ -170,16 +180,16 @@ class AsyncExecutor(Executor):
             outcome = await self._sender.send(attempt.request, attempt.client_request_id)
         except GeneratorExit:
             raise
-        except BaseException as error:  # a SystemExit would end the loop, and with it everybody's calls
+        except BaseException as error:  # a SystemExit would end the loop and all other calls
             if self._leaving and isinstance(error, asyncio.CancelledError):
                 raise
             if isinstance(error, KeyboardInterrupt) and threading.current_thread() is threading.main_thread():
-                raise  # a person's: it may come wherever the main thread is
-            outcome = broken(error)
+                raise  # Ctrl-C reaches whatever the main thread runs
+            outcome = internal_failure(error)
         self.put(attempt, outcome)
 
     async def _leave(self) -> None:
-        """Cancels what is still in flight, then closes the client."""
+        """Cancel the calls in flight, then close the client."""
         self._leaving = True
         for task in self._tasks:
             task.cancel()
@@ -191,7 +201,7 @@ class AsyncExecutor(Executor):
 
 
 def _loop_runs() -> bool:
-    """Whether this thread is in an event loop already, in which no other one can turn."""
+    """Return True if an event loop is running on this thread; another one cannot run there."""
     try:
         asyncio.get_running_loop()
     except RuntimeError:
@@ -199,6 +209,6 @@ def _loop_runs() -> bool:
     return True
 
 
-async def _look() -> None:
-    for _ in range(LOOKS):
+async def _poll() -> None:
+    for _ in range(POLL_ITERATIONS):
         await asyncio.sleep(0)

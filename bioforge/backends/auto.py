@@ -1,8 +1,7 @@
-"""Buying in several ways within one run: batches, and calls at a cheaper tier or the standard one.
+"""Combine batches and calls (flex or standard tier) in one run.
 
-The way was chosen before (`choice.py`) and stands in the work. Open batches of earlier runs are collected whatever the
-way; what one way leaves over is bought by the next, and nothing is ever in two ways at once: a request in a batch is not
-among those that are handed out.
+The purchase decision comes with the work (see `strategy.py`). Open batches of earlier runs are always collected. Requests
+that one option leaves over go to the next; a request is never in two at once.
 """
 
 from __future__ import annotations
@@ -17,21 +16,21 @@ from bioforge.core.interfaces import Work
 from bioforge.core.types import Paid, Request
 
 Calls = Callable[[Work], Iterator[Sequence[Event]]]
-"""Executes work by calls that are answered at once."""
+"""Executes work by single calls."""
 
 FLEX_ATTEMPTS = 3
-"""Attempts at the cheaper tier before a refusal for lack of capacity is taken for an answer."""
+"""Attempts at the flex tier before a refusal for lack of capacity counts as final."""
 
 
 class AutoDriver:
-    """Executes one `Work` by the way it names, and what is left over by the way after that."""
+    """Executes one `Work` by the decided option, and what is left over by the next."""
 
     def __init__(self, work: Work, batches: BatchDriver, calls: Calls) -> None:
         self._work = work
         self._batches = batches
         self._calls = calls
         self._broke: Stopped | None = None
-        """That the budget is used up; batches that are open are collected all the same."""
+        """The stop for a used-up budget; open batches are still collected."""
         self._stopped = False
         self._left_over: set[str] = set()
 
@@ -51,11 +50,11 @@ class AutoDriver:
                 yield from self._rest((choice.then if choice else None) or STANDARD)
             return
         if self._batches.open:
-            # what is ready is kept before anything is sent; the rest is awaited at the end
+            # collect what is ready before anything is sent; wait for the rest at the end
             yield from self._watched(self._batches.run(wait=False, fill=False))
             if self._stopped:
                 return
-            self._batches.hand_over()  # what was given back is among those that are asked now
+            self._batches.hand_over()  # released requests are among those that are sent now
         yield from self._by_calls(work.requests, way)
         if self._left_over and not self._stopped and self._broke is None and choice and choice.then:
             yield from self._rest(choice.then)
@@ -66,11 +65,11 @@ class AutoDriver:
             yield from self._rest(STANDARD)
 
     def _rest(self, way: str) -> Iterator[Sequence[Event]]:
-        """Requests that failed in a way that another one may mend, by calls."""
-        yield [Notice("auto", f"what is left over is bought by {way}")]
+        """Send requests by calls that failed for a reason that another option does not have."""
+        yield [Notice("auto", f"the remaining requests are sent by {way}")]
         wanted = self._left_over | self._batches.take_left_over()
         self._left_over = set()
-        # beside batches, what was given back waits for room in the next one, and is not bought at another price
+        # beside batches, released requests wait for room in the next batch and are not sent at another price
         beside = self._work.choice is not None and self._work.choice.way == BATCH
         retries = (one for one in self._work.retries() if not beside or one.request_hash in wanted)
         yield from self._by_calls(retries, way)
@@ -85,7 +84,7 @@ class AutoDriver:
 
         part = replace(
             self._work,
-            # a map goes on where its source does, after an end as well
+            # a map continues when its source does, also after it was exhausted
             requests=map(bought, requests),
             retry=replace(self._work.retry, max_attempts=min(FLEX_ATTEMPTS, self._work.retry.max_attempts))
             if tier
@@ -104,7 +103,7 @@ class AutoDriver:
             yield from self._watched(iter([rest]))
 
     def _left(self, event: Event) -> Event:
-        """A refusal of the cheaper tier for lack of capacity is not the last word where there is another way."""
+        """Return a refusal for lack of flex capacity as not final, if there is another option."""
         lacking = isinstance(event, Failed) and event.failure.error_class in ("overloaded", "rate_limit")
         if not (lacking and self._work.choice and self._work.choice.then) or not isinstance(event, Failed):
             return event

@@ -1,7 +1,7 @@
-"""What backends of vendors are made of: everything but the vendor's words.
+"""Base classes for vendors' backends.
 
-A vendor brings senders (`Sender`, `AsyncSender`) for calls that are answered at once, or a `BatchService` for batches,
-and says what a body looks like and what it costs; the scheduler, the retries, the budget and the bookkeeping are these.
+A vendor provides senders (`Sender`, `AsyncSender`) for single calls or a `BatchService` for batches, request bodies and
+prices. These classes add the scheduler, retries, the budget and the bookkeeping.
 """
 
 from __future__ import annotations
@@ -25,16 +25,16 @@ if TYPE_CHECKING:
 
 
 class VendorBackend(Backend):
-    """A backend that knows the prices of what it buys."""
+    """A backend that knows its prices."""
 
     def most(self, request: Request) -> float | None:
-        """US dollars that a request is expected to cost at most; None where its price is unknown. Budgets reserve it."""
+        """Return the US dollars that a request costs at most, or None if unknown. The budget reserves them."""
         output = request.max_output_tokens or request.output_tokens
         return self.price(request.model, Usage(request.input_tokens, output), request.service_tier)
 
 
 class CallsBackend(VendorBackend):
-    """Calls that are answered at once, side by side."""
+    """Single calls, many at a time."""
 
     def execute(self, work: Work) -> Iterator[Sequence[Event]]:
         import time
@@ -42,60 +42,60 @@ class CallsBackend(VendorBackend):
         from bioforge.backends.driver import drive
         from bioforge.backends.scheduler.scheduler import Scheduler
 
-        window = Scheduler(work.limits, work.retry, self.most, time.monotonic(), budget=work.control.budget)
-        yield from drive(work, window, self.lanes(work.limits.concurrency))
+        scheduler = Scheduler(work.limits, work.retry, self.most, time.monotonic(), budget=work.control.budget)
+        yield from drive(work, scheduler, self.executor(work.limits.concurrency))
 
     @abstractmethod
-    def lanes(self, concurrency: int) -> Executor:
-        """Where the attempts are sent, opened for one run. At most `concurrency` are in flight."""
+    def executor(self, concurrency: int) -> Executor:
+        """Return the executor of one run, for at most `concurrency` attempts in flight."""
 
 
 class ThreadCallsBackend(CallsBackend):
-    """One thread for each call in flight."""
+    """A thread for each call in flight."""
 
-    def lanes(self, concurrency: int) -> Executor:
+    def executor(self, concurrency: int) -> Executor:
         from bioforge.backends.threads import ThreadExecutor
 
         return ThreadExecutor(self.open_sender(concurrency), concurrency)
 
     @abstractmethod
     def open_sender(self, concurrency: int) -> Sender:
-        """The vendor's client, with room for so many calls at once. Closed at the end of the run."""
+        """Return the vendor's client for this many calls at once. It is closed at the end of the run."""
 
 
 class AsyncCallsBackend(CallsBackend):
-    """One event loop for all calls: for hundreds in flight."""
+    """One event loop for all calls, for hundreds in flight."""
 
-    def lanes(self, concurrency: int) -> Executor:
+    def executor(self, concurrency: int) -> Executor:
         from bioforge.backends.asyncio import AsyncExecutor
 
         return AsyncExecutor(self.open_sender)
 
     @abstractmethod
     def open_sender(self) -> AsyncSender:
-        """The vendor's client, made and closed on the loop's thread."""
+        """Return the vendor's client; called on the loop's thread, where it is also closed."""
 
 
 class BatchesBackend(VendorBackend):
-    """Batches, at the price and in the time of those.
+    """Batch jobs.
 
-    Beside `execute`, for programs without a project: `prepare`, `submit`, `poll`, `fetch`; see `batches/library.py`.
-    `options` says how large batches may be and how often they are looked at.
+    Programs without a project use `prepare`, `submit`, `poll` and `fetch`; see `batch/standalone.py`. `options` has the size
+    limits and the polling interval.
     """
 
     batches = True
     tier = "batch"
-    """The price tier of what goes into a batch."""
+    """The price tier of requests in a batch."""
     options: BatchOptions
 
     @property
     @abstractmethod
     def service(self) -> BatchService:
-        """The vendor's batch API: one for this backend's life, opened when it is first used."""
+        """Return the vendor's batch API, opened at its first use and kept for the life of this backend."""
 
     @abstractmethod
     def close(self) -> None:
-        """Close what `service` has opened; it may be used again."""
+        """Close what `service` opened; it may be used again afterwards."""
 
     def execute(self, work: Work) -> Iterator[Sequence[Event]]:
         with closing(self), closing(self.driver(work)) as driver:

@@ -1,4 +1,4 @@
-"""Two threads and one interpreter: how long each keeps it, and how one waits for the other."""
+"""Share the interpreter between the thread that sends and the thread that stores."""
 
 from __future__ import annotations
 
@@ -10,13 +10,16 @@ from concurrent.futures import wait as wait_for
 
 from bioforge.core.interfaces import Step
 
-TURN = 0.0002
-"""Seconds a thread may keep the interpreter while others wait. The storing thread lets go of it at every statement; at
-Python's own 5 ms it would wait that long for the others each time, which halves the answers a second."""
+SWITCH_SECONDS = 0.0002
+"""Seconds a thread may keep the interpreter while others wait for it.
+
+The storing thread releases it at every SQL statement; with Python's default of 5 ms it would wait that long each time, which
+halves the answers per second.
+"""
 
 
-class _Turns:
-    """The interpreter's turns while anybody shares it: the first one shortens them, the last one puts back what was."""
+class _SwitchInterval:
+    """A reentrant context in which the switch interval is short; the last exit restores it."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
@@ -27,7 +30,7 @@ class _Turns:
         with self._lock:
             if not self._sharing:
                 self._before = sys.getswitchinterval()
-                sys.setswitchinterval(TURN)
+                sys.setswitchinterval(SWITCH_SECONDS)
             self._sharing += 1
 
     def __exit__(self, *_: object) -> None:
@@ -37,12 +40,15 @@ class _Turns:
                 sys.setswitchinterval(self._before)
 
 
-short_switch_interval = _Turns()
+short_switch_interval = _SwitchInterval()
+"""The one context of the process, since the switch interval is global."""
 
 
-def wait_whatever_comes(step: Future[None]) -> None:
-    """Waits for a step on another thread to its end. What interrupts the waiting is raised afterwards: nobody may go on
-    beside a step that uses the same state, however often Ctrl-C is pressed."""
+def wait_to_end(step: Future[None]) -> None:
+    """Wait until a step on another thread has ended; raise an interruption such as Ctrl-C only then.
+
+    The step uses the same state, so nothing may run beside it.
+    """
     interrupted: BaseException | None = None
     while not step.done():
         try:
@@ -54,7 +60,7 @@ def wait_whatever_comes(step: Future[None]) -> None:
 
 
 class CommitThread:
-    """Usable as `RunControl.commit`. `ahead` is done beside each step, as long as there is `more` of it to do."""
+    """Runs steps on another thread, as a `RunControl.commit`. `ahead` runs beside each step while `more()` is true."""
 
     def __init__(self, ahead: Callable[[], None], more: Callable[[], bool]) -> None:
         self._ahead = ahead
@@ -73,5 +79,5 @@ class CommitThread:
             try:
                 self._ahead()
             finally:
-                wait_whatever_comes(stored)
+                wait_to_end(stored)
         stored.result()

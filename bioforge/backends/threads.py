@@ -1,17 +1,18 @@
-"""Lanes of threads: one synchronous call each."""
+"""Send attempts from threads, one synchronous call each."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 
-from bioforge.backends.driver import Executor, broken
+from bioforge.backends.driver import Executor
 from bioforge.core.events import Attempt
 from bioforge.core.interfaces import Sender
+from bioforge.plugins.validate import internal_failure
 
 
 class ThreadExecutor(Executor):
-    """As many threads as attempts may be in flight, all on one sender."""
+    """A thread for each attempt in flight, all with one sender."""
 
     def __init__(self, sender: Sender, concurrency: int) -> None:
         super().__init__()
@@ -27,7 +28,7 @@ class ThreadExecutor(Executor):
         if self._closed:
             return
         self._closed = True
-        # Closing the sender ends the calls that are still waiting, so that their threads end, and the process can.
+        # closing the sender ends its waiting calls, so that their threads and the process can end
         if abandon:
             self._executor.shutdown(wait=False, cancel_futures=True)
             self._sender.close()
@@ -38,6 +39,6 @@ class ThreadExecutor(Executor):
     def _send(self, attempt: Attempt) -> None:
         try:
             outcome = self._sender.send(attempt.request, attempt.client_request_id)
-        except BaseException as error:  # a SystemExit would end nothing but this attempt's chance to be told
-            outcome = broken(error)
+        except BaseException as error:  # a SystemExit would only lose this attempt's outcome
+            outcome = internal_failure(error)
         self.put(attempt, outcome)

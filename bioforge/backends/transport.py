@@ -1,12 +1,11 @@
-"""What clients of vendors have in common: whom they trust, what they keep to themselves, and what the exceptions of their
-transports mean.
+"""Common parts of vendors' HTTP clients: TLS, proxies, keys, and the meaning of transport errors.
 
-what a transport raises                                             money        next
+error of the transport                                              money        next
 connect: refused, DNS, TLS, proxy, timeout                          not paid     retried, an outage
 no request: invalid URL, unknown protocol, illegal header           not paid     final
-timeout, reset or nonsense after sending                            maybe paid   retried
-body cut off                                                        maybe paid   retried, what arrived is kept
-anything else: a mistake in here                                    maybe paid   final
+timeout, reset or invalid HTTP after sending                        maybe paid   retried
+body cut off                                                        maybe paid   retried, the received part is kept
+anything else: a fault in the client                                maybe paid   final
 """
 
 from __future__ import annotations
@@ -27,39 +26,43 @@ if TYPE_CHECKING:
     from bioforge.backends.batch.service import CallError
 
 CONNECT_SECONDS = 15.0
-"""Longest time for a connection; the time for an answer is the project's `timeout`."""
+"""Time limit for a connection; the project's `timeout` is the limit for an answer."""
 
 KEEP_ALIVE_SECONDS = 15.0
-"""How long an idle connection is used again. Servers close theirs silently, and a request sent into a closed one is
-one whose fate nobody knows."""
+"""Seconds for which an idle connection is reused.
+
+Servers close connections silently, and a request sent into a closed one may have been charged.
+"""
 
 SHORTEST_SECRET = 8
-"""Characters below which a key is a placeholder that may stand in any text (`any`, `test`)."""
+"""Characters below which a key is taken for a placeholder (`any`, `test`) that may occur in any text."""
 
 PLACEHOLDER_KEY = "no-key-needed"
-"""What an SDK is given that wants a key, for a server that wants none."""
+"""The key for an SDK that requires one, when the server does not."""
 
 
-# ------------------------------------------------------------------------------------------------ the meanings
+# ------------------------------------------------------------------------------------------------ transport errors
 
 
 @dataclass(frozen=True, slots=True)
-class Meaning:
+class ErrorMeaning:
+    """The reading of a transport error: class, money, retried or not, outage or not."""
+
     error_class: str
     paid: Paid
     retryable: bool = True
     outage: bool = False
 
 
-_NOT_REACHED = Meaning("connection", Paid.NO, outage=True)
-_NOT_SENT = Meaning("connection", Paid.NO)
-_IMPOSSIBLE = Meaning("invalid_request", Paid.NO, retryable=False)
-_TIMEOUT = Meaning("timeout", Paid.MAYBE)
-_BROKEN = Meaning("connection", Paid.MAYBE)
-_CUT_OFF = Meaning("truncated_body", Paid.MAYBE)
-_MISTAKE = Meaning("internal", Paid.MAYBE, retryable=False)
+_NOT_REACHED = ErrorMeaning("connection", Paid.NO, outage=True)
+_NOT_SENT = ErrorMeaning("connection", Paid.NO)
+_IMPOSSIBLE = ErrorMeaning("invalid_request", Paid.NO, retryable=False)
+_TIMEOUT = ErrorMeaning("timeout", Paid.MAYBE)
+_BROKEN = ErrorMeaning("connection", Paid.MAYBE)
+_CUT_OFF = ErrorMeaning("truncated_body", Paid.MAYBE)
+_MISTAKE = ErrorMeaning("internal", Paid.MAYBE, retryable=False)
 
-MEANINGS: Mapping[str, Meaning] = {
+MEANINGS: Mapping[str, ErrorMeaning] = {
     # httpx2
     "ConnectTimeout": _NOT_REACHED,
     "ConnectError": _NOT_REACHED,
@@ -89,10 +92,11 @@ MEANINGS: Mapping[str, Meaning] = {
     "TimeoutError": _TIMEOUT,
     "OSError": _BROKEN,
 }
-"""By the name of an exception's nearest class: so nothing needs to be imported to read it."""
+"""Meanings by the name of an exception's class, so that no transport has to be imported."""
 
 
-def meaning(error: BaseException) -> Meaning:
+def error_meaning(error: BaseException) -> ErrorMeaning:
+    """Return the meaning of an exception by its nearest known class."""
     for kind in type(error).__mro__:
         if (found := MEANINGS.get(kind.__name__)) is not None:
             return found
@@ -100,21 +104,21 @@ def meaning(error: BaseException) -> Meaning:
 
 
 @dataclass(frozen=True, slots=True)
-class Endings:
-    """What came of calls that ended otherwise than in an answer. How a refusal reads is the vendor's to say."""
+class FailureReader:
+    """Reads outcomes of calls without an answer. The vendor provides the reading of HTTP errors."""
 
     read_failure: Callable[[int, Mapping[str, str], bytes], Outcome]
-    """Status, headers by lower-case name and body of an HTTP error."""
+    """Reads status, headers (by lower-case name) and body of an HTTP error."""
     request_id_of: Callable[[Mapping[str, str]], str | None]
 
-    def broken_off(
+    def from_exception(
         self, error: Exception, seconds: float, status: int | None, headers: Mapping[str, str], received: bytes
     ) -> Outcome:
-        """The outcome of a call that ended in an exception. `status` and `headers` where they had arrived."""
+        """Return the outcome of a call that raised; `status` and `headers` as far as they had arrived."""
         if status is not None and not 200 <= status < 300:
-            # A refusal is known by its status; the rest of its body adds nothing but words.
+            # the status says it all; the rest of the body would only add text
             return replace(self.read_failure(status, headers, received), seconds=seconds)
-        found = meaning(error)
+        found = error_meaning(error)
         if status is not None and found is _BROKEN:
             found = _CUT_OFF
         if found is _TIMEOUT:
@@ -131,12 +135,14 @@ class Endings:
             body=received or None,
         )
 
-    def refused(self, response: httpx2.Response, seconds: float, context: BackendContext) -> Outcome:
-        """The outcome of a call for whose refusal an SDK has raised."""
-        content = without_key([response.content], context)
-        return replace(self.read_failure(response.status_code, lowered(response.headers), content), seconds=seconds)
+    def from_refusal(self, response: httpx2.Response, seconds: float, context: BackendContext) -> Outcome:
+        """Return the outcome of an HTTP error for which an SDK raised."""
+        content = remove_key([response.content], context)
+        return replace(
+            self.read_failure(response.status_code, lower_headers(response.headers), content), seconds=seconds
+        )
 
-    def behind(
+    def from_sdk_error(
         self,
         error: Exception,
         hides: type[Exception],
@@ -144,44 +150,50 @@ class Endings:
         answer: httpx2.Response | None,
         context: BackendContext,
     ) -> Outcome:
-        """The outcome of a call of an SDK that ended in an exception. `hides`: the SDK's own exception, which only says
-        that something happened and has what did as its cause. `answer` where it had begun to arrive."""
+        """Return the outcome of a call for which an SDK raised.
+
+        `hides` is the SDK's wrapper, whose `__cause__` is the transport's error; `answer` the response as far as it arrived.
+        """
         hidden = error.__cause__ if isinstance(error, hides) else None
         cause = hidden if isinstance(hidden, Exception) else error
-        status, headers = (None, {}) if answer is None else (answer.status_code, lowered(answer.headers))
-        return masked(self.broken_off(cause, seconds, status, headers, b""), context)
+        status, headers = (None, {}) if answer is None else (answer.status_code, lower_headers(answer.headers))
+        return mask_key(self.from_exception(cause, seconds, status, headers, b""), context)
 
 
-# ------------------------------------------------------------------------------------------------ whom to trust
+# ------------------------------------------------------------------------------------------------ TLS and proxies
 
 
 def is_loopback(base_url: str) -> bool:
+    """Return True if the host is this machine."""
     from urllib.parse import urlsplit
 
     host = (urlsplit(base_url).hostname or "").lower()
     return host in ("localhost", "::1", "0.0.0.0") or host.startswith("127.")
 
 
-def trust(base_url: str) -> ssl.SSLContext | bool:
-    """Whom a client trusts, as the `verify` of httpx2. To read a machine's certificates takes longer than many a call to
-    a server nearby; where nothing is encrypted none are read, and whatever asks for encryption after all is refused."""
+def tls_verification(base_url: str) -> ssl.SSLContext | bool:
+    """Return the `verify` argument of httpx2.
+
+    Without https in the address and the proxies, no certificates are loaded, which takes longer than many local calls;
+    a later https connection is then refused.
+    """
     from urllib.parse import urlsplit
     from urllib.request import getproxies
 
     ways = (base_url, *getproxies().values())
-    return _trusting_nobody() if not any(urlsplit(way).scheme == "https" for way in ways) else True
+    return _no_certificates() if not any(urlsplit(way).scheme == "https" for way in ways) else True
 
 
-def _trusting_nobody() -> ssl.SSLContext:
+def _no_certificates() -> ssl.SSLContext:
     import ssl
 
     return ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
 
 
 def proxy(base_url: str) -> str | None:
-    """The proxy that the environment names for this address, as `httpx2` finds it by itself.
+    """Return the proxy that the environment names for this address, as httpx2 finds it.
 
-    `aiohttp` would too, but asks a thread for each request, which costs more than the request.
+    aiohttp could find it too, but asks a thread for each request, which costs more than the request.
     """
     from urllib.parse import urlsplit
     from urllib.request import getproxies, proxy_bypass
@@ -194,69 +206,69 @@ def proxy(base_url: str) -> str | None:
     return f"http://{found}" if found and "://" not in found else found
 
 
-# ------------------------------------------------------------------------------------------------ what is sent and read
+# ------------------------------------------------------------------------------------------------ headers and bodies
 
 
 def sdk_headers(opened: Callable[[httpx2.Client], Any]) -> dict[str, str]:
-    """The headers that a vendor's SDK sends with each call. `opened` makes the SDK's client over an HTTP client."""
+    """Return the headers that a vendor's SDK sends with each call. `opened` creates the SDK's client from an HTTP client."""
     import httpx2
 
-    silent = httpx2.Client(verify=_trusting_nobody())  # it is only asked what it would send
-    with opened(silent) as client:
+    unused = httpx2.Client(verify=_no_certificates())  # sends nothing
+    with opened(unused) as client:
         headers = {**client.default_headers, **client.auth_headers}
     headers.pop("X-Stainless-Async", None)
-    # An `Omit` stands where there is nothing to send.
+    # the SDK's `Omit` marks headers without a value
     return {name: value for name, value in headers.items() if isinstance(value, str)}
 
 
-def timeouts(seconds: float) -> httpx2.Timeout:
-    """At most so long without progress, and less for a connection."""
+def client_timeout(seconds: float) -> httpx2.Timeout:
+    """Return the timeout of httpx2: at most `seconds` without progress, and less for a connection."""
     import httpx2
 
     return httpx2.Timeout(seconds, connect=min(CONNECT_SECONDS, seconds))
 
 
-def lowered(headers: httpx2.Headers) -> dict[str, str]:
-    """Headers by lower-case name; looking up one in httpx2's own object walks through all of them."""
+def lower_headers(headers: httpx2.Headers) -> dict[str, str]:
+    """Return headers by lower-case name; a look-up in httpx2's own object walks through all of them."""
     return {name.decode("latin-1").lower(): value.decode("latin-1") for name, value in headers.raw}
 
 
-def without_key(received: Sequence[bytes], context: BackendContext) -> bytes:
-    """What was received as one piece; a provider that repeats the key in a refusal does not get it stored or shown."""
+def remove_key(received: Sequence[bytes], context: BackendContext) -> bytes:
+    """Join received bytes without the API key, which a provider may repeat in an error."""
     content = b"".join(received)
     if context.api_key and len(context.api_key) >= SHORTEST_SECRET:
         return content.replace(context.api_key.encode(), b"[key]")
     return content
 
 
-def masked(outcome: Outcome, context: BackendContext) -> Outcome:
-    """A failed outcome whose words do not have the key: those about an illegal header quote it."""
+def mask_key(outcome: Outcome, context: BackendContext) -> Outcome:
+    """Return a failed outcome without the API key in its message; errors about an illegal header quote it."""
     assert outcome.failure is not None
-    words = without_key([outcome.failure.message.encode("utf-8", "replace")], context).decode("utf-8", "replace")
-    return replace(outcome, failure=replace(outcome.failure, message=words))
+    message = remove_key([outcome.failure.message.encode("utf-8", "replace")], context).decode("utf-8", "replace")
+    return replace(outcome, failure=replace(outcome.failure, message=message))
 
 
-def read_object(content: bytes) -> dict[str, Any]:
-    """The JSON object that a call was answered with; `CallError` where it is something else."""
+def read_json_object(content: bytes) -> dict[str, Any]:
+    """Parse the JSON object in an answer. Raises `CallError` for anything else."""
     try:
         body = json.loads(content)
     except (ValueError, RecursionError) as error:
-        raise malformed(f"the answer is not JSON: {error}", content) from error
+        raise malformed_answer(f"the answer is not JSON: {error}", content) from error
     if not isinstance(body, dict):
-        raise malformed(f"the answer is JSON without an object: {type(body).__name__}", content)
+        raise malformed_answer(f"the answer is not a JSON object: {type(body).__name__}", content)
     return body
 
 
-def id_in(body: Mapping[str, Any], what: str) -> str:
-    """The id of what was made or found; `CallError` where there is none."""
+def require_id(body: Mapping[str, Any], what: str) -> str:
+    """Return the id in an answer. Raises `CallError` if it has none."""
     found = body.get("id")
     if not isinstance(found, str) or not found:
-        raise malformed(f"the answer is no {what}: it has no id", json.dumps(body).encode())
+        raise malformed_answer(f"the answer is not a {what}: it has no id", json.dumps(body).encode())
     return found
 
 
-def malformed(words: str, content: bytes) -> CallError:
-    """A success that cannot be read: whatever was asked for may have been done."""
+def malformed_answer(message: str, content: bytes) -> CallError:
+    """Return the error for a success that cannot be read; the requested action may have been done."""
     from bioforge.backends.batch.service import CallError
 
-    return CallError(Outcome(failure=Failure("malformed", words), paid=Paid.MAYBE, retryable=True, body=content))
+    return CallError(Outcome(failure=Failure("malformed", message), paid=Paid.MAYBE, retryable=True, body=content))

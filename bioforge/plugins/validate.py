@@ -358,7 +358,7 @@ _MOST = 1 << 62
 """Beyond that no number can be kept. What is not a number, or infinite, is not below it either."""
 
 
-def broken(error: BaseException) -> Outcome:
+def internal_failure(error: BaseException) -> Outcome:
     """The outcome of an attempt whose sender raised, which it must not: nobody knows what became of it."""
     return _unclear(f"{type(error).__name__}: {error}")
 
@@ -368,7 +368,7 @@ def sanitize(outcome: object) -> Outcome:
     try:
         return outcome if _is_sound(outcome) else _mended(outcome)  # type: ignore[return-value]
     except Exception as error:
-        return broken(error)
+        return internal_failure(error)
 
 
 def _is_sound(outcome: object) -> bool:

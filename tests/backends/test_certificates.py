@@ -9,7 +9,7 @@ import pytest
 from projects import ProjectFolder
 
 from bioforge.backends.openai.client import OpenAISender
-from bioforge.backends.transport import trust
+from bioforge.backends.transport import tls_verification
 from bioforge.core.interfaces import BackendContext
 
 
@@ -48,10 +48,10 @@ def test_an_encrypted_one_needs_them(no_certificates: str) -> None:
 )
 def test_they_are_read_for_every_encrypted_way(base_url: str, proxy: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("HTTP_PROXY", proxy)
-    assert trust(base_url) is True
+    assert tls_verification(base_url) is True
 
 
 def test_what_wants_encryption_after_all_is_refused() -> None:
-    context = trust("http://127.0.0.1/v1")
+    context = tls_verification("http://127.0.0.1/v1")
     assert isinstance(context, ssl.SSLContext)
     assert (context.verify_mode, context.check_hostname, context.get_ca_certs()) == (ssl.CERT_REQUIRED, True, [])

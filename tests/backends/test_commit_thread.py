@@ -14,7 +14,7 @@ import pytest
 from bioforge.backends.batch import collect
 from bioforge.backends.batch.collect import Account
 from bioforge.backends.batch.service import Row
-from bioforge.backends.gil import TURN, CommitThread
+from bioforge.backends.gil import SWITCH_SECONDS, CommitThread
 from bioforge.core.events import Attempt, Event, Succeeded, UnmatchedLine
 from bioforge.core.interfaces import Member, run_inline
 from bioforge.core.types import Batch, Request, Response
@@ -84,7 +84,7 @@ class TestBeside:
         before, turns = sys.getswitchinterval(), list[float]()
         with closing(CommitThread(lambda: turns.append(sys.getswitchinterval()), lambda: True)) as beside:
             beside(lambda: None)
-        assert turns == [pytest.approx(TURN)]
+        assert turns == [pytest.approx(SWITCH_SECONDS)]
         assert sys.getswitchinterval() == before
 
 

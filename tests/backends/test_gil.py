@@ -249,7 +249,7 @@ def test_nobody_goes_on_beside_a_step_however_often_it_is_interrupted(monkeypatc
 
     monkeypatch.setattr(gil, "wait_for", waiting)
     with pytest.raises(KeyboardInterrupt):
-        gil.wait_whatever_comes(step)
+        gil.wait_to_end(step)
     assert step.done()
 
 

@@ -10,8 +10,8 @@ import pytest
 from openai import InternalServerError, OpenAI
 
 from bioforge.backends.openai.client import call_headers
-from bioforge.backends.openai.outcomes import ENDINGS
-from bioforge.backends.transport import MEANINGS, meaning
+from bioforge.backends.openai.outcomes import FAILURES
+from bioforge.backends.transport import MEANINGS, error_meaning
 from bioforge.core.interfaces import BackendContext
 from bioforge.core.types import Paid
 
@@ -31,7 +31,7 @@ def bare(kind: type[BaseException]) -> BaseException:
 @pytest.mark.parametrize("kind", RAISED, ids=lambda kind: kind.__name__)
 def test_every_exception_is_mapped(kind: type[BaseException]) -> None:
     assert any(base.__name__ in MEANINGS for base in kind.__mro__)
-    assert meaning(bare(kind)).error_class != "internal"
+    assert error_meaning(bare(kind)).error_class != "internal"
 
 
 @pytest.mark.parametrize(
@@ -60,18 +60,18 @@ def test_every_exception_is_mapped(kind: type[BaseException]) -> None:
     ],
 )
 def test_what_became_of_the_money(kind: type[Exception], error_class: str, paid: Paid, outage: bool) -> None:
-    found = meaning(bare(kind))
+    found = error_meaning(bare(kind))
     assert (found.error_class, found.paid, found.outage) == (error_class, paid, outage)
 
 
 def test_a_broken_body_of_a_refusal_is_still_a_refusal() -> None:
-    outcome = ENDINGS.broken_off(httpx2.ReadError("reset"), 0.1, 429, {"retry-after": "3"}, b'{"err')
+    outcome = FAILURES.from_exception(httpx2.ReadError("reset"), 0.1, 429, {"retry-after": "3"}, b'{"err')
     assert outcome.failure is not None
     assert (outcome.failure.error_class, outcome.paid, outcome.retry_after) == ("rate_limit", Paid.NO, 3.0)
 
 
 def test_a_broken_body_of_an_answer_may_have_been_paid_for() -> None:
-    outcome = ENDINGS.broken_off(httpx2.RemoteProtocolError("short"), 0.1, 200, {}, b'{"id"')
+    outcome = FAILURES.from_exception(httpx2.RemoteProtocolError("short"), 0.1, 200, {}, b'{"id"')
     assert outcome.failure is not None
     assert (outcome.failure.error_class, outcome.paid, outcome.body) == ("truncated_body", Paid.MAYBE, b'{"id"')
 

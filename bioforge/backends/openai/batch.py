@@ -18,15 +18,15 @@ from bioforge.backends.batch.service import CallError, Row
 from bioforge.backends.openai import batch_lines
 from bioforge.backends.openai.batch_lines import read_batch
 from bioforge.backends.openai.client import check_key
-from bioforge.backends.openai.outcomes import ENDINGS
+from bioforge.backends.openai.outcomes import FAILURES
 from bioforge.backends.openai.wire import Price
 from bioforge.backends.transport import (
     PLACEHOLDER_KEY,
-    id_in,
-    read_object,
-    timeouts,
-    trust,
-    without_key,
+    client_timeout,
+    read_json_object,
+    remove_key,
+    require_id,
+    tls_verification,
 )
 from bioforge.core.errors import OutputError
 from bioforge.core.events import Attempt
@@ -123,17 +123,17 @@ class OpenAIBatches:
                     file=(f"{batch.key}.jsonl", stream, "application/jsonl"),
                     purpose="batch",
                     expires_after={"anchor": "created_at", "seconds": FILE_SECONDS},
-                    timeout=timeouts(TRANSFER_SECONDS),
+                    timeout=client_timeout(TRANSFER_SECONDS),
                 ),
                 key=batch.key,
             )
-        return id_in(uploaded, "file")
+        return require_id(uploaded, "file")
 
     def find_file(self, batch: Batch) -> str | None:
         name = f"{batch.key}.jsonl"
         for entry in _young(self._files(), batch):
             if entry.get("filename") == name and batch.bytes in (0, entry.get("bytes")):
-                return id_in(entry, "file")
+                return require_id(entry, "file")
         return None
 
     def file_bytes(self, file_id: str) -> int | None:
@@ -176,7 +176,7 @@ class OpenAIBatches:
         try:
             # Some servers keep their files elsewhere and answer with a redirect; the key does not go there.
             content = self._client(redirects=True).files.with_streaming_response.content
-            with content(file_id, timeout=timeouts(TRANSFER_SECONDS)) as response:
+            with content(file_id, timeout=client_timeout(TRANSFER_SECONDS)) as response:
                 answer = response.http_response
                 yield from response.iter_bytes(PIECE)
             _check_whole(answer)
@@ -201,12 +201,12 @@ class OpenAIBatches:
                 endpoint=endpoint,
                 completion_window=asked,
                 metadata=dict(metadata),
-                timeout=timeouts(TRANSFER_SECONDS),
+                timeout=client_timeout(TRANSFER_SECONDS),
             ),
             key=batch.key,
             file_id=batch.file_id or "",
         )
-        id_in(body, "batch")
+        require_id(body, "batch")
         return read_batch(batch, body)
 
     def find(self, batch: Batch) -> Batch | None:
@@ -269,7 +269,7 @@ class OpenAIBatches:
         try:
             answer = ask(self._client()).http_response
             assert answer is not None
-            body = read_object(without_key([answer.content], self._context))
+            body = read_json_object(remove_key([answer.content], self._context))
         except Exception as error:
             raise self._ended(operation, started, ids, answer, error) from error
         found = body.get("id")
@@ -303,8 +303,8 @@ class OpenAIBatches:
         import openai
 
         if isinstance(error, openai.APIStatusError):
-            return ENDINGS.refused(error.response, seconds, self._context)
-        return ENDINGS.behind(error, openai.APIConnectionError, seconds, answer, self._context)
+            return FAILURES.from_refusal(error.response, seconds, self._context)
+        return FAILURES.from_sdk_error(error, openai.APIConnectionError, seconds, answer, self._context)
 
     def _client(self, redirects: bool = False) -> OpenAI:
         import httpx2
@@ -320,13 +320,13 @@ class OpenAIBatches:
                     timeout=self._short(),
                     # a file may be kept elsewhere, where everything is encrypted
                     http_client=httpx2.Client(
-                        follow_redirects=redirects, verify=redirects or trust(self._context.base_url)
+                        follow_redirects=redirects, verify=redirects or tls_verification(self._context.base_url)
                     ),
                 )
             return found
 
     def _short(self) -> httpx2.Timeout:
-        return timeouts(min(CALL_SECONDS, self._context.timeout))
+        return client_timeout(min(CALL_SECONDS, self._context.timeout))
 
 
 def _is(job: Mapping[str, Any], batch: Batch) -> bool:

@@ -13,19 +13,19 @@ from collections.abc import Mapping
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
-from bioforge.backends.openai.outcomes import ENDINGS, interpret
+from bioforge.backends.openai.outcomes import FAILURES, interpret
 from bioforge.backends.openai.wire import Price, sent
 from bioforge.backends.transport import (
     CONNECT_SECONDS,
     KEEP_ALIVE_SECONDS,
     PLACEHOLDER_KEY,
+    client_timeout,
     is_loopback,
-    lowered,
+    lower_headers,
     proxy,
+    remove_key,
     sdk_headers,
-    timeouts,
-    trust,
-    without_key,
+    tls_verification,
 )
 from bioforge.core.errors import UsageError
 from bioforge.core.interfaces import BackendContext, Outcome
@@ -79,9 +79,9 @@ class OpenAISender:
         self._client = httpx2.Client(
             headers=call_headers(context),
             limits=limits,
-            timeout=timeouts(context.timeout),
+            timeout=client_timeout(context.timeout),
             follow_redirects=False,
-            verify=trust(context.base_url),
+            verify=tls_verification(context.base_url),
         )
         self._sockets: set[socket.socket] = set()
         self._lock = threading.Lock()
@@ -109,18 +109,18 @@ class OpenAISender:
             return interpret(
                 request,
                 response.status_code,
-                lowered(response.headers),
-                without_key(received, self._context),
+                lower_headers(response.headers),
+                remove_key(received, self._context),
                 time.perf_counter() - started,
                 self._price,
             )
         except Exception as error:
-            return ENDINGS.broken_off(
+            return FAILURES.from_exception(
                 error,
                 time.perf_counter() - started,
                 None if response is None else response.status_code,
                 {} if response is None else response.headers,
-                without_key(received, self._context),
+                remove_key(received, self._context),
             )
 
     def close(self) -> None:
@@ -174,17 +174,17 @@ class OpenAIAsyncSender:
                 request,
                 response.status,
                 response.headers,
-                without_key(received, self._context),
+                remove_key(received, self._context),
                 time.perf_counter() - started,
                 self._price,
             )
         except Exception as error:
-            return ENDINGS.broken_off(
+            return FAILURES.from_exception(
                 error,
                 time.perf_counter() - started,
                 None if response is None else response.status,
                 {} if response is None else response.headers,
-                without_key(received, self._context),
+                remove_key(received, self._context),
             )
 
     async def close(self) -> None:

@@ -1,4 +1,4 @@
-"""What came of one attempt whose response arrived whole, to an `Outcome`; of the others, `ENDINGS`. Pure."""
+"""What came of one attempt whose response arrived whole, to an `Outcome`; of the others, `FAILURES`. Pure."""
 
 from __future__ import annotations
 
@@ -7,11 +7,11 @@ from dataclasses import replace
 
 from bioforge.backends.openai.errors import read_failure, read_rate_limits, request_id_of
 from bioforge.backends.openai.wire import Price, read_answer
-from bioforge.backends.transport import Endings
+from bioforge.backends.transport import FailureReader
 from bioforge.core.interfaces import Outcome
 from bioforge.core.types import Paid, Request
 
-ENDINGS = Endings(read_failure, request_id_of)
+FAILURES = FailureReader(read_failure, request_id_of)
 
 
 def interpret(

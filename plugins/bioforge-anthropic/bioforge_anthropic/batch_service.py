@@ -27,18 +27,18 @@ from bioforge.plugin import (
     Row,
     Undecided,
     atomic_write,
-    id_in,
-    lowered,
-    read_object,
-    timeouts,
-    trust,
-    without_key,
+    client_timeout,
+    lower_headers,
+    read_json_object,
+    remove_key,
+    require_id,
+    tls_verification,
 )
 from bioforge_anthropic import batch_lines
 from bioforge_anthropic.batch_lines import read_batch
 from bioforge_anthropic.client import call_headers, sdk_url
 from bioforge_anthropic.failures import read_failure, read_moment
-from bioforge_anthropic.outcomes import ENDINGS
+from bioforge_anthropic.outcomes import FAILURES
 
 if TYPE_CHECKING:
     import httpx2
@@ -113,11 +113,11 @@ class AnthropicBatches:
                     content=content,
                     options={
                         "headers": {"Content-Length": str(batch_lines.length_of_creation(size))},
-                        "timeout": timeouts(TRANSFER_SECONDS),
+                        "timeout": client_timeout(TRANSFER_SECONDS),
                     },
                 )
             )
-        id_in(job, "batch")
+        require_id(job, "batch")
         return read_batch(batch, job)
 
     def search(self, batch: Batch, known: Collection[str]) -> Batch | Undecided | None:
@@ -162,7 +162,7 @@ class AnthropicBatches:
             page: dict[str, Any] = {"limit": PAGE, "timeout": self._short()} | ({"after_id": after} if after else {})
             asked = time.time()
             answer = self._answer(partial(_page, page))
-            body = read_object(without_key([answer.content], self._context))
+            body = read_json_object(remove_key([answer.content], self._context))
             # Clocks differ: by the API's own one it may have been created before it was prepared.
             since = min(since, batch.prepared_at + min(0.0, _date(answer, asked) - asked) - BEFORE)
             data = body.get("data")
@@ -224,11 +224,11 @@ class AnthropicBatches:
             self._client()
             assert self._http is not None
             with self._http.stream(
-                "GET", url, headers=call_headers(self._context), timeout=timeouts(TRANSFER_SECONDS)
+                "GET", url, headers=call_headers(self._context), timeout=client_timeout(TRANSFER_SECONDS)
             ) as answer:
                 if not answer.is_success:
-                    content = without_key([answer.read()], self._context)
-                    raise CallError(read_failure(answer.status_code, lowered(answer.headers), content))
+                    content = remove_key([answer.read()], self._context)
+                    raise CallError(read_failure(answer.status_code, lower_headers(answer.headers), content))
                 yield answer
         except (CallError, OutputError):
             raise
@@ -239,7 +239,7 @@ class AnthropicBatches:
 
     def _call(self, ask: Callable[[Anthropic], Any]) -> dict[str, Any]:
         """The object that a call answers with."""
-        return read_object(without_key([self._answer(ask).content], self._context))
+        return read_json_object(remove_key([self._answer(ask).content], self._context))
 
     def _answer(self, ask: Callable[[Anthropic], Any]) -> httpx2.Response:
         started = time.perf_counter()
@@ -253,8 +253,8 @@ class AnthropicBatches:
         import anthropic
 
         if isinstance(error, anthropic.APIStatusError):
-            return ENDINGS.refused(error.response, seconds, self._context)
-        return ENDINGS.behind(error, anthropic.APIConnectionError, seconds, answer, self._context)
+            return FAILURES.from_refusal(error.response, seconds, self._context)
+        return FAILURES.from_sdk_error(error, anthropic.APIConnectionError, seconds, answer, self._context)
 
     def _client(self) -> Anthropic:
         import httpx2
@@ -262,7 +262,7 @@ class AnthropicBatches:
 
         with self._lock:
             if self._sdk is None:
-                self._http = httpx2.Client(follow_redirects=False, verify=trust(self._context.base_url))
+                self._http = httpx2.Client(follow_redirects=False, verify=tls_verification(self._context.base_url))
                 self._sdk = Anthropic(
                     api_key=self._context.api_key or PLACEHOLDER_KEY,
                     base_url=sdk_url(self._context.base_url),
@@ -273,7 +273,7 @@ class AnthropicBatches:
             return self._sdk
 
     def _short(self) -> httpx2.Timeout:
-        return timeouts(min(CALL_SECONDS, self._context.timeout))
+        return client_timeout(min(CALL_SECONDS, self._context.timeout))
 
 
 def _page(page: dict[str, Any], client: Anthropic) -> Any:

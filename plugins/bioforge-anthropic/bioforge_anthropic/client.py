@@ -19,15 +19,15 @@ from bioforge.plugin import (
     Outcome,
     Request,
     UsageError,
+    client_timeout,
     is_loopback,
-    lowered,
-    masked,
+    lower_headers,
+    mask_key,
+    remove_key,
     sdk_headers,
-    timeouts,
-    trust,
-    without_key,
+    tls_verification,
 )
-from bioforge_anthropic.outcomes import ENDINGS, interpret
+from bioforge_anthropic.outcomes import FAILURES, interpret
 from bioforge_anthropic.wire import sent
 
 if TYPE_CHECKING:
@@ -113,15 +113,15 @@ class MessagesSender:
             return interpret(
                 request,
                 response.status_code,
-                lowered(response.headers),
-                without_key(received, self._context),
+                lower_headers(response.headers),
+                remove_key(received, self._context),
                 time.perf_counter() - started,
             )
         except Exception as error:
             status, headers = _of(response)
-            content = without_key(received, self._context)
-            outcome = ENDINGS.broken_off(error, time.perf_counter() - started, status, headers, content)
-            return masked(outcome, self._context)
+            content = remove_key(received, self._context)
+            outcome = FAILURES.from_exception(error, time.perf_counter() - started, status, headers, content)
+            return mask_key(outcome, self._context)
 
     async def close(self) -> None:
         if self._client is not None:
@@ -138,11 +138,11 @@ class MessagesSender:
         return httpx2.AsyncClient(
             headers=call_headers(context),
             limits=limits,
-            timeout=timeouts(context.timeout),
+            timeout=client_timeout(context.timeout),
             follow_redirects=False,
-            verify=trust(context.base_url),
+            verify=tls_verification(context.base_url),
         )
 
 
 def _of(response: httpx2.Response | None) -> tuple[int | None, Mapping[str, str]]:
-    return (None, {}) if response is None else (response.status_code, lowered(response.headers))
+    return (None, {}) if response is None else (response.status_code, lower_headers(response.headers))

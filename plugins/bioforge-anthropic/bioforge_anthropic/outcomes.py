@@ -1,15 +1,15 @@
-"""What came of one attempt whose response arrived whole, to an `Outcome`; of the others, `ENDINGS`. Pure."""
+"""What came of one attempt whose response arrived whole, to an `Outcome`; of the others, `FAILURES`. Pure."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import replace
 
-from bioforge.plugin import Endings, Outcome, Paid, Request
+from bioforge.plugin import FailureReader, Outcome, Paid, Request
 from bioforge_anthropic.failures import read_failure, read_rate_limits, request_id_of
 from bioforge_anthropic.wire import read_answer
 
-ENDINGS = Endings(read_failure, request_id_of)
+FAILURES = FailureReader(read_failure, request_id_of)
 
 
 def interpret(request: Request, status: int, headers: Mapping[str, str], content: bytes, seconds: float) -> Outcome:

@@ -7,7 +7,7 @@ import json
 import httpx2
 import pytest
 from bioforge_anthropic.failures import read_failure, read_moment, read_rate_limits, read_retry_after
-from bioforge_anthropic.outcomes import ENDINGS
+from bioforge_anthropic.outcomes import FAILURES
 
 from bioforge.plugin import Paid, RateLimits
 
@@ -163,7 +163,7 @@ def test_moments() -> None:
 def test_every_exception_has_its_meaning(
     error: Exception, status: int | None, error_class: str, paid: Paid, retryable: bool
 ) -> None:
-    outcome = ENDINGS.broken_off(error, 1.0, status, {}, b"half")
+    outcome = FAILURES.from_exception(error, 1.0, status, {}, b"half")
     assert outcome.failure is not None
     assert (outcome.failure.error_class, outcome.paid, outcome.retryable) == (error_class, paid, retryable)
     assert outcome.body == b"half"

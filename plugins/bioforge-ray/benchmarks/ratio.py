@@ -91,7 +91,7 @@ class InstantExecutor(Executor):
 
 
 class InstantBackend(AsyncBackend):
-    def lanes(self, concurrency):
+    def executor(self, concurrency):
         return InstantExecutor()
 
 

@@ -51,7 +51,7 @@ class RayBackend(AsyncBackend):
             # Also where the run did not get as far as closing it.
             self._executor.close(abandon=True)
 
-    def lanes(self, concurrency: int) -> Executor:
+    def executor(self, concurrency: int) -> Executor:
         """Return the executor that `execute` opened."""
         return self._executor
 

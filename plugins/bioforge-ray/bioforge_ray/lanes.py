@@ -15,7 +15,7 @@ from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
-from bioforge.plugin import Attempt, Executor, Failure, Notice, Outcome, Paid, Stop, UsageError, broken
+from bioforge.plugin import Attempt, Executor, Failure, Notice, Outcome, Paid, Stop, UsageError, internal_failure
 from bioforge_ray.cluster import Cluster, WorkerHandle
 from bioforge_ray.options import Range, RayOptions
 from bioforge_ray.scaling import Scaling, rest
@@ -239,7 +239,7 @@ class RayLanes(Executor):
             except Exception as error:
                 # A mistake in here must not leave attempts waiting for ever.
                 for attempt in self._waiting:
-                    self.put(attempt, broken(error))
+                    self.put(attempt, internal_failure(error))
                 self._waiting.clear()
             await asyncio.sleep(TICK)
 

@@ -19,7 +19,7 @@ from collections import deque
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 
-from bioforge.plugin import AsyncBackend, AsyncSender, BackendContext, Outcome, Request, __version__, broken
+from bioforge.plugin import AsyncBackend, AsyncSender, BackendContext, Outcome, Request, __version__, internal_failure
 from bioforge_ray.servers import Servers
 
 PARCEL_BYTES = 64_000
@@ -131,7 +131,7 @@ class Worker:
         try:
             outcome = await self._senders[server].send(request, name)
         except Exception as error:
-            outcome = broken(error)
+            outcome = internal_failure(error)
         self._servers.ended(server, outcome.outage, time.monotonic())
         self._ended.append((name, outcome))
         self._any.set()
