@@ -41,9 +41,9 @@ import bioforge.cli.progress
 import bioforge.cli.run
 import bioforge.cli.status
 import bioforge.engine.project
-import bioforge.readers.readers
+import bioforge.readers.plugin
 import bioforge.report.logs
-import bioforge.writers.writers
+import bioforge.writers.plugin
 from bioforge.cli.app import app
 
 __all__ = [

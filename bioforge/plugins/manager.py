@@ -34,7 +34,7 @@ if TYPE_CHECKING:
 
 GROUP = "bioforge"
 BUILT_IN_SOURCE = "built in"
-BUILT_IN = ("bioforge.readers.readers", "bioforge.writers.writers", "bioforge.backends.openai.plugin")
+BUILT_IN = ("bioforge.readers.plugin", "bioforge.writers.plugin", "bioforge.backends.openai.plugin")
 
 
 @dataclass(frozen=True, slots=True)

@@ -43,6 +43,12 @@ def encoding_name(name: str) -> str:
     return "utf-8-sig" if found == "utf-8" else found
 
 
+def excerpt(value: str) -> str:
+    """Return the surroundings of the first undecodable byte or NUL in `value`, quoted."""
+    at = min(place for place in (value.find(MARK), value.find("\0")) if place >= 0)
+    return repr(value[max(0, at - 20) : at + 20].replace(MARK, "\ufffd"))
+
+
 @contextmanager
 def open_text(stream: IO[bytes], source: str, encoding: str, newline: str) -> Iterator[io.TextIOWrapper]:
     """`stream` as text, with its line ends untouched; it is left open. Failed reads become `InputError`."""

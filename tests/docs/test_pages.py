@@ -31,7 +31,7 @@ from bioforge.core.types import BatchState
 from bioforge.report.batches import CLASSES
 from bioforge.simulator import BATCH_FAULTS, FAULTS, Simulator, SimulatorOptions
 from bioforge.simulator import batch_faults as faults_of_batches
-from bioforge.writers.writers import CSV_COLUMNS
+from bioforge.writers.csv import CSV_COLUMNS
 
 ROOT = Path(__file__).parent.parent.parent
 DOCS = ROOT / "docs"

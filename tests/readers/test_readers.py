@@ -16,7 +16,8 @@ from hypothesis import strategies as st
 from bioforge.core.errors import InputError
 from bioforge.core.text import derived_id, file_stem
 from bioforge.core.types import Artist, BadRow
-from bioforge.readers.readers import LONGEST_VALUE, bioforge_readers
+from bioforge.readers.csv import LONGEST_VALUE
+from bioforge.readers.plugin import bioforge_readers
 
 EXAMPLES = Path(__file__).parents[2] / "examples"
 

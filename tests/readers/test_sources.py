@@ -17,8 +17,8 @@ import requests
 import responses
 
 from bioforge.core.errors import InputError
+from bioforge.readers.csv import csv_reader
 from bioforge.readers.download import Fetched, Validators, fetch, shown
-from bioforge.readers.readers import csv_reader
 from bioforge.readers.sources import Signature, Source, find, is_url
 
 CSV = b"artist_name\nBj\xc3\xb6rk\n"

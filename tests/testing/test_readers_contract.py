@@ -7,7 +7,7 @@ import json
 from collections.abc import Sequence
 from pathlib import Path
 
-from bioforge.readers.readers import bioforge_readers
+from bioforge.readers.plugin import bioforge_readers
 from bioforge.testing import ReaderContract
 from bioforge.testing.readers import Row
 

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from bioforge.plugin import UsageError, path_writer
 from bioforge.testing import WriterContract
-from bioforge.writers.writers import bioforge_writers
+from bioforge.writers.plugin import bioforge_writers
 
 
 class TestJsonLines(WriterContract):

@@ -15,7 +15,7 @@ from typing import Any
 from bioforge.core.errors import InputError
 from bioforge.core.types import Artist, BadRow
 from bioforge.plugin import ReaderOptions, with_options
-from bioforge.readers.readers import jsonl_reader
+from bioforge.readers.jsonl import jsonl_reader
 from bioforge.testing import ReaderContract
 from bioforge.testing.readers import Row
 

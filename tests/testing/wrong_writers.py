@@ -13,7 +13,7 @@ from pydantic import Field
 
 from bioforge.plugin import Options
 from bioforge.testing import WriterContract
-from bioforge.writers.writers import jsonl_writer
+from bioforge.writers.jsonl import jsonl_writer
 
 
 class Lines(WriterContract):

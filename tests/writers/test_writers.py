@@ -17,7 +17,8 @@ from hypothesis import strategies as st
 
 from bioforge.core.errors import ConfigError, OutputError
 from bioforge.core.files import atomic_write
-from bioforge.writers.writers import CSV_COLUMNS, bioforge_writers
+from bioforge.writers.csv import CSV_COLUMNS
+from bioforge.writers.plugin import bioforge_writers
 
 BJORK: Mapping[str, object] = {
     "artist_id": "bjork",

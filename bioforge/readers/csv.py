@@ -1,10 +1,8 @@
-"""Built-in input formats: CSV, TSV and JSON lines."""
+"""Read artists from CSV and TSV."""
 
 from __future__ import annotations
 
 import csv
-import json
-import math
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -12,30 +10,17 @@ from itertools import chain
 from typing import IO, Any
 
 from bioforge.core.errors import InputError
-from bioforge.core.interfaces import Reader
 from bioforge.core.text import derived_id
 from bioforge.core.types import Artist, BadRow
-from bioforge.plugins.hookspecs import hookimpl
 from bioforge.readers import rows
-from bioforge.readers.csv_decode import MARK, CsvLines, open_text
+from bioforge.readers.csv_decode import MARK, CsvLines, excerpt, open_text
 from bioforge.readers.rows import ColumnMap, RowError
 
 LONGEST_VALUE = 1 << 24
-"""Characters of one CSV value. A quote that is never closed takes no more than this much of the file with it."""
+"""Characters of one CSV value: the most that a quote without an end can swallow."""
 
-_CSV_OPTIONS = ("columns", "header", "delimiter", "encoding", "quote", "comment")
-_JSONL_OPTIONS = ("columns", "encoding", "comment")
-_UNSTORABLE = re.compile("[\0\ud800-\udfff]")
-_ARRAY = re.compile(r"\[\s*($|\{)")
+_OPTIONS = ("columns", "header", "delimiter", "encoding", "quote", "comment")
 _WITHOUT_HEADER = {1: ("artist_name",), 2: ("artist_name", "artist_data")}
-
-
-@hookimpl
-def bioforge_readers() -> Mapping[str, Reader]:
-    return {"csv": csv_reader, "tsv": tsv_reader, "jsonl": jsonl_reader, "ndjson": jsonl_reader}
-
-
-# -------------------------------------------------------------------------------------------------------------- CSV
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,7 +37,7 @@ class CsvOptions:
     @classmethod
     def of(cls, options: Mapping[str, object], delimiter: str) -> CsvOptions:
         """From the `[input]` table; raises `InputError`. `delimiter` is the format's own."""
-        rows.check_options(options, _CSV_OPTIONS)
+        rows.check_options(options, _OPTIONS)
         quote = rows.text_option(options, "quote", '"')
         if len(quote) > 1:
             raise InputError(f"[input] quote: found {quote!r}, expected one character", '"" reads quotes as text')
@@ -205,9 +190,9 @@ def _flaw(row: Sequence[str], names: Sequence[str], start: int, end: int, is_ope
         return ""
     for name, value in zip(names, row):  # noqa: B905 - the lengths may differ: that is the next flaw
         if MARK in value:
-            return f'{name} has bytes that are no text in this encoding: {_shown(value)} (encoding = "cp1252"?)'
+            return f'{name} has bytes that are no text in this encoding: {excerpt(value)} (encoding = "cp1252"?)'
         if "\0" in value:
-            return f"{name} has a NUL character: {_shown(value)}"
+            return f"{name} has a NUL character: {excerpt(value)}"
     if len(row) != len(names):
         found = f"found {_fields(len(row))}, expected {len(names)}"
         loose = any(value.lstrip() != value and value.lstrip().startswith('"') for value in row)
@@ -226,89 +211,3 @@ def _unreadable(error: csv.Error, start: int, end: int) -> str:
             f"lines {start} to {end} could not be read"
         )
     return str(error)
-
-
-def _shown(value: str) -> str:
-    """The surroundings of what cannot be shown itself."""
-    at = min(place for place in (value.find(MARK), value.find("\0")) if place >= 0)
-    return repr(value[max(0, at - 20) : at + 20].replace(MARK, "\ufffd"))
-
-
-# ------------------------------------------------------------------------------------------------------- JSON lines
-
-
-def jsonl_reader(stream: IO[bytes], source: str, options: Mapping[str, object]) -> Iterator[Artist | BadRow]:
-    """One JSON object a line. Options: columns, encoding, comment; blank lines and comments are skipped.
-
-    Further keys keep their JSON values. Raises `InputError` for options that cannot be meant, at once, and when no
-    row has a key for the name.
-    """
-    rows.check_options(options, _JSONL_OPTIONS)
-    columns = ColumnMap.of(options.get("columns", {}))
-    encoding = rows.encoding_option(options)
-    comment = rows.text_option(options, "comment", "#")
-    return _jsonl_rows(stream, source, columns, encoding, comment)
-
-
-def _jsonl_rows(
-    stream: IO[bytes], source: str, columns: ColumnMap, encoding: str, comment: str
-) -> Iterator[Artist | BadRow]:
-    with open_text(stream, source, encoding, newline="\n") as text:
-        yield from rows.artists(_json_rows(text, comment, source), source, columns)
-
-
-def _json_rows(text: Iterable[str], comment: str, source: str) -> Iterator[tuple[int, dict[str, Any] | RowError]]:
-    for line, content in _json_lines(text, comment, source):
-        try:
-            yield line, _json_object(content)
-        except RowError as error:
-            yield line, error
-
-
-def _json_lines(text: Iterable[str], comment: str, source: str) -> Iterator[tuple[int, str]]:
-    """(number, content) of each line that is neither blank nor a comment."""
-    first = True
-    for number, line in enumerate(text, 1):
-        content = line.strip() if number > 1 else line.removeprefix("\ufeff").strip()
-        if not content or (comment and content.startswith(comment)):
-            continue
-        if first and _ARRAY.match(content):
-            raise InputError(
-                f"{source} is one JSON array, not one object a line",
-                f"turn it into JSON lines, for example with: jq -c '.[]' {source}",
-            )
-        first = False
-        yield number, content
-
-
-def _json_object(content: str) -> dict[str, Any]:
-    if MARK in content:
-        raise RowError(f"bytes that are no text in this encoding: {_shown(content)}")
-    try:
-        value = _decode(content)
-        if "\\u" in content and (flaw := next(filter(_UNSTORABLE.search, rows.texts(value)), None)) is not None:
-            character = "a NUL character" if "\0" in flaw else "half of a surrogate pair"
-            raise RowError(f"{character} in {flaw[:40]!a}")
-    except json.JSONDecodeError as error:
-        raise RowError(f"not JSON: {error.msg} at column {error.colno}") from None
-    except RecursionError:
-        raise RowError("not usable JSON: nested too deeply") from None
-    except RowError:
-        raise
-    except ValueError as error:
-        raise RowError(f"not usable JSON: {error}") from None
-    if not isinstance(value, dict):
-        raise RowError(f"not a JSON object: {content if len(content) <= 40 else content[:40] + '…'}")
-    return value
-
-
-def _no_constant(name: str) -> float:
-    raise ValueError(f"{name} is no JSON number")
-
-
-def _finite(digits: str) -> float:
-    value = float(digits)
-    return value if math.isfinite(value) else _no_constant(digits)
-
-
-_decode = json.JSONDecoder(parse_constant=_no_constant, parse_float=_finite).decode

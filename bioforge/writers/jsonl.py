@@ -1,0 +1,23 @@
+"""Write records as JSON Lines."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Mapping
+from typing import IO
+
+from bioforge.core.hashing import encoder
+from bioforge.core.interfaces import Record
+from bioforge.writers.options import check_options
+
+
+def jsonl_writer(records: Iterable[Record], stream: IO[bytes], options: Mapping[str, object]) -> None:
+    """One record a line, in UTF-8. No options."""
+    check_options(options, ())
+    readable = encoder(separators=(", ", ": "))
+    for record in records:
+        line = readable(record)
+        try:
+            stream.write(f"{line}\n".encode())
+        except UnicodeEncodeError:  # half of a surrogate pair: an escape keeps what UTF-8 cannot
+            stream.write(f"{json.dumps(record)}\n".encode())

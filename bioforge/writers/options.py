@@ -1,0 +1,30 @@
+"""Check the options of a writer and open its stream for text."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from typing import IO
+
+from bioforge.core.errors import ConfigError, nearest
+
+
+def check_options(options: Mapping[str, object], known: Sequence[str]) -> None:
+    for name in options:
+        if name not in known:
+            hint = f"its options are {', '.join(known)}" if known else "it has no options"
+            if name == "split":
+                hint = 'for a file an artist: writer = "markdown-folder", or a path that ends in "/"'
+            raise ConfigError(f"[[output]] {name}: this writer has no such option", nearest(name, known) or hint)
+
+
+@contextmanager
+def open_text(stream: IO[bytes], encoding: str = "utf-8") -> Iterator[io.TextIOWrapper]:
+    """`stream` for text, left open. Half a surrogate pair, which a model can return and no file can hold, is `?`."""
+    text = io.TextIOWrapper(stream, encoding=encoding, errors="replace", newline="")
+    try:
+        yield text
+        text.flush()
+    finally:
+        text.detach()
