@@ -12,7 +12,7 @@ from datetime import datetime
 from typing import TYPE_CHECKING
 
 from bioforge.core.reasons import Reason
-from bioforge.core.text import duration, money, plural
+from bioforge.core.text import duration, format_amount, money, plural
 from bioforge.core.types import UNSUBMITTED
 from bioforge.report.console import PLAIN, Screen, table
 
@@ -268,9 +268,3 @@ def _mark_amounts(value: object, key: str = "") -> object:
             return f"\0usd {format_amount(value)}"
         case _:
             return value
-
-
-def format_amount(usd: float) -> str:
-    """Return US dollars as a plain decimal: `0.0000408`, `4.2`."""
-    text = f"{usd:.10f}".rstrip("0")
-    return text + "0" if text.endswith(".") else text

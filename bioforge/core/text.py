@@ -18,6 +18,12 @@ def money(usd: float | None) -> str:
     return f"${rounded:.{1 - math.floor(math.log10(abs(rounded)))}f}"
 
 
+def format_amount(usd: float) -> str:
+    """Return US dollars as a plain decimal of at most ten places, for files: `0.0000408`, `4.0`."""
+    text = f"{usd:.10f}".rstrip("0")
+    return text + "0" if text.endswith(".") else text
+
+
 def duration(seconds: float) -> str:
     """Return `0.4 s`, `12 s`, `2 min 3 s`, `1 h 2 min` or `3 d 4 h`."""
     if seconds < 9.95:

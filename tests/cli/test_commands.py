@@ -359,7 +359,7 @@ def test_max_failures_stops_after_so_many_failures(tmp_path: Path, backend: str)
         many(project, 20)
         ran = project.run("run", "--max-failures", "2", "-j", "1", "--backend", backend)
     assert ran.code == 1
-    assert "2 targets failed, and the run was to stop after 2" in ran.err
+    assert "2 targets failed, the limit of --max-failures 2" in ran.err
     # the next one was announced already, and then not sent
     assert project.value("SELECT count(*) FROM attempts WHERE error_class <> 'interrupted'") == 2
     assert {**project.reasons(), "interrupted": 0} == {"failed": 2, "new": 17, "interrupted": 0}

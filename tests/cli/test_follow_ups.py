@@ -257,7 +257,7 @@ def test_max_failures_counts_a_chain_that_has_come_to_its_end(project: ChainFold
     project.script.faults = {"": "misfit"}
     ran = project.run("run", "--max-failures", "1", "-j", "1")
     assert ran.code == 1
-    assert "1 target failed, and the run was to stop after 1" in ran.err
+    assert "1 target failed, the limit of --max-failures 1" in ran.err
     assert project.value("SELECT count(*) FROM targets WHERE held = 1") == 1
 
 
