@@ -1,4 +1,4 @@
-"""What a run sends: its order as a list of targets that stays, and its requests to one backend after another."""
+"""Pin the selection of a run and send its requests."""
 
 from __future__ import annotations
 
@@ -32,27 +32,27 @@ MOST_ROOM = 64 << 20
 """Bytes of the disk that are kept free for each call in flight, and at least, and at most."""
 
 
-def pin_selection(store: Store, run: int, order: RunOptions, project: str) -> Selection:
+def pin_selection(store: Store, run: int, options: RunOptions, project: str) -> Selection:
     """The selection as it stays for this run and for resuming it.
 
     Reasons change while a run goes on, and a limit means "these, no others": both become a list of targets.
     """
-    selection = order.selection
+    selection = options.selection
     if selection.reasons == (Reason.UPSTREAM,):
         raise UsageError(
             "--select reason:upstream: these wait for what they need", "select artists instead: --select ID"
         )
-    if order.run is not None and selection.run is not None:
-        runs.take_over_targets(store, order.run, run)
+    if options.run is not None and selection.run is not None:
+        runs.take_over_targets(store, options.run, run)
         selection = replace(selection, run=run)
     elif selection.plan is not None:
         runs.set_targets(store, run, plan_file.read(Path(selection.plan), store, project))
         selection = replace(selection, plan=None, run=run)
     if selection.reasons or selection.limit is not None:
-        chosen = targets.listed(store, selection, stale=not order.always_make, sendable=selection.limit is not None)
+        chosen = targets.listed(store, selection, stale=not options.always_make, sendable=selection.limit is not None)
         runs.set_targets(store, run, (target.id for target in islice(chosen, selection.limit)))
         selection = replace(selection, reasons=(), limit=None, run=run)
-    if order.always_make:
+    if options.always_make:
         targets.force(store, run, selection)
     runs.update_selection(store, run, selection)
     return selection
@@ -66,8 +66,8 @@ class Sending:
     run: int
     config: ProjectConfig
     backend: Callable[[str], Backend]
-    watcher: RunObserver
-    aftermath: FollowUp
+    observer: RunObserver
+    follow_up: FollowUp
 
     def send(
         self, plan: Plan, work: Work, requests: RequestQueue, anything_to_send: Callable[[], object]
@@ -81,7 +81,7 @@ class Sending:
         stopped = None
         runs.set_running(self.store, self.run)
         self.store.keep_room(min(max(LEAST_ROOM, ROOM_PER_CALL * self.config.backend.concurrency), MOST_ROOM))
-        self.watcher.start(plan.requests + awaited, own, lambda: work.control.gauges)
+        self.observer.start(plan.requests + awaited, own, lambda: work.control.gauges)
         try:
             for name, others in _of_others(plan.batches, own):
                 # collected if they are ready, and not waited for: this run was told to use another backend
@@ -98,14 +98,14 @@ class Sending:
                     if requests.handed_out == before:
                         break
         finally:
-            self.watcher.finish()
+            self.observer.finish()
         return stopped
 
     def _build(self, name: str, work: Work) -> Stopped | None:
         provider = self.config.provider.base_url
         with relaxed_gc():
             recorder = Recorder(self.store, self.run, name, provider)
-            return loop.build(self.backend(name), work, recorder, self.aftermath, self.watcher)
+            return loop.build(self.backend(name), work, recorder, self.follow_up, self.observer)
 
 
 def _of_others(found: Sequence[batches.Open], own: str) -> Iterator[tuple[str, list[Batch]]]:

@@ -1,4 +1,4 @@
-"""What comes after an answer: it is checked by its schema, what it makes ready is offered, and failures are counted."""
+"""Validate answers, enqueue the requests they make ready, and count failures."""
 
 from __future__ import annotations
 
@@ -60,12 +60,12 @@ class FollowUp:
         return Unusable(event.attempt, answer, event.seconds, event.request_id)
 
     def apply(self, events: Sequence[Event]) -> Sequence[Event]:
-        """Bring about what these events, which are recorded, lead to. Returns them with what follows said in them."""
+        """Replan dependents of recorded events and enqueue what became ready. Failures with a retry get `followed=True`."""
         self._requests.recorded(events)
         if self._goes_on and any(isinstance(event, Succeeded | Unusable | Failed) for event in events):
             consequences = self._planner.apply(events)
             followed = consequences.followed
-            growth = self._requests.offer(consequences.ready) - consequences.released - len(followed)
+            growth = self._requests.enqueue(consequences.ready) - consequences.released - len(followed)
             if growth:
                 self._grown(growth)
             if followed:

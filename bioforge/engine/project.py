@@ -1,4 +1,4 @@
-"""An opened project: its configuration, plugins, backend and recipes, and what can be done with them."""
+"""Open a project, plan it and run it."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ NO_RUN = 0
 
 
 class OpenProject(RecipeNames):
-    """A project with everything its file names made ready. Nothing is read or sent before a method says so."""
+    """A project with its plugins, backend and recipes. Creating one reads no input and sends nothing."""
 
     def __init__(self, config: ProjectConfig, plugins: Plugins) -> None:
         """Raises `PluginError` for a backend that cannot be had, `ConfigError`, `TemplateError`."""
@@ -79,7 +79,7 @@ class OpenProject(RecipeNames):
 
     @property
     def chained(self) -> bool:
-        """Whether any recipe needs another one."""
+        """Return True if a recipe needs another one."""
         return any(variant.upstream for variant in self.recipe_variants)
 
     def estimator(self, store: Store) -> Estimator:
@@ -173,31 +173,31 @@ class OpenProject(RecipeNames):
     def _context(self, store: Store, run: int | None = None) -> PlanContext:
         return PlanContext(store, self.recipe_variants, self.backend, self.config.retry.maybe_paid, run)
 
-    def run(self, order: RunOptions, watcher: RunObserver, stop: Stop) -> RunResult:
+    def run(self, options: RunOptions, observer: RunObserver, stop: Stop) -> RunResult:
         """Plan, build what is stale, write the outputs.
 
         Raises `UsageError` and `StateError` only as long as nothing was sent, `StoppedError` afterwards.
         """
         check_outputs(self.config, self.plugins)
-        if not order.wait and not self.backend.batches:
+        if not options.wait and not self.backend.batches:
             raise UsageError(
                 f"--no-wait: backend {self.backend_name!r} has nothing that goes on without it",
                 "use it with --backend batch or --backend auto",
             )
         with Store.open(self.config.state_path) as store:
-            settled, dead = recover_state(store)
-            if settled.maybe_paid or settled.interrupted:
-                watcher.recovered(settled, dead)
+            recovery, dead = recover_state(store)
+            if recovery.maybe_paid or recovery.interrupted:
+                observer.recovered(recovery, dead)
             run = runs.begin(
                 store,
-                order.command,
+                options.command,
                 self.backend_name,
-                order.selection,
-                always_make=order.always_make,
+                options.selection,
+                always_make=options.always_make,
                 max_cost_usd=self.config.limits.max_cost_usd,
             )
             try:
-                return self._run(store, run, order, watcher, stop)
+                return self._run(store, run, options, observer, stop)
             except BaseException as error:
                 with suppress(StateError):  # where the state itself is the trouble, the next run settles this one
                     self._break_off(store, run, error)
@@ -212,20 +212,20 @@ class OpenProject(RecipeNames):
         else:
             runs.end(store, run, "stopped", EXIT_STOPPED, f"error: {error}")
 
-    def _run(self, store: Store, run: int, order: RunOptions, watcher: RunObserver, stop: Stop) -> RunResult:
+    def _run(self, store: Store, run: int, options: RunOptions, observer: RunObserver, stop: Stop) -> RunResult:
         if batches.release_elsewhere(store, self.provider):
             recover(store)
         refreshed = self.refresh(store)
-        self._check_can_send(store, order)
-        selection = pin_selection(store, run, order, self.config.project.name)
-        if order.always_make:  # what depends on what is asked anew waits for it
+        self._check_can_send(store, options)
+        selection = pin_selection(store, run, options, self.config.project.name)
+        if options.always_make:  # what depends on what is asked anew waits for it
             self._planner(store, run).replan_dependents()
-        plan = self._priced(store, refreshed, selection, order.deadline)
-        watcher.planned(plan, store)
+        plan = self._priced(store, refreshed, selection, options.deadline)
+        observer.planned(plan, store)
         fresh_before = self._fresh(store, selection)
         work = bool(plan.requests or plan.batches)
         with no_usage_error_from_here() if work else nullcontext():
-            stopped = self._send(store, run, plan, order, watcher, stop) if work else None
+            stopped = self._send(store, run, plan, options, observer, stop) if work else None
             result = RunResult(run if work else None, refreshed, stale.stale_groups(store, selection), stopped)
             result.paid = runs.may_have_paid(store, run)
             result.interrupted = stop.reason == "interrupted" and (stop.level > 1 or bool(result.left))
@@ -240,10 +240,10 @@ class OpenProject(RecipeNames):
             self._end(store, run, result)
         return result
 
-    def _check_can_send(self, store: Store, order: RunOptions) -> None:
-        """Refuse what could not be sent or not be kept within its budget, before anything is marked or sent."""
-        selection, again = order.selection, self.config.retry.maybe_paid
-        if not (order.always_make or selection.plan is not None) and not stale.requests_to_send(
+    def _check_can_send(self, store: Store, options: RunOptions) -> None:
+        """Check backend, key and prices before the run changes the state. Raise `UsageError` for an unknown price."""
+        selection, again = options.selection, self.config.retry.maybe_paid
+        if not (options.always_make or selection.plan is not None) and not stale.requests_to_send(
             store, selection, resend_maybe_paid=again
         ):
             if any(item.provider == self.provider for item in batches.open_batches(store)):
@@ -258,10 +258,10 @@ class OpenProject(RecipeNames):
         self.backend.check()
 
     def _send(
-        self, store: Store, run: int, plan: Plan, order: RunOptions, watcher: RunObserver, stop: Stop
+        self, store: Store, run: int, plan: Plan, options: RunOptions, observer: RunObserver, stop: Stop
     ) -> Stopped | None:
         # A limit is for what is new: what open batches of earlier runs leave over was asked for by those.
-        only_limited = not order.selection.ids and order.selection.run is None and order.selection.plan is None
+        only_limited = not options.selection.ids and options.selection.run is None and options.selection.plan is None
         tried_again = Selection(recipes=plan.selection.recipes) if only_limited else plan.selection
         requests = self.requests(store, plan.selection, run=run)
         work = Work(
@@ -273,16 +273,16 @@ class OpenProject(RecipeNames):
             members=batches.StoredMembers(store),
             retries=lambda: self.requests(store, tried_again, RequestFilter.WAITING),
             enqueued_tokens=batches.enqueued_tokens(store, self.provider),
-            wait=order.wait,
+            wait=options.wait,
             choice=plan.choice,
             folder=self.config.state_path.with_name(self.config.state_path.name + ".batches"),
             project=self.config.project.name,
         )
-        aftermath = FollowUp(
-            self.recipe_variants, self._planner(store, run), requests, stop, order.max_failures, watcher.grown
+        follow_up = FollowUp(
+            self.recipe_variants, self._planner(store, run), requests, stop, options.max_failures, observer.grown
         )
         with self._backends.reachable(batches_too=bool(plan.batches) or self.backend.batches) as backend:
-            sending = Sending(store, run, self.config, backend, watcher, aftermath)
+            sending = Sending(store, run, self.config, backend, observer, follow_up)
             stopped = sending.send(plan, work, requests, lambda: self._to_send(store, plan.selection))
         recover(store)
         return stopped
@@ -308,7 +308,7 @@ class OpenProject(RecipeNames):
 
 
 def recover_state(store: Store) -> tuple[Recovery, list[runs.Run]]:
-    """Close runs that ended without a word, and say what is known of what they left open."""
+    """Close runs that crashed or were killed, and recover the requests they left open."""
     dead = runs.close_dead(store)
     return recover(store), dead
 

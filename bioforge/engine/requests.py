@@ -55,7 +55,7 @@ class RequestQueue(Iterator[Request]):
         self._ready: deque[int] = deque()
         self.handed_out = 0
         """Requests so far."""
-        self._offered: set[str] = set()
+        self._enqueued: set[str] = set()
         """Hashes of requests that are ready, and were not handed out yet."""
         self._planned_again: set[int] = set()
         """Targets whose requests were not written as planned."""
@@ -69,19 +69,19 @@ class RequestQueue(Iterator[Request]):
         """Targets that became ready and were not asked for yet."""
         return len(self._ready)
 
-    def offer(self, ready: Sequence[TargetState]) -> int:
-        """These targets can be asked for now. Returns how many different requests that adds."""
-        before = len(self._offered)
+    def enqueue(self, ready: Sequence[TargetState]) -> int:
+        """Add targets that became ready. Return the number of distinct requests this adds."""
+        before = len(self._enqueued)
         self._ready.extend(standing.target for standing in ready)
-        self._offered.update(
+        self._enqueued.update(
             standing.request_hash
             for standing in ready
             if standing.request_hash is not None and standing.request_hash not in self._unrecorded
         )
-        return len(self._offered) - before
+        return len(self._enqueued) - before
 
     def recorded(self, events: Sequence[Event]) -> None:
-        """From here on the state knows of these."""
+        """Note that these events are in the state."""
         self._unrecorded.difference_update(
             event.attempt.request.request_hash for event in events if isinstance(event, Started)
         )
@@ -90,7 +90,7 @@ class RequestQueue(Iterator[Request]):
         while True:
             item, outcome = self._next()
             digest = item.request_hash
-            self._offered.discard(digest)
+            self._enqueued.discard(digest)
             # what was read with others may have been asked meanwhile, for another target that wants the same
             if digest in self._unrecorded or digest in self._since:
                 continue

@@ -1,4 +1,4 @@
-"""What a run is asked to do, what it would do, what it came to, and who is told."""
+"""Options, plan, result and observer of a run."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ class RunObserver(loop.GroupObserver, Protocol):
 
 @dataclass(frozen=True, slots=True)
 class RunOptions:
-    """What a run is asked to do, beyond the configuration."""
+    """Options of one run, beyond the configuration."""
 
     command: str = "run"
     selection: Selection = field(default_factory=Selection)

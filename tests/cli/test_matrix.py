@@ -141,9 +141,9 @@ def test_what_comes_to_the_same_request_at_nearly_the_same_time_is_handed_out_on
         record = Recorder(store, run, "async")
         requests = opened.requests(store, Selection(), run=run)
         ready = queue.target_states(store, "facts", "", [1, 2, 3], run)
-        requests.offer([ready[1]])
+        requests.enqueue([ready[1]])
         attempts = [Attempt(next(requests), 1, "W01", "first", 1.0)]
-        requests.offer([ready[2], ready[3]])
+        requests.enqueue([ready[2], ready[3]])
         attempts.append(Attempt(next(requests), 1, "W02", "second", 1.0))
         started = [Started(attempt) for attempt in attempts]
         record.record(started)
