@@ -1,4 +1,4 @@
-"""What became of each line of an import, counted."""
+"""Count the lines of an import by outcome."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ SHOWN = 5
 
 
 class Why(StrEnum):
-    """Why an answer belongs to no request."""
+    """Reasons why an answer matches no request."""
 
     NOT_ASKED = "unknown custom_id"
     """It says nothing about its request, and no input file has it."""
@@ -40,7 +40,7 @@ class Examples:
 
 @dataclass(slots=True)
 class ImportResult:
-    """What became of each line. Money in US dollars; `unpriced` answers have no known price, `unusable` ones are
+    """Counts of lines by outcome. Money in US dollars; `unpriced` answers have no known price, `unusable` ones are
     among those adopted, as are `unwanted` ones, which no target wants now. `known` answers were there already,
     `in_batches` are left to their open batches, `settled` are members of open batches by what became of them."""
 

@@ -25,7 +25,7 @@ _WITHOUT_HEADER = {1: ("artist_name",), 2: ("artist_name", "artist_data")}
 
 @dataclass(frozen=True, slots=True)
 class CsvOptions:
-    """What the `[input]` table says about a CSV. Without a `delimiter`, the first row tells."""
+    """CSV options of the `[input]` table. A `delimiter` of None is guessed from the first row."""
 
     columns: ColumnMap
     header: bool
@@ -96,7 +96,7 @@ def _csv_rows(stream: IO[bytes], source: str, options: CsvOptions) -> Iterator[A
 
 
 def _first_row(reader: Any, lines: CsvLines, source: str) -> tuple[int, list[str]]:
-    """How many lines stand before the first row that is not blank, and the row; an empty one when there is none."""
+    """Return the number of lines before the first row that is not blank, and that row (empty if there is none)."""
     before = 0
     try:
         for row in reader:
@@ -181,7 +181,7 @@ def _likely_delimiter(line: str) -> str:
 
 
 def _flaw(row: Sequence[str], names: Sequence[str], start: int, end: int, is_open: bool) -> str | None:
-    """What is wrong with a row; an empty text for a blank one, None for a good one."""
+    """Return the problem of a row: an empty text for a blank row, None for a good one."""
     if is_open:
         return "a quote in this row is never closed" + (
             f"; the rows in lines {start + 1} to {end} could not be read" if end > start else ""

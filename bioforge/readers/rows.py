@@ -1,4 +1,4 @@
-"""From an input row to an artist: the rules that every input format shares."""
+"""Turn input rows into artists by the rules that all formats share."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ _NAMELESS_ROWS = 1_000
 
 
 class RowError(ValueError):
-    """This row has to be kept out; the message says why in one short sentence."""
+    """A row that cannot be used; the message is one short sentence."""
 
 
 # ---------------------------------------------------------------------------------------------------------- options
@@ -126,7 +126,7 @@ class ColumnMap:
 
     @property
     def computes(self) -> bool:
-        """Whether rows need `compute` after their columns were renamed."""
+        """Return True if rows need `compute` after their columns were renamed."""
         return bool(self.copies or self.templates)
 
     def header(self, found: Sequence[str], source: str, *, is_text: bool = True) -> list[str]:

@@ -1,4 +1,4 @@
-"""Where input comes from: from the path in the project file to opened byte streams."""
+"""Find the input files of a project and open them as byte streams."""
 
 from __future__ import annotations
 

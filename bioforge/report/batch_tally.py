@@ -82,8 +82,8 @@ class BatchTally:
 
     @property
     def unplanned(self) -> int:
-        """Members of batches that nobody waits for and that were collected all the same, less those of awaited ones
-        that were collected before."""
+        """Collected members of batches this run does not wait for, minus members of awaited batches that an
+        earlier run collected."""
         return sum(members.unplanned for members in self._batches.values())
 
     @property

@@ -33,7 +33,7 @@ CLASSES = (
     "unknown",
     "unreadable",
 )
-"""What a member of a batch can come to, in the order in which it is told."""
+"""Outcomes of a batch member, in display order."""
 
 Fields = dict[str, object]
 
@@ -47,7 +47,7 @@ def title(batch: Batch) -> str:
 
 
 def changed(batch: Batch, note: str) -> Fields:
-    """What a person is told of a batch in its new state."""
+    """Return the console fields of a batch in its new state."""
     fields: Fields = {"batch": batch.name}
     match batch.state:
         case BatchState.PREPARED:
@@ -73,7 +73,7 @@ def changed(batch: Batch, note: str) -> Fields:
 
 
 def changed_in_full(batch: Batch, note: str) -> Fields:
-    """All that is known of a batch, for machines: its key and the provider's id apart, times in ISO 8601."""
+    """Return all fields of a batch for JSON logs; times in ISO 8601."""
     fields: Fields = {
         **_identity(batch),
         "status": batch.status,

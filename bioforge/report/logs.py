@@ -29,7 +29,7 @@ _COLOURS = {"debug": "2", "info": "32", "warning": "33", "error": "31", "critica
 
 @dataclass(slots=True)
 class Logs:
-    """What `configure` made. `every_attempt`: whether somebody reads a line for each attempt, as debug events."""
+    """The configured logger. `every_attempt`: log each attempt as a debug event."""
 
     logger: FilteringBoundLogger
     format: str
