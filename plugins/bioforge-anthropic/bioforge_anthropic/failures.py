@@ -47,7 +47,7 @@ UNCLEAR = frozenset({499, 504, 520, 524})
 
 _HINTS = {
     "quota": "add credit or raise the spend limit in the console, then run again: nothing is lost",
-    "authentication": "set a valid key in the variable that [provider] api_key_env names",
+    "authentication": "set a valid key in the variable that api_key_env names",
     "permission": "this key may not do that: check its workspace and its permissions in the console",
 }
 
