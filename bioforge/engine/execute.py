@@ -1,4 +1,4 @@
-"""Pin the selection of a run and send its requests."""
+"""Pin the selection of a run, and send its requests with one backend after another."""
 
 from __future__ import annotations
 
@@ -24,23 +24,23 @@ from bioforge.store import Selection, Store, batches, runs, targets
 from bioforge.store.recorder import Recorder
 
 SMALLEST_BUDGET = 1e-9
-"""US dollars: what is left when nothing is. Open batches are collected all the same; nothing more is sent."""
+"""US dollars of a budget that is used up: open batches are collected, and nothing more is sent."""
 
 ROOM_PER_CALL = 64 << 10
 LEAST_ROOM = 1 << 20
 MOST_ROOM = 64 << 20
-"""Bytes of the disk that are kept free for each call in flight, and at least, and at most."""
+"""Bytes of disk space reserved for each call in flight, with a lower and an upper limit."""
 
 
 def pin_selection(store: Store, run: int, options: RunOptions, project: str) -> Selection:
-    """The selection as it stays for this run and for resuming it.
+    """Return the selection in the form that stays valid during this run and when it is resumed.
 
-    Reasons change while a run goes on, and a limit means "these, no others": both become a list of targets.
+    Reasons change during a run, and a limit means exactly these targets: both become a list of targets.
     """
     selection = options.selection
     if selection.reasons == (Reason.UPSTREAM,):
         raise UsageError(
-            "--select reason:upstream: these wait for what they need", "select artists instead: --select ID"
+            "--select reason:upstream: these targets wait for another recipe", "select artists instead: --select ID"
         )
     if options.run is not None and selection.run is not None:
         runs.take_over_targets(store, options.run, run)
@@ -59,22 +59,22 @@ def pin_selection(store: Store, run: int, options: RunOptions, project: str) -> 
 
 
 @dataclass(frozen=True, slots=True)
-class Sending:
-    """One run at work; `backend` gives those that can be reached, by name."""
+class Execution:
+    """The sending part of one run. `make_backend` returns a backend by name, ready to send."""
 
     store: Store
     run: int
     config: ProjectConfig
-    backend: Callable[[str], Backend]
+    make_backend: Callable[[str], Backend]
     observer: RunObserver
     follow_up: FollowUp
 
-    def send(
+    def execute(
         self, plan: Plan, work: Work, requests: RequestQueue, anything_to_send: Callable[[], object]
     ) -> Stopped | None:
-        """Collect what earlier runs left open, and send `requests`, which are those of `work`. Says what stopped it.
+        """Collect open batches of earlier runs and send the requests of `work`. Return why it stopped early, or None.
 
-        `anything_to_send` looks again: the batches of other backends may have given something back.
+        `anything_to_send` counts again, since batches of other backends may have released requests.
         """
         own = self.config.backend.name
         awaited = sum(batch.requests for batch in work.batches if batch.awaited)
@@ -84,13 +84,13 @@ class Sending:
         self.observer.start(plan.requests + awaited, own, lambda: work.control.gauges)
         try:
             for name, others in _of_others(plan.batches, own):
-                # collected if they are ready, and not waited for: this run was told to use another backend
+                # collected if they are ready, but not waited for, since this run uses another backend
                 part = replace(work, requests=iter(()), retries=lambda: iter(()), batches=others, choice=None)
                 stopped = self._build(name, part)
-            # what the batches of others gave back is asked now: the requests are read when they are pulled
+            # includes requests that other backends' batches released: the queue reads them when they are pulled
             if plan.requests or work.batches or anything_to_send():
                 stopped = self._build(own, work)
-                # a backend that does not ask again for what its answers made ready is asked again itself
+                # run a backend again that does not pull the requests which its answers made ready
                 while stopped is None and requests.waiting:
                     before = requests.handed_out
                     work = replace(work, batches=())
@@ -105,22 +105,22 @@ class Sending:
         provider = self.config.provider.base_url
         with relaxed_gc():
             recorder = Recorder(self.store, self.run, name, provider)
-            return loop.build(self.backend(name), work, recorder, self.follow_up, self.observer)
+            return loop.build(self.make_backend(name), work, recorder, self.follow_up, self.observer)
 
 
 def _of_others(found: Sequence[batches.Open], own: str) -> Iterator[tuple[str, list[Batch]]]:
-    """Open batches that other backends prepared, by backend."""
+    """Yield open batches of other backends, by backend."""
     for name in sorted({item.backend for item in found} - {own}):
         yield name, [replace(item.batch, awaited=False) for item in found if item.backend == name]
 
 
 @contextmanager
 def no_usage_error_from_here() -> Iterator[None]:
-    """Once something may have been sent, a state that fails stops the run; it no longer refuses it."""
+    """Turn a state error into a stop, once something may have been sent."""
     try:
         yield
     except StateError as error:
         raise StoppedError(
-            f"stopped while answers were being kept: {error.message}",
-            error.hint or "what was recorded is kept; `bioforge resume` goes on and says what is unclear",
+            f"stopped while answers were being stored: {error.message}",
+            error.hint or "recorded answers are kept; `bioforge resume` continues and lists calls that may have been charged",
         ) from error

@@ -1,4 +1,4 @@
-"""Validate answers, enqueue the requests they make ready, and count failures."""
+"""Act on answers: validate them, enqueue the targets that they make ready, and count failures."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from bioforge.recipes.validate import checked
 
 
 class FollowUp:
-    """For one run. `max_failures`: how many targets may fail before nothing more is sent."""
+    """Acts on the events of one run. After `max_failures` failed targets nothing more is sent."""
 
     def __init__(
         self,
@@ -28,7 +28,7 @@ class FollowUp:
         max_failures: int | None = None,
         grown: Callable[[int], None] = lambda growth: None,
     ) -> None:
-        """`grown` is told by how many requests there is more to do than was planned."""
+        """`grown` receives the number of requests that were added to the plan (negative: removed)."""
         definitions = [variant.definition for variant in recipes]
         self._schemas = {
             definition.key: definition.schema for definition in definitions if definition.schema is not None
@@ -43,7 +43,7 @@ class FollowUp:
         self.stopped: Stopped | None = None
 
     def check(self, events: Sequence[Event]) -> Sequence[Event]:
-        """The events with every answer checked by its recipe's schema: what does not fit is not usable."""
+        """Return the events with answers validated; one that does not fit its schema becomes `Unusable`."""
         if not self._schemas:
             return events
         return [self._checked(event) for event in events]
@@ -60,8 +60,11 @@ class FollowUp:
         return Unusable(event.attempt, answer, event.seconds, event.request_id)
 
     def apply(self, events: Sequence[Event]) -> Sequence[Event]:
-        """Replan dependents of recorded events and enqueue what became ready. Failures with a retry get `followed=True`."""
-        self._requests.recorded(events)
+        """Replan dependents of recorded events and enqueue what became ready.
+
+        Failures that a repair or fallback replaces come back with `followed=True`.
+        """
+        self._requests.mark_recorded(events)
         if self._goes_on and any(isinstance(event, Succeeded | Unusable | Failed) for event in events):
             consequences = self._planner.apply(events)
             followed = consequences.followed
@@ -78,8 +81,8 @@ class FollowUp:
         if self._most is not None and self._failures >= self._most and self.stopped is None:
             self.stopped = Stopped(
                 FAILURES,
-                f"{plural(self._failures, 'target')} failed, the limit of --max-failures {self._most}",
-                "`bioforge export --failed` lists them; raise --max-failures to go on. Open batches continue at the provider",
+                f"{plural(self._failures, 'target')} failed; the limit is --max-failures {self._most}",
+                "`bioforge export --failed` lists them; raise --max-failures to continue. Open batches continue at the provider",
             )
             self._stop.raise_level(FAILURES)
 

@@ -97,11 +97,11 @@ class BoundWriter:
 
     def _check_all_taken(self, rows: Iterator[Record]) -> None:
         if next(rows, None) is not None:
-            raise OutputError(f"{self._who} did not take all records, so that some are missing")
+            raise OutputError(f"{self._who} did not take all records; some are missing")
 
     @contextmanager
     def _blamed(self) -> Iterator[None]:
-        """A plugin's own mistakes as errors that name it. What the system says (a full disk) is nobody's mistake."""
+        """Turn a plugin's exceptions into errors that name it. Errors of the system (a full disk) pass through."""
         try:
             yield
         except (BioforgeError, OSError):
@@ -118,7 +118,7 @@ class BoundWriter:
 def bind_writer(
     plugins: Plugins, options: PluginOptions, name: str, table: Mapping[str, object], key: str
 ) -> BoundWriter:
-    """The writer of a name with its options, which stand in `table`. Raises `PluginError` and `ConfigError`."""
+    """Return the writer of this name with the options in `table`. Raises `PluginError` and `ConfigError`."""
     writer = plugins.writer(name)
     plugin = plugins.third_party("bioforge_writers", name)
     return BoundWriter(name, writer, options.read(writer, table, key), plugin, plugins.version(plugin))
@@ -127,9 +127,9 @@ def bind_writer(
 def write_outputs(
     store: Store, config: ProjectConfig, plugins: Plugins, variants: Mapping[str, Sequence[str]]
 ) -> tuple[list[Written], list[str]]:
-    """Write each output; one that cannot be written does not keep the others from it. Returns (written, errors).
+    """Write every output that can be written. Return what was written, and error messages for the others.
 
-    `variants` are those of each recipe; the first is written where an output does not ask for all.
+    `variants` are the variants of each recipe; an output without `all` has the first.
     """
     written: list[Written] = []
     errors: list[str] = []
@@ -139,15 +139,16 @@ def write_outputs(
         except BioforgeError as error:
             place = "" if Path(output.path).name in error.message else f"{output.path}: "
             errors.append(place + error.message + (f" ({error.hint})" if error.hint else ""))
-        except Exception as error:  # whatever a plugin's writer does, the answers are kept and shown as done
+        except Exception as error:  # an error of a plugin's writer must not hide that the answers are kept
             errors.append(f"{output.path}: the writer failed: {type(error).__name__}: {error} (the state is intact)")
     return written, errors
 
 
 def check_outputs(config: ProjectConfig, plugins: Plugins) -> None:
-    """Raise `PluginError` or `ConfigError` for an output nobody can write: better before anything is paid for than
-    after. A writer without a model of its options checks them itself: it is given no records and a place that is thrown
-    away."""
+    """Raise `PluginError` or `ConfigError` for an output that cannot be written, before anything is paid for.
+
+    A writer without an `Options` model checks its options when it writes, so it writes no records to nowhere.
+    """
     for output in config.outputs:
         chosen = _chosen(config, plugins, output)
         if chosen.to_path or getattr(chosen.writer, "Options", None) is not None:
@@ -160,12 +161,12 @@ def check_outputs(config: ProjectConfig, plugins: Plugins) -> None:
         except OutputError as error:
             if not chosen.plugin:
                 raise
-            if isinstance(error.__cause__, Exception | SystemExit):  # it cannot do without records, perhaps
+            if isinstance(error.__cause__, Exception | SystemExit):  # it may only need records
                 continue
             raise PluginError(f"{output.path}: {error.message}", error.hint) from None
         except BioforgeError:
             raise
-        except Exception:  # a plugin's writer that cannot do without records: that says nothing about its options
+        except Exception:  # a plugin's writer that needs records: this says nothing about its options
             continue
 
 
@@ -181,7 +182,7 @@ def order_records(rows: Iterator[dict[str, object]], config: ProjectConfig) -> I
 
 
 def writer_name(path: str, given: str | None) -> str:
-    """By option, else by suffix; a path that ends with a slash is a folder of files."""
+    """Return the name of an output's writer: the option, else by suffix; a trailing slash means a folder."""
     if given:
         return given
     if path.endswith("/"):
@@ -198,7 +199,7 @@ def _write(
     recipes = (output.recipe,) if output.recipe else tuple(config.recipes)
     most = None if output.all else 1
     chosen = tuple((recipe, name) for recipe in recipes for name in variants[recipe][:most])
-    # a hash, because an option may be a token; with the version of a plugin, since another one may write otherwise
+    # hashed, because an option may be a secret; with the plugin's version, which may write differently
     asked = {"writer": name, "options": output.options, "recipes": recipes, "variants": chosen}
     if chosen_writer.plugin:
         asked["plugin"] = f"{chosen_writer.plugin} {chosen_writer.version}"
@@ -227,7 +228,7 @@ def _chosen(config: ProjectConfig, plugins: Plugins, output: OutputTable) -> Bou
 
 
 def _write_folder(folder: Path, writer: BoundWriter, rows: Iterator[Record], before: str | None) -> list[str]:
-    """Files that an earlier run wrote and this one does not are removed; files of others are left alone."""
+    """Write the files of a folder and remove those that only an earlier run wrote; leave other files alone."""
     names: list[str] = []
     for name, content in writer.files(rows):
         with atomic_write(folder / name, durable=False) as stream:

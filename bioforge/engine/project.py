@@ -1,4 +1,4 @@
-"""Open a project, plan it and run it."""
+"""An opened project: its configuration, plugins, backend and recipes, and what can be done with them."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from bioforge.core.gc_tuning import relaxed_gc
 from bioforge.core.interfaces import PurchaseJob, RunControl, Stop, Work
 from bioforge.core.progress import ProgressCallback, no_progress
 from bioforge.engine.backends import BackendBuilder, bind_reader, dialect_of
-from bioforge.engine.execute import Sending, no_usage_error_from_here, pin_selection
+from bioforge.engine.execute import Execution, no_usage_error_from_here, pin_selection
 from bioforge.engine.followup import FollowUp
 from bioforge.engine.outputs import check_outputs, write_outputs
 from bioforge.engine.requests import RequestQueue
@@ -40,14 +40,14 @@ NO_RUN = 0
 
 
 class OpenProject(RecipeNames):
-    """A project with its plugins, backend and recipes. Creating one reads no input and sends nothing."""
+    """A project with its plugins, backend and compiled recipes. Only its methods read input or send requests."""
 
     def __init__(self, config: ProjectConfig, plugins: Plugins) -> None:
-        """Raises `PluginError` for a backend that cannot be had, `ConfigError`, `TemplateError`."""
+        """Raise `PluginError` for a missing backend, `ConfigError`, or `TemplateError`."""
         super().__init__(config)
         self.plugins = plugins
         self.tell: ProgressCallback = no_progress
-        """Hears how far reading and planning are that take long."""
+        """Receives progress messages of long readings and plans."""
         self.backend_name = config.backend.name
         self._backends = BackendBuilder(config, plugins)
         try:
@@ -63,11 +63,12 @@ class OpenProject(RecipeNames):
 
     @property
     def provider(self) -> str:
-        """Where requests go, as the state remembers it: open batches are at home there."""
+        """Return the base URL, which the state stores with each batch."""
         return self.config.provider.base_url
 
     @property
     def input_spec(self) -> InputSpec:
+        """Return the location, reader and options of the input."""
         config = self.config
         return InputSpec(
             path=config.input.path,
@@ -79,10 +80,11 @@ class OpenProject(RecipeNames):
 
     @property
     def chained(self) -> bool:
-        """Return True if a recipe needs another one."""
+        """Return True if a recipe needs the answers of another one."""
         return any(variant.upstream for variant in self.recipe_variants)
 
     def estimator(self, store: Store) -> Estimator:
+        """Return the estimator of prices at the backend's own tier."""
         return self._estimator(store, None)
 
     def _estimator(self, store: Store, tier: str | None) -> Estimator:
@@ -111,8 +113,10 @@ class OpenProject(RecipeNames):
         return bind_reader(self.plugins, plugin_options(self.config), self.input_spec.options, name)
 
     def plan(self, store: Store, selection: Selection, deadline: float | None = None) -> Plan:
-        """What a run would do now, priced; `deadline` in seconds. Sends nothing. An output that nobody can write, which a
-        run refuses, is a note: it may be that the secret for it is not here."""
+        """Return what a run would do now, with prices; `deadline` in seconds. Send nothing.
+
+        An output that cannot be written, for which a run is refused, is only a note: its secret may not be needed to plan.
+        """
         recover_state(store)
         refreshed = self.refresh(store)
         try:
@@ -128,10 +132,10 @@ class OpenProject(RecipeNames):
     def _priced(self, store: Store, refreshed: RefreshResult, selection: Selection, deadline: float | None) -> Plan:
         again = self.config.retry.maybe_paid
         groups = stale.stale_groups(store, selection, resend_maybe_paid=again)
-        # what several groups ask for alike is paid once
+        # a request that several groups share is paid once
         requests = self._to_send(store, selection) if len(groups) > 1 else sum(group.requests for group in groups)
         places = {variant.key: n for n, variant in enumerate(self.recipe_variants)}
-        # what is needed before what needs it, variants as in the file
+        # recipes in dependency options, variants in the options of the file
         groups = sorted(
             (group for group in groups if (group.recipe, group.variant) in places),
             key=lambda group: places[group.recipe, group.variant],
@@ -142,7 +146,7 @@ class OpenProject(RecipeNames):
         unusable = tuple(item for item in found if item.backend not in known)
         elsewhere = tuple(item for item in found if item.provider != self.provider and item not in unusable)
         ours = tuple(item for item in found if item not in unusable and item not in elsewhere)
-        # a choice is made for what is under way as well: its tail is bought as was announced with it
+        # the decision covers open batches too: what they leave over is bought as announced
         under_way = [item.batch for item in ours if item.backend == self.backend_name]
         job = PurchaseJob(
             (*loads(priced, requests), *batch_loads(under_way)),
@@ -160,11 +164,11 @@ class OpenProject(RecipeNames):
     def requests(
         self, store: Store, selection: Selection, which: RequestFilter = RequestFilter.STALE, run: int | None = None
     ) -> RequestQueue:
-        """The requests of the selected targets in order. `run`: with those that become ready while it goes on."""
+        """Return the requests of the selected targets in options; with `run`, also those that become ready during it."""
         return RequestQueue(self._context(store, run), self.estimator(store), selection, which)
 
     def check_answers(self, store: Store) -> None:
-        """Check by their schemas what was adopted from elsewhere, and plan what depends on it."""
+        """Validate imported answers by their schemas and plan their dependents."""
         self._planner(store, None).plan_unchecked()
 
     def _planner(self, store: Store, run: int | None) -> Planner:
@@ -174,20 +178,20 @@ class OpenProject(RecipeNames):
         return PlanContext(store, self.recipe_variants, self.backend, self.config.retry.maybe_paid, run)
 
     def run(self, options: RunOptions, observer: RunObserver, stop: Stop) -> RunResult:
-        """Plan, build what is stale, write the outputs.
+        """Plan, send what is stale, and write the outputs.
 
-        Raises `UsageError` and `StateError` only as long as nothing was sent, `StoppedError` afterwards.
+        Raise `UsageError` and `StateError` only before anything was sent, `StoppedError` afterwards.
         """
         check_outputs(self.config, self.plugins)
         if not options.wait and not self.backend.batches:
             raise UsageError(
-                f"--no-wait: backend {self.backend_name!r} has nothing that goes on without it",
-                "use it with --backend batch or --backend auto",
+                f"--no-wait needs batches; backend {self.backend_name!r} sends single calls",
+                "use --backend batch or --backend auto",
             )
         with Store.open(self.config.state_path) as store:
-            recovery, dead = recover_state(store)
+            recovery, crashed = recover_state(store)
             if recovery.maybe_paid or recovery.interrupted:
-                observer.recovered(recovery, dead)
+                observer.recovered(recovery, crashed)
             run = runs.begin(
                 store,
                 options.command,
@@ -199,11 +203,11 @@ class OpenProject(RecipeNames):
             try:
                 return self._run(store, run, options, observer, stop)
             except BaseException as error:
-                with suppress(StateError):  # where the state itself is the trouble, the next run settles this one
-                    self._break_off(store, run, error)
+                with suppress(StateError):  # if the state itself fails, the next run closes this one
+                    self._close_failed_run(store, run, error)
                 raise
 
-    def _break_off(self, store: Store, run: int, error: BaseException) -> None:
+    def _close_failed_run(self, store: Store, run: int, error: BaseException) -> None:
         recover(store)
         if runs.still_planning(store, run):
             runs.discard(store, run)
@@ -218,7 +222,7 @@ class OpenProject(RecipeNames):
         refreshed = self.refresh(store)
         self._check_can_send(store, options)
         selection = pin_selection(store, run, options, self.config.project.name)
-        if options.always_make:  # what depends on what is asked anew waits for it
+        if options.always_make:  # dependents of forced targets wait for them
             self._planner(store, run).replan_dependents()
         plan = self._priced(store, refreshed, selection, options.deadline)
         observer.planned(plan, store)
@@ -241,7 +245,7 @@ class OpenProject(RecipeNames):
         return result
 
     def _check_can_send(self, store: Store, options: RunOptions) -> None:
-        """Check backend, key and prices before the run changes the state. Raise `UsageError` for an unknown price."""
+        """Refuse a run that could not send or not keep its budget, before anything is recorded or sent."""
         selection, again = options.selection, self.config.retry.maybe_paid
         if not (options.always_make or selection.plan is not None) and not stale.requests_to_send(
             store, selection, resend_maybe_paid=again
@@ -260,7 +264,7 @@ class OpenProject(RecipeNames):
     def _send(
         self, store: Store, run: int, plan: Plan, options: RunOptions, observer: RunObserver, stop: Stop
     ) -> Stopped | None:
-        # A limit is for what is new: what open batches of earlier runs leave over was asked for by those.
+        # --limit applies to new requests; requests that open batches of earlier runs leave over belong to those runs
         only_limited = not options.selection.ids and options.selection.run is None and options.selection.plan is None
         tried_again = Selection(recipes=plan.selection.recipes) if only_limited else plan.selection
         requests = self.requests(store, plan.selection, run=run)
@@ -281,9 +285,9 @@ class OpenProject(RecipeNames):
         follow_up = FollowUp(
             self.recipe_variants, self._planner(store, run), requests, stop, options.max_failures, observer.grown
         )
-        with self._backends.reachable(batches_too=bool(plan.batches) or self.backend.batches) as backend:
-            sending = Sending(store, run, self.config, backend, observer, follow_up)
-            stopped = sending.send(plan, work, requests, lambda: self._to_send(store, plan.selection))
+        with self._backends.reachable(batches_too=bool(plan.batches) or self.backend.batches) as make_backend:
+            execution = Execution(store, run, self.config, make_backend, observer, follow_up)
+            stopped = execution.execute(plan, work, requests, lambda: self._to_send(store, plan.selection))
         recover(store)
         return stopped
 
@@ -291,7 +295,7 @@ class OpenProject(RecipeNames):
         return stale.requests_to_send(store, selection, resend_maybe_paid=self.config.retry.maybe_paid)
 
     def _fresh(self, store: Store, selection: Selection) -> int:
-        """Targets that are up to date, over the whole input, of the selected recipes."""
+        """Return the number of fresh targets of the selected recipes, over the whole input."""
         reasons = stale.counts(store, selection.recipes).values()
         artists = stale.total_artists(store)
         selected = [variant for variant in self.recipe_variants if variant.recipe in selection.recipes]
@@ -308,21 +312,21 @@ class OpenProject(RecipeNames):
 
 
 def recover_state(store: Store) -> tuple[Recovery, list[runs.Run]]:
-    """Close runs that crashed or were killed, and recover the requests they left open."""
-    dead = runs.close_dead(store)
-    return recover(store), dead
+    """Close runs that crashed or were killed, and return the state of their open requests with those runs."""
+    crashed = runs.close_dead(store)
+    return recover(store), crashed
 
 
 def _what_works_without(config: ProjectConfig) -> str:
-    """What to do where runs were made with this backend before, which cannot be had now; empty where there were none."""
+    """Return a hint if earlier runs used this backend, which is missing now; else an empty text."""
     try:
         with Store.read(config.state_path) as store:
             known = any(run.backend == config.backend.name for run in runs.newest(store, limit=1000))
-    except StateError:  # there is no state, or none that can be read: that is said where it is used
+    except StateError:  # an unreadable state is reported where it is used
         known = False
     if not known:
         return ""
     return (
-        "this project was built with it: install or mend the plugin that brought it (`bioforge plugins` says what is"
-        " wrong); `bioforge export`, `status`, `why`, `compare` and `audit` work without it"
+        "earlier runs used it: install or fix its plugin (`bioforge plugins` shows the problem);"
+        " `bioforge export`, `status`, `why`, `compare` and `audit` work without it"
     )

@@ -1,4 +1,4 @@
-"""The requests of a run: those of stale targets in order, and before them those that answers have just made ready."""
+"""The request queue of a run: stale targets in order, after those that answers have just made ready."""
 
 from __future__ import annotations
 
@@ -21,17 +21,17 @@ from bioforge.store.queue import PendingRequest, RequestFilter, TargetState
 from bioforge.store.targets import PlannedArtist
 
 _CHUNK = 256
-"""Targets that became ready, and are looked up together."""
+"""Ready targets that are looked up together."""
 
 _AHEAD = 64
-"""Requests that are rendered together, before they are asked for."""
+"""Requests that are rendered together, ahead of their use."""
 
 
 class RequestQueue(Iterator[Request]):
-    """Each different request once, rendered as it is asked for.
+    """Yields each distinct request once, rendered when it is pulled.
 
-    A backend asks again after the end: by then answers may have made further targets ready. Those come first, so that
-    what was begun for an artist is finished before the next one is begun.
+    A backend pulls again after the end, since answers may have made further targets ready. Those come first, so that one
+    artist is finished before the next begins.
     """
 
     def __init__(
@@ -41,7 +41,7 @@ class RequestQueue(Iterator[Request]):
         selection: Selection,
         which: RequestFilter = RequestFilter.STALE,
     ) -> None:
-        """Requests of the context's run are sent once; without a run, nothing becomes ready during the iteration."""
+        """Requests are yielded once per run of the context; without a run, nothing becomes ready during the iteration."""
         self._context = context
         self._recipes = {variant.key: variant for variant in context.recipes}
         self._estimator = estimator
@@ -54,33 +54,33 @@ class RequestQueue(Iterator[Request]):
         self._chunk: Iterator[tuple[PendingRequest, RenderOutcome | None]] = iter(())
         self._ready: deque[int] = deque()
         self.handed_out = 0
-        """Requests so far."""
-        self._enqueued: set[str] = set()
-        """Hashes of requests that are ready, and were not handed out yet."""
+        """Number of requests yielded so far."""
+        self._offered: set[str] = set()
+        """Hashes of ready requests that were not yielded yet."""
         self._planned_again: set[int] = set()
-        """Targets whose requests were not written as planned."""
+        """Targets whose body differed from the plan, by id."""
         self._unrecorded: set[str] = set()
-        """Hashes of requests that were handed out, and stand nowhere in the state yet."""
+        """Hashes of yielded requests that are not in the state yet."""
         self._since: set[str] = set()
-        """Hashes of requests that were handed out after the page was read: what it says of those is out of date."""
+        """Hashes of requests yielded after the current page was read; the page is out of date for them."""
 
     @property
     def waiting(self) -> int:
-        """Targets that became ready and were not asked for yet."""
+        """Return the number of ready targets that were not pulled yet."""
         return len(self._ready)
 
     def enqueue(self, ready: Sequence[TargetState]) -> int:
-        """Add targets that became ready. Return the number of distinct requests this adds."""
-        before = len(self._enqueued)
-        self._ready.extend(standing.target for standing in ready)
-        self._enqueued.update(
-            standing.request_hash
-            for standing in ready
-            if standing.request_hash is not None and standing.request_hash not in self._unrecorded
+        """Add targets that became ready. Return the number of distinct requests that this adds."""
+        before = len(self._offered)
+        self._ready.extend(state.target for state in ready)
+        self._offered.update(
+            state.request_hash
+            for state in ready
+            if state.request_hash is not None and state.request_hash not in self._unrecorded
         )
-        return len(self._enqueued) - before
+        return len(self._offered) - before
 
-    def recorded(self, events: Sequence[Event]) -> None:
+    def mark_recorded(self, events: Sequence[Event]) -> None:
         """Note that these events are in the state."""
         self._unrecorded.difference_update(
             event.attempt.request.request_hash for event in events if isinstance(event, Started)
@@ -90,8 +90,8 @@ class RequestQueue(Iterator[Request]):
         while True:
             item, outcome = self._next()
             digest = item.request_hash
-            self._enqueued.discard(digest)
-            # what was read with others may have been asked meanwhile, for another target that wants the same
+            self._offered.discard(digest)
+            # another target with the same request may have been yielded since the page was read
             if digest in self._unrecorded or digest in self._since:
                 continue
             request = self._request(item, outcome)
@@ -103,7 +103,7 @@ class RequestQueue(Iterator[Request]):
                 return request
 
     def _next(self) -> tuple[PendingRequest, RenderOutcome | None]:
-        """What has become ready comes first. Raises `StopIteration` after the last."""
+        """Return the next pending request, ready targets first. Raise `StopIteration` after the last."""
         while True:
             if (found := next(self._chunk, None)) is not None:
                 return found
@@ -113,7 +113,7 @@ class RequestQueue(Iterator[Request]):
             self._chunk = self._rendered([item for page in self._pending(numbers) for item in page])
         while (found := next(self._ahead, None)) is None:
             if not self._page:
-                self._since.clear()  # a page is without what stands in the state as tried by then
+                self._since.clear()  # a new page leaves out what the state already has as tried
                 self._page.extend(next(self._pages))
             self._ahead = self._rendered(
                 [self._page.popleft() for _ in range(min(_AHEAD, len(self._page)))], later=True
@@ -133,7 +133,7 @@ class RequestQueue(Iterator[Request]):
     def _rendered(
         self, items: Sequence[PendingRequest], *, later: bool = False
     ) -> Iterator[tuple[PendingRequest, RenderOutcome | None]]:
-        """With what they need looked up together; `later`: what depends on answers is rendered when it is asked for."""
+        """Render these requests together. With `later`, those that depend on answers are rendered when they are pulled."""
         outcomes: dict[int, RenderOutcome] = {}
         for pair in {(item.recipe, item.variant) for item in items}:
             variant = self._recipes[pair]
@@ -145,11 +145,11 @@ class RequestQueue(Iterator[Request]):
         return iter([(item, outcomes.get(item.target)) for item in items])
 
     def _request(self, item: PendingRequest, outcome: RenderOutcome | None) -> Request | None:
-        """None where it would be another one now: the target is planned anew then, and asked for by what that says."""
+        """Return the request, or None if it would differ from the plan now; its target is then replanned."""
         variant = self._recipes[item.recipe, item.variant]
         body = self._body(variant, item, outcome)
         if body is None:
-            self._plan_again(variant, item)
+            self._replan(variant, item)
             return None
         return Request(
             request_hash=item.request_hash,
@@ -168,7 +168,7 @@ class RequestQueue(Iterator[Request]):
         )
 
     def _body(self, variant: RecipeVariant, item: PendingRequest, outcome: RenderOutcome | None) -> bytes | None:
-        """The body that was planned; None where it would be another one now."""
+        """Return the planned body, or None if it would differ now."""
         if item.follow_up is not None:
             return item.follow_up.encode("utf-8", "surrogatepass")
         if outcome is None:
@@ -180,13 +180,13 @@ class RequestQueue(Iterator[Request]):
     def _outcome(self, variant: RecipeVariant, item: PendingRequest) -> RenderOutcome:
         return self._renderer.page(variant, [PlannedArtist(item.number, "", item.artist)]).outcomes[0]
 
-    # ----------------------------------------------------------------------------------- what is not as it was planned
+    # --------------------------------------------------------------------------------- requests that differ from the plan
 
-    def _plan_again(self, variant: RecipeVariant, item: PendingRequest) -> None:
-        """A backend writes this text otherwise than when it was planned, though it writes others alike; or what the
-        target needs has changed since it was read, and it is planned anew already.
+    def _replan(self, variant: RecipeVariant, item: PendingRequest) -> None:
+        """Replan a target whose body differs from its plan.
 
-        Raises `BioforgeError` for what is another request each time: it cannot be planned.
+        Either the backend serializes this request differently now, or an upstream answer changed and the target is replanned
+        already. Raise `BioforgeError` for a body that differs each time: it cannot be planned.
         """
         known = next(self._pending([item.target]), None)
         if known is None or known[0].request_hash != item.request_hash:
@@ -213,8 +213,8 @@ class RequestQueue(Iterator[Request]):
             bodies = {canonical(self._context.backend.body(outcome.rendered)) for _ in range(3)}
             if len(bodies) > 1 or item.target in self._planned_again:
                 return BioforgeError(
-                    f"{who}: {plugin} writes another request each time: body() gives another one for the same texts",
-                    "this is a mistake of the plugin: no time and no random number may stand in a body; nothing was"
+                    f"{who}: {plugin} returns another body() each time for the same input",
+                    "this is a fault of the plugin: a body must not contain a time or a random number; nothing was"
                     " sent for this artist",
                 )
         return BioforgeError(

@@ -1,4 +1,4 @@
-"""What a project file names by itself, recipes and their variants, and from the words of a command to a selection."""
+"""Recipes and variants by name, and the selection that a command's arguments describe."""
 
 from __future__ import annotations
 
@@ -15,21 +15,19 @@ VARIANT = "variant:"
 
 
 class RecipeNames:
-    """A project's recipes and variants by name. Whoever only reads what was answered needs no more than this: no plugin is
-    asked for anything."""
+    """A project's recipes and variants by name: enough to read answers, without loading plugins."""
 
     def __init__(self, config: ProjectConfig) -> None:
-        """Raises `ConfigError` for a recipe that has no variants."""
+        """Raise `ConfigError` for a recipe without variants."""
         self.config = config
         self._expanded = expanded(config)
         self.recipes = list(self._expanded)
-        """What is needed before what needs it."""
+        """Names in dependency order."""
         self.variants = {recipe: [variant.name for variant in found] for recipe, found in self._expanded.items()}
-        """Of each recipe in the order of the file; the first stands for it where only one is wanted."""
+        """Variant names of each recipe in the order of the file; the first is its default."""
 
     def selection(self, recipes: Sequence[str], words: Sequence[str], limit: int | None = None) -> Selection:
-        """These recipes and no others; `words` are the values of `--select`. Raises `UsageError` for what the project does
-        not have."""
+        """Return the selection of these recipes (none: all) and `--select` values. Raise `UsageError` for unknown names."""
         known = self.recipes
         for name in recipes:
             if name not in known:
@@ -42,7 +40,7 @@ class RecipeNames:
         return Selection.parse(tuple(name for name in known if name in chosen), others, limit, pairs)
 
     def with_needs(self, selection: Selection) -> Selection:
-        """The same, and what its recipes need, in dependency order: for what is going to be built."""
+        """Return the selection with the recipes that its recipes need, in dependency order."""
         recipes = self.config.recipes
         chosen = closure(selection.recipes, {name: recipe.needs for name, recipe in recipes.items()})
         return replace(selection, recipes=tuple(name for name in self.recipes if name in chosen))
@@ -51,7 +49,7 @@ class RecipeNames:
 def _variants(
     expanded: Mapping[str, Sequence[Variant]], given: Sequence[str], recipes: Collection[str]
 ) -> tuple[tuple[str, str], ...]:
-    """(recipe, variant) of those that any of these words means, and of those they build on."""
+    """Return (recipe, variant) of the variants that match, and of those they depend on."""
     upstream = {
         (recipe, variant.name): tuple(variant.upstream.items())
         for recipe, variants in expanded.items()

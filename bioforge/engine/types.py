@@ -1,4 +1,4 @@
-"""Options, plan, result and observer of a run."""
+"""What a run is asked to do, what it would do, what it came to, and who is told."""
 
 from __future__ import annotations
 
@@ -21,10 +21,9 @@ from bioforge.store.stale import StaleGroup
 
 
 class RunObserver(loop.GroupObserver, Protocol):
-    """Told what a run is about to do, and then of every group of events; `grown`: there is more to do by so many
-    requests (or less, where negative) than was said at the start."""
+    """Sees the plan of a run and then every group of events; `grown` adds requests to (negative: removes from) the plan."""
 
-    def recovered(self, settled: Recovery, dead: Sequence[runs.Run]) -> None: ...
+    def recovered(self, recovery: Recovery, crashed: Sequence[runs.Run]) -> None: ...
     def planned(self, plan: Plan, store: Store) -> None: ...
     def start(self, requests: int, backend: str, gauges: Callable[[], Gauges]) -> None: ...
     def grown(self, requests: int) -> None: ...
@@ -33,26 +32,28 @@ class RunObserver(loop.GroupObserver, Protocol):
 
 @dataclass(frozen=True, slots=True)
 class RunOptions:
-    """Options of one run, beyond the configuration."""
+    """Options of a run beyond the configuration."""
 
     command: str = "run"
     selection: Selection = field(default_factory=Selection)
     always_make: bool = False
     max_failures: int | None = None
     run: int | None = None
-    """The run that is resumed: its list of targets is taken over."""
+    """The run to resume, whose list of targets is taken over."""
     wait: bool = True
-    """Whether to stay until batches have ended."""
+    """False: return once batches are submitted."""
     deadline: float | None = None
-    """Seconds that the run may take."""
+    """Seconds after which the run stops."""
 
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """What a run would do. `requests` are the different ones it would send, `cost_usd` their price (None: unknown);
-    `selection` is as it stays during the run. `choice` is how a backend with several ways would buy; `batches` are
-    those that earlier runs left open; another provider has those in `elsewhere`, and the backends of those in `unusable`
-    are not installed."""
+    """What a run would do.
+
+    `requests` counts distinct requests, `cost_usd` is their price (None: unknown), `selection` the pinned one. `choice` is the
+    purchase decision of a backend with several options. `batches` are open from earlier runs, `elsewhere` those at another
+    provider, `unusable` those whose backend is not installed.
+    """
 
     refreshed: RefreshResult
     selection: Selection
@@ -67,7 +68,7 @@ class Plan:
 
 @dataclass(slots=True)
 class RunResult:
-    """What a run came to. `left` are the selected targets that are still stale afterwards."""
+    """The result of a run. `left` are the selected targets that are still stale."""
 
     run: int | None
     refreshed: RefreshResult
@@ -79,17 +80,18 @@ class RunResult:
     fresh: int = 0
     fresh_before: int = 0
     left_out: int = 0
-    """Stale targets that this run was not asked to build."""
+    """Stale targets outside the selection."""
     saved_usd: float | None = None
     paid: bool = False
 
     @property
     def in_batches(self) -> int:
-        """Selected targets whose answers are still to come, in open batches."""
+        """Return the number of selected targets that wait for open batches."""
         return sum(group.targets for group in self.left if group.reason == Reason.IN_BATCH)
 
     @property
     def exit_code(self) -> int:
+        """Return the exit code of the command."""
         if self.interrupted:
             return EXIT_INTERRUPTED
         if self.stopped is not None and self.stopped.kind in ("key", "refused") and not self.paid:

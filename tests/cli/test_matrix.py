@@ -147,7 +147,7 @@ def test_what_comes_to_the_same_request_at_nearly_the_same_time_is_handed_out_on
         attempts.append(Attempt(next(requests), 1, "W02", "second", 1.0))
         started = [Started(attempt) for attempt in attempts]
         record.record(started)
-        requests.recorded(started)
+        requests.mark_recorded(started)
         assert [attempt.request.artist_id for attempt in attempts] == ["1", "2"]
         assert list(requests) == []
 
