@@ -1,4 +1,4 @@
-"""The environment a project is read in: variables, `.env`, and which settings they override."""
+"""The environment of a project: variables, `.env`, and the settings they override."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ PROMPT_IDS = ("OPENAI_PROMPT_ID", "PROMPT_ID")
 
 
 class Environment:
-    """Variables by name. The process's own win over those of `.env`; an empty one counts as not set.
+    """Variables by name. Those of the process win over `.env`; an empty one counts as not set.
 
-    Neither shows its values in its repr: one of them is the key.
+    Neither shows its values in its repr, since one of them is the key.
     """
 
     def __init__(self, variables: Mapping[str, str], dotenv: Mapping[str, str] | None = None) -> None:
@@ -25,7 +25,7 @@ class Environment:
 
     @classmethod
     def read(cls, folder: Path, variables: Mapping[str, str]) -> Environment:
-        """`variables`, and the `.env` of `folder` where there is one; `os.environ` stays as it is."""
+        """Return `variables` with the `.env` of `folder`, if there is one; `os.environ` stays unchanged."""
         path = folder / ".env"
         if not path.is_file():
             return cls(variables)
@@ -47,11 +47,11 @@ class Environment:
         return (self._variables.get(name, "").strip() or self._dotenv.get(name, "").strip()) or None
 
     def origin(self, name: str) -> str:
-        """The name as people know it: with `in .env` where it comes from there."""
+        """Return the name for messages, with `in .env` for a variable from that file."""
         return name if self._variables.get(name, "").strip() else f"{name} in .env"
 
     def first(self, *names: str) -> tuple[str, str] | None:
-        """Value and origin of the first of `names` that is set."""
+        """Return value and origin of the first of `names` that is set."""
         for name in names:
             if value := self.get(name):
                 return value, self.origin(name)
@@ -63,7 +63,7 @@ class Environment:
 
 @dataclass(slots=True)
 class Applied:
-    """What the environment changed.
+    """Changes made by the environment.
 
     `overrides` has a line for each changed setting, `notes` one for each variable without effect, `sources` the
     origin of each setting by dotted key.

@@ -1,4 +1,4 @@
-"""bioforge.toml as a file: found, decoded and parsed."""
+"""Find, decode and parse bioforge.toml."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ FILE = "bioforge.toml"
 
 
 def find(path: Path | None) -> tuple[str, Path]:
-    """The file's name as it is shown, and its absolute path."""
+    """Return the file's name for messages and its absolute path."""
     if path is None:
         here = Path.cwd()
         if not (here / FILE).is_file():
@@ -50,7 +50,7 @@ def parse(name: str, path: Path) -> dict[str, Any]:
 
 
 def _syntax(problem: str, text: str) -> str:
-    """`, line 3, column 5: what; found 'the line'` from tomllib's message."""
+    """Format tomllib's message as `, line 3, column 5: problem; found 'the line'`."""
     what, _, where = problem.rpartition(" (at ")
     if place := re.match(r"line (\d+), column (\d+)\)", where):
         lines = text.split("\n")

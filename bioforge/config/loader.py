@@ -1,4 +1,4 @@
-"""What a project file says: checked as a whole, with the environment applied, as frozen values."""
+"""Load a project file: validated as a whole, with the environment applied, as frozen values."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ PARAMETERS = (
     "reasoning", "reasoning_effort", "response_format", "safety_identifier", "seed", "service_tier", "stop", "store",
     "temperature", "text", "tool_choice", "tools", "top_logprobs", "top_p", "truncation", "user", "verbosity",
 )  # fmt: skip
-"""Request parameters people use; others pass as well, and one that is almost one of these gets a note."""
+"""Known request parameters. Others pass through too; a near miss of one of these gets a note."""
 
 IMPOSSIBLE = {
     "stream": "answers are kept whole, never streamed; leave it out",
@@ -62,10 +62,10 @@ IMPOSSIBLE = {
     "api_key": "a key does not belong in this file; put it into the environment or .env",
     "messages": "write 'instructions' and 'input'; messages are built from them",
 }
-"""Request parameters that cannot work here, and what to do."""
+"""Request parameters that cannot work here, with the remedy."""
 
 MISTYPED = ("endpoint", "fallback", "instructions", "matrix", "needs", "prompt", "repair", "samples", "schema", "score")
-"""Keys of a recipe's own that an almost equal one is taken to mean; it is no parameter, then."""
+"""Keys of a recipe for which an almost equal name is taken as a typing error, not as a request parameter."""
 
 _TABLES = ("project", "provider", "input", "recipe", "backend", "limits", "retry", "output", "simulator")
 _Model = TypeVar("_Model", bound=Table)
@@ -103,12 +103,12 @@ class ProjectConfig:
 
     @property
     def simulated(self) -> bool:
-        """Whether answers come from the embedded server: no key, no cost."""
+        """Return True if answers come from the simulator: no key, no cost."""
         return self.provider.base_url == SIMULATOR
 
     @property
     def limits(self) -> Limits:
-        """`[limits]` and the concurrency of `[backend]`, as a backend is given them."""
+        """Return `[limits]` with the concurrency of `[backend]`."""
         return Limits(
             concurrency=self.backend.concurrency,
             requests_per_minute=self.limit.requests_per_minute,
@@ -118,17 +118,16 @@ class ProjectConfig:
 
     @property
     def simulator_options(self) -> dict[str, Any]:
-        """The embedded server's options, with a folder beside the state in which files and batches outlive it, as they
-        would at a provider."""
+        """Return the simulator's options, with a folder beside the state in which its files and batches outlive it."""
         return {"data": str(self.state_path.with_name(self.state_path.name + ".simulator")), **self.simulator}
 
     def api_key(self) -> str | None:
-        """The key, looked up by its name each time and kept nowhere else; None when it is not set."""
+        """Return the key, looked up by its name each time and stored nowhere else; None if it is not set."""
         return self.environment.get(self.provider.api_key_env)
 
 
 def load(path: Path | None, environ: Mapping[str, str]) -> ProjectConfig:
-    """Read `path`, or `bioforge.toml` of the working folder. ConfigError shows every mistake of the file at once."""
+    """Load `path`, or `bioforge.toml` of the working folder. Raises `ConfigError` with every mistake in the file."""
     name, path = find(path)
     tables = parse(name, path)
     environment = Environment.read(path.parent, environ)
@@ -144,7 +143,9 @@ def with_overrides(
     max_cost: float | None = None,
     strict: bool | None = None,
 ) -> ProjectConfig:
-    """The configuration with what flags say instead; None keeps the setting. UsageError names the flag."""
+    """Return the configuration with the values of flags; None keeps the setting. Raises `UsageError` that names
+    the flag.
+    """
     return replace(
         config,
         backend=_changed(
@@ -168,7 +169,7 @@ def _changed(table: _Model, flags: Mapping[str, tuple[str, object]]) -> _Model:
 
 
 class _Check:
-    """One pass over a parsed file that collects its mistakes."""
+    """Collects the mistakes of a parsed file in one pass."""
 
     def __init__(self, path: Path, tables: dict[str, Any]) -> None:
         self.path = path
@@ -214,7 +215,7 @@ class _Check:
         self.mistakes.append(ConfigIssue(key, message))
 
     def raw(self, key: str) -> dict[str, Any]:
-        """The table `key`, empty when it is missing or (a mistake) no table."""
+        """Return the table `key`, empty if it is missing or (a mistake) not a table."""
         found = self.tables.get(key, {})
         if isinstance(found, dict):
             return found
@@ -277,7 +278,7 @@ class _Check:
         return recipe if len(self.mistakes) == before else None
 
     def parameters(self, key: str, raw: dict[str, Any]) -> None:
-        """Take out of `raw` what must not pass through to the provider, each with its mistake."""
+        """Remove from `raw` what must not reach the provider, each with an issue."""
         own = RecipeTable.own_keys()
         for name in [name for name in raw if name not in own]:
             if name in IMPOSSIBLE:

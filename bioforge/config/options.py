@@ -1,4 +1,4 @@
-"""Options of plugins as pydantic models: what stands in a table of the project file, checked before it is used."""
+"""Options of plugins as pydantic models, validated before use."""
 
 from __future__ import annotations
 
@@ -34,14 +34,15 @@ _NOT_IN_TOML = frozenset(
         "timedelta",
     }
 )
-"""Types, as pydantic's core calls them (paths are "lax-or-strict"), that no value of TOML is an instance of, or not each
-way of writing it: they are read from what TOML has instead."""
+"""Types, by pydantic's core names (paths are "lax-or-strict"), that TOML lacks or writes in another way; they are
+converted from TOML's types.
+"""
 
 _TIMES = frozenset({"date", "time", "datetime", "timedelta"})
 
 
 def _allow(schema: Any, handler: GetCoreSchemaHandler, seen: set[int]) -> None:
-    """Take strictness from types that are `_NOT_IN_TOML`, wherever they stand in a model."""
+    """Drop strictness from types in `_NOT_IN_TOML`, at any depth of a model."""
     if isinstance(schema, list | tuple):
         for one in schema:
             _allow(one, handler, seen)
@@ -67,18 +68,18 @@ def _allow(schema: Any, handler: GetCoreSchemaHandler, seen: set[int]) -> None:
 
 
 def _reject_number(value: object) -> object:
-    """A number as a time would be one of seconds, from a beginning that nobody sees."""
+    """Reject a number as a time, which pydantic would take for seconds since an unspecified moment."""
     if isinstance(value, int | float):
         raise PydanticCustomError("time_type", "Input should be a day, a time or a duration, not a number")
     return value
 
 
 class Options(BaseModel):
-    """Derive from this and give each field a `description` of what is expected: mistakes are told with it.
+    """Base class for options; give each field a `description` of what is expected, which messages quote.
 
-    No conversions (`"64"` is not a number), no unknown keys, no inf and nan. What TOML has no type for is made of what
-    stands for it there: paths, choices (`Enum`), times, UUIDs, exact numbers of texts, sets and tuples of lists. A
-    validator's ValueError is shown as it is.
+    Nothing is converted (`"64"` is not a number), and unknown keys, inf and nan are refused. Types that TOML
+    lacks are read from its own: paths, choices (`Enum`), times, UUIDs and exact numbers from texts, sets and
+    tuples from lists. The message of a validator's `ValueError` is shown as it is.
     """
 
     model_config = ConfigDict(frozen=True, strict=True, extra="forbid", allow_inf_nan=False)
@@ -91,13 +92,13 @@ class Options(BaseModel):
 
 
 class ReaderOptions(Options):
-    """The options that every reader of rows has. `columns` goes to `artists(rows, source, options.columns)`."""
+    """Options that every reader of rows has. `columns` goes to `artists(rows, source, options.columns)`."""
 
     columns: dict[str, str] = Field({}, description='a table of names and column names, like { artist_id = "id" }')
 
 
 def with_options(model: type[Options]) -> Callable[[Made], Made]:
-    """Decorates a reader or writer that is a function: it is called with an instance of `model`."""
+    """Decorate a reader or writer function, so that it is called with an instance of `model`."""
 
     def decorate(made: Made) -> Made:
         made.Options = model  # type: ignore[attr-defined]
@@ -107,19 +108,19 @@ def with_options(model: type[Options]) -> Callable[[Made], Made]:
 
 
 def path_reader(made: Callable[[Path, str, Any], Iterable[Artist | BadRow]]) -> PathReader:
-    """Decorates a function that reads a file by its path, so that it is a `PathReader`."""
+    """Decorate a function that reads a file by its path as a `PathReader`."""
     made.reads_path = True  # type: ignore[attr-defined]
     return cast("PathReader", made)
 
 
 def path_writer(made: Callable[[Iterable[Record], Path, Any], str | None]) -> PathWriter:
-    """Decorates a function that writes where a path leads, so that it is a `PathWriter`."""
+    """Decorate a function that writes to a path as a `PathWriter`."""
     made.writes_path = True  # type: ignore[attr-defined]
     return cast("PathWriter", made)
 
 
 def folder_writer(made: Callable[[Iterable[Record], Any], Iterator[tuple[str, bytes]]]) -> FolderWriter:
-    """Decorates a function that yields the files of a folder, so that it is a `FolderWriter`."""
+    """Decorate a function that yields the files of a folder as a `FolderWriter`."""
     made.writes_folder = True  # type: ignore[attr-defined]
     return cast("FolderWriter", made)
 
@@ -138,7 +139,7 @@ def _from_environment(value: object, info: ValidationInfo) -> object:
 
 
 SecretEnv = Annotated[SecretStr, BeforeValidator(_from_environment)]
-"""A field whose value in the file is the name of an environment variable; the instance has what is in it.
+"""A field whose value in the file is the name of an environment variable; the instance has the variable's value.
 
-The process's own environment wins over the project's `.env`. A field that may be left out: `SecretEnv | None = None`.
+The process's environment wins over the project's `.env`. An optional one: `SecretEnv | None = None`.
 """

@@ -1,4 +1,4 @@
-"""Options of plugins: a table of the project file as an instance of the model that the plugin brings."""
+"""Read a table of the project file as an instance of the model that a plugin brings."""
 
 from __future__ import annotations
 
@@ -15,15 +15,16 @@ from bioforge.core.errors import BioforgeError, PluginError
 
 @dataclass(frozen=True, slots=True)
 class PluginOptions:
-    """Tables of one project: `file` is its name in messages, `variable` looks up what its environment has."""
+    """Reads tables of one project. `file` is its name in messages; `variable` looks up a variable of its environment."""
 
     file: str
     variable: Callable[[str], str | None]
 
     def read(self, owner: object, table: Mapping[str, object], key: str) -> Any:
-        """`table` as `owner` wants it: an instance of its `Options`, or the table itself where it has none.
+        """Return `table` as an instance of the owner's `Options`, or the table itself if it has none.
 
-        Raises `ConfigError` with every mistake, by `key` (`backend.ray`), and `PluginError` for a model that fails.
+        Raises `ConfigError` with every mistake, by `key` (`backend.ray`), and `PluginError` for a model that
+        fails.
         """
         model = getattr(owner, "Options", None)
         if model is None:

@@ -1,4 +1,4 @@
-"""What recipes say about each other and about their variants: `needs`, `for`, `matrix`, `schema`, `repair`, `fallback`."""
+"""Validate relations between recipes and their variants: `needs`, `for`, `matrix`, `schema`, `repair`, `fallback`."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ from bioforge.config.validation import ConfigIssue, not_json, short, unknown
 
 TEMPLATES = ("instructions", "input")
 VARIED = ("model", *TEMPLATES)
-"""Keys of a recipe's own that a matrix may vary; beside them, every request parameter."""
+"""Keys of a recipe that a matrix may vary, besides request parameters."""
 
 MOST_VARIANTS = 1_000
 
 
 def mistakes(recipes: Mapping[str, RecipeTable], names: Iterable[str]) -> Iterator[ConfigIssue]:
-    """What is wrong with recipes that are right by themselves. `names` are all in the file, also those that are not."""
+    """Return the issues of recipes that are valid one by one. `names` are all recipes of the file, also invalid ones."""
     names = list(names)
     right = True
     for name, recipe in recipes.items():
@@ -40,7 +40,7 @@ def mistakes(recipes: Mapping[str, RecipeTable], names: Iterable[str]) -> Iterat
 
 
 def find_cycle(needs: Mapping[str, Iterable[str]]) -> list[str]:
-    """Recipes of a circle, the first one again at the end; empty where there is none."""
+    """Return the recipes of a cycle, the first one again at the end; empty if there is none."""
     try:
         TopologicalSorter(needs).prepare()
     except CycleError as error:
@@ -50,7 +50,7 @@ def find_cycle(needs: Mapping[str, Iterable[str]]) -> list[str]:
 
 
 def in_order(recipes: Mapping[str, RecipeTable]) -> list[str]:
-    """Names so that what is needed stands before what needs it, else in the order of the file."""
+    """Return the names with each recipe after those it needs, else in the order of the file."""
     found: dict[str, None] = {}
 
     def add(name: str) -> None:
@@ -114,7 +114,7 @@ def _judge(name: str, judge: str, recipes: Mapping[str, RecipeTable], names: Ite
 
 
 def varied_template(value: object, root: Path, place: str) -> TemplateText | ConfigIssue:
-    """A template of a matrix: a file or text, as everywhere."""
+    """Read a template of a matrix: a file or inline text."""
     if not isinstance(value, str):
         return ConfigIssue(place, f"expected a template file or text, found {short(value)}")
     try:
@@ -124,7 +124,7 @@ def varied_template(value: object, root: Path, place: str) -> TemplateText | Con
 
 
 def varied_templates(raw: Mapping[str, Any], root: Path, key: str) -> Iterator[ConfigIssue]:
-    """Mistakes of the templates that a recipe's matrix names."""
+    """Return the issues of the templates in a recipe's matrix."""
     for name in TEMPLATES:
         values = raw.get(name)
         for number, value in enumerate(values if isinstance(values, list) else []):

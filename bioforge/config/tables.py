@@ -1,4 +1,4 @@
-"""The tables of bioforge.toml as frozen models. A field's description says what is expected, in error messages too."""
+"""The tables of bioforge.toml as frozen models. A field's description states what is expected, also in messages."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ Table = Options
 
 
 class OpenTable(Table):
-    """A table whose further keys belong to somebody else: a reader, a writer, the provider."""
+    """A table whose further keys belong to a reader, a writer or the provider."""
 
     model_config = ConfigDict(extra="allow")
 
@@ -82,7 +82,7 @@ class InputTable(OpenTable):
 
     @property
     def options(self) -> dict[str, Any]:
-        """What a reader is given: this table as it was written, without `path` and `reader`."""
+        """Return the options for the reader: this table without `path` and `reader`."""
         return self.model_dump(exclude_unset=True, exclude={"path", "reader"})
 
 
@@ -119,17 +119,17 @@ class RecipeTable(OpenTable):
 
     @classmethod
     def own_keys(cls) -> tuple[str, ...]:
-        """What this table knows, as it is written in the file."""
+        """Return the keys of this table, as they are written in the file."""
         return tuple(field.alias or name for name, field in cls.model_fields.items())
 
     @property
     def parameters(self) -> dict[str, Any]:
-        """Every further key, passed to the provider by its API name; JSON values only."""
+        """Return the further keys, passed to the provider by their API names; JSON values only."""
         return dict(self.model_extra or {})
 
 
 class BackendTable(Table):
-    """`options` holds the sub-tables `[backend.X]` by backend, as they were written."""
+    """The table `[backend]`; `options` holds its sub-tables `[backend.X]` by backend."""
 
     name: Text = Field("async", description="the name of a backend, like 'async'")
     concurrency: Annotated[int, Field(ge=1, le=16_384)] = Field(64, description="a whole number from 1 to 16384")
@@ -158,12 +158,12 @@ class OutputTable(OpenTable):
 
     @property
     def options(self) -> dict[str, Any]:
-        """What a writer is given: every further key."""
+        """Return the options for the writer: the further keys."""
         return dict(self.model_extra or {})
 
 
 class SimulatorTable(Table):
-    """The types of the simulator's options; their bounds and defaults are its own."""
+    """Types of the simulator's options; the simulator has their bounds and defaults."""
 
     latency: float = Field(0, description="seconds, from 0")
     latency_sigma: float = Field(0, description="a number from 0")
@@ -189,7 +189,7 @@ class SimulatorTable(Table):
     data: Text | None = Field(None, description="the path of a folder")
 
     def given(self, root: Path) -> Mapping[str, Any]:
-        """The options that the file names, ready for `SimulatorOptions(**given)`; the paths below `root`."""
+        """Return the options in the file for `SimulatorOptions(**given)`, with paths below `root`."""
         given = self.model_dump(exclude_unset=True)
         for name, path in (("ledger", self.ledger), ("data", self.data)):
             if path is not None:

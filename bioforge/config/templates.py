@@ -1,4 +1,4 @@
-"""Template texts of a recipe: written inline, or in a file beside the project file."""
+"""Template texts of a recipe: inline, or in a file beside the project file."""
 
 from __future__ import annotations
 
@@ -19,14 +19,14 @@ SUFFIXES = (".md", ".txt", ".j2", ".jinja", ".jinja2")
 
 @dataclass(frozen=True, slots=True)
 class TemplateText:
-    """A template's text; `path` is the file it was read from, None when it stands in the project file."""
+    """A template's text; `path` is the file it was read from, None for inline text."""
 
     text: str
     path: Path | None = None
 
 
 def read_template(value: object, info: ValidationInfo) -> TemplateText:
-    """A validator: `info.context["root"]` is the folder that paths start from. ValueError says what is wrong."""
+    """Validate a template; paths start from `info.context["root"]`. Raises `ValueError` with a sentence."""
     root: Path = (info.context or {})["root"]
     if not isinstance(value, str):
         raise ValueError(f"expected a template file or text, found {short(value)}")
@@ -34,10 +34,10 @@ def read_template(value: object, info: ValidationInfo) -> TemplateText:
 
 
 def resolve(value: str, root: Path) -> TemplateText:
-    """The file that `value` names, or `value` itself.
+    """Return the file that `value` names, or `value` itself.
 
-    Text with a line break, `{{` or `{%` is always inline; otherwise an existing file is read. What looks like a path
-    and is none is ValueError, because a mistyped path sent as a prompt costs money.
+    Text with a line break, `{{` or `{%` is always inline; otherwise an existing file is read. A value that looks
+    like a path but is none raises `ValueError`, because a mistyped path sent as a prompt costs money.
     """
     if "\n" not in value and "{{" not in value and "{%" not in value:
         path = root / value
@@ -55,7 +55,9 @@ def resolve(value: str, root: Path) -> TemplateText:
 
 
 def decode(data: bytes) -> str:
-    """UTF-8, with or without a byte order mark, any line ends. ValueError names the first wrong byte's line."""
+    """Decode UTF-8, with or without a byte order mark, with any line ends. `ValueError` names the line of the
+    first wrong byte.
+    """
     try:
         text = data.decode("utf-8-sig")
     except UnicodeDecodeError as problem:
@@ -88,7 +90,7 @@ def _looks_like_path(value: str) -> bool:
 
 
 def _nearest_file(value: str, root: Path) -> str:
-    """The file with the most similar path, in the folder that was named, in `root` or one folder below."""
+    """Return the file with the most similar path, in the named folder, in `root` or one folder below."""
     try:
         found = list(dict.fromkeys(islice(_files(value, root), 2000)))
     except OSError:  # a folder that may not be listed

@@ -1,4 +1,4 @@
-"""Mistakes of a project file as sentences: the key, what was found, what is expected or the nearest valid name."""
+"""Format the mistakes of a project file: the key, the value found, and what is expected or the nearest valid name."""
 
 from __future__ import annotations
 
@@ -20,16 +20,16 @@ _SECRET = re.compile(r"sk-[\w-]{6,}")
 
 @dataclass(frozen=True, slots=True)
 class ConfigIssue:
-    """`key` is dotted (`recipe.bio.model`); `message` is one short sentence without it."""
+    """A mistake; `key` is dotted (`recipe.bio.model`), `message` one short sentence without it."""
 
     key: str
     message: str
 
 
 def error(file: str, mistakes: Sequence[ConfigIssue], sources: Mapping[str, str], hint: str = "") -> ConfigError:
-    """One error for all mistakes: a single line for one, a headline and a line for each of several.
+    """Return one error for all issues: a single line for one, a headline and a line each for several.
 
-    `sources` names, by dotted key, the environment variable that a value came from instead of the file.
+    `sources` names, by dotted key, the environment variable that a value came from.
     """
     lines = [f"{_place(mistake.key, sources)}: {mistake.message}" for mistake in mistakes]
     if len(lines) == 1:
@@ -42,10 +42,10 @@ def _place(key: str, sources: Mapping[str, str]) -> str:
 
 
 def from_pydantic(error: ValidationError, model: type[BaseModel], key: str) -> Iterator[ConfigIssue]:
-    """The mistakes pydantic found in the table `key`, each at the place where it stands in the file.
+    """Return the issues that pydantic found in the table `key`, each at its place in the file.
 
-    What is expected stands in each field's description. Of a value that may be several things, the one that it comes
-    nearest to is told of, once.
+    What is expected comes from each field's description. For a value that may have several types, only the
+    nearest type is reported.
     """
     found = [_Found(detail, tuple(detail["loc"])) for detail in error.errors(include_url=False)]
     yield from _mistakes(found, model, key, None)
@@ -53,7 +53,7 @@ def from_pydantic(error: ValidationError, model: type[BaseModel], key: str) -> I
 
 @dataclass(frozen=True, slots=True)
 class _Found:
-    """One error of pydantic's: `rest` is what of its place is still to be walked, names of branches included."""
+    """An error of pydantic; `rest` is the part of its location that is still to be walked, branch names included."""
 
     detail: Any
     rest: tuple[int | str, ...]
@@ -67,7 +67,7 @@ class _Found:
 
 
 def _mistakes(found: Sequence[_Found], kind: Any, key: str, expected: str | None) -> Iterator[ConfigIssue]:
-    """Of errors at or below `key`, whose value should be a `kind`; `expected` are the words for it, where there are any."""
+    """Return the issues at or below `key`, whose value should be a `kind`; `expected` describes it, if known."""
     choices = _choices(kind)
     if len(choices) > 1:
         yield from _of_choices(found, choices, key, expected)
@@ -86,7 +86,7 @@ def _mistakes(found: Sequence[_Found], kind: Any, key: str, expected: str | None
 
 
 def _grouped(found: Iterable[_Found]) -> dict[int | str | None, list[_Found]]:
-    """By the next part of their place, in order; those that are there by None."""
+    """Group errors by the next part of their location, in order; None for errors at this location."""
     groups: dict[int | str | None, list[_Found]] = {}
     for one in found:
         groups.setdefault(one.rest[0] if one.rest else None, []).append(one)
@@ -120,7 +120,7 @@ def _unknown_field(name: str, model: Any, fields: Mapping[str, FieldInfo]) -> st
 def _of_choices(
     found: Sequence[_Found], choices: Sequence[Any], key: str, expected: str | None
 ) -> Iterator[ConfigIssue]:
-    """Each choice has its own errors, under a name that pydantic gives it and that nobody has written."""
+    """Return the issues of a union. Pydantic reports each choice under a made-up name."""
     groups = _grouped(found)
     yield from (ConfigIssue(key, _sentence(one.detail, expected)) for one in groups.pop(None, ()))
     if not groups:
@@ -143,13 +143,16 @@ def _of_choices(
 
 
 def _is_other_kind(found: _Found) -> bool:
-    """Whether the value is nothing like this choice: a text where a table is expected."""
+    """Return True if the value is nothing like this choice: a text where a table is expected."""
     return len(found.rest) == 1 and (found.kind in _OTHER_KIND or found.kind.endswith(("_type", "_parsing")))
 
 
 def _choice(name: str, number: int | None, choices: Sequence[Any]) -> Any:
-    """The choice that pydantic calls `name`, like `int`, `list[int]`, `function-after[check(), Range]`, or by a value that
-    tells the choices apart. They come in order, where each of them has failed."""
+    """Return the choice that pydantic calls `name`, like `int`, `list[int]` or `function-after[check(), Range]`,
+    or by its discriminator.
+
+    They are in order if each of them failed.
+    """
     if number is not None:
         return choices[number]
     words = set(re.findall(r"\w+", name))
@@ -163,7 +166,7 @@ def _choice(name: str, number: int | None, choices: Sequence[Any]) -> Any:
 
 
 def _choices(kind: Any) -> tuple[Any, ...]:
-    """What a value may be, without None: several where `kind` is a union, itself where it is none."""
+    """Return the choices of a union without None; the type itself if it is not a union."""
     while True:
         if get_origin(kind) is Annotated:
             kind = get_args(kind)[0]
@@ -180,13 +183,13 @@ def _choices(kind: Any) -> tuple[Any, ...]:
 
 
 def _only(kind: Any) -> tuple[Any, ...]:
-    """A choice as itself, but out of what only wraps it."""
+    """Return a choice without wrappers."""
     inner = _choices(kind)
     return inner if len(inner) == 1 else (kind,)
 
 
 def _item(kind: Any, part: int | str) -> Any:
-    """What stands at `part` of a list, tuple, set or table."""
+    """Return the value at `part` of a list, tuple, set or table."""
     inner = get_args(kind)
     if get_origin(kind) is tuple and isinstance(part, int) and Ellipsis not in inner:
         return inner[part] if part < len(inner) else None
@@ -194,7 +197,7 @@ def _item(kind: Any, part: int | str) -> Any:
 
 
 def _fields(kind: Any) -> dict[str, FieldInfo]:
-    """The fields of a model by the names that a file may have for them; nothing for what is no model."""
+    """Return the fields of a model by the names that a file may use; empty for anything else."""
     found: dict[str, FieldInfo] = {}
     config = getattr(kind, "model_config", {})
     for name, field in getattr(kind, "model_fields", {}).items():
@@ -207,7 +210,7 @@ def _fields(kind: Any) -> dict[str, FieldInfo]:
 
 
 def _sentence(detail: Any, expected: str | None) -> str:
-    """What is wrong with a value, in the words of its description, where it has any."""
+    """Describe what is wrong with a value, with the field's description if it has one."""
     if detail["type"] == "extra_forbidden":  # of a table that has no keys at all
         return "unknown key"
     if detail["type"] in _OF_A_VALIDATOR:
@@ -222,7 +225,7 @@ def _sentence(detail: Any, expected: str | None) -> str:
 
 
 def _words(detail: Any) -> str:
-    """What pydantic says, in the form of our own sentences."""
+    """Rewrite a message of pydantic in our form."""
     text = str(detail["msg"])
     for theirs, ours in _TOML.items():
         text = text.replace(theirs, ours)
@@ -243,18 +246,18 @@ _TOML = {
     "is not a valid path for <class 'pathlib.Path'>": "should be a path",
     "is not a valid path for <class 'pathlib._local.Path'>": "should be a path",
 }
-"""What pydantic calls things, and what they are called in the file."""
+"""Terms of pydantic, and the terms for the same in TOML."""
 
 
 def missing(name: str, table: object, known: Container[str], expected: str | None) -> str:
-    """The sentence for a key that is not there, with the mistyped one of `table` that was meant, if any."""
+    """Return the message for a missing key, with the mistyped key of `table` that was probably meant."""
     others = [key for key in table if key not in known] if isinstance(table, Mapping) else []
     near = get_close_matches(name, others, n=1, cutoff=0.75)
     return f"missing{f' (is {near[0]!r} meant?)' if near else ''}{f', expected {expected}' if expected else ''}"
 
 
 def unknown(name: str, known: object, what: str = "key") -> str:
-    """The sentence for a name that is none of `known`: the nearest of them, or all of them."""
+    """Return the message for an unknown name: the nearest known one, or all of them."""
     if name.lower().replace("-", "_").endswith(("api_key", "apikey")):
         return "a key does not belong in this file: put it into the environment or .env, under provider.api_key_env"
     if near := nearest(name, known):
@@ -264,7 +267,7 @@ def unknown(name: str, known: object, what: str = "key") -> str:
 
 
 def short(value: object) -> str:
-    """A value as it may be shown: in the words of TOML, at most 60 characters, without anything like a key."""
+    """Format a value in TOML's terms, at most 60 characters, without anything like a key."""
     match value:
         case bool():
             return str(value).lower()
@@ -278,7 +281,7 @@ def short(value: object) -> str:
 
 
 def not_json(value: object, key: str) -> Iterator[ConfigIssue]:
-    """A mistake for each value inside `value` that JSON cannot carry: dates, times, inf and nan."""
+    """Return an issue for each value inside `value` that JSON cannot carry: dates, times, inf and nan."""
     match value:
         case Mapping():
             for name, item in value.items():

@@ -1,6 +1,6 @@
-"""What a project's tables name, opened with their options: its readers, writers and backends.
+"""Create the readers, backends and simulator that a project's tables name.
 
-Backends are made from the configuration, and reachable for as long as something is sent.
+Backends are created from the configuration, and reachable while something is sent.
 """
 
 from __future__ import annotations
@@ -30,18 +30,18 @@ Result = TypeVar("Result")
 SIMULATED_POLLING = {"poll_seconds": 0.5, "poll_max_seconds": 2.0}
 
 NO_KEY = "none"
-"""What the embedded server is given: too short to be masked as a secret where it stands in a text."""
+"""The key for the simulator, too short to be masked as a secret where it occurs in a text."""
 
 
 def bind_reader(plugins: Plugins, options: PluginOptions, table: Mapping[str, object], name: str) -> BoundReader:
-    """The reader of a name with its options, which stand in `table`. Raises `PluginError` and `ConfigError`."""
+    """Return the reader of this name with the options in `table`. Raises `PluginError` and `ConfigError`."""
     reader = plugins.reader(name)
     plugin = plugins.third_party("bioforge_readers", name)
     return BoundReader(reader, options.read(reader, table, "input"), plugin, plugins.version(plugin))
 
 
 class BackendBuilder:
-    """Makes backends by name. Raises `ConfigError` for an option that a backend does not know."""
+    """Creates backends by name. Raises `ConfigError` for options that a backend does not know."""
 
     def __init__(self, config: ProjectConfig, plugins: Plugins) -> None:
         self._config = config
@@ -49,7 +49,7 @@ class BackendBuilder:
         self._options = plugin_options(config)
 
     def check_tables(self, used: str) -> list[str]:
-        """Check the tables of all backends that are installed, not only of the one in use. Returns notes on the others."""
+        """Check the options of all installed backends, not only of the one in use. Return notes on the others."""
         notes = []
         known = self._plugins.backends()
         for name in self._config.backend.options:
@@ -60,7 +60,7 @@ class BackendBuilder:
         return notes
 
     def make(self, name: str, base_url: str | None = None) -> Backend:
-        """`base_url`: instead of the one in the project file."""
+        """Return the backend of this name; `base_url` replaces the one in the project file."""
         config = self._config
         settings = BackendSettings(
             base_url=base_url or config.provider.base_url,
@@ -76,8 +76,10 @@ class BackendBuilder:
 
     @contextmanager
     def reachable(self, *, batches_too: bool) -> Iterator[Callable[[str], Backend]]:
-        """Backends to send with, by name; the embedded server runs just for as long as it is needed. `batches_too`: it
-        keeps files and batches for a later run."""
+        """Yield a function that returns a backend by name, ready to send; the simulator runs inside this context.
+
+        With `batches_too`, the simulator keeps files and batches for a later run.
+        """
         config = self._config
         if not config.simulated:
             yield self.make
@@ -138,7 +140,9 @@ def create_backend(name: str, settings: BackendSettings, plugins: Plugins) -> Ba
 
 
 def checked_backend(made: object, name: str, plugins: Plugins) -> Backend:
-    """What a factory has made; a plugin's is supervised. Raises `PluginError` when it is no backend."""
+    """Return the backend that a factory created, with a plugin's backend guarded. Raises `PluginError` if it is
+    not one.
+    """
     plugin = plugins.third_party("bioforge_backends", name)
     if not plugin:
         assert isinstance(made, Backend)
@@ -172,7 +176,7 @@ def _is_endpoint(value: object) -> bool:
 
 
 def _named_errors(method: Callable[..., Result], who: str) -> Callable[..., Result]:
-    """The same, with a plugin's own mistakes as errors that name it."""
+    """Wrap a plugin's method so that its exceptions become errors that name the plugin."""
 
     def called(*values: object, **named: object) -> Result:
         try:
@@ -188,7 +192,7 @@ def _named_errors(method: Callable[..., Result], who: str) -> Callable[..., Resu
 
 
 def _priced(price: Callable[..., object], who: str) -> Callable[..., float | None]:
-    """Prices as numbers from 0: a budget is kept by them."""
+    """Wrap `price` so that it returns a number from 0, which the budget needs, or None."""
 
     def called(*values: object, **named: object) -> float | None:
         found = price(*values, **named)
@@ -202,7 +206,7 @@ def _priced(price: Callable[..., object], who: str) -> Callable[..., float | Non
 
 
 def dialect_of(backend: Backend, name: str, *, simulated: bool) -> str:
-    """Whose answers may be shared. Raises `ConfigError` where the embedded server does not speak as the backend does."""
+    """Return the dialect whose answers may be shared. Raises `ConfigError` if the simulator does not speak it."""
     if not simulated:
         return backend.dialect
     if backend.dialect != PLAIN_DIALECT:

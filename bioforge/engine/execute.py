@@ -122,5 +122,6 @@ def no_usage_error_from_here() -> Iterator[None]:
     except StateError as error:
         raise StoppedError(
             f"stopped while answers were being stored: {error.message}",
-            error.hint or "recorded answers are kept; `bioforge resume` continues and lists calls that may have been charged",
+            error.hint
+            or "recorded answers are kept; `bioforge resume` continues and lists calls that may have been charged",
         ) from error

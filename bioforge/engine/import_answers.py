@@ -1,10 +1,10 @@
-"""Adopting answers that were bought elsewhere: from the lines of result files and exports to answers in the state.
+"""Import answers that were paid for elsewhere, from result files and exports.
 
 A line of a result file belongs, by its custom_id, to
 1. an attempt in a batch of this state: recorded as if the batch had been collected
-2. the line of an input file that was given along, and so to a body and its hash
-3. the request whose hash `custom_id` begins with, where a target wants it or it was asked before
-and a record of an export to the request whose hash it names. What belongs to none of these is counted, and not kept.
+2. a line of an input file that was passed along, and so to a body and its hash
+3. the request whose hash `custom_id` starts with, if a target wants it or it was sent before
+and a record of an export to the request whose hash it names. Other lines are counted and not stored.
 """
 
 from __future__ import annotations
@@ -46,7 +46,7 @@ Price = Callable[[str, Usage, str | None], float | None]
 
 
 class Format(Protocol):
-    """How a vendor's Batch API writes its files. Pure; the module `bioforge.backends.openai.batch_lines` is one."""
+    """The format of a vendor's batch files. Pure; `bioforge.backends.openai.batch_lines` is one."""
 
     def read_line(self, batch: Batch, line: bytes, price: Price | None) -> Row: ...
     def hash_of(self, custom_id: str) -> str | None: ...
@@ -57,7 +57,7 @@ Kept = tuple[Line, StoredImport]
 
 
 class AnswerImporter:
-    """Adopts for one run. The targets must be up to date with the input."""
+    """Imports answers within one run. The targets must be up to date with the input."""
 
     def __init__(
         self, store: Store, run: int, recipes: Sequence[RecipeVariant], backend: Backend, format: Format
@@ -149,8 +149,10 @@ class AnswerImporter:
         return kept
 
     def _settle_members(self, results: Sequence[Found]) -> tuple[list[Found], dict[str, ImportTarget | Why]]:
-        """Record the lines of open members. Returns the others, and the requests of those that are settled already:
-        an answer that the batch itself never gave is not lost on them."""
+        """Record the lines of open members. Return the other lines, and the requests of members that are closed.
+
+        An answer that the batch itself never delivered is kept from such a line.
+        """
         names = list(map(_name, results))
         keys = imports.batches_of(self._store, names)
         members: dict[str, Member] = {}
@@ -175,7 +177,7 @@ class AnswerImporter:
         return left, wanted
 
     def _collected(self, attempt: Attempt, line: Line) -> Succeeded | Unusable | Failed:
-        """As the batch's own driver would have it."""
+        """Return the event that the batch driver would have recorded for this line."""
         key = attempt.batch or ""
         batch = self._batches.get(key) or batches.by_key(self._store, key) or Batch(key, attempt.request.endpoint, "")
         self._batches[key] = batch
@@ -200,7 +202,7 @@ class AnswerImporter:
         return found
 
     def _read(self, line: Line, entry: Mapping[str, Any], found: ImportTarget | Why) -> StoredImport | None:
-        """The answer of a line with its request; None where there is neither, and it was counted."""
+        """Return the answer of a line with its request; None if it has neither, after counting it."""
         matched = isinstance(found, ImportTarget)
         batch = Batch("", found.endpoint, found.model) if isinstance(found, ImportTarget) else Batch("", "", "")
         row = self._format.read_line(batch, line.content, self._backend.price)
@@ -236,7 +238,7 @@ class AnswerImporter:
     # --------------------------------------------------------------------------------------------------------- requests
 
     def _wanted(self, hashes: Sequence[str]) -> dict[str, ImportTarget]:
-        """The requests of these hashes that were asked before, or that a target of today wants."""
+        """Return the requests of these hashes that were sent before or that a target wants now."""
         if not hashes:
             return {}
         known = imports.known(self._store, hashes)
@@ -259,7 +261,7 @@ class AnswerImporter:
         return found
 
     def _keep(self, items: Sequence[Kept]) -> None:
-        """Adopt what is not there yet: of several answers to a request the first that can be used."""
+        """Store new answers; of several answers to one request, the first usable one."""
         result = self.result
         hashes = [item.wanted.request_hash for _, item in items]
         known, targets = imports.known(self._store, hashes), imports.targets_of(self._store, hashes)

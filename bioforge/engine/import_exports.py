@@ -1,4 +1,4 @@
-"""Records of `bioforge export --format jsonl`, read back into answers. Pure; the writing side is `store/results.py`."""
+"""Read records of `bioforge export --format jsonl` back into answers. Pure; `store/export.py` writes them."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ from bioforge.core.types import Failure, Response, Usage
 from bioforge.engine.import_files import readable
 
 OF_ANSWERS = frozenset({"truncated", "content_filter", "incomplete", "refusal", "empty"})
-"""Errors of answers, as opposed to errors instead of one."""
+"""Error classes of unusable answers, as opposed to failures without an answer."""
 
 _MOST = 2**53
 
 
 @dataclass(frozen=True, slots=True)
 class Exported:
-    """An answer as a record has it: whose request, when (seconds since 1970; None: not said), `parsed` as JSON."""
+    """An answer in a record: request hash, time in seconds since 1970 (None: unknown), `parsed` as JSON."""
 
     answer: Response
     request_hash: str | None
@@ -29,9 +29,9 @@ class Exported:
 
 
 def read_record(entry: Mapping[str, Any], line: bytes) -> Exported | Failure:
-    """The answer in a record, with the record itself as its body; the failure of a record without one.
+    """Return the answer of a record, with the record as its body, or the failure of a record without one.
 
-    What a record with an error holds is usable in no case: with `export --failed` it is what could not be used.
+    The answer of a record with an error is not usable.
     """
     text = _text(entry.get("response_text"))
     usage = _usage(entry.get("usage"))
@@ -80,7 +80,7 @@ def _count(value: object) -> int:
 
 
 def _money(value: object) -> float | None:
-    """US dollars, where they are any."""
+    """Return US dollars, or None."""
     if not isinstance(value, int | float) or isinstance(value, bool):
         return None
     return float(value) if 0 <= value < _MOST and math.isfinite(value) else None

@@ -1,7 +1,8 @@
-"""Files with answers that were bought elsewhere, as lines. What a line is, its shape tells, and never a file's name.
+"""Read the lines of files with answers that were paid for elsewhere. The content of a line tells its kind, not the
+file name.
 
-custom_id, url, body                  asks for a request: a line of a Batch API input file
-custom_id, response and/or error      says what came of one: a line of an output or error file
+custom_id, url, body                  a request: a line of a Batch API input file
+custom_id, response and/or error      a result: a line of an output or error file
 artist_id, recipe, error              a record of `bioforge export --format jsonl`
 """
 
@@ -26,17 +27,17 @@ from bioforge.core.hashing import canonical, request_hash
 STDIN = "-"
 GROUP = 500
 GROUP_BYTES = 8 << 20
-"""Lines that are handled together, and become durable together: at most so many, and about so many bytes."""
+"""Upper limits of a group of lines that is read and committed together: number of lines, and about this many bytes."""
 
 LONGEST = 64 << 20
-"""Bytes of a line. No answer is as long; a file without line ends is not read into memory."""
+"""Longest line in bytes. Answers are shorter; a file without line ends is not read into memory."""
 
 _BOM = b"\xef\xbb\xbf"
 
 
 @dataclass(frozen=True, slots=True)
 class Line:
-    """A line without its end; `cut` when it was longer than `LONGEST`, and only its beginning is here."""
+    """A line without its line end; `cut` if it was longer than `LONGEST`, and only its start is here."""
 
     source: str
     number: int
@@ -69,7 +70,7 @@ def kind_of(entry: object) -> Kind:
 
 
 def parse(line: Line) -> Any:
-    """The line's JSON. ValueError with a sentence for what is none."""
+    """Parse a line as JSON. Raises `ValueError` with a sentence."""
     if line.cut:
         raise ValueError(f"longer than {LONGEST >> 20} MB")
     try:
@@ -83,13 +84,13 @@ def parse(line: Line) -> Any:
 
 
 def may_ask(line: Line) -> bool:
-    """Whether a look into it is worth while for who wants `ASKS` only: most lines of most files are none."""
+    """Return False if the line is certainly not a request, without parsing it."""
     return b'"url"' in line.content and b'"body"' in line.content
 
 
 @dataclass(frozen=True, slots=True)
 class Asked:
-    """A request as a line of an input file has it; `body` is canonical JSON."""
+    """A request in a line of an input file; `body` is canonical JSON."""
 
     custom_id: str
     request_hash: str
@@ -99,7 +100,7 @@ class Asked:
 
 
 def asked(entry: Mapping[str, Any], dialect: str) -> Asked:
-    """What a line of an input file asks for. ValueError where its body can be no request of ours."""
+    """Return the request in a line of an input file. Raises `ValueError` if its body cannot be one of ours."""
     body, endpoint = entry["body"], entry["url"]
     try:
         if isinstance(body, str):  # some scripts write the body as a text of JSON
@@ -121,9 +122,9 @@ def asked(entry: Mapping[str, Any], dialect: str) -> Asked:
 
 
 def answers_another(entry: Mapping[str, Any], body: str) -> bool:
-    """Whether the answer of a result line repeats other instructions than the body has that it is taken for.
+    """Return True if a result repeats other instructions than the body it would belong to.
 
-    `/v1/responses` repeats them; where custom_ids are 1, 2, 3 … this tells files of different recipes apart.
+    `/v1/responses` repeats them; with custom_ids like 1, 2, 3 this tells files of different recipes apart.
     """
     response = entry.get("response")
     answer = response.get("body") if isinstance(response, dict) else None
@@ -135,7 +136,7 @@ def answers_another(entry: Mapping[str, Any], body: str) -> bool:
 
 
 def answered_at(entry: Mapping[str, Any], now: float) -> float:
-    """When the answer of a result line was given, in seconds since 1970; `now` where it does not say."""
+    """Return the time of a result in seconds since 1970, or `now` if it has none."""
     response = entry.get("response")
     answer = response.get("body") if isinstance(response, dict) else None
     if not isinstance(answer, dict):
@@ -149,15 +150,15 @@ def name_of(entry: Mapping[str, Any]) -> str:
 
 
 def readable(text: str) -> str:
-    """The text without lone surrogates, which JSON can carry and no database can."""
+    """Replace lone surrogates, which JSON can carry and the database cannot."""
     return text.encode("utf-8", "replace").decode()
 
 
 class AnswerFiles:
-    """The lines of several files, as often as they are asked for. To be used in a `with` block.
+    """The lines of several files, which can be read repeatedly. Use it in a `with` block.
 
-    What can be read only once (standard input, pipes) is kept in a temporary file meanwhile. Raises `InputError` for
-    whatever is no file, before anything is read.
+    Input that can be read only once (standard input, pipes) is copied to a temporary file. Raises `InputError`
+    for a path that is not a file, before anything is read.
     """
 
     def __init__(self, names: Sequence[str]) -> None:
@@ -179,7 +180,7 @@ class AnswerFiles:
         self._stack.close()
 
     def _once(self, name: str) -> bool:
-        """Note where a file is; whether it can be read only once."""
+        """Note where a file is, and copy it if it can be read only once."""
         if name == STDIN:
             return True
         try:
@@ -195,11 +196,11 @@ class AnswerFiles:
 
     @property
     def names(self) -> list[str]:
-        """Each file once, as people know it."""
+        """Return the name of each file once."""
         return [*self._paths.values(), *map(_shown, self._kept)]
 
     def groups(self) -> Iterator[list[Line]]:
-        """Every line of every file that is not blank, in groups."""
+        """Yield every line that is not blank, in groups."""
         group: list[Line] = []
         size = 0
         for line in self._lines():

@@ -1,4 +1,4 @@
-"""Count the lines of an import by outcome."""
+"""Count the outcome of each line of an import."""
 
 from __future__ import annotations
 
@@ -9,18 +9,18 @@ from enum import StrEnum
 from bioforge.core.errors import EXIT_FAILED, EXIT_OK
 
 SHOWN = 5
-"""Examples of a kind that are kept to be shown; the others are counted."""
+"""Examples of each kind that are shown; the others are only counted."""
 
 
 class Why(StrEnum):
-    """Reasons why an answer matches no request."""
+    """Reasons why an answer belongs to no request."""
 
     NOT_ASKED = "unknown custom_id"
-    """It says nothing about its request, and no input file has it."""
+    """The custom_id names no request, and no input file has it."""
     ARTIST = "artist_id without an input file"
-    """As before, and it is the id of an artist."""
+    """The custom_id is the id of an artist, and no input file has it."""
     OTHER_HASH = "another request than today's"
-    """It names a hash that no target wants and nobody asked for."""
+    """The custom_id names a hash that no target wants and that was never sent."""
     AMBIGUOUS = "one custom_id for several requests"
     OTHER_BODY = "another body than its custom_id says"
     OTHER_QUESTION = "answers another question than the input file's"
@@ -40,9 +40,12 @@ class Examples:
 
 @dataclass(slots=True)
 class ImportResult:
-    """Counts of lines by outcome. Money in US dollars; `unpriced` answers have no known price, `unusable` ones are
-    among those adopted, as are `unwanted` ones, which no target wants now. `known` answers were there already,
-    `in_batches` are left to their open batches, `settled` are members of open batches by what became of them."""
+    """The outcomes of an import.
+
+    Money in US dollars. `unpriced` answers have no known price. `unusable` and `unwanted` answers (no target
+    wants them now) are among the imported ones. `known` answers were in the state before, `in_batches` belong to
+    open batches, and `settled` counts members of open batches by outcome.
+    """
 
     lines: int = 0
     requests: int = 0
@@ -63,7 +66,9 @@ class ImportResult:
     fresh: int = 0
 
     def followed_by(self, later: ImportResult) -> ImportResult:
-        """Of two passes over the same lines, the second of which found requests that the first one made known."""
+        """Combine the results of two passes over the same lines, of which the second matched requests that
+        the first added.
+        """
         both = replace(later, known=later.known - self.adopted, settled=self.settled + later.settled)
         both.adopted += self.adopted
         both.unusable += self.unusable
@@ -75,7 +80,7 @@ class ImportResult:
         return both
 
     def leave(self, why: Why, name: str) -> None:
-        """An answer that belongs to no request."""
+        """Count an answer that belongs to no request."""
         self.unmatched.setdefault(why, Examples()).add(name)
 
     @property
@@ -92,7 +97,7 @@ class ImportResult:
 
     @property
     def recognised(self) -> bool:
-        """Whether there was one line of a known kind."""
+        """Return True if a line was of a known kind."""
         return bool(self.lines - self.unreadable.count - self.unknown.count)
 
     @property

@@ -55,7 +55,7 @@ class RequestQueue(Iterator[Request]):
         self._ready: deque[int] = deque()
         self.handed_out = 0
         """Number of requests yielded so far."""
-        self._offered: set[str] = set()
+        self._enqueued: set[str] = set()
         """Hashes of ready requests that were not yielded yet."""
         self._planned_again: set[int] = set()
         """Targets whose body differed from the plan, by id."""
@@ -71,14 +71,14 @@ class RequestQueue(Iterator[Request]):
 
     def enqueue(self, ready: Sequence[TargetState]) -> int:
         """Add targets that became ready. Return the number of distinct requests that this adds."""
-        before = len(self._offered)
+        before = len(self._enqueued)
         self._ready.extend(state.target for state in ready)
-        self._offered.update(
+        self._enqueued.update(
             state.request_hash
             for state in ready
             if state.request_hash is not None and state.request_hash not in self._unrecorded
         )
-        return len(self._offered) - before
+        return len(self._enqueued) - before
 
     def mark_recorded(self, events: Sequence[Event]) -> None:
         """Note that these events are in the state."""
@@ -90,7 +90,7 @@ class RequestQueue(Iterator[Request]):
         while True:
             item, outcome = self._next()
             digest = item.request_hash
-            self._offered.discard(digest)
+            self._enqueued.discard(digest)
             # another target with the same request may have been yielded since the page was read
             if digest in self._unrecorded or digest in self._since:
                 continue
