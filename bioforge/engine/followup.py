@@ -81,7 +81,7 @@ class FollowUp:
         if self._most is not None and self._failures >= self._most and self.stopped is None:
             self.stopped = Stopped(
                 FAILURES,
-                f"{plural(self._failures, 'target')} failed; the limit is --max-failures {self._most}",
+                f"{plural(self._failures, 'target')} failed, the limit of --max-failures {self._most}",
                 "`bioforge export --failed` lists them; raise --max-failures to continue. Open batches continue at the provider",
             )
             self._stop.raise_level(FAILURES)

@@ -149,7 +149,10 @@ class TestLeftovers:
             "a-2.3 (standard)",
             "a-3.3 (standard)",
         ]
-        assert world.notices == ["the remaining requests are sent by flex", "the remaining requests are sent by standard"]
+        assert world.notices == [
+            "the remaining requests are sent by flex",
+            "the remaining requests are sent by standard",
+        ]
         assert (world.sizes, world.book.count(), world.stopped) == ([5], {"answered": 5}, None)
 
     def test_without_flex_by_standard_at_once(self) -> None:

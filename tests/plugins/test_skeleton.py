@@ -73,7 +73,10 @@ def test_it_is_formatted_and_nothing_is_left_open(kind: str) -> None:
 @pytest.mark.parametrize(
     ("words", "said"),
     [
-        (["--plugin", "Foo"], "error: --plugin Foo: expected at most 40 lower-case letters, digits and '-', the first a letter"),
+        (
+            ["--plugin", "Foo"],
+            "error: --plugin Foo: expected at most 40 lower-case letters, digits and '-', the first a letter",
+        ),
         (["--plugin", "foo_bar"], "error: --plugin foo_bar: expected at most 40 lower-case letters"),
         (["--plugin", "../foo"], "error: --plugin ../foo: expected at most 40 lower-case letters"),
         (["--plugin", ""], "error: --plugin : expected at most 40 lower-case letters"),
