@@ -44,7 +44,7 @@ def export(
 
     from bioforge.config.plugin_options import plugin_options
     from bioforge.core.files import atomic_write
-    from bioforge.engine.outputs import bind_writer, order_records, writer_name
+    from bioforge.engine.outputs import bind_writer, writer_name
     from bioforge.store import Store
     from bioforge.store.export import records
 
@@ -63,7 +63,7 @@ def export(
     table |= _options_of_output(config, name, output)
     writer = bind_writer(load_plugins(), plugin_options(config), name, table, f"--format {name}")
     with Store.read(config.state_path) as store:
-        rows = order_records(records(store, selection, failed_only=failed), config)
+        rows = records(store, selection, failed_only=failed)
         if output is None and (writer.to_folder or writer.to_path):
             place = "a folder of files" if writer.to_folder else "to a path"
             raise UsageError(f"--format {name} writes {place}, not to stdout", "name the path with -o")

@@ -8,14 +8,11 @@ import sys
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, redirect_stdout, suppress
 from dataclasses import dataclass
-from itertools import chain, groupby
-from operator import itemgetter
 from pathlib import Path
 from typing import IO, cast
 
 from bioforge.config.loader import OutputTable, ProjectConfig
 from bioforge.config.plugin_options import PluginOptions, plugin_options
-from bioforge.config.relations import in_order
 from bioforge.core.errors import BioforgeError, OutputError, PluginError
 from bioforge.core.files import atomic_write
 from bioforge.core.hashing import definition_hash
@@ -170,17 +167,6 @@ def check_outputs(config: ProjectConfig, plugins: Plugins) -> None:
             continue
 
 
-def order_records(rows: Iterator[dict[str, object]], config: ProjectConfig) -> Iterator[dict[str, object]]:
-    """Yield records with each artist's recipes in dependency order, former recipes last."""
-    if len(config.recipes) < 2:
-        return rows
-    places = {recipe: place for place, recipe in enumerate(in_order(config.recipes))}
-    artists = groupby(rows, key=itemgetter("artist_id"))
-    return chain.from_iterable(
-        sorted(group, key=lambda record: places.get(str(record["recipe"]), len(places))) for _, group in artists
-    )
-
-
 def writer_name(path: str, given: str | None) -> str:
     """Return the name of an output's writer: the option, else by suffix; a trailing slash means a folder."""
     if given:
@@ -208,7 +194,7 @@ def _write(
     before = maintenance.output_written(store, output.path)
     if before is not None and before[:2] == (options, version) and before[2] == _signature(path):
         return Written(output.path, 0, changed=False)
-    counter = _Counter(order_records(records(store, Selection(recipes=recipes, variants=chosen)), config))
+    counter = _Counter(records(store, Selection(recipes=recipes, variants=chosen)))
     files: str | None = None
     note = ""
     if chosen_writer.to_folder:

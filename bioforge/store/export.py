@@ -132,7 +132,7 @@ def _record(
             used["reasoning_tokens"] = reasoning
         record["usage"] = used
     if cost is not None:
-        record["cost_usd"] = round(cost, 10)
+        record["cost_usd"] = cost
     record["error"] = None if reason is None else _error(reason, detail, error_class, error_code, error_message)
     return record
 

@@ -9,7 +9,6 @@ from typing import IO, Any
 
 from bioforge.core.errors import ConfigError, nearest
 from bioforge.core.interfaces import Record
-from bioforge.core.text import format_amount
 from bioforge.writers.options import check_options, open_text
 
 CSV_COLUMNS: Mapping[str, tuple[str, ...]] = {
@@ -103,12 +102,9 @@ def _at(record: Record, path: tuple[str, ...]) -> object:
 
 
 def _cell(value: object) -> object:
-    if isinstance(value, float):
-        return format_amount(value)
     return json.dumps(value, ensure_ascii=False) if isinstance(value, dict | list | bool) else value
 
 
 def _escaped(value: object) -> object:
     cell = _cell(value)
-    formula = isinstance(cell, str) and not isinstance(value, float) and cell.startswith(_FORMULA)
-    return f"'{cell}" if formula else cell
+    return f"'{cell}" if isinstance(cell, str) and cell.startswith(_FORMULA) else cell

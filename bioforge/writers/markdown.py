@@ -8,7 +8,7 @@ from itertools import groupby
 from typing import IO
 
 from bioforge.core.interfaces import Record
-from bioforge.core.text import file_stem, format_amount
+from bioforge.core.text import file_stem
 from bioforge.writers.options import check_options, open_text
 
 
@@ -84,8 +84,5 @@ def _front_matter(group: Sequence[Record]) -> str:
         values.update((key, first[key]) for key in _FRONT_MATTER if first.get(key) not in (None, ""))
     else:
         values["recipes"] = list(dict.fromkeys(record.get("recipe") for record in group))
-    lines = (
-        f"{key}: {format_amount(value) if isinstance(value, float) else json.dumps(value, ensure_ascii=False)}\n"
-        for key, value in values.items()
-    )
+    lines = (f"{key}: {json.dumps(value, ensure_ascii=False)}\n" for key, value in values.items())
     return f"---\n{''.join(lines)}---\n"

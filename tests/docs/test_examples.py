@@ -34,7 +34,7 @@ def test_the_chain_is_built_once(chain: ProjectFolder) -> None:
     assert "everything is up to date" in chain.run("run").ok().err
     assert chain.charged() == charged == 151
     page = next((chain.root / "out/artists").glob("bjork*")).read_text("utf-8")
-    assert [line for line in page.splitlines() if line.startswith("## ")] == ["## facts", "## bio", "## translation"]
+    assert [line for line in page.splitlines() if line.startswith("## ")] == ["## bio", "## facts", "## translation"]
 
 
 def test_one_changed_fact_rebuilds_one_chain(chain: ProjectFolder) -> None:

@@ -89,7 +89,7 @@ def test_csv_has_fixed_columns_for_every_record():
     rows = table(write("csv", BJORK, FACTS, FAILED))
     assert list(rows[0]) == list(CSV_COLUMNS)
     assert rows[0]["response_text"] == BJORK["response_text"]
-    assert (rows[0]["input_tokens"], rows[0]["output_tokens"], rows[0]["cost_usd"]) == ("12", "9", "0.000025")
+    assert (rows[0]["input_tokens"], rows[0]["output_tokens"], rows[0]["cost_usd"]) == ("12", "9", "2.5e-05")
     assert (rows[0]["parsed"], rows[0]["error_class"], rows[0]["variant"]) == ("", "", "")
     assert json.loads(rows[1]["parsed"]) == FACTS["parsed"]
     assert (rows[2]["error_class"], rows[2]["error_message"]) == ("rate_limit", "too many\nrequests")
@@ -151,7 +151,7 @@ def test_a_folder_has_a_file_an_artist_with_front_matter():
     assert list(found) == ["bjork_bjork.md", "tyler-the-creator_0.md"]
     assert found["bjork_bjork.md"] == (
         '---\nartist_id: "bjork"\nartist_name: "Björk"\nrecipe: "bio"\nmodel: "gpt-6-luna-2026"\n'
-        'created: "2026-11-21T08:00:00+00:00"\nresponse_id: "resp_1"\ncost_usd: 0.000025\n---\n\n'
+        'created: "2026-11-21T08:00:00+00:00"\nresponse_id: "resp_1"\ncost_usd: 2.5e-05\n---\n\n'
         "# Björk\n\nBjörk sings.\nShe is from Iceland.\n"
     )
     assert 'recipes: ["bio", "facts"]' in files(BJORK, FACTS)["bjork_bjork.md"]
