@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from bioforge.api import Answer, Config, Item
-from bioforge.evaluation import Evaluation
+from bioforge.api.evaluation import Evaluation
 
 
 @dataclass(frozen=True)

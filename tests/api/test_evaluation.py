@@ -16,7 +16,7 @@ import pytest
 from processes import KILLED, Child, wait_until
 
 from bioforge.api import Answer, BadArgument, Client, Item, LimitsConfig, QuotaError
-from bioforge.evaluation import Evaluation, Report, Scored
+from bioforge.api.evaluation import Evaluation, Report, Scored
 from bioforge.simulator import Simulator, SimulatorOptions
 
 from .children import EXAMPLE, evaluate, evaluate_slowly

@@ -13,7 +13,8 @@ from processes import Child, script
 from projects import ProjectFolder
 from pydantic import BaseModel
 
-from bioforge import api, evaluation
+from bioforge import api
+from bioforge.api import evaluation
 from bioforge.api.bulk import AHEAD
 from bioforge.core import errors
 
