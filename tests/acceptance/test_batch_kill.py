@@ -263,7 +263,7 @@ def test_from_any_call_on_the_provider_may_be_gone_until_the_next_run(tmp_path: 
                 ran.ok()
                 return False
             assert ran.code == 75, ran.err
-            assert "outages" in ran.err
+            assert "the provider has been down" in ran.err
             proxy.aim(project.server.url)
             project.run("resume").ok()
             project.assert_undisturbed(undisturbed)

@@ -70,7 +70,7 @@ def test_ctrl_c_leaves_open_batches_to_the_provider(project: Slow, number: signa
     child.signal(number)
     ran = child.end()
     assert ran.code == 130, ran.err
-    assert "open batches go on at the provider" in ran.err
+    assert "open batches continue at the provider" in ran.err
     assert "2 batches go on at the provider with 3 requests" in ran.err
     assert "`bioforge resume` or `bioforge run` collects them" in ran.err
     assert project.value("SELECT state FROM runs") == "interrupted"

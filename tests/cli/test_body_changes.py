@@ -216,5 +216,5 @@ class TestWhatShowsOnlyWhenItIsSent:
         ask_echo(project)
         ran = project.run("run")
         assert ran.code != 0
-        assert "plugin 'bioforge-echo' 1.3 writes another request each time: body() gives another one" in ran.err
+        assert "plugin 'bioforge-echo' 1.3 returns another body() each time" in ran.err
         assert attempts(project) == 0

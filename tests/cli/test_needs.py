@@ -573,7 +573,7 @@ def test_a_budget_ends_a_chain_in_the_middle_and_the_next_run_goes_on(project: C
 def test_what_waits_is_not_selected_by_that(project: ChainFolder) -> None:
     ran = project.run("run", "--select", "reason:upstream")
     assert ran.code == 2
-    assert "these wait for what they need" in ran.err
+    assert "these targets wait for another recipe" in ran.err
     assert project.charged() == 0
 
 

@@ -149,7 +149,7 @@ class TestWriters:
         [
             ("raise RuntimeError('not this one')", "failed: RuntimeError: not this one (the state is intact"),
             ("raise SystemExit(0)", "failed: SystemExit: 0 (the state is intact"),
-            ("break", "did not take all records, so that some are missing"),
+            ("break", "did not take all records; some are missing"),
         ],
     )
     def test_one_that_breaks_is_named_and_leaves_what_was_there(

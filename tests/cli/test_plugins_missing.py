@@ -17,7 +17,7 @@ from bioforge.core.errors import PluginError
 
 install = plugin_maker.install
 
-ADVICE = "this project was built with it: install or mend the plugin that brought it"
+ADVICE = "earlier runs used it: install or fix its plugin"
 
 Loses = Callable[[Install], None]
 
