@@ -40,7 +40,7 @@ class State:
         self._backend = backend
         self._stopped: Stopped | None = None
         self._sent = False
-        runs.close_dead(store)
+        runs.close_crashed(store)
         recover(store)
         self._run = runs.begin(store, COMMAND, backend, Selection(), max_cost_usd=max_cost_usd)
 

@@ -63,7 +63,7 @@ def compare(
     from bioforge.cli.format import json_text, unmatched_lines
     from bioforge.evaluation.compare import SORTS
     from bioforge.store import Store
-    from bioforge.store.variants import one_moment
+    from bioforge.store.variants import read_snapshot
 
     check_format(format, ("text", "json"))
     if sort is not None and sort not in SORTS:
@@ -75,7 +75,7 @@ def compare(
     scored_by = score or project.config.recipes[name].score
     if sort == "score" and scored_by is None:
         raise UsageError(f"--sort score: recipe {name!r} has no score", "name a scorer with --score")
-    with Store.read(project.config.state_path) as store, one_moment(store):
+    with Store.read(project.config.state_path) as store, read_snapshot(store):
         for line in unmatched_lines(store, selection):
             echo(line)
         with (

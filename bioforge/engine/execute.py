@@ -80,7 +80,7 @@ class Execution:
         awaited = sum(batch.requests for batch in work.batches if batch.awaited)
         stopped = None
         runs.set_running(self.store, self.run)
-        self.store.keep_room(min(max(LEAST_ROOM, ROOM_PER_CALL * self.config.backend.concurrency), MOST_ROOM))
+        self.store.reserve_space(min(max(LEAST_ROOM, ROOM_PER_CALL * self.config.backend.concurrency), MOST_ROOM))
         self.observer.start(plan.requests + awaited, own, lambda: work.control.gauges)
         try:
             for name, others in _of_others(plan.batches, own):

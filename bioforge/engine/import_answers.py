@@ -136,7 +136,7 @@ class AnswerImporter:
         names = [name for name in map(_name, left) if name not in wanted]
         wanted |= self._by_input_files(names)
         hashes = {name: digest for name in names if name not in wanted and (digest := self._format.hash_of(name))}
-        whole = imports.whole_hashes(self._store, list(hashes.values()))
+        whole = imports.complete_hashes(self._store, list(hashes.values()))
         known = self._wanted(list(whole.values()))
         wanted |= {name: known[whole[digest]] for name, digest in hashes.items() if whole.get(digest) in known}
         artists = imports.artists_named(self._store, [name for name in names if name not in wanted])
@@ -245,7 +245,7 @@ class AnswerImporter:
         found = {digest: ImportTarget(digest, item.endpoint, item.model) for digest, item in known.items()}
         missing = [digest for digest in hashes if digest not in known]
         recipes = [recipe for recipe, _ in self._recipes]
-        for digest, target in imports.wanting(self._store, missing, recipes).items():
+        for digest, target in imports.targets_wanting(self._store, missing, recipes).items():
             variant = self._recipes.get((target.recipe, target.variant))
             if variant is None:
                 continue

@@ -92,8 +92,8 @@ class OpenProject(RecipeNames):
 
     def refresh(self, store: Store) -> RefreshResult:
         """Bring the state up to date with input and recipes. Raises `InputError` for bad rows when strict."""
-        compression.remember(store, self.config.project.compress_bodies)
-        with store.derived(), relaxed_gc():
+        compression.save_setting(store, self.config.project.compress_bodies)
+        with store.relaxed_sync(), relaxed_gc():
             done = refresh(self._context(store), self.input_spec, self._read_by, self.tell)
         done.notes += prompt_notes(self.recipe_variants)
         if done.reading is not None and not done.reading.any_data:
@@ -209,7 +209,7 @@ class OpenProject(RecipeNames):
 
     def _close_failed_run(self, store: Store, run: int, error: BaseException) -> None:
         recover(store)
-        if runs.still_planning(store, run):
+        if runs.is_planning(store, run):
             runs.discard(store, run)
         elif isinstance(error, KeyboardInterrupt):
             runs.end(store, run, "interrupted", EXIT_INTERRUPTED, "interrupted")
@@ -313,7 +313,7 @@ class OpenProject(RecipeNames):
 
 def recover_state(store: Store) -> tuple[Recovery, list[runs.Run]]:
     """Close runs that crashed or were killed, and return the state of their open requests with those runs."""
-    crashed = runs.close_dead(store)
+    crashed = runs.close_crashed(store)
     return recover(store), crashed
 
 

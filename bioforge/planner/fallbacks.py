@@ -82,7 +82,7 @@ class RetryChain:
 
     def _tried(self, step: AttemptStep) -> bool:
         run = self._context.run
-        return run is not None and queue.tried_in(self._context.store, run, step.request.request_hash)
+        return run is not None and queue.was_tried(self._context.store, run, step.request.request_hash)
 
     def _steps(self, variant: RecipeVariant, own: RenderedRequest, known: KnownRequest | None) -> Iterator[AttemptStep]:
         step = AttemptStep(own, known)

@@ -28,7 +28,7 @@ from bioforge.store import dependencies, queue, retries, statistics, targets, va
 from bioforge.store import planned as planned_store
 from bioforge.store.queue import TargetState
 from bioforge.store.retries import StoredRetry
-from bioforge.store.targets import EVERYBODY, Planned, PlannedArtist
+from bioforge.store.targets import ALL_ARTISTS, Planned, PlannedArtist
 
 
 @dataclass(slots=True)
@@ -72,7 +72,7 @@ class Planner:
         planned_store.mark_removed(self._store, list(self._by_key))
         self._watch_upstream()
         if self._context.shared_recipes:
-            dependencies.ensure_everybody(self._store)
+            dependencies.ensure_all_artists_row(self._store)
         generation = self._store.fact("generation")
         try:
             for variant in self._context.recipes:
@@ -111,26 +111,26 @@ class Planner:
         variant.check_names(artists_store.columns(self._store))
         if reserialized and planned is not None and planned[0] == definition:
             planned_store.invalidate_plan(self._store, *key)
-            planned = (definition, targets.NOTHING)
+            planned = (definition, targets.NO_GENERATION)
         if planned is None or planned[0] != definition:
             # before the first target, so that targets of an interrupted plan are marked as removed too
-            targets.set_planned(self._store, *key, definition, targets.NOTHING)
+            targets.set_planned(self._store, *key, definition, targets.NO_GENERATION)
             planned_store.mark_others_removed(self._store, *key, for_all=variant.for_all)
-        since = planned[1] if planned is not None and planned[0] == definition else targets.NOTHING
+        since = planned[1] if planned is not None and planned[0] == definition else targets.NO_GENERATION
         if variant.for_all:
-            since = targets.NOTHING
-            self._plan_page(variant, targets.numbered(self._store, [EVERYBODY]))
+            since = targets.NO_GENERATION
+            self._plan_page(variant, targets.artists_by_id(self._store, [ALL_ARTISTS]))
         else:
             self._plan_artists(variant, since)
         counting = counter_for(variant.model).counting.as_text()
-        statistics.note_counting(self._store, *key, counting, whole=since == targets.NOTHING)
+        statistics.note_counting(self._store, *key, counting, whole=since == targets.NO_GENERATION)
         planned_store.save_serialization_hash(self._store, *key, serialization)
         targets.set_planned(self._store, *key, definition, generation)
         self._reuse.only_serialization = self._reuse.reserialized = None
 
     def _plan_artists(self, variant: RecipeVariant, since: int) -> None:
         # the validation of stored answers looks up their targets by that index, page after page
-        if since == targets.NOTHING and (not self._has_schemas or planned_store.nothing_asked(self._store)):
+        if since == targets.NO_GENERATION and (not self._has_schemas or planned_store.nothing_sent(self._store)):
             planned_store.defer_index(self._store)
         used = variant.used_columns
         with_columns = used is None or not used.issubset(OWN_NAMES)
@@ -166,9 +166,9 @@ class Planner:
             return
         for artists in dependencies.changed_artists(self._store, list(variant.upstream.items())):
             if variant.for_all:
-                self._replan(variant, [EVERYBODY], consequences)
+                self._replan(variant, [ALL_ARTISTS], consequences)
                 return
-            if EVERYBODY in artists:
+            if ALL_ARTISTS in artists:
                 for page in targets.artists(self._store, -1):
                     self._replan(variant, [artist.id for artist in page], consequences)
                 return
@@ -222,11 +222,11 @@ class Planner:
 
     def _replan(self, variant: RecipeVariant, artists: Sequence[int], consequences: Consequences | None) -> None:
         if consequences is None:
-            self._plan_page(variant, targets.numbered(self._store, artists))
+            self._plan_page(variant, targets.artists_by_id(self._store, artists))
             return
         run = self._context.run
         before = queue.target_states(self._store, *variant.key, artists, run)
-        self._plan_page(variant, targets.numbered(self._store, artists))
+        self._plan_page(variant, targets.artists_by_id(self._store, artists))
         for artist, state in queue.target_states(self._store, *variant.key, artists, run).items():
             waited = artist in before and before[artist].reason == Reason.UPSTREAM
             consequences.released += waited and state.reason != Reason.UPSTREAM

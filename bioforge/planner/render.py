@@ -26,7 +26,7 @@ from bioforge.recipes.template import (
 from bioforge.recipes.tokens import counter_for
 from bioforge.store import Store, dependencies, stale, targets
 from bioforge.store.dependencies import Answered
-from bioforge.store.targets import EVERYBODY, PlannedArtist
+from bioforge.store.targets import ALL_ARTISTS, PlannedArtist
 
 UPSTREAM_TOKENS = 300
 """Assumed tokens of an upstream answer that does not exist yet."""
@@ -157,11 +157,11 @@ class Renderer:
             return RenderedPage([simple.render(artist.artist) for artist in artists], [None] * len(artists))
         own = self._own_upstream(variant)
         shared = {recipe: name for recipe, name in variant.upstream.items() if recipe in self._shared}
-        shared_answers = self._answers(shared, [EVERYBODY]).get(EVERYBODY, {}) if shared else {}
+        shared_answers = self._answers(shared, [ALL_ARTISTS]).get(ALL_ARTISTS, {}) if shared else {}
         if variant.for_all:
             context = self._context
             states = [
-                dependencies.gathered(context.store, recipe, name, context.run, context.resend_maybe_paid)
+                dependencies.combined(context.store, recipe, name, context.run, context.resend_maybe_paid)
                 for recipe, name in own.items()
             ]
             outcomes = [self._render(variant, artist.artist, shared_answers, states) for artist in artists]

@@ -1,4 +1,4 @@
-"""The state: one SQLite file that people may query. Every SQL statement of bioforge stands in this folder."""
+"""The state: one SQLite file that people may query. All SQL of bioforge is in this package."""
 
 from bioforge.store.database import Store
 from bioforge.store.selection import Selection

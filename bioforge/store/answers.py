@@ -1,4 +1,4 @@
-"""What a state knows about requests by their hashes: how far each has come, and its newest answer as it was received."""
+"""Look up requests by hash: their state and newest answer."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ from bioforge.store.database import Store
 
 @dataclass(frozen=True, slots=True)
 class CachedAnswer:
-    """`state` is the request's (`bioforge.core.reasons`), `attempts` how often it was tried, `batch` the open batch it is in.
+    """State of a request (`bioforge.core.reasons`), number of its attempts, and the key of its open batch.
 
-    `failure` is why the last attempt brought no usable answer. `answer` is the newest one, None before the first, without
-    its body; `number`, `seconds` and `request_id` are of the attempt that brought it.
+    `failure` is why the last attempt brought no usable answer. `answer` is the newest one without its body, None
+    before the first; `number`, `seconds` and `request_id` are of the attempt that brought it.
     """
 
     state: str
@@ -30,7 +30,7 @@ class CachedAnswer:
 
 
 def cached(store: Store, hashes: Sequence[str]) -> dict[str, CachedAnswer]:
-    """By request hash; nothing for requests that were never sent."""
+    """Return what is stored for these request hashes; unknown ones are absent."""
     rows = store.rows(_KEPT, (json.dumps(hashes),))
     return {row[0]: _kept(row) for row in rows}
 

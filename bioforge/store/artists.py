@@ -1,4 +1,4 @@
-"""Keeping `artists` equal to the input: what is new, changed, removed, duplicated, in sets of rows."""
+"""Keep `artists` equal to the input: new, changed, removed and duplicate rows, in sets."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from bioforge.core.hashing import row_text
 from bioforge.core.reasons import Reason
 from bioforge.core.types import Artist, BadRow
 from bioforge.store.database import Store, bump_results
-from bioforge.store.targets import EVERYBODY_ID
+from bioforge.store.targets import ALL_ARTISTS_ID
 
 _SET = 2_000
 _KEPT_BAD_ROWS = 10_000
@@ -22,7 +22,7 @@ _KEPT_BAD_ROWS = 10_000
 
 @dataclass(slots=True)
 class InputReading:
-    """What one reading of the input found. `examples` are the first bad rows, for display."""
+    """Result of one reading of the input. `examples` are the first bad rows."""
 
     artists: int = 0
     new: int = 0
@@ -35,7 +35,7 @@ class InputReading:
 
 
 def read_into(store: Store, rows: Iterable[Artist | BadRow]) -> InputReading:
-    """Bring `artists` up to date with the input's rows. Interrupted halfway, the next reading finishes the work."""
+    """Update `artists` from the input's rows. If interrupted, the next reading completes the work."""
     reading = InputReading()
     generation = store.fact("generation") + 1
     next_id = store.next_id("artists")
@@ -53,9 +53,9 @@ def read_into(store: Store, rows: Iterable[Artist | BadRow]) -> InputReading:
         updates: list[tuple[object, ...]] = []
         history: list[tuple[object, ...]] = []
         for artist in good:
-            if artist.artist_id == EVERYBODY_ID:
+            if artist.artist_id == ALL_ARTISTS_ID:
                 bad.append(
-                    BadRow(artist.source, artist.line, f"artist_id {EVERYBODY_ID!r} stands for all artists together")
+                    BadRow(artist.source, artist.line, f"artist_id {ALL_ARTISTS_ID!r} stands for all artists together")
                 )
                 continue
             digest, further = row_text(artist)
@@ -121,7 +121,7 @@ def read_into(store: Store, rows: Iterable[Artist | BadRow]) -> InputReading:
 
 
 def _nothing_read(reading: InputReading) -> InputError:
-    """An input without a single good row is a mistake, not the wish to remove every artist."""
+    """Raise for an input without a single good row: it is a mistake, not the wish to remove every artist."""
     if not reading.bad:
         return InputError("the input has no artists", "a header alone is no input; add rows")
     shown = "".join(f"\n  {row.source}:{row.line}: {row.message}" for row in reading.examples[:5])
@@ -146,7 +146,7 @@ def _known(store: Store, ids: list[str]) -> dict[str, tuple[int, str, float | No
 
 
 def total(store: Store) -> int:
-    """How many artists the input has."""
+    """Return the number of artists in the input."""
     generation, _, number = str(store.value("SELECT value FROM facts WHERE name = 'artists'") or "").partition(" ")
     if number and int(generation) == store.fact("generation"):
         return int(number)
@@ -158,7 +158,7 @@ def _counted(store: Store) -> int:
 
 
 def _remove_unseen(store: Store, seen: bytearray, number: int) -> int:
-    """`number` artists were seen. All of those are in the table, and not removed."""
+    """Mark artists as removed that were not seen; `number` were seen."""
     if _counted(store) == number:
         return 0
     live = store.connection.execute("SELECT id FROM artists WHERE removed_at IS NULL AND id > 0")
@@ -178,20 +178,20 @@ def _remove_unseen(store: Store, seen: bytearray, number: int) -> int:
 
 
 def columns(store: Store) -> list[str]:
-    """The names of all further columns seen in the last reading."""
+    """Return the names of all further columns of the last reading."""
     found: list[str] = json.loads(store.value("SELECT value FROM facts WHERE name = 'columns'") or "[]")
     return found
 
 
 def sources(store: Store) -> dict[str, dict[str, Any]]:
-    """What is known of each source of the last reading: its signature, validators and cached copy."""
+    """Return signature, validators and cached copy of each source of the last reading."""
     names = ("signature", "etag", "last_modified", "cached_as")
     rows = store.rows(f"SELECT source, {', '.join(names)} FROM inputs")
     return {row[0]: dict(zip(names, row[1:], strict=True)) for row in rows}
 
 
 def remember_sources(store: Store, found: dict[str, dict[str, Any]], reader: str) -> None:
-    """`reader` is whatever else decides how the input is read; with another one it is read again."""
+    """Store the sources; with another `reader` (its name, options and version) the input is read again."""
     with store.transaction() as connection:
         connection.execute("DELETE FROM inputs")
         connection.executemany(
@@ -210,7 +210,7 @@ def remembered_reader(store: Store) -> str | None:
 
 
 def bad_rows(store: Store, limit: int = 10) -> tuple[int, list[BadRow]]:
-    """How many rows the last reading kept out, and the first of them."""
+    """Return the number of bad rows of the last reading, and the first of them."""
     count = store.value("SELECT count(*) FROM bad_rows")
     rows = store.rows("SELECT source, line, message FROM bad_rows ORDER BY rowid LIMIT ?", (limit,))
     return int(count), [BadRow(*row) for row in rows]

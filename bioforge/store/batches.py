@@ -1,4 +1,4 @@
-"""Batches as the state knows them: from before they are created until every member has its outcome."""
+"""Batches in the state, from before they are created until every member has its outcome."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ _OPEN = f"state NOT IN ('{BatchState.COLLECTED}', '{BatchState.RELEASED}')"
 
 
 def save(connection: sqlite3.Connection, batch: Batch, run: int, backend: str, provider: str) -> None:
-    """Write a batch as it is now; who prepared it, and where, stays as it was first written."""
+    """Write a batch; the run, backend and provider that prepared it stay as first written."""
     values = [_stored(getattr(batch, name)) for name in _NAMES]
     updates = ", ".join(f"{name} = excluded.{name}" for name in _NAMES if name != "key")
     connection.execute(
@@ -51,8 +51,10 @@ def save_limit(connection: sqlite3.Connection, provider: str, model: str, tokens
     )
 
 
-def save_stray(connection: sqlite3.Connection, batch: str, kind: str, custom_id: str | None, line: bytes) -> None:
-    """Once each: a collection that was cut off reads the same lines again."""
+def save_unmatched_line(
+    connection: sqlite3.Connection, batch: str, kind: str, custom_id: str | None, line: bytes
+) -> None:
+    """Store an unmatched line once: an interrupted collection reads the same lines again."""
     connection.execute(
         "INSERT OR IGNORE INTO stray_lines (batch, kind, custom_id, line, seen_at, digest) VALUES (?, ?, ?, ?, ?, ?)",
         (batch, kind, custom_id, line, time.time(), hashlib.sha256(line).hexdigest()),
@@ -80,7 +82,7 @@ def _batch(row: Sequence[Any], *, awaited: bool = True) -> Batch:
 
 @dataclass(frozen=True, slots=True)
 class Open:
-    """An open batch with who prepared it: the run, and the backend that can go on with it."""
+    """An open batch with the run that prepared it and the backend that can continue it."""
 
     batch: Batch
     run: int
@@ -89,7 +91,7 @@ class Open:
 
 
 def open_batches(store: Store, selection: Selection | None = None) -> list[Open]:
-    """Every batch that is not closed, oldest first. Awaited are those with a member that is selected."""
+    """Return every open batch, oldest first. Those with a selected member are awaited."""
     wanted: set[str] | None = None
     if selection is not None and store.value(f"SELECT 1 FROM batches WHERE {_OPEN} LIMIT 1"):
         where, values = selection.where()
@@ -111,7 +113,7 @@ def open_batches(store: Store, selection: Selection | None = None) -> list[Open]
 
 @dataclass(frozen=True, slots=True)
 class Shown:
-    """A batch as `status` and `audit` show it; `counts` by class, once it is collected."""
+    """A batch for `status` and `audit`; `counts` by class, once it is collected."""
 
     batch: Batch
     run: int
@@ -123,7 +125,7 @@ class Shown:
 
 
 def newest(store: Store, limit: int | None = None, *, open_only: bool = False) -> Iterator[Shown]:
-    """Batches, the newest first."""
+    """Return batches, the newest first."""
     for row in store.rows(
         f"SELECT run, backend, provider, collected_at, counts, collected_usage, {', '.join(_NAMES)} FROM batches"
         f" {f'WHERE {_OPEN}' if open_only else ''} ORDER BY prepared_at DESC, key DESC LIMIT ?",
@@ -142,17 +144,22 @@ def newest(store: Store, limit: int | None = None, *, open_only: bool = False) -
 
 
 def give_up(store: Store, batch: Batch) -> int:
-    """Stop waiting for a batch: nobody can know the fate of its requests any more. Returns how many those are."""
+    """Stop waiting for a batch; its open requests may have been charged. Return their number."""
     with store.transaction() as connection:
-        number = _nobody_knows(connection, batch.key, Failure("abandoned", f"given up: {Reason.IN_BATCH} {batch.name}"))
+        number = _mark_maybe_paid(
+            connection, batch.key, Failure("abandoned", f"given up: {Reason.IN_BATCH} {batch.name}")
+        )
         connection.execute("UPDATE batches SET state = ? WHERE key = ?", (str(BatchState.COLLECTED), batch.key))
         bump_results(connection)
     return number
 
 
 def free_orphans(store: Store) -> int:
-    """Free the open members of batches that the state has never heard of, whose backend told only of them: nobody would
-    collect them, ever. Something may have been sent. Returns how many."""
+    """Close open members of batches that are not in the state, since nothing could collect them. They may have
+    been charged.
+
+    Return their number.
+    """
     keys = store.rows(
         "WITH RECURSIVE named (key) AS ("
         " SELECT min(batch) FROM attempts WHERE batch IS NOT NULL UNION ALL"
@@ -163,13 +170,13 @@ def free_orphans(store: Store) -> int:
     number = 0
     for (key,) in keys:
         with store.transaction() as connection:
-            number += _nobody_knows(connection, key, Failure("interrupted", f"nothing is known of batch {key}"))
+            number += _mark_maybe_paid(connection, key, Failure("interrupted", f"nothing is known of batch {key}"))
             bump_results(connection)
     return number
 
 
-def _nobody_knows(connection: sqlite3.Connection, key: str, why: Failure) -> int:
-    """The open members of a batch may have been paid for, and that will stay so. Returns how many those are."""
+def _mark_maybe_paid(connection: sqlite3.Connection, key: str, why: Failure) -> int:
+    """Mark open members of a batch as maybe paid. Return their number."""
     digests = connection.execute(
         "SELECT request_hash FROM attempts WHERE batch = ? AND outcome = 'started'", (key,)
     ).fetchall()
@@ -192,8 +199,10 @@ def _nobody_knows(connection: sqlite3.Connection, key: str, why: Failure) -> int
 
 
 def release_elsewhere(store: Store, provider: str) -> int:
-    """Let go of batches that were prepared for another provider and never got there: no job can have come of them,
-    since that it is being created is recorded before it is. `settle` gives their members back. Returns how many."""
+    """Release batches that were prepared for another provider and never submitted. Return their number.
+
+    No job can exist for them, since a creation is recorded before it is sent. `recover` releases their members.
+    """
     if not store.value("SELECT 1 FROM batches WHERE state = 'prepared' AND provider <> ? LIMIT 1", (provider,)):
         return 0
     with store.transaction() as connection:
@@ -204,18 +213,18 @@ def release_elsewhere(store: Store, provider: str) -> int:
 
 
 def by_key(store: Store, name: str) -> Batch | None:
-    """The batch with this key or this provider's id."""
+    """Return the batch with this key or this provider's id."""
     row = store.row(f"SELECT {', '.join(_NAMES)} FROM batches WHERE key = ? OR batch_id = ?", (name, name))
     return None if row is None else _batch(row)
 
 
 def enqueued_tokens(store: Store, provider: str) -> dict[str, int]:
-    """The limits of enqueued tokens learned so far, by model."""
+    """Return the known limits of enqueued tokens, by model."""
     return dict(store.rows("SELECT model, tokens FROM enqueued_tokens WHERE provider = ?", (provider,)))
 
 
 def average_seconds(store: Store) -> float | None:
-    """How long the newest batches took from creation to end; None before the first."""
+    """Return the average seconds of the newest batches from creation to end; None before the first."""
     value = store.value(
         "SELECT avg(ended_at - submitted_at) FROM (SELECT ended_at, submitted_at FROM batches"
         f" WHERE state = '{BatchState.COLLECTED}' AND ended_at IS NOT NULL AND submitted_at IS NOT NULL"

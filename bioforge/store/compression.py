@@ -1,9 +1,9 @@
-"""Raw bodies as the state keeps them: as they came, or packed, which takes a tenth to a third of the space.
+"""Raw bodies in the state: as received, or compressed to a tenth to a third of their size.
 
-A packed body is a blob: four bytes that no text begins with, one that says how it is packed, and what zlib made of it.
-Bodies of one recipe share nearly everything with each other, so zlib is given an earlier one as a dictionary; its stream
-names the dictionary by its Adler-32, the id in `dictionaries`, and ends with a checksum of the body. What a body is read
-with stands in the same transaction or in an earlier one, and is never changed or deleted.
+A compressed body is a blob: four magic bytes that no text starts with, one byte for the method, and zlib's stream.
+Bodies of one recipe are similar, so an earlier body serves as dictionary; the stream names it by its Adler-32, the id
+in `dictionaries`, and ends with a checksum of the body. A dictionary is written in the same transaction as its first
+use or earlier, and never changed or deleted.
 """
 
 from __future__ import annotations
@@ -18,18 +18,18 @@ from bioforge.store.database import Store
 MAGIC = b"\xffbfz"
 _ZLIB = MAGIC + b"1"
 _AS_IT_CAME = MAGIC + b"0"
-"""Before a body that begins with the magic by itself."""
+"""Prefix of an uncompressed body that starts with the magic bytes."""
 
 ANSWER, REQUEST, FAILURE = "answer", "request", "failure"
 
 _WORTH = 0.9
-"""Of its size, what packing has to come to: what would hardly be smaller stays readable for SQLite."""
+"""Highest compressed share of the size that is stored compressed; other bodies stay readable for SQLite."""
 
 _GAIN = 0.75
-"""Of what a body was packed to, what another dictionary has to come to before it takes over."""
+"""Share of the compressed size that a new dictionary must reach to replace the current one."""
 
 _EVERY = 512
-"""Bodies after which another dictionary is tried; until then after 2, 4, 8, … of them."""
+"""Bodies after which another dictionary is tried; before that after 2, 4, 8, … of them."""
 
 _DICTIONARY = 30_000
 """Bytes of a dictionary: zlib looks back 32 KB, and bodies differ in length."""
@@ -38,50 +38,48 @@ _NEWEST = "SELECT id, data FROM dictionaries WHERE kind = ? AND recipe = ? ORDER
 _THERE = "SELECT 1 FROM dictionaries WHERE id = ?"
 
 
-def is_packed(value: object) -> bool:
-    return isinstance(value, bytes) and value.startswith(MAGIC)
-
-
 # ---------------------------------------------------------------------------------------------------------- packing
 
 
 class Compressor:
-    """Makes of bodies what is written into the state. Whoever has called it writes that to the same store.
+    """Converts bodies to their stored form. The caller writes them to the same store.
 
-    New dictionaries are written as they are made: in the transaction that is open, else in one of their own.
+    New dictionaries are written in the open transaction, else in their own.
     """
 
     def __init__(self, store: Store, on: bool | None = None) -> None:
-        """`on`: whether bodies are packed; None asks the state, which `remember` has told."""
+        """Compress if `on`; None reads the setting in the state."""
         self._store = store
-        self._on = wanted(store) if on is None else on
-        self._lines: dict[tuple[str, str], _Line] = {}
+        self._on = is_enabled(store) if on is None else on
+        self._lines: dict[tuple[str, str], _SimilarBodies] = {}
 
     def pack_answer(self, body: bytes, model: str, recipe: str = "", variant: str = "") -> str | bytes:
-        """For `responses.body`. The names say which bodies are alike: those of a variant of a recipe, else of a model."""
+        """Return the stored form for `responses.body`. The names tell which bodies are similar: a recipe's
+        variant, else the model.
+        """
         return self._packed(ANSWER, body, model, recipe, variant) if self._on else as_received(body)
 
     def pack_request(self, body: bytes, model: str, recipe: str = "", variant: str = "") -> str | bytes:
-        """For `requests.body`."""
+        """Return the stored form for `requests.body`."""
         if self._on:
             return self._packed(REQUEST, body, model, recipe, variant)
         return body.decode("utf-8", "surrogatepass")
 
     def pack_failure(self, body: bytes, model: str, recipe: str = "", variant: str = "") -> str | bytes:
-        """For `attempts.body`."""
+        """Return the stored form for `attempts.body`."""
         return self._packed(FAILURE, body, model, recipe, variant) if self._on else as_received(body)
 
     def _packed(self, kind: str, body: bytes, model: str, recipe: str, variant: str) -> str | bytes:
         name = (f"{recipe} {variant}" if variant else recipe) or model
         line = self._lines.get((kind, name))
         if line is None or not line.stands():
-            line = self._lines[kind, name] = _Line(self._store, kind, name)
+            line = self._lines[kind, name] = _SimilarBodies(self._store, kind, name)
         found = line.pack(body)
         return _ZLIB + found if len(found) + len(_ZLIB) < _WORTH * len(body) else as_received(body)
 
 
-class _Line:
-    """Bodies that are alike, with the dictionary that they are packed with."""
+class _SimilarBodies:
+    """Similar bodies and their dictionary."""
 
     def __init__(self, store: Store, kind: str, recipe: str) -> None:
         self._store = store
@@ -96,7 +94,7 @@ class _Line:
             self._id, self._data = found
 
     def stands(self) -> bool:
-        """Whether the dictionary is in the state. The transaction that it was written in may have been undone."""
+        """Return True if the dictionary is in the state; its transaction may have been rolled back."""
         return self._id is None or self._store.value(_THERE, (self._id,)) is not None
 
     def pack(self, body: bytes) -> bytes:
@@ -110,7 +108,7 @@ class _Line:
         return found
 
     def _adopt(self, data: bytes) -> bool:
-        """Take an earlier body as the dictionary. False where another one has its checksum."""
+        """Make an earlier body the dictionary. Return False if another one has its checksum."""
         digest = zlib.adler32(data)
         there = self._store.value("SELECT data FROM dictionaries WHERE id = ?", (digest,))
         if there is None:
@@ -126,7 +124,7 @@ class _Line:
 
 
 def as_received(body: bytes) -> str | bytes:
-    """Text where it is text, so that people can use SQLite's JSON functions on it; else the bytes as they came."""
+    """Return text where possible, so that SQLite's JSON functions work on it; else the bytes."""
     try:
         return body.decode()
     except UnicodeDecodeError:
@@ -148,18 +146,18 @@ def _deflated(body: bytes, dictionary: bytes) -> bytes:
 
 
 class Decompressor:
-    """Reads bodies, whichever way they are kept."""
+    """Reads bodies in every stored form."""
 
     def __init__(self, store: Store) -> None:
         self._store = store
         self._dictionaries: dict[int, bytes] = {}
 
     def text(self, value: str | bytes, row: str) -> str:
-        """A body that is text. `row` says which one it is, should it be damaged: `requests, abc…`."""
+        """Return a body that is text. `row` names it in messages: `requests, abc…`."""
         return value if isinstance(value, str) else self.raw(value, row).decode("utf-8", "surrogatepass")
 
     def raw(self, value: str | bytes, row: str) -> bytes:
-        """Raises `StateError` where it cannot be read, naming the row."""
+        """Return the body as bytes. Raises `StateError` that names the row if it cannot be read."""
         if isinstance(value, str):
             return value.encode("utf-8", "surrogatepass")
         if not value.startswith(MAGIC):
@@ -202,14 +200,14 @@ class Decompressor:
 _FACT = "compress_bodies"
 
 
-def wanted(store: Store) -> bool:
-    """Whether new bodies are packed, as the state was last told."""
+def is_enabled(store: Store) -> bool:
+    """Return True if new bodies are compressed, as last stored."""
     return bool(store.fact(_FACT))
 
 
-def remember(store: Store, on: bool) -> None:
-    """What the project file says, for everybody who writes into this state. It is no part of any recipe."""
-    if wanted(store) != on:
+def save_setting(store: Store, on: bool) -> None:
+    """Store the project file's setting for all writers of this state. It is not part of any recipe."""
+    if is_enabled(store) != on:
         with store.transaction() as connection:
             connection.execute("INSERT OR REPLACE INTO facts VALUES (?, ?)", (_FACT, int(on)))
 
@@ -217,10 +215,10 @@ def remember(store: Store, on: bool) -> None:
 _PAGE = 50
 _ROWS = 1_000
 _BYTES = 8_000_000
-"""A group ends with the page of rows that reaches either."""
+"""A group ends with the page of rows that reaches either limit."""
 
-_TOLD = 100_000
-"""Bodies after which whoever waits is told how many there are."""
+_REPORT_EVERY = 100_000
+"""Bodies between two progress reports."""
 
 _NAMES = "coalesce(q.model, ''), coalesce(t.recipe, ''), coalesce(t.variant, '')"
 _TABLES = {
@@ -243,7 +241,7 @@ Row = tuple[int, str | bytes, str, str, str]
 
 @dataclass(frozen=True, slots=True)
 class CompressionResult:
-    """`bodies` were written anew; what bodies take altogether in bytes, before and after."""
+    """Number of rewritten bodies, and bytes of all bodies before and after."""
 
     bodies: int
     before: int
@@ -251,11 +249,10 @@ class CompressionResult:
 
 
 def repack(store: Store, on: bool, told: Callable[[int], None] = lambda _: None) -> CompressionResult:
-    """Pack every body that is not packed, or unpack every one that is. Each is read back before it is written.
+    """Compress every body that is not, or decompress every one that is. Each is read back before it is written.
 
-    `told` hears of the number that was written so far, now and then.
-    What a group has come to is durable before the next one is begun; begun again, it goes on with what is left. Raises
-    `StateError` at a body that cannot be read, and leaves it as it is.
+    `told` receives the number of bodies so far, now and then. Each group is durable before the next; an
+    interrupted call continues. Raises `StateError` for a body that cannot be read, and leaves it unchanged.
     """
     bodies, before = 0, _taken(store)
     packer = Compressor(store, on)
@@ -263,7 +260,7 @@ def repack(store: Store, on: bool, told: Callable[[int], None] = lambda _: None)
     for table, pack in packed.items():
         for group in _groups(store, table, on):
             done = _write(store, table, group, pack)
-            if (bodies + done) // _TOLD > bodies // _TOLD:
+            if (bodies + done) // _REPORT_EVERY > bodies // _REPORT_EVERY:
                 told(bodies + done)
             bodies += done
     return CompressionResult(bodies, before, _taken(store))

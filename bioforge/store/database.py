@@ -1,4 +1,4 @@
-"""Opening the state file: durability, migrations, one writer at a time, and refusing what is not ours."""
+"""Open the state file: durability, migrations, one writer at a time, and clear refusals."""
 
 from __future__ import annotations
 
@@ -21,27 +21,27 @@ if TYPE_CHECKING:
 
 
 _MIGRATIONS = "_sqlite_migrations"
-"""The table in which sqlite-utils notes what was applied; made before anything else."""
+"""The table in which sqlite-utils notes applied migrations; created first."""
 
-_PUT_OFF = "index put off "
-"""Begins the name of a fact: how an index is built that is not there for as long as many rows are written."""
+_DEFERRED = "index put off "
+"""Prefix of a fact's name: the SQL that builds a deferred index."""
 
 
 _WRITER_KB = 24_000
-"""Of pages that are kept in memory, while answers are written all over the indexes of a large state."""
+"""Page cache of a writer: answers are written all over the indexes of a large state."""
 
 _LONG_LOG = 8_000
-"""Pages of 4 KB that the log holds while much is written that can be had again."""
+"""Pages of 4 KB in the write-ahead log while rows are written that could be derived again."""
 
 _READER_KB = 8_000
-"""Of pages that are read once, in order; and of what is sorted at once, before it is put into files."""
+"""Page cache of a reader, which reads pages once and in order; also the size of a sort in memory."""
 
 
 _PIECE = 1 << 20
 
 
 class Store:
-    """An open state file. Writers hold a lock that the system releases when they die, however they die."""
+    """An open state file. A writer holds a lock that the system releases however the process ends."""
 
     def __init__(self, path: Path, connection: sqlite3.Connection, lock: BaseFileLock | None) -> None:
         self.path = path
@@ -50,9 +50,10 @@ class Store:
 
     @classmethod
     def open(cls, path: Path) -> Self:
-        """Open for writing, creating or migrating the file as needed.
+        """Open for writing; create or migrate the file as needed.
 
-        Raises `StateError`: another process is writing (named), the file is newer, foreign, damaged or not writable.
+        Raises `StateError` if another process is writing (named), or the file is newer, foreign, damaged or
+        not writable.
         """
         lock = _acquire(path)
         try:
@@ -70,7 +71,7 @@ class Store:
 
     @classmethod
     def read(cls, path: Path) -> Self:
-        """Open for reading, also while another process writes. Raises `StateError` when there is no state yet."""
+        """Open for reading, also while another process writes. Raises `StateError` if there is no state yet."""
         if not path.exists():
             raise StateError(f"{path}: there is no state yet", "`bioforge run` or `bioforge plan` creates it")
         connection = _connect(path, read_only=True)
@@ -89,7 +90,7 @@ class Store:
 
     def close(self) -> None:
         self.connection.close()
-        self.free_room()
+        self.free_reserved_space()
         if self._lock is not None:
             self._lock.release()
             self._lock = None
@@ -104,7 +105,7 @@ class Store:
 
     @contextmanager
     def transaction(self) -> Iterator[sqlite3.Connection]:
-        """Everything inside becomes durable together, or not at all."""
+        """Make everything inside durable together, or nothing of it."""
         with _explained(self.path):
             self.connection.execute("BEGIN IMMEDIATE")
             try:
@@ -115,10 +116,13 @@ class Store:
                     self.connection.execute("ROLLBACK")
                 raise
 
-    def write(self, prepare: Callable[[], Step], meanwhile: Callable[[Step], None] = run_inline) -> None:
-        """A transaction whose larger part, the step that is prepared and the commit, `meanwhile` does: perhaps on another
-        thread. Durable when this returns; until then nobody else may use the connection."""
-        if meanwhile is run_inline:
+    def write(self, prepare: Callable[[], Step], commit: Callable[[Step], None] = run_inline) -> None:
+        """Run a transaction whose larger part, the prepared step and the commit, runs through `commit`,
+        perhaps on another thread.
+
+        It is durable when this returns; until then nothing else may use the connection.
+        """
+        if commit is run_inline:
             with self.transaction():
                 prepare()()
             return
@@ -132,16 +136,19 @@ class Store:
             connection.execute("BEGIN IMMEDIATE")
             try:
                 step = prepare()
-                meanwhile(finish)
+                commit(finish)
             except BaseException:
                 if connection.in_transaction:
                     connection.execute("ROLLBACK")
                 raise
 
     @contextmanager
-    def derived(self) -> Iterator[None]:
-        """For what can be had again: reading the input, planning. Its transactions are whole and in order whatever
-        happens, but a power cut may take the last of them; whatever is committed afterwards makes them durable too."""
+    def relaxed_sync(self) -> Iterator[None]:
+        """Relax durability for data that can be derived again: input and plans.
+
+        Transactions stay whole and ordered, but a power cut may lose the last ones; a later durable commit
+        includes them.
+        """
         with _explained(self.path):
             self.connection.execute("PRAGMA synchronous = NORMAL")
             # pages that are written again and again are copied into the file, and waited for, less often
@@ -153,25 +160,28 @@ class Store:
                 self.connection.execute("PRAGMA wal_autocheckpoint = 1000")
                 self.connection.execute("PRAGMA synchronous = FULL")
 
-    def put_off(self, index: str) -> None:
-        """Drop an index whose order has nothing to do with that of the many rows to come: `build_indexes` builds it from
-        all of them at once, which takes a small part of the time. Cut off before that, the next writer builds it."""
+    def defer_index(self, index: str) -> None:
+        """Drop an index that many new rows would update in random order; `build_indexes` builds it from all
+        of them at once.
+
+        If the process ends before that, the next writer builds it.
+        """
         with self.transaction() as connection:
             found = connection.execute("SELECT sql FROM sqlite_master WHERE type = 'index' AND name = ?", (index,))
             if (row := found.fetchone()) is not None:
-                connection.execute("INSERT OR REPLACE INTO facts VALUES (?, ?)", (_PUT_OFF + index, row[0]))
+                connection.execute("INSERT OR REPLACE INTO facts VALUES (?, ?)", (_DEFERRED + index, row[0]))
                 connection.execute(f"DROP INDEX {index}")
 
     def build_indexes(self) -> None:
-        """Build what was put off."""
-        for name, sql in self.rows("SELECT name, value FROM facts WHERE name GLOB ?", (_PUT_OFF + "*",)):
-            with self.sorting(), self.transaction() as connection:
+        """Build the deferred indexes."""
+        for name, sql in self.rows("SELECT name, value FROM facts WHERE name GLOB ?", (_DEFERRED + "*",)):
+            with self.limited_sort(), self.transaction() as connection:
                 connection.execute(sql)
                 connection.execute("DELETE FROM facts WHERE name = ?", (name,))
 
     @contextmanager
-    def sorting(self) -> Iterator[None]:
-        """For statements that put a million rows into order: SQLite would take as much memory again as it has pages."""
+    def limited_sort(self) -> Iterator[None]:
+        """Limit the memory of a large sort to the page cache, for statements that order a million rows."""
         before = self.value("PRAGMA cache_size")
         self.rows(f"PRAGMA cache_size = -{_READER_KB}")
         try:
@@ -179,8 +189,10 @@ class Store:
         finally:
             self.rows(f"PRAGMA cache_size = {before}")
 
-    def keep_room(self, size: int) -> None:
-        """Holds bytes of the disk for answers that arrive when it is full. Raises `NoSpaceError` when it is now."""
+    def reserve_space(self, size: int) -> None:
+        """Reserve disk space for answers that arrive when the disk is full. Raises `NoSpaceError` if it is
+        full already.
+        """
         path = self._room
         try:
             if not path.exists() or path.stat().st_size < size:
@@ -190,14 +202,14 @@ class Store:
                     stream.flush()
                     os.fsync(stream.fileno())
         except OSError as error:
-            self.free_room()
+            self.free_reserved_space()
             raise NoSpaceError(
                 f"{path}: {size / 1e6:.0f} MB cannot be kept free for answers: {error.strerror or error}",
                 "free some space and run again; nothing was sent",
             ) from None
 
-    def free_room(self) -> bool:
-        """Gives the disk back what was kept. Returns whether there was anything."""
+    def free_reserved_space(self) -> bool:
+        """Free the reserved disk space. Return False if there was none."""
         if self._lock is None:
             return False
         try:
@@ -216,17 +228,17 @@ class Store:
             return self.connection.execute(sql, parameters).fetchall()
 
     def row(self, sql: str, parameters: Sequence[object] | dict[str, object] = ()) -> Any:
-        """The first row, or None."""
+        """Return the first row, or None."""
         with _explained(self.path):
             return self.connection.execute(sql, parameters).fetchone()
 
     def value(self, sql: str, parameters: Sequence[object] | dict[str, object] = ()) -> Any:
-        """The first column of the first row, or None."""
+        """Return the first column of the first row, or None."""
         row = self.row(sql, parameters)
         return None if row is None else row[0]
 
     def vacuum(self) -> None:
-        """Give the space of deleted rows back to the disk."""
+        """Return the space of deleted rows to the disk."""
         with _explained(self.path):
             self.connection.execute("VACUUM")
 
@@ -234,19 +246,20 @@ class Store:
         return int(self.value("SELECT value FROM facts WHERE name = ?", (name,)) or 0)
 
     def next_id(self, table: str) -> int:
-        """The next free id. Ids are given here rather than by SQLite so that whole groups are inserted at once;
-        the one writer makes that safe."""
+        """Return the next free id. Ids are assigned here, so that whole groups are inserted at once; only one
+        process writes.
+        """
         return int(self.value("SELECT seq FROM sqlite_sequence WHERE name = ?", (table,)) or 0) + 1
 
 
 def bump_results(connection: sqlite3.Connection) -> None:
-    """Note that what the outputs show has changed."""
+    """Note that the content of the outputs has changed."""
     connection.execute("UPDATE facts SET value = value + 1 WHERE name = 'results_version'")
 
 
 @contextmanager
 def _explained(path: Path) -> Iterator[None]:
-    """SQLite's errors as sentences with something to do."""
+    """Turn SQLite's errors into sentences with a remedy."""
     try:
         yield
     except sqlite3.OperationalError as error:
@@ -340,7 +353,7 @@ def _names() -> set[str]:
 
 
 def _prepare(path: Path, connection: sqlite3.Connection, finish: Callable[[], None]) -> None:
-    """`finish` does what a process that was killed has left to the next one; migrations find everything in its place."""
+    """Complete what a killed process left, so that migrations find a consistent file, and apply migrations."""
     from sqlite_utils import Database
 
     with _explained(path):
@@ -371,7 +384,7 @@ def _acquire(path: Path) -> BaseFileLock:
     except Timeout:
         raise StateError(
             f"{path}: in use by {_holder(path)}",
-            "wait for it to end; `status`, `why`, `export` and `audit` work meanwhile",
+            "wait for it to end; `status`, `why`, `export` and `audit` work during that time",
         ) from None
     except OSError as error:
         raise StateError(
@@ -381,7 +394,7 @@ def _acquire(path: Path) -> BaseFileLock:
 
 
 def _holder(path: Path) -> str:
-    """Who is writing, as well as can be known: the newest run says so in the state itself."""
+    """Describe the process that writes, from the newest run in the state."""
     try:
         with Store(path, _connect(path, read_only=True), None) as store:
             row = store.row("SELECT command, pid, host, started_at FROM runs WHERE ended_at IS NULL ORDER BY id DESC")
@@ -395,5 +408,5 @@ def _holder(path: Path) -> str:
 
 
 def identity() -> tuple[int, str]:
-    """Process id and host name of this process."""
+    """Return process id and host name of this process."""
     return os.getpid(), socket.gethostname()

@@ -1,4 +1,4 @@
-"""What targets depend on: the answers of needed recipes, and which of them have changed."""
+"""What targets depend on: the answers of upstream recipes, and which of them have changed."""
 
 from __future__ import annotations
 
@@ -8,9 +8,9 @@ from dataclasses import dataclass
 
 from bioforge.core.reasons import Reason, Upstream
 from bioforge.store.database import Store
-from bioforge.store.queue import tried
+from bioforge.store.queue import tried_condition
 from bioforge.store.reason_words import SENT_AND_FAILED
-from bioforge.store.targets import EVERYBODY, EVERYBODY_ID
+from bioforge.store.targets import ALL_ARTISTS, ALL_ARTISTS_ID
 
 _PAGE = 2_000
 
@@ -20,7 +20,7 @@ Pair = tuple[str, str]
 
 @dataclass(frozen=True, slots=True)
 class Answered:
-    """A needed target with the answer it was built from."""
+    """An upstream target with the answer it was built from."""
 
     state: Upstream
     text: str | None
@@ -28,12 +28,12 @@ class Answered:
 
 
 def needed(store: Store) -> set[Pair]:
-    """Whose changes are being noted."""
+    """Return the recipe variants whose changes are noted."""
     return set(store.rows("SELECT recipe, variant FROM needed"))
 
 
 def set_needed(store: Store, pairs: Collection[Pair]) -> None:
-    """Whose changes are to be noted from now on; changes of others are forgotten."""
+    """Set the recipe variants whose changes are noted; forget changes of others."""
     if needed(store) == set(pairs):
         return
     with store.transaction() as connection:
@@ -45,7 +45,7 @@ def set_needed(store: Store, pairs: Collection[Pair]) -> None:
 
 
 def changed_artists(store: Store, needs: Iterable[Pair]) -> Iterator[list[int]]:
-    """Numbers of the artists for which any of these has changed, in pages."""
+    """Yield pages of artists for which any of these recipe variants has changed."""
     for pair in needs:
         after = -1
         while True:
@@ -61,7 +61,7 @@ def changed_artists(store: Store, needs: Iterable[Pair]) -> Iterator[list[int]]:
 
 
 def note_failures(store: Store, hashes: Sequence[str]) -> None:
-    """These requests have failed: who needs their targets is to be planned anew."""
+    """Note that these requests failed, so that dependents are replanned."""
     if not hashes or store.value("SELECT 1 FROM needed LIMIT 1") is None:
         return
     with store.transaction() as connection:
@@ -78,7 +78,7 @@ def any_change(store: Store) -> bool:
 
 
 def forget_changes(store: Store) -> None:
-    """Everything that depends on what has changed was planned anew."""
+    """Delete the noted changes, after all dependents were replanned."""
     with store.transaction() as connection:
         connection.execute("DELETE FROM upstream_changes")
 
@@ -86,10 +86,10 @@ def forget_changes(store: Store) -> None:
 def answers(
     store: Store, needs: Mapping[str, str], artists: Sequence[int], *, run: int | None, resend_maybe_paid: bool
 ) -> dict[int, dict[str, Answered]]:
-    """The targets of needed recipes by artist and recipe. What has failed in `run` is not asked again by itself."""
+    """Return upstream targets by artist and recipe. One that failed in `run` is stuck."""
     rows = store.rows(
         "SELECT t.artist, t.recipe, t.reason, t.detail, t.held, t.request_hash, t.built_response, r.text, r.parsed,"
-        f" t.reason IN {SENT_AND_FAILED} AND {tried('t')}"
+        f" t.reason IN {SENT_AND_FAILED} AND {tried_condition('t')}"
         " FROM json_each(?) n CROSS JOIN json_each(?) j CROSS JOIN targets t"
         " ON t.artist = j.value AND t.recipe = json_extract(n.value, '$[0]') AND t.variant = json_extract(n.value, '$[1]')"
         " LEFT JOIN responses r ON r.id = t.built_response",
@@ -109,11 +109,11 @@ def answers(
     return found
 
 
-def gathered(store: Store, recipe: str, variant: str, run: int | None, resend_maybe_paid: bool) -> Upstream:
-    """The targets of a needed recipe over all artists as one: fresh when all are; stuck when all that are not are."""
+def combined(store: Store, recipe: str, variant: str, run: int | None, resend_maybe_paid: bool) -> Upstream:
+    """Return the targets of an upstream recipe over all artists as one: fresh if all are, stuck if all stale ones are."""
     stuck = (
         f"(t.held = 1 OR t.reason = '{Reason.SKIPPED}' OR (t.request_hash IS NULL AND t.reason <> '{Reason.UPSTREAM}')"
-        f" OR (t.reason IN {SENT_AND_FAILED} AND {tried('t')})"
+        f" OR (t.reason IN {SENT_AND_FAILED} AND {tried_condition('t')})"
         f" OR (NOT {int(resend_maybe_paid)} AND t.reason = '{Reason.MAYBE_PAID}'))"
     )
     stale = (
@@ -131,11 +131,11 @@ def gathered(store: Store, recipe: str, variant: str, run: int | None, resend_ma
     return Upstream(recipe, None, None, 0)  # answers there are many, and none that could be named
 
 
-def ensure_everybody(store: Store) -> None:
-    """The row that targets of a recipe over all artists belong to."""
-    if store.value("SELECT 1 FROM artists WHERE id = ?", (EVERYBODY,)) is None:
+def ensure_all_artists_row(store: Store) -> None:
+    """Create the row that stands for all artists."""
+    if store.value("SELECT 1 FROM artists WHERE id = ?", (ALL_ARTISTS,)) is None:
         with store.transaction() as connection:
             connection.execute(
                 "INSERT INTO artists (id, artist_id, artist_name, row_hash, generation) VALUES (?, ?, ?, '', 0)",
-                (EVERYBODY, EVERYBODY_ID, "all artists"),
+                (ALL_ARTISTS, ALL_ARTISTS_ID, "all artists"),
             )

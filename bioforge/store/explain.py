@@ -1,4 +1,4 @@
-"""Everything `why` shows about an artist: its targets, what changed, and every attempt."""
+"""Read the history of an artist for `why`: its targets, what changed, and every attempt."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from bioforge.store.targets import definition, old_columns
 
 @dataclass(frozen=True, slots=True)
 class AttemptRecord:
-    """A try as it is shown. `started_at` in seconds since 1970; `paid` yes, no or maybe."""
+    """An attempt for display. `started_at` in seconds since 1970; `paid` is yes, no or maybe."""
 
     id: int
     number: int
@@ -34,7 +34,7 @@ class AttemptRecord:
 
 @dataclass(frozen=True, slots=True)
 class TargetHistory:
-    """A target with the definitions and rows it was built from and is wanted from; None where it was never built."""
+    """A target with the definitions and rows of its last build and its plan; None where it was never built."""
 
     recipe: str
     variant: str
@@ -51,12 +51,12 @@ class TargetHistory:
     attempts: list[AttemptRecord]
     wanted_upstream: dict[str, str | None] | None = None
     built_upstream: dict[str, str | None] | None = None
-    """The texts of needed recipes' answers, by recipe."""
+    """Texts of the upstream answers, by recipe."""
     answered_by: str | None = None
 
 
 def history(store: Store, artist_id: str) -> tuple[str, str, int | None, float | None, list[TargetHistory]] | None:
-    """(artist name, source, line, removed at, targets), or None for an unknown artist."""
+    """Return (artist name, source, line, removed at, targets), or None for an unknown artist."""
     found = store.row(
         "SELECT id, artist_name, source, line, removed_at, row_hash FROM artists WHERE artist_id = ?", (artist_id,)
     )
@@ -97,7 +97,7 @@ def history(store: Store, artist_id: str) -> tuple[str, str, int | None, float |
 
 
 def _texts(store: Store, upstream: str | None) -> dict[str, str | None] | None:
-    """The answers that a target was built from, or is wanted from; None where there were none."""
+    """Return the texts of upstream answers, or None if there are none."""
     if upstream is None:
         return None
     return {
@@ -121,7 +121,7 @@ def _attempts(store: Store, target: int, *hashes: str | None) -> list[AttemptRec
 
 
 def ids_like(store: Store, text: str, limit: int = 5) -> list[tuple[str, str]]:
-    """(artist_id, artist_name) of artists whose name contains a text: for people who know the name only."""
+    """Return (artist_id, artist_name) of artists whose name contains a text."""
     escaped = text.replace("\\", "\\\\").replace("%", "\\%").replace("_", "\\_")
     return store.rows(
         "SELECT artist_id, artist_name FROM artists WHERE artist_name LIKE ? ESCAPE '\\' ORDER BY id LIMIT ?",

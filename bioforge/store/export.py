@@ -1,4 +1,4 @@
-"""Answers as export records, streamed in the order of the artists."""
+"""Read answers as export records, in the order of the artists."""
 
 from __future__ import annotations
 
@@ -20,17 +20,17 @@ _SCHEMAS = (("text", "format"), ("response_format", "json_schema"))
 _PLAIN = (str, int, float)
 """Values that two records may share."""
 _DIGEST = 18
-"""Where in a row the hash of the request stands."""
+"""Index of the request hash in a row."""
 _NEAR = 256
-"""Places by which the order of requests may differ from that of artists: so many are in flight at once."""
+"""Positions by which the order of requests may differ from that of artists, since many are in flight at once."""
 _decode = json.JSONDecoder().decode
 
 
 def records(store: Store, selection: Selection, *, failed_only: bool = False) -> Iterator[dict[str, object]]:
-    """One record for each target that has an answer or has failed. Artists removed from the input are left out.
+    """Yield a record for each target with an answer or a failure, without artists that were removed from the input.
 
-    A failed target's record carries `error`, and the newest usable answer where there is an older one. With
-    `failed_only`, records of failures carry what was received, so that a truncated text can be looked at.
+    The record of a failed target has `error`, and the newest usable answer if there is one. With `failed_only`,
+    records of failures contain what was received.
     """
     where, values = selection.where()
     # nothing is looked up for each of a million where there is nothing to be found
@@ -60,10 +60,10 @@ def records(store: Store, selection: Selection, *, failed_only: bool = False) ->
 
 
 class _Requests:
-    """What was sent, for a million answers in the order of their artists.
+    """Reads requests in the order of their artists.
 
-    Each looked up by its hash is a page of the index for each, anywhere in it. Most were written in the order in which
-    they are read here: those that follow the last page's are read together.
+    A look-up by hash reads a random page of the index for each. Most requests were written in this order, so
+    those that follow the last page's are read together.
     """
 
     def __init__(self, store: Store) -> None:
@@ -139,12 +139,12 @@ def _record(
 
 @lru_cache(maxsize=64)
 def _second(number: int) -> str:
-    """A moment of which others are likely to be in the same second."""
+    """Format a time, cached, since many records share a second."""
     return datetime.fromtimestamp(number, UTC).isoformat()
 
 
 class _Shape:
-    """What a request says beside its texts: of a million, nearly all differ from the one before in their input alone."""
+    """The parts of a request besides its texts, cached, since nearly all requests of a recipe share them."""
 
     def __init__(self) -> None:
         self._endpoint = ""
@@ -179,7 +179,7 @@ class _Shape:
 
 
 def _request(digest: str | None, endpoint: str | None, body: str, kind: str | None) -> dict[str, object]:
-    """The request without its long texts and its schema: those stand in the state, under `hash`."""
+    """Return the request without its long texts and schema, which are in the state under `hash`."""
     sent: dict[str, Any] = _decode(body)
     for name, inner in _SCHEMAS:
         if isinstance(sent.get(name), dict) and isinstance(sent[name].get(inner), dict):

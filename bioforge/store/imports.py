@@ -1,4 +1,4 @@
-"""Adopting answers that were bought elsewhere: finding the requests they belong to, and keeping them."""
+"""Import answers that were paid for elsewhere: find their requests, and store them."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from bioforge.store.statements import BUILD_TARGETS, END_REQUESTS, FAIL_TARGETS
 from bioforge.store.targets import failure_text
 
 IMPORTED = "imported"
-"""Outcome and reason of the attempts that stand for adopted answers; none of them was paid for by this state."""
+"""Outcome and reason of the attempts for imported answers, which this state did not pay for."""
 
 BACKEND = "import"
 
@@ -27,7 +27,7 @@ BACKEND = "import"
 
 
 class _DryRun(Store):
-    """A state within one transaction that belongs to somebody else."""
+    """A store inside a transaction of its caller."""
 
     @contextmanager
     def transaction(self) -> Iterator[sqlite3.Connection]:
@@ -36,7 +36,7 @@ class _DryRun(Store):
 
 @contextmanager
 def import_dry_run(store: Store) -> Iterator[Store]:
-    """The state to do things to that are all undone in the end: what happens in it is what would have happened."""
+    """Yield a store whose changes are all rolled back at the end."""
     with store.transaction() as connection:
         connection.execute("SAVEPOINT rehearsal")
         try:
@@ -50,7 +50,7 @@ def import_dry_run(store: Store) -> Iterator[Store]:
 
 @dataclass(frozen=True, slots=True)
 class ImportTarget:
-    """A request that an answer belongs to. `body` is None where the state has it."""
+    """A request that an answer belongs to. `body` is None if the state has it."""
 
     request_hash: str
     endpoint: str
@@ -59,7 +59,7 @@ class ImportTarget:
 
 
 def prepare(store: Store) -> None:
-    """Room for the lines of input files, which may be more than memory holds."""
+    """Create temporary tables for lines of input files, which may exceed memory."""
     with store.transaction() as connection:
         connection.execute("DROP TABLE IF EXISTS temp.asked")
         connection.execute(
@@ -69,13 +69,13 @@ def prepare(store: Store) -> None:
 
 
 def add_asked(store: Store, lines: Sequence[tuple[str, str, str, str, str]]) -> None:
-    """(custom_id, request hash, endpoint, model, body) of each line; the same request twice is one."""
+    """Add (custom_id, request hash, endpoint, model, body) of each line; duplicates count once."""
     with store.transaction() as connection:
         connection.executemany("INSERT OR IGNORE INTO temp.asked VALUES (?, ?, ?, ?, ?)", lines)
 
 
 def asked(store: Store, custom_ids: Sequence[str]) -> dict[str, list[ImportTarget]]:
-    """What the input files ask for by these names: several where files use one name for different requests."""
+    """Return the requests of input files by custom_id; several where files use one name for different requests."""
     found: dict[str, list[ImportTarget]] = {}
     for custom_id, *wanted in store.rows(
         "SELECT custom_id, request_hash, endpoint, model, body FROM temp.asked"
@@ -91,7 +91,7 @@ def asked(store: Store, custom_ids: Sequence[str]) -> dict[str, list[ImportTarge
 
 @dataclass(frozen=True, slots=True)
 class KnownImport:
-    """A request the state has. `usable`: whether it has an answer that can be used; None without any answer.
+    """A request in the state. `usable`: whether its answer is usable; None without an answer.
 
     `run` and `custom_id` are of the attempt that brought the answer.
     """
@@ -122,8 +122,8 @@ def known(store: Store, hashes: Sequence[str]) -> dict[str, KnownImport]:
     }
 
 
-def whole_hashes(store: Store, beginnings: Sequence[str]) -> dict[str, str]:
-    """The hashes of requests and targets that begin like this, by their beginnings."""
+def complete_hashes(store: Store, beginnings: Sequence[str]) -> dict[str, str]:
+    """Return full hashes of requests and targets by their prefixes."""
     found: dict[str, str] = {}
     for table in ("targets", "requests"):
         # CROSS JOIN: each beginning is looked up in the index; hexadecimal digits all come before 'g'
@@ -137,7 +137,7 @@ def whole_hashes(store: Store, beginnings: Sequence[str]) -> dict[str, str]:
 
 
 def batches_of(store: Store, custom_ids: Sequence[str]) -> dict[str, str]:
-    """The batch that an attempt of this name is in, by name; the newest, where there are several."""
+    """Return the batch of the newest attempt with each custom_id."""
     return dict(
         store.rows(
             "SELECT client_request_id, batch FROM attempts WHERE client_request_id IN (SELECT value FROM json_each(?))"
@@ -149,7 +149,7 @@ def batches_of(store: Store, custom_ids: Sequence[str]) -> dict[str, str]:
 
 @dataclass(frozen=True, slots=True)
 class WantingTarget:
-    """A target that wants a request, with what is needed to render it. `number` is the artist's own in the state."""
+    """A target that wants a request, with what is needed to render it. `number` is the artist's id in the state."""
 
     recipe: str
     variant: str
@@ -157,8 +157,8 @@ class WantingTarget:
     number: int
 
 
-def wanting(store: Store, hashes: Sequence[str], recipes: Sequence[str]) -> dict[str, WantingTarget]:
-    """For each hash one target of these recipes that wants it, of an artist in the input where there is one."""
+def targets_wanting(store: Store, hashes: Sequence[str], recipes: Sequence[str]) -> dict[str, WantingTarget]:
+    """Return for each hash one target of these recipes that wants it, preferably of an artist in the input."""
     rows = store.rows(
         # as above: max() chooses the row
         "SELECT t.request_hash, t.recipe, t.variant, a.artist_id, a.artist_name, a.artist_data, a.columns,"
@@ -176,7 +176,7 @@ def wanting(store: Store, hashes: Sequence[str], recipes: Sequence[str]) -> dict
 
 
 def targets_of(store: Store, hashes: Sequence[str]) -> dict[str, int]:
-    """The first target that wants each request; nothing for those that nobody wants now."""
+    """Return the first target that wants each request; unwanted requests are absent."""
     return dict(
         store.rows(
             "SELECT request_hash, min(id) FROM targets WHERE request_hash IN (SELECT value FROM json_each(?))"
@@ -187,7 +187,7 @@ def targets_of(store: Store, hashes: Sequence[str]) -> dict[str, int]:
 
 
 def stale_targets(store: Store, hashes: Sequence[str]) -> int:
-    """How many targets an answer to each of these requests makes fresh."""
+    """Return how many targets an answer to each of these requests makes fresh."""
     return int(
         store.value(
             "SELECT count(*) FROM targets WHERE request_hash IN (SELECT value FROM json_each(?))"
@@ -198,7 +198,7 @@ def stale_targets(store: Store, hashes: Sequence[str]) -> int:
 
 
 def artists_named(store: Store, names: Sequence[str]) -> set[str]:
-    """Those of the names that are ids of artists."""
+    """Return those names that are ids of artists."""
     rows = store.rows(
         "SELECT artist_id FROM artists WHERE artist_id IN (SELECT value FROM json_each(?))", (json.dumps(names),)
     )
@@ -210,7 +210,7 @@ def artists_named(store: Store, names: Sequence[str]) -> set[str]:
 
 @dataclass(frozen=True, slots=True)
 class StoredImport:
-    """An answer with the request it belongs to. `at`: when it was given, in seconds since 1970; `parsed` is JSON."""
+    """An answer with its request. `at`: its time in seconds since 1970; `parsed` is JSON."""
 
     wanted: ImportTarget
     answer: Response
@@ -221,7 +221,7 @@ class StoredImport:
 
 
 def adopt(store: Store, run: int, adoptions: Sequence[StoredImport], targets: Mapping[str, int]) -> None:
-    """Keep answers as if they had been asked for, except that nothing was paid; all of them, or none."""
+    """Store answers as if they had been sent, but not paid; all of them, or none."""
     attempt, response = store.next_id("attempts"), store.next_id("responses")
     asked: list[tuple[object, ...]] = []
     asked_again: list[tuple[object, ...]] = []
@@ -279,7 +279,7 @@ def _columns(answer: Response) -> tuple[Any, ...]:
 
 
 def end_run(store: Store, run: int) -> None:
-    """A run that adopted shows how many answers, and no costs: it spent nothing."""
+    """Close an importing run with the number of answers and without cost."""
     with store.transaction() as connection:
         connection.execute(
             "UPDATE runs SET cost_usd = NULL, succeeded = (SELECT count(*) FROM attempts x JOIN responses r"

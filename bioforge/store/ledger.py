@@ -1,4 +1,4 @@
-"""The money: what was paid, what may have been, and whether anything was paid twice or lost."""
+"""The money: what was paid, what may have been charged, and whether anything was paid twice or lost."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ class Outcomes:
 
 @dataclass(frozen=True, slots=True)
 class BatchUsage:
-    """What a provider billed for a collected batch (None where it did not say), and what its answers add up to."""
+    """Tokens that a provider billed for a collected batch (None: not reported), and the sum over its answers."""
 
     batch: str
     billed: Usage | None
@@ -37,12 +37,12 @@ class BatchUsage:
 
 @dataclass(frozen=True, slots=True)
 class Ledger:
-    """Money in US dollars. `cost_usd` is what is known; `unpriced` answers have no known price.
+    """Money in US dollars. `cost_usd` is the known part; `unpriced` answers have no known price.
 
-    `paid_twice`: answers bought for a request that already had one, without anybody asking for it.
-    `forced_again`: the same, asked for with `--always-make` or after `forget`. `lost`: paid attempts without their
-    answer. `maybe_paid`: attempts nobody can know the fate of; of these, `asked_again` were sent once more.
-    `imported`: answers bought elsewhere and adopted, in no other number. `in_batches`: members of open batches.
+    `paid_twice`: answers paid for a request that already had one, without a request to resend. `forced_again`:
+    the same with `--always-make` or after `forget`. `lost`: paid attempts without their answer. `maybe_paid`:
+    attempts that may have been charged; `asked_again` of them were resent. `imported`: answers paid elsewhere, in
+    no other number. `in_batches`: members of open batches.
     """
 
     outcomes: list[Outcomes]
@@ -69,11 +69,11 @@ _ON_PURPOSE = f"""EXISTS (
     SELECT 1 FROM attempts z WHERE z.request_hash = x.request_hash AND z.id <= x.id
     AND z.reason IN {RESENT_ON_PURPOSE}
     AND z.id > (SELECT max(y.id) FROM attempts y WHERE y.request_hash = x.request_hash AND y.id < x.id AND y.paid = 'yes'))"""
-"""Somebody asked for it since the answer before; the attempt that was paid may have been a retry of that."""
+"""Condition: a resend was requested after the earlier answer; the paid attempt may be a retry of it."""
 
 
 _BOUGHT = "NOT EXISTS (SELECT 1 FROM attempts x WHERE x.id = forgotten.attempt AND x.outcome = 'imported')"
-"""What was imported was bought elsewhere, and stays out of the money when it is forgotten."""
+"""Condition: paid by this state. Imported answers stay out of the money, also when they are forgotten."""
 
 
 def ledger(store: Store) -> Ledger:
@@ -135,7 +135,7 @@ def ledger(store: Store) -> Ledger:
 
 @dataclass(frozen=True, slots=True)
 class Money:
-    """What was spent, in US dollars; `unpriced` answers have no known price."""
+    """Money spent, in US dollars; `unpriced` answers have no known price."""
 
     paid: int
     cost_usd: float
@@ -154,25 +154,16 @@ def money_of(store: Store) -> Money:
 
 
 def average_cost(store: Store) -> float | None:
-    """US dollars of an average answer, of the newest thousand; None before the first one with a price."""
+    """Return the average price in US dollars of the newest thousand answers; None before the first one with a price."""
     value = store.value("SELECT avg(cost_usd) FROM (SELECT cost_usd FROM responses ORDER BY id DESC LIMIT 1000)")
     return None if value is None else float(value)
 
 
-def average_usage(store: Store, model: str | None) -> tuple[float, float] | None:
-    """(input, output) tokens of an average answer to requests for a model; None before the first one."""
-    row = store.row(
-        "SELECT avg(r.input_tokens), avg(r.output_tokens) FROM (SELECT request_hash FROM requests WHERE model IS ?"
-        " ORDER BY rowid DESC LIMIT 1000) q JOIN responses r ON r.request_hash = q.request_hash",
-        (model,),
-    )
-    return None if row is None or row[1] is None else (float(row[0] or 0), float(row[1]))
-
-
 def average_seconds(store: Store) -> dict[str, float]:
-    """Seconds of an average call by service tier (`standard`, `flex`), of up to a thousand of the newest answers each.
+    """Return the average seconds of a call by service tier (`standard`, `flex`), over up to a thousand of the
+    newest answers each.
 
-    Looks back over a bounded number of attempts: a state has millions of them, and plans are asked for often.
+    Looks at a bounded number of attempts, since a state has millions of them and plans are frequent.
     """
     found = {}
     oldest = store.next_id("attempts") - 20_000

@@ -1,4 +1,4 @@
-"""What people do to the state on purpose: accept, forget, collect garbage; and what is remembered of outputs."""
+"""Accept, forget and collect garbage on request, and remember written outputs."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from bioforge.store.targets import PRESENT, STALE
 
 
 def acceptable(store: Store, selection: Selection) -> int:
-    """How many stale targets have an older answer that could be declared current."""
+    """Return how many stale targets have an older answer that could be accepted."""
     where, values = selection.where()
     return int(
         store.value(
@@ -24,7 +24,7 @@ def acceptable(store: Store, selection: Selection) -> int:
 
 
 def accept(store: Store, selection: Selection, run: int) -> int:
-    """Declare the existing answers of stale targets current for today's definition. Returns how many."""
+    """Accept the existing answers of stale targets for the current definition. Return their number."""
     where, values = selection.where()
     chosen = (
         "SELECT t.id FROM targets t JOIN artists a ON a.id = t.artist"
@@ -49,7 +49,7 @@ def accept(store: Store, selection: Selection, run: int) -> int:
 
 @dataclass(frozen=True, slots=True)
 class Dropped:
-    """`cost_usd`: what the dropped answers had cost, as far as known."""
+    """Deleted answers; `cost_usd` is their known cost."""
 
     answers: int
     cost_usd: float
@@ -87,17 +87,17 @@ def would_forget(store: Store, selection: Selection) -> Dropped:
 
 
 def forget(store: Store, selection: Selection, run: int) -> Dropped:
-    """Drop the selected targets' answers; a record of what they had cost stays."""
+    """Delete the selected targets' answers; a record of their cost stays."""
     return _drop(store, *_answers_of(selection), run)
 
 
 def would_collect(store: Store, recipes: str) -> Dropped:
-    """What `gc` would drop; `recipes` is a JSON list of the recipes in the project file."""
+    """Return what `gc` would delete; `recipes` is a JSON list of the recipes in the project file."""
     return _weigh(store, _UNREACHED, [recipes])
 
 
 def collect(store: Store, recipes: str, run: int) -> Dropped:
-    """Drop answers no target uses or wants, then give the space back to the disk."""
+    """Delete answers that no target uses or wants, then return the space to the disk."""
     dropped = _drop(store, _UNREACHED, [recipes], run)
     with store.transaction() as connection:
         connection.execute(
@@ -168,7 +168,7 @@ def _drop(store: Store, chosen: str, values: list[object], run: int) -> Dropped:
 
 
 def output_written(store: Store, path: str) -> tuple[str, int, str, str | None] | None:
-    """(options, results version, signature, files) of an output as it was last written."""
+    """Return (options, results version, signature, files) of an output's last writing."""
     row = store.row("SELECT options, results_version, signature, files FROM outputs WHERE path = ?", (path,))
     return None if row is None else (row[0], row[1], row[2], row[3])
 

@@ -8,7 +8,7 @@ if TYPE_CHECKING:
     from sqlite_utils import Database, Migrations
 
 APPLICATION_ID = 0x62696F66
-"""`biof` in SQLite's header: tells a bioforge state from any other SQLite file."""
+"""`biof` in SQLite's header, which tells a bioforge state from other SQLite files."""
 
 _FOUNDATION = """
 -- Ids are never used twice (AUTOINCREMENT): records of what was forgotten go on pointing at it and at nothing else.
@@ -324,8 +324,10 @@ BEGIN
     SELECT 1 FROM upstream_changes WHERE recipe = NEW.recipe AND variant = NEW.variant AND artist = NEW.artist);
 END
 """
-"""Whatever changes a target that others need, in the same transaction. (`OR IGNORE` in a trigger gives way to what the
-statement that fires it says about conflicts.)"""
+"""Triggers that note every change of a target that others need, in the same transaction.
+
+`OR IGNORE` inside a trigger is overridden by the conflict clause of the statement that fires it.
+"""
 
 
 def migrations() -> Migrations:
@@ -350,6 +352,6 @@ def migrations() -> Migrations:
 
 
 def _statements(script: str) -> list[str]:
-    """One statement at a time: `executescript` would commit the migration's transaction."""
+    """Yield one statement at a time: `executescript` would commit the migration's transaction."""
     lines = [line for line in script.splitlines() if not line.lstrip().startswith("--")]
     return [statement for statement in (part.strip() for part in "\n".join(lines).split(";")) if statement]

@@ -1,7 +1,7 @@
-"""How a backend writes requests: what each recipe's targets were planned with, and what they are built from.
+"""How a backend serialized requests: what targets were planned with, and what they are built from.
 
-A backend's own way of writing a body is no part of a recipe. Where only that has changed, what was bought stays what it
-is; for that it is told here which definition and row a target was planned by, and which request its answer belongs to.
+Serialization is not part of a recipe. If only it has changed, answers stay valid; this module provides the definition
+and row a target was planned with, and the request of its answer.
 """
 
 from __future__ import annotations
@@ -12,13 +12,12 @@ from dataclasses import dataclass
 
 from bioforge.core.reasons import Reason
 from bioforge.store.database import Store, bump_results
-from bioforge.store.targets import EVERYBODY, NOTHING
+from bioforge.store.targets import ALL_ARTISTS, NO_GENERATION
 
 
 @dataclass(frozen=True, slots=True)
 class Origin:
-    """The definition and the hash of the row that a target was last planned by; the request whose answer it is built
-    from, None where it has none."""
+    """Definition and row hash of a target's last plan, and the request of its answer (None: no answer)."""
 
     definition: int
     row: str
@@ -26,7 +25,7 @@ class Origin:
 
 
 def serialization_hash(store: Store, recipe: str, variant: str) -> str | None:
-    """How the backend wrote bodies when the recipe's targets were planned; None where nobody took a note."""
+    """Return the hash of the backend's serialization at the last plan of a recipe; None if it was not noted."""
     found = store.value("SELECT value FROM facts WHERE name = ?", (_name(recipe, variant),))
     return None if found is None else str(found)
 
@@ -41,7 +40,7 @@ def _name(recipe: str, variant: str) -> str:
 
 
 def origins(store: Store, recipe: str, variant: str, artists: Sequence[int]) -> dict[int, Origin]:
-    """By the numbers of the artists."""
+    """Return origins by artist id."""
     rows = store.rows(
         "SELECT t.artist, t.definition, t.row_hash, r.request_hash FROM targets t"
         " LEFT JOIN responses r ON r.id = t.built_response"
@@ -55,29 +54,28 @@ _MANY = 10_000
 
 
 def invalidate_plan(store: Store, recipe: str, variant: str) -> None:
-    """Have all targets of a recipe planned anew."""
+    """Mark all targets of a recipe for replanning."""
     with store.transaction() as connection:
         connection.execute(
-            "UPDATE planned SET generation = ? WHERE recipe = ? AND variant = ?", (NOTHING, recipe, variant)
+            "UPDATE planned SET generation = ? WHERE recipe = ? AND variant = ?", (NO_GENERATION, recipe, variant)
         )
 
 
-def nothing_asked(store: Store) -> bool:
-    """Whether no request was ever sent."""
+def nothing_sent(store: Store) -> bool:
+    """Return True if no request was ever sent."""
     return store.value("SELECT 1 FROM requests LIMIT 1") is None
 
 
 def defer_index(store: Store) -> None:
-    """Where most targets are about to be written, the index by their requests is built afterwards: `Store.build_indexes`."""
+    """Defer the index by request hash before most targets are written: `Store.build_indexes`."""
     artists = store.next_id("artists")
     if artists > _MANY and 2 * artists > store.next_id("targets"):
-        store.put_off("targets_by_request")
+        store.defer_index("targets_by_request")
 
 
 def mark_others_removed(store: Store, recipe: str, variant: str, *, for_all: bool) -> None:
-    """Take out of account the targets that a recipe has no more: of single artists, where it is for all now; of all
-    together, where it is for single ones."""
-    others = f"artist <> {EVERYBODY}" if for_all else f"artist = {EVERYBODY}"
+    """Mark targets as removed that a recipe no longer has: single ones if it is for all artists now, and vice versa."""
+    others = f"artist <> {ALL_ARTISTS}" if for_all else f"artist = {ALL_ARTISTS}"
     with store.transaction() as connection:
         changed = connection.execute(
             f"UPDATE targets SET reason = '{Reason.REMOVED}', detail = NULL WHERE recipe = ? AND variant = ? AND {others}"
@@ -89,7 +87,7 @@ def mark_others_removed(store: Store, recipe: str, variant: str, *, for_all: boo
 
 
 def mark_removed(store: Store, kept: Sequence[tuple[str, str]]) -> int:
-    """Take out of account the targets of variants that recipes of the project no longer have. Returns how many."""
+    """Mark targets of variants as removed that the project no longer has. Return their number."""
     gone = [
         row
         for row in store.rows("SELECT recipe, variant FROM planned")

@@ -1,4 +1,4 @@
-"""Handing out targets to be built: which ones, in which order, and how they stand while a run goes on."""
+"""Read stale targets in order, and their state during a run."""
 
 from __future__ import annotations
 
@@ -19,9 +19,9 @@ _WORK_PAGE = 512
 
 @dataclass(frozen=True, slots=True)
 class PendingRequest:
-    """A stale target to be built, with what is needed to render it again. `number` is the artist's own in the state.
+    """A stale target with what is needed to render it again. `number` is the artist's id in the state.
 
-    `follow_up` is the body of a request that stands in for the target's own, for `follow_up_model`.
+    `follow_up` is the body of a repair or fallback request, for `follow_up_model`.
     """
 
     target: int
@@ -39,13 +39,13 @@ class PendingRequest:
 
 
 class RequestFilter(Enum):
-    """Which of the selected targets are handed out."""
+    """Which of the selected targets are read."""
 
     STALE = "stale"
     EVERYTHING = "everything"
-    """As if all were forced."""
+    """All of them, as if forced."""
     WAITING = "waiting"
-    """Only those whose request failed in this run and waits for another try."""
+    """Only those whose request failed in this run and waits for a retry."""
 
 
 def pages(
@@ -57,10 +57,10 @@ def pages(
     among: Sequence[int] | None = None,
     untried_in: int | None = None,
 ) -> Iterator[list[PendingRequest]]:
-    """Targets to build, each different request once, in the order of the targets; in pages.
+    """Yield pages of stale targets in order, each distinct request once.
 
-    Each page is read when it is asked for: whatever was answered meanwhile is no longer stale. `among`: only these
-    targets. `untried_in`: without requests that this run has asked already.
+    Each page is read when it is needed, without what was answered since. `among`: only these targets.
+    `untried_in`: without requests that this run has sent.
     """
     where, values = selection.where()
     other, other_values = selection.where("o", "b")
@@ -83,7 +83,7 @@ def pages(
         wanted += " AND {0}.id IN (SELECT value FROM json_each(?))"
         chosen = [json.dumps(among)]
     if untried_in is not None:
-        state += f" AND NOT {tried('t')}"
+        state += f" AND NOT {tried_condition('t')}"
     index = (
         "NOT INDEXED" if among is not None else "" if which is RequestFilter.EVERYTHING else "INDEXED BY targets_open"
     )
@@ -129,8 +129,8 @@ def _pending(
     )
 
 
-def tried(target: str) -> str:
-    """The condition that a run, a parameter, has tried a target's request."""
+def tried_condition(target: str) -> str:
+    """Return the SQL condition that a run (a parameter) has sent a target's request."""
     # by its request: a run may have a million attempts
     return (
         "EXISTS (SELECT 1 FROM attempts x INDEXED BY attempts_by_request"
@@ -138,8 +138,8 @@ def tried(target: str) -> str:
     )
 
 
-def tried_in(store: Store, run: int | None, request_hash: str) -> bool:
-    """Whether a run has asked for this request."""
+def was_tried(store: Store, run: int | None, request_hash: str) -> bool:
+    """Return True if a run has sent this request."""
     found = store.value(
         "SELECT 1 FROM attempts INDEXED BY attempts_by_request WHERE request_hash = ? AND run IS ? LIMIT 1",
         (request_hash, run),
@@ -149,7 +149,7 @@ def tried_in(store: Store, run: int | None, request_hash: str) -> bool:
 
 @dataclass(frozen=True, slots=True)
 class SharedRequest:
-    """A stale target that wants a request, perhaps with others. `artist` is its number."""
+    """A stale target that wants a request, perhaps with others. `artist` is the artist's id in the state."""
 
     request_hash: str
     target: int
@@ -159,7 +159,7 @@ class SharedRequest:
 
 
 def shared_requests(store: Store, hashes: Sequence[str]) -> list[SharedRequest]:
-    """The stale targets that want one of these requests."""
+    """Return the stale targets that want one of these requests."""
     rows = store.rows(
         "SELECT t.request_hash, t.id, t.recipe, t.variant, t.artist FROM targets t"
         f" WHERE t.request_hash IN (SELECT value FROM json_each(?)) AND {STALE} ORDER BY t.id",
@@ -170,7 +170,7 @@ def shared_requests(store: Store, hashes: Sequence[str]) -> list[SharedRequest]:
 
 @dataclass(frozen=True, slots=True)
 class TargetState:
-    """How a target stands while a run goes on. `ready`: it can be asked for, and the run has not done so."""
+    """State of a target during a run. `ready`: it can be sent, and the run has not sent it."""
 
     target: int
     reason: str | None
@@ -181,10 +181,10 @@ class TargetState:
 def target_states(
     store: Store, recipe: str, variant: str, artists: Sequence[int], run: int | None
 ) -> dict[int, TargetState]:
-    """By the numbers of the artists."""
+    """Return the states of these artists' targets, by artist."""
     rows = store.rows(
         "SELECT t.artist, t.id, t.reason, t.request_hash, t.request_hash IS NOT NULL AND t.held = 0 AND t.reason IS NOT NULL"
-        f" AND t.reason NOT IN ('{Reason.REMOVED}', '{Reason.IN_BATCH}') AND NOT {tried('t')}"
+        f" AND t.reason NOT IN ('{Reason.REMOVED}', '{Reason.IN_BATCH}') AND NOT {tried_condition('t')}"
         " FROM json_each(?) j CROSS JOIN targets t"
         " ON t.artist = j.value AND t.recipe = ? AND t.variant = ?",
         (run, json.dumps(artists), recipe, variant),

@@ -1,4 +1,4 @@
-"""Recording what a backend reports: one transaction a group, in sets of statements."""
+"""Record the events of a backend: one transaction per group, in sets of statements."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ from bioforge.store.targets import failure_text
 
 
 class Recorder:
-    """Writes the events of one run. Knows the attempts in flight, so that their end finds their row."""
+    """Writes the events of one run. Knows the attempts in flight, so that an outcome finds its row."""
 
     def __init__(self, store: Store, run: int, backend: str, provider: str = "") -> None:
         self._store = store
@@ -53,30 +53,30 @@ class Recorder:
         self._collected: set[str] = set()
 
     def close(self) -> None:
-        """The runs that paid for batches show what those came to, even if this one collected them."""
+        """Update the sums of the runs that prepared batches collected by this one."""
         if self._collected:
             with self._store.transaction() as connection:
-                runs.sum_up(connection, self._collected)
+                runs.update_sums(connection, self._collected)
 
     def free_space(self) -> bool:
         """Free the disk space that the state reserved for answers. Return False if there was none."""
-        return self._store.free_room()
+        return self._store.free_reserved_space()
 
-    def record(self, events: Sequence[Event], meanwhile: Callable[[Step], None] = run_inline) -> None:
-        """Durable when this returns. Events without a request need no record. `meanwhile`: what does the writing."""
-        together = meanwhile is not run_inline  # others run beside it
+    def record(self, events: Sequence[Event], commit: Callable[[Step], None] = run_inline) -> None:
+        """Make a group durable. Events without a request need no record. `commit` runs the writing step."""
+        together = commit is not run_inline  # others run beside it
         changes = _Changes()
 
         def prepare() -> Step:
             self._gather(events, changes)
             return partial(self._write, changes, together)
 
-        self._store.write(prepare, meanwhile)
+        self._store.write(prepare, commit)
         for name in changes.closed:
             self._open.pop(name, None)
 
     def _gather(self, events: Sequence[Event], changes: _Changes) -> None:
-        """What the events come to; what batches are is written at once."""
+        """Collect the rows that the events change; batches are written at once."""
         connection = self._store.connection
         for event in events:
             match event:
@@ -93,7 +93,7 @@ class Recorder:
                 case BatchCollected():
                     changes.collected.append(event)
                 case UnmatchedLine(batch, kind, custom_id, line):
-                    batches.save_stray(connection, batch, kind, custom_id, line)
+                    batches.save_unmatched_line(connection, batch, kind, custom_id, line)
                 case LimitLearned(model, tokens):
                     batches.save_limit(connection, self._provider, model, tokens)
                 case _:
@@ -194,7 +194,7 @@ class Recorder:
             changes.failed.append((Reason.FAILED, failure_text(why[0], why[2]), 1, digest))
 
     def _attempt(self, changes: _Changes, attempt: Attempt) -> int:
-        """The row of an attempt that has ended."""
+        """Return the row of an attempt that has ended."""
         if attempt.row:
             return attempt.row
         changes.closed.append(attempt.client_request_id)

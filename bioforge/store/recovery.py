@@ -1,4 +1,4 @@
-"""After a process that did not come to its end: what is known of the requests that it left open."""
+"""Recover the requests that a crashed or killed process left open."""
 
 from __future__ import annotations
 
@@ -18,16 +18,16 @@ UNSENT = "bioforge ended before this request was sent"
 
 @dataclass(frozen=True, slots=True)
 class Recovery:
-    """`maybe_paid`: attempts nobody can know the fate of; `interrupted`: requests that waited for another try."""
+    """`maybe_paid`: attempts that may have been charged; `interrupted`: requests that waited for a retry."""
 
     maybe_paid: int = 0
     interrupted: int = 0
 
 
 def recover(store: Store) -> Recovery:
-    """Say what is known of requests that were left open, once nobody can be working on them any more.
+    """Close requests left open by a dead process: in flight → maybe paid; awaiting retry → interrupted.
 
-    Those in batches go on without anybody, except where nothing of a batch was sent yet, or nothing is known of it.
+    Members of submitted batches stay open, unless nothing of the batch was sent or nothing is known of it.
     """
     _release_unsent(store)
     freed = batches.free_orphans(store)
@@ -65,7 +65,7 @@ def recover(store: Store) -> Recovery:
 
 
 def _release_unsent(store: Store) -> None:
-    """Give back the members of batches that were still being prepared, or were refused: nothing can come of them."""
+    """Release members of batches that were still being prepared, or were refused."""
     states = (str(BatchState.PREPARING), str(BatchState.RELEASING))
     unsent = [row[0] for row in store.rows("SELECT key FROM batches WHERE state IN (?, ?)", states)]
     for key in unsent:

@@ -1,4 +1,4 @@
-"""Requests that stand in for one that has failed: what is sent again with its errors, or to another model."""
+"""Requests that replace a failed one: a repair with its errors, or a fallback model."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from bioforge.store.database import Store
 
 @dataclass(frozen=True, slots=True)
 class StoredRetry:
-    """`root` is the request that the target asked for first; `kind` is repair or fallback; `body` is what is sent."""
+    """`root` is the target's own request; `kind` is repair or fallback; `body` is what is sent."""
 
     request_hash: str
     root: str
@@ -22,7 +22,7 @@ class StoredRetry:
 
 
 def save(store: Store, follow_ups: Sequence[StoredRetry]) -> None:
-    """Remember what is going to be asked; the same one twice is one."""
+    """Store these requests; a known one stays as it is."""
     if not follow_ups:
         return
     with store.transaction() as connection:

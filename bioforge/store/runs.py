@@ -1,4 +1,4 @@
-"""Runs: beginning and ending one, and finding the one that `resume` continues."""
+"""Begin and end runs, and find the one that `resume` continues."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from bioforge.store.selection import Selection
 class Run:
     """`state`: planning, running, finished, stopped, interrupted or crashed. Times in seconds since 1970.
 
-    `always_make`: asked to build fresh targets too, and came to its end before it had marked them.
+    `always_make`: the run crashed before it had marked the fresh targets that it should resend.
     """
 
     id: int
@@ -41,7 +41,7 @@ class Run:
 
     @property
     def alive(self) -> bool:
-        """Whether its process may still be at work: one of another host cannot be looked at."""
+        """Return True if its process may still run; a process on another host cannot be checked."""
         if self.ended_at is not None or self.pid is None:
             return False
         pid, host = identity()
@@ -67,7 +67,7 @@ _SUMS = f"""
               ON q.request_hash = x.request_hash WHERE x.run = runs.id AND q.state IN {FAILED_STATES}),
     cost_usd = (SELECT sum(r.cost_usd) FROM attempts x JOIN responses r ON r.attempt = x.id WHERE x.run = runs.id)
 """
-"""What a run came to: its answers, its requests that stayed without one, and its money."""
+"""Sums of a run: answers, requests without one, and money."""
 
 
 def begin(
@@ -79,7 +79,7 @@ def begin(
     always_make: bool = False,
     max_cost_usd: float | None = None,
 ) -> int:
-    """A run from its first moment, so that a second process can be told who is at work."""
+    """Record a run at its start, so that a second process can name it."""
     pid, host = identity()
     with store.transaction() as connection:
         cursor = connection.execute(
@@ -90,8 +90,8 @@ def begin(
         return int(cursor.lastrowid or 0)
 
 
-def close_dead(store: Store) -> list[Run]:
-    """Runs that ended without saying so: the caller holds the lock, so none of them can be alive."""
+def close_crashed(store: Store) -> list[Run]:
+    """Mark runs as crashed that were never closed: the caller holds the lock, so none of them is alive."""
     dead = [Run(*row) for row in store.rows(f"SELECT {_COLUMNS} FROM runs WHERE ended_at IS NULL ORDER BY id")]
     if dead:
         with store.transaction() as connection:
@@ -107,8 +107,8 @@ def set_running(store: Store, run: int) -> None:
         connection.execute("UPDATE runs SET state = 'running' WHERE id = ?", (run,))
 
 
-def sum_up(connection: sqlite3.Connection, batches: Iterable[str]) -> None:
-    """Bring the sums of the runs that prepared these batches up to date."""
+def update_sums(connection: sqlite3.Connection, batches: Iterable[str]) -> None:
+    """Update the sums of the runs that prepared these batches."""
     connection.execute(
         f"UPDATE runs SET {_SUMS} WHERE id IN (SELECT run FROM batches WHERE key IN (SELECT value FROM json_each(?)))",
         (json.dumps(sorted(batches)),),
@@ -122,7 +122,7 @@ def end(
     exit_code: int,
     stopped_by: str | None = None,
 ) -> None:
-    """Close a run with what it came to: its answers, its requests that stayed without one, and its money."""
+    """Close a run with its sums: answers, requests without one, and money."""
     with store.transaction() as connection:
         connection.execute(
             f"UPDATE runs SET state = ?, exit_code = ?, stopped_by = ?, ended_at = ?, {_SUMS} WHERE id = ?",
@@ -131,8 +131,11 @@ def end(
 
 
 def spent_usd(store: Store, run: int) -> float:
-    """What a run has spent as far as known, in US dollars, and what it may have: calls nobody knows the fate of count
-    as an average answer, open batches as estimated. Also of a run that could not say so any more."""
+    """Return the US dollars that a run has spent or may have spent.
+
+    Calls that may have been charged count as an average answer, open batches as estimated. Works for crashed runs
+    too.
+    """
     cost, unclear = store.row(
         "SELECT coalesce(sum(r.cost_usd), 0),"
         " coalesce(sum(x.paid = 'maybe' AND (x.batch IS NULL OR x.outcome <> 'started')), 0) FROM attempts x"
@@ -147,12 +150,12 @@ def spent_usd(store: Store, run: int) -> float:
     return float(cost + unclear * (average or 0.0) + open_batches)
 
 
-def still_planning(store: Store, run: int) -> bool:
+def is_planning(store: Store, run: int) -> bool:
     return bool(store.value("SELECT state = 'planning' FROM runs WHERE id = ?", (run,)))
 
 
 def may_have_paid(store: Store, run: int) -> bool:
-    """Whether any attempt of a run was answered, or may have been."""
+    """Return True if any attempt of a run was answered or may have been charged."""
     unsent = "SELECT key FROM batches WHERE run = ? AND state = 'prepared'"
     found = store.value(
         f"SELECT 1 FROM attempts WHERE run = ? AND paid <> 'no' AND (batch IS NULL OR batch NOT IN ({unsent})) LIMIT 1",
@@ -162,7 +165,7 @@ def may_have_paid(store: Store, run: int) -> bool:
 
 
 def discard(store: Store, run: int) -> None:
-    """A run that found nothing to do leaves no row: a run is an invocation that did work."""
+    """Delete a run that did no work."""
     with store.transaction() as connection:
         connection.execute("DELETE FROM runs WHERE id = ?", (run,))
         connection.execute("DELETE FROM run_targets WHERE run = ?", (run,))
@@ -173,7 +176,7 @@ def newest(store: Store, limit: int = 5) -> list[Run]:
 
 
 def unfinished(store: Store) -> Run | None:
-    """The newest run that built targets, when it did not come to its end."""
+    """Return the newest run that built targets, if it did not finish."""
     row = store.row(
         f"SELECT {_COLUMNS} FROM runs WHERE state IN ('planning', 'running', 'finished', 'stopped', 'interrupted',"
         " 'crashed') AND (command LIKE 'run%' OR command LIKE 'resume%') ORDER BY id DESC LIMIT 1"
@@ -185,7 +188,7 @@ def unfinished(store: Store) -> Run | None:
 
 
 def set_targets(store: Store, run: int, targets: Iterable[int]) -> None:
-    """Bind a run to exactly these targets; all of them or, where the iterable raises, none."""
+    """Bind a run to exactly these targets; none, if the iterable raises."""
     with store.transaction() as connection:
         connection.execute("DELETE FROM run_targets WHERE run = ?", (run,))
         connection.executemany("INSERT OR IGNORE INTO run_targets VALUES (?, ?)", ((run, target) for target in targets))

@@ -1,4 +1,4 @@
-"""Which targets a command is about, as data that can be kept with a run, and as SQL."""
+"""The targets that a command selects, as data that is stored with a run, and as SQL."""
 
 from __future__ import annotations
 
@@ -12,10 +12,11 @@ from bioforge.core.reasons import STALE_REASONS
 
 @dataclass(frozen=True, slots=True)
 class Selection:
-    """Empty tuples mean everything. `ids` are artist ids or globs. `limit` is the most targets to build.
+    """A selection; empty tuples mean everything. `ids` are artist ids or globs. `limit` is the highest number of
+    targets.
 
-    `variants` are pairs of a recipe and a variant. `run`: only the targets listed for that run. `plan`: the file of a
-    plan that is to become such a list.
+    `variants` are pairs of recipe and variant. `run`: only the targets listed for that run. `plan`: a plan file
+    that is to become such a list.
     """
 
     recipes: tuple[str, ...] = ()
@@ -34,7 +35,7 @@ class Selection:
         limit: int | None = None,
         variants: tuple[tuple[str, str], ...] = (),
     ) -> Self:
-        """From `--select` values: an artist id, a glob, or `reason:WORD`. Raises `UsageError`."""
+        """Parse `--select` values: an artist id, a glob, or `reason:WORD`. Raises `UsageError`."""
         ids, reasons = [], []
         for item in select:
             if item.startswith("reason:"):
@@ -70,7 +71,7 @@ class Selection:
         return replace(self, reasons=())
 
     def where(self, target: str = "t", artist: str = "a") -> tuple[str, list[object]]:
-        """A condition over the aliases of `targets` and `artists`, and its parameters."""
+        """Return a condition over the aliases of `targets` and `artists`, and its parameters."""
         parts, values = ["1"], list[object]()
         if self.recipes:
             parts.append(f"{target}.recipe IN ({', '.join('?' * len(self.recipes))})")

@@ -1,4 +1,4 @@
-"""What is stale and how much of it: counts and groups for plans, status and prices."""
+"""Count stale targets for plans, status and prices."""
 
 from __future__ import annotations
 
@@ -15,10 +15,12 @@ from bioforge.store.targets import PRESENT, SENDABLE, STALE
 
 @dataclass(frozen=True, slots=True)
 class StaleGroup:
-    """Stale targets of one recipe with the same reason. `requests` counts different requests, sent once each;
-    `held` ones are not asked again unless forced, or unless `maybe_paid` says so; `unrenderable` ones cannot be sent.
-    `detail` is what changed, the class of the failure, the batch whose results are still to come, or the recipe that is
-    waited for: as many requests are counted then as there may be, since nobody knows yet whether there is any."""
+    """Stale targets of one recipe with the same reason. `requests` counts distinct requests.
+
+    `held` ones are held back, unless forced or allowed by `maybe_paid`; `unrenderable` ones cannot be sent.
+    `detail` is the change, the error class, the batch, or the upstream recipe; while upstream answers are
+    missing, `requests` is an upper limit.
+    """
 
     recipe: str
     reason: str
@@ -31,24 +33,23 @@ class StaleGroup:
     example: str
     variant: str = ""
     model: str | None = None
-    """The model of a request that stands in for the recipe's own."""
+    """The model of a repair or fallback request."""
 
 
-def _not_asked(resend_maybe_paid: bool) -> str:
-    """The condition under which a run does not ask for a stale target."""
+def _not_sent(resend_maybe_paid: bool) -> str:
+    """Return the condition under which a run does not send a stale target."""
     return f"(t.held = 1 OR t.reason IN {not_sent(resend_maybe_paid)})"
 
 
 _FEW = 20_000
-"""Stale targets of which the different requests are counted by putting them into order."""
+"""Number of stale targets up to which distinct requests are counted by a sort."""
 
 
-def _different(store: Store, condition: str) -> tuple[str, str]:
-    """What stands before a query over targets `t`, and the expression in it that counts the different requests of those
-    that meet a condition.
+def _distinct(store: Store, condition: str) -> tuple[str, str]:
+    """Return the start of a query over targets `t`, and the expression in it that counts distinct requests under
+    a condition.
 
-    Each of them put into order is a sort of a million hashes. Where there are many, they are told apart by the index that
-    has them in order already: what two targets want stands in it twice.
+    A sort of a million hashes is slow, so many of them are counted along the index that has them in order.
     """
     asked = f"CASE WHEN {condition} THEN t.request_hash END"
     stale = "SELECT 1 FROM targets t INDEXED BY targets_open WHERE t.reason IS NOT NULL"
@@ -65,10 +66,10 @@ def _different(store: Store, condition: str) -> tuple[str, str]:
 
 
 def stale_groups(store: Store, selection: Selection, *, resend_maybe_paid: bool = True) -> list[StaleGroup]:
-    """The selected stale targets by recipe, reason and detail, largest first within a recipe."""
+    """Return the selected stale targets by recipe, reason and detail, largest first within a recipe."""
     where, values = selection.where()
-    held = _not_asked(resend_maybe_paid)
-    before, different = _different(store, f"NOT {held}")
+    held = _not_sent(resend_maybe_paid)
+    before, different = _distinct(store, f"NOT {held}")
     # an artist is looked up for each target only where the selection asks something of it: the join is left out then
     sql = (
         f"{before}SELECT t.recipe, t.reason,"
@@ -83,29 +84,30 @@ def stale_groups(store: Store, selection: Selection, *, resend_maybe_paid: bool 
         f" WHERE {STALE} AND {where} GROUP BY t.recipe, t.variant, t.reason, 3, f.model"
         " ORDER BY t.recipe, t.variant, count(*) DESC, t.reason, 3"
     )
-    with store.sorting():
+    with store.limited_sort():
         rows = store.rows(sql, values)
     first = "SELECT artist_id FROM artists WHERE id = ?"
     return [StaleGroup(*(*row[:8], store.value(first, (row[8],)), *row[9:])) for row in rows]
 
 
 def requests_to_send(store: Store, selection: Selection, *, resend_maybe_paid: bool) -> int:
-    """Different requests that a run would send, each counted once over all recipes and reasons; of what waits for
-    others as many as there may be."""
+    """Return the number of distinct requests that a run would send; for targets that wait for upstream answers,
+    at most.
+    """
     where, values = selection.where()
-    before, different = _different(store, "1")
+    before, different = _distinct(store, "1")
     return int(
         store.value(
             f"{before}SELECT {different} + coalesce(sum(t.reason = '{Reason.UPSTREAM}'), 0)"
             " FROM targets t LEFT JOIN artists a ON a.id = t.artist"
-            f" WHERE {STALE} AND NOT {_not_asked(resend_maybe_paid)} AND {where}",
+            f" WHERE {STALE} AND NOT {_not_sent(resend_maybe_paid)} AND {where}",
             values,
         )
     )
 
 
 def sendable_targets(store: Store, selection: Selection) -> int:
-    """Stale targets that can be asked for: rendered, and not held back."""
+    """Return the number of stale targets that are rendered and not held back."""
     where, values = selection.where()
     return int(
         store.value(
@@ -118,7 +120,7 @@ def sendable_targets(store: Store, selection: Selection) -> int:
 
 
 def as_if_changed(store: Store, selection: Selection, recipe: str, variant: str, column: str) -> StaleGroup:
-    """The group that a change of one column would make stale, for every selected artist."""
+    """Return the group that a change of one column would make stale, for every selected artist."""
     where, values = selection.without_reasons().where()
     row = store.row(
         "SELECT count(*), coalesce(sum(t.input_tokens), 0), coalesce(min(a.artist_id), '')"
@@ -130,7 +132,7 @@ def as_if_changed(store: Store, selection: Selection, recipe: str, variant: str,
 
 
 def counts(store: Store, recipes: Sequence[str]) -> dict[str, dict[str, int]]:
-    """For each recipe: `total`, and how many targets per reason. Cheap when nothing is stale."""
+    """Return for each recipe its `total` and the number of targets per reason. Cheap when nothing is stale."""
     found: dict[str, dict[str, int]] = {}
     for recipe in recipes:
         stale = store.rows(
@@ -141,13 +143,13 @@ def counts(store: Store, recipes: Sequence[str]) -> dict[str, dict[str, int]]:
 
 
 def recipes(store: Store) -> list[str]:
-    """Every recipe that has targets, also those the project no longer has."""
+    """Return every recipe that has targets, also those the project no longer has."""
     return [row[0] for row in store.rows("SELECT DISTINCT recipe FROM planned ORDER BY recipe")]
 
 
 @dataclass(frozen=True, slots=True)
 class VariantCounts:
-    """How one variant of a recipe stands: its targets, those of them that are stale by reason, and those held back."""
+    """Targets of one variant: all, stale by reason, and held back."""
 
     variant: str
     planned: int
@@ -156,9 +158,9 @@ class VariantCounts:
 
 
 def variant_counts(store: Store, recipe: str) -> list[VariantCounts]:
-    """One for each variant that has been planned, in the order of the file; one that is empty before the first plan."""
+    """Return the counts of each planned variant, in the order of the file."""
     # counted by indexes alone: all of them, without those that are there no more
-    with store.sorting():
+    with store.limited_sort():
         planned = store.rows(
             "SELECT variant, count(*) FROM targets WHERE recipe = ? GROUP BY variant ORDER BY min(id)", (recipe,)
         )
@@ -189,7 +191,7 @@ def removed_artists(store: Store) -> int:
 
 
 def row_lengths(store: Store) -> tuple[int, int]:
-    """How many artists there are, and the characters of all their names and data."""
+    """Return the number of artists and the characters of all their names and data."""
     row = store.row(
         "SELECT count(*), coalesce(sum(length(artist_name) + length(artist_data)), 0) FROM artists"
         " WHERE removed_at IS NULL AND id > 0"

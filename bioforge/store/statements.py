@@ -1,7 +1,7 @@
-"""Statements for whole sets of rows: one row at a time, or many in one statement.
+"""Statements for sets of rows: one row at a time, or many rows in one statement.
 
-One at a time is the cheapest way. Many in one let go of the interpreter once instead of once a row, which is what counts
-where other threads run Python meanwhile.
+One at a time is cheapest. Many in one release the interpreter once instead of once per row, which counts while other
+threads run Python.
 """
 
 from __future__ import annotations
@@ -16,11 +16,11 @@ from bioforge.core.reasons import Reason
 Row = tuple[object, ...]
 
 _LARGEST = 64
-"""Rows in one statement at most, a power of two: there are few different statements, and SQLite keeps them prepared."""
+"""Highest number of rows in one statement, a power of two, so that SQLite keeps the few statements prepared."""
 
 
 class Insert:
-    """`INSERT INTO table (columns) VALUES …`, with what is to follow the values."""
+    """`INSERT INTO table (columns) VALUES …`, with a clause after the values."""
 
     def __init__(self, table: str, columns: str, rest: str = "") -> None:
         self._begin = f"INSERT INTO {table} ({columns}) VALUES "
@@ -28,6 +28,7 @@ class Insert:
         self._rest = f" {rest}"
 
     def sql(self, number: int = 1) -> str:
+        """Return the statement for this many rows; 0 for one row at a time."""
         return self._begin + ", ".join([self._row] * number) + self._rest
 
     def run(self, connection: sqlite3.Connection, rows: Sequence[Row], together: bool = False) -> None:
@@ -38,9 +39,9 @@ class Insert:
 
 
 class Update:
-    """`UPDATE table SET … WHERE …`; in both, `{name}` stands for a value of the row.
+    """`UPDATE table SET … WHERE …`; in both, `{name}` is a value of the row.
 
-    `values` are the names in the order of the row's values; the last one tells the row that is changed. `index` finds it.
+    `values` are the names in the order of the row's values; the last one identifies the row. `index` finds it.
     """
 
     def __init__(self, table: str, values: str, sets: str, where: str, index: str = "") -> None:

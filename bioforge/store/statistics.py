@@ -1,4 +1,4 @@
-"""What answers have shown about tokens: how far estimates were off, and how long answers are."""
+"""Statistics of answers: the error of token estimates, and the length of answers."""
 
 from __future__ import annotations
 
@@ -7,14 +7,16 @@ from dataclasses import dataclass
 from bioforge.store.database import Store
 
 NEWEST = 1_000
-"""Answers that are looked at, for each model."""
+"""Number of answers per model that are used."""
 
 LOOK_BACK = 10_000
-"""Newest answers, of all models, among which those of a model are looked for: a state has millions, and plans are asked
-for often. A model that has none among them is as good as new."""
+"""Number of newest answers, over all models, among which those of a model are searched.
+
+A state has millions, and plans are frequent. A model that has none among them counts as new.
+"""
 
 FEWEST = 5
-"""Answers without which nothing is corrected: the first few may all be short."""
+"""Number of answers from which estimates are corrected: the first few may all be short."""
 
 LOWEST, HIGHEST = 0.2, 100.0
 """What estimates are multiplied by, at most. Texts are never counted five times too high. Too low by any factor, where a
@@ -23,8 +25,11 @@ reusable prompt is kept by the provider and only its variables are counted."""
 
 @dataclass(frozen=True, slots=True)
 class Observed:
-    """`input_ratio`: tokens that were billed for each token that was estimated; 1.0 where too few answers tell.
-    `output_tokens`: of an average answer. `answers`: how many the ratio comes from."""
+    """`input_ratio`: billed tokens per estimated token (1.0 with too few answers). `output_tokens`: average of an
+    answer.
+
+    `answers`: the number of answers behind the ratio.
+    """
 
     input_ratio: float
     output_tokens: float
@@ -37,7 +42,7 @@ class Observed:
 
 @dataclass(frozen=True, slots=True)
 class _Sums:
-    """Over the answers of one variant of a recipe. `estimates` have an estimate of just what was asked."""
+    """Sums over the answers of one recipe variant. `estimates` counts answers with a comparable estimate."""
 
     recipe: str | None
     variant: str | None
@@ -49,14 +54,14 @@ class _Sums:
 
 
 class Answers:
-    """What the newest answers of one model came to, read once for all recipes that ask it."""
+    """The newest answers of one model, read once for all recipes that use it."""
 
     def __init__(self, store: Store, model: str | None) -> None:
         oldest = store.next_id("responses") - LOOK_BACK
         self._sums = [_Sums(*row) for row in store.rows(_SUMS, (oldest, model or "", NEWEST))]
 
     def observed(self, recipe: str, variant: str = "") -> Observed | None:
-        """Of answers to this variant of a recipe where there are enough, else to the recipe, else of all the model's.
+        """Return the statistics of this recipe variant if it has enough answers, else of the recipe, else of the model.
 
         None before the model's first answer.
         """
@@ -78,7 +83,7 @@ def _total(found: list[_Sums], name: str) -> int:
 
 
 _COMPARABLE = "t.request_hash = n.request_hash AND n.input_tokens > 0 AND t.input_tokens > 0"
-"""An estimate belongs to what its target wants now: only where just that was asked can the two be compared."""
+"""Condition: the target's current request is the one that was answered, so that estimate and usage are comparable."""
 
 _SUMS = f"""
     SELECT t.recipe, t.variant, count(n.output_tokens), coalesce(sum(n.output_tokens), 0),
@@ -96,13 +101,13 @@ _SUMS = f"""
 
 
 def counted_by(store: Store, recipe: str, variant: str) -> str | None:
-    """How the tokens of all targets of a recipe's variant were counted, as it was noted; None: in no one way."""
+    """Return how the tokens of all targets of a recipe variant were counted; None if in several ways."""
     found = store.value("SELECT value FROM facts WHERE name = ?", (_fact(recipe, variant),))
     return str(found) if found else None
 
 
 def note_counting(store: Store, recipe: str, variant: str, how: str, *, whole: bool) -> None:
-    """Remember how tokens were counted: of every target of a recipe's variant (`whole`), or of some of them."""
+    """Store how tokens were counted, for all targets of a recipe variant (`whole`) or some of them."""
     known = counted_by(store, recipe, variant)
     if known == how or (known is None and not whole):
         return

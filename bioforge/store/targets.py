@@ -1,4 +1,4 @@
-"""Targets: planning them in sets, finding what is stale, and handing it out in order."""
+"""Write planned targets in sets, and read targets by state."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ from bioforge.store.database import Store, bump_results
 from bioforge.store.reason_words import WAITING_FOR_UPSTREAM
 from bioforge.store.selection import Selection
 
-EVERYBODY = 0
-"""The number of the row in `artists` that stands for all of them: targets of a recipe over all artists belong to it."""
+ALL_ARTISTS = 0
+"""Id of the row in `artists` that stands for all artists; targets of a recipe over all artists belong to it."""
 
-EVERYBODY_ID = "*"
+ALL_ARTISTS_ID = "*"
 """Its artist_id."""
 
 _PAGE = 2_000
@@ -26,12 +26,12 @@ _decoded = json.JSONDecoder().raw_decode
 STALE = f"t.reason IS NOT NULL AND t.reason <> '{Reason.REMOVED}'"
 PRESENT = f"t.reason IS NOT '{Reason.REMOVED}'"
 SENDABLE = f"(t.request_hash IS NOT NULL OR t.reason = '{Reason.UPSTREAM}') AND t.reason IS NOT '{Reason.IN_BATCH}'"
-"""What can be asked for, perhaps once something else is there."""
+"""Condition: the target can be sent, perhaps after an upstream answer."""
 
 
 @dataclass(frozen=True, slots=True)
 class Planned:
-    """A target as it is wanted now. `request_hash` None: it could not be rendered, and `decision` says why."""
+    """A target as planned now. `request_hash` None: it could not be rendered, and `decision` says why."""
 
     artist: int
     request_hash: str | None
@@ -39,13 +39,13 @@ class Planned:
     input_tokens: int
     decision: Decision
     upstream: str | None = None
-    """The answers it is wanted from: a JSON object of response ids by recipe."""
+    """The upstream answers of the plan: a JSON object of response ids by recipe."""
     own_hash: str | None = None
-    """The request it asks first, where another one stands in for that by now."""
+    """The target's own request, where a repair or fallback replaces it."""
 
 
 class PlannedArtist(NamedTuple):
-    """An artist with the state's own number and the hash of its row."""
+    """An artist with its id in the state and the hash of its row."""
 
     id: int
     row_hash: str
@@ -56,7 +56,7 @@ class PlannedArtist(NamedTuple):
 
 
 def definition_id(store: Store, recipe: str, variant: str, definition: dict[str, object]) -> int:
-    """The number of this definition, remembering it when it is seen for the first time."""
+    """Return the id of this definition, and store a new one."""
     digest = definition_hash(definition)
     where = (recipe, variant, digest)
     found = store.value("SELECT id FROM definitions WHERE recipe = ? AND variant = ? AND definition_hash = ?", where)
@@ -76,12 +76,12 @@ def definition(store: Store, identity: int) -> dict[str, Any]:
     return found
 
 
-NOTHING = -1
-"""The generation before the first one: a recipe that is planned up to this has all its targets planned anew."""
+NO_GENERATION = -1
+"""The generation before the first: a recipe planned up to this has all its targets replanned."""
 
 
 def planned_up_to(store: Store, recipe: str, variant: str) -> tuple[int, int] | None:
-    """(definition, generation) up to which all targets of a recipe are planned; None before the first plan."""
+    """Return (definition, generation) up to which all targets of a recipe are planned; None before the first plan."""
     row = store.row("SELECT definition, generation FROM planned WHERE recipe = ? AND variant = ?", (recipe, variant))
     return None if row is None else (int(row[0]), int(row[1]))
 
@@ -97,7 +97,7 @@ def set_planned(store: Store, recipe: str, variant: str, definition: int, genera
 
 
 def artists(store: Store, since_generation: int, *, columns: bool = True) -> Iterator[list[PlannedArtist]]:
-    """Artists of the input whose rows changed after a generation (-1: all), in pages. `columns`: with further ones."""
+    """Yield pages of artists whose rows changed after a generation (-1: all), optionally with further `columns`."""
     read = f"id, row_hash, artist_id, artist_name, artist_data, {'columns' if columns else 'NULL'}, generation FROM artists"
     if since_generation < 0:
         sql = f"SELECT {read} WHERE id > :id AND removed_at IS NULL ORDER BY id LIMIT {_PAGE}"
@@ -113,8 +113,8 @@ def artists(store: Store, since_generation: int, *, columns: bool = True) -> Ite
         place = {"id": rows[-1][0], "generation": rows[-1][6]}
 
 
-def numbered(store: Store, numbers: Sequence[int]) -> list[PlannedArtist]:
-    """Artists of the input by their numbers, in order; also the one that stands for all."""
+def artists_by_id(store: Store, numbers: Sequence[int]) -> list[PlannedArtist]:
+    """Return artists of the input by id, in order; also the row that stands for all."""
     rows = store.rows(
         "SELECT id, row_hash, artist_id, artist_name, artist_data, columns FROM artists"
         " WHERE id IN (SELECT value FROM json_each(?)) AND removed_at IS NULL ORDER BY id",
@@ -152,12 +152,12 @@ def known_requests(store: Store, hashes: Sequence[str]) -> dict[str, KnownReques
 
 
 def failure_text(error_class: str | None, message: str | None) -> str | None:
-    """`class: message`: how a failure is kept with a target."""
+    """Return `class: message`, the form in which a failure is stored with a target."""
     return None if error_class is None else f"{error_class}: {message}" if message else error_class
 
 
 def with_reason(store: Store, recipe: str, variant: str, reason: str) -> Iterator[list[int]]:
-    """Numbers of the artists whose targets are stale for a reason, in pages."""
+    """Yield pages of artist ids whose targets are stale for a reason."""
     after = -1
     while True:
         rows = store.rows(
@@ -172,7 +172,7 @@ def with_reason(store: Store, recipe: str, variant: str, reason: str) -> Iterato
 
 
 def old_columns(store: Store, artist: int, row_hash: str) -> dict[str, object] | None:
-    """What an artist's row said when it had this hash; None when that is not known."""
+    """Return the columns of an artist's row with this hash; None if unknown."""
     row = store.row(
         "SELECT artist_name, artist_data, columns FROM artist_history WHERE artist = ? AND row_hash = ?",
         (artist, row_hash),
@@ -185,7 +185,7 @@ def old_columns(store: Store, artist: int, row_hash: str) -> dict[str, object] |
 
 
 def save(store: Store, recipe: str, variant: str, definition: int, planned: Sequence[Planned]) -> None:
-    """Write one set of planned targets. What was built stays; a fresh target's answer becomes what it is built from."""
+    """Write a set of planned targets. The last build stays; a fresh target is built from its answer."""
     with store.transaction() as connection:
         connection.executemany(
             """
@@ -232,10 +232,7 @@ def _row(recipe: str, variant: str, definition: int, item: Planned) -> tuple[obj
 
 
 def add(store: Store, recipe: str, variant: str, definition: int, wanted: Iterable[tuple[int, str, str, int]]) -> None:
-    """Write a set of new targets that nothing is known of: (number of the artist, request hash, hash of its row, tokens).
-
-    As `save` would, for a first plan of a million: there is none of them yet.
-    """
+    """Write a set of new targets: (artist id, request hash, row hash, tokens). Like `save` for a first plan."""
     with store.transaction() as connection:
         connection.executemany(
             "INSERT INTO targets (recipe, variant, definition, reason, artist, request_hash, own_hash, row_hash, input_tokens)"
@@ -246,8 +243,11 @@ def add(store: Store, recipe: str, variant: str, definition: int, wanted: Iterab
 
 
 def force(store: Store, run: int, selection: Selection) -> None:
-    """Make every selected target stale, with the reason `forced`; kept until it is answered. What is in a batch is
-    being asked already. What waits for others is forced when they are there."""
+    """Mark every selected target as `forced` until it is answered.
+
+    Targets in a batch are being sent already. Targets that wait for upstream answers are forced when those
+    arrive.
+    """
     where, values = selection.where()
     with store.transaction() as connection:
         connection.execute(
@@ -271,7 +271,7 @@ def force(store: Store, run: int, selection: Selection) -> None:
 
 
 def listed(store: Store, selection: Selection, *, stale: bool = True, sendable: bool = False) -> Iterator[Target]:
-    """The selected targets in order, in pages; `sendable`: without those that a run would not ask for."""
+    """Yield the selected targets in order; with `sendable`, without those that a run would not send."""
     send = SENDABLE + (" AND t.held = 0" if stale else "") if sendable else "1"
     where, values = selection.where()
     after = 0
@@ -293,7 +293,9 @@ def listed(store: Store, selection: Selection, *, stale: bool = True, sendable: 
 def by_names(
     store: Store, names: Sequence[tuple[str, str, str]]
 ) -> dict[tuple[str, str, str], tuple[int, str | None, str | None]]:
-    """(number, request hash, reason) of targets by (artist_id, recipe, variant); artists not in the input are absent."""
+    """Return (id, request hash, reason) of targets by (artist_id, recipe, variant); artists outside the input are
+    absent.
+    """
     rows = store.rows(
         "SELECT a.artist_id, t.recipe, t.variant, t.id, t.request_hash, t.reason FROM artists a"
         " JOIN targets t ON t.artist = a.id"

@@ -1,4 +1,4 @@
-"""What schemas say about stored answers: finding those that were checked by another one, and keeping the new verdicts."""
+"""Validations of stored answers: find those made by another schema, and store new ones."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ _CHECKABLE = word_list((RequestState.ANSWERED, RequestState.INVALID))
 
 @dataclass(frozen=True, slots=True)
 class Unchecked:
-    """An answer whose verdict is missing or of another schema."""
+    """An answer that this schema has not validated."""
 
     request_hash: str
     response: int
@@ -26,7 +26,7 @@ class Unchecked:
 
 @dataclass(frozen=True, slots=True)
 class Validation:
-    """`parsed` is JSON text where the answer is valid; else `message` says what is wrong with it."""
+    """`parsed` is JSON text for a valid answer; else `message` says what is wrong."""
 
     of: Unchecked
     parsed: str | None
@@ -34,7 +34,7 @@ class Validation:
 
     @property
     def state(self) -> str:
-        """What the request comes to. An answer that was good before is asked for again; one that never was is held."""
+        """Return the new state of the request: a formerly valid answer is resent, one that never was is held back."""
         if self.message is None:
             return RequestState.ANSWERED
         return (
@@ -45,7 +45,7 @@ class Validation:
 
 
 def unchecked(store: Store, hashes: Sequence[str], validation: str) -> list[Unchecked]:
-    """The answers to these requests that were not checked by this schema."""
+    """Return the answers to these requests that this schema has not validated."""
     rows = store.rows(
         "SELECT q.request_hash, r.id, r.text, q.state FROM requests q JOIN responses r ON r.id = q.response"
         " WHERE q.request_hash IN (SELECT value FROM json_each(?)) AND r.validation IS NOT ?"
@@ -56,7 +56,7 @@ def unchecked(store: Store, hashes: Sequence[str], validation: str) -> list[Unch
 
 
 def artists_unchecked(store: Store, recipe: str, variant: str, validation: str) -> Iterator[list[int]]:
-    """Numbers of the artists whose answer was not checked by this schema, in pages. Looks at every target."""
+    """Yield pages of artist ids whose answer this schema has not validated. Looks at every target."""
     after = -1
     while True:
         rows = store.rows(
@@ -73,9 +73,9 @@ def artists_unchecked(store: Store, recipe: str, variant: str, validation: str) 
 
 
 def save(store: Store, verdicts: Sequence[Validation], validation: str) -> None:
-    """Answers stay as they were received; only what is thought of them changes. Who needs their data is told.
+    """Store validations; answers stay as received. Notes changes for dependents.
 
-    The data of an answer that fits no longer stays: somebody may accept it all the same.
+    The parsed data of an answer that no longer fits stays, since it may still be accepted.
     """
     with store.transaction() as connection:
         connection.executemany(
@@ -101,5 +101,5 @@ def save(store: Store, verdicts: Sequence[Validation], validation: str) -> None:
 
 
 def text_of(store: Store, response: int) -> str:
-    """The text of an answer as it was received."""
+    """Return the text of an answer as received."""
     return str(store.value("SELECT text FROM responses WHERE id = ?", (response,)) or "")

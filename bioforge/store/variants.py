@@ -1,4 +1,4 @@
-"""The targets of a recipe with the numbers of their answers, artist by artist, for comparing its variants."""
+"""Read the targets of a recipe with numbers of their answers, artist by artist, to compare its variants."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ _CURRENT = f"a.removed_at IS NULL AND t.reason IS NOT '{Reason.REMOVED}'"
 
 
 class MeasuredState(StrEnum):
-    """What has become of a target: answered and up to date; tried in vain; or still to be asked (again)."""
+    """State of a target: answered and fresh, failed, or stale."""
 
     ANSWERED = "answered"
     FAILED = "failed"
@@ -28,10 +28,10 @@ class MeasuredState(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Measurement:
-    """One target and, where it is answered, its answer. `artist` is the state's number, `variant` names its sample too.
+    """A target and the numbers of its answer. `artist` is the id in the state; `variant` names its sample too.
 
-    `characters` of the text; `seconds` of the attempt that brought it, None where that says nothing (in a batch,
-    imported). None also where a provider did not say, or a price is not known. `held`: paid for and not usable.
+    `characters` of the text; `seconds` of the attempt, None in a batch or import. None also where the provider
+    did not say, or the price is unknown. `held`: held back.
     """
 
     artist: int
@@ -49,7 +49,7 @@ class Measurement:
 
 @dataclass(frozen=True, slots=True)
 class Judgement:
-    """An answer of a recipe that judges another one: `parsed` is JSON where a schema was asked for."""
+    """An answer of a judging recipe: `parsed` is JSON where it has a schema."""
 
     variant: str
     text: str | None
@@ -57,8 +57,8 @@ class Judgement:
 
 
 @contextmanager
-def one_moment(store: Store) -> Iterator[None]:
-    """Everything that is read inside is of one moment, also while a run goes on."""
+def read_snapshot(store: Store) -> Iterator[None]:
+    """Read everything inside from one snapshot, also during a run."""
     store.rows("BEGIN")
     try:
         yield
@@ -67,10 +67,10 @@ def one_moment(store: Store) -> Iterator[None]:
 
 
 def measured(store: Store, selection: Selection) -> Iterator[list[Measurement]]:
-    """The selected targets of one recipe, those of each artist together, in the order of `results.records`.
+    """Yield the selected targets of one recipe, grouped by artist, in the order of `export.records`.
 
-    Artists that are not in the input and variants that are no longer in the project file are left out. Only an answer
-    that is up to date has numbers: an older one of a stale target was given to another question.
+    Without artists outside the input and variants outside the project file. Only a fresh answer has numbers: an
+    older one belongs to another request.
     """
     answered = (
         "t.reason, t.held, r.id, r.model, length(r.text), r.input_tokens, r.output_tokens, r.cost_usd,"
@@ -94,7 +94,7 @@ def _measurement(row: tuple[Any, ...]) -> Measurement:
 
 
 def judgements(store: Store, selection: Selection) -> Iterator[tuple[int, list[Judgement]]]:
-    """(the state's number of an artist, up-to-date answers of a judging recipe), in the order of `measured`."""
+    """Yield (artist id, fresh answers of a judging recipe), in the order of `measured`."""
     rows = _pages(
         store, selection, "r.text, r.parsed", "JOIN responses r ON r.id = t.built_response", "t.reason IS NULL"
     )
@@ -103,7 +103,7 @@ def judgements(store: Store, selection: Selection) -> Iterator[tuple[int, list[J
 
 
 def _pages(store: Store, selection: Selection, columns: str, joined: str, condition: str) -> Iterator[tuple[Any, ...]]:
-    """(artist, recipe, variant, artist_id, *columns) in the order of the artists."""
+    """Yield (artist, recipe, variant, artist_id, *columns) in the order of the artists."""
     where, values = selection.where()
     sql = f"""
         SELECT t.artist, t.recipe, t.variant, a.artist_id, {columns}
@@ -118,9 +118,11 @@ def _pages(store: Store, selection: Selection, columns: str, joined: str, condit
 
 
 def spent(store: Store, selection: Selection) -> dict[str, float]:
-    """US dollars by variant that were paid for what its targets ask for now: also for answers that cannot be used, for
-    repairs and other models, and for second answers that were asked for. Artists with the same request share the price.
-    Variants without an answer of known price are absent."""
+    """Return US dollars by variant, paid for its targets' current requests.
+
+    Includes unusable answers, repairs, fallbacks and requested resends. Artists with the same request share the
+    price. Variants without a known price are absent.
+    """
     where, values = selection.where()
     rows = store.rows(
         f"""

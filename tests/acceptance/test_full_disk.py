@@ -110,7 +110,7 @@ def project(tmp_path: Path, server: Simulator) -> ProjectFolder:
 def full_until_room_is_freed(monkeypatch: pytest.MonkeyPatch, groups: int) -> list[bool]:
     """SQLite finds the disk full from a group on; says whether the room was there when it was freed."""
     freed: list[bool] = []
-    record, free_room = Recorder.record, Store.free_room
+    record, free_reserved_space = Recorder.record, Store.free_reserved_space
     seen = 0
 
     def recorded(self: Recorder, events: Sequence[Event], *meanwhile: Any) -> None:
@@ -122,7 +122,7 @@ def full_until_room_is_freed(monkeypatch: pytest.MonkeyPatch, groups: int) -> li
         record(self, events, *meanwhile)
 
     def given_back(self: Store) -> bool:
-        freed.append(free_room(self))
+        freed.append(free_reserved_space(self))
         # the last time is when it is closed
         try:
             self.connection.execute(f"PRAGMA max_page_count = {1 << 30}")
@@ -131,7 +131,7 @@ def full_until_room_is_freed(monkeypatch: pytest.MonkeyPatch, groups: int) -> li
         return freed[-1] if freed else False
 
     monkeypatch.setattr(Recorder, "record", recorded)
-    monkeypatch.setattr(Store, "free_room", given_back)
+    monkeypatch.setattr(Store, "free_reserved_space", given_back)
     return freed
 
 

@@ -18,10 +18,14 @@ ON = {'name = "test"': 'name = "test"\ncompress_bodies = true'}
 POLLING = "[backend.batch]\npoll_seconds = 0.01\npoll_max_seconds = 0.05\n"
 
 
+def _is_compressed(value: object) -> bool:
+    return isinstance(value, bytes) and value.startswith(compression.MAGIC)
+
+
 def kinds(project: ProjectFolder, table: str) -> set[str]:
     """How the bodies of a table are kept, but for the first ones, which have no dictionary yet."""
     found = project.rows(f"SELECT body FROM {table} WHERE body IS NOT NULL ORDER BY rowid")
-    return {"packed" if compression.is_packed(body) else type(body).__name__ for (body,) in found[1:]}
+    return {"packed" if _is_compressed(body) else type(body).__name__ for (body,) in found[1:]}
 
 
 def exported(project: ProjectFolder) -> list[dict[str, Any]]:
@@ -67,7 +71,7 @@ def test_switching_it_sends_nothing_and_changes_nothing(project: ProjectFolder) 
 
 def test_what_failed_attempts_bring_is_packed_too(tmp_path: Path) -> None:
     with Store.open(tmp_path / "state.db") as store:
-        compression.remember(store, on=True)
+        compression.save_setting(store, on=True)
         recorder = recorder_store.Recorder(store, runs.begin(store, "run", "async", Selection()), "async")
         request = Request("v1:one", "/v1/responses", "m", b'{"model":"m"}', "1", "bio", target=1)
         bodies = [json.dumps({"error": {"message": "slow down " * 20, "try": number}}).encode() for number in range(5)]
@@ -77,7 +81,7 @@ def test_what_failed_attempts_bring_is_packed_too(tmp_path: Path) -> None:
             recorder.record([Started(attempt)])
             recorder.record([Failed(attempt, failure, Paid.NO, 1.0, final=False, retry_in=1.0, body=body)])
         kept = [row[0] for row in store.rows("SELECT body FROM attempts ORDER BY id")]
-        assert all(map(compression.is_packed, kept))
+        assert all(map(_is_compressed, kept))
         assert [compression.Decompressor(store).raw(body, "here") for body in kept[:5]] == bodies
         assert compression.Decompressor(store).raw(kept[5], "here") == compression.MAGIC + b"1 is no body of ours"
 

@@ -214,7 +214,7 @@ class State(RuleBasedStateMachine):
         """Another process on the same file, after one that ended without a word."""
         self.store.close()
         self.store = Store.open(self.folder / "state.db")
-        runs.close_dead(self.store)
+        runs.close_crashed(self.store)
         found = recover(self.store)
         unclear = self.open(False)
         assert found.maybe_paid == len(unclear)

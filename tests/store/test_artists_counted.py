@@ -37,7 +37,7 @@ def test_before_the_first_reading_there_are_none(store: Store) -> None:
 def test_each_reading_notes_what_it_found(store: Store) -> None:
     read(store, "a", "b", "c", "b")
     assert counted(store) == (3, 0)
-    dependencies.ensure_everybody(store)
+    dependencies.ensure_all_artists_row(store)
     assert counted(store) == (3, 0)
     assert read(store, "a", "d").removed == 2
     assert counted(store) == (2, 2)

@@ -27,6 +27,10 @@ from bioforge.store.migrations import migrations
 INSTRUCTIONS = "".join(f"Rule {number}: {number * 7919} {number * 104729}. " for number in range(200))
 
 
+def _is_compressed(value: object) -> bool:
+    return isinstance(value, bytes) and value.startswith(compression.MAGIC)
+
+
 def request(number: int, instructions: str = INSTRUCTIONS) -> bytes:
     return json.dumps({"input": f"Artist {number}", "instructions": instructions, "model": "m"}).encode()
 
@@ -97,7 +101,7 @@ def bodies(store: Store) -> dict[tuple[str, int], bytes]:
 
 
 def packed(store: Store, table: str) -> int:
-    return sum(compression.is_packed(row[0]) for row in store.rows(f"SELECT body FROM {table}"))
+    return sum(_is_compressed(row[0]) for row in store.rows(f"SELECT body FROM {table}"))
 
 
 # ---------------------------------------------------------------------------------------------------------- one body
@@ -265,7 +269,7 @@ def test_a_state_is_packed_and_unpacked(store: Store, monkeypatch: pytest.Monkey
     assert (packed(store, "requests"), packed(store, "attempts")) == (40, 0), "a failure of few bytes stays"
     assert bodies(store) == before
     assert done.bodies == packed(store, "requests") + packed(store, "responses") - sum(
-        compression.is_packed(body) for _, body in kept
+        _is_compressed(body) for _, body in kept
     )
     assert compression.repack(store, on=True).bodies == 0
     back = compression.repack(store, on=False)
@@ -346,7 +350,7 @@ def test_no_body_is_left_without_its_dictionary_by_a_kill(tmp_path: Path, group:
 def test_whoever_waits_is_told(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(compression, "_PAGE", 4)
     monkeypatch.setattr(compression, "_ROWS", 4)
-    monkeypatch.setattr(compression, "_TOLD", 25)
+    monkeypatch.setattr(compression, "_REPORT_EVERY", 25)
     fill(store)
     told: list[int] = []
     done = compression.repack(store, True, told.append)
@@ -380,13 +384,13 @@ def test_members_of_batches_are_read_from_packed_requests(store: Store) -> None:
 
 
 def test_the_state_remembers_the_option(store: Store) -> None:
-    assert not compression.wanted(store)
-    compression.remember(store, on=True)
+    assert not compression.is_enabled(store)
+    compression.save_setting(store, on=True)
     assert isinstance(Compressor(store).pack_answer(answer(1) * 3, "m"), bytes)
-    compression.remember(store, on=False)
+    compression.save_setting(store, on=False)
     assert isinstance(Compressor(store).pack_answer(answer(1) * 3, "m"), str)
     changes = store.connection.total_changes
-    compression.remember(store, on=False)
+    compression.save_setting(store, on=False)
     assert store.connection.total_changes == changes, "an option that stays costs nothing"
 
 

@@ -152,11 +152,11 @@ def test_hashes_are_found_by_their_beginning_by_way_of_an_index(store: Store, ru
     asked_before = f"v1:{'3' * 64}"
     imports.adopt(store, run, [answer(asked_before)], {})
     beginnings = [digest[:43] for digest in (ONE, asked_before, f"v1:{'4' * 64}")]
-    assert imports.whole_hashes(store, beginnings) == {beginnings[0]: ONE, beginnings[1]: asked_before}
-    assert imports.whole_hashes(store, [f"v1:{'1' * 39}2"]) == {}
+    assert imports.complete_hashes(store, beginnings) == {beginnings[0]: ONE, beginnings[1]: asked_before}
+    assert imports.complete_hashes(store, [f"v1:{'1' * 39}2"]) == {}
     statements: list[str] = []
     store.connection.set_trace_callback(statements.append)
-    imports.whole_hashes(store, beginnings)
+    imports.complete_hashes(store, beginnings)
     store.connection.set_trace_callback(None)
     for statement in statements:
         plan = " ".join(row[3] for row in store.rows(f"EXPLAIN QUERY PLAN {statement}"))
@@ -174,10 +174,10 @@ def test_members_of_batches_are_found_by_their_name(store: Store) -> None:
 
 def test_one_target_stands_for_all_that_want_a_request(store: Store) -> None:
     artists.read_into(store, [Artist("2", "Artist 2"), Artist("3", "Artist 3", "x", {"born": 1})])
-    found = imports.wanting(store, [ONE, TWO], ["bio"])
+    found = imports.targets_wanting(store, [ONE, TWO], ["bio"])
     assert found[ONE].artist == Artist("3", "Artist 3", "x", {"born": 1}), "the first was removed from the input"
     assert found[TWO].artist == Artist("2", "Artist 2")
-    assert imports.wanting(store, [ONE], ["haiku"]) == {}
+    assert imports.targets_wanting(store, [ONE], ["haiku"]) == {}
     assert imports.artists_named(store, ["2", "4"]) == {"2"}
 
 

@@ -123,9 +123,9 @@ def test_a_group_that_cannot_be_written_leaves_nothing_behind(store: Store) -> N
 
 def test_dead_runs_are_closed_by_the_next_writer(store: Store) -> None:
     runs.begin(store, "run", "async", Selection())
-    (dead,) = runs.close_dead(store)
+    (dead,) = runs.close_crashed(store)
     assert store.row("SELECT state FROM runs WHERE id = ?", (dead.id,)) == ("crashed",)
-    assert runs.close_dead(store) == []
+    assert runs.close_crashed(store) == []
 
 
 def test_pending_hands_each_request_out_once(store: Store) -> None:

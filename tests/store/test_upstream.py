@@ -12,7 +12,7 @@ from filled_state import FilledState
 
 from bioforge.core.reasons import Upstream
 from bioforge.store import Store, dependencies, stale
-from bioforge.store.targets import EVERYBODY, EVERYBODY_ID
+from bioforge.store.targets import ALL_ARTISTS, ALL_ARTISTS_ID
 
 FACTS = ("facts", "")
 ALL_STALE = {"reason": "new", "request_hash": "v1:stale"}
@@ -185,7 +185,7 @@ def test_what_has_failed_in_this_run_is_not_waited_for(state: FilledState, reaso
 
 
 def gathered(state: FilledState, again: bool = True, run: int | None = None) -> Upstream:
-    return dependencies.gathered(state.store, *FACTS, run, again)
+    return dependencies.combined(state.store, *FACTS, run, again)
 
 
 def test_all_together_are_fresh_when_each_is(state: FilledState) -> None:
@@ -238,8 +238,8 @@ def test_removed_artists_and_other_variants_keep_nobody_waiting(state: FilledSta
 
 
 def test_everybody_is_an_artist_that_counts_as_none(state: FilledState) -> None:
-    dependencies.ensure_everybody(state.store)
-    dependencies.ensure_everybody(state.store)
-    assert state.store.rows("SELECT id, artist_id FROM artists WHERE id < 1") == [(EVERYBODY, EVERYBODY_ID)]
+    dependencies.ensure_all_artists_row(state.store)
+    dependencies.ensure_all_artists_row(state.store)
+    assert state.store.rows("SELECT id, artist_id FROM artists WHERE id < 1") == [(ALL_ARTISTS, ALL_ARTISTS_ID)]
     assert stale.total_artists(state.store) == 3
     assert state.artist("4") == 4, "the next artist has the next number"

@@ -10,7 +10,7 @@ from filled_state import FilledState
 
 from bioforge.store import Selection, Store
 from bioforge.store.export import records
-from bioforge.store.variants import Judgement, MeasuredState, Measurement, judgements, measured, one_moment, spent
+from bioforge.store.variants import Judgement, MeasuredState, Measurement, judgements, measured, read_snapshot, spent
 
 BIO = Selection(recipes=("bio",))
 
@@ -196,7 +196,7 @@ def test_what_stood_in_for_a_request_that_failed_is_part_of_its_price(state: Fil
 def test_a_comparison_sees_one_moment_of_a_run(state: FilledState) -> None:
     state.answered(state.artist("1"), text="text", cost_usd=1.0)
     with Store.read(state.store.path) as reader:
-        with one_moment(reader):
+        with read_snapshot(reader):
             before = list(measured(reader, BIO))
             state.answered(state.artist("2"), text="text", cost_usd=1.0)
             assert list(measured(reader, BIO)) == before
