@@ -21,7 +21,7 @@ WARM = "temperature = 0.7\n"
 
 MODELS = """
 from pydantic import BaseModel, field_validator
-import words
+import note_words
 
 class Facts(BaseModel):
     born: int
@@ -30,7 +30,7 @@ class Facts(BaseModel):
     @field_validator("note")
     @classmethod
     def said_well(cls, note: str) -> str:
-        words.check(note)
+        note_words.check(note)
         return note.upper()
 """
 WORDS = """
@@ -82,7 +82,7 @@ def warm(project: ChainFolder) -> ChainFolder:
 def modelled(project: ChainFolder) -> ChainFolder:
     project.recipes(FACTS, 'schema = "models:Facts"\n', WARM)
     project.write("models.py", MODELS)
-    project.write("words.py", WORDS)
+    project.write("note_words.py", WORDS)
     return project
 
 
@@ -198,7 +198,7 @@ def test_a_stricter_check_is_made_for_nothing_and_only_misfits_are_asked_again(w
 def test_what_is_asked_again_and_fits_is_fresh(modelled: ChainFolder) -> None:
     modelled.run("run").ok()
     mark = json.loads(modelled.texts("facts")["1"] or "")["note"].split(":")[0]
-    modelled.write("words.py", STRICT_WORDS.format(word=mark))
+    modelled.write("note_words.py", STRICT_WORDS.format(word=mark))
     assert modelled.reasons() == {"invalid": 1}
     assert modelled.states("facts")["1"] == "invalid: schema: models:Facts: note: not this word"
     modelled.run("run").ok()
@@ -260,7 +260,7 @@ def test_what_was_found_unfit_stays_so_under_another_check_that_it_does_not_fit(
 
 @pytest.mark.parametrize(
     ("name", "old", "new"),
-    [("words.py", "return None", "assert note"), ("models.py", "note.upper()", "note.lower()")],
+    [("note_words.py", "return None", "assert note"), ("models.py", "note.upper()", "note.lower()")],
 )
 def test_a_changed_validator_is_noticed_by_its_source_and_that_of_what_it_calls(
     modelled: ChainFolder, name: str, old: str, new: str
@@ -299,13 +299,13 @@ def test_what_is_sent_of_a_schema_makes_everything_stale_when_it_changes(project
 
 def test_a_broken_validator_buys_nothing_again(modelled: ChainFolder) -> None:
     modelled.run("run").ok()
-    modelled.write("words.py", "def check(note):\n    return note.no_such_method()\n")
+    modelled.write("note_words.py", "def check(note):\n    return note.no_such_method()\n")
     for _ in range(2):
         ran = modelled.run("run")
         assert ran.code == 2
-        assert "the model's own code failed in words.py, line 2" in ran.err
+        assert "the model's own code failed in note_words.py, line 2" in ran.err
         assert "fix the validator; nothing was sent" in ran.err
-    modelled.write("words.py", WORDS)
+    modelled.write("note_words.py", WORDS)
     assert modelled.plan()["fresh"]
     assert modelled.charged() == 4
     assert len(notes(modelled)) == 4
@@ -313,10 +313,10 @@ def test_a_broken_validator_buys_nothing_again(modelled: ChainFolder) -> None:
 
 def test_an_answer_that_a_broken_validator_cannot_check_is_held_until_it_is_mended(modelled: ChainFolder) -> None:
     modelled.recipes(FACTS, 'schema = "models:Facts"\nrepair = true\n')
-    modelled.write("words.py", "def check(note):\n    return note.no_such_method()\n")
+    modelled.write("note_words.py", "def check(note):\n    return note.no_such_method()\n")
     assert modelled.run("run").code == 1
     assert modelled.charged() == 4, "there is nothing that could be repaired"
-    modelled.write("words.py", WORDS)
+    modelled.write("note_words.py", WORDS)
     modelled.run("run").ok()
     assert modelled.charged() == 4
     assert modelled.states("facts") == FRESH
