@@ -9,11 +9,11 @@ from bioforge import __version__
 from bioforge.backends.base import AsyncCallsBackend, BatchesBackend, CallsBackend, ThreadCallsBackend, VendorBackend
 from bioforge.backends.batch.options import BatchOptions
 from bioforge.backends.batch.service import (
+    BatchResult,
     BatchService,
     CallError,
     FileBatchService,
     InlineBatchService,
-    Row,
     Undecided,
 )
 from bioforge.backends.driver import Executor
@@ -125,6 +125,7 @@ __all__ = [
     "BatchChanged",
     "BatchCollected",
     "BatchOptions",
+    "BatchResult",
     "BatchService",
     "BatchState",
     "BatchesBackend",
@@ -164,7 +165,6 @@ __all__ = [
     "Request",
     "Response",
     "RetryPolicy",
-    "Row",
     "RowError",
     "RunControl",
     "SecretEnv",

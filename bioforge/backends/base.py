@@ -18,7 +18,7 @@ from bioforge.core.types import Batch, Request, Usage
 if TYPE_CHECKING:
     from bioforge.backends.batch.driver import BatchDriver
     from bioforge.backends.batch.options import BatchOptions
-    from bioforge.backends.batch.service import BatchService, Row
+    from bioforge.backends.batch.service import BatchResult, BatchService
     from bioforge.backends.batch.standalone import PreparedBatch
     from bioforge.backends.driver import Executor
     from bioforge.core.events import Event
@@ -120,7 +120,7 @@ class BatchesBackend(VendorBackend):
     def poll(self, batch: Batch) -> Batch:
         return self.service.look(batch)
 
-    def fetch(self, batch: Batch) -> Iterator[Row]:
+    def fetch(self, batch: Batch) -> Iterator[BatchResult]:
         from bioforge.backends.batch.standalone import fetch
 
         return fetch(batch, self.service)

@@ -13,7 +13,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Protocol
 
-from bioforge.backends.batch.service import Row
+from bioforge.backends.batch.service import BatchResult
 from bioforge.core.events import Attempt, Failed, Succeeded, Unusable
 from bioforge.core.interfaces import Backend, Member
 from bioforge.core.reasons import RequestState
@@ -48,7 +48,7 @@ Price = Callable[[str, Usage, str | None], float | None]
 class Format(Protocol):
     """The format of a vendor's batch files. Pure; `bioforge.backends.openai.batch_lines` is one."""
 
-    def read_line(self, batch: Batch, line: bytes, price: Price | None) -> Row: ...
+    def read_line(self, batch: Batch, line: bytes, price: Price | None) -> BatchResult: ...
     def hash_of(self, custom_id: str) -> str | None: ...
 
 
@@ -190,7 +190,7 @@ class AnswerImporter:
             return kind(attempt, row.answer, seconds, row.request_id)
         self.result.settled["failed"] += 1
         failure = row.failure or Failure("batch_error", "the line has neither an answer nor an error")
-        final = failure.error_class == "cancelled" or not (row.transient or row.stops_run)
+        final = failure.error_class == "cancelled" or not (row.retryable or row.stops_run)
         return Failed(attempt, failure, row.paid, seconds, final, request_id=row.request_id, body=row.body)
 
     def _by_input_files(self, names: Sequence[str]) -> dict[str, ImportTarget | Why]:

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from bioforge.backends.batch.driver import BatchDriver, BatchOptions
-from bioforge.backends.batch.service import CallError, Row, Undecided
+from bioforge.backends.batch.service import BatchResult, CallError, Undecided
 from bioforge.core.budget import Budget
 from bioforge.core.events import (
     Attempt,
@@ -253,30 +253,38 @@ class FakeService:
         assert attempt.request.body, "a line without its body"
         return b'{"id":"%b","body":%b}\n' % (attempt.client_request_id.encode(), attempt.request.body)
 
-    def read(self, batch: Batch, line: bytes) -> Row:
+    def read(self, batch: Batch, line: bytes) -> BatchResult:
         try:
             found = json.loads(line)
             name, fate = found["id"], found["fate"]
         except (ValueError, LookupError):
-            return Row(None, failure=Failure("unreadable", "no JSON"), paid=Paid.MAYBE, body=line)
+            return BatchResult(custom_id=None, failure=Failure("unreadable", "no JSON"), paid=Paid.MAYBE, body=line)
         match fate:
             case "answered" | "twice" | "unusable":
                 text, problem = f"About {name.partition('.')[0]}.", Failure("truncated", "max_output_tokens")
                 used = None if fate != "unusable" else problem
                 answer = Response(line, text, USAGE, "m-1", f"resp-{name}", cost_usd=self.cost_usd, problem=used)
-                return Row(name, answer, paid=Paid.YES, request_id=f"req-{name}")
+                return BatchResult(answer, custom_id=name, paid=Paid.YES, request_id=f"req-{name}")
             case "refused":
-                return Row(name, failure=Failure("bad_request", "not this", "invalid_prompt", 400), body=b"{}")
+                return BatchResult(
+                    custom_id=name, failure=Failure("bad_request", "not this", "invalid_prompt", 400), body=b"{}"
+                )
             case "busy":
-                return Row(name, failure=Failure("server_error", "try later", None, 500), transient=True, body=b"{}")
+                return BatchResult(
+                    custom_id=name, failure=Failure("server_error", "try later", None, 500), retryable=True, body=b"{}"
+                )
             case "unclear":
-                return Row(name, failure=Failure("malformed", "no JSON"), paid=Paid.MAYBE, transient=True, body=b"?")
+                return BatchResult(
+                    custom_id=name, failure=Failure("malformed", "no JSON"), paid=Paid.MAYBE, retryable=True, body=b"?"
+                )
             case "expired" | "cancelled":
-                return Row(name, failure=Failure(fate, "too late", f"batch_{fate}"), transient=True)
+                return BatchResult(custom_id=name, failure=Failure(fate, "too late", f"batch_{fate}"), retryable=True)
             case "quota":
-                return Row(name, failure=Failure("quota", "no money left", "insufficient_quota", 429), stops_run=True)
+                return BatchResult(
+                    custom_id=name, failure=Failure("quota", "no money left", "insufficient_quota", 429), stops_run=True
+                )
             case _:
-                return Row(name)
+                return BatchResult(custom_id=name)
 
     def names_in(self, content: bytes) -> list[str]:
         """The names of the lines of an uploaded file."""

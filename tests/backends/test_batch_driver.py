@@ -16,7 +16,7 @@ import pytest
 from bioforge.backends.batch import fill
 from bioforge.backends.batch.collect import GROUP as PAGE
 from bioforge.backends.batch.driver import BatchDriver, BatchOptions
-from bioforge.backends.batch.service import Row
+from bioforge.backends.batch.service import BatchResult
 from bioforge.core.events import (
     Attempt,
     BatchChanged,
@@ -1681,8 +1681,8 @@ class _Light(FakeService):
         job.ended, job.output = True, f"results of {job.id}"
         self.files[job.output] = ("results", "\n".join(job.names).encode())
 
-    def read(self, batch: Batch, line: bytes) -> Row:
-        return Row(line.decode().strip(), _ANSWER, paid=Paid.YES)
+    def read(self, batch: Batch, line: bytes) -> BatchResult:
+        return BatchResult(_ANSWER, custom_id=line.decode().strip(), paid=Paid.YES)
 
 
 _ANSWER = Response(b"{}", "A life.", USAGE, cost_usd=0.01)

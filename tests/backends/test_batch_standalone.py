@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 from odd_server import OddServer
 
-from bioforge.backends.batch.service import STATUSES, CallError, Row, status
+from bioforge.backends.batch.service import STATUSES, BatchResult, CallError, status
 from bioforge.backends.openai.plugin import BatchBackend
 from bioforge.core.errors import ConfigError, UsageError
 from bioforge.core.interfaces import BackendContext
@@ -45,7 +45,9 @@ def ended(backend: BatchBackend, batch: Batch) -> Batch:
     return batch
 
 
-def bought(backend: BatchBackend, asked: Iterator[Request], folder: Path) -> tuple[Batch, dict[str | None, Row]]:
+def bought(
+    backend: BatchBackend, asked: Iterator[Request], folder: Path
+) -> tuple[Batch, dict[str | None, BatchResult]]:
     """One batch, from its requests to its rows by the artists' ids."""
     wanted = list(asked)
     names = {backend.service.custom_id(request, 1): request.artist_id for request in wanted}
@@ -155,7 +157,7 @@ class TestRows:
         backend, _ = start()
         _, rows = bought(backend, requests(1, metadata={"shelf": "A3"}), tmp_path)
         row = rows["a-0"]
-        assert (row.success, row.error, row.transient, row.stops_run) == (True, None, False, False)
+        assert (row.success, row.error, row.retryable, row.stops_run) == (True, None, False, False)
         assert (row.text or "").startswith("Simulated answer")
         assert row.data["object"] == "response"
         assert row.data["status"] == "completed"
@@ -187,7 +189,7 @@ class TestRows:
         assert cut.error is not None
         assert cut.error.error_class == "truncated"
         assert cut.data["status"] == "incomplete"
-        assert (cut.paid, cut.transient) == (Paid.YES, False)
+        assert (cut.paid, cut.retryable) == (Paid.YES, False)
 
     @pytest.mark.parametrize(
         ("fault", "error_class", "code", "transient", "stops"),
@@ -207,7 +209,7 @@ class TestRows:
         assert (row.success, row.text, row.data, row.metadata, row.answer) == (False, None, None, {}, None)
         assert row.error is not None
         assert (row.error.error_class, row.error.code) == (error_class, code)
-        assert (row.transient, row.stops_run, row.paid) == (transient, stops, Paid.NO)
+        assert (row.retryable, row.stops_run, row.paid) == (transient, stops, Paid.NO)
         assert row.body
         assert rows["a-1"].success
 
@@ -220,7 +222,7 @@ class TestRows:
         backend, _ = start(batch_script=["expired=0.5", "ok"])
         asked = list(requests(4))
         _, rows = bought(backend, iter(asked), tmp_path)
-        again = [request for request in asked if rows[request.artist_id].transient]
+        again = [request for request in asked if rows[request.artist_id].retryable]
         assert {rows[request.artist_id].error.error_class for request in again} == {"expired"}  # type: ignore[union-attr]
         _, rest = bought(backend, iter(again), tmp_path)
         assert all(row.success for row in rest.values())

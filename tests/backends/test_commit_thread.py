@@ -13,7 +13,7 @@ import pytest
 
 from bioforge.backends.batch import collect
 from bioforge.backends.batch.collect import Account
-from bioforge.backends.batch.service import Row
+from bioforge.backends.batch.service import BatchResult
 from bioforge.backends.gil import SWITCH_SECONDS, CommitThread
 from bioforge.core.events import Attempt, Event, Succeeded, UnmatchedLine
 from bioforge.core.interfaces import Member, run_inline
@@ -96,12 +96,12 @@ class Lines(FakeService):
         self.seen: list[str] = []
         self.stumbles = ""
 
-    def read(self, batch: Batch, line: bytes) -> Row:
+    def read(self, batch: Batch, line: bytes) -> BatchResult:
         name = json.loads(line)
         self.seen.append(name)
         if name == self.stumbles:
             raise ValueError(f"cannot read {name}")
-        return Row(name, Response(line))
+        return BatchResult(Response(line), custom_id=name)
 
 
 class Everybody:

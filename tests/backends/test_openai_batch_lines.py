@@ -173,7 +173,7 @@ def test_a_malformed_200_is_maybe_paid(body: Any) -> None:
     assert row.failure is not None
     assert row.failure.error_class == "malformed"
     assert row.paid is Paid.MAYBE
-    assert row.transient
+    assert row.retryable
     assert row.text is row.data is None
     assert row.metadata == {}
 
@@ -198,7 +198,7 @@ def test_refusals(status: int, body: Any, error_class: str, transient: bool, sto
     assert row.error.error_class == error_class
     assert row.error.http_status == status
     assert row.paid is Paid.NO
-    assert (row.transient, row.stops_run) == (transient, stops)
+    assert (row.retryable, row.stops_run) == (transient, stops)
     assert row.request_id == "req_1"
 
 
@@ -228,7 +228,7 @@ def test_rows_that_were_never_answered(code: str | None, error_class: str, respo
     assert (row.failure.error_class, row.failure.code) == (error_class, code)
     assert row.failure.message == "This was not done."
     assert row.paid is Paid.NO
-    assert row.transient
+    assert row.retryable
     assert not row.stops_run
 
 

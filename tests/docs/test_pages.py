@@ -534,7 +534,7 @@ def test_the_words_for_programs_are_those_of_the_code() -> None:
     words = dict.fromkeys(service.STATUSES.values())
     assert re.findall(r"`(\w+)`", text.partition("five words: ")[2])[: len(words)] == list(words)
     described = re.findall(r"`(\w+)`", "".join(re.findall(r"^\| (`.*?) \|", text, re.MULTILINE)))
-    known = {*dir(service.Row)}
+    known = {*dir(service.BatchResult)}
     assert set(described) <= known
     assert {"text", "data", "metadata", "error", "success", "transient", "retry_after"} <= set(described)
 

@@ -27,7 +27,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from bioforge.backends.batch import collect, fill
-from bioforge.backends.batch.service import Row
+from bioforge.backends.batch.service import BatchResult
 from bioforge.core.events import Event, Failed, Started, Succeeded, Unusable
 from bioforge.core.types import Batch, BatchState, Usage
 
@@ -100,7 +100,7 @@ class Scribe(FakeService):
         super().__init__(clock)
         self.told: list[Files] = []
 
-    def read(self, batch: Batch, line: bytes) -> Row:
+    def read(self, batch: Batch, line: bytes) -> BatchResult:
         try:
             found = json.loads(line)
         except ValueError:

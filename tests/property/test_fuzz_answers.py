@@ -15,7 +15,7 @@ from odd_server import OddServer
 from projects import invoke
 
 from bioforge.backends.batch.collect import Account
-from bioforge.backends.batch.service import Row
+from bioforge.backends.batch.service import BatchResult
 from bioforge.backends.openai import batch_lines
 from bioforge.backends.openai.outcomes import interpret
 from bioforge.backends.openai.prices import price
@@ -235,7 +235,7 @@ BATCH: dict[str, Any] = {
 class Reading:
     """As much of a batch service as an account needs."""
 
-    def read(self, batch: Batch, line: bytes) -> Row:
+    def read(self, batch: Batch, line: bytes) -> BatchResult:
         return batch_lines.read_line(batch, line, price)
 
 

@@ -16,7 +16,7 @@ from operator import add, attrgetter
 from pathlib import Path
 from typing import BinaryIO
 
-from bioforge.backends.batch.service import BatchService, Row
+from bioforge.backends.batch.service import BatchResult, BatchService
 from bioforge.core.events import Attempt, Event, Failed, Succeeded, UnmatchedLine, Unusable
 from bioforge.core.interfaces import Members
 from bioforge.core.types import Batch, BatchProblem, BatchState, Failure, Paid, Usage
@@ -28,10 +28,10 @@ fall in them, so that few large groups cost much less than many small ones."""
 GROUP_BYTES = 6_000_000
 """Bytes of lines that become durable together: what a group takes in memory is a few times that."""
 
-_Line = tuple[Row, int, int]
+_Line = tuple[BatchResult, int, int]
 """What a line says, and where it begins and ends in its file."""
 
-Judge = Callable[[Attempt, Row], bool]
+Judge = Callable[[Attempt, BatchResult], bool]
 """Whether a failure is the last word on its request."""
 
 _ABSENT = {
@@ -128,14 +128,14 @@ class Account:
                 events.append(self._event(member.attempt, row))
         return events
 
-    def _stray(self, row: Row, known: Mapping[str, object]) -> str | None:
+    def _stray(self, row: BatchResult, known: Mapping[str, object]) -> str | None:
         if row.custom_id is None:
             return "unreadable"
         if row.custom_id in self._seen:
             return "duplicated"
         return None if row.custom_id in known else "unknown"
 
-    def _count(self, row: Row) -> None:
+    def _count(self, row: BatchResult) -> None:
         if row.answer is None:
             self.unpriced += row.paid is Paid.MAYBE
             kind = row.failure.error_class if row.failure else "failed"
@@ -147,7 +147,7 @@ class Account:
         if (usage := row.answer.usage) is not None:
             self._used = list(map(add, self._used, _NUMBERS(usage)))
 
-    def _event(self, attempt: Attempt, row: Row) -> Event:
+    def _event(self, attempt: Attempt, row: BatchResult) -> Event:
         seconds = max(0.0, self.ended - attempt.at)
         if row.answer is not None:
             kind = Succeeded if row.answer.problem is None else Unusable
@@ -198,7 +198,9 @@ class Account:
         failure = Failure(error_class, message, code)
         fate = self._fate()
         self.unpriced += fate is Paid.MAYBE
-        return self._event(attempt, Row(attempt.client_request_id, failure=failure, paid=fate, transient=True))
+        return self._event(
+            attempt, BatchResult(custom_id=attempt.client_request_id, failure=failure, paid=fate, retryable=True)
+        )
 
     def _fate(self) -> Paid:
         """Whether requests without a line were paid for: not where the bill adds up without them."""

@@ -26,7 +26,7 @@ from bioforge.backends.batch.collect import Account, told
 from bioforge.backends.batch.fill import BatchPacker
 from bioforge.backends.batch.options import BatchOptions
 from bioforge.backends.batch.packing import enqueued
-from bioforge.backends.batch.service import BatchService, CallError, FileBatchService, Row
+from bioforge.backends.batch.service import BatchResult, BatchService, CallError, FileBatchService
 from bioforge.backends.batch.submit import CreateUnknown, Submitter, out_of_sight, undecided
 from bioforge.backends.gil import CommitThread
 from bioforge.core.budget import Price
@@ -425,7 +425,7 @@ class BatchDriver:
                     self._filling.failed(event.attempt.request)
         return group
 
-    def _is_final(self, attempt: Attempt, row: Row) -> bool:
+    def _is_final(self, attempt: Attempt, row: BatchResult) -> bool:
         """Whether a failure is the last word on its request in this run."""
         failure = row.failure or Failure("batch_error", "no details")
         if row.stops_run:
@@ -433,7 +433,7 @@ class BatchDriver:
             return False
         if failure.error_class == "cancelled":
             return True  # somebody wanted it so; another run asks again
-        if not row.transient or (row.paid is Paid.MAYBE and not self._work.retry.maybe_paid):
+        if not row.retryable or (row.paid is Paid.MAYBE and not self._work.retry.maybe_paid):
             return True
         if failure.error_class == "missing" and row.paid is Paid.MAYBE:
             return True  # the next plan has its price and its reason; nobody was told of either here

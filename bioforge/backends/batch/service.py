@@ -26,7 +26,7 @@ from typing import Any, Protocol, runtime_checkable
 
 from bioforge.core.events import Attempt
 from bioforge.core.interfaces import Outcome
-from bioforge.core.types import Batch, BatchState, Failure, Paid, Request, Response
+from bioforge.core.types import Batch, BatchState, Failure, Request
 
 STATUSES: Mapping[BatchState, str] = {
     BatchState.PREPARING: "submitted",
@@ -52,23 +52,13 @@ def status(batch: Batch) -> str:
 
 
 @dataclass(frozen=True, slots=True)
-class Row:
-    """One line of a result file: either an answer or a failure.
+class BatchResult(Outcome):
+    """The outcome in one line of a result file, with the line's `custom_id` (None: unreadable).
 
-    `transient`: the same request may succeed in the next batch; `stops_run`: no request can (quota, key);
-    `retry_after` in seconds, where the provider names a time.
+    `retryable`: the same request may succeed in the next batch. `stops_run`: no request can succeed (quota, key).
     """
 
-    custom_id: str | None
-    answer: Response | None = None
-    failure: Failure | None = None
-    paid: Paid = Paid.NO
-    transient: bool = False
-    stops_run: bool = False
-    retry_after: float | None = None
-    request_id: str | None = None
-    body: bytes | None = None
-    """What came with a failure."""
+    custom_id: str | None = None
 
     @property
     def success(self) -> bool:
@@ -136,7 +126,7 @@ class BatchService(Protocol):
     def download(self, file_id: str, path: Path) -> int:
         """Stream a result file into `path`, which is there only when it is whole. Returns its bytes."""
 
-    def read(self, batch: Batch, line: bytes) -> Row:
+    def read(self, batch: Batch, line: bytes) -> BatchResult:
         """What a line of a result file says. Pure; never raises for what came back."""
 
     def enqueued_limit(self, text: str) -> int | None:

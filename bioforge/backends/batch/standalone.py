@@ -26,11 +26,11 @@ from bioforge.backends.batch.names import naming, new_key
 from bioforge.backends.batch.options import BatchOptions
 from bioforge.backends.batch.packing import BatchBuilder
 from bioforge.backends.batch.service import (
+    BatchResult,
     BatchService,
     CallError,
     FileBatchService,
     InlineBatchService,
-    Row,
     Undecided,
 )
 from bioforge.core.errors import OutputError
@@ -133,7 +133,7 @@ def _mark(path: Path) -> None:
         raise OutputError(error.message, "nothing was sent: solve that, then submit again") from error
 
 
-def fetch(batch: Batch, service: BatchService) -> Iterator[Row]:
+def fetch(batch: Batch, service: BatchService) -> Iterator[BatchResult]:
     """The rows of both result files, streamed, in no particular order. Requests without a row are the caller's to find."""
     with TemporaryDirectory(prefix="bioforge-") as folder:
         for number, file_id in enumerate((batch.output_file_id, batch.error_file_id)):

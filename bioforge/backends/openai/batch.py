@@ -14,7 +14,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from bioforge.backends.batch.service import CallError, Row
+from bioforge.backends.batch.service import BatchResult, CallError
 from bioforge.backends.openai import batch_lines
 from bioforge.backends.openai.batch_lines import read_batch
 from bioforge.backends.openai.client import check_key
@@ -95,7 +95,7 @@ class OpenAIBatches:
     def line(self, attempt: Attempt) -> bytes:
         return batch_lines.line(attempt)
 
-    def read(self, batch: Batch, line: bytes) -> Row:
+    def read(self, batch: Batch, line: bytes) -> BatchResult:
         return batch_lines.read_line(batch, line, self._price)
 
     def enqueued_limit(self, text: str) -> int | None:

@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
-from bioforge.backends.batch.service import Row
+from bioforge.backends.batch.service import BatchResult
 from bioforge.backends.openai.errors import read_failure, readable
 from bioforge.backends.openai.wire import Price, read_answer, read_usage, sent
 from bioforge.core.events import Attempt
@@ -80,7 +80,7 @@ def hash_of(custom_id: str) -> str | None:
 # ----------------------------------------------------------------------------------------------- the files we get back
 
 
-def read_line(batch: Batch, line: bytes, price: Price | None = None) -> Row:
+def read_line(batch: Batch, line: bytes, price: Price | None = None) -> BatchResult:
     """What a line of an output or error file says. Blank lines are for the caller to skip."""
 
     def at_batch_price(model: str, usage: Usage, tier: str | None) -> float | None:
@@ -93,7 +93,9 @@ def read_line(batch: Batch, line: bytes, price: Price | None = None) -> Row:
         answer = read_answer(batch.endpoint, content, batch.model, at_batch_price)
         if answer.problem is None or answer.problem.error_class != "malformed":
             response = entry["response"]
-            return Row(entry["custom_id"], answer, paid=Paid.YES, request_id=_text(response.get("request_id")))
+            return BatchResult(
+                answer, custom_id=entry["custom_id"], paid=Paid.YES, request_id=_text(response.get("request_id"))
+            )
     try:
         entry = json.loads(line)
     except (ValueError, RecursionError) as error:
@@ -131,17 +133,17 @@ def _without_body(line: bytes) -> tuple[dict[str, Any], bytes] | None:
     return entry, line[start.end() : end.start()]
 
 
-def _answered(batch: Batch, name: str, response: Mapping[str, Any], price: Price) -> Row:
+def _answered(batch: Batch, name: str, response: Mapping[str, Any], price: Price) -> BatchResult:
     content = _bytes(response.get("body"))
     status = _status(response.get("status_code"))
     request_id = _text(response.get("request_id"))
     if not 200 <= status < 300:
         outcome = read_failure(status, {}, content)
-        return Row(
-            name,
+        return BatchResult(
+            custom_id=name,
             failure=outcome.failure,
             paid=outcome.paid,
-            transient=outcome.retryable,
+            retryable=outcome.retryable,
             stops_run=outcome.stops_run,
             request_id=request_id,
             body=content,
@@ -149,10 +151,15 @@ def _answered(batch: Batch, name: str, response: Mapping[str, Any], price: Price
     answer = read_answer(batch.endpoint, content, batch.model, price)
     if answer.problem is not None and answer.problem.error_class == "malformed":
         # Something was delivered, and whether it was charged for nobody can tell from here.
-        return Row(
-            name, failure=answer.problem, paid=Paid.MAYBE, transient=True, request_id=request_id, body=content or None
+        return BatchResult(
+            custom_id=name,
+            failure=answer.problem,
+            paid=Paid.MAYBE,
+            retryable=True,
+            request_id=request_id,
+            body=content or None,
         )
-    return Row(name, answer, paid=Paid.YES, request_id=request_id)
+    return BatchResult(answer, custom_id=name, paid=Paid.YES, request_id=request_id)
 
 
 def _status(value: object) -> int:
@@ -162,20 +169,20 @@ def _status(value: object) -> int:
     return value if isinstance(value, int) and not isinstance(value, bool) else 200
 
 
-def _not_answered(name: str, error: object, line: bytes) -> Row:
+def _not_answered(name: str, error: object, line: bytes) -> BatchResult:
     if isinstance(error, str):
         error = {"message": error}
     if not isinstance(error, dict):
         failure = Failure("batch_error", "the line has neither an answer nor an error")
-        return Row(name, failure=failure, paid=Paid.MAYBE, transient=True, body=line)
+        return BatchResult(custom_id=name, failure=failure, paid=Paid.MAYBE, retryable=True, body=line)
     code = _text(error.get("code"))
     message = _text(error.get("message")) or code or "the batch could not ask for this row"
     failure = Failure(_CODES.get(code or "", "batch_error"), message, code)
-    return Row(name, failure=failure, transient=True, body=_bytes({"error": error}))
+    return BatchResult(custom_id=name, failure=failure, retryable=True, body=_bytes({"error": error}))
 
 
-def _unreadable(line: bytes, message: str) -> Row:
-    return Row(None, failure=Failure("unreadable", message), paid=Paid.MAYBE, body=line)
+def _unreadable(line: bytes, message: str) -> BatchResult:
+    return BatchResult(custom_id=None, failure=Failure("unreadable", message), paid=Paid.MAYBE, body=line)
 
 
 def _bytes(body: object) -> bytes:

@@ -12,8 +12,8 @@ from collections.abc import Generator, Iterable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
-from bioforge.plugin import Attempt, Batch, BatchState, Failure, Paid, Row, Undecided
-from bioforge_anthropic.failures import failure_of, is_transient, read_moment, stops_run
+from bioforge.plugin import Attempt, Batch, BatchResult, BatchState, Failure, Paid, Undecided
+from bioforge_anthropic.failures import failure_of, is_retryable, read_moment, stops_run
 from bioforge_anthropic.prices import BATCH
 from bioforge_anthropic.wire import read_answer, readable, sent
 
@@ -102,14 +102,14 @@ def name_in(line: bytes) -> str | None:
     return _text(entry.get("custom_id")) if isinstance(entry, dict) else None
 
 
-def read_line(batch: Batch, line: bytes) -> Row:
+def read_line(batch: Batch, line: bytes) -> BatchResult:
     """What a line of results says. Blank lines are for the caller to skip."""
     found = _without_message(line)
     if found is not None:
         name, content = found
         answer = read_answer(content, batch.model, BATCH)
         if answer.problem is None or answer.problem.error_class != "malformed":
-            return Row(name, answer, paid=Paid.YES)
+            return BatchResult(answer, custom_id=name, paid=Paid.YES)
     try:
         entry = json.loads(line)
     except (ValueError, RecursionError) as error:
@@ -124,9 +124,9 @@ def read_line(batch: Batch, line: bytes) -> Row:
     if kind == "errored":
         return _errored(known, _object(result.get("error")))
     if kind in _NOT_BEGUN:
-        return Row(known, failure=Failure(*_NOT_BEGUN[kind], kind), transient=True)
+        return BatchResult(custom_id=known, failure=Failure(*_NOT_BEGUN[kind], kind), retryable=True)
     failure = Failure("batch_error", f"the line has a result of an unknown type: {kind}", kind)
-    return Row(known, failure=failure, paid=Paid.MAYBE, transient=True, body=line)
+    return BatchResult(custom_id=known, failure=failure, paid=Paid.MAYBE, retryable=True, body=line)
 
 
 def _without_message(line: bytes) -> tuple[str, bytes] | None:
@@ -148,31 +148,33 @@ def _without_message(line: bytes) -> tuple[str, bytes] | None:
     return (name, line[start.end() : end.start() + 1]) if plain and name else None
 
 
-def _succeeded(batch: Batch, name: str, message: object) -> Row:
+def _succeeded(batch: Batch, name: str, message: object) -> BatchResult:
     content = _bytes(message)
     answer = read_answer(content, batch.model, BATCH)
     if answer.problem is not None and answer.problem.error_class == "malformed":
         # Something was delivered, and whether it was charged for nobody can tell from here.
-        return Row(name, failure=answer.problem, paid=Paid.MAYBE, transient=True, body=content or None)
-    return Row(name, answer, paid=Paid.YES)
+        return BatchResult(
+            custom_id=name, failure=answer.problem, paid=Paid.MAYBE, retryable=True, body=content or None
+        )
+    return BatchResult(answer, custom_id=name, paid=Paid.YES)
 
 
-def _errored(name: str, response: Mapping[str, Any]) -> Row:
+def _errored(name: str, response: Mapping[str, Any]) -> BatchResult:
     """A request that was refused, which is not charged for. The error stands within a response, as calls have it."""
     error = _object(response.get("error")) or response
     failure = failure_of(error)
-    return Row(
-        name,
+    return BatchResult(
+        custom_id=name,
         failure=failure,
-        transient=is_transient(failure),
+        retryable=is_retryable(failure),
         stops_run=stops_run(failure),
         request_id=_text(response.get("request_id")),
         body=_bytes(dict(response)),
     )
 
 
-def _unreadable(line: bytes, message: str) -> Row:
-    return Row(None, failure=Failure("unreadable", message), paid=Paid.MAYBE, body=line)
+def _unreadable(line: bytes, message: str) -> BatchResult:
+    return BatchResult(custom_id=None, failure=Failure("unreadable", message), paid=Paid.MAYBE, body=line)
 
 
 def _bytes(body: object) -> bytes:

@@ -20,11 +20,11 @@ from bioforge.plugin import (
     Attempt,
     BackendContext,
     Batch,
+    BatchResult,
     CallError,
     Outcome,
     OutputError,
     Request,
-    Row,
     Undecided,
     atomic_write,
     client_timeout,
@@ -88,7 +88,7 @@ class AnthropicBatches:
     def line(self, attempt: Attempt) -> bytes:
         return batch_lines.line(attempt)
 
-    def read(self, batch: Batch, line: bytes) -> Row:
+    def read(self, batch: Batch, line: bytes) -> BatchResult:
         return batch_lines.read_line(batch, line)
 
     def enqueued_limit(self, text: str) -> int | None:

@@ -117,7 +117,7 @@ def failure_of(error: Mapping[str, Any], status: int | None = None, otherwise: s
     return Failure(_class(kind, code, message, status), message, code or kind, status)
 
 
-def is_transient(failure: Failure) -> bool:
+def is_retryable(failure: Failure) -> bool:
     """Whether the same request may succeed later."""
     return failure.error_class in _TRANSIENT
 

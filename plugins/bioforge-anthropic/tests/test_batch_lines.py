@@ -92,7 +92,7 @@ class TestLines:
     ) -> None:
         row = read_line(BATCH, errored(kind))
         assert row.failure is not None
-        assert (row.failure.error_class, row.transient, row.stops_run) == (error_class, transient, stops)
+        assert (row.failure.error_class, row.retryable, row.stops_run) == (error_class, transient, stops)
         assert (row.paid, row.request_id, row.failure.code) == (Paid.NO, "req_9", kind)
         assert row.body
 
@@ -104,7 +104,7 @@ class TestLines:
     def test_what_was_not_begun_was_not_paid_for(self, kind: str, error_class: str) -> None:
         row = read_line(BATCH, result(kind))
         assert row.failure is not None
-        assert (row.failure.error_class, row.paid, row.transient) == (error_class, Paid.NO, True)
+        assert (row.failure.error_class, row.paid, row.retryable) == (error_class, Paid.NO, True)
 
     @pytest.mark.parametrize(
         "line", [result("succeeded", message={"x": 1}), result("succeeded"), result("new"), result("")]
