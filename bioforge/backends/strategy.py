@@ -1,7 +1,7 @@
-"""How to buy: which of batch, flex and standard a job takes, with the numbers that decided.
+"""Choose batch, flex or standard for a job, with the numbers behind the choice.
 
-Pure: prices come in as a function, times as numbers. `batch` has half the price and a day to take; `flex` is a call at
-that same price, slower, and may be refused for lack of capacity; `standard` is the call everybody knows.
+Pure: prices are a function, times are numbers. `batch` has half the price and up to a day; `flex` is a call at the
+same price, slower, and may be refused for lack of capacity; `standard` is the normal call.
 """
 
 from __future__ import annotations
@@ -20,28 +20,28 @@ FLEX = "flex"
 STANDARD = "standard"
 
 TIERS: Mapping[str, str | None] = {BATCH: "batch", FLEX: "flex", STANDARD: None}
-"""The price tier of each way, in the order in which ways are listed."""
+"""The price tier of each option, in display order."""
 
 STANDARD_CALL_SECONDS = 5.0
-"""A guess: how long a call takes while none has been seen. A few hundred tokens of answer take about that."""
+"""Estimate of a call's duration until one was measured: an answer of a few hundred tokens."""
 
 FLEX_CALL_SECONDS = 15.0
-"""A guess as well: flex waits for spare capacity, and nobody says how long."""
+"""Estimate for flex, which waits for spare capacity."""
 
 EQUAL = 1e-9
-"""Relative difference up to which two prices are the same: they are sums of products."""
+"""Relative difference up to which two prices are equal, since they are sums of products."""
 
 Price = Callable[[Load, str | None], float | None]
-"""US dollars for a whole load at a tier of `TIERS`; None where that is unknown."""
+"""Returns US dollars for a whole load at a tier of `TIERS`; None if unknown."""
 
 
 @dataclass(frozen=True, slots=True)
 class ChoiceOptions:
     """The table `[backend.auto]`: US dollars and seconds.
 
-    `min_saving_usd`: what a slower way must save at least. `flex_seconds`: how long flex may take before a batch, at
-    the same price, is preferred. `batch_seconds`: what a batch is taken to need where it must be sure. `flex` and
-    `batch`: whether these ways may be used at all.
+    `min_saving_usd`: what a slower option must save at least. `flex_seconds`: how long flex may take before a
+    batch at the same price is preferred. `batch_seconds`: assumed duration of a batch for a deadline. `flex` and
+    `batch`: whether these options may be used.
     """
 
     min_saving_usd: float = 0.10
@@ -52,7 +52,7 @@ class ChoiceOptions:
 
     @classmethod
     def from_options(cls, options: Mapping[str, object]) -> Self:
-        """ConfigError names the key, what was found, and what is expected or the nearest key there is."""
+        """Return the options of a table. `ConfigError` names the key, the value, and what is expected."""
         given: dict[str, Any] = {}
         for name, value in options.items():
             if name not in _EXPECTED:
@@ -87,8 +87,9 @@ def _valid(name: str, value: object) -> bool:
 
 @dataclass(frozen=True, slots=True)
 class _Offer:
-    """A way as it is weighed. `sure` is the time to count on for a deadline; `offered`: the models have a price for it
-    and the options allow it."""
+    """An option under consideration. `sure` is its time for a deadline; `offered`: the models have a price for it
+    and the options allow it.
+    """
 
     way: PurchaseOption
     sure: float
@@ -102,7 +103,7 @@ class _Offer:
 
     @property
     def cost(self) -> float:
-        """Unknown is infinite here; only standard, where it is the only offer, can be unknown."""
+        """Return the cost; unknown is infinite, which only a sole standard offer can be."""
         return math.inf if self.way.cost_usd is None else self.way.cost_usd
 
     @property
@@ -111,9 +112,9 @@ class _Offer:
 
 
 def choose(job: PurchaseJob, price: Price, options: ChoiceOptions) -> PurchaseDecision:
-    """The cheapest way that keeps budget and deadline, if its saving is worth the wait.
+    """Return the cheapest option within budget and deadline, if its saving is worth the wait.
 
-    One way for the whole job: a way that one of several models does not have is out for all of them.
+    One option for the whole job: an option that one of several models lacks is excluded.
     """
     if not job.requests:
         return PurchaseDecision(STANDARD, "nothing to ask", tuple(PurchaseOption(name, 0.0, 0.0) for name in TIERS))
@@ -129,7 +130,7 @@ def choose(job: PurchaseJob, price: Price, options: ChoiceOptions) -> PurchaseDe
 
 
 def _worthwhile(offers: Sequence[_Offer], job: PurchaseJob, options: ChoiceOptions) -> tuple[_Offer, str]:
-    """The cheapest possible way, unless a faster one costs next to nothing more."""
+    """Return the cheapest option, unless a faster one costs hardly more."""
     possible = [offer for offer in offers if offer.possible]
     pick = _cheapest(possible, options)
     refused = ""
@@ -143,7 +144,7 @@ def _worthwhile(offers: Sequence[_Offer], job: PurchaseJob, options: ChoiceOptio
 
 
 def _little_more(pick: _Offer, possible: Sequence[_Offer], options: ChoiceOptions) -> _Offer | None:
-    """The fastest of the ways that are faster than `pick`, dearer, and by less than a slower way must save."""
+    """Return the fastest option that is faster than `pick` and costs less more than a slower option must save."""
     faster = [
         offer
         for offer in possible
@@ -155,7 +156,7 @@ def _little_more(pick: _Offer, possible: Sequence[_Offer], options: ChoiceOption
 
 
 def _late(offers: Sequence[_Offer], job: PurchaseJob) -> tuple[_Offer, str]:
-    """The fastest way within the budget, where none keeps the deadline."""
+    """Return the fastest option within the budget, if none meets the deadline."""
     offered = [offer for offer in offers if offer.offered]
     affordable = [offer for offer in offered if offer.affordable]
     pick = min(affordable, key=lambda offer: (offer.sure, offer.cost))
@@ -165,7 +166,7 @@ def _late(offers: Sequence[_Offer], job: PurchaseJob) -> tuple[_Offer, str]:
 
 
 def _overspending(offers: Sequence[_Offer], job: PurchaseJob, options: ChoiceOptions) -> tuple[_Offer, str]:
-    """The cheapest way, where the budget suffices for none; of those in time for what it does pay for, if any is."""
+    """Return the cheapest option, if the budget suffices for none; preferably one within the deadline."""
     budget, deadline = job.limits.max_cost_usd or 0.0, job.deadline
     offered = [offer for offer in offers if offer.offered]
     shares = {offer.name: budget / offer.cost if offer.way.cost_usd else 1.0 for offer in offered}
@@ -173,7 +174,7 @@ def _overspending(offers: Sequence[_Offer], job: PurchaseJob, options: ChoiceOpt
     in_time = [offer for offer in offered if deadline is None or times[offer.name] <= deadline]
     pick = _cheapest(in_time or offered, options)
     if pick.way.cost_usd is None:
-        reason = f"standard, and nobody can tell what that comes to: {pick.way.note}"
+        reason = f"standard, at an unknown price: {pick.way.note}"
     else:
         cheapest = "the cheapest way in time" if 0 < len(in_time) < len(offered) else "the cheapest way"
         reason = (
@@ -184,7 +185,7 @@ def _overspending(offers: Sequence[_Offer], job: PurchaseJob, options: ChoiceOpt
 
 
 def _then(pick: _Offer, offers: Sequence[_Offer], job: PurchaseJob, options: ChoiceOptions) -> str | None:
-    """How what the first way leaves over is bought. A batch can leave all of it, and only when its window is over."""
+    """Return the option for what the first one leaves over. A batch can leave everything, after its whole window."""
     _, flex, standard = offers
     if pick.name == BATCH:
         # Flex is asked for no price here: it always costs less than standard, the only other way to go on.
@@ -194,7 +195,7 @@ def _then(pick: _Offer, offers: Sequence[_Offer], job: PurchaseJob, options: Cho
 
 
 def _cheapest(offers: Sequence[_Offer], options: ChoiceOptions) -> _Offer:
-    """Batch and flex at the same price: flex as long as it does not take too long."""
+    """Return flex for batch at the same price, as long as it does not take too long."""
     lowest = min(offer.cost for offer in offers)
     equal = {offer.name: offer for offer in offers if not _less(lowest, offer.cost)}
     if BATCH in equal and FLEX in equal:
@@ -232,9 +233,9 @@ def _offer(name: str, job: PurchaseJob, price: Price, options: ChoiceOptions) ->
 
 
 def _cost(name: str, job: PurchaseJob, price: Price) -> tuple[float | None, str]:
-    """US dollars for the job, or None and the models that have no price this way.
+    """Return US dollars for the job, or None and the models without a price at this option.
 
-    A price of a tier that is not below the standard one is none: that is how an unknown tier is answered.
+    A tier price that is not below standard counts as missing: that is how an unknown tier is priced.
     """
     total, missing = 0.0, []
     for load in job.loads:
@@ -253,7 +254,7 @@ def _cost(name: str, job: PurchaseJob, price: Price) -> tuple[float | None, str]
 
 
 def _time(name: str, job: PurchaseJob, options: ChoiceOptions) -> tuple[float, str]:
-    """The expected seconds of a way, and what this expectation is worth."""
+    """Return the expected seconds of an option, and a note on that estimate."""
     if name == BATCH:
         promise = f"up to {duration(options.batch_seconds)}"
         if job.batch_seconds is None:
@@ -287,7 +288,7 @@ def _merit(pick: _Offer, offers: Sequence[_Offer]) -> str:
 
 
 def _others(pick: _Offer, offers: Sequence[_Offer], job: PurchaseJob, options: ChoiceOptions) -> list[str]:
-    """Why none of the other ways."""
+    """Describe why the other options were not chosen."""
     _, flex, _ = offers
     found = []
     for other in offers:
@@ -306,7 +307,7 @@ def _others(pick: _Offer, offers: Sequence[_Offer], job: PurchaseJob, options: C
 
 
 def _miss(pick: _Offer, seconds: float, job: PurchaseJob) -> str:
-    """What is to be feared for the deadline when `pick` takes `seconds`."""
+    """Describe the risk for the deadline if `pick` takes `seconds`."""
     deadline = job.deadline or 0.0
     late = duration(seconds - deadline)
     if pick.name != BATCH:
@@ -320,10 +321,10 @@ def _requests(job: PurchaseJob) -> str:
 
 
 def _less(one: float, other: float) -> bool:
-    """Less by more than what adding in another order makes of the same price."""
+    """Return True if a price is lower by more than rounding."""
     return one < other and not math.isclose(one, other, rel_tol=EQUAL)
 
 
 def _over(number: str, bound: str) -> str:
-    """A number above a bound, where both may read the same."""
+    """Format a number above a limit so that the two differ."""
     return f"just over {bound}" if number == bound else number

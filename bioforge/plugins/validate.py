@@ -1,8 +1,8 @@
-"""Backends of plugins at work: what they report is checked before it is kept, so that a slip of theirs loses no answer.
+"""Validate what backends of plugins report before it is stored, so that their faults lose no answer.
 
-What was paid for is kept, whatever else is wrong with it: values of another type are made what they should be, with a
-note; an answer that comes without having been announced is kept and then the run stops. What would pay twice, or give
-an artist the answer of another, stops the run before it is sent or used.
+Paid answers are kept, whatever else is wrong: values of a wrong type are converted, with a notice; an unannounced
+answer is kept, then the run stops. Events that would pay twice, or give an artist another's answer, stop the run
+first.
 """
 
 from __future__ import annotations
@@ -35,8 +35,9 @@ _UNCLEAR = "attribution"
 
 
 def guarded(execute: Execute, work: Work, backend: str, plugin: str) -> Iterator[Sequence[Event]]:
-    """The groups of a plugin's backend. Raises `BrokenBackendError` that names it for whatever it does wrong, after what
-    it had reported by then."""
+    """Yield the groups of a plugin's backend. Raises `BrokenBackendError` that names it, after the events it had
+    reported.
+    """
     who = f"backend {backend!r} of plugin {plugin!r}"
     check = _Check(work, who)
     groups: Iterator[Sequence[Event]] | None = None
@@ -60,7 +61,7 @@ def guarded(execute: Execute, work: Work, backend: str, plugin: str) -> Iterator
 
 
 def _in_order(events: Sequence[Event]) -> Iterator[list[Event]]:
-    """In groups in which no attempt both begins and ends: what begins has to be recorded before it can end."""
+    """Split events into groups in which no attempt both starts and ends, since a start is recorded first."""
     group: list[Event] = []
     begun: set[str] = set()
     for event in events:
@@ -76,7 +77,7 @@ def _in_order(events: Sequence[Event]) -> Iterator[list[Event]]:
 
 
 class _Noted(Iterator[Request]):
-    """Requests, each noted as owed when it is handed out. One that had no more may have further ones later."""
+    """Requests, each noted as owed when it is pulled."""
 
     def __init__(self, requests: Iterator[Request], owed: dict[str, Request]) -> None:
         self._requests = requests
@@ -89,7 +90,7 @@ class _Noted(Iterator[Request]):
 
 
 class _Check:
-    """What was handed out and is still owed, and what is under way. `wrong` is the first thing that cannot go on."""
+    """Checks events against the requests and attempts of a run. `wrong` is the first fault that stops the run."""
 
     def __init__(self, work: Work, who: str) -> None:
         self.wrong = ""
@@ -109,7 +110,7 @@ class _Check:
         )
 
     def __call__(self, group: object) -> list[Event]:
-        """The events that can be kept."""
+        """Return the events that can be stored."""
         found: Iterable[Any]
         if isinstance(group, _KINDS):
             found = [group]
@@ -133,7 +134,7 @@ class _Check:
 
     @property
     def forgotten(self) -> str:
-        """What is wrong with an end that came by itself: attempts of which nobody has said what became of them."""
+        """Return the fault of attempts without an outcome at the end of the run, or an empty text."""
         number = len(self._open)
         if not number or self._stopped or self._work.control.stop.level:
             return ""
@@ -242,7 +243,7 @@ class _Check:
         ]
 
     def _new_attempt(self, attempt: Attempt) -> tuple[Attempt | None, bool]:
-        """The attempt that ends as it was announced, in this run (True) or as a member of a batch; None for neither."""
+        """Return the announced attempt that ends, with True for one of this run; None for an unknown one."""
         name = attempt.client_request_id
         if attempt.batch is None:
             return self._open.pop(name, None), True
@@ -250,7 +251,7 @@ class _Check:
         return (member.attempt if member is not None and member.open else None), False
 
     def _look_up(self, events: Iterable[Any]) -> None:
-        """Find the members that these events are about: those of a batch at once, and not one by one."""
+        """Look up the members that these events name, per batch."""
         names: dict[str, list[str]] = {}
         for event in events:
             attempt = event.attempt if isinstance(event, Succeeded | Unusable | Failed) else None
@@ -320,6 +321,7 @@ class _Check:
         return Usage(**{name: round(value) for name, value in counts.items() if value is not None})
 
     def _number(self, value: Any, name: str) -> float | None:
+        """Return any finite number, also a Decimal; None for anything else."""
         if value is None or (type(value) in (int, float) and 0 <= value < math.inf):
             return value  # type: ignore[no-any-return]
         self._note(f"gave {value!r:.40} for {name}, expected a number from 0")
@@ -348,23 +350,23 @@ class _Check:
         return text if text.isascii() else text.encode("utf-8", "replace").decode("utf-8")
 
     def _note(self, slip: str) -> None:
-        """Told once: that it is wrong, and goes on."""
+        """Report a fault once; the run continues."""
         if slip not in self._told and len(self._told) < 100:
             self._told.add(slip)
             self._notes.append(Notice("plugin", f"{self._who} {slip}"))
 
 
 _MOST = 1 << 62
-"""Beyond that no number can be kept. What is not a number, or infinite, is not below it either."""
+"""Upper limit of numbers that can be stored. NaN and infinity are not below it."""
 
 
 def internal_failure(error: BaseException) -> Outcome:
-    """The outcome of an attempt whose sender raised, which it must not: nobody knows what became of it."""
+    """Return the outcome of an attempt whose sender raised, which it must not; it may have been charged."""
     return _unclear(f"{type(error).__name__}: {error}")
 
 
 def sanitize(outcome: object) -> Outcome:
-    """The outcome as a sender gave it, if it is one; else what can be said of it."""
+    """Return a sender's outcome if it is valid, else the valid parts of it."""
     try:
         return outcome if _is_sound(outcome) else _mended(outcome)  # type: ignore[return-value]
     except Exception as error:
@@ -372,7 +374,7 @@ def sanitize(outcome: object) -> Outcome:
 
 
 def _is_sound(outcome: object) -> bool:
-    """The quick look at each of many thousand a second: all types at once, then what numbers and texts say."""
+    """Check a common outcome quickly: all types at once, then numbers and texts."""
     if type(outcome) is not Outcome:
         return False
     answer, failure = outcome.answer, outcome.failure
@@ -424,7 +426,7 @@ _BESIDE = frozenset(
 _ANSWERS = frozenset(
     product([bytes], [str, _NO], [Usage, _NO], *[[str, _NO]] * 3, [float, int, _NO], [Failure, _NO], *[[str, _NO]] * 2)
 )
-"""The types that the parts of a sound outcome can have."""
+"""Types of the parts of a valid outcome."""
 
 
 def _is_sound_failure(failure: object) -> bool:
@@ -440,7 +442,7 @@ def _is_sound_failure(failure: object) -> bool:
 
 
 def _is_text(value: object) -> bool:
-    """Text that can be kept, or None."""
+    """Return text that can be stored, or None."""
     return value is None or (type(value) is str and _can_be_kept(value))
 
 
@@ -554,7 +556,7 @@ def _amount(value: object) -> float | None:
 
 
 def _shown(value: object) -> str:
-    """Short, whatever its author has made of `repr`."""
+    """Format a value briefly, also if its `repr` fails."""
     try:
         return f"{value!r:.60}"
     except Exception:

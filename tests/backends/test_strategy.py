@@ -377,9 +377,7 @@ class TestPricesThatAreNotThere:
         found = chosen(job(5000, "unheard-of", budget=10.0))
         assert bought(found) == ("standard", None, None)
         assert notes(found)["standard"] == "unknown price for unheard-of, the budget is $10.00"
-        assert found.reason == (
-            "standard, and nobody can tell what that comes to: unknown price for unheard-of, the budget is $10.00"
-        )
+        assert found.reason == ("standard, at an unknown price: unknown price for unheard-of, the budget is $10.00")
 
     def test_nor_a_deadline_be_kept_by_it(self):
         found = chosen(job(100_000, "unheard-of", budget=10.0, hours=2))

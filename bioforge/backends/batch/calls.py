@@ -1,4 +1,4 @@
-"""Calls to a batch service: made in a thread, so that Ctrl-C is heard, and repeated while that is safe."""
+"""Call a batch service in a thread, so that Ctrl-C is handled, and repeat calls while that is safe."""
 
 from __future__ import annotations
 
@@ -16,18 +16,18 @@ from bioforge.core.types import Paid
 Result = TypeVar("Result")
 Clock = Callable[[], float]
 Groups = Generator[Sequence[Event], None, Result]
-"""Yields groups of events on its way to a result."""
+"""A generator that yields groups of events and returns a result."""
 
 HEARTBEAT = 1.0
-"""Seconds after which a wait looks at the clock on the wall: a machine that slept must notice that the time has come."""
+"""Seconds after which a wait looks at the wall clock, since the machine may have slept."""
 
 
 REPEATED = 60.0
-"""Seconds after which it is said once more that a call does not succeed."""
+"""Seconds between notices about a call that keeps failing."""
 
 
 class StopRequested(Exception):
-    """Somebody asked to stop; what was under way stays as it is."""
+    """A stop was requested; open batches stay as they are."""
 
 
 class RunStopped(Exception):
@@ -39,7 +39,7 @@ class RunStopped(Exception):
 
 
 class Calls:
-    """One call at a time. Waits by the clock on the wall, which goes on while the machine sleeps."""
+    """Makes one call at a time. Waits by the wall clock, which continues while the machine sleeps."""
 
     def __init__(self, stop: Stop, retry: RetryPolicy, random: Callable[[], float], wall: Clock) -> None:
         self._stop = stop
@@ -55,7 +55,7 @@ class Calls:
         self._executor.shutdown(wait=self._stop.level < 2, cancel_futures=True)
 
     def once(self, call: Callable[[], Result]) -> Result:
-        """The result of a call, or its `CallError`. Raises `StopRequested` only when somebody asked to leave at once."""
+        """Return the result of a call, or its `CallError`. Raises `StopRequested` only at stop level 2."""
         future = self._executor.submit(call)
         future.add_done_callback(lambda _: self._wake())
         while not future.done():
@@ -65,9 +65,10 @@ class Calls:
         return future.result()
 
     def patiently(self, call: Callable[[], Result], what: str) -> Groups[Result]:
-        """The result of a call that may be made any number of times, through outages as long as they are allowed to be.
+        """Return the result of a call that may be repeated, through outages as long as they are allowed.
 
-        Raises `CallError` where repeating does not help, `RunStopped` when the account or an outage ends the run.
+        Raises `CallError` where repeating does not help, `RunStopped` when the account or an outage ends the
+        run.
         """
         tries, since = 0, self._wall()
         told = since
@@ -90,11 +91,11 @@ class Calls:
                 self.sleep(self._wall() + delay)
 
     def delay(self, tries: int, retry_after: float | None = None) -> float:
-        """Seconds to wait after this many tries."""
+        """Return the seconds to wait after this many tries."""
         return self._backoff.delay(tries, retry_after)
 
     def sleep(self, until: float) -> None:
-        """Wait for a moment (seconds since 1970). Raises `StopRequested` when somebody asks to stop."""
+        """Wait for a moment (seconds since 1970). Raises `StopRequested` at a stop."""
         longest = until - self._wall()
         started = self._wall()
         while True:
@@ -107,7 +108,7 @@ class Calls:
             self._ring(min(HEARTBEAT, until - now))
 
     def rest(self) -> None:
-        """Wait for a nudge, or for a moment. Raises `StopRequested` when somebody asks to stop."""
+        """Wait for a nudge, or for a moment. Raises `StopRequested` at a stop."""
         if not self._stop.level:
             self._ring(HEARTBEAT)
         if self._stop.level:
@@ -128,7 +129,7 @@ def of_account(error: CallError) -> Stopped:
     return Stopped(
         "key" if failure.http_status in (401, 403) else "quota",
         failure.message,
-        error.outcome.hint or "solve that with the provider, then `bioforge resume`: open batches go on meanwhile",
+        error.outcome.hint or "solve that with the provider, then `bioforge resume`; open batches continue there",
     )
 
 
@@ -136,5 +137,5 @@ def of_outage(error: CallError, retry: RetryPolicy) -> Stopped:
     return Stopped(
         "outage",
         f"the provider has been down for {retry.outage_seconds:.0f} s; last error: {error.failure.message}",
-        "what was sent goes on meanwhile; `bioforge resume` goes on here when the provider answers again",
+        "submitted batches continue at the provider; `bioforge resume` collects them when it answers again",
     )

@@ -1,7 +1,7 @@
-"""Reading the result files of a batch, and accounting for every request that was in it.
+"""Read the result files of a batch, and account for every member.
 
 in a result file, once        its answer or its failure
-in a result file, again       the first one counts; the line is kept
+in a result file, again       the first line counts; the second is kept
 in a result file, not ours    the line is kept
 in none                       rejected, expired, cancelled or missing, by the state of the batch
 """
@@ -22,17 +22,19 @@ from bioforge.core.interfaces import Members
 from bioforge.core.types import Batch, BatchProblem, BatchState, Failure, Paid, Usage
 
 GROUP = 3_000
-"""Lines that become durable together, at most: indexes over hashes are written anew with each group, wherever its lines
-fall in them, so that few large groups cost much less than many small ones."""
+"""Highest number of lines that are committed together.
+
+Each group rewrites indexes over hashes all over, so that few large groups cost much less than many small ones.
+"""
 
 GROUP_BYTES = 6_000_000
-"""Bytes of lines that become durable together: what a group takes in memory is a few times that."""
+"""Bytes of lines that are committed together; a group takes a few times that in memory."""
 
 _Line = tuple[BatchResult, int, int]
-"""What a line says, and where it begins and ends in its file."""
+"""The result in a line, and its start and end in the file."""
 
 Judge = Callable[[Attempt, BatchResult], bool]
-"""Whether a failure is the last word on its request."""
+"""Returns True if a failure is final for its request."""
 
 _ABSENT = {
     BatchState.EXPIRED: ("expired", "the batch expired before this request was answered"),
@@ -40,18 +42,18 @@ _ABSENT = {
     BatchState.FAILED: ("batch_failed", "the provider broke the batch off"),
 }
 _NUMBERS = attrgetter(*(field.name for field in fields(Usage)))
-_MISSING = ("missing", "the batch ended without a word about this request")
+_MISSING = ("missing", "the batch ended without a line for this request")
 
 
 class Account:
-    """What becomes of the members of one batch."""
+    """Accounts for the members of one batch."""
 
     def __init__(self, batch: Batch, service: BatchService, members: Members, judge: Judge, now: float) -> None:
         self.batch = batch
         self.counts: Counter[str] = Counter()
         self.cost_usd = 0.0
         self.unpriced = 0
-        """Members whose price nobody told: answered without one, or perhaps paid for."""
+        """Members without a known price: answered without one, or maybe paid."""
         self._service = service
         self._members = members
         self._judge = judge
@@ -63,11 +65,11 @@ class Account:
 
     @property
     def usage(self) -> Usage:
-        """The sum over all answers so far."""
+        """Return the sum over all answers so far."""
         return Usage(*self._used)
 
     def read(self, path: Path) -> Iterator[list[Event]]:
-        """The events of one result file, in groups; a group must be recorded before the next is asked for."""
+        """Yield the events of one result file in groups; a group must be recorded before the next is taken."""
         with path.open("rb") as stream:
             self._pages = self._read_pages(stream)
             while page := self._next_page():
@@ -75,12 +77,14 @@ class Account:
 
     @property
     def more(self) -> bool:
-        """Whether there may be lines of the file that were not read yet."""
+        """Return True if lines of the file may not be read yet."""
         return self._pages is not None and self._ahead is None
 
     def look_ahead(self) -> None:
-        """Read the lines of the next group, which takes as long as recording one. May be done meanwhile: the members
-        they belong to are looked up when the group is asked for, and what goes wrong is raised then."""
+        """Read the lines of the next group, which takes as long as recording one.
+
+        May run beside the recording: members are looked up, and errors raised, when the group is taken.
+        """
         if self._pages is not None and self._ahead is None:
             try:
                 self._ahead = next(self._pages, [])
@@ -95,7 +99,7 @@ class Account:
         return page or []
 
     def _read_pages(self, stream: BinaryIO) -> Iterator[list[_Line]]:
-        """The lines of a group with what they say."""
+        """Yield the lines of a group with their results."""
         page: list[_Line] = []
         size = end = 0
         for line in stream:
@@ -168,7 +172,7 @@ class Account:
     # -------------------------------------------------------------------------------------------- those without a line
 
     def absent(self) -> Iterator[list[Event]]:
-        """The events of every member that no result file names; a group is recorded before the next is asked for."""
+        """Yield the events of every member that no result file names, in groups."""
         if len(self._seen) >= self.batch.requests:
             return
         rejected = self._rejected()
@@ -203,7 +207,7 @@ class Account:
         )
 
     def _fate(self) -> Paid:
-        """Whether requests without a line were paid for: not where the bill adds up without them."""
+        """Return whether requests without a line may have been charged: not if the bill adds up without them."""
         billed, batch = self.batch.usage, self.batch
         if billed is None:
             return Paid.NO if batch.state is BatchState.FAILED and not batch.completed else Paid.MAYBE
@@ -213,7 +217,7 @@ class Account:
         return Paid.NO if same else Paid.MAYBE
 
     def _rejected(self) -> dict[str, BatchProblem]:
-        """The members that a refusal names by their lines, by custom_id."""
+        """Return the members that a refusal names by line, by custom_id."""
         by_line = {problem.line: problem for problem in self.batch.problems if problem.line is not None}
         if not by_line:
             return {}
@@ -222,7 +226,7 @@ class Account:
 
 
 def _piece(stream: BinaryIO, begin: int, end: int) -> bytes:
-    """Bytes of a file that is being read, which goes on where it was."""
+    """A part of a file that is being read, which continues where it was."""
     here = stream.tell()
     try:
         stream.seek(begin)
@@ -232,6 +236,6 @@ def _piece(stream: BinaryIO, begin: int, end: int) -> bytes:
 
 
 def told(counts: Mapping[str, int]) -> str:
-    """`3,530 answered, 2 failed`."""
+    """Format `3,530 answered, 2 failed`."""
     shown: Iterable[str] = (f"{number:,} {kind}" for kind, number in counts.items() if number)
     return ", ".join(shown) or "nothing"

@@ -1,13 +1,13 @@
-"""Batches from preparation to collection, as one generator of events. No vendor's words in here.
+"""Batches from preparation to collection, as one generator of events, for any vendor.
 
-    fill      requests are packed; the members are recorded, then the batch is sealed
-    submit    its file is written from the state, uploaded, and the job created: each durable before the next (where a
-              provider wants no file of its own, it goes with the creation, and that this begins is durable before it)
-    look      every open batch in growing intervals
-    collect   both files of every batch that ended; what may be tried again goes into the next batch
+    fill      pack requests; record the members, then seal the batch
+    submit    write its file from the state, upload it, and create the job: each durable before the next (without a
+              file, the start of the creation is durable before it)
+    poll      look at every open batch in growing intervals
+    collect   read both files of every ended batch; retryable requests go into the next batch
 
-Whatever an earlier process left is looked for at the provider before anything is uploaded or created again. Where the
-provider cannot tell yet whether a batch exists, it stays as it is and is looked for again in growing intervals.
+What an earlier process left is looked for at the provider before anything is uploaded or created again. While the
+provider cannot tell whether a batch exists, it stays as it is and is looked for in growing intervals.
 """
 
 from __future__ import annotations
@@ -38,38 +38,38 @@ from bioforge.core.types import UNSUBMITTED, Batch, BatchState, Failure, Paid
 __all__ = ["BatchDriver", "BatchOptions"]
 
 GROWTH = 1.5
-"""Each interval between two looks is longer by this factor."""
+"""Factor by which each polling interval is longer than the one before."""
 
 LATE_FILES = 300.0
 """Seconds after a batch's end in which its result files may still appear."""
 
 KEPT = 30 * 86_400.0
-"""Seconds for which a provider keeps result files; one that is not found before is not gone."""
+"""Seconds for which a provider keeps result files."""
 
 BARREN = 3
-"""Batches that expired without a single answer, one after the other, before no more are sent."""
+"""Number of batches in a row that expired without an answer, after which no more are sent."""
 
 JITTER = 1.1
-"""The longest an interval gets by chance, as a factor."""
+"""Highest random factor of an interval."""
 
 
 @dataclass(slots=True)
 class _Open:
-    """A batch under way: when to look at it next (seconds since 1970), and how long after that."""
+    """An open batch: when to look at it next (seconds since 1970), and the interval after that."""
 
     batch: Batch
     due: float
     interval: float
     unseen: Stopped | None = None
-    """Why it could not be looked at the last time."""
+    """Why the last look at it failed."""
     doubt: Stopped | None = None
-    """Why it is not known yet whether it was created."""
+    """Why it is not known whether it was created."""
 
 
 class BatchDriver:
     """Executes one `Work`. `run` may be called again, to wait for what an earlier call left open.
 
-    `requeue`: whether failures that may be tried again go into the next batch; otherwise they are `left_over`.
+    With `requeue`, retryable failures go into the next batch; otherwise they are `left_over`.
     """
 
     def __init__(
@@ -104,32 +104,32 @@ class BatchDriver:
 
     @property
     def awaited(self) -> bool:
-        """Whether batches are open that this run waits for."""
+        """Return True if batches are open that this run waits for."""
         return any(item.batch.awaited for item in self._open.values())
 
     @property
     def open(self) -> bool:
-        """Whether any batch is open."""
+        """Return True if any batch is open."""
         return bool(self._open)
 
     @property
     def left_over(self) -> set[str]:
-        """Hashes of the requests that failed and were left to be asked in another way."""
+        """Return the hashes of failed requests that are left to be sent in another way."""
         return self._filling.elsewhere
 
     def hand_over(self) -> int:
-        """How many requests were given back and are to be asked in another way: somebody else's from here on."""
+        """Return the number of released requests, which are sent in another way from here on."""
         given_back, self._filling.again = self._filling.again, 0
         return given_back
 
     def take_left_over(self) -> set[str]:
-        """The hashes of `left_over`, which are somebody else's from here on."""
+        """Return and clear the hashes of `left_over`."""
         taken, self._filling.elsewhere = self._filling.elsewhere, set()
         return taken
 
     @property
     def committed_usd(self) -> float:
-        """US dollars spent on batches, and set aside for those that are open."""
+        """Return the US dollars spent on batches and reserved for open ones."""
         return self._filling.budget.spent + self._filling.budget.reserved
 
     def close(self) -> None:
@@ -141,8 +141,10 @@ class BatchDriver:
             rmtree(self._work.folder, ignore_errors=True)
 
     def run(self, *, wait: bool, fill: bool = True) -> Iterator[Sequence[Event]]:
-        """Ends when everything is collected, or with a `Stopped`. Not `wait`: after one look at each batch. Not `fill`:
-        without a batch of its own."""
+        """Run until everything is collected, or a `Stopped`.
+
+        Without `wait`, return after one look at each batch. Without `fill`, prepare no new batch.
+        """
         try:
             yield from self._look_at_due()  # what is ready is kept before anything new is begun
             yield from self._adopt()
@@ -175,7 +177,7 @@ class BatchDriver:
         yield [self.stopped]
 
     def left_waiting(self) -> list[Event]:
-        """Said at the end by who did not want to wait, when something is still to come."""
+        """Return the stop of a run that does not wait although batches are open."""
         filling = self._filling
         if self.stopped is not None or not (self.awaited or filling.held is not None or filling.again):
             return []
@@ -185,14 +187,14 @@ class BatchDriver:
         return [Stopped("waiting", f"left on purpose: {self._remaining()}", _COME_BACK)]
 
     def _adopt(self) -> Groups[None]:
-        """Go on with batches whose creation may or may not have happened."""
+        """Continue batches whose creation is unresolved."""
         found = [item for item in self._open.values() if item.batch.state in UNSUBMITTED]
         # one that was being created first: the fewer jobs there are, the fewer could be it
         for item in sorted(found, key=lambda item: item.batch.state is not BatchState.CREATING):
             yield from self._submit(item.batch)
 
     def _check_sight(self) -> None:
-        """Waiting for what cannot be seen would be waiting for ever."""
+        """Stop waiting for batches that cannot be looked at."""
         awaited = [item for item in self._open.values() if item.batch.awaited]
         if awaited and awaited[0].unseen is not None and all(item.unseen is not None for item in awaited):
             raise RunStopped(awaited[0].unseen)
@@ -228,7 +230,7 @@ class BatchDriver:
             yield from self._submit(batch)
 
     def _known(self) -> set[str]:
-        """The provider's ids of all batches this run has heard of."""
+        """Return the provider's ids of all batches known to this run."""
         return {batch_id for batch_id in self._ids if batch_id is not None}
 
     def _under_way(self) -> list[Batch]:
@@ -264,7 +266,7 @@ class BatchDriver:
         item.interval = self._options.poll_seconds
 
     def _doubt(self, item: _Open, doubt: CreateUnknown) -> Groups[None]:
-        """Nobody can tell yet whether it was created: it is looked for again, as long as waiting may help."""
+        """Keep a batch whose creation is unresolved, and look for it again as long as waiting may help."""
         first, until = item.doubt is None, doubt.undecided.until
         item.doubt = undecided(item.batch, doubt.undecided)
         item.unseen = item.doubt if until is None or self._wall() > until else None
@@ -284,7 +286,7 @@ class BatchDriver:
                 self._calls.once(lambda: service.delete_file(file_id))
 
     def _refused(self, batch: Batch, error: CallError) -> Groups[None]:
-        """The provider does not take this batch: for now, because too much is enqueued, or at all."""
+        """Handle a refused batch: too many enqueued tokens for now, or final."""
         failure = error.failure
         limit = self._limit_in(failure.code, failure.message)
         if limit is not None:
@@ -333,7 +335,7 @@ class BatchDriver:
                 yield from self._collect(item)
 
     def _may_have_files(self, batch: Batch) -> bool:
-        """Whether a batch has ended with answers whose files are not named yet: they may follow for a while."""
+        """Return True if an ended batch may still name its result files."""
         late = batch.output_file_id is None and batch.error_file_id is None and batch.completed + batch.failed > 0
         patience = min(LATE_FILES, 4 * self._options.poll_max_seconds)
         return late and self._wall() - (batch.ended_at or self._wall()) < patience
@@ -395,7 +397,7 @@ class BatchDriver:
             raise RunStopped(self._trouble)
 
     def _read(self, account: Account, file_id: str, name: str) -> Groups[bool]:
-        """Whether a result file was read; False when it cannot be had now."""
+        """Read a result file. Return False if it is not available now."""
         batch = account.batch
         path = self._folder() / f"{batch.key}.{name}.jsonl"
         what = f"fetching the {name} of batch {batch.name}"
@@ -426,7 +428,7 @@ class BatchDriver:
         return group
 
     def _is_final(self, attempt: Attempt, row: BatchResult) -> bool:
-        """Whether a failure is the last word on its request in this run."""
+        """Return True if a failure is final for its request in this run."""
         failure = row.failure or Failure("batch_error", "no details")
         if row.stops_run:
             self._trouble = self._trouble or Stopped("quota", failure.message, "add credit, then `bioforge resume`")
@@ -436,12 +438,12 @@ class BatchDriver:
         if not row.retryable or (row.paid is Paid.MAYBE and not self._work.retry.maybe_paid):
             return True
         if failure.error_class == "missing" and row.paid is Paid.MAYBE:
-            return True  # the next plan has its price and its reason; nobody was told of either here
+            return True  # the next plan shows its price and its reason first
         # having expired says nothing about the request
         return failure.error_class != "expired" and self._too_often(attempt)
 
     def _too_often(self, attempt: Attempt) -> bool:
-        """Count a try of a request in this run; whether it was the last one allowed."""
+        """Count a try of a request in this run; return True if it was the last one allowed."""
         digest = attempt.request.request_hash
         self._tries[digest] = self._tries.get(digest, 0) + 1
         return self._tries[digest] >= self._work.retry.max_attempts
@@ -475,7 +477,7 @@ class BatchDriver:
 
 
 _GIVEN_BACK = ("batch_rejected", "enqueued_tokens", "interrupted")
-"""Classes of failures that say nothing about a request: it was not begun."""
+"""Error classes that say nothing about a request, since it was not begun."""
 
 _COME_BACK = "`bioforge resume` or `bioforge run` collects them; `bioforge status` shows them"
 
@@ -484,5 +486,5 @@ def _out_of_reach(batch: Batch, file_id: str) -> Stopped:
     return Stopped(
         "outage",
         f"the results of batch {batch.name} (file {file_id}) cannot be fetched",
-        f"run again later; nothing of it is asked again meanwhile; `bioforge batch abandon {batch.key}` gives it up",
+        f"run again later; until then none of its requests is sent again. `bioforge batch abandon {batch.key}` gives it up",
     )

@@ -1,4 +1,4 @@
-"""Packing requests into batches as far as sizes, enqueued tokens and the budget allow."""
+"""Pack requests into batches within sizes, enqueued tokens and the budget."""
 
 from __future__ import annotations
 
@@ -17,19 +17,19 @@ from bioforge.core.text import money
 from bioforge.core.types import Batch, BatchState, Failure, Paid, Request
 
 GROUP = 3_000
-"""Members that become durable together, at most; see `collecting.GROUP`."""
+"""Highest number of members that are committed together; see `collect.GROUP`."""
 
 GROUP_BYTES = 6_000_000
-"""Bytes of bodies that become durable together."""
+"""Bytes of bodies that are committed together."""
 
 WORKER = "batch"
 NOTHING = Reservation(0.0, 0.0)
 
 
 class BatchPacker:
-    """The requests still to be sent, and the batches they go into. Everything a budget or a limit says is in here.
+    """Packs the requests still to be sent into batches, within the budget and all limits.
 
-    What is given back is pulled once more when the others are gone; what failed only with `requeue`.
+    Released requests are pulled again after the others; failed ones only with `requeue`.
     """
 
     def __init__(
@@ -38,13 +38,13 @@ class BatchPacker:
         self.budget = work.control.budget
         self.queue = EnqueuedLimit(options.max_enqueued_tokens, work.enqueued_tokens)
         self.again = 0
-        """Requests that were given back or failed, and may be asked in another batch."""
+        """Released or failed requests that may be sent in another batch."""
         self.elsewhere: set[str] = set()
-        """Hashes of requests that failed and are left to be asked in another way; none with `requeue`."""
+        """Hashes of failed requests that are left to be sent in another way; none with `requeue`."""
         self.held: Request | None = None
-        """The next request, when it cannot be sent yet."""
+        """The next request, if it cannot be sent yet."""
         self.out_of_money: Stopped | None = None
-        """Why nothing more will be sent in this run, once that is certain."""
+        """The stop for a used-up budget."""
         self.pauses: dict[str, float] = {}
         """Until when nothing of a model is sent (seconds since 1970)."""
         self._work = work
@@ -61,11 +61,11 @@ class BatchPacker:
 
     @property
     def more(self) -> bool:
-        """Whether something could be sent at once."""
+        """Return True if something could be sent at once."""
         return self.again > 0 and self.held is None
 
     def next_batch(self, under_way: Callable[[], Collection[Batch]]) -> Groups[Batch | None]:
-        """A batch whose members are all recorded; None when nothing more can be sent now."""
+        """Return a batch whose members are all recorded; None when nothing more can be sent now."""
         group: list[Event] = []
         size = 0
         while not self._sealed:
@@ -108,14 +108,14 @@ class BatchPacker:
         return held if held is not None else next(self._work.requests, None)
 
     def failed(self, request: Request) -> None:
-        """A request that failed and may be tried again: in the next batch, or in another way."""
+        """Note a retryable failure: for the next batch, or another way."""
         if self._requeue:
             self.again += 1
         else:
             self.elsewhere.add(request.request_hash)
 
     def _refusal(self, request: Request, quote: Reservation, under_way: Collection[Batch]) -> str | None:
-        """Why this request cannot be put into a batch now."""
+        """Return why this request cannot be packed now, or None."""
         if not self.budget.allows(quote):
             return "budget"
         if self.pauses.get(request.model, 0.0) > self._wall():
@@ -125,7 +125,7 @@ class BatchPacker:
         return None if self.queue.has_room(request.model, tokens_of(request), tokens) else "tokens"
 
     def _pack(self, request: Request, quote: Reservation, group: list[Event]) -> int:
-        """Put a request into the parcel it belongs to. Returns the bytes of its line, 0 where it has to wait."""
+        """Add a request to its batch. Return the bytes of its line, 0 if it has to wait."""
         place, number, now = (request.endpoint, request.model), request.attempts + 1, self._wall()
         parcel = self._parcels.get(place)
         key = new_key(now) if parcel is None else parcel.batch.key
@@ -151,7 +151,7 @@ class BatchPacker:
     # -------------------------------------------------------------------------------------------------- giving back
 
     def give_up(self) -> Groups[None]:
-        """Of what was not handed out nothing was sent: its members are given back."""
+        """Release the members of batches that were not submitted."""
         for batch in (*(parcel.batch for parcel in self._parcels.values()), *self._sealed):
             yield from self.release(batch, Failure("interrupted", "stopped before it was sent"))
         self._parcels.clear()
@@ -160,11 +160,7 @@ class BatchPacker:
     def release(
         self, batch: Batch, failure: Failure, is_final: Callable[[Attempt], bool] = lambda attempt: False
     ) -> Groups[None]:
-        """Give the members of a batch that never came to be back, to be tried again unless that was their last try.
-
-        That it will not be created is durable first: else the next process would create it, with members that are
-        asked in another one by then.
-        """
+        """Release the members of a batch that was never submitted; they are retried unless that was their last try."""
         yield [BatchChanged(replace(batch, state=BatchState.RELEASING), failure.message)]
         group: list[Event] = []
         for attempt in self._work.members.attempts_of(batch.key, open_only=True):
@@ -178,8 +174,10 @@ class BatchPacker:
         self.settle(batch, None)
 
     def settle(self, batch: Batch, cost_usd: float | None, unpriced: float = 0.0) -> None:
-        """Turn what was reserved for a batch into money spent; None: nothing was paid. `unpriced` is the share of its
-        members whose price nobody told: it counts as estimated."""
+        """Turn the reservation of a batch into money spent; None: nothing was paid.
+
+        `unpriced` is the share of its members without a known price, which counts as estimated.
+        """
         reserved = self._reserved.pop(batch.key, NOTHING)
         if reserved.amount:
             cost = None if cost_usd is None else cost_usd + reserved.estimate * unpriced

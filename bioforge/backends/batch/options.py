@@ -1,4 +1,4 @@
-"""The table `[backend.batch]`: how large batches may be, and how often they are looked at."""
+"""The table `[backend.batch]`: size limits and polling intervals."""
 
 from __future__ import annotations
 
@@ -17,9 +17,9 @@ class BatchOptions:
     max_requests: int = 50_000
     max_bytes: int = 200_000_000
     max_enqueued_tokens: int | None = None
-    """For each model; None: as the provider's refusals teach."""
+    """For each model; None: learned from the provider's refusals."""
     poll_seconds: float = 15.0
-    """Until the first look at a batch; then longer each time, up to `poll_max_seconds`."""
+    """Until the first look at a batch; later intervals grow up to `poll_max_seconds`."""
     poll_max_seconds: float = 300.0
 
     @classmethod
@@ -31,8 +31,10 @@ class BatchOptions:
         max_requests: int = 50_000,
         max_bytes: int = 209_715_200,
     ) -> Self:
-        """Raises `ConfigError` for a key that is not known and a value that cannot be meant, or is more than
-        `max_requests` or `max_bytes`, the most that the vendor takes."""
+        """Return the options of a table. Raises `ConfigError` for unknown keys and invalid values.
+
+        `max_requests` and `max_bytes` are the vendor's upper limits.
+        """
         known = {field.name for field in fields(cls)}
         for key, value in options.items():
             if key not in known:

@@ -1,4 +1,4 @@
-"""Which requests share a batch: one model and endpoint, within the sizes a batch may have. Pure."""
+"""Group requests into batches: one model and endpoint each, within the size limits. Pure."""
 
 from __future__ import annotations
 
@@ -9,13 +9,14 @@ from bioforge.backends.batch.options import BatchOptions
 from bioforge.core.types import Batch, BatchState, Request
 
 SHRINK = 0.8
-"""A refusal says that the provider counts more tokens than were estimated, or that others use the same limit; the next
-batch is smaller by this factor."""
+"""Factor by which the next batch is smaller after a refusal: the provider counts more tokens, or others use the limit
+too.
+"""
 
 
 @dataclass(slots=True)
 class BatchBuilder:
-    """A batch that is being filled; `batch` is as it began."""
+    """A batch that is being filled; `batch` is its initial state."""
 
     batch: Batch
     requests: int = 0
@@ -24,7 +25,7 @@ class BatchBuilder:
     cost_usd: float | None = 0.0
 
     def fits(self, size: int, options: BatchOptions) -> bool:
-        """Whether a line of `size` bytes can still go in. A first line always can: the provider has the last word."""
+        """Return True if a line of `size` bytes fits. A first line always does: the provider decides."""
         if not self.requests:
             return True
         return self.requests < options.max_requests and self.bytes + size <= options.max_bytes
@@ -47,7 +48,7 @@ class BatchBuilder:
 
 
 class EnqueuedLimit:
-    """How many tokens of each model may be enqueued: as configured, and as the provider's refusals have taught."""
+    """The enqueued tokens allowed for each model: as configured, and as learned from refusals."""
 
     def __init__(self, configured: int | None, learned: Mapping[str, int]) -> None:
         self._configured = configured
@@ -59,31 +60,31 @@ class EnqueuedLimit:
         return min(known) if known else None
 
     def has_room(self, model: str, tokens: int, enqueued: int) -> bool:
-        """A request alone is always tried: the provider counts its tokens, and these are estimates."""
+        """Return True if the tokens fit. A single request is always tried, since these are estimates."""
         limit = self.limit(model)
         return limit is None or enqueued == 0 or enqueued + tokens <= limit
 
     def refused(self, model: str, named: int, attempted: int) -> None:
-        """Learn from a refusal with `attempted` tokens enqueued in all; `named` is the limit it tells, or 0.
+        """Learn from a refusal with `attempted` tokens enqueued; `named` is the limit in its message, or 0.
 
-        What is used in this run is less where the estimate was below that already.
+        A lower estimate of this run stays.
         """
         if named:
             self._told[model] = named
         self._limits[model] = max(1, min(named or attempted, int(attempted * (SHRINK if named else 0.5))))
 
     def accepted(self, model: str, tokens: int) -> None:
-        """A batch was taken: with room found again, the next ones may be larger, up to what was told."""
+        """Note an accepted batch: the next ones may be larger, up to the known limit."""
         if model in self._limits:
             grown = max(self._limits[model], 2 * tokens)
             self._limits[model] = min(self._told.get(model, grown), grown)
 
 
 def tokens_of(request: Request) -> int:
-    """At least one: requests without an estimate have to count for something."""
+    """Return the estimated tokens of a request, at least 1."""
     return max(1, request.input_tokens)
 
 
 def enqueued(open_batches: Iterable[Batch], model: str) -> int:
-    """Estimated tokens of a model in these batches."""
+    """Return the estimated tokens of a model in these batches."""
     return sum(batch.input_tokens for batch in open_batches if batch.model == model and not batch.ended)

@@ -1,20 +1,20 @@
-"""What a vendor's Batch API is to the driver, and to programs that use it without a project.
+"""The interface of a vendor's Batch API, for the driver and for programs without a project.
 
-A service is a handful of calls with normalised results; the driver in `backends/batches/` has the order, the retries
-and the bookkeeping. Nothing in here knows a vendor's words.
+A service is a handful of calls with normalized results; the driver adds the order, the retries and the bookkeeping.
 
-There are two kinds of vendors, and a service is of one of them. What decides is how a job is found again whose creation
-has an unclear end (the connection broke, the process died):
+There are two kinds of vendors, which differ in how a job is found again after an unclear creation (the connection
+broke, the process died):
 
-`FileBatchService`     a file is uploaded, then a job is created for it, with our key in its metadata. Both are found in
+`FileBatchService`     a file is uploaded, then a job is created for it with our key in its metadata. Both can be
+found in
                        the vendor's lists at any time, by name and by key.
-`InlineBatchService`   the requests go with the creation, and a job carries nothing of ours but the names of its requests
-                       (`custom_id`). These may be readable only when it has ended, so that looking for a job has a third
-                       answer: `Undecided`. Then nothing is created, and it is looked for again until it is certain.
+`InlineBatchService`   the requests are sent with the creation, and a job carries only the names of its requests
+                       (`custom_id`). These may be readable only after its end, so that a search has a third result:
+                       `Undecided`. Then nothing is created, and the search is repeated until it is certain.
 
-The driver never creates a job a second time before it has looked for the first one, so a vendor is served without paying
-twice as long as its service tells the truth in three places: `CallError.outcome.paid` is MAYBE for every creation that may
-have arrived, `find` or `search` gives None only when there is no such job, and `custom_id` differs for each attempt.
+The driver never creates a job again before it has searched for the first one. A vendor is never paid twice if its
+service is right in three places: `CallError.outcome.paid` is MAYBE for every creation that may have arrived, `find`
+or `search` returns None only if there is no such job, and `custom_id` differs for each attempt.
 """
 
 from __future__ import annotations
@@ -43,11 +43,11 @@ STATUSES: Mapping[BatchState, str] = {
     BatchState.RELEASING: "cancelled",
     BatchState.RELEASED: "cancelled",
 }
-"""Five words that every provider's statuses come down to. An expired batch counts as failed, and has rows all the same."""
+"""Five words for the statuses of all providers. An expired batch counts as failed, and still has results."""
 
 
 def status(batch: Batch) -> str:
-    """`submitted`, `in_progress`, `completed`, `failed` or `cancelled`."""
+    """Return `submitted`, `in_progress`, `completed`, `failed` or `cancelled`."""
     return STATUSES[batch.state]
 
 
@@ -62,36 +62,36 @@ class BatchResult(Outcome):
 
     @property
     def success(self) -> bool:
-        """Whether there is a text that can be used."""
+        """Return True if there is a usable text."""
         return self.answer is not None and self.answer.problem is None
 
     @property
     def text(self) -> str | None:
+        """Return the text of the answer, or None."""
         return None if self.answer is None else self.answer.text
 
     @property
     def data(self) -> Any:
-        """The body of the answer, parsed; None for a failure."""
+        """Return the parsed body of the answer; None for a failure."""
         import json
 
         return None if self.answer is None else json.loads(self.answer.body)
 
     @property
     def metadata(self) -> Mapping[str, Any]:
-        """The request's own metadata, as the answer echoes it."""
+        """Return the request's own metadata, as the answer repeats it."""
         data = self.data
         found = data.get("metadata") if isinstance(data, dict) else None
         return found if isinstance(found, dict) else {}
 
     @property
     def error(self) -> Failure | None:
-        """Why there is no usable text."""
+        """Return why there is no usable text, or None."""
         return self.failure if self.answer is None else self.answer.problem
 
 
 class CallError(Exception):
-    """A call to the service that came to nothing. `outcome` says what that means, in the words of every attempt:
-    `paid` MAYBE is a call nobody knows the end of, and may have done its work."""
+    """A failed call to the service. `outcome` says what it means; `paid` MAYBE if the call may have done its work."""
 
     def __init__(self, outcome: Outcome) -> None:
         super().__init__(outcome.failure.message if outcome.failure else "the call failed")
@@ -99,39 +99,41 @@ class CallError(Exception):
 
     @property
     def failure(self) -> Failure:
-        return self.outcome.failure or Failure("internal", "the call failed without a word")
+        return self.outcome.failure or Failure("internal", "the call failed without a message")
 
 
 class BatchService(Protocol):
     """A vendor's Batch API. Calls are made once, block, and raise `CallError`; they are safe to call from a thread.
 
-    This is what both kinds have: a service has the methods of one of the two protocols below as well.
+    This is the common part; a service also has the methods of one of the two protocols below.
     """
 
     def line(self, attempt: Attempt) -> bytes:
-        """The line of a batch's file that asks for this request, with its line feed. Pure. The file is written from the
-        state, line by line; `Batch.requests` and `Batch.bytes` are its lines and its size."""
+        """Return the line of a batch's file for this request, with its line feed. Pure.
+
+        The file is written from the state, line by line; `Batch.requests` and `Batch.bytes` are its lines and
+        its size.
+        """
 
     def look(self, batch: Batch) -> Batch:
-        """The batch as it is now: state, counts, files, usage, problems.
+        """Return the current batch: state, counts, files, usage, problems.
 
-        An ended batch is one of COMPLETED, EXPIRED, CANCELLED and FAILED (nothing of it was done), names what
-        `download` takes in `output_file_id` and `error_file_id` (either may stay None), and when it ended. `usage` is the
-        vendor's own sum for the batch; None where it tells none, and then a member without a line may have been paid.
+        An ended batch is COMPLETED, EXPIRED, CANCELLED or FAILED (nothing of it was done), has its end time,
+        and names the files for `download` in `output_file_id` and `error_file_id` (either may be None).
+        `usage` is the vendor's sum for the batch; if None, a member without a line may have been charged.
         """
 
     def cancel(self, batch: Batch) -> Batch:
-        """Ask for its end; what has finished by then is charged for and can be collected."""
+        """Request the end of a batch; what has finished by then is charged and can be collected."""
 
     def download(self, file_id: str, path: Path) -> int:
-        """Stream a result file into `path`, which is there only when it is whole. Returns its bytes."""
+        """Stream a result file into `path`, which exists only when it is complete. Return its bytes."""
 
     def read(self, batch: Batch, line: bytes) -> BatchResult:
-        """What a line of a result file says. Pure; never raises for what came back."""
+        """Return the result in a line. Pure; never raises for its content."""
 
     def enqueued_limit(self, text: str) -> int | None:
-        """The limit of enqueued tokens that a refusal names; 0 where it refuses for it without a number, None where it
-        refuses for something else."""
+        """Return the limit of enqueued tokens that a refusal names; 0 if it names none, None for another refusal."""
 
 
 @runtime_checkable
@@ -139,30 +141,31 @@ class FileBatchService(BatchService, Protocol):
     """A vendor that takes an uploaded file, and a job with our key in its metadata."""
 
     def custom_id(self, request: Request, number: int) -> str:
-        """The name of a request within a file: of the form the vendor allows, different for each request and number
-        of its attempt, and traceable to its target. Pure."""
+        """Return the name of a request within a file: valid for the vendor, different for each attempt,
+        traceable to its target. Pure.
+        """
 
     def upload(self, batch: Batch, path: Path) -> str:
-        """The id of the uploaded file, under the name `<key>.jsonl`."""
+        """Return the id of the uploaded file, named `<key>.jsonl`."""
 
     def find_file(self, batch: Batch) -> str | None:
-        """The id of the file that an earlier upload of this batch has left, looked for by its name and size."""
+        """Return the id of a file that an earlier upload left, by name and size."""
 
     def create(self, batch: Batch, project: str) -> Batch:
         """Create the job for the uploaded file, with the batch's key in its metadata."""
 
     def find(self, batch: Batch) -> Batch | None:
-        """The job that an earlier creation has left, looked for by its key and its input file in all jobs."""
+        """Return the job that an earlier creation left, by its key and its input file."""
 
     def delete_file(self, file_id: str) -> None:
-        """Remove an uploaded file that nothing refers to."""
+        """Delete an uploaded file that is no longer needed."""
 
 
 @dataclass(frozen=True, slots=True)
 class Undecided:
-    """Whether a batch was created cannot be known yet. `message` says what that depends on, for people.
+    """The creation of a batch is unresolved. `message` says what resolves it.
 
-    `until` is when it will be known at the latest (seconds since 1970); None where waiting does not help.
+    `until` is when it is known at the latest (seconds since 1970); None where waiting does not help.
     """
 
     message: str
@@ -171,17 +174,19 @@ class Undecided:
 
 @runtime_checkable
 class InlineBatchService(BatchService, Protocol):
-    """A vendor that takes the requests with the creation, and gives a job no place for a name of ours."""
+    """A vendor that takes the requests with the creation, without metadata for our key."""
 
     def custom_id_in(self, request: Request, number: int, key: str) -> str:
-        """The name of a request within the batch `key`, as `FileBatchService.custom_id`. It begins with enough of the key
-        to tell one batch from all others: by nothing else is a job recognised. Pure."""
+        """Return the name of a request within the batch `key`, like `FileBatchService.custom_id`. Pure.
+
+        It starts with enough of the key to identify the batch, since a job has no other mark.
+        """
 
     def create_from(self, batch: Batch, project: str, path: Path) -> Batch:
-        """Create the job with the requests in the file at `path`, the lines that `line` gave."""
+        """Create the job with the requests in the file at `path`, the lines of `line`."""
 
     def search(self, batch: Batch, known: Collection[str]) -> Batch | Undecided | None:
-        """The job that an earlier creation has left, among those that are not `known` (ids of other batches of ours).
+        """Return the job that an earlier creation left, among those that are not `known` (ids of our other batches).
 
-        None says that there is none, and allows another creation: only when every job that could be it was excluded.
+        Return None, which allows another creation, only if every candidate was excluded.
         """

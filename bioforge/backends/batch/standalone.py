@@ -1,4 +1,4 @@
-"""The Batch API for programs that want neither a project nor a run: prepare, submit, poll, fetch.
+"""The Batch API for programs without a project: prepare, submit, poll, fetch.
 
     prepared = backend.prepare(requests, Path("work"))
     batches = [backend.submit(one) for one in prepared]
@@ -8,8 +8,8 @@
             for row in backend.fetch(batch):
                 print(row.custom_id, row.text if row.success else row.error)
 
-Nothing is kept by itself: the caller keeps the batches (they are plain values) and the rows. A call that fails raises
-`CallError`, whose outcome says whether it may be made again, and after how many seconds.
+Nothing is stored: the caller keeps the batches (plain values) and the results. A failed call raises `CallError`,
+whose outcome says whether it may be repeated, and after how many seconds.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ from bioforge.core.types import Batch, BatchState, Failure, Paid, Request
 
 @dataclass(frozen=True, slots=True)
 class PreparedBatch:
-    """A batch that was not sent yet, and the file that asks for it."""
+    """A batch that was not sent yet, and its file."""
 
     batch: Batch
     path: Path
@@ -51,9 +51,9 @@ class PreparedBatch:
 def prepare(
     requests: Iterable[Request], folder: Path, service: BatchService, options: BatchOptions
 ) -> list[PreparedBatch]:
-    """Write requests into as many files as their models, endpoints and sizes need; the same one once in a file.
+    """Write requests into as many files as their models, endpoints and sizes need; a repeated request once per file.
 
-    Streams: holds the names of a file's lines, and no request.
+    Streams: keeps the names in a file, and no request.
     """
     folder.mkdir(parents=True, exist_ok=True)
     name = naming(service)
@@ -99,11 +99,11 @@ def prepare(
 
 
 def submit(prepared: PreparedBatch, service: BatchService, project: str = "") -> Batch:
-    """Upload and create, each exactly once. After an unclear end of either, submitting the same `prepared` again looks
-    first whether it happened.
+    """Upload and create, each exactly once.
 
-    Where the provider cannot tell yet, it raises a `CallError` of the class `undecided`: nothing was done, and the same
-    call knows more later. That it was begun is told by a file beside that of `prepared`.
+    After an unclear end, submitting the same `prepared` again first checks whether it happened. While the
+    provider cannot tell, it raises a `CallError` of the class `undecided`; the start is noted in a file beside
+    that of `prepared`.
     """
     batch = prepared.batch
     if isinstance(service, InlineBatchService):
@@ -125,7 +125,7 @@ def submit(prepared: PreparedBatch, service: BatchService, project: str = "") ->
 
 
 def _mark(path: Path) -> None:
-    """An empty file, on the disk before anything is sent: even a machine that breaks down must not forget it."""
+    """Write an empty marker file to disk before anything is sent."""
     try:
         with atomic_write(path):
             pass
@@ -134,7 +134,7 @@ def _mark(path: Path) -> None:
 
 
 def fetch(batch: Batch, service: BatchService) -> Iterator[BatchResult]:
-    """The rows of both result files, streamed, in no particular order. Requests without a row are the caller's to find."""
+    """Yield the results of both files, in no particular order. The caller notices requests without a result."""
     with TemporaryDirectory(prefix="bioforge-") as folder:
         for number, file_id in enumerate((batch.output_file_id, batch.error_file_id)):
             if file_id is None:

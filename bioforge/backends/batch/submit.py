@@ -1,5 +1,6 @@
-"""Creating a batch's job, and before that uploading its file where the provider wants one, each once, whatever becomes
-of the answers."""
+"""Upload the file of a batch, if the provider wants one, and create its job, each once, whatever happens to the
+responses.
+"""
 
 from __future__ import annotations
 
@@ -15,14 +16,14 @@ from bioforge.core.interfaces import Work
 from bioforge.core.types import UNSUBMITTED, Batch, BatchState, Paid
 
 LOOKS = 3
-"""How often a job that may be too young for a provider's list is looked for, before it is created once more."""
+"""Number of searches for a job that may be too new for the provider's list, before it is created again."""
 
 LIST_LAG = 10.0
-"""Seconds between these looks: a job that was created a moment ago may still be missing from the list."""
+"""Seconds between these searches."""
 
 
 class CreateUnknown(Exception):
-    """Whether a batch was created cannot be known yet: it stays as it is, and is looked for again later."""
+    """The creation of a batch is unresolved; it stays as it is, and is looked for later."""
 
     def __init__(self, undecided: Undecided) -> None:
         super().__init__(undecided.message)
@@ -34,9 +35,10 @@ class NotAccepted(RunStopped):
 
 
 class Submitter:
-    """Nothing is uploaded or created a second time before it was looked for at the provider.
+    """Uploads and creates nothing a second time before it was searched for at the provider.
 
-    `folder` gives the place for a file on its way, `known` the provider's ids of all batches whose keys are known.
+    `folder` returns the place for a file in transfer, `known` the provider's ids of all batches whose keys are
+    known.
     """
 
     def __init__(
@@ -83,8 +85,11 @@ class Submitter:
         return created
 
     def _created_from_file(self, service: InlineBatchService, batch: Batch) -> Groups[tuple[Batch, str]]:
-        """Create the job with the requests. That this has begun is durable first: from then on it is looked for before
-        anything else is done with it, and nobody gives its members back."""
+        """Create the job with the requests.
+
+        The start is durable first: from then on it is searched for before anything else happens to it, and
+        its members are not released.
+        """
         path, project = self._folder() / f"{batch.key}.jsonl", self._work.project
         creating = replace(batch, state=BatchState.CREATING)
         self._write(batch, path)
@@ -102,7 +107,7 @@ class Submitter:
     # -------------------------------------------------------------------------------------------------------- the file
 
     def _uploaded(self, service: FileBatchService, batch: Batch, earlier: bool) -> Groups[tuple[str, str]]:
-        """The id of the file, and what there is to say about it."""
+        """Return the id of the file, and notices about it."""
         if earlier and (found := (yield from self._find_file(service, batch))) is not None:
             return found, "its file had been uploaded"
         path = self._folder() / f"{batch.key}.jsonl"
@@ -121,7 +126,7 @@ class Submitter:
             path.unlink(missing_ok=True)
 
     def _write(self, batch: Batch, path: Path) -> None:
-        """The file of a batch, line by line from what the state says is in it."""
+        """Write the file of a batch line by line from the state."""
         with path.open("wb") as stream:
             for attempt in self._work.members.attempts_of(batch.key):
                 stream.write(self._service.line(attempt))
@@ -136,9 +141,9 @@ class Submitter:
     # --------------------------------------------------------------------------------------------------------- the job
 
     def _created(self, batch: Batch, create: Callable[[], Batch]) -> Groups[tuple[Batch, str]]:
-        """Create the job. After any unclear end it is looked for, and only then created again.
+        """Create the job; after an unclear end, search for it before it is created again.
 
-        A refusal of the second creation does not say that there is no job: the first one may be the reason for it.
+        A refusal of the second creation may be caused by the first, so it does not show that there is no job.
         """
         tries, since, unclear = 0, self._wall(), False
         while True:
@@ -163,8 +168,9 @@ class Submitter:
                     return found, "its creation had an unclear end; it was found at the provider"
 
     def _search(self, batch: Batch, looks: int = LOOKS) -> Groups[Batch | None]:
-        """Look for the job of a batch. Once its file has arrived, or where none is needed, somebody may have created it a
-        moment ago."""
+        """Search for the job of a batch. It may have been created a moment ago if its file has arrived or
+        none is needed.
+        """
         may_be_young = batch.file_id is not None or isinstance(self._service, InlineBatchService)
         for look in range(looks if may_be_young else 1):
             if look:
@@ -187,7 +193,7 @@ class Submitter:
         return service.find(batch)
 
     def _before_again(self, error: CallError, tries: int, since: float, what: str) -> Groups[None]:
-        """Wait before a call that may already have done its work is looked after; raises where that is no use."""
+        """Wait before an action that may already be done is checked; raise where that does not help."""
         outcome = error.outcome
         if outcome.stops_run:
             raise RunStopped(of_account(error))
@@ -202,12 +208,12 @@ class Submitter:
 
 
 def _sent(batch: Batch) -> Batch:
-    """A job that the provider tells no state of exists all the same, and is looked at."""
+    """Return the batch as submitted if the provider reports no state: a job exists and is polled."""
     return replace(batch, state=BatchState.SUBMITTED) if batch.state in UNSUBMITTED else batch
 
 
 def in_doubt(batch: Batch, error: CallError) -> Stopped:
-    """Nothing is given back and nothing created: either could pay twice."""
+    """Return the error for an unclear creation; releasing or creating could pay twice."""
     return Stopped(
         "outage",
         f"it is unclear whether batch {batch.key} was created, and the provider now says: {error.failure.message}",
@@ -216,11 +222,11 @@ def in_doubt(batch: Batch, error: CallError) -> Stopped:
 
 
 def undecided(batch: Batch, doubt: Undecided) -> Stopped:
-    """Nothing is given back and nothing created: either could pay twice."""
+    """Return the error for an unresolved creation; releasing or creating could pay twice."""
     return Stopped(
         "waiting",
         f"it is not known yet whether batch {batch.key} was created: {doubt.message}",
-        "run again later: it is looked for first, and nothing of it is asked again meanwhile;"
+        "run again later: bioforge looks for it first, and sends none of its requests again until then;"
         f" `bioforge batch abandon {batch.key}` gives it up",
     )
 
@@ -229,5 +235,5 @@ def out_of_sight(batch: Batch, error: CallError) -> Stopped:
     return Stopped(
         "outage",
         f"batch {batch.name} cannot be looked at: {error.failure.message}",
-        "check that base_url and the key are those it was created with; its requests are not asked again meanwhile",
+        "check that base_url and the key are those it was created with; its requests are not sent again until then",
     )

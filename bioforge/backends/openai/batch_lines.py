@@ -1,4 +1,4 @@
-"""Batch files and batch objects. Pure: bytes in, values out, and never an exception for what came back."""
+"""Read and write batch files and batch objects. Pure; never raises for what the API returned."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ from bioforge.core.events import Attempt
 from bioforge.core.types import ENDED, Batch, BatchProblem, BatchState, Failure, Paid, Usage
 
 TIER = "batch"
-"""The price tier of everything that is bought in a batch."""
+"""The price tier of batches."""
 
 HASH_DIGITS = 40
-"""Hexadecimal digits of a request's hash that stand in a `custom_id`, which may have 64 characters."""
+"""Hexadecimal digits of a request's hash in a `custom_id` of at most 64 characters."""
 
 _STATES = {
     "validating": BatchState.SUBMITTED,
@@ -35,13 +35,13 @@ _STATES = {
 _ENDINGS = ("completed_at", "failed_at", "expired_at", "cancelled_at")
 
 _CODES = {"batch_expired": "expired", "batch_cancelled": "cancelled", "request_timeout": "timeout"}
-"""Why a request of a batch was never answered, to our error classes."""
+"""Codes of requests that were never answered, and our error classes."""
 
 _CUSTOM_ID = re.compile(rf"t\d+-\d+-([0-9a-f]{{{HASH_DIGITS}}})")
 
 _BODY = re.compile(rb'"body"\s*:\s*(?=\{)')
 _LONGEST_END = 64
-"""Bytes after a body in which its end is looked for: a line that ends otherwise is read the long way."""
+"""Bytes after a body in which the end of its line is searched; other lines are parsed as a whole."""
 _AFTER_BODY = re.compile(rb'\}\s*(?:,\s*"error"\s*:\s*null\s*)?\}\s*$')
 
 _GROUPS = r"\d{1,3}(?:[,._'\u00a0\u202f ]\d{3})+|\d+"
@@ -57,22 +57,22 @@ _ENQUEUED = re.compile(r"enqueued[\s_-]+token|token_limit_exceeded", re.IGNORECA
 
 
 def line(attempt: Attempt) -> bytes:
-    """The line that asks for a request, with its line feed. The body is the request's own, as it is sent."""
+    """Return the line for a request, with its line feed. The body is sent unchanged."""
     custom_id = json.dumps(attempt.client_request_id).encode()
     url = json.dumps(attempt.request.endpoint).encode()
     return b'{"custom_id":%b,"method":"POST","url":%b,"body":%b}\n' % (custom_id, url, sent(attempt.request))
 
 
 def custom_id(target: int, number: int, request_hash: str) -> str:
-    """The name of a line: whose target, which attempt, and the beginning of the request's hash.
+    """Return the name of a line: target, attempt, and the start of the request's hash.
 
-    At most 64 characters of `[A-Za-z0-9_-]`, as long as target and number together have no more than 21 digits.
+    At most 64 characters of `[A-Za-z0-9_-]`, if target and number together have at most 21 digits.
     """
     return f"t{target}-{number}-{request_hash.partition(':')[2][:HASH_DIGITS]}"
 
 
 def hash_of(custom_id: str) -> str | None:
-    """The beginning of the request's hash (`v1:` and 40 digits) that `custom_id` put into the name of a line."""
+    """Return the start of the request's hash (`v1:` and 40 digits) in the name of a line."""
     found = _CUSTOM_ID.fullmatch(custom_id)
     return None if found is None else f"v1:{found[1]}"
 
@@ -81,7 +81,7 @@ def hash_of(custom_id: str) -> str | None:
 
 
 def read_line(batch: Batch, line: bytes, price: Price | None = None) -> BatchResult:
-    """What a line of an output or error file says. Blank lines are for the caller to skip."""
+    """Return the result in a line of an output or error file. The caller skips blank lines."""
 
     def at_batch_price(model: str, usage: Usage, tier: str | None) -> float | None:
         # What the answer calls its tier is that of the machine it ran on, not that of the bill.
@@ -112,10 +112,10 @@ def read_line(batch: Batch, line: bytes, price: Price | None = None) -> BatchRes
 
 
 def _without_body(line: bytes) -> tuple[dict[str, Any], bytes] | None:
-    """The line with null for the body, and the body as it was received; None for any line that is not plainly a 200.
+    """Return the line with null in place of the body, and the body as received; None unless the line is plainly a 200.
 
-    An answer is parsed once and kept byte for byte. What is left of the line proves that the body was cut out whole:
-    it is JSON with exactly that null where the body belongs.
+    An answer is parsed once and kept byte for byte. The rest of the line proves that the body was cut out
+    completely: it is JSON with exactly that null in its place.
     """
     start, end = _BODY.search(line), _AFTER_BODY.search(line, max(0, len(line) - _LONGEST_END))
     if start is None or end is None or end.start() <= start.end():
@@ -163,7 +163,7 @@ def _answered(batch: Batch, name: str, response: Mapping[str, Any], price: Price
 
 
 def _status(value: object) -> int:
-    """Where no number tells the status, the body has to."""
+    """Return the HTTP status, from the body if there is no number."""
     if isinstance(value, str) and len(value) == 3 and value.isdecimal():
         return int(value)
     return value if isinstance(value, int) and not isinstance(value, bool) else 200
@@ -186,7 +186,7 @@ def _unreadable(line: bytes, message: str) -> BatchResult:
 
 
 def _bytes(body: object) -> bytes:
-    """A body as bytes again; some servers put it into the line as a text of JSON."""
+    """Return a body as bytes; some servers put it into the line as a string of JSON."""
     if body is None:
         return b""
     try:
@@ -204,12 +204,12 @@ def _bytes(body: object) -> bytes:
 
 
 def key_of(body: Mapping[str, Any]) -> str:
-    """Our own key in a job's metadata; empty where there is none."""
+    """Return our key in a job's metadata; empty if it has none."""
     return _text(_object(body.get("metadata")).get("bioforge")) or ""
 
 
 def read_batch(batch: Batch, body: Mapping[str, Any]) -> Batch:
-    """The batch with what the API's object says about it; what that does not tell stays as it is."""
+    """Return the batch updated from the API's object; fields that it lacks stay as they are."""
     status = _text(body.get("status"))
     state = batch.state if status is None else _STATES.get(status, BatchState.IN_PROGRESS)
     counts = _object(body.get("request_counts"))
@@ -257,7 +257,7 @@ def _problems(body: Mapping[str, Any]) -> tuple[BatchProblem, ...]:
 
 
 def enqueued_limit(text: str) -> int | None:
-    """The tokens in `Limit: 1,350,000 enqueued tokens`; 0 for a refusal of that kind without a number, else None."""
+    """Return the tokens in `Limit: 1,350,000 enqueued tokens`; 0 for such a refusal without a number, else None."""
     if _ENQUEUED.search(text) is None:
         return None
     found = _LIMIT.search(text)
@@ -271,7 +271,7 @@ def _object(value: object) -> Mapping[str, Any]:
 
 
 def _text(value: object) -> str | None:
-    """A text that is not empty, or None."""
+    """Return a text that is not empty, or None."""
     return readable(value) if isinstance(value, str) and value else None
 
 
@@ -280,7 +280,7 @@ def _count(value: object) -> int | None:
 
 
 def _time(value: object) -> float | None:
-    """Seconds since 1970; 0 and what is no number say nothing."""
+    """Return seconds since 1970; None for 0 and for anything but a number."""
     if not isinstance(value, int | float) or isinstance(value, bool):
         return None
     try:

@@ -1,8 +1,8 @@
-"""Two clients that send a request byte for byte, once, and report what came back as an `Outcome`.
+"""Two clients that send a request byte for byte, once, and report an `Outcome`.
 
-The SDK says who is calling: key, organisation, project, its own headers, from arguments and environment. The bytes
-then go out through `httpx2` (threads) and `aiohttp` (async) without it: its calls retry, parse and raise after an
-answer was paid for, and cost four times as much as the transport itself.
+The SDK provides key, organization, project and headers, from arguments and environment. The bytes then go through
+`httpx2` (threads) and `aiohttp` (async) without it: the SDK's calls retry, parse and raise after an answer was paid
+for, and cost four times as much as the transport.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ if TYPE_CHECKING:
 
 
 def check_key(context: BackendContext) -> None:
-    """Raises `UsageError` when a key is needed and there is none."""
+    """Raise `UsageError` if a key is needed and missing."""
     if context.api_key is None and not is_loopback(context.base_url):
         name = context.api_key_env
         raise UsageError(
@@ -50,12 +50,12 @@ def check_key(context: BackendContext) -> None:
 
 @lru_cache(maxsize=16)
 def endpoint_url(base_url: str, endpoint: str) -> str:
-    """Where an endpoint is: `/v1/responses` under a base URL that ends in `/v1` or in anything else."""
+    """Return the URL of an endpoint, also for a base URL that does not end in `/v1`."""
     return base_url.rstrip("/") + endpoint.removeprefix("/v1")
 
 
 def call_headers(context: BackendContext) -> dict[str, str]:
-    """The headers that the SDK sends with each call."""
+    """Return the headers that the SDK sends with each call."""
     from openai import OpenAI
 
     key = context.api_key or PLACEHOLDER_KEY
@@ -124,7 +124,7 @@ class OpenAISender:
             )
 
     def close(self) -> None:
-        """Closes every connection; a call that waits for its answer in another thread ends at once."""
+        """Close every connection; a call that waits for its answer in another thread ends at once."""
         import socket
 
         with self._lock:
@@ -138,7 +138,7 @@ class OpenAISender:
         self._client.close()
 
     def _trace(self, event: str, info: Mapping[str, Any]) -> None:
-        """Keeps the sockets that are opened: closing one does not wake a thread that reads it, shutting down does."""
+        """Keep the sockets that are opened: only a shutdown wakes a thread that reads one."""
         if event.endswith((".connect_tcp.complete", ".start_tls.complete")):
             opened = info["return_value"].get_extra_info("socket")
             with self._lock:
@@ -147,7 +147,7 @@ class OpenAISender:
 
 
 class OpenAIAsyncSender:
-    """One `aiohttp` session; to be made and used on one event loop."""
+    """One `aiohttp` session, created and used on one event loop."""
 
     def __init__(self, context: BackendContext, price: Price) -> None:
         self._context = context

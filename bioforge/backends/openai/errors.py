@@ -1,4 +1,4 @@
-"""What a refusal means: status, headers and body of an HTTP error to an `Outcome`. Pure; reads any bytes."""
+"""Map status, headers and body of an HTTP error to an `Outcome`. Pure; reads any bytes."""
 
 from __future__ import annotations
 
@@ -24,10 +24,10 @@ QUOTA_CODES = frozenset(
         "billing_not_active",
     }
 )
-"""In `error.code` or `error.type`: no wait helps, somebody has to pay or raise a limit."""
+"""Values of `error.code` or `error.type` for which waiting does not help: credit or a limit is used up."""
 
 LONGEST_WAIT = 86_400.0
-"""Seconds. Whoever asks for more than a day has a broken clock."""
+"""Seconds. A longer wait comes from a wrong clock."""
 
 _HINTS = {
     "quota": "add credit or raise the spend limit of the account or project, then run again: nothing is lost",
@@ -55,9 +55,9 @@ _UNITS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0}
 
 
 def read_failure(status: int, headers: Mapping[str, str], content: bytes) -> Outcome:
-    """The outcome of an attempt that was answered with an HTTP error; `headers` by lower-case name.
+    """Return the outcome of an attempt that got an HTTP error; `headers` by lower-case name.
 
-    A refusal is not charged for. Its body is kept.
+    An error is not charged. Its body is kept.
     """
     error = _error(content)
     code, kind = _word(error.get("code")), _word(error.get("type"))
@@ -86,7 +86,7 @@ def read_failure(status: int, headers: Mapping[str, str], content: bytes) -> Out
 
 
 def read_rate_limits(headers: Mapping[str, str]) -> RateLimits | None:
-    """What the `x-ratelimit-*` headers tell; None where there are none."""
+    """Return the values of the `x-ratelimit-*` headers; None without any."""
     get = headers.get
     found = RateLimits(
         limit_requests=_number(get("x-ratelimit-limit-requests")),
@@ -103,7 +103,7 @@ _NOTHING = RateLimits()
 
 
 def parse_duration(text: str | None) -> float | None:
-    """Seconds of `6m0s`, `41ms`, `1m2.5s` or a bare number; None for anything else."""
+    """Return the seconds of `6m0s`, `41ms`, `1m2.5s` or a bare number; None for anything else."""
     if not text:
         return None
     text = text.strip()
@@ -114,7 +114,7 @@ def parse_duration(text: str | None) -> float | None:
 
 
 def read_retry_after(headers: Mapping[str, str], wall: Callable[[], float] = time.time) -> float | None:
-    """Seconds the provider asks to wait: `retry-after-ms`, else `Retry-After` in seconds or as an HTTP date."""
+    """Return the seconds to wait: `retry-after-ms`, else `Retry-After` in seconds or as an HTTP date."""
     milliseconds = _seconds(headers.get("retry-after-ms"))
     if milliseconds is not None:
         return min(milliseconds / 1000.0, LONGEST_WAIT)
@@ -142,7 +142,7 @@ def _class(status: int, code: str | None, kind: str | None, message: str) -> str
 
 
 def _error(content: bytes) -> dict[str, Any]:
-    """The `error` object of a body, or what can be taken for one; empty where there is none."""
+    """Return the `error` object of a body, or what serves as one; empty if there is none."""
     try:
         body = json.loads(content)
     except (ValueError, RecursionError):
@@ -156,13 +156,13 @@ def _error(content: bytes) -> dict[str, Any]:
 
 
 def request_id_of(headers: Mapping[str, str]) -> str | None:
-    """The provider's id of an answer, fit to be stored."""
+    """Return the provider's request id in a form that can be stored."""
     found = headers.get("x-request-id")
     return None if found is None else readable(found)
 
 
 def readable(text: str) -> str:
-    """The text without lone surrogates, which JSON can carry and no file or database can."""
+    """Replace lone surrogates, which JSON can carry and no file or database can."""
     if text.isascii():
         return text
     try:
@@ -173,12 +173,12 @@ def readable(text: str) -> str:
 
 
 def _plain(content: bytes) -> str:
-    """The beginning of a body that is not in the API's form: often a proxy's page."""
+    """Return the start of a body that is not in the API's form, often a proxy's page."""
     return " ".join(content[:200].decode("utf-8", "replace").split())
 
 
 def _word(value: object) -> str | None:
-    """A text or a number as text; anything else is not what it should be and says nothing."""
+    """Return a text or number as text, else None."""
     if isinstance(value, str):
         return readable(value) or None
     return str(value) if isinstance(value, int) and not isinstance(value, bool) else None
@@ -190,7 +190,7 @@ def _number(text: str | None) -> int | None:
 
 
 def _seconds(text: str | None) -> float | None:
-    """A number of 0 or more, or None."""
+    """Return a number from 0, or None."""
     if not text:
         return None
     try:

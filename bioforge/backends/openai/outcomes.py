@@ -1,4 +1,4 @@
-"""What came of one attempt whose response arrived whole, to an `Outcome`; of the others, `FAILURES`. Pure."""
+"""Map a complete response to an `Outcome`; `FAILURES` maps the others. Pure."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ FAILURES = FailureReader(read_failure, request_id_of)
 def interpret(
     request: Request, status: int, headers: Mapping[str, str], content: bytes, seconds: float, price: Price
 ) -> Outcome:
-    """The outcome of an attempt whose response arrived whole."""
+    """Return the outcome of an attempt whose response arrived completely."""
     if not 200 <= status < 300:
         return replace(read_failure(status, headers, content), seconds=seconds)
     answer = read_answer(request.endpoint, content, request.model, price)

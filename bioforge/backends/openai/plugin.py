@@ -1,4 +1,4 @@
-"""The built-in backends: OpenAI's API, and every server that speaks it, by threads and by coroutines."""
+"""The built-in backends, for OpenAI's API and compatible servers."""
 
 from __future__ import annotations
 
@@ -28,11 +28,11 @@ if TYPE_CHECKING:
     from bioforge.core.events import Event
 
 _TIER = re.compile(rb'"service_tier":\s*"(\w+)"')
-"""In a canonical body. Quotes inside of texts are escaped there, so a text cannot be taken for it."""
+"""Finds the tier in a canonical body. Quotes inside texts are escaped there, so a text cannot match."""
 
 
 class OpenAIBackend(VendorBackend):
-    """What all ways have in common: bodies and prices."""
+    """The common part: bodies and prices."""
 
     def check(self) -> None:
         from bioforge.backends.openai.client import check_key
@@ -67,7 +67,7 @@ class OpenAIBackend(VendorBackend):
 
 
 class ThreadsBackend(OpenAIBackend, ThreadCallsBackend):
-    """One thread for each call in flight."""
+    """A thread for each call in flight."""
 
     def open_sender(self, concurrency: int) -> Sender:
         from bioforge.backends.openai.client import OpenAISender
@@ -76,7 +76,7 @@ class ThreadsBackend(OpenAIBackend, ThreadCallsBackend):
 
 
 class AsyncBackend(OpenAIBackend, AsyncCallsBackend):
-    """One event loop for all calls: for hundreds in flight."""
+    """One event loop for all calls, for hundreds in flight."""
 
     def open_sender(self) -> AsyncSender:
         from bioforge.backends.openai import client
@@ -107,7 +107,7 @@ class BatchBackend(OpenAIBackend, BatchesBackend):
 
 
 class AutoBackend(OpenAIBackend):
-    """Batch, flex or standard, whichever is cheapest in the time there is; what one leaves over goes to the next."""
+    """Batch, flex or standard, whichever is cheapest within the deadline; what one leaves over goes to the next."""
 
     batches = True
 

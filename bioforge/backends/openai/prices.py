@@ -1,7 +1,7 @@
-"""Prices in US dollars, from the tables of genai-prices: offline, and as old as the installed package.
+"""Prices in US dollars from genai-prices: offline, and as old as the installed package.
 
-Looking a price up takes about 90 µs there. Token prices are linear in the tokens nearly everywhere, so the rates of a
-model are asked for once, checked, and used; where they are not linear, each usage is looked up.
+A look-up takes about 90 µs. Token prices are linear nearly everywhere, so the rates of a model are looked up once,
+checked, and used; where they are not linear, each usage is looked up.
 """
 
 from __future__ import annotations
@@ -12,12 +12,12 @@ from functools import lru_cache
 from bioforge.core.types import Usage
 
 LINEAR_UP_TO = 100_000
-"""Tokens of input and of output up to which rates are checked and used. Long contexts may have prices of their own."""
+"""Tokens of input and of output up to which rates are checked and used; long contexts may have other prices."""
 
 
 @dataclass(frozen=True, slots=True)
 class Rates:
-    """US dollars a token."""
+    """US dollars per token."""
 
     input: float
     cached: float
@@ -25,6 +25,10 @@ class Rates:
     output: float
 
     def price(self, usage: Usage) -> float:
+        """Return US dollars for `usage`; None for a model without a known price.
+
+        `service_tier` as the answer names it (`default`, `flex`, `priority`), or `batch` for the Batch API.
+        """
         plain = usage.input_tokens - usage.cached_tokens - usage.cache_write_tokens
         return (
             plain * self.input
@@ -48,7 +52,7 @@ def price(model: str, usage: Usage, service_tier: str | None = None) -> float | 
 
 @lru_cache(maxsize=1024)
 def _rates(model: str, service_tier: str | None) -> Rates | None:
-    """The rates of a model, or None where its price is unknown or not linear."""
+    """Return the rates of a model, or None if its price is unknown or not linear."""
     n = 1000
     kinds = (
         Usage(input_tokens=n),
@@ -92,7 +96,7 @@ def _exact(model: str, usage: Usage, service_tier: str | None) -> float | None:
 
 
 def _consistent(usage: Usage) -> Usage:
-    """Cached tokens are part of the input; a server that counts otherwise is taken at its input."""
+    """Limit cached tokens to the input, of which they are part; some servers count otherwise."""
     if usage.cached_tokens + usage.cache_write_tokens <= usage.input_tokens:
         return usage
     cached = min(usage.cached_tokens, usage.input_tokens)

@@ -1,4 +1,4 @@
-"""Bodies and answers of the two endpoints. Pure: bytes in, values out, and never an exception for what came back."""
+"""Bodies and answers of the two endpoints. Pure; never raises for what the API returned."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from bioforge.core.types import Failure, Rendered, Request, Response, Usage
 from bioforge.recipes.schema.request import in_written_order
 
 Price = Callable[[str, Usage, str | None], float | None]
-"""US dollars for a model's usage at a service tier; None where unknown."""
+"""Returns US dollars for a model's usage at a service tier; None if unknown."""
 
 RESPONSES = "/v1/responses"
 CHAT = "/v1/chat/completions"
@@ -24,7 +24,7 @@ _ENDED_EARLY = {
     "max_tokens": "truncated",
     "content_filter": "content_filter",
 }
-"""Why an answer ended before its end, in the words of both endpoints, to our error classes."""
+"""Reasons of both endpoints for an incomplete answer, and our error classes."""
 
 _ENDING = {
     "truncated": "the answer was cut off at its token limit; raise max_output_tokens",
@@ -33,13 +33,13 @@ _ENDING = {
 
 
 _MOST = 2**53
-"""More tokens than this are no number of tokens, and no number that every program can keep."""
+"""Highest accepted number of tokens, which every JSON reader can represent."""
 
 _STATUSES = ("completed", "incomplete", "failed", "cancelled", "queued", "in_progress")
 
 
 def body(rendered: Rendered) -> dict[str, object]:
-    """The request body for a recipe's endpoint; `ConfigError` where that endpoint cannot express it."""
+    """Return the request body for a recipe's endpoint. Raises `ConfigError` if the endpoint cannot express it."""
     if rendered.endpoint == CHAT:
         return _chat_body(rendered)
     asked: object = rendered.input
@@ -56,9 +56,9 @@ def body(rendered: Rendered) -> dict[str, object]:
 
 
 def sent(request: Request) -> bytes:
-    """The bytes that go out: the request's own body, with the tier it is bought at unless it names one itself.
+    """Return the bytes to send: the request's body, with its service tier unless it names one.
 
-    A schema's properties go out in the order they were written in, which canonical JSON has lost.
+    A schema's properties are sent in the order they were written in, which canonical JSON has lost.
     """
     tier, ordered = request.service_tier, b'"json_schema"' in request.body
     if tier is None and not ordered:
@@ -90,10 +90,10 @@ def _chat_body(rendered: Rendered) -> dict[str, object]:
 
 
 def read_answer(endpoint: str, content: bytes, asked: str = "", price: Price | None = None) -> Response:
-    """Reads a complete 200. What cannot be used has a `problem`, with as much of the rest as could be read.
+    """Read a complete 200. An unusable answer has a `problem`, with as much of the rest as could be read.
 
-    `problem.error_class` is `malformed` for a body in which nothing of an answer can be recognised. The cost is
-    that of the model that answered, or of the one that was `asked` where that one has no known price.
+    `problem.error_class` is `malformed` for a body without any part of an answer. The cost is that of the model
+    that answered, or of the requested one if that has no known price.
     """
     try:
         body = json.loads(content)
@@ -126,7 +126,7 @@ def read_answer(endpoint: str, content: bytes, asked: str = "", price: Price | N
 
 
 def read_usage(body: Mapping[str, Any]) -> Usage | None:
-    """Tokens in the words of either endpoint; None where none are told."""
+    """Return the tokens in the format of either endpoint; None if there are none."""
     usage = body.get("usage")
     if not isinstance(usage, dict):
         return None
@@ -146,7 +146,7 @@ def read_usage(body: Mapping[str, Any]) -> Usage | None:
 
 
 def _response_texts(body: Mapping[str, Any]) -> tuple[str | None, str | None]:
-    """Text and refusal: every `output_text` part of every message; `output[0]` may well be a reasoning item."""
+    """Return text and refusal: every `output_text` part of every message; `output[0]` may be a reasoning item."""
     texts: list[str] = []
     refusals: list[str] = []
     for item in _dicts(body.get("output")):
@@ -211,13 +211,13 @@ def _dicts(value: object) -> Sequence[dict[str, Any]]:
 
 
 def _first(value: object) -> dict[str, Any]:
-    """The first object of a list, or an empty one."""
+    """Return the first object of a list, or an empty one."""
     found = _dicts(value)
     return found[0] if found else {}
 
 
 def _dict(body: Mapping[str, Any], *names: str) -> dict[str, Any]:
-    """The first of these members that is an object, or an empty one."""
+    """Return the first of these members that is an object, or an empty one."""
     for name in names:
         if isinstance(value := body.get(name), dict):
             return value
@@ -225,7 +225,7 @@ def _dict(body: Mapping[str, Any], *names: str) -> dict[str, Any]:
 
 
 def _count(body: Mapping[str, Any], *names: str) -> int | None:
-    """The first of these members that is a number of tokens."""
+    """Return the first of these members that is a number of tokens."""
     for name in names:
         value = body.get(name)
         if isinstance(value, int) and not isinstance(value, bool) and 0 <= value <= _MOST:
@@ -234,7 +234,7 @@ def _count(body: Mapping[str, Any], *names: str) -> int | None:
 
 
 def _text(value: object) -> str | None:
-    """A text that is not empty, or None."""
+    """Return a text that is not empty, or None."""
     if not isinstance(value, str) or not value:
         return None
     return value if value.isascii() else readable(value)
