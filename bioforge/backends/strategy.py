@@ -87,8 +87,9 @@ def _valid(name: str, value: object) -> bool:
 
 @dataclass(frozen=True, slots=True)
 class _Offer:
-    """An option under consideration. `sure` is its time for a deadline; `offered`: the models have a price for it
-    and the options allow it.
+    """An option under consideration.
+
+    `sure` is its time for a deadline; `offered`: the models have a price for it and the options allow it.
     """
 
     way: PurchaseOption

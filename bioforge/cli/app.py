@@ -174,7 +174,7 @@ EXAMPLES = {
 
 
 def _epilog(examples: Iterable[str]) -> str:
-    """Return examples, one a line; `\\b` keeps typer from wrapping them."""
+    r"""Return examples, one a line; `\b` keeps typer from wrapping them."""
     return "\n".join(["\b", "Examples:", *(f"  {line}" for line in examples)])
 
 

@@ -143,8 +143,9 @@ def with_overrides(
     max_cost: float | None = None,
     strict: bool | None = None,
 ) -> ProjectConfig:
-    """Return the configuration with the values of flags; None keeps the setting. Raises `UsageError` that names
-    the flag.
+    """Return the configuration with the values of flags; None keeps the setting.
+
+    Raises `UsageError` that names the flag.
     """
     return replace(
         config,

@@ -55,8 +55,9 @@ def resolve(value: str, root: Path) -> TemplateText:
 
 
 def decode(data: bytes) -> str:
-    """Decode UTF-8, with or without a byte order mark, with any line ends. `ValueError` names the line of the
-    first wrong byte.
+    """Decode UTF-8, with or without a byte order mark, with any line ends.
+
+    `ValueError` names the line of the first wrong byte.
     """
     try:
         text = data.decode("utf-8-sig")

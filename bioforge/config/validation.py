@@ -148,8 +148,9 @@ def _is_other_kind(found: _Found) -> bool:
 
 
 def _choice(name: str, number: int | None, choices: Sequence[Any]) -> Any:
-    """Return the choice that pydantic calls `name`, like `int`, `list[int]` or `function-after[check(), Range]`,
-    or by its discriminator.
+    """Return the choice that pydantic calls `name`, like `int`, `list[int]` or `function-after[check(), Range]`.
+
+    Or by its discriminator.
 
     They are in order if each of them failed.
     """

@@ -140,8 +140,9 @@ def create_backend(name: str, settings: BackendSettings, plugins: Plugins) -> Ba
 
 
 def checked_backend(made: object, name: str, plugins: Plugins) -> Backend:
-    """Return the backend that a factory created, with a plugin's backend guarded. Raises `PluginError` if it is
-    not one.
+    """Return the backend that a factory created, with a plugin's backend guarded.
+
+    Raises `PluginError` if it is not one.
     """
     plugin = plugins.third_party("bioforge_backends", name)
     if not plugin:

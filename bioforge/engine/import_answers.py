@@ -74,7 +74,10 @@ class AnswerImporter:
         self._batches: dict[str, Batch] = {}
 
     def adopt(self, files: AnswerFiles) -> ImportResult:
-        """What a group of lines brings is durable before the next is read; nothing that stands in a line is an error."""
+        """Import the lines of a group; they are durable before the next group.
+
+        An invalid line is counted, never an error.
+        """
         imports.prepare(self._store)
         for group in files.groups():
             self._note_requests(group)

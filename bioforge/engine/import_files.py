@@ -1,5 +1,6 @@
-"""Read the lines of files with answers that were paid for elsewhere. The content of a line tells its kind, not the
-file name.
+"""Read the lines of files with answers that were paid for elsewhere.
+
+The content of a line tells its kind, not the file name.
 
 custom_id, url, body                  a request: a line of a Batch API input file
 custom_id, response and/or error      a result: a line of an output or error file

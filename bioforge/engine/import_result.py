@@ -66,8 +66,9 @@ class ImportResult:
     fresh: int = 0
 
     def followed_by(self, later: ImportResult) -> ImportResult:
-        """Combine the results of two passes over the same lines, of which the second matched requests that
-        the first added.
+        """Combine the results of two passes over the same lines.
+
+        The second pass matched requests that the first one added.
         """
         both = replace(later, known=later.known - self.adopted, settled=self.settled + later.settled)
         both.adopted += self.adopted

@@ -1,4 +1,4 @@
-"""Writing the outputs a project names, atomically, and only those whose content may have changed."""
+"""Write the outputs of a project atomically, and only those whose content may have changed."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from bioforge.store.export import records
 
 @dataclass(frozen=True, slots=True)
 class Written:
-    """An output as it is now; `changed` False: it was left as it was. `note` is what the writer itself says of it."""
+    """An output; `changed` False: it was left as it was. `note` is the writer's own."""
 
     path: str
     records: int
@@ -34,14 +34,14 @@ class Written:
 
 @dataclass(frozen=True, slots=True)
 class BoundWriter:
-    """A writer with its options, as it is given them."""
+    """A writer with its options."""
 
     name: str
     writer: AnyWriter
     options: object
     plugin: str = ""
     version: str = ""
-    """Who brought it; empty for what is built in."""
+    """Plugin and version; empty for a built-in writer."""
 
     @property
     def to_folder(self) -> bool:
@@ -52,7 +52,7 @@ class BoundWriter:
         return bool(getattr(self.writer, "writes_path", False))
 
     def stream(self, rows: Iterable[Record], stream: IO[bytes]) -> None:
-        """Raises `OutputError` when it did not write all of it."""
+        """Write a stream. Raises `OutputError` if records are missing."""
         rows = iter(rows)
         with self._blamed(), redirect_stdout(sys.stderr):
             given: object = cast("Writer", self.writer)(rows, stream, self.options)
@@ -64,7 +64,7 @@ class BoundWriter:
         self._check_all_taken(rows)
 
     def files(self, rows: Iterable[Record]) -> Iterator[tuple[str, bytes]]:
-        """Names and contents of the files of a folder. Raises `OutputError` for a name that leads out of it."""
+        """Yield names and contents of the files of a folder. Raises `OutputError` for a name outside of it."""
         rows = iter(rows)
         with self._blamed():
             for name, content in cast("FolderWriter", self.writer)(rows, self.options):
@@ -79,7 +79,7 @@ class BoundWriter:
         self._check_all_taken(rows)
 
     def path(self, rows: Iterable[Record], path: Path) -> str:
-        """What it says of it. Raises `OutputError` when not all of it could be done."""
+        """Write to a path and return the writer's note. Raises `OutputError` if something failed."""
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
         except OSError as error:

@@ -224,7 +224,7 @@ class RequestQueue(Iterator[Request]):
 
 
 def _plugin(backend: Backend) -> str:
-    """Who wrote a backend, in words; empty for what is built in."""
+    """Name a backend's plugin and version; empty for a built-in one."""
     from importlib.metadata import entry_points
 
     module = type(backend).__module__.partition(".")[0]

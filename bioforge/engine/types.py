@@ -1,4 +1,4 @@
-"""What a run is asked to do, what it would do, what it came to, and who is told."""
+"""Options, plan and result of a run, and the interface of its observers."""
 
 from __future__ import annotations
 

@@ -28,15 +28,16 @@ Ended = TypeVar("Ended", Succeeded, Unusable, Failed)
 
 _KINDS = get_args(Event)
 _HINT = (
-    "what it had delivered is kept; mend or replace the plugin before `bioforge resume`, which asks again for what is"
+    "delivered answers are kept; fix or replace the plugin before `bioforge resume`, which resends what is"
     " unclear; BIOFORGE_DEBUG=1 shows where it went wrong"
 )
 _UNCLEAR = "attribution"
 
 
 def guarded(execute: Execute, work: Work, backend: str, plugin: str) -> Iterator[Sequence[Event]]:
-    """Yield the groups of a plugin's backend. Raises `BrokenBackendError` that names it, after the events it had
-    reported.
+    """Yield the groups of a plugin's backend.
+
+    Raises `BrokenBackendError` that names it, after the events it had reported.
     """
     who = f"backend {backend!r} of plugin {plugin!r}"
     check = _Check(work, who)

@@ -17,7 +17,7 @@ from bioforge.readers.csv_decode import MARK, CsvLines, excerpt, open_text
 from bioforge.readers.rows import ColumnMap, RowError
 
 LONGEST_VALUE = 1 << 24
-"""Characters of one CSV value: the most that a quote without an end can swallow."""
+"""Characters of one CSV value: the most that an unclosed quote can swallow."""
 
 _OPTIONS = ("columns", "header", "delimiter", "encoding", "quote", "comment")
 _WITHOUT_HEADER = {1: ("artist_name",), 2: ("artist_name", "artist_data")}
@@ -36,7 +36,7 @@ class CsvOptions:
 
     @classmethod
     def of(cls, options: Mapping[str, object], delimiter: str) -> CsvOptions:
-        """From the `[input]` table; raises `InputError`. `delimiter` is the format's own."""
+        """Read the options of the `[input]` table; raise `InputError`. `delimiter` is the format's own."""
         rows.check_options(options, _OPTIONS)
         quote = rows.text_option(options, "quote", '"')
         if len(quote) > 1:
@@ -59,16 +59,16 @@ class CsvOptions:
 
 
 def csv_reader(stream: IO[bytes], source: str, options: Mapping[str, object]) -> Iterator[Artist | BadRow]:
-    """Rows of a CSV with a header row. Options: columns, header, delimiter, encoding, quote, comment.
+    """Read a CSV with a header row. Options: columns, header, delimiter, encoding, quote, comment.
 
-    Values are trimmed. A row without an id gets one made from its name. Raises `InputError` for options that cannot
-    be meant, at once, and for a header that cannot make artists, with the first row.
+    Values are trimmed. A row without an id gets one made from its name. Raises `InputError` at once for invalid
+    options, and at the first row for a header without the needed columns.
     """
     return _csv_rows(stream, source, CsvOptions.of(options, ","))
 
 
 def tsv_reader(stream: IO[bytes], source: str, options: Mapping[str, object]) -> Iterator[Artist | BadRow]:
-    """As `csv_reader`, with values separated by tabs."""
+    """Read like `csv_reader`, with values separated by tabs."""
     return _csv_rows(stream, source, CsvOptions.of(options, "\t"))
 
 
@@ -119,7 +119,7 @@ def _artists(
     columns: ColumnMap,
     end: int,
 ) -> Iterator[Artist | BadRow]:
-    """The artists of `every` row that `reader` reads; `end` is the last line before them. The hot path."""
+    """Yield the artists of `every` row that `reader` reads; `end` is the last line before them. The hot path."""
     width = len(names)
     computes = columns.computes
     strip = str.strip

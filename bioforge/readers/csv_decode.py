@@ -1,4 +1,4 @@
-"""From bytes to lines of text, at the speed of the standard library; undecodable bytes are marked, never fatal."""
+"""Decode bytes to lines of text at the speed of the standard library; undecodable bytes are marked, never fatal."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from typing import IO
 from bioforge.core.errors import InputError
 
 MARK = "\udcff"
-"""Stands in decoded text for bytes that are no text in the encoding. No decoder yields it by itself."""
+"""Marks bytes that are not valid in the encoding. No decoder produces it."""
 
 _BLOCK = 1 << 16
 _NOT_FOR_FILES = {"utf-7", "idna", "punycode", "unicode-escape", "raw-unicode-escape", "undefined"}
@@ -29,7 +29,7 @@ codecs.register_error("bioforge.mark", _mark)
 
 
 def encoding_name(name: str) -> str:
-    """The codec for an encoding as people write it; a byte order mark is part of UTF-8. Raises `InputError`."""
+    """Return the codec for an encoding; a byte order mark is part of UTF-8. Raises `InputError`."""
     try:
         found = codecs.lookup(name).name.replace("_", "-")
         io.TextIOWrapper(io.BytesIO(), encoding=found)
@@ -51,7 +51,7 @@ def excerpt(value: str) -> str:
 
 @contextmanager
 def open_text(stream: IO[bytes], source: str, encoding: str, newline: str) -> Iterator[io.TextIOWrapper]:
-    """`stream` as text, with its line ends untouched; it is left open. Failed reads become `InputError`."""
+    """Open `stream` as text with its line ends untouched; it is left open. Failed reads become `InputError`."""
     text = io.TextIOWrapper(stream, encoding=encoding, errors="bioforge.mark", newline=newline)
     try:
         yield text
@@ -66,12 +66,12 @@ def open_text(stream: IO[bytes], source: str, encoding: str, newline: str) -> It
 
 
 class CsvLines:
-    """The lines of a CSV text for `csv.reader`, which asks for them one at a time.
+    """The lines of a CSV text for `csv.reader`, which pulls them one at a time.
 
-    Whoever consumes the reader sets `row_end` to `reader.line_num` after each row. By it this side knows whether the
-    next line begins a row: only there a comment is one, and a text that ends elsewhere ends inside quotes.
-    Comments are handed on as empty lines, so that `line_num` keeps counting physical lines.
-    Lines arrive in blocks that are looked at as a whole, so nothing is paid per line where nothing is special.
+    The consumer sets `row_end` to `reader.line_num` after each row. This tells whether the next line starts a
+    row: only there can it be a comment, and a text that ends elsewhere ends inside quotes. Comments are passed on
+    as empty lines, so that `line_num` counts physical lines. Lines arrive in blocks that are checked as a whole,
+    so ordinary lines cost nothing extra.
     """
 
     def __init__(self, text: io.TextIOWrapper, comment: str) -> None:
@@ -90,7 +90,7 @@ class CsvLines:
         return chain.from_iterable(self._blocks())
 
     def first_row(self) -> str:
-        """The first line that is neither blank nor a comment, or an empty text."""
+        """Return the first line that is neither blank nor a comment, or an empty text."""
         comment = self._comment
         for line in self._first:
             if line.strip() and not (comment and line.startswith(comment)):

@@ -1,4 +1,4 @@
-"""Input from the web: fetched once, kept in a folder, and fetched again only when it changed."""
+"""Download input from the web once, keep it in a folder, and download again only when it changed."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ _HINTS = {
 
 @dataclass(frozen=True, slots=True)
 class Validators:
-    """What a server gave to ask with whether its content changed."""
+    """Values for a conditional request (ETag, Last-Modified)."""
 
     etag: str | None = None
     last_modified: str | None = None
@@ -38,7 +38,7 @@ class Validators:
 
 @dataclass(frozen=True, slots=True)
 class Fetched:
-    """A URL's content as a file. `unchanged`: the server says that it is still what `known` was given with."""
+    """A URL's content as a file. `unchanged`: the server confirmed the content that `known` belongs to."""
 
     url: str
     path: Path
@@ -51,7 +51,7 @@ class Fetched:
 
 
 def shown(url: str) -> str:
-    """The address without user, password and query, which may hold secrets."""
+    """Return the address without user, password and query, which may hold secrets."""
     try:
         parts = urlsplit(url)
         port = f":{parts.port}" if parts.port else ""
@@ -61,10 +61,10 @@ def shown(url: str) -> str:
 
 
 def fetch(url: str, cache_dir: Path, known: Validators | None = None, timeout: float = 60.0) -> Fetched:
-    """Bring `url` into `cache_dir`, asking only for a change where `known` and the kept file allow it.
+    """Download `url` into `cache_dir`, conditionally if `known` and the kept file allow it.
 
-    The file is replaced only when the content has arrived in full. `timeout` is seconds without any sign of the
-    server. Raises `InputError` with status and hint.
+    The file is replaced only after a complete download. `timeout` is seconds without data. Raises `InputError`
+    with status and hint.
     """
     import requests
 
@@ -94,7 +94,7 @@ def fetch(url: str, cache_dir: Path, known: Validators | None = None, timeout: f
 
 
 def _file_name(url: str) -> str:
-    """Unlike for unlike URLs, and with the suffix of the URL's own file name."""
+    """Return a name that differs for different URLs, with the suffix of the URL's file name."""
     name = PurePosixPath(unquote(urlsplit(url).path)).name
     safe = re.sub(r"[^A-Za-z0-9._-]+", "-", name)[-60:].lstrip(".-")
     return f"{hashlib.sha256(url.encode()).hexdigest()[:16]}-{safe or 'input'}"
@@ -117,7 +117,7 @@ def _validators(response: Response, before: Validators) -> Validators:
 
 
 def _keep(name: str, response: Response, path: Path) -> None:
-    """Write the body beside `path`, and put it there when it is complete."""
+    """Write the body beside `path`, and move it there when it is complete."""
     path.parent.mkdir(parents=True, exist_ok=True)
     part = path.with_name(f".{path.name}.{secrets.token_hex(4)}.part")
     try:
@@ -179,7 +179,7 @@ def _failure(name: str, error: RequestException, timeout: float) -> InputError:
 
 
 def _root_reason(error: BaseException) -> str:
-    """What the operating system said; the errors around it repeat the address, with its secrets."""
+    """Return the operating system's message; the errors around it repeat the address with its secrets."""
     inner: BaseException | None = error
     while inner is not None:
         if isinstance(inner, OSError) and inner.strerror:

@@ -20,10 +20,10 @@ _ARRAY = re.compile(r"\[\s*($|\{)")
 
 
 def jsonl_reader(stream: IO[bytes], source: str, options: Mapping[str, object]) -> Iterator[Artist | BadRow]:
-    """One JSON object a line. Options: columns, encoding, comment; blank lines and comments are skipped.
+    """Read one JSON object per line. Options: columns, encoding, comment; blank lines and comments are skipped.
 
-    Further keys keep their JSON values. Raises `InputError` for options that cannot be meant, at once, and when no
-    row has a key for the name.
+    Further keys keep their JSON values. Raises `InputError` at once for invalid options, and when no row has a
+    key for the name.
     """
     rows.check_options(options, _OPTIONS)
     columns = ColumnMap.of(options.get("columns", {}))
@@ -48,7 +48,7 @@ def _json_rows(text: Iterable[str], comment: str, source: str) -> Iterator[tuple
 
 
 def _json_lines(text: Iterable[str], comment: str, source: str) -> Iterator[tuple[int, str]]:
-    """(number, content) of each line that is neither blank nor a comment."""
+    """Yield (number, content) of each line that is neither blank nor a comment."""
     first = True
     for number, line in enumerate(text, 1):
         content = line.strip() if number > 1 else line.removeprefix("\ufeff").strip()

@@ -1,7 +1,7 @@
-"""Readers of others: their rows as artists by the rules that every format shares, and their mistakes as errors.
+"""Readers of plugins: turn their rows into artists by the rules of every format, and their faults into errors.
 
-Values of databases and spreadsheets become JSON values here: dates and times ISO text, decimals and UUIDs text, NaN
-and infinity nothing.
+Values of databases and spreadsheets become JSON values: dates and times ISO text, decimals and UUIDs text, NaN and
+infinity null.
 """
 
 from __future__ import annotations
@@ -34,11 +34,11 @@ def artists(
     columns: Mapping[str, str] | None = None,
     header: Sequence[str] | None = None,
 ) -> Iterator[Artist | BadRow]:
-    """Rows as artists: renamed by `columns`, with the id made from the name where there is none.
+    """Yield rows as artists: renamed by `columns`, with an id made from the name where there is none.
 
-    `numbered` yields (number of the row or line, from 1; its values by column, or a `RowError` for a row that cannot be
-    read). `header` names all columns, where the format knows them before its rows: then a missing one is an error at
-    once. Raises `InputError` when there is no column for the name, with what there is instead.
+    `numbered` yields (number of the row or line, from 1; its values by column, or a `RowError` for an unreadable
+    row). `header` names all columns, if the format knows them before its rows: then a missing one is an error at
+    once. Raises `InputError` if there is no column for the name.
     """
     return rows.artists(_with_json_values(numbered), source, ColumnMap.of(columns or {}), header)
 
@@ -57,7 +57,7 @@ def _with_json_values(
 
 
 def json_value(value: Any, column: str = "value") -> Any:
-    """`value` as JSON has it. Raises `RowError` for what has no such form: bytes, and whatever nobody knows."""
+    """Convert `value` to JSON. Raises `RowError` for a value without a JSON form, such as bytes."""
     match value:
         case None | bool() | int():
             return value
@@ -92,7 +92,7 @@ def json_value(value: Any, column: str = "value") -> Any:
 
 @dataclass(frozen=True, slots=True)
 class BoundReader:
-    """A reader with its options. `plugin` and `version` are those of who brought it, empty where it is built in."""
+    """A reader with its options. `plugin` and `version` are empty for a built-in one."""
 
     reader: AnyReader
     options: object
@@ -100,13 +100,13 @@ class BoundReader:
     version: str = ""
 
     def rows(self, source: Source) -> Iterator[Artist | BadRow]:
-        """The rows of a source; what a plugin does wrong becomes an `InputError` that names it."""
+        """Yield the rows of a source; faults of a plugin become an `InputError` that names it."""
         found = _opened(source, self.reader, self.options)
         return _checked(found, source.name, self.plugin) if self.plugin else found
 
 
 FindReader = Callable[[str], BoundReader]
-"""The reader of a name. Raises `PluginError` and `ConfigError`."""
+"""Returns the reader of a name. Raises `PluginError` and `ConfigError`."""
 
 
 def _opened(source: Source, reader: AnyReader, options: object) -> Iterator[Artist | BadRow]:
@@ -120,7 +120,7 @@ def _opened(source: Source, reader: AnyReader, options: object) -> Iterator[Arti
 
 @contextmanager
 def _as_file(source: Source) -> Iterator[Path]:
-    """The path of a source's content. What is a stream, or packed, is put into a file for as long as it is read."""
+    """Yield the path of a source's content; a stream or compressed file is copied to a temporary file."""
     if source.path is not None and source.is_plain:
         with source.open():  # says in the same words as for every format that it is empty
             pass
@@ -176,5 +176,5 @@ def _check(row: Artist, who: str, hint: str) -> None:
 
 
 def json_text(text: str) -> str:
-    """`text` without halves of surrogate pairs, which cannot be kept."""
+    """Return `text` without halves of surrogate pairs, which cannot be stored."""
     return text.encode("utf-8", "replace").decode("utf-8")

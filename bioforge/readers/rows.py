@@ -25,7 +25,7 @@ class RowError(ValueError):
 
 
 def check_options(options: Mapping[str, object], known: Sequence[str]) -> None:
-    """Raise `InputError` for an option that is not `known`. `strict` is not a reader's business and let through."""
+    """Raise `InputError` for an option that is not `known`. `strict` is ignored: it does not concern readers."""
     for name in options:
         if name not in known and name != "strict":
             raise InputError(
@@ -84,9 +84,9 @@ class RowTemplate:
 
 @dataclass(frozen=True, slots=True)
 class ColumnMap:
-    """The option `columns`: our name on the left; on the right an input column, or a template over the row.
+    """The option `columns`: our name on the left; an input column or a template over the row on the right.
 
-    Renaming moves a column; a second use of the same one copies it. Templates leave the columns they read.
+    Renaming moves a column; a second use of the same one copies it. Templates keep the columns they read.
     """
 
     renames: Mapping[str, str] = field(default_factory=dict)
@@ -97,7 +97,7 @@ class ColumnMap:
 
     @classmethod
     def of(cls, option: object) -> ColumnMap:
-        """From the option's value; raises `InputError`."""
+        """Return the map for an option's value; raise `InputError`."""
         if not isinstance(option, Mapping):
             raise InputError(
                 f"[input] columns: found {option!r}, expected a table", 'columns = { artist_name = "name" }'
@@ -119,7 +119,7 @@ class ColumnMap:
         return cls(renames, copies, tuple(templates))
 
     def made_of(self, column: str) -> set[str]:
-        """The names under which templates of recipes know a column of the input: its own, and those made of it."""
+        """Return the names under which recipes' templates know an input column: its own, and those made from it."""
         names = {column, self.renames.get(column, column)}
         names |= {ours for ours, theirs in self.copies.items() if theirs == column}
         return names | {template.column for template in self.templates if not names.isdisjoint(template.names)}
@@ -130,7 +130,7 @@ class ColumnMap:
         return bool(self.copies or self.templates)
 
     def header(self, found: Sequence[str], source: str, *, is_text: bool = True) -> list[str]:
-        """Our names for an input's columns, in order. Raises `InputError` when they cannot make artists."""
+        """Return our names for an input's columns, in order. Raises `InputError` if they cannot make artists."""
         for theirs, ours in self.renames.items():
             if theirs not in found:
                 raise InputError(
@@ -157,7 +157,7 @@ class ColumnMap:
         return {*self.copies, *(template.column for template in self.templates)}
 
     def rename(self, row: Mapping[str, Any]) -> dict[str, Any]:
-        """A row of any shape under our names. Raises `RowError` when two keys come to have the same."""
+        """Return a row under our names. Raises `RowError` if two keys get the same name."""
         renamed = {self.renames.get(name, name): value for name, value in row.items()}
         if len(renamed) != len(row):
             twice = next(ours for theirs, ours in self.renames.items() if theirs in row and ours in row)
@@ -165,7 +165,7 @@ class ColumnMap:
         return renamed
 
     def compute(self, row: dict[str, Any], original: Mapping[str, Any]) -> None:
-        """Add copies and rendered columns to a renamed `row`; raises `RowError` when a template fails on it."""
+        """Add copies and rendered columns to a renamed `row`; raise `RowError` if a template fails."""
         for ours, theirs in self.copies.items():
             if theirs in original:
                 row[ours] = original[theirs]
@@ -182,7 +182,7 @@ class ColumnMap:
         row.update(rendered)
 
     def check_templates(self, found: Sequence[str], source: str) -> None:
-        """Raise `InputError` when a template names what is no column at all, so that it can hardly be the row."""
+        """Raise `InputError` if a template names something that is certainly not a column."""
         known = {*found, *self.renames.values(), *self.copies}
         for template in self.templates:
             for name in sorted(template.names - known):
@@ -193,7 +193,7 @@ class ColumnMap:
 
 
 def no_name_column(found: Sequence[str], source: str, *, is_text: bool = True) -> InputError:
-    """`is_text`: the names were read from text, so they may be something else."""
+    """Return the error for a missing name column. `is_text`: the header was read from text, so it may be a data row."""
     problem = f"{source} has no column artist_name; found: {_listed(found)}"
     if is_text and len(found) == 1 and found[0].lstrip().startswith("{"):
         return InputError(problem, 'these are JSON lines: write reader = "jsonl" under [input]')
@@ -233,9 +233,9 @@ def artists(
     columns: ColumnMap,
     header: Sequence[str] | None = None,
 ) -> Iterator[Artist | BadRow]:
-    """The artists of numbered rows; what cannot be one is a `BadRow`. Values are JSON values.
+    """Yield the artists of numbered rows; an invalid row is a `BadRow`. Values are JSON values.
 
-    Raises `InputError` when there is no column for the name: by the `header`, where the format has one, else when no
+    Raises `InputError` if there is no column for the name: by the `header`, if the format has one, else when no
     row among the first has it.
     """
     if header is not None:
@@ -274,9 +274,9 @@ def artists(
 
 
 def artist(row: dict[str, Any], source: str, line: int) -> Artist:
-    """The artist of a row under our names, with JSON values; takes its own columns out of `row`.
+    """Return the artist of a row under our names, with JSON values; removes its own columns from `row`.
 
-    Name and id are text or numbers; data may be any value, and is JSON text where it is not text. Raises `RowError`.
+    Name and id are text or numbers; data may be any value, as JSON text if it is not text. Raises `RowError`.
     """
     keys = list(row)
     name = _text("artist_name", row.pop("artist_name", None))
@@ -305,7 +305,7 @@ def _text(column: str, value: object) -> str:
 
 
 def texts(value: object) -> Iterable[str]:
-    """Every text inside a JSON value, keys included."""
+    """Yield every text inside a JSON value, keys included."""
     if isinstance(value, str):
         yield value
     elif isinstance(value, dict):

@@ -23,17 +23,16 @@ from bioforge.core.errors import InputError, nearest
 STDIN = "-"
 _RACY_NS = 100_000_000
 _BESIDE = ("-wal", ".wal")
-"""What is added to the name of a database by SQLite and DuckDB for the file of what was written last, which belongs to
-its content until it is written into the database itself."""
+"""Suffixes of the files in which SQLite and DuckDB keep recent changes of a database."""
 _GZIP = b"\x1f\x8b"
 
 
 @dataclass(frozen=True, slots=True)
 class Signature:
-    """What one look at a file says about its content without reading it.
+    """The state of a file without reading it.
 
-    Times are nanoseconds since 1970. Two signatures are equal when size, time of change and inode are, those of the
-    files `beside` it included.
+    Times are nanoseconds since 1970. Two signatures are equal if size, modification time and inode are, including
+    the files `beside` it.
     """
 
     size: int
@@ -44,10 +43,10 @@ class Signature:
 
     @property
     def trusted(self) -> bool:
-        """Whether an equal signature later on means unchanged content.
+        """Return True if an equal signature later means unchanged content.
 
-        Clocks of file systems tick coarsely: a file changed less than 0.1 s before this look (or in the future) can
-        change again under the same time and size.
+        File systems have coarse clocks: a file changed less than 0.1 s before this look (or in the future)
+        can change again under the same time and size.
         """
         return self.looked_ns - self.mtime_ns >= _RACY_NS and all(other.trusted for other in self.beside)
 
@@ -57,21 +56,21 @@ class Signature:
 
 @dataclass(frozen=True, slots=True)
 class Source:
-    """One opened-to-be stream of input. `name` is for messages; `path` is None for standard input."""
+    """A stream of input that can be opened. `name` is for messages; `path` is None for standard input."""
 
     name: str
     path: Path | None
 
     @property
     def suffix(self) -> str:
-        """`csv` for `artists.csv` and `artists.csv.gz`, in lower case; empty where the name has none."""
+        """Return `csv` for `artists.csv` and `artists.csv.gz`, in lower case; empty without a suffix."""
         name = urlsplit(self.name).path if is_url(self.name) else self.name
         name = PurePosixPath(name).name.lower().removesuffix(".gz")
         return PurePosixPath(name).suffix[1:]
 
     @property
     def is_plain(self) -> bool:
-        """Whether its content is that of a file, as it is: neither a stream nor packed."""
+        """Return True if it is an uncompressed file."""
         if self.path is None:
             return False
         try:
@@ -81,8 +80,7 @@ class Source:
             raise _refused(self.name, error) from error
 
     def signature(self) -> Signature | None:
-        """By a `stat` of the file and of those that belong to it; None for standard input, pipes and other streams that
-        are gone once they were read."""
+        """Return the signature of the file and those beside it; None for standard input and other streams."""
         if self.path is None:
             return None
         now = time.time_ns()  # before the look: a change in between makes it less trusted, not more
@@ -97,7 +95,7 @@ class Source:
 
     @contextmanager
     def open(self) -> Iterator[IO[bytes]]:
-        """The content from its start, unpacked where it is gzip. Raises `InputError`; standard input stays open."""
+        """Open the content, decompressed if it is gzip. Raises `InputError`; standard input stays open."""
         with _opened(self.name, self.path) as raw:
             try:
                 head = raw.peek(2)[:2]
@@ -146,15 +144,15 @@ def _opened(name: str, path: Path | None) -> Iterator[io.BufferedReader[Any]]:
 
 
 def is_url(path: str) -> bool:
-    """Whether `[input] path` has to be fetched (`bioforge.readers.download`) before there is a `Source`."""
+    """Return True if `[input] path` must be downloaded (`bioforge.readers.download`)."""
     return path.lower().startswith(("http://", "https://"))
 
 
 def find(path: str, root: Path) -> list[Source]:
-    """The sources that `[input] path` means: a file, a glob (in sorted order), or `-` for standard input.
+    """Return the sources of `[input] path`: a file, a glob (in sorted order), or `-` for standard input.
 
-    Relative to `root`, the folder of the project file; `~` is the home folder. URLs are for
-    `bioforge.readers.download.fetch`. Nothing is read. Raises `InputError` where something is missing, empty or no file.
+    Relative to `root`, the folder of the project file; `~` is the home folder. Nothing is read. Raises
+    `InputError` for a missing or empty file, or another kind of path.
     """
     if is_url(path):
         raise ValueError(f"{path} has to be fetched first")
@@ -201,7 +199,7 @@ def _checked(name: str, root: Path) -> Source:
 
 
 def _neighbour(path: Path, root: Path) -> str:
-    """Which existing name comes closest to a missing one, or which folder is missing."""
+    """Return a hint for a missing path: the nearest existing name, or the missing folder."""
     folder = path.parent
     if not folder.is_dir():
         return f"there is no folder {os.path.relpath(folder, root)!r}"

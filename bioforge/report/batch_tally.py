@@ -1,4 +1,4 @@
-"""How many members of batches a run waits for, counted from its events and gauges. Pure."""
+"""Count the batch members that a run waits for, from its events and gauges. Pure."""
 
 from __future__ import annotations
 
@@ -11,26 +11,33 @@ from bioforge.core.types import CLOSED, Batch, BatchState
 
 @dataclass(slots=True)
 class _Members:
-    """Of one batch. `started` and `ended` are what this run has seen; `requests` of its file, None until known."""
+    """Members of one batch.
+
+    `started` and `ended` count what this run has seen; `requests` of its file, None until known.
+    """
 
     requests: int | None = None
     started: int = 0
     ended: int = 0
     own: bool = False
-    """Whether this run has prepared it."""
+    """True if this run prepared it."""
     awaited: bool = True
     state: BatchState = BatchState.PREPARING
 
     @property
     def waiting(self) -> int:
+        """Return the number of open members of awaited batches."""
         if self.state in CLOSED or not (self.own or self.awaited):
             return 0
         return max(0, (self.started if self.own else self.requests or 0) - self.ended)
 
     @property
     def unplanned(self) -> int:
-        """What it adds to the requests that the run was to end with. Those of a batch that it waits for are among
-        them from the start; which of them an earlier run had collected is known at the end."""
+        """Return what it adds to the requests expected at the start.
+
+        Those of an awaited batch are among them from the start; which of them an earlier run had collected is
+        known at the end.
+        """
         if self.own or self.requests is None:
             return 0
         if not self.awaited:
@@ -40,17 +47,17 @@ class _Members:
 
 @dataclass(slots=True)
 class BatchTally:
-    """Every batch that a run has seen, whoever prepared it. True when there was one."""
+    """Every batch that a run has seen. True if there was one."""
 
     missing: int = 0
-    """Requests that a batch was asked and of which nothing came back."""
+    """Requests without a result in their batch."""
     _batches: dict[str, _Members] = field(default_factory=dict, repr=False)
 
     def __bool__(self) -> bool:
         return bool(self._batches)
 
     def see(self, batches: Iterable[Batch]) -> None:
-        """Batches as they are now. One that was closed stays closed, whatever a gauge still shows."""
+        """Update batches. A closed batch stays closed, whatever a gauge still shows."""
         for batch in batches:
             members = self._members(batch.key)
             if members.state in CLOSED:
@@ -65,7 +72,7 @@ class BatchTally:
         members.own = True
 
     def end(self, key: str) -> bool:
-        """Count an outcome. Returns whether this run had started it."""
+        """Count an outcome. Return True if this run had started it."""
         members = self._members(key)
         members.ended += 1
         return members.own
@@ -82,8 +89,10 @@ class BatchTally:
 
     @property
     def unplanned(self) -> int:
-        """Collected members of batches this run does not wait for, minus members of awaited batches that an
-        earlier run collected."""
+        """Return the collected members that were not expected at the start.
+
+        Those of batches that were not awaited, minus members of awaited ones that an earlier run collected.
+        """
         return sum(members.unplanned for members in self._batches.values())
 
     @property
@@ -105,7 +114,7 @@ class BatchTally:
         return members
 
     def __str__(self) -> str:
-        """`3 collected, 1 open, 1 released, 12 answers missing`."""
+        """Return `3 collected, 1 open, 1 released, 12 answers missing`."""
         shown = (
             (self.collected, "collected"),
             (self.open, "open"),

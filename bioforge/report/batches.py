@@ -1,4 +1,4 @@
-"""Batches in words: their life as log lines, and the open ones as lines below the bar. Pure: time comes in."""
+"""Format batches: log lines of their progress, and lines below the bar for open ones. Pure: times are arguments."""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ from bioforge.core.types import CLOSED, ENDED, Batch, BatchProblem, BatchState
 from bioforge.report.logs import printable
 
 SHOWN_BATCHES = 8
-"""Open batches that get a line of their own below the bar; the rest are counted."""
+"""Open batches with their own line below the bar; the rest are counted."""
 
 SHOWN_PROBLEMS = 3
-"""Of a refused batch; a file with one mistake may have it on every line."""
+"""Problems shown of a refused batch; one mistake may be on every line."""
 
 SOON = 7200.0
-"""Seconds before its expiry from which on a batch says when it expires."""
+"""Seconds before its expiry from which on a batch shows it."""
 
 CLASSES = (
     "answered",
@@ -42,7 +42,7 @@ Fields = dict[str, object]
 
 
 def title(batch: Batch) -> str:
-    """`batch in progress`; nothing for states that are told otherwise, or not at all."""
+    """Return `batch in progress`; None for states that are not logged, or logged otherwise."""
     return "" if batch.state in (BatchState.PREPARING, BatchState.COLLECTED) else f"batch {batch.state}"
 
 
@@ -124,7 +124,7 @@ def collected_in_full(event: BatchCollected) -> Fields:
 
 
 def counts(event: BatchCollected) -> dict[str, int]:
-    """Counts by class in a fixed order, without zeros."""
+    """Return counts by class in a fixed order, without zeros."""
     known = {name: event.counts.get(name, 0) for name in CLASSES}
     return {name.replace(" ", "_"): count for name, count in {**known, **event.counts}.items() if count}
 
@@ -144,7 +144,7 @@ def open_batches(gauges: Gauges) -> list[Batch]:
 
 
 def sums(batches: Sequence[Batch]) -> str:
-    """`2 open 31,204/100,000`, as the provider counts; empty when none is open."""
+    """Return `2 open 31,204/100,000`, as the provider counts; empty if none is open."""
     if not batches:
         return ""
     done = sum(batch.completed + batch.failed for batch in batches)
@@ -166,7 +166,7 @@ def progress_fields(batches: Sequence[Batch]) -> list[Fields]:
 
 
 def screen_lines(gauges: Gauges, wall: float) -> list[str]:
-    """A line for each open batch, and when they are looked at next. `wall` in seconds since 1970."""
+    """Yield a line for each open batch, and the time of the next look. `wall` in seconds since 1970."""
     batches = open_batches(gauges)
     if not batches:
         return []
@@ -185,19 +185,19 @@ def screen_lines(gauges: Gauges, wall: float) -> list[str]:
 
 
 def state_in_words(batch: Batch) -> str:
-    """Its state, or the provider's own word where that says more: validating, finalizing, cancelling."""
+    """Return its state, or the provider's status if that is more precise: validating, finalizing, cancelling."""
     if batch.status and batch.state in (BatchState.SUBMITTED, BatchState.IN_PROGRESS):
         return printable(batch.status).replace("_", " ").lower()
     return str(batch.state)
 
 
 def progress(batch: Batch, separator: str = ",") -> str:
-    """`31,204/50,000`: requests that are done, as the provider counts."""
+    """Return `31,204/50,000`: finished requests, as the provider counts."""
     return f"{batch.completed + batch.failed:{separator}}/{batch.requests:{separator}}"
 
 
 def megabytes(size: int) -> str:
-    """`12.3 MB`, `0.002 MB`."""
+    """Return `12.3 MB`, `0.002 MB`."""
     return f"{size / 1e6:.1f} MB" if size >= 100_000 else f"{size / 1e6:.3f} MB"
 
 
@@ -212,7 +212,7 @@ def _columns(batch: Batch, wall: float) -> tuple[str, str, str, str]:
 
 
 def _seconds(seconds: float) -> str:
-    """As `duration`, but whole seconds: what is redrawn several times a second must not flicker."""
+    """Format like `duration`, in whole seconds: a line that is redrawn often must not flicker."""
     whole = max(0, math.floor(seconds))
     return f"{whole} s" if whole < 60 else duration(whole)
 

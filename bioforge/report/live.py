@@ -1,4 +1,4 @@
-"""The live display on a terminal: a bar with the numbers and the open batches below it, and log lines above it."""
+"""The live display on a terminal: a bar with numbers and open batches below it, and log lines above it."""
 
 from __future__ import annotations
 
@@ -26,8 +26,7 @@ REFRESHES_PER_SECOND = 5
 
 
 class LiveReporter(Reporter):
-    """Redrawn by time from a thread of its own: a group of events costs the counting and nothing else, and the clock
-    goes on while nothing arrives."""
+    """Redraws from its own thread: a group of events only costs the counting, and the clock runs on without events."""
 
     def __init__(
         self,
@@ -93,7 +92,7 @@ class LiveReporter(Reporter):
             return  # the terminal is gone
 
     def _above(self, text: str) -> None:
-        """One print for all lines of a group: each print draws the bar anew."""
+        """Print all lines of a group at once, since each print redraws the bar."""
         if self._lines is not None:
             self._lines.append(text)
         else:
@@ -138,12 +137,12 @@ class LiveReporter(Reporter):
         return Group(bar, Text(below, style="dim", no_wrap=True, overflow="ellipsis"))
 
     def _bar_width(self) -> int:
-        """A narrow terminal keeps its room for the numbers."""
+        """Return the width of the bar; a narrow terminal keeps its space for the numbers."""
         return 30 if self._console is None or self._console.width >= 100 else 10
 
 
 def headline(tally: Tally, now: float) -> str:
-    """`62% 6,204/10,000 in 2 min 3 s, 1 min 20 s left`."""
+    """Return `62% 6,204/10,000 in 2 min 3 s, 1 min 20 s left`."""
     past = duration(tally.elapsed(now))
     total = tally.expected
     if total is None:
@@ -155,7 +154,7 @@ def headline(tally: Tally, now: float) -> str:
 
 
 def status(tally: Tally, gauges: Gauges, now: float) -> str:
-    """`24 failed  3 retrying  82.1/s  1.2M in 402.1k out  $12.30  48/64 in flight  waiting: …`; zeros are left out."""
+    """Return `24 failed  3 retrying  82.1/s  1.2M in 402.1k out  $12.30  48/64 in flight  waiting: …`, without zeros."""
     parts = [
         f"{tally.failures:,} failed" if tally.failures else "",
         f"{gauges.retrying:,} retrying" if gauges.retrying else "",

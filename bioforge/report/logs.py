@@ -1,4 +1,4 @@
-"""Logs: events with fields on stderr, for people or as JSON lines, and as JSON in a file; never a secret."""
+"""Logs: events with fields on stderr, as text or JSON lines, and as JSON in a file; never a secret."""
 
 from __future__ import annotations
 
@@ -49,10 +49,10 @@ class Logs:
 def configure(
     format: str = "console", verbose: bool = False, log_file: Path | None = None, secrets: Iterable[str | None] = ()
 ) -> Logs:
-    """Set structlog up, for this package and for every plugin that calls `structlog.get_logger()`.
+    """Set up structlog for this package and every plugin that calls `structlog.get_logger()`.
 
-    `format` is `console` or `json`. stderr gets information and worse, with `verbose` or as JSON everything;
-    `log_file` gets everything as JSON and is appended to. `secrets` are masked wherever they occur. UsageError when
+    `format` is `console` or `json`. stderr gets information and worse; with `verbose` or as JSON, everything.
+    `log_file` gets everything as JSON and is appended to. `secrets` are masked everywhere. Raises `UsageError` if
     the file cannot be written.
     """
     import structlog
@@ -75,7 +75,7 @@ def configure(
 
 
 def colourful(stream: IO[str], environ: Mapping[str, str] | None = None) -> bool:
-    """Whether `stream` is a terminal that is to get colours: not with NO_COLOR, not a dumb one."""
+    """Return True if `stream` is a terminal with colours: not with NO_COLOR, not a dumb one."""
     environ = os.environ if environ is None else environ
     return is_terminal(stream) and not environ.get("NO_COLOR") and environ.get("TERM") != "dumb"
 
@@ -88,12 +88,12 @@ def is_terminal(stream: IO[str]) -> bool:
 
 
 def printable(text: str) -> str:
-    """`text` without control characters: log values and answers come from outside, and a terminal obeys them."""
+    """Return `text` without control characters: values come from outside, and a terminal obeys them."""
     return _CONTROL.sub(lambda found: found[0].encode("unicode_escape").decode(), text)
 
 
 def mask(value: Any, secrets: tuple[str, ...] = ()) -> Any:
-    """`value` with everything that looks like a key replaced, at any depth."""
+    """Return `value` with everything that looks like a key replaced, at any depth."""
     match value:
         case str():
             for secret in secrets:
@@ -123,7 +123,7 @@ class _Mask:
 
 
 class _Emit:
-    """The last processor: a line to the screen and one to the file."""
+    """The last processor: writes a line to the screen and one to the file."""
 
     def __init__(self, screen: _Screen, file: _File | None) -> None:
         self._screen = screen
@@ -141,7 +141,7 @@ class _Emit:
 
 
 class _Nowhere:
-    """The logger below structlog: `_Emit` has written everything already."""
+    """The logger below structlog, without output, since `_Emit` has written everything."""
 
     def __init__(self, *names: object) -> None:
         pass
@@ -166,7 +166,7 @@ class _Screen:
 
 
 class _File:
-    """Appends lines. A disk that fills up during a run ends the log with one line on stderr, never the run."""
+    """Appends lines. If the disk fills up, the log ends with one line on stderr; the run continues."""
 
     def __init__(self, path: Path) -> None:
         self._path = path
@@ -194,13 +194,16 @@ class _File:
 
 
 def as_json(now: datetime, level: str, text: str, fields: Mapping[str, Any]) -> str:
-    """One object on one line: `timestamp` (ISO 8601, UTC), `level`, `event`, then the fields."""
+    """Return one JSON object: `timestamp` (ISO 8601, UTC), `level`, `event`, then the fields."""
     stamp = now.isoformat(timespec="milliseconds").replace("+00:00", "Z")
     return json.dumps({"timestamp": stamp, "level": level, "event": text, **fields}, ensure_ascii=False, default=str)
 
 
 def as_line(now: datetime, level: str, text: str, fields: Mapping[str, Any], colours: bool = False) -> str:
-    """`12:03:04 info    what happened  key=value key='two words'`, in local time; a traceback follows on new lines."""
+    """Return `12:03:04 info    what happened  key=value key='two words'`, in local time.
+
+    A traceback follows on new lines.
+    """
     fields = dict(fields)
     traceback = fields.pop("exception", None)
     clock = now.astimezone().strftime("%H:%M:%S")

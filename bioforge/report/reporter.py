@@ -1,4 +1,4 @@
-"""Answers on stdout as they arrive (`--print`)."""
+"""Show the events of a run: as log lines, and with `--print` each answer on stdout."""
 
 from __future__ import annotations
 
@@ -36,9 +36,9 @@ _TERMINAL_CODES = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")
 
 
 class Printer:
-    """Prints texts in UTF-8, whatever the locale; on a terminal under a line that says whose they are.
+    """Prints texts in UTF-8, whatever the locale; on a terminal under a line with artist and recipe.
 
-    A reader that closes the pipe ends the printing, not the run: every answer is in the state before it is printed.
+    A reader that closes the pipe ends the printing, not the run: every answer is stored before it is printed.
     """
 
     def __init__(self, stream: IO[str]) -> None:
@@ -60,7 +60,7 @@ class Printer:
         self._write(text if text.endswith("\n") else text + "\n")
 
     def problem(self) -> str:
-        """What ended the printing before its time, once, if it was not simply that nobody reads any more."""
+        """Return why the printing ended early, once; None if the reader only closed the pipe."""
         problem, self._reason = self._reason, ""
         return problem
 
@@ -92,14 +92,18 @@ class Printer:
 
 
 SHOWN_FAILURES = 20
-"""Final failures with a line of their own, at most. Equal ones share a line; the rest are counted."""
+"""Final failures with their own line, at most. Equal ones share a line; the rest are counted."""
 
 Clock = Callable[[], float]
 
 
 class Reporter(ABC):
-    """Shown every durable group of events. `start`, then `show` for each group, then `finish`, which may be called
-    more than once; as a context manager it finishes by itself."""
+    """Sees every durable group of events: `start`, then `show` for each group, then `finish`.
+
+    Which may be called more than once.
+
+    As a context manager it finishes at the end.
+    """
 
     def __init__(self, logs: Logs, printer: Printer | None = None, clock: Clock = time.monotonic) -> None:
         self.logs = logs
@@ -118,8 +122,11 @@ class Reporter(ABC):
         concurrency: int = 0,
         watch: Callable[[], Gauges] | None = None,
     ) -> None:
-        """`total`: requests to send, and those in batches of earlier runs that this one waits for; None while unknown.
-        `watch` gives the live gauges between two groups."""
+        """Begin.
+
+        `total`: requests to send and to collect from awaited batches, None if unknown. `watch` returns the
+        gauges.
+        """
         self.tally = Tally(total, self._clock())
         self._failures.clear()
         self._batches_told = {}
@@ -133,7 +140,7 @@ class Reporter(ABC):
         self._advance(gauges, now)
 
     def grow(self, requests: int) -> None:
-        """There is more to do by so many requests than was said at the start; less, where negative."""
+        """Add requests to the expected total (negative: remove)."""
         if self.tally.total is not None:
             self.tally.total = max(0, self.tally.total + requests)
 
@@ -206,7 +213,7 @@ class Reporter(ABC):
                     self.logs.logger.warning(f"stopped: {message}", kind=kind, **advice)
 
     def _batch(self, batch: Batch, note: str) -> None:
-        """Tell of a batch that came into another state, or of which there is something new to say."""
+        """Log a batch in a new state, or with new problems."""
         state, said = self._batches_told.get(batch.key, (None, ""))
         if batch.state in CLOSED:
             self._batches_told.pop(batch.key, None)
@@ -252,8 +259,10 @@ class Reporter(ABC):
 
 
 class PlainReporter(Reporter):
-    """Lines for a file, a pipe or CI: one at the start, then progress at each tenth, but no closer together than
-    `CLOSEST` seconds, and at the latest after `FARTHEST`."""
+    """Lines for a file, a pipe or CI.
+
+    One at the start, then progress at each tenth, at least `CLOSEST` and at most `FARTHEST` seconds apart.
+    """
 
     CLOSEST = 1.0
     FARTHEST = 10.0
@@ -308,10 +317,10 @@ def make_reporter(
     stderr: IO[str] | None = None,
     environ: Mapping[str, str] | None = None,
 ) -> Reporter:
-    """A live display where stderr is a terminal that can show one, else lines.
+    """Return a live display if stderr is a terminal that can show one, else lines.
 
-    Lines as well with JSON logs, and when texts are printed on a terminal, where a display would be in their way.
-    TERM=dumb, of `environ` or `os.environ`, is a terminal that cannot move its cursor.
+    Lines also with JSON logs, and when texts are printed on a terminal. TERM=dumb, of `environ` or `os.environ`,
+    cannot move its cursor.
     """
     dumb = (os.environ if environ is None else environ).get("TERM") == "dumb"
     stdout, stderr = stdout or sys.stdout, stderr or sys.stderr
@@ -350,6 +359,6 @@ def _reason(failure: Failure) -> dict[str, object]:
 
 
 def _free(fields: Mapping[str, object]) -> dict[str, object]:
-    """Fields under names that the log does not use itself."""
+    """Rename fields whose names the log uses itself."""
     taken = ("event", "level", "timestamp", "exc_info", "stack_info")
     return {f"{name}_" if name in taken else name: value for name, value in fields.items()}

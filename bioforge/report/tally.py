@@ -1,4 +1,4 @@
-"""The numbers of a run, counted from its events, and how numbers are written for people. Pure: time comes in."""
+"""Count the numbers of a run from its events, and write its summary. Pure: times are arguments."""
 
 from __future__ import annotations
 
@@ -29,12 +29,12 @@ WINDOW = 30.0
 
 @dataclass(slots=True)
 class Tally:
-    """Counts of one run. `total`: requests it is to send or to collect from batches that it waits for, None while
-    unknown. `started`, and every `now`, are seconds
-    of one monotonic clock. `failed` and `unusable` count targets given up for good, by error class.
+    """The counts of one run. `total`: requests to send or to collect from awaited batches, None if unknown.
 
-    Attempts in batches count like all others, but not in the rate: thousands of them end in the second in which they
-    are collected, days after they were sent perhaps, and by another run."""
+    `started` and every `now` are seconds of one monotonic clock. `failed` and `unusable` count final failures by
+    error class. Attempts in batches count like all others, but not in the rate: thousands of them end when they
+    are collected, perhaps days after they were sent and in another run.
+    """
 
     total: int | None = None
     started: float = 0.0
@@ -45,34 +45,34 @@ class Tally:
     retries: int = 0
     """Requests sent again after a failure of this run."""
     followed: int = 0
-    """Requests that failed for good, and in place of which something else was asked: with the errors, or another model."""
+    """Failed requests that a repair or a fallback model replaced."""
     maybe_paid: int = 0
     paid_for_nothing: int = 0
-    """Answers that were charged for without a usable text."""
+    """Paid answers without a usable text."""
     input_tokens: int = 0
     output_tokens: int = 0
     cost_usd: float = 0.0
-    """Of the answers whose price is known."""
+    """Cost of the answers with a known price."""
     priced: int = 0
     unpriced: int = 0
-    """Answers with and without a known price."""
+    """Answers without a known price."""
     finished: int = 0
-    """Attempts that ended, however."""
+    """Attempts that ended, with any outcome."""
     calls: int = 0
-    """Those of them that were no members of a batch."""
+    """Those of them that were single calls."""
     first_failed: str | None = None
-    """The first artist that failed for good."""
+    """The first artist with a final failure."""
     stopped: Stopped | None = None
     batches: BatchTally = field(default_factory=BatchTally)
     _calls_done: int = 0
     _awaiting_retry: Counter[str] = field(default_factory=Counter, repr=False)
     """Requests that failed and may be sent again, by hash."""
     _seconds: deque[tuple[int, int, int]] = field(default_factory=deque, repr=False)
-    """Calls finished and requests done by them, by whole second, of the window."""
+    """Finished calls and requests by whole second, within the window."""
 
     @property
     def done(self) -> int:
-        """Requests that will not be sent again in this run."""
+        """Return the number of requests that will not be sent again in this run."""
         return self.succeeded + self.failures
 
     @property
@@ -81,7 +81,7 @@ class Tally:
 
     @property
     def expected(self) -> int | None:
-        """Requests that are done when the run is: `total`, corrected by what turns up in batches of earlier runs."""
+        """Return the number of requests at the end of the run: `total`, corrected by batches of earlier runs."""
         return None if self.total is None else max(self.done, self.total + self.batches.unplanned)
 
     @property
@@ -89,7 +89,7 @@ class Tally:
         return None if (expected := self.expected) is None else max(self.batches.waiting, expected - self.done)
 
     def add(self, events: Iterable[Event], now: float, batches: Iterable[Batch] = ()) -> None:
-        """Count a group of events. `batches` are the open ones as the gauges show them after it."""
+        """Count a group of events. `batches` are the open ones in the gauges afterwards."""
         calls, done = self.calls, self._calls_done
         for event in events:
             match event:
@@ -176,12 +176,14 @@ class Tally:
         return max(0.0, now - self.started)
 
     def calls_per_second(self, now: float) -> float:
-        """Calls finished a second, over the last 30 seconds; members of batches are none."""
+        """Return finished single calls per second over the last 30 seconds."""
         return self._rate(now, 1)
 
     def seconds_left(self, now: float) -> float | None:
-        """Estimate from the requests done in the last 30 seconds, or in the whole run when there were none lately;
-        None while nothing tells, as while a batch is waited for."""
+        """Estimate from the last 30 seconds, or the whole run if nothing was done lately.
+
+        None while a batch is awaited.
+        """
         left = self.left
         if left is None or self.batches.waiting:
             return None
@@ -196,7 +198,7 @@ class Tally:
         return count / span if span else 0.0
 
     def cost(self) -> str:
-        """`$1.20`, `unknown price`, or both where some answers have no known price."""
+        """Return `$1.20`, `unknown price`, or both if some answers have no known price."""
         if not self.unpriced:
             return money(self.cost_usd)
         if not self.priced:
@@ -204,7 +206,7 @@ class Tally:
         return f"{money(self.cost_usd)} and {plural(self.unpriced, 'answer')} of unknown price"
 
     def fields(self, now: float) -> dict[str, object]:
-        """The numbers as log fields; seconds and US dollars."""
+        """Return the numbers as log fields; seconds and US dollars."""
         left = self.seconds_left(now)
         fields: dict[str, object] = {
             "done": self.done,
@@ -234,10 +236,10 @@ class Tally:
 
 @dataclass(frozen=True, slots=True)
 class Closing:
-    """What the end of a run knows beside its tally.
+    """Facts for the summary besides the tally.
 
-    `fresh`: targets that were up to date; `cached`: targets that got a stored answer without a call; `saved_usd`: what
-    the fresh and cached ones cost when they were bought, None when unknown.
+    `fresh`: targets that were up to date; `cached`: targets that got a stored answer without a call; `saved_usd`:
+    the price of the fresh and cached ones when they were bought, None if unknown.
     """
 
     fresh: int = 0
@@ -247,7 +249,7 @@ class Closing:
 
 
 def summary(tally: Tally, closing: Closing, now: float) -> list[str]:
-    """The lines people read when a run is over: what happened, what it cost, what to do next."""
+    """Yield the lines of the summary: results, cost, and the next step."""
     seconds = tally.elapsed(now)
     of = "" if tally.expected is None else f" of {tally.expected:,}"
     rows = [("done", f"{tally.succeeded:,}{of} in {duration(seconds)}{_speed(tally, seconds)}")]
@@ -292,7 +294,7 @@ def summary(tally: Tally, closing: Closing, now: float) -> list[str]:
 
 
 def _speed(tally: Tally, seconds: float) -> str:
-    """Nothing where answers came from batches: most of the time was spent waiting for them."""
+    """Return the rate; nothing for batches, where most of the time was spent waiting."""
     if not tally.calls or tally.calls < tally.finished or seconds <= 0:
         return ""
     return f" ({tally.calls / seconds:,.1f} calls/s)"
@@ -338,7 +340,7 @@ def error_class(problem: Failure | None) -> str:
 
 
 def by_class(counts: Counter[str], most: int = 6) -> str:
-    """`21 truncated, 9 timeout`, the most frequent first."""
+    """Return `21 truncated, 9 timeout`, the most frequent first."""
     ranked = sorted(counts.items(), key=lambda item: (-item[1], item[0]))
     shown = [f"{count:,} {name}" for name, count in ranked[:most]]
     rest = sum(count for _, count in ranked[most:])

@@ -155,8 +155,9 @@ def give_up(store: Store, batch: Batch) -> int:
 
 
 def free_orphans(store: Store) -> int:
-    """Close open members of batches that are not in the state, since nothing could collect them. They may have
-    been charged.
+    """Close open members of batches that are not in the state, since nothing could collect them.
+
+    They may have been charged.
 
     Return their number.
     """

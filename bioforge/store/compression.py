@@ -54,8 +54,9 @@ class Compressor:
         self._lines: dict[tuple[str, str], _SimilarBodies] = {}
 
     def pack_answer(self, body: bytes, model: str, recipe: str = "", variant: str = "") -> str | bytes:
-        """Return the stored form for `responses.body`. The names tell which bodies are similar: a recipe's
-        variant, else the model.
+        """Return the stored form for `responses.body`.
+
+        The names tell which bodies are similar: a recipe's variant, else the model.
         """
         return self._packed(ANSWER, body, model, recipe, variant) if self._on else as_received(body)
 

@@ -117,8 +117,7 @@ class Store:
                 raise
 
     def write(self, prepare: Callable[[], Step], commit: Callable[[Step], None] = run_inline) -> None:
-        """Run a transaction whose larger part, the prepared step and the commit, runs through `commit`,
-        perhaps on another thread.
+        """Run a transaction whose prepared step and commit go through `commit`, perhaps on another thread.
 
         It is durable when this returns; until then nothing else may use the connection.
         """
@@ -161,8 +160,9 @@ class Store:
                 self.connection.execute("PRAGMA synchronous = FULL")
 
     def defer_index(self, index: str) -> None:
-        """Drop an index that many new rows would update in random order; `build_indexes` builds it from all
-        of them at once.
+        """Drop an index that many new rows would update in random order.
+
+        `build_indexes` builds it from all of them at once.
 
         If the process ends before that, the next writer builds it.
         """
@@ -190,8 +190,9 @@ class Store:
             self.rows(f"PRAGMA cache_size = {before}")
 
     def reserve_space(self, size: int) -> None:
-        """Reserve disk space for answers that arrive when the disk is full. Raises `NoSpaceError` if it is
-        full already.
+        """Reserve disk space for answers that arrive when the disk is full.
+
+        Raises `NoSpaceError` if it is full already.
         """
         path = self._room
         try:
@@ -246,8 +247,9 @@ class Store:
         return int(self.value("SELECT value FROM facts WHERE name = ?", (name,)) or 0)
 
     def next_id(self, table: str) -> int:
-        """Return the next free id. Ids are assigned here, so that whole groups are inserted at once; only one
-        process writes.
+        """Return the next free id.
+
+        Ids are assigned here, so that whole groups are inserted at once; only one process writes.
         """
         return int(self.value("SELECT seq FROM sqlite_sequence WHERE name = ?", (table,)) or 0) + 1
 

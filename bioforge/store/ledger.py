@@ -160,10 +160,10 @@ def average_cost(store: Store) -> float | None:
 
 
 def average_seconds(store: Store) -> dict[str, float]:
-    """Return the average seconds of a call by service tier (`standard`, `flex`), over up to a thousand of the
-    newest answers each.
+    """Return the average seconds of a call by service tier (`standard`, `flex`).
 
-    Looks at a bounded number of attempts, since a state has millions of them and plans are frequent.
+    Uses up to a thousand of the newest answers each, and looks at a bounded number of attempts, since a state has
+    millions of them and plans are frequent.
     """
     found = {}
     oldest = store.next_id("attempts") - 20_000

@@ -12,8 +12,9 @@ from bioforge.core.reasons import STALE_REASONS
 
 @dataclass(frozen=True, slots=True)
 class Selection:
-    """A selection; empty tuples mean everything. `ids` are artist ids or globs. `limit` is the highest number of
-    targets.
+    """A selection; empty tuples mean everything.
+
+    `ids` are artist ids or globs. `limit` is the highest number of targets.
 
     `variants` are pairs of recipe and variant. `run`: only the targets listed for that run. `plan`: a plan file
     that is to become such a list.

@@ -46,8 +46,9 @@ _FEW = 20_000
 
 
 def _distinct(store: Store, condition: str) -> tuple[str, str]:
-    """Return the start of a query over targets `t`, and the expression in it that counts distinct requests under
-    a condition.
+    """Return the start of a query over targets `t`.
+
+    And the expression in it that counts distinct requests under a condition.
 
     A sort of a million hashes is slow, so many of them are counted along the index that has them in order.
     """
@@ -91,8 +92,9 @@ def stale_groups(store: Store, selection: Selection, *, resend_maybe_paid: bool 
 
 
 def requests_to_send(store: Store, selection: Selection, *, resend_maybe_paid: bool) -> int:
-    """Return the number of distinct requests that a run would send; for targets that wait for upstream answers,
-    at most.
+    """Return the number of distinct requests that a run would send.
+
+    For targets that wait for upstream answers, at most.
     """
     where, values = selection.where()
     before, different = _distinct(store, "1")

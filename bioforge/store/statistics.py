@@ -25,8 +25,9 @@ reusable prompt is kept by the provider and only its variables are counted."""
 
 @dataclass(frozen=True, slots=True)
 class Observed:
-    """`input_ratio`: billed tokens per estimated token (1.0 with too few answers). `output_tokens`: average of an
-    answer.
+    """`input_ratio`: billed tokens per estimated token (1.0 with too few answers).
+
+    `output_tokens`: average of an answer.
 
     `answers`: the number of answers behind the ratio.
     """

@@ -293,8 +293,9 @@ def listed(store: Store, selection: Selection, *, stale: bool = True, sendable: 
 def by_names(
     store: Store, names: Sequence[tuple[str, str, str]]
 ) -> dict[tuple[str, str, str], tuple[int, str | None, str | None]]:
-    """Return (id, request hash, reason) of targets by (artist_id, recipe, variant); artists outside the input are
-    absent.
+    """Return (id, request hash, reason) of targets by (artist_id, recipe, variant).
+
+    Artists outside the input are absent.
     """
     rows = store.rows(
         "SELECT a.artist_id, t.recipe, t.variant, t.id, t.request_hash, t.reason FROM artists a"

@@ -66,6 +66,6 @@ __all__ = [
 
 
 def pytest_configure(config: Config) -> None:
-    """Warnings of others that say nothing about a plugin, where warnings are errors."""
+    """Ignore warnings of other packages that say nothing about a plugin, where warnings are errors."""
     # aiohttp warns about itself where a form arrives in pieces of a few bytes
     config.addinivalue_line("filterwarnings", r"ignore:unread_data\(\) is deprecated:DeprecationWarning")

@@ -1,5 +1,7 @@
-"""What has to be done before the rest of the kit is imported: an assertion of a contract that fails is to say what it
-found. Says how to get pytest, where it is missing."""
+"""Register the kit for pytest's assertion rewriting before the rest is imported.
+
+Say how to get pytest if it is missing.
+"""
 
 from __future__ import annotations
 

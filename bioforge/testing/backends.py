@@ -1,4 +1,4 @@
-"""What every backend must do, as tests to derive from."""
+"""The contract of backends, as tests to derive from."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ ONCE = RetryPolicy(max_attempts=1)
 GIVES_UP = RetryPolicy(max_attempts=1, outage_seconds=0.0)
 
 _TABLES = {"refusal": "refusals", "broken_answer": "broken", "unusable_answer": "unusable"}
-"""Stories that are told for each entry of a table, by the name of their argument."""
+"""Stories that run for each entry of a table, by the name of their argument."""
 
 
 class BackendContract(StoppingStories, BackendBench):
@@ -59,7 +59,7 @@ class BackendContract(StoppingStories, BackendBench):
     # -------------------------------------------------------------------------------------------------------- answers
 
     def test_every_request_is_answered_once(self) -> None:
-        """The whole of it: each request has one answer, which was paid for once, at each endpoint."""
+        """Each request has one answer, paid for once, at each endpoint."""
         self.serve()
         charges = 0
         for endpoint in self.backend().endpoints:
@@ -72,7 +72,7 @@ class BackendContract(StoppingStories, BackendBench):
             charges += 30
 
     def test_each_answer_is_of_its_own_request(self) -> None:
-        """One that stands under another artist's name looks right, and nobody finds it."""
+        """An answer under another artist's name looks right, so it would never be noticed."""
         self.serve()
         wanted = list(self.requests(24))
         marks = {one.request_hash: self.mark(one) for one in wanted}
@@ -93,12 +93,12 @@ class BackendContract(StoppingStories, BackendBench):
             assert right, f"the answer of another request: {event.answer.text!r}, expected {mark!r}"
 
     def text_alone(self, request: Request) -> str | None:
-        """What the server says to a request when there is no other."""
+        """Return the server's answer to a request that is sent alone."""
         (event,) = self.run(iter([request])).succeeded
         return event.answer.text
 
     def test_answers_have_what_is_kept_of_them(self) -> None:
-        """The body as it was received is what everything can be read from again; text, tokens and price are shown."""
+        """The body is stored as received; text, tokens and price are shown."""
         for event in self.run(self.requests(3)).succeeded:
             assert event.answer.body
             assert event.answer.text
@@ -109,7 +109,7 @@ class BackendContract(StoppingStories, BackendBench):
             assert event.seconds > 0 or event.attempt.batch is not None, "the clock of batches has whole seconds"
 
     def test_nothing_is_sent_before_its_start_was_recorded(self) -> None:
-        """Whatever was sent and not recorded is lost to a crash: nobody knows then that it may have been paid for."""
+        """A crash loses an unrecorded request, which may have been charged."""
         known: set[str | None] = set()
         self.serve()
 
@@ -122,7 +122,7 @@ class BackendContract(StoppingStories, BackendBench):
         assert len(known) == 40
 
     def test_requests_are_pulled_as_they_can_be_sent(self) -> None:
-        """They come from the state page by page; who pulls them all at once holds a million of them."""
+        """Requests are read from the state in pages; pulling them all at once holds a million of them in memory."""
         self.only_calls()
         pulled: list[Request] = []
 
@@ -138,14 +138,16 @@ class BackendContract(StoppingStories, BackendBench):
         assert len(pulled) == 20
 
     def test_work_without_requests_ends(self) -> None:
-        """A run of what is up to date."""
+        """The run of an up-to-date project."""
         recorded = self.run(iter(()))
         assert not recorded.of(Started)
         assert recorded.stopped is None
 
     def test_what_an_answer_brings_about_is_sent_too(self) -> None:
-        """A recipe that needs another one has no request until that is answered: `requests` that had no more are asked
-        again after each group of events."""
+        """Exhausted `requests` are pulled again after each group of events.
+
+        A recipe that needs another one has no request before that one is answered.
+        """
         wanted = list(self.requests(6))
         queue = deque(wanted[:3])
 
@@ -158,7 +160,7 @@ class BackendContract(StoppingStories, BackendBench):
         assert len(recorded.succeeded) == 6
 
     def test_what_comes_while_more_is_announced_is_sent_too(self) -> None:
-        """While `more()` is true a run has not ended, although nothing is there to send; a nudge says that it is."""
+        """While `more()` is true, a run has not ended although nothing is there to send; a nudge announces requests."""
         wanted = list(self.requests(4))
         queue, announced = deque(wanted[:2]), [True]
         answered, stop = threading.Event(), Stop()
@@ -183,8 +185,7 @@ class BackendContract(StoppingStories, BackendBench):
     # ------------------------------------------------------------------------------------------------ bodies, prices
 
     def test_endpoints_and_dialect_are_texts(self) -> None:
-        """They are part of what a request is known by: another first endpoint, or another dialect, and every answer is
-        asked for again."""
+        """They identify a request: with another first endpoint or dialect every answer is stale."""
         backend = self.backend()
         endpoints, dialect = backend.endpoints, backend.dialect
         assert isinstance(endpoints, tuple), f"endpoints: expected a tuple of texts, found {endpoints!r}"
@@ -197,7 +198,7 @@ class BackendContract(StoppingStories, BackendBench):
         assert dialect.strip(), "dialect: expected a name for the form of the bodies"
 
     def test_the_same_texts_give_the_same_body(self) -> None:
-        """A request is known by its body: one that differs from day to day is paid for every day."""
+        """A request is identified by its body: one that differs each day is paid for each day."""
         self.serve()
         first, second = self.backend(), self.backend()
         for endpoint in first.endpoints:
@@ -210,7 +211,7 @@ class BackendContract(StoppingStories, BackendBench):
             assert body != canonical(first.body(texts[1])), "the input is not in the body"
 
     def test_a_price_is_known_or_not(self) -> None:
-        """None where it is unknown: a price of 0 would make a budget worthless."""
+        """None if it is unknown: a price of 0 would make a budget worthless."""
         backend = self.backend()
         for usage in (Usage(), Usage(1000, 1000), Usage(1000, 1000, cached_tokens=500, reasoning_tokens=100)):
             price = backend.price(self.model, usage)
@@ -221,7 +222,7 @@ class BackendContract(StoppingStories, BackendBench):
     # --------------------------------------------------------------------------------------------------------- faults
 
     def survives(self, fault: str, error_class: str, paid: Paid) -> None:
-        """One request that meets a fault and is answered by the second try."""
+        """Send one request that meets a fault and is answered by the second attempt."""
         self.serve(script={"Absalon": [fault, "ok"]}, retry_after=0.02)
         recorded = self.run(self.requests(["Absalon"]))
         (failed,) = recorded.failed
@@ -231,16 +232,16 @@ class BackendContract(StoppingStories, BackendBench):
         recorded.check(self.server.charged())
 
     def test_a_refusal_is_named_and_survived(self, refusal: tuple[str, str]) -> None:
-        """It cost nothing and is tried again; people count failures by their class."""
+        """It costs nothing and is retried; failures are counted by class."""
         self.survives(*refusal, Paid.NO)
 
     def test_a_broken_answer_is_named_and_survived(self, broken_answer: tuple[str, str]) -> None:
-        """Nobody can know whether it was charged for: it is maybe paid, and never said to have cost nothing."""
+        """It may have been charged, so it is maybe paid and never reported as free."""
         self.only_calls()
         self.survives(*broken_answer, Paid.MAYBE)
 
     def test_an_answer_that_cannot_be_used_is_kept_and_final(self, unusable_answer: tuple[str, str]) -> None:
-        """It was paid for, so it is an answer with a problem, and no failure that is asked again."""
+        """It was paid for, so it is an answer with a problem, not a failure that is retried."""
         fault, error_class = unusable_answer
         self.serve(script={"Absalon": [fault]})
         recorded = self.run(self.requests(["Absalon"]))
@@ -251,7 +252,7 @@ class BackendContract(StoppingStories, BackendBench):
         recorded.check(self.server.charged())
 
     def test_a_refused_request_fails_alone(self) -> None:
-        """It is refused for what it says, at each try: final at once, and no reason to stop the others."""
+        """The same request is refused each time: it is final at once and does not stop the others."""
         if self.bad_request is None:
             pytest.skip("the server refuses no request for what it says")
         fault, error_class = self.bad_request
@@ -264,8 +265,7 @@ class BackendContract(StoppingStories, BackendBench):
         recorded.check(self.server.charged())
 
     def test_a_hanging_answer_is_given_up_and_may_have_been_paid(self) -> None:
-        """`BackendContext.timeout` is for each call. What may have been paid for is not sent again where the project
-        says so."""
+        """`BackendContext.timeout` limits each call. A maybe paid request is not sent again if the project says so."""
         self.only_calls()
         if self.hangs is None:
             pytest.skip("the server answers every request")
@@ -276,7 +276,7 @@ class BackendContract(StoppingStories, BackendBench):
         recorded.check(self.server.charged())
 
     def test_nobody_listening_is_an_outage_that_cost_nothing(self) -> None:
-        """Nothing was sent, so nothing can have been paid for; and a run does not go on for ever."""
+        """Nothing was sent, so nothing was paid; and the run ends at some time."""
         self.only_calls()
         if not self.sends_to_base_url:
             pytest.skip("it does not open connections itself")
@@ -287,7 +287,7 @@ class BackendContract(StoppingStories, BackendBench):
         assert recorded.stopped is not None
 
     def test_a_server_that_speaks_something_else_is_survived(self) -> None:
-        """A wrong port in the project file."""
+        """For example after a wrong port in the project file."""
         self.only_calls()
         if not self.sends_to_base_url:
             pytest.skip("it does not open connections itself")
@@ -308,7 +308,7 @@ class BackendContract(StoppingStories, BackendBench):
         assert (failed.failure.error_class, failed.paid) == ("connection", Paid.MAYBE)
 
     def test_three_hundred_requests_through_every_fault(self) -> None:
-        """All of it at once: nothing is lost, nothing is paid for without being known."""
+        """All faults at once: no answer is lost, and no charge is unknown."""
         if not self.random_faults:
             pytest.skip("the server has no faults by chance")
         self.serve(faults=self.random_faults, retry_after=0.05, hang_seconds=2.0)
@@ -325,7 +325,7 @@ class BackendContract(StoppingStories, BackendBench):
     # ----------------------------------------------------------------------------------------------------------- keys
 
     def test_a_missing_key_is_said_before_anything_is_sent(self) -> None:
-        """By `check()`, with the name of the variable: a run of a million refusals says it less well."""
+        """`check()` names the variable, before a run of a million refusals."""
         if not self.needs_key:
             pytest.skip("it needs no key")
         with pytest.raises(UsageError, match="MY_KEY") as caught:
@@ -333,12 +333,12 @@ class BackendContract(StoppingStories, BackendBench):
         assert caught.value.hint
 
     def test_with_a_key_there_is_nothing_to_complain_about(self) -> None:
-        """`check()` is asked at the beginning of every run."""
+        """`check()` runs at the start of every run."""
         self.backend().check()
 
 
 class _Queue(Iterator[Request]):
-    """Requests that go on after there were none."""
+    """A request iterator that continues after it was exhausted."""
 
     def __init__(self, queue: deque[Request]) -> None:
         self._queue = queue

@@ -1,4 +1,4 @@
-"""A backend at work against a server: what an author says about both, and a run of it."""
+"""Run a backend against a server; the author describes both."""
 
 from __future__ import annotations
 
@@ -33,13 +33,13 @@ from bioforge.testing.recorder import Book, Recorded
 from bioforge.testing.state import RecordedRun
 
 QUICK = RetryPolicy(first_delay=0.01, max_delay=0.05)
-"""Retries that nobody has to wait for."""
+"""Retries without long delays."""
 
 THREADS_END_WITHIN = 5.0
-"""Seconds that threads have to end in when a run is left."""
+"""Seconds in which threads must end after a run."""
 
 Look = Callable[[Recorded, Work], object]
-"""What a story does after each group of events: they are durable then, and the backend waits."""
+"""Called after each group of events, which is durable then, while the backend waits."""
 
 
 class SimulatorServer:
@@ -57,31 +57,31 @@ class SimulatorServer:
 
 
 class BackendBench:
-    """What `BackendContract` has to be told, and what its stories are told with."""
+    """The description of a backend and its server, and helpers for stories."""
 
     options: Mapping[str, object] = {}
     """The table `[backend.NAME]` for every story."""
 
     siblings: Mapping[str, Mapping[str, object]] = {}
-    """All such tables by name, for a backend that works by others."""
+    """All such tables by name, for a backend that uses others."""
 
     choice: PurchaseDecision | None = None
-    """How it is to buy, for a backend that has several ways."""
+    """The purchase decision, for a backend with several options."""
 
     model: str = "gpt-6-luna"
-    """A model the server knows, and whose price the backend knows, where it knows any."""
+    """A model that the server knows, with a price that the backend knows, if it knows any."""
 
     batch: bool = False
-    """Whether requests are sent in batches. Stories of calls alone (what is in flight, what breaks off) are skipped then."""
+    """True if requests are sent in batches. Stories about single calls are skipped then."""
 
     parameters: Mapping[str, object] = {}
-    """What the recipe of every story has beside its texts: `{"max_output_tokens": 400}` for a vendor that wants it said."""
+    """Further parameters of every recipe: `{"max_output_tokens": 400}` for a vendor that requires it."""
 
     needs_key: bool = False
-    """Whether nothing can be sent to an address that is not on this machine without a key."""
+    """True if nothing can be sent to another machine without a key."""
 
     sends_to_base_url: bool = True
-    """Whether it opens connections to `BackendContext.base_url` itself, so that it meets whatever listens there."""
+    """True if it opens connections to `BackendContext.base_url` itself."""
 
     refusals: Mapping[str, str] = {
         "rate_limit": "rate_limit",
@@ -90,7 +90,7 @@ class BackendBench:
         "server_error": "server_error",
         "unavailable": "overloaded",
     }
-    """Faults of the server that refuse a request, which costs nothing and is tried again; each with the `error_class`."""
+    """Faults of the server that refuse a request, which costs nothing and is retried; each with its `error_class`."""
 
     broken: Mapping[str, str] = {
         "drop_before": "connection",
@@ -98,50 +98,51 @@ class BackendBench:
         "truncated": "truncated_body",
         "malformed": "malformed",
     }
-    """Faults by which an answer does not arrive as it should and may have been paid for; each with the `error_class`."""
+    """Faults by which an answer arrives incomplete and may have been charged; each with its `error_class`."""
 
     nothing_received: frozenset[str] = frozenset({"drop_before", "drop_after"})
-    """Those of `broken` of which not one byte arrives that could be kept."""
+    """Those of `broken` of which no byte arrives."""
 
     hangs: str | None = "hang"
-    """The fault by which an answer never comes. None: the server has none."""
+    """The fault by which an answer never arrives. None: the server has none."""
 
     unusable: Mapping[str, str] = {"incomplete": "truncated", "content_filter": "content_filter", "refusal": "refusal"}
-    """Faults that are whole answers, paid for, without a text to use; each with the `error_class` of the problem."""
+    """Faults that are complete, paid answers without a usable text; each with the `error_class` of the problem."""
 
     bad_request: tuple[str, str] | None = ("bad_request", "bad_request")
-    """The fault of a request that is refused for what it says, and its `error_class`. None: the server has none."""
+    """The fault of a request that is refused for its content, and its `error_class`. None: the server has none."""
 
     random_faults: Mapping[str, float] = dict.fromkeys(FAULTS, 0.2 / len(FAULTS))
-    """Faults by their probability for each try, for the story of three hundred requests. Empty: it is skipped."""
+    """Faults with their probability per attempt, for the story of three hundred requests. Empty: it is skipped."""
 
     quota: bool = True
-    """Whether the server takes `quota_after`: so many answers, and then no credit is left."""
+    """True if the server supports `quota_after`: no credit is left after this many answers."""
 
     invalid_key: str | None = "sk-invalid-1"
-    """A key the server refuses. None: it refuses none."""
+    """A key that the server refuses. None: it refuses none."""
 
     outages: bool = True
-    """Whether the server takes `outage`: requests that are all told it is not available, for a while."""
+    """True if the server supports `outage`: it refuses all requests for a while."""
 
     latency: bool = True
-    """Whether the server takes `latency`: seconds until an answer is ready."""
+    """True if the server supports `latency`: seconds until an answer is ready."""
 
     # ------------------------------------------------------------------------------------------------------- to give
 
     def factory(self) -> BackendFactory:
-        """What `bioforge_backends()` returns under its name: usually the class."""
+        """Return the backend class or factory that `bioforge_backends()` returns."""
         raise NotImplementedError(
             "give the backend: def factory(self): return MyBackend   (what bioforge_backends() has under its name)"
         )
 
     def start_server(self, stack: ExitStack, **options: Any) -> Server:
-        """A running server with what a story wants of it, closed with `stack`. The default is bioforge's simulator.
+        """Return a running server for a story, closed with `stack`. The default is bioforge's simulator.
 
-        A server of your own is asked for these, as far as the attributes above say it can:
-        `script` (`{"Absalon": ["rate_limit", "ok"]}`: the faults of the 1st, 2nd … try of each request in which the
-        text stands), `faults` (probabilities), `retry_after` (seconds that a refusal names), `latency`, `hang_seconds`,
-        `quota_after` (answers), `outage` (how many requests are answered first, and how many are refused then).
+        Your server receives these options, as far as the attributes above allow them: `script` (`{"Absalon":
+        ["rate_limit", "ok"]}`: the faults of the 1st, 2nd … attempt of each request that contains the text),
+        `faults` (probabilities), `retry_after` (seconds in a refusal), `latency`, `hang_seconds`,
+        `quota_after` (answers), `outage` (how many requests are answered first, and how many are refused
+        then).
         """
         if outage := options.pop("outage", None):
             options["outage"] = Outage(*outage)
@@ -164,7 +165,7 @@ class BackendBench:
 
     @property
     def server(self) -> Server:
-        """The server of this story; one without faults, where it did not ask for another."""
+        """Return the server of this story, without faults unless the story set some."""
         return self._server or self.serve()
 
     def serve(self, **options: Any) -> Server:
@@ -173,7 +174,7 @@ class BackendBench:
         return self._server
 
     def backend(self, base_url: str | None = None, key: str | None = "key", timeout: float = 20.0) -> Backend:
-        """A backend as a project makes it, sending to the server of this story."""
+        """Return a backend as a project creates it, sending to the server of this story."""
         factory = self.factory()
         context = BackendContext(
             base_url or self.server.base_url,
@@ -188,7 +189,7 @@ class BackendBench:
     def requests(
         self, names: Sequence[str] | int, endpoint: str | None = None, max_output_tokens: int | None = None
     ) -> Iterator[Request]:
-        """One request for each name, or for so many artists, with the body that the backend gives it."""
+        """Yield one request for each name, or for this many artists, with the backend's body."""
         known = [f"Artist {number:03d}" for number in range(names)] if isinstance(names, int) else names
         backend = self.backend("http://127.0.0.1:9")
         endpoint = endpoint or backend.endpoints[0]
@@ -212,10 +213,10 @@ class BackendBench:
             )
 
     def mark(self, request: Request) -> str | None:
-        """What stands in the text of the answer to this request and to no other. None where nobody can say: then it is
-        asked alone first, to know what the server says to it, which has to be the same each time.
+        """Return text that only the answer to this request contains; None if that is unknown.
 
-        `self.names` has the name that a request is about, by its `request_hash`; the simulator repeats it.
+        Then the request is sent alone first, and must get the same answer each time. `self.names` has the
+        name in a request, by its `request_hash`; the simulator repeats it.
         """
         return f"for: {self.names[request.request_hash]}." if isinstance(self.server, SimulatorServer) else None
 
@@ -234,8 +235,10 @@ class BackendBench:
         look: Look = lambda recorded, work: None,
         **limits: Any,
     ) -> Recorded:
-        """A run to its end. Events are made durable in `book`, group by group, which says what is wrong with them; those of
-        the last run are in `recorded`. At the end they are put into a state, as those of every plugin are."""
+        """Run to the end. `book` checks and stores events group by group; those of the last run are in `recorded`.
+
+        At the end they are also stored in a real state, like those of every plugin.
+        """
         self.book.settle()
         given = _Given(source, self.book)
         batches = self.book.open()
@@ -264,13 +267,13 @@ class BackendBench:
         return recorded
 
     def only_calls(self) -> None:
-        """Skip a story that has no meaning for batches."""
+        """Skip a story that does not apply to batches."""
         if self.batch:
             pytest.skip("it tells of calls; a batch goes on at the provider")
 
 
 class _Given(Iterator[Request]):
-    """Requests as a backend takes them. One that had no more may have further ones later."""
+    """Requests as a backend receives them; exhausted ones may continue later."""
 
     def __init__(self, requests: Iterator[Request], book: Book) -> None:
         self._requests = requests
@@ -285,7 +288,7 @@ class _Given(Iterator[Request]):
 
 
 def assert_no_more_threads(before: int) -> None:
-    """That there are no more threads than there were, as soon as those that are ending have ended."""
+    """Assert that no thread is left, once those that are ending have ended."""
     deadline = time.monotonic() + THREADS_END_WITHIN
     while threading.active_count() > before and time.monotonic() < deadline:
         threading.Event().wait(0.01)

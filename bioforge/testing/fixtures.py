@@ -21,9 +21,9 @@ MakeProject = Callable[..., ProjectFolder]
 
 @pytest.fixture
 def make_simulator() -> Iterator[MakeSimulator]:
-    """`make_simulator(latency=0.1, faults={"rate_limit": 0.05})`: an OpenAI-compatible server, running on loopback.
+    """Provide `make_simulator(latency=0.1, faults={"rate_limit": 0.05})`: an OpenAI-compatible server on loopback.
 
-    `base_url` is its address, `ledger` what it has charged for.
+    `base_url` is its address, `ledger` its charges.
     """
     with ExitStack() as stack:
         yield lambda **options: stack.enter_context(Simulator(SimulatorOptions(**options)))
@@ -31,15 +31,17 @@ def make_simulator() -> Iterator[MakeSimulator]:
 
 @pytest.fixture
 def simulator(make_simulator: MakeSimulator) -> Simulator:
-    """A running simulator without latency, limits or faults. Override it for another one in your own tests."""
+    """Provide a simulator without latency, limits or faults. Override it for another one."""
     return make_simulator()
 
 
 @pytest.fixture
 def make_project(tmp_path: Path, request: pytest.FixtureRequest) -> Iterator[MakeProject]:
-    """`make_project({"artists.xml": text}, toml={"input": {"path": "artists.xml"}})`: a project in a folder of its own.
+    """Provide `make_project({"artists.xml": text}, toml={"input": {"path": "artists.xml"}})`.
 
-    The first one is `tmp_path` itself, the others are beside it. `simulator` is the fixture's unless it is given.
+    A project in its own folder.
+
+    The first one is `tmp_path` itself, the others are inside it. `simulator` is the fixture's unless it is given.
     """
     made: list[ProjectFolder] = []
 
@@ -63,5 +65,5 @@ def make_project(tmp_path: Path, request: pytest.FixtureRequest) -> Iterator[Mak
 
 @pytest.fixture
 def project(make_project: MakeProject) -> ProjectFolder:
-    """A project with the kit's own input and project file: `project.run("run").ok()`."""
+    """Provide a project with the kit's input and project file: `project.run("run").ok()`."""
     return make_project()

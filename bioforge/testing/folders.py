@@ -1,4 +1,4 @@
-"""A project folder to run commands in, with its state to look into and its money to count."""
+"""A project folder to run commands in, with access to its state and its charges."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ ARTISTS = """artist_id,artist_name,artist_data,born
 0,"Abbey, Edwin Austin","American
 painter",1852
 """
-"""The input of a project that names no other: four rows, one without data, one with the id 0 and a line break."""
+"""The default input: four rows, one without data, one with the id 0 and a line break."""
 
 Tables = Mapping[str, Mapping[str, Any] | Sequence[Mapping[str, Any]]]
 """Tables of a project file by name; a list is an array of tables, as `output` is one."""
@@ -41,19 +41,21 @@ TABLES: Tables = {
     "retry": {"first_delay": 0.001},
     "backend": {"concurrency": 4},
 }
-"""The project file of a project that is given no other. `{base_url}` is where the simulator is."""
+"""The default project file. `{base_url}` is the simulator's address."""
 
 
 class Server(Protocol):
-    """What a backend sends to, and what it says of the money."""
+    """A server that a backend sends to, with its charges."""
 
     @property
     def base_url(self) -> str:
-        """Its address, as a project file has it under `[provider] base_url`."""
+        """Return its address for `[provider] base_url`."""
 
     def charged(self) -> Sequence[str | None]:
-        """The ids of the attempts it has charged for, each as often as it did: the client's request id, or in a batch
-        the `custom_id` of the line. Safe from any thread."""
+        """Return the ids of charged attempts, each as often as it was charged: the client's request id.
+
+        Or in a batch the `custom_id` of the line. Safe from any thread.
+        """
 
 
 class ProjectFolder:
@@ -89,7 +91,7 @@ class ProjectFolder:
     # -------------------------------------------------------------------------------------------------------- files
 
     def write(self, name: str, text: str | bytes) -> Path:
-        """Write a file of the folder, seen as changed by the next command. Returns its path."""
+        """Write a file of the folder, which the next command sees as changed. Return its path."""
         path = self.root / name
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_bytes(text.encode() if isinstance(text, str) else text)
@@ -97,19 +99,21 @@ class ProjectFolder:
         return path
 
     def age(self, name: str) -> None:
-        """Make a file look written a while ago: an untouched input is told by its clock, which must not be as young as
-        the reading. For files that a test wrote by other means than `write`."""
+        """Make a file look older, since a file as young as its reading does not count as untouched.
+
+        For files not written by `write`.
+        """
         path = self.root / name
         found = path.stat()
         old = found.st_mtime_ns - 10_000_000_000 + found.st_size
         os.utime(path, ns=(old, old))
 
     def read(self, name: str) -> str:
-        """The text of a file of the folder."""
+        """Return the text of a file in the folder."""
         return (self.root / name).read_text("utf-8")
 
     def edit(self, name: str, old: str, new: str) -> None:
-        """Replace a text in a file; it has to be there."""
+        """Replace a text in a file, which must contain it."""
         text = self.read(name)
         assert old in text, f"{old!r} is not in {name}"
         self.write(name, text.replace(old, new))
@@ -117,23 +121,25 @@ class ProjectFolder:
     # ----------------------------------------------------------------------------------------------------- commands
 
     def run(self, *arguments: str, env: Mapping[str, str] | None = None, stdin: str | None = None) -> Ran:
-        """A command in this process, with this folder as the working folder: `project.run("plan").ok()`."""
+        """Run a command in this process, with this folder as working folder: `project.run("plan").ok()`."""
         with chdir(self.root):
             return invoke(*arguments, env=env, stdin=stdin)
 
     def start(self, *arguments: str, env: Mapping[str, str] | None = None) -> Running:
-        """A command in an interpreter of its own, which goes on by itself and can be killed, interrupted and resumed.
-        The fixtures kill what still runs when the test ends."""
+        """Start a command in another process, which can be killed, interrupted and resumed.
+
+        The fixtures kill processes that are left when the test ends.
+        """
         running = Running(self.root, arguments, env)
         self.running.append(running)
         return running
 
     def process(self, *arguments: str, env: Mapping[str, str] | None = None) -> Ran:
-        """A command in an interpreter of its own, to its end."""
+        """Run a command in another process to its end."""
         return self.start(*arguments, env=env).end()
 
     def close(self) -> None:
-        """Kill what still runs."""
+        """Kill running processes."""
         for running in self.running:
             with running:
                 pass
@@ -142,41 +148,41 @@ class ProjectFolder:
     # -------------------------------------------------------------------------------------------------- what it says
 
     def plan(self, *arguments: str) -> dict[str, Any]:
-        """What `plan --format json` says."""
+        """Return the output of `plan --format json`."""
         found: dict[str, Any] = json.loads(self.run("plan", "--format", "json", *arguments).ok().out)
         return found
 
     def reasons(self) -> dict[str, int]:
-        """Stale targets by reason, as `plan` has them; empty when everything is up to date."""
+        """Return the number of stale targets by reason; empty when everything is up to date."""
         found: dict[str, int] = {}
         for group in self.plan()["groups"]:
             found[group["reason"]] = found.get(group["reason"], 0) + group["targets"]
         return found
 
     def records(self, *arguments: str) -> list[dict[str, Any]]:
-        """What `export` writes, as a writer is given it."""
+        """Return the records of `export`, as a writer receives them."""
         return [json.loads(line) for line in self.run("export", "-F", "jsonl", *arguments).ok().out.splitlines()]
 
     # ---------------------------------------------------------------------------------------------------- the state
 
     def rows(self, sql: str, *values: object) -> list[tuple[Any, ...]]:
-        """Rows of the state: `project.rows("SELECT artist_id FROM artists")`. Its tables are in docs/state.md."""
+        """Return rows of the state: `project.rows("SELECT artist_id FROM artists")`. Its tables are in docs/state.md."""
         with closing(sqlite3.connect(self.root / "bioforge.db")) as connection:
             return connection.execute(sql, values).fetchall()
 
     def value(self, sql: str, *values: object) -> Any:
-        """The first value of the first row."""
+        """Return the first value of the first row."""
         return self.rows(sql, *values)[0][0]
 
     def charged(self) -> int:
-        """Answers the simulator has charged for so far."""
+        """Return the number of answers that the simulator has charged for."""
         return len(charged_by(self.simulator))
 
     def assert_ledger_equals_state(self, charges: Iterable[str | None] | None = None) -> None:
-        """Every charge is an answer that is kept, or an attempt the state calls maybe paid; and nothing else is.
+        """Assert that every charge is a stored answer or a maybe paid attempt, and nothing else.
 
-        `charges` are the ids that a provider has charged for: what it was told as the client's request id, or the
-        `custom_id` of a line in a batch. None: what the simulator, or another server in its place, has charged for.
+        `charges` are ids that a provider has charged for: the client's request id, or the `custom_id` of a
+        line in a batch. None: those of the simulator or another server in its place.
         """
         ids = charged_by(self.simulator) if charges is None else list(charges)
         twice = [name for name, times in Counter(ids).items() if times > 1]
@@ -195,7 +201,7 @@ class ProjectFolder:
         assert self.value("PRAGMA integrity_check") == "ok"
 
     def assert_nothing_paid_twice(self) -> None:
-        """No request has two answers that were paid for. Not for a story that asks again on purpose (`--force`)."""
+        """Assert that no request has two paid answers. Not for a story that resends on purpose."""
         twice = self.rows(
             "SELECT request_hash, count(*) FROM attempts WHERE paid = 'yes' GROUP BY request_hash HAVING count(*) > 1"
         )
@@ -203,7 +209,7 @@ class ProjectFolder:
 
 
 def charged_by(server: Simulator | Server) -> list[str | None]:
-    """The ids a server has charged for: in a batch the names of its lines."""
+    """Return the ids that a server has charged for: in a batch the names of its lines."""
     if isinstance(server, Simulator):
         return [charge.custom_id or charge.client_request_id for charge in server.ledger.entries()]
     return list(server.charged())
@@ -213,7 +219,7 @@ def charged_by(server: Simulator | Server) -> list[str | None]:
 
 
 def project_file(tables: Tables) -> str:
-    """The text of a project file with these tables.
+    """Return the text of a project file with these tables.
 
     ```python
     project_file({"input": {"path": "a.xml"}, "output": [{"path": "out.csv"}, {"path": "out.md"}]})

@@ -1,4 +1,4 @@
-"""What bioforge itself does around a plugin: its table is checked, its file opened, its output put in place."""
+"""Handle a plugin as a run does: validate its table, open its file, put its output in place."""
 
 from __future__ import annotations
 
@@ -19,19 +19,17 @@ _OPTIONS = PluginOptions("bioforge.toml", lambda name: os.environ.get(name) or N
 
 
 def handed(plugin: Any, table: Mapping[str, object], key: str) -> Any:
-    """What a plugin is given for a table of the project file (`key` is its name): an instance of its `Options`, where it
-    has them, else the table. Raises `ConfigError`."""
+    """Return the options for a plugin from a table of the project file (`key` is its name). Raises `ConfigError`."""
     return _OPTIONS.read(plugin, table, key)
 
 
 def read(reader: Any, path: Path, table: Mapping[str, object]) -> Iterator[Artist | BadRow]:
-    """The rows of a file, as a run reads them; but an exception that a run would make an error of stays what it is."""
+    """Yield the rows of a file as a run reads them, but let a plugin's exceptions through."""
     return BoundReader(reader, handed(reader, table, "input")).rows(Source(path.name, path))
 
 
 def deliver(writer: Any, records: Iterable[Record], path: Path, table: Mapping[str, object]) -> str:
-    """Have an output written, as a run does: a file is put in its place when it is whole. Returns what a writer of a path
-    says of it."""
+    """Write an output as a run does. Return the note of a writer of a path."""
     chosen = BoundWriter("tested", writer, handed(writer, table, "output"))
     if chosen.to_path:
         return chosen.path(records, path)

@@ -1,4 +1,4 @@
-"""Commands of a project: in this process for most tests, and in one of their own where they may be killed or signalled."""
+"""Run commands of a project: in this process, or in another one that may be killed or signalled."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from types import TracebackType
 from typing import Any, Self
 
 PATIENCE = 60.0
-"""Seconds after which whatever is waited for is taken for something that never comes."""
+"""Seconds after which a wait fails."""
 
 MOMENT = 0.001
 """Seconds until a look at something that cannot wake anybody is repeated; nothing depends on how many they are."""
@@ -36,8 +36,10 @@ _COLOURS = ("FORCE_COLOR", "CLICOLOR_FORCE")
 
 
 def isolated(env: Mapping[str, str] | None = None) -> dict[str, str | None]:
-    """What to change in this process's environment for a command: `ENVIRONMENT`, then `env`; None is a variable that
-    has to go."""
+    """What to change in this process's environment for a command: `ENVIRONMENT`, then `env`.
+
+    None is a variable that has to go.
+    """
     outside = {name: None for name in os.environ if name.startswith(_FROM_OUTSIDE) or name in _COLOURS}
     return {**outside, **ENVIRONMENT, **(env or {})}
 
@@ -57,11 +59,14 @@ class Ran:
     err: str
 
     def ok(self) -> Ran:
-        """This, when it ended well."""
+        """Return self after asserting that the command succeeded."""
         return self.failed(0)
 
     def failed(self, code: int) -> Ran:
-        """This, when it ended with this exit code: 1 a failure, 2 a mistake of the user, 75 stopped, 130 interrupted."""
+        """Return self after asserting this exit code.
+
+        1 a failure, 2 a mistake of the user, 75 stopped, 130 interrupted.
+        """
         assert self.code == code, f"exit code {self.code}, expected {code}\n{self.out}\n{self.err}"
         assert "Traceback" not in self.err, self.err
         return self
@@ -71,8 +76,9 @@ _unmet = threading.Event()
 
 
 def wait_until(met: Callable[[], bool], what: str) -> None:
-    """Look again and again until something is so, where there is nothing to be woken by. `what` is named when it never
-    comes.
+    """Look again and again until something is so, where there is nothing to be woken by.
+
+    `what` is named when it never comes.
 
     ```python
     wait_until(lambda: len(simulator.ledger) >= 10 or running.gone(), "ten answers")
@@ -140,28 +146,28 @@ class Running:
         self._ran: Ran | None = None
 
     def signal(self, number: signal.Signals) -> None:
-        """Send a signal; nothing happens where it has ended already."""
+        """Send a signal, unless the process has ended."""
         self._process.send_signal(number)
 
     def interrupt(self) -> None:
-        """Ctrl-C."""
+        """Send Ctrl-C."""
         self.signal(signal.SIGINT)
 
     def kill(self) -> None:
-        """kill -9: when this returns it is dead."""
+        """Kill with -9 and wait for the end."""
         self._process.kill()
         self._process.wait(PATIENCE)
 
     def gone(self) -> bool:
-        """Whether it has ended."""
+        """Return True if the process has ended."""
         return self._process.poll() is not None
 
     def said(self) -> str:
-        """What stands on its stderr so far."""
+        """Return its stderr so far."""
         return _text(self._streams[1].fileno()) if self._ran is None else self._ran.err
 
     def end(self) -> Ran:
-        """How it ended, which it must do by itself."""
+        """Wait for the end and return the result."""
         if self._ran is not None:
             return self._ran
         try:
@@ -188,6 +194,6 @@ class Running:
 
 
 def _text(descriptor: int) -> str:
-    """What a file has so far, without moving the place at which its process writes."""
+    """Return the content of a file so far, without moving the position of its writer."""
     content = os.pread(descriptor, os.fstat(descriptor).st_size, 0)
     return content.decode("utf-8", "replace").replace("\r\n", "\n")

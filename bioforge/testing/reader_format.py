@@ -1,4 +1,4 @@
-"""What `ReaderContract` has to be told of a reader and its format, and what its stories are told with."""
+"""The description of a reader and its format, and helpers for stories."""
 
 from __future__ import annotations
 
@@ -36,44 +36,47 @@ class ReaderBench:
     """Attributes and methods that a test class of a reader overrides."""
 
     suffix: str = "data"
-    """What the names of files of this format end in, without the dot."""
+    """Suffix of the format's file names, without the dot."""
 
     name: str | None = None
-    """What `[input] reader` takes for it. With a name it is read by a project too, for which the plugin has to be
-    installed (`pip install -e .`)."""
+    """Name for `[input] reader`. With a name, a project reads with it too, so the plugin must be installed (`pip
+    install -e .`).
+    """
 
     options: Mapping[str, object] = {}
-    """What the table `[input]` has for every story."""
+    """Options in the table `[input]` of every story."""
 
     wrong_options: Sequence[tuple[Mapping[str, object], str]] = ()
     """Tables that are refused, each with a word of the error: `[({"sheet": 3}, "sheet")]`."""
 
     values: Sequence[tuple[object, object]] = ()
-    """Values that a cell can have, each with what becomes of it: `[(date(2020, 1, 2), "2020-01-02"), (3, 3)]`. Text
-    comes as it is, and need not be named."""
+    """Values of a cell, each with the JSON value it becomes: `[(date(2020, 1, 2), "2020-01-02"), (3, 3)]`.
+
+    Text stays as it is and need not be listed.
+    """
 
     numbers: bool = False
-    """Whether a cell can be a number, and not only a text of digits. `values` has an example then."""
+    """True if a cell can be a number; `values` has an example then."""
 
     renames: bool = True
-    """Whether it has the option `columns`, as every reader of rows does that uses `artists()`."""
+    """True if it has the option `columns`, like every reader that uses `artists()`."""
 
     lazy: bool = True
-    """Whether the first row is there before the file was read to its end. False for a format that does not permit it."""
+    """True if the first row arrives before the whole file was read."""
 
     bounded_memory: bool = True
-    """Whether a long file takes no more memory than a short one."""
+    """True if a long file takes no more memory than a short one."""
 
     detects_truncation: bool = False
-    """Whether half a file can be told from a whole one. Of a text, each part is a text again."""
+    """True if half a file can be told from a whole one. Half a text is a text."""
 
     many: int = 10_000
-    """Rows of a long file, of which a tenth is a short one. Fewer where they take too long to write."""
+    """Rows of a long file; a short one has a tenth. Reduce it if they take too long to write."""
 
     # ------------------------------------------------------------------------------------------------------- to give
 
     def reader(self) -> Any:
-        """The reader: what `bioforge_readers()` returns under its name."""
+        """Return the reader that `bioforge_readers()` returns."""
         raise NotImplementedError(
             "give the reader: def reader(self): return read_xml   (what bioforge_readers() has under its name)"
         )
@@ -91,11 +94,11 @@ class ReaderBench:
         return folder / f"{name}.{self.suffix}"
 
     def read(self, path: Path, **options: object) -> list[Artist | BadRow]:
-        """All rows of a file, read as a run does it."""
+        """Return all rows of a file, read as a run does."""
         return list(self.rows(path, **options))
 
     def rows(self, path: Path, **options: object) -> Generator[Artist | BadRow]:
-        """The same, one by one."""
+        """Yield all rows of a file, read as a run does."""
         yield from plugin_host.read(self.reader(), path, {**self.options, **options})
 
     def written(self, folder: Path, rows: Sequence[Row]) -> Path:
@@ -111,7 +114,7 @@ class ReaderBench:
     def refused(
         self, path: Path, kind: type[UsageError] = InputError, table: Mapping[str, object] | None = None
     ) -> UsageError:
-        """The error with which a file, or a table for it, is refused."""
+        """Return the error that refuses a file or its table."""
         with pytest.raises(kind) as caught:
             self.read(path, **(table or {}))
         assert caught.value.message
@@ -126,7 +129,7 @@ def long_file(number: int) -> list[Row]:
 
 
 def peak(work: Callable[[], object]) -> int:
-    """The most bytes that Python had at once for some work, beyond what it had before."""
+    """Return the highest number of bytes that Python allocated during some work."""
     gc.collect()
     tracemalloc.start()
     try:
@@ -137,7 +140,7 @@ def peak(work: Callable[[], object]) -> int:
 
 
 def open_files(folder: Path) -> list[str]:
-    """The files below a folder that this process has open, where the system says so."""
+    """Return the files below a folder that this process has open, where the system can tell."""
     try:
         names = [os.readlink(f"/proc/self/fd/{number}") for number in os.listdir("/proc/self/fd") if _exists(number)]
     except OSError:

@@ -1,4 +1,4 @@
-"""What every reader must do, as tests to derive from."""
+"""The contract of readers, as tests to derive from."""
 
 from __future__ import annotations
 
@@ -40,8 +40,10 @@ class ReaderContract(ReaderBench):
     # -------------------------------------------------------------------------------------------------- what is read
 
     def test_rows_come_in_order_and_whole(self, tmp_path: Path) -> None:
-        """Letters of every script, commas, quotes, line breaks and empty cells are what people have in their files; an
-        artist whose text was cut is paid for all the same."""
+        """Files contain letters of every script, commas, quotes, line breaks and empty cells.
+
+        A truncated artist is paid for too.
+        """
         path = self.written(tmp_path, PEOPLE)
         found = self.read(path)
         assert all(isinstance(row, Artist) for row in found), found
@@ -49,7 +51,7 @@ class ReaderContract(ReaderBench):
         assert {row.source for row in found} == {path.name}
 
     def test_an_id_of_zero_is_an_id(self, tmp_path: Path) -> None:
-        """A zero is false in Python: the artist with the id 0 is the one that is lost, or gets another id."""
+        """Zero is false in Python, so an artist with the id 0 is easily lost."""
         ids: list[tuple[object, str]] = [("0", "0"), ("00", "00")]
         ids += [(0, "0"), (12.0, "12"), (7, "7")] if self.numbers else []
         for written, expected in ids:
@@ -58,14 +60,14 @@ class ReaderContract(ReaderBench):
             assert found.artist_id == expected, f"the id {written!r} became {found.artist_id!r}"
 
     def test_further_columns_keep_their_order(self, tmp_path: Path) -> None:
-        """Columns are given to templates and shown by name; in the order of the file people find them again."""
+        """Columns are shown in the order of the file."""
         rows = [{"z": "1", "artist_name": "Björk", "a": "2", "artist_id": "1", "m": "3"}]
         (found,) = self.read(self.written(tmp_path, rows))
         assert isinstance(found, Artist)
         assert list(found.columns.items()) == [("z", "1"), ("a", "2"), ("m", "3")]
 
     def test_a_row_without_an_id_gets_one_of_its_name(self, tmp_path: Path) -> None:
-        """A list of names is an input too. The id must be the same at each reading, or everything is asked again."""
+        """A list of names is an input too. The id must be the same at each reading, or everything is sent again."""
         from bioforge.core.text import derived_id
 
         rows = [{"artist_name": name} for name in ("Björk", "Absalon")]
@@ -76,7 +78,7 @@ class ReaderContract(ReaderBench):
         ]
 
     def test_values_become_json(self, tmp_path: Path) -> None:
-        """Columns are kept and hashed as JSON: a date or a decimal that stays what it is stops the whole run."""
+        """Columns are stored and hashed as JSON: a raw date or decimal would stop the run."""
         cells = [*self.values, ("text", "text")]
         rows = [{"artist_id": f"a{n}", "artist_name": "A", "value": cell} for n, (cell, _) in enumerate(cells)]
         found = self.read(self.written(tmp_path, rows))
@@ -90,12 +92,12 @@ class ReaderContract(ReaderBench):
             assert all(isinstance(text, str) for text in (row.artist_id, row.artist_name, row.artist_data))
 
     def test_the_same_file_read_twice_says_the_same(self, tmp_path: Path) -> None:
-        """What differs between two readings of an untouched file would be asked and paid for again."""
+        """A difference between two readings of an untouched file would be paid for again."""
         path = self.written(tmp_path, PEOPLE)
         assert self.read(path) == self.read(path)
 
     def test_a_file_without_rows_is_no_error(self, tmp_path: Path) -> None:
-        """An input that has become empty is said by its count. Where a format cannot say nothing, it is an `InputError`."""
+        """An empty input is reported by its count. A format that cannot be empty raises `InputError`."""
         try:
             found = self.read(self.written(tmp_path, []))
         except InputError:
@@ -105,7 +107,7 @@ class ReaderContract(ReaderBench):
     # ----------------------------------------------------------------------------------------------- what is wrong
 
     def test_a_row_without_a_name_is_kept_out_and_the_others_come(self, tmp_path: Path) -> None:
-        """One bad row among thousands must not stop the rest; and people have to find it, so it says where it stands."""
+        """One bad row must not stop the others, and names its place."""
         names = ["Björk", None, "Absalon", "Abbey"]
         rows = [{"artist_id": str(n), "artist_name": name, "artist_data": "x"} for n, name in enumerate(names)]
         path = self.written(tmp_path, rows)
@@ -122,7 +124,7 @@ class ReaderContract(ReaderBench):
         assert {row.source for row in found} == {path.name}
 
     def test_a_file_without_a_column_for_the_name_is_refused_as_a_whole(self, tmp_path: Path) -> None:
-        """The likeliest first mistake: the column is called something else. A bad row for each would hide what it is."""
+        """This is the most likely first mistake; a bad row for each would hide it."""
         rows = [{"nr": str(number), "titel": f"Artist {number}"} for number in range(3)]
         error = self.refused(self.written(tmp_path, rows))
         said = f"{error.message} {error.hint}"
@@ -130,8 +132,7 @@ class ReaderContract(ReaderBench):
         assert "titel" in said, f"the error should name the columns that were found: {said}"
 
     def test_a_file_with_nothing_in_it_is_refused_or_has_no_rows(self, tmp_path: Path) -> None:
-        """What a failed export leaves behind. An empty file is refused by bioforge itself; one that is only blank is
-        the reader's to see."""
+        """A failed export leaves such a file. bioforge refuses an empty file; the reader sees one with only blanks."""
         path = self.path(tmp_path)
         path.write_bytes(b"")
         self.refused(path)
@@ -141,7 +142,7 @@ class ReaderContract(ReaderBench):
                 assert not [row for row in self.read(path) if isinstance(row, Artist)]
 
     def test_garbage_is_refused(self, tmp_path: Path) -> None:
-        """As a whole, or row by row; never by an exception that only says what a library stumbled over."""
+        """It is refused as a whole or row by row, never with an exception of a library."""
         path = self.path(tmp_path)
         for seed in range(4):
             path.write_bytes(random.Random(seed).randbytes(4096))
@@ -153,7 +154,10 @@ class ReaderContract(ReaderBench):
             assert all(isinstance(row, BadRow) for row in found), found
 
     def test_half_a_file_is_refused_or_read_as_far_as_it_goes(self, tmp_path: Path) -> None:
-        """A copy that broke off. Where the format can tell, it must: its artists would count as removed."""
+        """An interrupted copy is refused where the format can tell.
+
+        Its missing artists would count as removed.
+        """
         path = self.written(tmp_path, long_file(200))
         whole = self.read(path)
         content = path.read_bytes()
@@ -171,7 +175,7 @@ class ReaderContract(ReaderBench):
             assert found[:sure] == whole[:sure]
 
     def test_no_file_stays_open(self, tmp_path: Path) -> None:
-        """Read to its end, given up in the middle, or refused: on some systems an open file cannot be replaced."""
+        """After the end, an early exit or a refusal: some systems cannot replace an open file."""
         good, bad, short = (self.path(tmp_path, name) for name in ("good", "bad", "short"))
         self.write(good, long_file(50))
         bad.write_bytes(random.Random(1).randbytes(4096))
@@ -193,7 +197,7 @@ class ReaderContract(ReaderBench):
     # ------------------------------------------------------------------------------------------------------ options
 
     def test_an_option_it_does_not_know_is_refused(self, tmp_path: Path) -> None:
-        """A misspelt option that is passed over does something else than people think, and they pay for that."""
+        """An ignored typing error would cost money."""
         path = self.written(tmp_path, PEOPLE)
         error = self.refused(path, UsageError, {"no_such_option": 1})
         assert "no_such_option" in f"{error.message} {error.hint}"
@@ -202,7 +206,7 @@ class ReaderContract(ReaderBench):
             assert "columns" in f"{near.message} {near.hint}", "the error should name the nearest option"
 
     def test_an_option_of_the_wrong_kind_is_refused(self, tmp_path: Path) -> None:
-        """By its name, before anything is read."""
+        """It is named before anything is read."""
         path = self.written(tmp_path, PEOPLE)
         wrong = [*self.wrong_options, *([({"columns": 3}, "columns")] if self.renames else [])]
         for table, word in wrong:
@@ -210,7 +214,7 @@ class ReaderContract(ReaderBench):
             assert word in f"{error.message} {error.hint}", f"{table}: {error.message}"
 
     def test_columns_are_renamed_and_computed(self, tmp_path: Path) -> None:
-        """Nobody renames the columns of a museum's export by hand; the option is the same for every format."""
+        """A museum's export is not edited by hand; the option is the same for every format."""
         if not self.renames:
             pytest.skip("it does not have the option columns")
         rows = [{"nr": "0", "titel": "Björk", "dates": "1965–", "land": "Iceland"}]
@@ -221,7 +225,7 @@ class ReaderContract(ReaderBench):
         assert dict(found.columns) == {"dates": "1965–", "land": "Iceland"}
 
     def test_a_column_to_rename_that_is_not_there_is_refused(self, tmp_path: Path) -> None:
-        """A misspelt column would leave a whole field empty, in every request."""
+        """A typing error would leave a field empty in every request."""
         if not self.renames:
             pytest.skip("it does not have the option columns")
         path = self.written(tmp_path, [{"nr": "1", "titel": "Björk"}])
@@ -231,7 +235,7 @@ class ReaderContract(ReaderBench):
     # ------------------------------------------------------------------------------------------------- time and room
 
     def test_the_first_row_is_there_before_the_last_is_read(self, tmp_path: Path) -> None:
-        """Rows go into the state as they come. A reader that begins with everything needs room for everything."""
+        """Rows are stored as they arrive; reading everything first needs memory for everything."""
         reader = self.reader()
         if not self.lazy or getattr(reader, "reads_path", False):
             pytest.skip("it does not read lazily, or not from a stream; see the story of the memory")
@@ -244,7 +248,7 @@ class ReaderContract(ReaderBench):
         assert read < size / 2, f"{read} of {size} bytes were read for the first row"
 
     def test_memory_does_not_grow_with_the_file(self, tmp_path: Path) -> None:
-        """A file of a million rows is read by the same machine as one of a thousand."""
+        """A file of a million rows is read on the same machine as one of a thousand."""
         if not self.bounded_memory:
             pytest.skip("its memory grows with the file")
         short, long = self.path(tmp_path, "short"), self.path(tmp_path, "long")
@@ -261,8 +265,10 @@ class ReaderContract(ReaderBench):
     # ---------------------------------------------------------------------------------------------------- in a project
 
     def test_a_project_reads_it_once(self, tmp_path: Path, make_project: MakeProject) -> None:
-        """Through the whole of it: the plugin is found, its table is checked, its rows become targets, and an untouched
-        file asks for nothing again."""
+        """End to end: the plugin is found, its table is validated, its rows become targets.
+
+        And an untouched file sends nothing.
+        """
         if self.name is None:
             pytest.skip("give its name to have it read by a project: name = 'xml'")
         table = {"path": self.path(Path()).name, "reader": self.name, **self.options}

@@ -1,4 +1,4 @@
-"""What a backend has reported: its events, and a state in memory that says what must be true of each."""
+"""Record the events of a backend, and check them against a state in memory."""
 
 from __future__ import annotations
 
@@ -24,13 +24,13 @@ from bioforge.core.types import CLOSED, ENDED, Batch, BatchState, Failure, Paid,
 
 
 class Recorded:
-    """The events of a run in their groups, and what can be said about them."""
+    """The events of a run in their groups, with queries."""
 
     def __init__(self) -> None:
         self.groups: list[Sequence[Event]] = []
 
     def of(self, *kinds: type[Any]) -> list[Any]:
-        """All events of these kinds, in order."""
+        """Return all events of these kinds, in order."""
         return [event for group in self.groups for event in group if isinstance(event, kinds)]
 
     @property
@@ -43,12 +43,12 @@ class Recorded:
 
     @property
     def lost(self) -> list[Failed]:
-        """Failures after which nothing is tried again."""
+        """Return the final failures."""
         return [event for event in self.failed if event.final]
 
     @property
     def stopped(self) -> Stopped | None:
-        """What stopped the run before its work was done: the last event, and there is one at most."""
+        """Return the event that stopped the run early: the last one, and at most one."""
         found = self.of(Stopped)
         assert len(found) <= 1, found
         if found:
@@ -59,9 +59,9 @@ class Recorded:
         return [event for event in self.of(Notice) if event.kind == kind]
 
     def check(self, charges: Iterable[str | None]) -> None:
-        """Every attempt has one beginning and one end, and every charge is accounted for.
+        """Assert that every attempt has one start and one outcome, and that every charge is accounted for.
 
-        `charges` are the ids a server has charged for: of an attempt its `client_request_id`, as it was sent.
+        `charges` are the ids a server has charged for: the `client_request_id` of attempts.
         """
         started = [event.attempt.client_request_id for event in self.of(Started)]
         ended = [event.attempt.client_request_id for event in self.of(Succeeded, Unusable, Failed)]
@@ -77,7 +77,7 @@ class Recorded:
 
 
 def check_answer(answer: Response) -> None:
-    """That each value of an answer is of the type that is kept of it."""
+    """Assert that each value of an answer has the type that is stored."""
     assert isinstance(answer, Response), f"expected an Answer, found {type(answer).__name__}"
     _check(answer, ("body",), bytes)
     _check(answer, ("text", "model", "response_id", "service_tier", "parsed", "validation"), str | None)
@@ -102,14 +102,14 @@ def _check(value: object, names: Sequence[str], kind: Any) -> None:
 
 
 def _identity(request: Request) -> tuple[object, ...]:
-    """What of a request nobody may change: how it is bought is no part of it."""
+    """Return the parts of a request that must not change; the tier is not one of them."""
     one = request
     return one.request_hash, one.endpoint, one.model, one.body, one.artist_id, one.recipe, one.variant, one.target
 
 
 @dataclass(slots=True)
 class RecordedAttempt:
-    """One attempt as a state keeps it; `open` until it has its end."""
+    """An attempt in the state; `open` until its outcome."""
 
     attempt: Attempt
     open: bool = True
@@ -117,18 +117,18 @@ class RecordedAttempt:
 
 @dataclass
 class Book:
-    """What a state keeps of requests and batches, from run to run; asserts of each event what must be true of it.
+    """The requests and batches of a state, from run to run; asserts the rules for each event.
 
     A request is in batch, in flight, waiting, interrupted, answered, unusable, failed or unclear.
     """
 
     given: dict[str, Request] = field(default_factory=dict)
-    """Requests that were handed out, by hash."""
+    """Requests that were pulled, by hash."""
     requests: dict[str, Request] = field(default_factory=dict)
     states: dict[str, str] = field(default_factory=dict)
     tries: Counter[str] = field(default_factory=Counter)
     members: dict[str, dict[str, RecordedAttempt]] = field(default_factory=dict)
-    """Attempts by batch and name, calls under the batch ""."""
+    """Attempts by batch and name; single calls under the batch ""."""
     batches: dict[str, Batch] = field(default_factory=dict)
     _recorded: int = 0
 
@@ -221,17 +221,17 @@ class Book:
         return replace(request, attempts=self.tries[digest])
 
     def retries(self) -> Iterator[Request]:
-        """What failed in this run and is to be tried again."""
+        """Yield the requests that failed in this run and may be retried."""
         for digest, request in list(self.requests.items()):
             if self.states[digest] == "waiting":
                 yield self._again(digest, request)
 
     def open(self) -> list[Batch]:
-        """Batches that earlier runs left open."""
+        """Return the batches that earlier runs left open."""
         return [batch for batch in self.batches.values() if batch.state not in CLOSED]
 
     def settle(self) -> None:
-        """What the next process makes of what the last one left."""
+        """Recover what the last process left, as the next one does."""
         for batch in list(self.batches.values()):
             if batch.state in (BatchState.PREPARING, BatchState.RELEASING):
                 for one in self.members.get(batch.key, {}).values():

@@ -1,4 +1,4 @@
-"""Export records for tests of writers: what a writer is given, with everything in it that people and models write."""
+"""Export records for tests of writers, with difficult texts and values."""
 
 from __future__ import annotations
 
@@ -10,9 +10,9 @@ HALF_A_CHARACTER = "half of a pair: \ud83c, and on"
 
 
 def record(number: int, text: str | None = "A life.", **further: object) -> dict[str, object]:
-    """An export record as a writer is given it: absent where empty, except `error`, which is then None.
+    """Return an export record: keys are absent where empty, except `error`, which is None then.
 
-    Without a text it is one that failed.
+    Without a text it is a failure.
     """
     found: dict[str, object] = {
         "artist_id": f"a{number}",
@@ -44,4 +44,4 @@ RECORDS: Sequence[Record] = (
     record(5, '{"born": 1965, "works": ["a", "b"]}', parsed={"born": 1965, "works": ["a", "b"]}, model=None),
     record(6, "=1+1", artist_id="x/../y", cost_usd=None, usage={"input_tokens": 1}),
 )
-"""What the stories write: texts with everything in them, one that failed, one with parsed output, ids people have."""
+"""Records of the stories: difficult texts, a failure, parsed output, unusual ids."""

@@ -1,4 +1,4 @@
-"""What a run of bioforge makes of a backend's events: they are supervised as those of every plugin, and kept in a state."""
+"""Store a backend's events as a run does: checked like those of every plugin, in a real state."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from bioforge.store.recovery import recover
 
 
 class RecordedRun:
-    """A state on disk, which goes on from run to run of a story."""
+    """A state on disk that continues from run to run of a story."""
 
     def __init__(self, path: Path) -> None:
         self._path = path
@@ -25,10 +25,9 @@ class RecordedRun:
     def keep(
         self, groups: Sequence[Sequence[Event]], done: Work, requests: Sequence[Request], open_batches: Sequence[Batch]
     ) -> None:
-        """Keep the events of a run that is done; it had these requests and batches to begin with.
+        """Store the events of a finished run with these requests and open batches.
 
-        Fails where bioforge would have had to mend what was reported, or to stop, or could not have kept it, and where
-        it would read something else from its state.
+        Fails where bioforge would correct, refuse or lose an event, or read something else from its state.
         """
         with Store.open(self._path) as store:
             recover(store)
@@ -69,7 +68,7 @@ class RecordedRun:
 
 
 def _again(groups: Sequence[Sequence[Event]]) -> Callable[[Work], Iterator[Sequence[Event]]]:
-    """A backend that takes all requests and then reports what another one has reported."""
+    """Return a backend that pulls all requests and repeats the events of another one."""
 
     def execute(work: Work) -> Iterator[Sequence[Event]]:
         for _ in work.requests:

@@ -1,4 +1,4 @@
-"""What makes a backend stop before its work is done: a person, the money, the key, a server that is down."""
+"""Stories about early stops: a person, the budget, the key, a server that is down."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ class StoppingStories(BackendBench):
         self.serve(latency=latency)
 
     def test_the_first_stop_awaits_what_is_in_flight(self) -> None:
-        """Ctrl-C once: nothing further is sent, and what was paid for is not thrown away."""
+        """After the first Ctrl-C nothing more is sent, and paid answers are not thrown away."""
         self.only_calls()
         stop = Stop()
 
@@ -45,7 +45,7 @@ class StoppingStories(BackendBench):
         assert all(event.paid is Paid.NO for event in recorded.failed)
 
     def test_the_second_stop_leaves_at_once(self) -> None:
-        """Ctrl-C twice: what is in flight is maybe paid, which the state says already, since its start was recorded."""
+        """After the second Ctrl-C calls in flight are maybe paid, which the recorded starts show."""
         self.only_calls()
         stop = Stop()
 
@@ -62,7 +62,7 @@ class StoppingStories(BackendBench):
         assert not [event for event in recorded.failed if event.paid is Paid.NO], "nobody knows that it cost nothing"
 
     def test_a_stop_while_the_starts_are_stored_sends_nothing(self) -> None:
-        """What was announced and not sent is given back, as an attempt that was none."""
+        """Announced requests that were not sent are released without using up an attempt."""
         stop = Stop()
         self.serve()
         recorded = self.run(self.requests(20), stop=stop, look=lambda recorded, work: stop.level or stop.raise_level())
@@ -73,7 +73,7 @@ class StoppingStories(BackendBench):
         assert given_back == [(Paid.NO, False, False)] * announced
 
     def test_a_consumer_that_leaves_early_leaves_nothing_running(self) -> None:
-        """A full disk ends the command that reads the events; its threads must not keep the process alive."""
+        """When a full disk ends the command, its threads must not keep the process alive."""
         self.only_calls()
         self.slow_server(30.0)
         before = threading.active_count()
@@ -88,7 +88,7 @@ class StoppingStories(BackendBench):
         assert_no_more_threads(before)
 
     def test_who_leaves_at_once_leaves_no_call_behind(self) -> None:
-        """A server that takes a call and never answers it."""
+        """The server accepts a call and never answers it."""
         self.only_calls()
         if not self.sends_to_base_url:
             pytest.skip("it does not open connections itself")
@@ -118,7 +118,7 @@ class StoppingStories(BackendBench):
                     connection.close()
 
     def test_an_error_of_the_source_is_raised_when_all_is_settled(self) -> None:
-        """A template that fails at the fourth artist: the three before it were paid for."""
+        """A template fails at the fourth artist: the three before it were paid for."""
         self.only_calls()
 
         def source() -> Iterator[Request]:
@@ -134,7 +134,7 @@ class StoppingStories(BackendBench):
         recorded.check(self.server.charged())
 
     def test_no_money_left_stops_the_run_and_blames_nobody(self) -> None:
-        """Every further request would be refused too; none of them used up an attempt."""
+        """Every further request would be refused too, so none of them uses up an attempt."""
         if not self.quota:
             pytest.skip("the server has no quota")
         self.serve(quota_after=10)
@@ -146,7 +146,7 @@ class StoppingStories(BackendBench):
         recorded.check(self.server.charged())
 
     def test_a_wrong_key_stops_the_run(self) -> None:
-        """And fails no request: with the right key they are as new."""
+        """No request fails for it: with the right key they are as new."""
         if self.invalid_key is None:
             pytest.skip("the server refuses no key")
         recorded = self.run(self.requests(50), key=self.invalid_key)
@@ -157,7 +157,7 @@ class StoppingStories(BackendBench):
         assert not self.server.charged()
 
     def test_the_budget_holds_to_the_cent(self) -> None:
-        """What is in flight counts with the most that it can cost, so the last answer does not exceed it either."""
+        """Calls in flight count with their highest price, so the last answer does not exceed the budget either."""
         self.serve()
         most = self.backend().price(self.model, Usage(10, 120))
         if most is None:

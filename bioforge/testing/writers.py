@@ -1,4 +1,4 @@
-"""What every writer must do, as tests to derive from."""
+"""The contract of writers, as tests to derive from."""
 
 from __future__ import annotations
 
@@ -34,48 +34,53 @@ class WriterContract:
     """
 
     suffix: str = "out"
-    """What names of outputs end in, without the dot."""
+    """Suffix of the outputs' names, without the dot."""
 
     name: str | None = None
-    """What `[[output]] writer` takes for it. With a name it is used by a project too, for which the plugin has to be
-    installed (`pip install -e .`)."""
+    """Name for `[[output]] writer`. With a name, a project writes with it too, so the plugin must be installed
+    (`pip install -e .`).
+    """
 
     options: Mapping[str, object] = {}
-    """What the table `[[output]]` has for every story."""
+    """Options in the table `[[output]]` of every story."""
 
     wrong_options: Sequence[tuple[Mapping[str, object], str]] = ()
     """Tables that are refused, each with a word of the error: `[({"sheet": 3}, "sheet")]`."""
 
     held: int = 10
-    """Records it may have in its hands at once: more for a format that is written in groups of rows."""
+    """Records that it may hold at once; more for a format that is written in groups of rows."""
 
     many: int = 1_000
-    """Records of a long output, of which a tenth is a short one."""
+    """Records of a long output; a short one has a tenth."""
 
     bounded_memory: bool = True
-    """Whether a long output takes no more memory than a short one."""
+    """True if a long output takes no more memory than a short one."""
 
     key: str = "artist_id"
-    """What of a record an output always has, and by which `read` tells records apart: `artist_id` or `artist_name`."""
+    """The field that an output always has and that identifies its records: `artist_id` or `artist_name`."""
 
     ordered: bool = True
-    """Whether `read` can tell the order in which records were written. Files of a folder have none."""
+    """True if `read` can tell the order of records. Files of a folder have none."""
 
     replaces: bool = True
-    """Whether what is written takes the place of what was there. False for a writer that only adds, and cannot take back:
-    deliveries, messages, a log. It is then asked for less: each record once, and what it had delivered stays as it was."""
+    """True if an output replaces the earlier one. False for a writer that only appends: deliveries, messages, a log.
+
+    Then each record must appear once, and what was delivered must stay.
+    """
 
     # ------------------------------------------------------------------------------------------------------- to give
 
     def writer(self) -> Any:
-        """The writer: what `bioforge_writers()` returns under its name."""
+        """Return the writer that `bioforge_writers()` returns."""
         raise NotImplementedError(
             "give the writer: def writer(self): return write_xml   (what bioforge_writers() has under its name)"
         )
 
     def read(self, path: Path) -> Sequence[Mapping[str, Any]]:
-        """What stands in an output: for each record at least `artist_id` and `response_text` (None or empty, where it
-        has none)."""
+        """Return the content of an output.
+
+        For each record at least `artist_id` and `response_text` (None or empty without one).
+        """
         raise NotImplementedError(
             "say how an output is read back: def read(self, path): return [{'artist_id': …, 'response_text': …}, …]"
         )
@@ -83,19 +88,19 @@ class WriterContract:
     # ------------------------------------------------------------------------------------------------------- helpers
 
     def path(self, folder: Path) -> Path:
-        """Where an output is written below a folder of the test's own."""
+        """Return the place of an output below the test's folder."""
         return folder / "out" / ("files" if self._is_folder() else f"records.{self.suffix}")
 
     def deliver(self, records: Iterable[Record], path: Path, **options: object) -> str:
-        """Have it written as a run does. Returns what a writer of a path says of it."""
+        """Write an output as a run does. Return the note of a writer of a path."""
         return plugin_host.deliver(self.writer(), records, path, {**self.options, **options})
 
     def found(self, path: Path) -> list[tuple[str, str]]:
-        """What tells it apart, and the text, of each record of an output."""
+        """Return identity and text of each record of an output."""
         return self.expected(self.read(path))
 
     def expected(self, records: Iterable[Record]) -> list[tuple[str, str]]:
-        """What `found` is after these were written."""
+        """Return what `found` must return for these records."""
         wanted = [(str(one[self.key]), str(one.get("response_text") or "")) for one in records]
         return wanted if self.ordered else sorted(wanted)
 
@@ -112,14 +117,13 @@ class WriterContract:
     # ---------------------------------------------------------------------------------------------- what is written
 
     def test_records_are_written_in_order_and_whole(self, tmp_path: Path) -> None:
-        """Answers cost money, and an output is where people see them: none is left out, cut or mixed up, whatever
-        stands in it; one that failed has its place too."""
+        """No record is missing, cut or mixed up, whatever it contains; a failed one has its place too."""
         path = self.path(tmp_path)
         self.deliver(iter(RECORDS), path)
         assert self.found(path) == self.expected(RECORDS)
 
     def test_no_records_make_an_empty_output(self, tmp_path: Path) -> None:
-        """Before the first answer there is a project too, and what reads the output must find one."""
+        """Before the first answer, programs that read the output must find one."""
         path = self.path(tmp_path)
         self.deliver(iter(()), path)
         if self._is_folder() and not path.exists():
@@ -127,8 +131,7 @@ class WriterContract:
         assert self.found(path) == []
 
     def test_fewer_records_leave_nothing_of_the_others(self, tmp_path: Path) -> None:
-        """An artist who is no longer in the input must not stay in the output. Where nothing can be taken back, those who
-        are still there are not added a second time."""
+        """A removed artist must not stay in the output. A writer that cannot take back must not add the others again."""
         if self._is_folder():
             pytest.skip("files of a folder that are not written again are removed by bioforge")
         path = self.path(tmp_path)
@@ -137,15 +140,14 @@ class WriterContract:
         assert self.found(path) == self.expected(RECORDS[:2] if self.replaces else RECORDS)
 
     def test_written_twice_it_is_the_same(self, tmp_path: Path) -> None:
-        """What was interrupted after it was written is written again: nothing may be there twice."""
+        """An interrupted output is written again: nothing may appear twice."""
         path = self.path(tmp_path)
         for _ in range(2):
             self.deliver(iter(RECORDS), path)
         assert self.found(path) == self.expected(RECORDS)
 
     def test_half_a_character_stops_nothing(self, tmp_path: Path) -> None:
-        """A model can return half of a surrogate pair, which no file can hold. One such answer must not keep the others
-        from being written; how it is shown is up to the writer."""
+        """A model can return half of a surrogate pair, which no file can hold. The other answers must still be written."""
         records = [record(1), record(2, HALF_A_CHARACTER), record(3)]
         path = self.path(tmp_path)
         self.deliver(iter(records), path)
@@ -157,7 +159,7 @@ class WriterContract:
     # ----------------------------------------------------------------------------------------------- one at a time
 
     def test_records_are_never_all_held(self, tmp_path: Path) -> None:
-        """A state of a million answers is written by the same machine as one of ten."""
+        """A million answers are written on the same machine as ten."""
         alive: weakref.WeakSet[_Record] = weakref.WeakSet()
         most = 0
 
@@ -175,7 +177,7 @@ class WriterContract:
         assert most <= self.held, f"{most} records were held at once, at most {self.held} were expected"
 
     def test_memory_does_not_grow_with_the_output(self, tmp_path: Path) -> None:
-        """Also what was made of the records is not to be held: the lines of a file, the nodes of a tree."""
+        """Products of the records must not be held either: the lines of a file, the nodes of a tree."""
         if not self.bounded_memory:
             pytest.skip("its memory grows with the output")
         path = self.path(tmp_path)
@@ -186,8 +188,7 @@ class WriterContract:
     # --------------------------------------------------------------------------------------------- when it goes wrong
 
     def test_a_failure_in_the_middle_leaves_the_earlier_output(self, tmp_path: Path) -> None:
-        """Whatever reads the output finds the old one or the new one, and never half of one. Where nothing can be taken
-        back, the old one is still there, and the failure is told."""
+        """Readers find the old or the new output, never half of one; the failure is reported."""
         path = self.path(tmp_path)
         self.deliver(iter(RECORDS), path)
         before = _files(path)
@@ -212,7 +213,7 @@ class WriterContract:
     # ------------------------------------------------------------------------------------------------------- options
 
     def test_an_option_it_does_not_know_is_refused(self, tmp_path: Path) -> None:
-        """A misspelt option that is passed over gives another file than people think."""
+        """An ignored typing error gives another file than expected."""
         error = self._refused(tmp_path, {"no_such_option": 1})
         assert "no_such_option" in f"{error.message} {error.hint}"
         for known in getattr(getattr(self.writer(), "Options", None), "model_fields", {}):
@@ -222,7 +223,7 @@ class WriterContract:
                 break
 
     def test_an_option_of_the_wrong_kind_is_refused(self, tmp_path: Path) -> None:
-        """By its name, before anything was paid for: options are looked at when a run begins."""
+        """It is named before anything is paid for, at the start of a run."""
         for table, word in self.wrong_options:
             error = self._refused(tmp_path, table)
             assert word in f"{error.message} {error.hint}", f"{table}: {error.message}"
@@ -235,8 +236,7 @@ class WriterContract:
     # ------------------------------------------------------------------------------------------------------- folders
 
     def test_names_of_files_stay_in_the_folder(self) -> None:
-        """Ids come from people's files: one like `../../x` must not become a path. Two artists never share a file, also
-        where upper and lower case are the same."""
+        """An id like `../../x` must not become a path, and two artists never share a file, also without regard to case."""
         if not self._is_folder():
             pytest.skip("it does not write a folder")
         ids = [
@@ -270,7 +270,7 @@ class WriterContract:
         assert len({name.casefold() for name in names}) == len(names), names
 
     def test_contents_are_bytes(self) -> None:
-        """They are written as they are."""
+        """They are written unchanged."""
         if not self._is_folder():
             pytest.skip("it does not write a folder")
         for name, content in self.writer()(iter(RECORDS), plugin_host.handed(self.writer(), self.options, "output")):
@@ -289,8 +289,11 @@ class WriterContract:
     # ---------------------------------------------------------------------------------------------------- in a project
 
     def test_a_project_writes_it_once(self, make_project: MakeProject) -> None:
-        """Through the whole of it: the plugin is found, its table is checked, its output has every answer, and is left
-        alone as long as nothing has changed."""
+        """End to end.
+
+        The plugin is found, its table is validated, its output has every answer and stays untouched without
+        changes.
+        """
         if self.name is None:
             pytest.skip("give its name to have it used by a project: name = 'xml'")
         where = "out/" if self._is_folder() else f"out/records.{self.suffix}"
@@ -305,11 +308,11 @@ class WriterContract:
 
 
 class _Broken(Exception):
-    """What stops the records in the middle."""
+    """An exception in the middle of the records."""
 
 
 class _Record(dict[str, object]):
-    """A record whose end can be seen."""
+    """A record whose deletion can be observed."""
 
     __hash__ = object.__hash__  # type: ignore[assignment]
 
@@ -320,7 +323,7 @@ def _long(number: int) -> Iterator[Record]:
 
 
 def _files(path: Path) -> dict[str, tuple[int, int]]:
-    """Size and time of the files of an output, and of what lies beside it."""
+    """Return size and time of the files of an output, and of those beside it."""
     folder = path if path.is_dir() else path.parent
     found = (one for one in folder.rglob("*") if one.is_file())
     return {str(one.relative_to(folder)): (one.stat().st_size, one.stat().st_mtime_ns) for one in found}

@@ -28,7 +28,7 @@ CSV_COLUMNS: Mapping[str, tuple[str, ...]] = {
     "error_class": ("error", "class"),
     "error_message": ("error", "message"),
 }
-"""The columns in order, each with the keys that lead to its value in a record."""
+"""The columns in order, each with the keys of its value in a record."""
 
 _FURTHER: Mapping[str, tuple[str, ...]] = {
     "request": ("request",),
@@ -37,22 +37,22 @@ _FURTHER: Mapping[str, tuple[str, ...]] = {
     "reasoning_tokens": ("usage", "reasoning_tokens"),
     "error_code": ("error", "code"),
 }
-"""Columns that are written only where the option `columns` names them."""
+"""Columns that are written only if the option `columns` names them."""
 
 _FORMULA = ("=", "+", "-", "@", "\t", "\r")
 
 
 def csv_writer(records: Iterable[Record], stream: IO[bytes], options: Mapping[str, object]) -> None:
-    """A row a record, under a header. Options: columns (a list of names), delimiter, bom, formulas.
+    """Write a row per record under a header. Options: columns (a list of names), delimiter, bom, formulas.
 
-    `bom = true` lets Excel see that it is UTF-8. `formulas = "escape"` puts an apostrophe before texts that a
+    `bom = true` tells Excel that it is UTF-8. `formulas = "escape"` puts an apostrophe before texts that a
     spreadsheet would calculate. Objects and lists are JSON text. Rows end with CRLF (RFC 4180).
     """
     _write_csv(records, stream, options, ",")
 
 
 def tsv_writer(records: Iterable[Record], stream: IO[bytes], options: Mapping[str, object]) -> None:
-    """As `csv_writer`, with values separated by tabs."""
+    """Write like `csv_writer`, with values separated by tabs."""
     _write_csv(records, stream, options, "\t")
 
 

@@ -12,7 +12,7 @@ from bioforge.writers.options import check_options
 
 
 def jsonl_writer(records: Iterable[Record], stream: IO[bytes], options: Mapping[str, object]) -> None:
-    """One record a line, in UTF-8. No options."""
+    """Write one record per line, in UTF-8. No options."""
     check_options(options, ())
     readable = encoder(separators=(", ", ": "))
     for record in records:

@@ -13,9 +13,9 @@ from bioforge.writers.options import check_options, open_text
 
 
 def markdown_writer(records: Iterable[Record], stream: IO[bytes], options: Mapping[str, object]) -> None:
-    """One file with a section an artist: `# name`, and where an artist has several texts, `## recipe` for each.
+    """Write one file with a section per artist: `# name`, and `## recipe` for each if an artist has several texts.
 
-    Records of an artist follow each other. Texts stand as they came. No options.
+    Records of an artist are adjacent. Texts are unchanged. No options.
     """
     check_options(options, ())
     with open_text(stream) as text:
@@ -24,7 +24,7 @@ def markdown_writer(records: Iterable[Record], stream: IO[bytes], options: Mappi
 
 
 class MarkdownFolder:
-    """A folder with a file an artist, named after name and id, with front matter. No options."""
+    """A folder with a file per artist, named after name and id, with front matter. No options."""
 
     writes_folder = True
 
@@ -58,7 +58,7 @@ def _section(group: Sequence[Record]) -> str:
 
 
 def _body(record: Record) -> str:
-    """The text, structured output as a JSON block, or what went wrong."""
+    """Return the text, structured output as a JSON block, or the error."""
     if record.get("parsed") is not None:
         block = json.dumps(record["parsed"], ensure_ascii=False, indent=2)
         fence = "```"
@@ -77,7 +77,7 @@ _FRONT_MATTER = ("recipe", "variant", "model", "created", "response_id", "cost_u
 
 
 def _front_matter(group: Sequence[Record]) -> str:
-    """YAML between `---` lines; its values are JSON, which YAML reads as it is."""
+    """Return YAML between `---` lines; its values are JSON, which is valid YAML."""
     first = group[0]
     values: dict[str, object] = {key: first[key] for key in ("artist_id", "artist_name") if key in first}
     if len(group) == 1:

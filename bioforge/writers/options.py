@@ -21,7 +21,7 @@ def check_options(options: Mapping[str, object], known: Sequence[str]) -> None:
 
 @contextmanager
 def open_text(stream: IO[bytes], encoding: str = "utf-8") -> Iterator[io.TextIOWrapper]:
-    """`stream` for text, left open. Half a surrogate pair, which a model can return and no file can hold, is `?`."""
+    """Open `stream` for text; it is left open. Half of a surrogate pair, which no file can hold, becomes `?`."""
     text = io.TextIOWrapper(stream, encoding=encoding, errors="replace", newline="")
     try:
         yield text

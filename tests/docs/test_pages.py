@@ -536,7 +536,7 @@ def test_the_words_for_programs_are_those_of_the_code() -> None:
     described = re.findall(r"`(\w+)`", "".join(re.findall(r"^\| (`.*?) \|", text, re.MULTILINE)))
     known = {*dir(service.BatchResult)}
     assert set(described) <= known
-    assert {"text", "data", "metadata", "error", "success", "transient", "retry_after"} <= set(described)
+    assert {"text", "data", "metadata", "error", "success", "retryable", "retry_after"} <= set(described)
 
 
 def test_the_program_without_a_project_runs(tmp_path: Path) -> None:

@@ -141,8 +141,9 @@ class FileBatchService(BatchService, Protocol):
     """A vendor that takes an uploaded file, and a job with our key in its metadata."""
 
     def custom_id(self, request: Request, number: int) -> str:
-        """Return the name of a request within a file: valid for the vendor, different for each attempt,
-        traceable to its target. Pure.
+        """Return the name of a request within a file.
+
+        Valid for the vendor, different for each attempt, traceable to its target. Pure.
         """
 
     def upload(self, batch: Batch, path: Path) -> str:

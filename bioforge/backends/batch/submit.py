@@ -1,5 +1,6 @@
-"""Upload the file of a batch, if the provider wants one, and create its job, each once, whatever happens to the
-responses.
+"""Upload the file of a batch, if the provider wants one.
+
+And create its job, each once, whatever happens to the responses.
 """
 
 from __future__ import annotations
@@ -60,9 +61,9 @@ class Submitter:
         self._wall = wall
 
     def submit(self, batch: Batch, *, earlier: bool) -> Groups[Batch]:
-        """The batch with its job. `earlier`: another process may have come further than the state knows.
+        """Return the batch with its job. `earlier`: another process may have come further than the state shows.
 
-        Raises `CallError` when the provider refuses it for good, which no job has come of, and `CreateUnknown`.
+        Raises `CallError` when the provider refuses it without a job, and `CreateUnknown`.
         """
         service, project = self._service, self._work.project
         if isinstance(service, InlineBatchService):
@@ -168,8 +169,9 @@ class Submitter:
                     return found, "its creation had an unclear end; it was found at the provider"
 
     def _search(self, batch: Batch, looks: int = LOOKS) -> Groups[Batch | None]:
-        """Search for the job of a batch. It may have been created a moment ago if its file has arrived or
-        none is needed.
+        """Search for the job of a batch.
+
+        It may have been created a moment ago if its file has arrived or none is needed.
         """
         may_be_young = batch.file_id is not None or isinstance(self._service, InlineBatchService)
         for look in range(looks if may_be_young else 1):

@@ -64,7 +64,7 @@ LONGEST_METADATA = 512
 
 
 Observe = Callable[[str, Mapping[str, str], float, CallError | None], None]
-"""Told of each call when it has ended: the operation, ids by name, seconds, and what went wrong."""
+"""Receives each finished call: the operation, ids by name, seconds, and the error."""
 
 
 class OpenAIBatches:
@@ -137,7 +137,7 @@ class OpenAIBatches:
         return None
 
     def file_bytes(self, file_id: str) -> int | None:
-        """The size of a file; None where it is not told."""
+        """Return the size of a file; None if unknown."""
         file = self._call(
             "describe file",
             lambda client: client.files.with_raw_response.retrieve(file_id, timeout=self._short()),
@@ -286,7 +286,7 @@ class OpenAIBatches:
         answer: httpx2.Response | None,
         error: Exception | None = None,
     ) -> CallError:
-        """What a call came to, told to the observer; to be raised where there was an `error`."""
+        """Report the end of a call to the observer; return the error to raise, if any."""
         seconds = time.perf_counter() - started
         if isinstance(error, CallError):
             failed = error
@@ -335,8 +335,10 @@ def _is(job: Mapping[str, Any], batch: Batch) -> bool:
 
 
 def _young(entries: Iterator[Mapping[str, Any]], batch: Batch) -> Iterator[Mapping[str, Any]]:
-    """The entries of a list up to a whole page of those that are older than the batch; all of them where the list is not
-    sorted with the newest first, as that of another server may be."""
+    """The entries of a list up to a whole page of those that are older than the batch.
+
+    All of them where the list is not sorted with the newest first, as that of another server may be.
+    """
     old, last, sorted_ = 0, float("inf"), True
     for entry in entries:
         yield entry

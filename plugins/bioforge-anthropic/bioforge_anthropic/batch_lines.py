@@ -1,5 +1,6 @@
-"""The requests of a Message Batch, the lines of its results, and the batch itself. Pure: bytes in, values out, and never an
-exception for what came back.
+"""The requests of a Message Batch, the lines of its results, and the batch itself.
+
+Pure: bytes in, values out, and never an exception for what came back.
 
 https://platform.claude.com/docs/en/build-with-claude/batch-processing
 """

@@ -113,8 +113,11 @@ def _output_config(made: dict[str, object]) -> dict[str, object] | None:
 
 
 def sent(request: Request) -> bytes:
-    """The bytes that go out: the request's own body. The properties of a schema go out in the order in which they were
-    written, which canonical JSON has lost and `required` has kept: a model answers in that order."""
+    """The bytes that go out: the request's own body.
+
+    The properties of a schema go out in the order in which they were written, which canonical JSON has lost and
+    `required` has kept: a model answers in that order.
+    """
     if b'"output_config"' not in request.body:
         return request.body
     made = json.loads(request.body)
@@ -168,8 +171,10 @@ def read_answer(content: bytes, asked: str = "", tier: str | None = None) -> Res
 
 
 def read_usage(body: Mapping[str, Any]) -> Usage | None:
-    """Tokens of an answer; None where none are told. Anthropic counts what was read from and written to its cache beside
-    `input_tokens`; here all of that is input."""
+    """Tokens of an answer; None where none are told.
+
+    Anthropic counts what was read from and written to its cache beside `input_tokens`; here all of that is input.
+    """
     usage = _dict(body, "usage")
     plain, given = _count(usage, "input_tokens"), _count(usage, "output_tokens")
     if plain is None and given is None:

@@ -60,8 +60,10 @@ def packed_settings(settings: Settings) -> bytes:
 
 
 class Cluster:
-    """To be opened and left on the thread that drives the run: processes of a cluster of one's own end with the thread
-    that started them."""
+    """To be opened and left on the thread that drives the run.
+
+    Processes of a cluster of one's own end with the thread that started them.
+    """
 
     def __init__(self, options: RayOptions) -> None:
         self._options = options

@@ -1,5 +1,6 @@
-"""Lanes of workers: attempts are handed over in parcels, outcomes come back as they end, and a worker that is gone is
-told of as what it is for money: calls that may have been paid for.
+"""Lanes of workers: attempts are handed over in parcels, outcomes come back as they end.
+
+And a worker that is gone is told of as what it is for money: calls that may have been paid for.
 
 All of it lives on one event loop, in a thread of its own; each worker is one coroutine there. A worker is never handed
 more than it may have in flight, so whatever still waits here was certainly not sent.

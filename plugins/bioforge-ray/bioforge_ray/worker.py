@@ -33,8 +33,11 @@ Ended = tuple[str, Outcome]
 
 @dataclass(frozen=True, slots=True)
 class Settings:
-    """What a worker is told when it begins: by a call of its own, since the arguments of a constructor are kept in the
-    cluster's control store, and this has the key. `environment`: variables that the vendor's client reads."""
+    """What a worker is told when it begins: by a call of its own.
+
+    Since the arguments of a constructor are kept in the cluster's control store, and this has the key.
+    `environment`: variables that the vendor's client reads.
+    """
 
     context: BackendContext
     base_urls: tuple[str, ...]

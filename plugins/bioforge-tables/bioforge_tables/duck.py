@@ -63,8 +63,10 @@ def read(path: Path, source: str, options: DuckDBOptions) -> Iterator[Artist | B
 
 
 def _connection(folder: str, memory_limit: str) -> duckdb.DuckDBPyConnection:
-    """A database in memory that installs, loads and remembers nothing. Times with zones are in UTC, so that they are the
-    same on every machine."""
+    """A database in memory that installs, loads and remembers nothing.
+
+    Times with zones are in UTC, so that they are the same on every machine.
+    """
     try:
         connection = duckdb.connect(
             ":memory:",

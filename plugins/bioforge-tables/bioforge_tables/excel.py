@@ -36,8 +36,10 @@ _BROKEN = (zipfile.BadZipFile, zlib.error, InvalidFileException, ParseError, Key
 
 
 def read(path: Path, source: str, options: ExcelOptions) -> Iterator[Artist | BadRow]:
-    """The rows below the header, by the sheet's own row numbers. Raises `InputError` when it is no .xlsx file, has a
-    password, or has no such sheet."""
+    """The rows below the header, by the sheet's own row numbers.
+
+    Raises `InputError` when it is no .xlsx file, has a password, or has no such sheet.
+    """
     if looks.head(path).startswith(looks.OLE):
         raise _old_or_secret(path, source)
     with path.open("rb") as file:

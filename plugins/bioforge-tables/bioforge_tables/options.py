@@ -48,8 +48,10 @@ ScanValue = bool | int | float | str | list[str]
 
 
 class DuckDBOptions(DatabaseOptions):
-    """`scan`: parameters of DuckDB's own reading function, for a file that is no database. `memory_limit`: what a query
-    holds in memory before it goes on in temporary files."""
+    """`scan`: parameters of DuckDB's own reading function, for a file that is no database.
+
+    `memory_limit`: what a query holds in memory before it goes on in temporary files.
+    """
 
     scan: dict[str, ScanValue] = Field({}, description="a table of parameters, like { all_varchar = true }")
     memory_limit: str = Field("1GB", description='a size like "500MB"', pattern=r"^\d+(\.\d+)? ?[KMGT]i?B$")

@@ -55,8 +55,11 @@ def read(path: Path, source: str, options: DatabaseOptions) -> Iterator[Artist |
 
 
 def _opened(path: Path) -> sqlite3.Connection:
-    """A connection that cannot write. In WAL mode even a reader needs a place for its files beside the database; where it
-    has none and nobody writes, the file itself is all there is."""
+    """A connection that cannot write.
+
+    In WAL mode even a reader needs a place for its files beside the database; where it has none and nobody
+    writes, the file itself is all there is.
+    """
     address = path.resolve().as_uri()
     try:
         return _connected(f"{address}?mode=ro")

@@ -43,7 +43,8 @@ _OWN_HEADERS = frozenset(
 def signing_keys(secrets: SecretStr) -> list[bytes]:
     """The keys in a text of one or more `whsec_…`, separated by spaces: all of them sign, while one replaces another.
 
-    Raises ValueError, which never shows the secret."""
+    Raises ValueError, which never shows the secret.
+    """
     keys = []
     for secret in secrets.get_secret_value().split():
         if not secret.startswith(_SECRET_PREFIX):

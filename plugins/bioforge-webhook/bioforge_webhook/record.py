@@ -107,8 +107,10 @@ class DeliveryRecord:
         self._now = now or (lambda: datetime.now(UTC))
 
     def begin(self) -> None:
-        """Forget the failures of the run before: they are tried again. Shows also that the file can be written to,
-        before anything is posted."""
+        """Forget the failures of the run before: they are tried again.
+
+        Shows also that the file can be written to, before anything is posted.
+        """
         with _refusals(self.path):
             self._connection.execute("DELETE FROM failures")
 
@@ -123,8 +125,10 @@ class DeliveryRecord:
         return None if found[0] == told.digest else int(found[1]) + 1
 
     def sending(self, deliveries: Iterable[Delivery]) -> None:
-        """Before something is posted that changes what was delivered: from now on nobody knows what the receiver has,
-        and an answer that changes back must be posted too."""
+        """Before something is posted that changes what was delivered: from now on nobody knows what the receiver has.
+
+        And an answer that changes back must be posted too.
+        """
         changes = [(one.target,) for one in deliveries if one.revision]
         if changes:
             with _refusals(self.path), self._transaction():

@@ -58,8 +58,11 @@ class Outcome:
 
 
 class Sender:
-    """Posts messages from any number of threads. `stop` is an event: once it is set, nothing more is posted, and who
-    waits for a next attempt is woken. Times in seconds; `clock` is the one on the wall."""
+    """Posts messages from any number of threads.
+
+    `stop` is an event: once it is set, nothing more is posted, and who waits for a next attempt is woken. Times
+    in seconds; `clock` is the one on the wall.
+    """
 
     def __init__(self, options: WebhookOptions, stop: threading.Event, clock: Callable[[], float] = time.time) -> None:
         self._options = options
@@ -108,8 +111,10 @@ class Sender:
         return retrying(attempt)
 
     def _keep_quiet(self) -> None:
-        """Wait until the time the endpoint asked for, whichever message it answered with that; and a little longer,
-        or all that wait for it come back together."""
+        """Wait until the time the endpoint asked for, whichever message it answered with that; and a little longer.
+
+        Or all that wait for it come back together.
+        """
         while (left := self._quiet_until - time.monotonic()) > 0:
             if self._stop.wait(left + random.uniform(0, min(1.0, self._options.first_delay))):
                 return
