@@ -113,7 +113,8 @@ class RequestQueue(Iterator[Request]):
             self._chunk = self._rendered([item for page in self._pending(numbers) for item in page])
         while (found := next(self._ahead, None)) is None:
             if not self._page:
-                self._since.clear()  # a new page leaves out what the state already has as tried
+                # a new page leaves out what the state already has as tried, but not what is yet to be recorded
+                self._since = set(self._unrecorded)
                 self._page.extend(next(self._pages))
             self._ahead = self._rendered(
                 [self._page.popleft() for _ in range(min(_AHEAD, len(self._page)))], later=True

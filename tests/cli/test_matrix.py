@@ -152,6 +152,25 @@ def test_what_comes_to_the_same_request_at_nearly_the_same_time_is_handed_out_on
         assert list(requests) == []
 
 
+def test_a_request_that_is_being_recorded_while_a_page_is_read_is_sent_once(project: ChainFolder) -> None:
+    """The page was read after the first request was pulled and before its start was in the state, so it has it too."""
+    project.recipes(FACTS)
+    project.write("artists.csv", "artist_id,artist_name,artist_data\n1,A,x\n2,B,y\n3,C,z\n")
+    with chdir(project.root), Store.open(project.root / "bioforge.db") as store:
+        opened = open_project(None)
+        opened.refresh(store)
+        run = runs.begin(store, "run", "async", Selection())
+        record = Recorder(store, run, "async")
+        requests = opened.requests(store, Selection(), run=run)
+        requests.enqueue([queue.target_states(store, "facts", "", [3], run)[3]])
+        attempts = [Attempt(next(requests), 1, f"W{number}", str(number), 1.0) for number in (1, 2)]
+        started = [Started(attempt) for attempt in attempts]
+        record.record(started)
+        requests.mark_recorded(started)
+        assert [attempt.request.artist_id for attempt in attempts] == ["3", "1"]
+        assert [request.artist_id for request in requests] == ["2"]
+
+
 def test_one_more_value_asks_only_for_its_own_variants(project: ChainFolder) -> None:
     project.run("run").ok()
     project.recipes(facts("temperature = [0.2, 0.5, 0.9]", 2))
