@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import sys
 import threading
 from collections.abc import Awaitable, Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -25,7 +26,13 @@ IDLE_SECONDS = 0.02
 """Seconds without the loop running after which it first reads what has arrived, with its clock stopped."""
 
 
-class _Loop(asyncio.SelectorEventLoop):
+if sys.platform == "win32":
+    from asyncio import ProactorEventLoop as _SystemLoop
+else:
+    from asyncio import SelectorEventLoop as _SystemLoop
+
+
+class _Loop(_SystemLoop):
     """An event loop whose clock can be stopped while it reads what arrived when it was not running."""
 
     stopped_at: float | None = None

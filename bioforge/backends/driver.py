@@ -10,13 +10,16 @@ from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from queue import Empty, SimpleQueue
+from typing import TYPE_CHECKING
 
 from bioforge.backends.gil import short_switch_interval
-from bioforge.backends.scheduler.scheduler import Scheduler
 from bioforge.core.events import Attempt, Event, Started, Stopped
 from bioforge.core.interfaces import Outcome, Step, Work, run_inline
 from bioforge.core.types import Request
 from bioforge.plugins.validate import sanitize
+
+if TYPE_CHECKING:
+    from bioforge.backends.scheduler.scheduler import Scheduler
 
 __all__ = ["Executor", "drive"]
 
