@@ -106,6 +106,43 @@ def plan_lines(store: Store, project: OpenProject, plan: Plan, screen: Screen = 
     yield _total_line(plan, simulated=project.config.simulated) if plan.requests else "nothing new to send"
 
 
+def plan_fields(project: OpenProject, planned: Plan) -> dict[str, object]:
+    """Return a plan as `plan --format json` prints it and JSON logs carry it."""
+    from dataclasses import asdict
+
+    return {
+        "project": project.config.project.name,
+        "fresh": not planned.priced,
+        "requests": planned.requests,
+        "cost_usd": planned.cost_usd,
+        "estimated": True,
+        "simulated": project.config.simulated,
+        "choice": None if planned.choice is None else asdict(planned.choice),
+        "open_batches": [
+            {"batch": item.batch.name, "state": str(item.batch.state), "requests": item.batch.requests}
+            for item in planned.batches
+        ],
+        "groups": [
+            {
+                "recipe": item.group.recipe,
+                "variant": item.group.variant,
+                "reason": item.group.reason,
+                "detail": item.group.detail,
+                "targets": item.group.targets,
+                "requests": item.group.requests,
+                "held": item.group.held,
+                "unrenderable": item.group.unrenderable,
+                "model": item.model,
+                "input_tokens": item.input_tokens,
+                "output_tokens": item.output_tokens,
+                "cost_usd": item.cost_usd,
+                "example": item.group.example,
+            }
+            for item in planned.priced
+        ],
+    }
+
+
 def _unsent_lines(plan: Plan) -> Iterator[str]:
     """Yield the stale targets that a run does not send, or not at once."""
     groups = [item.group for item in plan.priced]

@@ -25,7 +25,6 @@ from bioforge.core.errors import EXIT_FAILED, EXIT_OK, OutputError, TemplateErro
 
 if TYPE_CHECKING:
     from bioforge.engine.project import OpenProject
-    from bioforge.engine.types import Plan
     from bioforge.planner.diff import Change
     from bioforge.report.console import Screen
     from bioforge.store import Selection, Store
@@ -64,7 +63,7 @@ def plan(
     format: Annotated[str, typer.Option("--format", metavar="text|json", help="How to print it.")] = "text",
 ) -> int:
     """Show what a run would send, why, and its price. Sends nothing."""
-    from bioforge.cli.format import json_text, plan_lines
+    from bioforge.cli.format import json_text, plan_fields, plan_lines
     from bioforge.core.progress import no_progress
     from bioforge.core.text import plural
     from bioforge.planner import plan_file
@@ -93,7 +92,7 @@ def plan(
         elif quiet:
             pass
         elif format == "json":
-            print(json_text(_as_json(project, planned)))
+            print(json_text(plan_fields(project, planned)))
         else:
             show(plan_lines(store, project, planned, stdout_screen()))
     return EXIT_FAILED if planned.priced and quiet else EXIT_OK
@@ -110,42 +109,6 @@ def _graph(store: Store, project: OpenProject, selection: Selection, format: str
         print(json_text({"recipes": [asdict(node) for node in nodes]}))
     else:
         show(graph_lines(nodes, stdout_screen()))
-
-
-def _as_json(project: OpenProject, planned: Plan) -> dict[str, object]:
-    from dataclasses import asdict
-
-    return {
-        "project": project.config.project.name,
-        "fresh": not planned.priced,
-        "requests": planned.requests,
-        "cost_usd": planned.cost_usd,
-        "estimated": True,
-        "simulated": project.config.simulated,
-        "choice": None if planned.choice is None else asdict(planned.choice),
-        "open_batches": [
-            {"batch": item.batch.name, "state": str(item.batch.state), "requests": item.batch.requests}
-            for item in planned.batches
-        ],
-        "groups": [
-            {
-                "recipe": item.group.recipe,
-                "variant": item.group.variant,
-                "reason": item.group.reason,
-                "detail": item.group.detail,
-                "targets": item.group.targets,
-                "requests": item.group.requests,
-                "held": item.group.held,
-                "unrenderable": item.group.unrenderable,
-                "model": item.model,
-                "input_tokens": item.input_tokens,
-                "output_tokens": item.output_tokens,
-                "cost_usd": item.cost_usd,
-                "example": item.group.example,
-            }
-            for item in planned.priced
-        ],
-    }
 
 
 def _what_if(store: Store, project: OpenProject, selection: Selection, column: str, format: str) -> int:

@@ -216,7 +216,11 @@ class Plugins:
         for hook in HOOKS:
             for name, owners in self._owners(hook).items():
                 if len(owners) > 1:
-                    self._report(_claimed(name, hook, owners))
+                    problem = _claimed(name, hook, owners)
+                    self._report(problem)
+                    for known in map(self._known.__getitem__, owners):
+                        if problem not in known.problems:
+                            known.problems.append(problem)
         return self.problems
 
     def _owners(self, hook: str) -> dict[str, list[str]]:

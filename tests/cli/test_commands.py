@@ -436,8 +436,13 @@ def test_json_logs_are_json_on_every_line(tmp_path: Path) -> None:
         assert (failed["level"], failed["artist"], failed["error"], failed["status"]) == (
             "warning", "1", "bad_request", 400
         )  # fmt: skip
+    (plan,) = [line for line in lines if line["event"] == "plan"]
+    assert (plan["requests"], plan["simulated"], [group["reason"] for group in plan["groups"]]) == (4, False, ["new"])
     (finished,) = [line for line in lines if line["event"] == "finished"]
     assert (finished["succeeded"], finished["failed"], finished["retries"]) == (3, 1, 1)
+    (written,) = [line for line in lines if line["event"] == "written"]
+    assert (written["path"].endswith("out.jsonl"), written["records"]) == (True, 3)
+    assert not [line["event"] for line in lines if "  " in line["event"]], "no columns of a table"
 
 
 def test_errors_are_json_too_where_logs_are(project: ProjectFolder) -> None:

@@ -12,9 +12,10 @@ from decimal import Decimal
 from typing import Any
 
 from bioforge.backends.openai.plugin import ThreadsBackend
+from bioforge.core.budget import Budget
 from bioforge.core.errors import UsageError
 from bioforge.core.events import Event, Failed, Started, Stopped, Succeeded, Unusable
-from bioforge.core.interfaces import Gauges, Limits, RetryPolicy, Stop, Work
+from bioforge.core.interfaces import Gauges, RetryPolicy, Stop, Work
 from bioforge.core.types import Failure, Paid, Response, Usage
 from bioforge.testing import BackendContract, bench
 
@@ -166,7 +167,7 @@ class TestNumbersTheAttempts(Threads):
 
 
 class TestGivesAnObjectForItsText(Threads):
-    caught_by = {"test_answers_have_what_is_kept_of_them": "Answer.parsed: expected str | None, found {'a': 1}"}
+    caught_by = {"test_answers_have_what_is_kept_of_them": "Response.parsed: expected str | None, found {'a': 1}"}
     wrong: dict[str, Any] = {"parsed": {"a": 1}}
 
     def change(self, event):
@@ -180,7 +181,7 @@ class TestCountsHalfATokens(TestGivesAnObjectForItsText):
 
 class TestCountsInDecimals(TestGivesAnObjectForItsText):
     caught_by = {
-        "test_answers_have_what_is_kept_of_them": "Answer.cost_usd: expected float | int | None, found Decimal"
+        "test_answers_have_what_is_kept_of_them": "Response.cost_usd: expected float | int | None, found Decimal"
     }
     wrong = {"cost_usd": Decimal("0.1")}
 
@@ -244,14 +245,14 @@ class TestPullsAllAtOnce(Threads):
     }
 
     def given(self, work):
-        return replace(work, requests=iter(list(work.requests)), more=lambda: False)
+        return replace(work, requests=iter(list(work.requests)), control=replace(work.control, more=lambda: False))
 
 
 class TestDoesNotWaitForMore(Threads):
     caught_by = {"test_what_comes_while_more_is_announced_is_sent_too": "assert 2 == 4"}
 
     def given(self, work):
-        return replace(work, more=lambda: False)
+        return replace(work, control=replace(work.control, more=lambda: False))
 
 
 class TestIsStoppedByNothingToDo(Threads):
@@ -418,7 +419,7 @@ class TestDoesNotStop(Threads):
     }
 
     def given(self, work):
-        return replace(work, stop=Stop())
+        return replace(work, control=replace(work.control, stop=Stop()))
 
 
 class TestGivesUpWhatIsInFlight(Threads):
@@ -508,11 +509,13 @@ class TestKnowsNoBudget(Threads):
     caught_by = {"test_the_budget_holds_to_the_cent": "goes on although the budget is used up"}
 
     def given(self, work):
-        return replace(work, limits=Limits(work.limits.concurrency))
+        work.control.budget = Budget()
+        return work
 
 
 class TestSpendsTwiceTheBudget(Threads):
     caught_by = {"test_the_budget_holds_to_the_cent": "goes on although the budget is used up"}
 
     def given(self, work):
-        return replace(work, limits=replace(work.limits, max_cost_usd=2 * (work.limits.max_cost_usd or 0)))
+        work.control.budget = Budget(2 * (work.limits.max_cost_usd or 0))
+        return work
