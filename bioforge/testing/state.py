@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing
 from pathlib import Path
 
+from bioforge.core.budget import Budget
 from bioforge.core.errors import BioforgeError
 from bioforge.core.events import Event, Notice, Succeeded, Unusable
 from bioforge.core.interfaces import RunControl, Work
@@ -34,7 +35,7 @@ class RecordedRun:
             good = {one.attempt.client_request_id for group in groups for one in group if isinstance(one, Succeeded)}
             run = runs.begin(store, "run", "tested", Selection())
             members = batches.StoredMembers(store)
-            control = RunControl(stop=done.control.stop)
+            control = RunControl(done.control.stop, Budget(done.limits.max_cost_usd))
             work = Work(iter(requests), done.limits, control=control, batches=list(open_batches), members=members)
             with closing(Recorder(store, run, "tested")) as recorder:
                 try:

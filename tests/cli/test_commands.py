@@ -441,7 +441,8 @@ def test_json_logs_are_json_on_every_line(tmp_path: Path) -> None:
     (finished,) = [line for line in lines if line["event"] == "finished"]
     assert (finished["succeeded"], finished["failed"], finished["retries"]) == (3, 1, 1)
     (written,) = [line for line in lines if line["event"] == "written"]
-    assert (written["path"].endswith("out.jsonl"), written["records"]) == (True, 3)
+    assert len(records(project.read("out.jsonl"))) == 4, "the failed one too, with its error"
+    assert (written["path"].endswith("out.jsonl"), written["records"]) == (True, 4)
     assert not [line["event"] for line in lines if "  " in line["event"]], "no columns of a table"
 
 

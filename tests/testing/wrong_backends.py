@@ -509,13 +509,12 @@ class TestKnowsNoBudget(Threads):
     caught_by = {"test_the_budget_holds_to_the_cent": "goes on although the budget is used up"}
 
     def given(self, work):
-        work.control.budget = Budget()
-        return work
+        return replace(work, control=replace(work.control, budget=Budget()))
 
 
 class TestSpendsTwiceTheBudget(Threads):
     caught_by = {"test_the_budget_holds_to_the_cent": "goes on although the budget is used up"}
 
     def given(self, work):
-        work.control.budget = Budget(2 * (work.limits.max_cost_usd or 0))
-        return work
+        budget = Budget(2 * (work.limits.max_cost_usd or 0))
+        return replace(work, control=replace(work.control, budget=budget))
