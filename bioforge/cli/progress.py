@@ -54,9 +54,10 @@ class ConsoleObserver:
             echo(f"  {requests} in flight at that time may have been charged: {resent}")
 
     def planned(self, plan: Plan, store: Store) -> None:
-        if not plan.priced:
+        if not plan.priced or self._json:
             for line in (*reading_lines(plan.refreshed), *unmatched_lines(store, plan.selection), *batch_lines(plan)):
                 echo(line)
+        if not plan.priced:
             return
         if self._json:
             fields = json.loads(json_text(plan_fields(self._project, plan)))  # amounts as plain decimals
