@@ -54,10 +54,9 @@ class ConsoleObserver:
             echo(f"  {requests} in flight at that time may have been charged: {resent}")
 
     def planned(self, plan: Plan, store: Store) -> None:
-        if not plan.priced or self._json:
+        if not plan.priced:
             for line in (*reading_lines(plan.refreshed), *unmatched_lines(store, plan.selection), *batch_lines(plan)):
                 echo(line)
-        if not plan.priced:
             return
         if self._json:
             fields = json.loads(json_text(plan_fields(self._project, plan)))  # amounts as plain decimals
