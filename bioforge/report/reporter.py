@@ -299,7 +299,10 @@ class PlainReporter(Reporter):
         if getattr(self, "_running", False):
             self._running = False
             if self.logs.format == "json":
-                self.logs.logger.info("finished", **self.tally.fields(self._clock()))
+                tally = self.tally
+                failures = dict((tally.failed + tally.unusable).most_common())
+                numbers = {"replaced": tally.replaced, "paid_for_nothing": tally.paid_for_nothing, "failures": failures}
+                self.logs.logger.info("finished", **tally.fields(self._clock()), **numbers)
 
 
 def make_reporter(
