@@ -39,9 +39,23 @@ def echo(text: str) -> None:
         return
     level, _, rest = text.partition(": ")
     if level in ("warning", "error"):
-        _print_json(rest, level)
+        log(rest, level)
     else:
-        _print_json(" ".join(text.split()), "info")
+        log(" ".join(text.split()))
+
+
+def json_logs() -> bool:
+    """Return True with `--log-format json`: plans and results are then logged by `log`, as fields."""
+    return _json_lines.get()
+
+
+def log(event: str, level: str = "info", **fields: Any) -> None:
+    """Print an event with typed fields as a JSON line on stderr."""
+    from datetime import UTC, datetime
+
+    from bioforge.report.logs import as_json, mask
+
+    _print(as_json(datetime.now(UTC), level, event, mask(fields)))
 
 
 def show(lines: Iterable[str]) -> None:
@@ -71,19 +85,11 @@ def stdout_screen() -> Screen:
 def show_error(error: BioforgeError) -> None:
     """Print an error with its hint on stderr."""
     if _json_lines.get():
-        _print_json(error.message, "error", hint=error.hint)
+        log(error.message, "error", **({"hint": error.hint} if error.hint else {}))
         return
     echo(f"error: {error.message}")
     if error.hint:
         echo(f"hint: {error.hint}")
-
-
-def _print_json(text: str, level: str, **fields: str) -> None:
-    from datetime import UTC, datetime
-
-    from bioforge.report.logs import as_json
-
-    _print(as_json(datetime.now(UTC), level, text, {name: value for name, value in fields.items() if value}))
 
 
 def _print(line: str) -> None:

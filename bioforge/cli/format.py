@@ -225,6 +225,11 @@ def batch_lines(plan: Plan) -> Iterator[str]:
             f"{plural(len(sent), 'open batch', 'open batches')} with {requests}, not sent again; a run collects the"
             " results that are ready, and resends only requests that come back without an answer"
         )
+    yield from unreachable_batch_lines(plan)
+
+
+def unreachable_batch_lines(plan: Plan) -> Iterator[str]:
+    """Yield warnings about open batches whose backend is not installed or that another provider has."""
     for backend, number in sorted(Counter(item.backend for item in plan.unusable).items()):
         yield (
             f"warning: {plural(number, 'open batch', 'open batches')} of the backend {backend!r}, which is not installed:"

@@ -26,18 +26,18 @@ LONGEST_COMMAND = 200
 """Characters of the command to keep with its run: there may be hundreds of files."""
 
 ADVICE = {
-    "NOT_ASKED": "also name the batch's input file: only it has the requests of these ids",
+    "UNKNOWN_ID": "also name the batch's input file: only it has the requests of these ids",
     "ARTIST": "these are ids of artists, not of requests: also name the batch's input file",
     "OTHER_HASH": "the project's requests differ (a changed template, model or row is another request): also name the input"
     " file, and the answers are kept for the day these requests are needed again",
     "AMBIGUOUS": "the input files have different requests with these ids: import each batch with its own input file only",
     "OTHER_BODY": "the input file has other requests with these ids than bioforge wrote: was it edited, or is one of them"
     " simulated?",
-    "OTHER_QUESTION": "these answers have other instructions than the input file: does it belong to another batch?",
+    "OTHER_INSTRUCTIONS": "these answers have other instructions than the input file: does it belong to another batch?",
     "EXPORTED": "the project's requests differ (a changed template, model or row is another request), and an export has no"
     " requests: undo the change of the project, or import the batch's own files",
 }
-"""Advice about answers without a request, by the names of `Why`."""
+"""Advice about answers without a request, by the names of `Mismatch`."""
 
 
 @command
@@ -100,16 +100,16 @@ def _adopt(store: Store, project: OpenProject, files: AnswerFiles) -> ImportResu
     words = join(["import", *files.names])
     words = words if len(words) <= LONGEST_COMMAND else words[: LONGEST_COMMAND - 1] + "…"
     run = runs.begin(store, words, None, Selection())
-    adopter = AnswerImporter(store, run, project.recipe_variants, project.backend, batch_lines)
+    importer = AnswerImporter(store, run, project.recipe_variants, project.backend, batch_lines)
     try:
-        result = adopter.adopt(files)
+        result = importer.run(files)
         project.check_answers(store)
     except BaseException as error:
         with suppress(StateError):  # if the state itself failed, the next run closes this one
             if isinstance(error, KeyboardInterrupt):
-                _end(store, run, adopter.result, "interrupted", EXIT_INTERRUPTED)
+                _end(store, run, importer.result, "interrupted", EXIT_INTERRUPTED)
             else:
-                _end(store, run, adopter.result, "stopped", EXIT_FAILED)
+                _end(store, run, importer.result, "stopped", EXIT_FAILED)
         raise
     _end(store, run, result, "finished", result.exit_code)
     return result
@@ -151,8 +151,8 @@ def _lines(result: ImportResult, names: Sequence[str], dry_run: bool) -> Iterato
             if found.count > len(found.shown):
                 yield f"  … and {found.count - len(found.shown):,} more"
 
-    asked = f", {plural(result.requests, 'request')} among them" if result.requests else ""
-    yield f"{plural(len(names), 'file')} with {plural(result.lines, 'line')}{asked}"
+    requests = f", {plural(result.requests, 'request')} among them" if result.requests else ""
+    yield f"{plural(len(names), 'file')} with {plural(result.lines, 'line')}{requests}"
     notes = [f"{result.unpriced:,} of unknown price"] if result.unpriced else []
     notes += [f"{result.unusable:,} paid, not usable, held back"] if result.unusable else []
     notes += [f"{result.unwanted:,} that no target needs now, kept"] if result.unwanted else []
@@ -163,18 +163,18 @@ def _lines(result: ImportResult, names: Sequence[str], dry_run: bool) -> Iterato
         yield f"known already: {plural(result.known, 'answer')}"
     if result.in_batches:
         yield f"in open batches: {plural(result.in_batches, 'answer')}, which stay there; `bioforge run` collects them"
-    if result.settled:
-        kinds = ", ".join(f"{number:,} {kind}" for kind, number in result.settled.items())
+    if result.collected:
+        kinds = ", ".join(f"{number:,} {kind}" for kind, number in result.collected.items())
         yield (
-            f"{would}matched to open batches: {plural(result.settled.total(), 'request')} ({kinds}),"
-            f" {money(result.settled_usd)}; the next run closes the batches"
+            f"{would}matched to open batches: {plural(result.collected.total(), 'request')} ({kinds}),"
+            f" {money(result.collected_usd)}; the next run closes the batches"
         )
     if result.without_request:
         yield f"without a request of this project: {plural(result.without_request, 'answer')}"
-        for why, found in result.unmatched.items():
-            more = ", …" if found.count > len(found.shown) else ""
-            yield f"  {found.count:,}: {printable(', '.join(found.shown))}{more}"
-            yield f"  hint: {ADVICE[why.name]}"
+        for reason, group in result.unmatched.items():
+            more = ", …" if group.count > len(group.shown) else ""
+            yield f"  {group.count:,}: {printable(', '.join(group.shown))}{more}"
+            yield f"  hint: {ADVICE[reason.name]}"
     if result.failed:
         kinds = ", ".join(f"{number:,} {kind}" for kind, number in result.failed.most_common())
         yield f"failed, nothing to adopt: {plural(result.failed.total(), 'line')} ({printable(kinds)})"
@@ -203,10 +203,10 @@ def _as_json(result: ImportResult, names: Sequence[str], dry_run: bool) -> dict[
         },
         "known": result.known,
         "in_batches": result.in_batches,
-        "settled": {**result.settled, "cost_usd": result.settled_usd},
+        "settled": {**result.collected, "cost_usd": result.collected_usd},
         "without_request": {
             "answers": result.without_request,
-            "reasons": {str(why): asdict(found) for why, found in result.unmatched.items()},
+            "reasons": {str(reason): asdict(group) for reason, group in result.unmatched.items()},
         },
         "failed": dict(result.failed),
         "duplicated": asdict(result.duplicated),

@@ -120,7 +120,7 @@ def _what_if(store: Store, project: OpenProject, selection: Selection, column: s
     from bioforge.report.console import table
     from bioforge.store import artists, stale
 
-    changed = ColumnMap.of(project.input_spec.options.get("columns", {})).made_of(column)
+    changed = ColumnMap.of(project.input_spec.options.get("columns", {})).derived_names(column)
     known = {*artists.columns(store), *OWN_NAMES} | (changed if len(changed) > 1 else set())
     if column not in known:
         raise UsageError(

@@ -2,22 +2,13 @@
 
 from __future__ import annotations
 
-import json
 import time
 from collections.abc import Callable, Sequence
 from shlex import quote
 from typing import TYPE_CHECKING
 
 from bioforge.cli.errors import echo, stderr_screen
-from bioforge.cli.format import (
-    batch_lines,
-    format_recipe,
-    json_text,
-    plan_fields,
-    plan_lines,
-    reading_lines,
-    unmatched_lines,
-)
+from bioforge.cli.format import batch_lines, format_recipe, plan_lines, reading_lines, unmatched_lines
 from bioforge.core.events import Event
 from bioforge.core.interfaces import Gauges
 from bioforge.core.reasons import Reason
@@ -43,7 +34,6 @@ class ConsoleObserver:
         self.in_flight = False
         """True while requests may be in flight: Ctrl-C then drains the run instead of ending the command."""
         self._gauges: Callable[[], Gauges] = Gauges
-        self._json = reporter.logs.format == "json"
 
     def recovered(self, recovery: Recovery, dead: Sequence[runs.Run]) -> None:
         for run in dead:
@@ -58,21 +48,20 @@ class ConsoleObserver:
             for line in (*reading_lines(plan.refreshed), *unmatched_lines(store, plan.selection), *batch_lines(plan)):
                 echo(line)
             return
-        if self._json:
-            fields = json.loads(json_text(plan_fields(self._project, plan)))  # amounts as plain decimals
-            self._reporter.logs.logger.info("plan", **fields)
-        else:
-            for line in plan_lines(store, self._project, plan, stderr_screen()):
-                echo(line)
-        budget, cost = self._project.config.limits.max_cost_usd, plan.cost_usd
-        if budget is not None and cost is not None and cost > budget:
-            echo(f"warning: that is more than the budget of ${budget:g}; the run stops before exceeding it")
+        for line in plan_lines(store, self._project, plan, stderr_screen()):
+            echo(line)
+        self._warn_of_budget(plan)
         if self._explain:
             from bioforge.store import targets
 
             for target in targets.listed(store, plan.selection):
                 why = f" ({target.detail})" if target.detail else ""
                 echo(f"explain: {target.recipe} {target.artist_id} {target.artist_name}: {target.reason}{why}")
+
+    def _warn_of_budget(self, plan: Plan) -> None:
+        budget, cost = self._project.config.limits.max_cost_usd, plan.cost_usd
+        if budget is not None and cost is not None and cost > budget:
+            echo(f"warning: the plan costs more than the budget of ${budget:g}; the run stops before exceeding it")
 
     def start(self, requests: int, backend: str, gauges: Callable[[], Gauges]) -> None:
         config = self._project.config
@@ -115,7 +104,7 @@ class ConsoleObserver:
                 echo(
                     f"{name}: nothing was sent, {plural(sum(g.targets for g in result.left), 'target')} cannot be built:"
                 )
-        elif not self._json:  # the event `finished` has these figures
+        else:
             closing = Closing(
                 fresh=result.fresh_before,
                 cached=result.refreshed.reused,
@@ -143,13 +132,7 @@ class ConsoleObserver:
                 f"in batches: {plural(result.in_batches, 'target')} without an answer yet; `bioforge run` collects them"
             )
         for output in result.written:
-            if not output.changed:
-                continue
-            if self._json:
-                self._reporter.logs.logger.info(
-                    "written", path=str(output.path), records=output.records, note=output.note
-                )
-            else:
+            if output.changed:
                 echo(f"wrote {output.path} ({output.note or plural(output.records, 'record')})")
         if result.left_out > 0:
             echo(f"{plural(result.left_out, 'more stale target')} outside this run; `bioforge plan` lists them")

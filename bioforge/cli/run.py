@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from bioforge.cli.errors import command, echo, stderr_screen
+from bioforge.cli.errors import command, echo, json_logs, log, stderr_screen
 from bioforge.cli.options import (
     FileOption,
     RecipesArgument,
@@ -213,6 +213,7 @@ def _command_line(name: str) -> str:
 
 def _dry_run(project: OpenProject, options: RunOptions) -> int:
     from bioforge.cli.format import plan_lines
+    from bioforge.cli.progress_json import log_plan
     from bioforge.store import Store
     from bioforge.store.queue import RequestFilter
 
@@ -220,8 +221,11 @@ def _dry_run(project: OpenProject, options: RunOptions) -> int:
         raise UsageError("--plan and --dry-run exclude each other", "the plan file lists the requests")
     with Store.open(project.config.state_path) as store:
         plan = project.plan(store, options.selection)
-        for line in plan_lines(store, project, plan, stderr_screen()):
-            echo(line)
+        if json_logs():
+            log_plan(log, store, project, plan)
+        else:
+            for line in plan_lines(store, project, plan, stderr_screen()):
+                echo(line)
         if options.always_make:
             echo("-B builds every target of the selection, fresh ones too")
         shown = 0
@@ -251,6 +255,7 @@ def _build(
     log_file: Path | None,
 ) -> int:
     from bioforge.cli.progress import ConsoleObserver
+    from bioforge.cli.progress_json import JsonObserver
     from bioforge.core.interfaces import Stop
     from bioforge.report.logs import configure
     from bioforge.report.reporter import make_reporter
@@ -260,11 +265,13 @@ def _build(
         check_destination(project.config, log_file, "--log-file")
     key = project.config.api_key()
     logs = configure(log_format, verbose=verbose, log_file=log_file, secrets=(key,) if key else ())
-    observer = ConsoleObserver(project, options, make_reporter(logs, print_text=print_text), explain=verbose)
+    observer_class = JsonObserver if json_logs() else ConsoleObserver
+    observer = observer_class(project, options, make_reporter(logs, print_text=print_text), explain=verbose)
     stop = Stop()
-    with closing(logs), _signals(stop, observer), _alarm(stop, options.deadline):
-        result = project.run(options, observer, stop)
-    observer.summarise(result)
+    with closing(logs):
+        with _signals(stop, observer), _alarm(stop, options.deadline):
+            result = project.run(options, observer, stop)
+        observer.summarise(result)
     if stop.level > 1:
         _exit_now(result)
     return result.exit_code

@@ -1,10 +1,10 @@
 """Import answers that were paid for elsewhere, from result files and exports.
 
-A line of a result file belongs, by its custom_id, to
-1. an attempt in a batch of this state: recorded as if the batch had been collected
-2. a line of an input file that was passed along, and so to a body and its hash
-3. the request whose hash `custom_id` starts with, if a target wants it or it was sent before
-and a record of an export to the request whose hash it names. Other lines are counted and not stored.
+The custom_id of a result line names one of
+1. an attempt in a batch of this state: it is recorded as if the batch had been collected
+2. a line of an imported input file, which has the body and so the request hash
+3. the start of a request hash that was sent before or that a target needs now
+A record of an export names its request hash. Other lines are counted and not stored.
 """
 
 from __future__ import annotations
@@ -24,15 +24,15 @@ from bioforge.engine.import_files import (
     Kind,
     Line,
     answered_at,
-    answers_another,
-    asked,
+    custom_id_of,
+    has_other_instructions,
     kind_of,
-    may_ask,
-    name_of,
+    may_be_request,
     parse,
+    read_request,
     readable,
 )
-from bioforge.engine.import_result import ImportResult, Why
+from bioforge.engine.import_result import ImportResult, Mismatch
 from bioforge.planner.context import PlanContext
 from bioforge.planner.render import RenderedRequest, Renderer
 from bioforge.recipes.template import RecipeVariant
@@ -52,8 +52,8 @@ class Format(Protocol):
     def hash_of(self, custom_id: str) -> str | None: ...
 
 
-Found = tuple[Line, dict[str, Any]]
-Kept = tuple[Line, StoredImport]
+Entry = tuple[Line, dict[str, Any]]
+Match = tuple[Line, StoredImport]
 
 
 class AnswerImporter:
@@ -73,43 +73,43 @@ class AnswerImporter:
         self._now = time.time()
         self._batches: dict[str, Batch] = {}
 
-    def adopt(self, files: AnswerFiles) -> ImportResult:
-        """Import the lines of a group; they are durable before the next group.
+    def run(self, files: AnswerFiles) -> ImportResult:
+        """Import all lines; each group of lines is committed before the next is read.
 
-        An invalid line is counted, never an error.
+        Invalid lines are counted and raise no error.
         """
         imports.prepare(self._store)
         for group in files.groups():
-            self._note_requests(group)
+            self._add_requests(group)
         for group in files.groups():
-            self._take(group)
-        if self.result.settled:
-            recover(self._store)  # what failed in a batch waits for the next run
+            self._import_group(group)
+        if self.result.collected:
+            recover(self._store)  # failed members of batches are sent by the next run
         return self.result
 
     # ------------------------------------------------------------------------------------------------------- the lines
 
-    def _note_requests(self, group: Sequence[Line]) -> None:
+    def _add_requests(self, group: Sequence[Line]) -> None:
         found = []
-        for line in filter(may_ask, group):
+        for line in filter(may_be_request, group):
             try:
                 entry = parse(line)
             except ValueError:
-                continue  # counted when it is its turn
-            if kind_of(entry) is not Kind.ASKS:
+                continue  # counted by `_import_group`
+            if kind_of(entry) is not Kind.REQUEST:
                 continue
             self.result.requests += 1
             try:
-                found.append(asked(entry, self._dialect))
+                found.append(read_request(entry, self._dialect))
             except ValueError as problem:
                 self.result.unreadable.add(f"{line.place}: {problem}")
         imports.add_asked(
             self._store, [(item.custom_id, item.request_hash, item.endpoint, item.model, item.body) for item in found]
         )
 
-    def _take(self, group: Sequence[Line]) -> None:
-        results: list[Found] = []
-        records: list[Found] = []
+    def _import_group(self, group: Sequence[Line]) -> None:
+        results: list[Entry] = []
+        records: list[Entry] = []
         for line in group:
             self.result.lines += 1
             try:
@@ -124,52 +124,52 @@ class AnswerImporter:
                     records.append((line, entry))
                 case Kind.UNKNOWN:
                     self.result.unknown.add(f"{line.place}: neither a line of a batch nor a record of an export")
-                case Kind.ASKS:
+                case Kind.REQUEST:
                     pass
-        kept = self._of_results(results) + self._of_records(records)
-        if kept:
-            self._keep(kept)
+        matches = self._match_results(results) + self._match_records(records)
+        if matches:
+            self._save(matches)
 
     # --------------------------------------------------------------------------------------------- lines of result files
 
-    def _of_results(self, results: Sequence[Found]) -> list[Kept]:
+    def _match_results(self, results: Sequence[Entry]) -> list[Match]:
         if not results:
             return []
-        left, wanted = self._settle_members(results)
-        names = [name for name in map(_name, left) if name not in wanted]
-        wanted |= self._by_input_files(names)
+        left, wanted = self._record_members(results)
+        names = [name for name in map(_custom_id, left) if name not in wanted]
+        wanted |= self._match_input_files(names)
         hashes = {name: digest for name in names if name not in wanted and (digest := self._format.hash_of(name))}
         whole = imports.complete_hashes(self._store, list(hashes.values()))
-        known = self._wanted(list(whole.values()))
+        known = self._find_requests(list(whole.values()))
         wanted |= {name: known[whole[digest]] for name, digest in hashes.items() if whole.get(digest) in known}
         artists = imports.artists_named(self._store, [name for name in names if name not in wanted])
-        kept: list[Kept] = []
+        matches: list[Match] = []
         for line, entry in left:
-            name = name_of(entry)
-            found = wanted.get(name, _why(name, hashes, artists))
-            if (item := self._read(line, entry, found)) is not None:
-                kept.append((line, item))
-        return kept
+            name = custom_id_of(entry)
+            found = wanted.get(name, _mismatch(name, hashes, artists))
+            if (item := self._read_answer(line, entry, found)) is not None:
+                matches.append((line, item))
+        return matches
 
-    def _settle_members(self, results: Sequence[Found]) -> tuple[list[Found], dict[str, ImportTarget | Why]]:
-        """Record the lines of open members. Return the other lines, and the requests of members that are closed.
+    def _record_members(self, results: Sequence[Entry]) -> tuple[list[Entry], dict[str, ImportTarget | Mismatch]]:
+        """Record the lines of open members. Return the other lines, and the requests of all members by custom_id.
 
-        An answer that the batch itself never delivered is kept from such a line.
+        A line of a closed member may have an answer that its batch did not deliver.
         """
-        names = list(map(_name, results))
+        names = list(map(_custom_id, results))
         keys = imports.batches_of(self._store, names)
         members: dict[str, Member] = {}
         for key in set(keys.values()):
             members |= batches.StoredMembers(self._store).find(key, [name for name in names if keys.get(name) == key])
-        left: list[Found] = []
-        wanted: dict[str, ImportTarget | Why] = {}
+        left: list[Entry] = []
+        wanted: dict[str, ImportTarget | Mismatch] = {}
         events: list[Succeeded | Unusable | Failed] = []
         for line, entry in results:
-            member = members.get(name := name_of(entry))
+            member = members.get(name := custom_id_of(entry))
             if member is None or not member.open or name in wanted:
                 left.append((line, entry))
             else:
-                events.append(self._collected(member.attempt, line))
+                events.append(self._collected_event(member.attempt, line))
             if member is not None:
                 request = member.attempt.request
                 wanted[name] = ImportTarget(request.request_hash, request.endpoint, request.model)
@@ -179,7 +179,7 @@ class AnswerImporter:
             Recorder(self._store, self._run, imports.BACKEND).record(events)
         return left, wanted
 
-    def _collected(self, attempt: Attempt, line: Line) -> Succeeded | Unusable | Failed:
+    def _collected_event(self, attempt: Attempt, line: Line) -> Succeeded | Unusable | Failed:
         """Return the event that the batch driver would have recorded for this line."""
         key = attempt.batch or ""
         batch = self._batches.get(key) or batches.by_key(self._store, key) or Batch(key, attempt.request.endpoint, "")
@@ -188,60 +188,68 @@ class AnswerImporter:
         seconds = max(0.0, (batch.ended_at or self._now) - attempt.at)
         if row.answer is not None:
             kind = Succeeded if row.answer.problem is None else Unusable
-            self.result.settled["answered" if row.answer.problem is None else "unusable"] += 1
-            self.result.settled_usd += row.answer.cost_usd or 0.0
+            self.result.collected["answered" if row.answer.problem is None else "unusable"] += 1
+            self.result.collected_usd += row.answer.cost_usd or 0.0
             return kind(attempt, row.answer, seconds, row.request_id)
-        self.result.settled["failed"] += 1
+        self.result.collected["failed"] += 1
         failure = row.failure or Failure("batch_error", "the line has neither an answer nor an error")
         final = failure.error_class == "cancelled" or not (row.retryable or row.stops_run)
         return Failed(attempt, failure, row.paid, seconds, final, request_id=row.request_id, body=row.body)
 
-    def _by_input_files(self, names: Sequence[str]) -> dict[str, ImportTarget | Why]:
-        found: dict[str, ImportTarget | Why] = {}
+    def _match_input_files(self, names: Sequence[str]) -> dict[str, ImportTarget | Mismatch]:
+        found: dict[str, ImportTarget | Mismatch] = {}
         for name, requests in imports.asked(self._store, names).items():
             digest = self._format.hash_of(name)
             fitting = [item for item in requests if digest is None or item.request_hash.startswith(digest)]
-            found[name] = fitting[0] if len(fitting) == 1 else Why.AMBIGUOUS if fitting else Why.OTHER_BODY
+            found[name] = fitting[0] if len(fitting) == 1 else Mismatch.AMBIGUOUS if fitting else Mismatch.OTHER_BODY
         return found
 
-    def _read(self, line: Line, entry: Mapping[str, Any], found: ImportTarget | Why) -> StoredImport | None:
-        """Return the answer of a line with its request; None if it has neither, after counting it."""
-        matched = isinstance(found, ImportTarget)
-        batch = Batch("", found.endpoint, found.model) if isinstance(found, ImportTarget) else Batch("", "", "")
-        row = self._format.read_line(batch, line.content, self._backend.price)
-        failure = row.failure
-        # without its endpoint an answer cannot be read, and seems malformed
+    def _read_answer(
+        self, line: Line, entry: Mapping[str, Any], request: ImportTarget | Mismatch
+    ) -> StoredImport | None:
+        """Return the answer of a line with its request. A line without one of them is counted; the result is None."""
+        matched = isinstance(request, ImportTarget)
+        batch = Batch("", request.endpoint, request.model) if isinstance(request, ImportTarget) else Batch("", "", "")
+        result = self._format.read_line(batch, line.content, self._backend.price)
+        failure = result.failure
+        # an answer cannot be read without its endpoint, and then looks malformed
         if failure is not None and (matched or failure.error_class != "malformed"):
             self.result.failed[failure.error_class] += 1
             return None
-        if isinstance(found, ImportTarget) and found.body is not None and self._format.hash_of(name_of(entry)) is None:
-            found = Why.OTHER_QUESTION if answers_another(entry, found.body) else found
-        if isinstance(found, Why) or row.answer is None:
-            why = found if isinstance(found, Why) else Why.NOT_ASKED
-            self.result.leave(why, name_of(entry))
+        if (
+            isinstance(request, ImportTarget)
+            and request.body is not None
+            and self._format.hash_of(custom_id_of(entry)) is None
+        ):
+            request = Mismatch.OTHER_INSTRUCTIONS if has_other_instructions(entry, request.body) else request
+        if isinstance(request, Mismatch) or result.answer is None:
+            mismatch = request if isinstance(request, Mismatch) else Mismatch.UNKNOWN_ID
+            self.result.add_unmatched(mismatch, custom_id_of(entry))
             return None
-        return StoredImport(found, row.answer, answered_at(entry, self._now), name_of(entry), row.request_id)
+        return StoredImport(
+            request, result.answer, answered_at(entry, self._now), custom_id_of(entry), result.request_id
+        )
 
     # ---------------------------------------------------------------------------------------------- records of exports
 
-    def _of_records(self, records: Sequence[Found]) -> list[Kept]:
+    def _match_records(self, records: Sequence[Entry]) -> list[Match]:
         read = [(line, entry, read_record(entry, line.content)) for line, entry in records]
         hashes = {item.request_hash for *_, item in read if isinstance(item, Exported) and item.request_hash}
-        wanted = self._wanted(list(hashes))
-        kept: list[Kept] = []
+        wanted = self._find_requests(list(hashes))
+        matches: list[Match] = []
         for line, entry, item in read:
             if isinstance(item, Failure):
                 self.result.failed[item.error_class] += 1
             elif (found := wanted.get(item.request_hash or "")) is None:
-                self.result.leave(Why.EXPORTED, readable(entry["artist_id"]))
+                self.result.add_unmatched(Mismatch.EXPORTED, readable(entry["artist_id"]))
             else:
-                kept.append((line, StoredImport(found, item.answer, item.at or self._now, parsed=item.parsed)))
-        return kept
+                matches.append((line, StoredImport(found, item.answer, item.at or self._now, parsed=item.parsed)))
+        return matches
 
     # --------------------------------------------------------------------------------------------------------- requests
 
-    def _wanted(self, hashes: Sequence[str]) -> dict[str, ImportTarget]:
-        """Return the requests of these hashes that were sent before or that a target wants now."""
+    def _find_requests(self, hashes: Sequence[str]) -> dict[str, ImportTarget]:
+        """Return the requests of these hashes that were sent before or that a target needs now."""
         if not hashes:
             return {}
         known = imports.known(self._store, hashes)
@@ -263,7 +271,7 @@ class AnswerImporter:
             found[digest] = ImportTarget(digest, variant.endpoint, variant.model or "", text)
         return found
 
-    def _keep(self, items: Sequence[Kept]) -> None:
+    def _save(self, items: Sequence[Match]) -> None:
         """Store new answers; of several answers to one request, the first usable one."""
         result = self.result
         hashes = [item.wanted.request_hash for _, item in items]
@@ -296,9 +304,9 @@ class AnswerImporter:
             imports.adopt(self._store, self._run, adoptions, targets)
 
 
-def _name(found: Found) -> str:
-    return name_of(found[1])
+def _custom_id(entry: Entry) -> str:
+    return custom_id_of(entry[1])
 
 
-def _why(name: str, hashes: Mapping[str, str], artists: set[str]) -> Why:
-    return Why.OTHER_HASH if name in hashes else Why.ARTIST if name in artists else Why.NOT_ASKED
+def _mismatch(name: str, hashes: Mapping[str, str], artists: set[str]) -> Mismatch:
+    return Mismatch.OTHER_HASH if name in hashes else Mismatch.ARTIST if name in artists else Mismatch.UNKNOWN_ID

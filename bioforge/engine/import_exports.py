@@ -12,7 +12,7 @@ from typing import Any
 from bioforge.core.types import Failure, Response, Usage
 from bioforge.engine.import_files import readable
 
-OF_ANSWERS = frozenset({"truncated", "content_filter", "incomplete", "refusal", "empty"})
+UNUSABLE_CLASSES = frozenset({"truncated", "content_filter", "incomplete", "refusal", "empty"})
 """Error classes of unusable answers, as opposed to failures without an answer."""
 
 _MOST = 2**53
@@ -41,7 +41,7 @@ def read_record(entry: Mapping[str, Any], line: bytes) -> Exported | Failure:
         problem = Failure(
             _text(error.get("class")) or "unknown", _text(error.get("message")) or "", _text(error.get("code"))
         )
-        if problem.error_class not in OF_ANSWERS or (text is None and usage is None):
+        if problem.error_class not in UNUSABLE_CLASSES or (text is None and usage is None):
             return problem
     elif text is None and entry.get("parsed") is None:
         return Failure("empty", "the record has no text")

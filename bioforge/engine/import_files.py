@@ -1,6 +1,6 @@
-"""Read the lines of files with answers that were paid for elsewhere.
+"""Read files with answers that were paid for elsewhere.
 
-The content of a line tells its kind, not the file name.
+The kind of a line follows from its content, not from the file name.
 
 custom_id, url, body                  a request: a line of a Batch API input file
 custom_id, response and/or error      a result: a line of an output or error file
@@ -38,7 +38,7 @@ _BOM = b"\xef\xbb\xbf"
 
 @dataclass(frozen=True, slots=True)
 class Line:
-    """A line without its line end; `cut` if it was longer than `LONGEST`, and only its start is here."""
+    """A line without its line end; `cut` if it was longer than `LONGEST`: `content` is then its start."""
 
     source: str
     number: int
@@ -51,7 +51,7 @@ class Line:
 
 
 class Kind(Enum):
-    ASKS = auto()
+    REQUEST = auto()
     RESULT = auto()
     RECORD = auto()
     UNKNOWN = auto()
@@ -62,7 +62,7 @@ def kind_of(entry: object) -> Kind:
         return Kind.UNKNOWN
     if isinstance(entry.get("custom_id"), str) and entry["custom_id"]:
         if isinstance(entry.get("url"), str) and isinstance(entry.get("body"), dict | str):
-            return Kind.ASKS
+            return Kind.REQUEST
         if "response" in entry or "error" in entry:
             return Kind.RESULT
     if isinstance(entry.get("artist_id"), str) and isinstance(entry.get("recipe"), str) and "error" in entry:
@@ -71,7 +71,7 @@ def kind_of(entry: object) -> Kind:
 
 
 def parse(line: Line) -> Any:
-    """Parse a line as JSON. Raises `ValueError` with a sentence."""
+    """Parse a line as JSON. Raises `ValueError` with a message for users."""
     if line.cut:
         raise ValueError(f"longer than {LONGEST >> 20} MB")
     try:
@@ -84,13 +84,13 @@ def parse(line: Line) -> Any:
         raise ValueError(f"not usable JSON: {error}") from None
 
 
-def may_ask(line: Line) -> bool:
+def may_be_request(line: Line) -> bool:
     """Return False if the line is certainly not a request, without parsing it."""
     return b'"url"' in line.content and b'"body"' in line.content
 
 
 @dataclass(frozen=True, slots=True)
-class Asked:
+class RequestLine:
     """A request in a line of an input file; `body` is canonical JSON."""
 
     custom_id: str
@@ -100,11 +100,11 @@ class Asked:
     body: str
 
 
-def asked(entry: Mapping[str, Any], dialect: str) -> Asked:
-    """Return the request in a line of an input file. Raises `ValueError` if its body cannot be one of ours."""
+def read_request(entry: Mapping[str, Any], dialect: str) -> RequestLine:
+    """Return the request in a line of an input file. Raises `ValueError` if its body is not a JSON object."""
     body, endpoint = entry["body"], entry["url"]
     try:
-        if isinstance(body, str):  # some scripts write the body as a text of JSON
+        if isinstance(body, str):  # some scripts write the body as a JSON string
             body = json.loads(body)
         content = canonical(body)
         text = content.decode()
@@ -113,8 +113,8 @@ def asked(entry: Mapping[str, Any], dialect: str) -> Asked:
     if not isinstance(body, dict):
         raise ValueError("body: not an object")
     model = body.get("model")
-    return Asked(
-        name_of(entry),
+    return RequestLine(
+        custom_id_of(entry),
         request_hash(readable(endpoint), content, dialect),
         readable(endpoint),
         readable(model) if isinstance(model, str) else "",
@@ -122,10 +122,10 @@ def asked(entry: Mapping[str, Any], dialect: str) -> Asked:
     )
 
 
-def answers_another(entry: Mapping[str, Any], body: str) -> bool:
-    """Return True if a result repeats other instructions than the body it would belong to.
+def has_other_instructions(entry: Mapping[str, Any], body: str) -> bool:
+    """Return True if a result has other instructions than the request `body`.
 
-    `/v1/responses` repeats them; with custom_ids like 1, 2, 3 this tells files of different recipes apart.
+    `/v1/responses` returns the instructions. With custom_ids like 1, 2, 3 they distinguish files of different recipes.
     """
     response = entry.get("response")
     answer = response.get("body") if isinstance(response, dict) else None
@@ -146,12 +146,12 @@ def answered_at(entry: Mapping[str, Any], now: float) -> float:
     return float(at) if isinstance(at, int | float) and 1e9 < at < now + 86_400 else now
 
 
-def name_of(entry: Mapping[str, Any]) -> str:
+def custom_id_of(entry: Mapping[str, Any]) -> str:
     return readable(entry["custom_id"])
 
 
 def readable(text: str) -> str:
-    """Replace lone surrogates, which JSON can carry and the database cannot."""
+    """Replace lone surrogates, which JSON allows and the database does not."""
     return text.encode("utf-8", "replace").decode()
 
 
@@ -165,23 +165,23 @@ class AnswerFiles:
     def __init__(self, names: Sequence[str]) -> None:
         self._names = names
         self._stack = ExitStack()
-        self._kept: dict[str, IO[bytes]] = {}
+        self._copies: dict[str, IO[bytes]] = {}
         self._paths: dict[str, str] = {}
 
     def __enter__(self) -> Self:
         with ExitStack() as stack:
-            for name in [name for name in self._names if self._once(name)]:
-                if name not in self._kept:
-                    self._kept[name] = stack.enter_context(TemporaryFile())
-                    _copy(name, self._kept[name])
+            for name in [name for name in self._names if self._must_copy(name)]:
+                if name not in self._copies:
+                    self._copies[name] = stack.enter_context(TemporaryFile())
+                    _copy(name, self._copies[name])
             self._stack = stack.pop_all()
         return self
 
     def __exit__(self, *_: object) -> None:
         self._stack.close()
 
-    def _once(self, name: str) -> bool:
-        """Note where a file is, and copy it if it can be read only once."""
+    def _must_copy(self, name: str) -> bool:
+        """Return True for input that can be read only once. Add regular files to `_paths`. Raises `InputError`."""
         if name == STDIN:
             return True
         try:
@@ -198,7 +198,7 @@ class AnswerFiles:
     @property
     def names(self) -> list[str]:
         """Return the name of each file once."""
-        return [*self._paths.values(), *map(_shown, self._kept)]
+        return [*self._paths.values(), *map(_format_name, self._copies)]
 
     def groups(self) -> Iterator[list[Line]]:
         """Yield every line that is not blank, in groups."""
@@ -217,12 +217,12 @@ class AnswerFiles:
         for name in self._paths.values():
             with _open(name) as stream:
                 yield from _lines_of(stream, name)
-        for name, kept in self._kept.items():
-            kept.seek(0)
-            yield from _lines_of(kept, _shown(name))
+        for name, copy in self._copies.items():
+            copy.seek(0)
+            yield from _lines_of(copy, _format_name(name))
 
 
-def _shown(name: str) -> str:
+def _format_name(name: str) -> str:
     return "standard input" if name == STDIN else name
 
 
@@ -235,7 +235,7 @@ def _lines_of(stream: IO[bytes], source: str) -> Iterator[Line]:
             content = content[:100]
             while (rest := stream.readline(LONGEST)) and not rest.endswith(b"\n"):
                 pass
-        # files that were put together from several may have a byte order mark anywhere
+        # concatenated files may have a byte order mark on any line
         if content := content.removeprefix(_BOM).strip():
             yield Line(source, number, content, cut)
 
@@ -261,4 +261,4 @@ def _refused(name: str, error: Exception) -> InputError:
         near = nearest(Path(name).name, sorted(os.listdir(folder))) if folder.is_dir() else ""
         return InputError(f"{name} does not exist", near or "check the name")
     reason = (error.strerror if isinstance(error, OSError) else None) or str(error)
-    return InputError(f"cannot read {name}: {reason}", "check who may read it (ls -l)")
+    return InputError(f"cannot read {name}: {reason}", "check its permissions (ls -l)")

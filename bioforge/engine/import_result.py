@@ -1,4 +1,4 @@
-"""Count the outcome of each line of an import."""
+"""Count the outcomes of an import, line by line."""
 
 from __future__ import annotations
 
@@ -12,18 +12,18 @@ SHOWN = 5
 """Examples of each kind that are shown; the others are only counted."""
 
 
-class Why(StrEnum):
+class Mismatch(StrEnum):
     """Reasons why an answer belongs to no request."""
 
-    NOT_ASKED = "unknown custom_id"
-    """The custom_id names no request, and no input file has it."""
+    UNKNOWN_ID = "unknown custom_id"
+    """No request and no input file has this custom_id."""
     ARTIST = "artist_id without an input file"
-    """The custom_id is the id of an artist, and no input file has it."""
+    """The custom_id is an artist's id, and no input file has it."""
     OTHER_HASH = "another request than today's"
-    """The custom_id names a hash that no target wants and that was never sent."""
+    """The custom_id names a hash that no target needs and that was never sent."""
     AMBIGUOUS = "one custom_id for several requests"
     OTHER_BODY = "another body than its custom_id says"
-    OTHER_QUESTION = "answers another question than the input file's"
+    OTHER_INSTRUCTIONS = "answers another question than the input file's"
     EXPORTED = "exported for another request than today's"
 
 
@@ -42,9 +42,9 @@ class Examples:
 class ImportResult:
     """The outcomes of an import.
 
-    Money in US dollars. `unpriced` answers have no known price. `unusable` and `unwanted` answers (no target
-    wants them now) are among the imported ones. `known` answers were in the state before, `in_batches` belong to
-    open batches, and `settled` counts members of open batches by outcome.
+    Money in US dollars. `unpriced` answers have no known price. `adopted` answers include the `unusable` ones and
+    the `unwanted` ones, which no target needs now. `known` answers were in the state before, `in_batches` belong to
+    open batches, and `collected` counts members of open batches by outcome.
     """
 
     lines: int = 0
@@ -56,9 +56,9 @@ class ImportResult:
     unpriced: int = 0
     known: int = 0
     in_batches: int = 0
-    settled: Counter[str] = field(default_factory=Counter)
-    settled_usd: float = 0.0
-    unmatched: dict[Why, Examples] = field(default_factory=dict)
+    collected: Counter[str] = field(default_factory=Counter)
+    collected_usd: float = 0.0
+    unmatched: dict[Mismatch, Examples] = field(default_factory=dict)
     failed: Counter[str] = field(default_factory=Counter)
     duplicated: Examples = field(default_factory=Examples)
     unreadable: Examples = field(default_factory=Examples)
@@ -70,23 +70,23 @@ class ImportResult:
 
         The second pass matched requests that the first one added.
         """
-        both = replace(later, known=later.known - self.adopted, settled=self.settled + later.settled)
+        both = replace(later, known=later.known - self.adopted, collected=self.collected + later.collected)
         both.adopted += self.adopted
         both.unusable += self.unusable
         both.unwanted += self.unwanted
         both.adopted_usd += self.adopted_usd
         both.unpriced += self.unpriced
-        both.settled_usd += self.settled_usd
+        both.collected_usd += self.collected_usd
         both.fresh += self.fresh
         return both
 
-    def leave(self, why: Why, name: str) -> None:
+    def add_unmatched(self, reason: Mismatch, name: str) -> None:
         """Count an answer that belongs to no request."""
-        self.unmatched.setdefault(why, Examples()).add(name)
+        self.unmatched.setdefault(reason, Examples()).add(name)
 
     @property
     def matched(self) -> int:
-        return self.adopted + self.known + self.in_batches + self.settled.total() + self.duplicated.count
+        return self.adopted + self.known + self.in_batches + self.collected.total() + self.duplicated.count
 
     @property
     def without_request(self) -> int:
@@ -103,4 +103,4 @@ class ImportResult:
 
     @property
     def changed(self) -> bool:
-        return bool(self.adopted or self.settled)
+        return bool(self.adopted or self.collected)

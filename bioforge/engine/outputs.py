@@ -24,7 +24,7 @@ from bioforge.store.export import records
 
 @dataclass(frozen=True, slots=True)
 class Written:
-    """An output; `changed` False: it was left as it was. `note` is the writer's own."""
+    """An output. `changed` is False if it was not rewritten; `note` is a message of its writer."""
 
     path: str
     records: int
@@ -54,29 +54,29 @@ class BoundWriter:
     def stream(self, rows: Iterable[Record], stream: IO[bytes]) -> None:
         """Write a stream. Raises `OutputError` if records are missing."""
         rows = iter(rows)
-        with self._blamed(), redirect_stdout(sys.stderr):
+        with self._plugin_errors(), redirect_stdout(sys.stderr):
             given: object = cast("Writer", self.writer)(rows, stream, self.options)
         if given is not None:
             raise OutputError(
-                f"{self._who} returned {type(given).__name__}, expected nothing",
-                "is it a generator? A writer writes to its stream, and yields nothing",
+                f"{self._label} returned {type(given).__name__}, expected nothing",
+                "a writer writes to its stream and must not be a generator",
             )
-        self._check_all_taken(rows)
+        self._check_complete(rows)
 
     def files(self, rows: Iterable[Record]) -> Iterator[tuple[str, bytes]]:
         """Yield names and contents of the files of a folder. Raises `OutputError` for a name outside of it."""
         rows = iter(rows)
-        with self._blamed():
+        with self._plugin_errors():
             for name, content in cast("FolderWriter", self.writer)(rows, self.options):
                 place = Path(name)
                 if place.is_absolute() or ".." in place.parts or not place.parts:
-                    raise OutputError(f"{self._who} names a file outside of its folder: {name!r}")
+                    raise OutputError(f"{self._label} names a file outside of its folder: {name!r}")
                 if not isinstance(content, bytes):
                     raise OutputError(
-                        f"{self._who} gave {type(content).__name__} for the content of {name}, expected bytes"
+                        f"{self._label} gave {type(content).__name__} for the content of {name}, expected bytes"
                     )
                 yield name, content
-        self._check_all_taken(rows)
+        self._check_complete(rows)
 
     def path(self, rows: Iterable[Record], path: Path) -> str:
         """Write to a path and return the writer's note. Raises `OutputError` if something failed."""
@@ -84,21 +84,21 @@ class BoundWriter:
             path.parent.mkdir(parents=True, exist_ok=True)
         except OSError as error:
             raise OutputError(f"cannot write {path}: {error.strerror or error}") from error
-        with self._blamed(), redirect_stdout(sys.stderr):
+        with self._plugin_errors(), redirect_stdout(sys.stderr):
             note = cast("PathWriter", self.writer)(rows, path, self.options)
         return note if isinstance(note, str) else ""
 
     @property
-    def _who(self) -> str:
+    def _label(self) -> str:
         return f"writer {self.name!r}" + (f" of plugin {self.plugin!r}" if self.plugin else "")
 
-    def _check_all_taken(self, rows: Iterator[Record]) -> None:
+    def _check_complete(self, rows: Iterator[Record]) -> None:
         if next(rows, None) is not None:
-            raise OutputError(f"{self._who} did not take all records; some are missing")
+            raise OutputError(f"{self._label} did not take all records; some are missing")
 
     @contextmanager
-    def _blamed(self) -> Iterator[None]:
-        """Turn a plugin's exceptions into errors that name it. Errors of the system (a full disk) pass through."""
+    def _plugin_errors(self) -> Iterator[None]:
+        """Turn a plugin's exceptions into errors that name it. `OSError` (a full disk) passes through."""
         try:
             yield
         except (BioforgeError, OSError):
@@ -107,7 +107,7 @@ class BoundWriter:
             if not self.plugin:
                 raise
             raise OutputError(
-                f"{self._who} failed: {type(error).__name__}: {error}",
+                f"{self._label} failed: {type(error).__name__}: {error}",
                 "the state is intact; BIOFORGE_DEBUG=1 shows where the plugin went wrong",
             ) from error
 
@@ -136,7 +136,7 @@ def write_outputs(
         except BioforgeError as error:
             place = "" if Path(output.path).name in error.message else f"{output.path}: "
             errors.append(place + error.message + (f" ({error.hint})" if error.hint else ""))
-        except Exception as error:  # an error of a plugin's writer must not hide that the answers are kept
+        except Exception as error:  # answers are stored: a plugin's error must not fail the run
             errors.append(f"{output.path}: the writer failed: {type(error).__name__}: {error} (the state is intact)")
     return written, errors
 
@@ -144,26 +144,26 @@ def write_outputs(
 def check_outputs(config: ProjectConfig, plugins: Plugins) -> None:
     """Raise `PluginError` or `ConfigError` for an output that cannot be written, before anything is paid for.
 
-    A writer without an `Options` model checks its options when it writes, so it writes no records to nowhere.
+    A writer without an `Options` model checks its options when it writes, so it is run without records.
     """
     for output in config.outputs:
-        chosen = _chosen(config, plugins, output)
-        if chosen.to_path or getattr(chosen.writer, "Options", None) is not None:
+        writer = _bound_writer(config, plugins, output)
+        if writer.to_path or getattr(writer.writer, "Options", None) is not None:
             continue
         try:
-            if chosen.to_folder:
-                list(chosen.files(()))
+            if writer.to_folder:
+                list(writer.files(()))
             else:
-                chosen.stream((), io.BytesIO())
+                writer.stream((), io.BytesIO())
         except OutputError as error:
-            if not chosen.plugin:
+            if not writer.plugin:
                 raise
-            if isinstance(error.__cause__, Exception | SystemExit):  # it may only need records
+            if isinstance(error.__cause__, Exception | SystemExit):  # it may need records
                 continue
             raise PluginError(f"{output.path}: {error.message}", error.hint) from None
         except BioforgeError:
             raise
-        except Exception:  # a plugin's writer that needs records: this says nothing about its options
+        except Exception:  # it may need records: its options may be valid
             continue
 
 
@@ -181,15 +181,15 @@ def _write(
 ) -> Written:
     path = config.root / output.path
     name = writer_name(output.path, output.writer)
-    chosen_writer = _chosen(config, plugins, output)
+    writer = _bound_writer(config, plugins, output)
     recipes = (output.recipe,) if output.recipe else tuple(config.recipes)
     most = None if output.all else 1
     chosen = tuple((recipe, name) for recipe in recipes for name in variants[recipe][:most])
-    # hashed, because an option may be a secret; with the plugin's version, which may write differently
-    asked = {"writer": name, "options": output.options, "recipes": recipes, "variants": chosen}
-    if chosen_writer.plugin:
-        asked["plugin"] = f"{chosen_writer.plugin} {chosen_writer.version}"
-    options = definition_hash(json.loads(json.dumps(asked, default=str)))
+    # hashed, because an option may be a secret; another version of the plugin may write differently
+    definition = {"writer": name, "options": output.options, "recipes": recipes, "variants": chosen}
+    if writer.plugin:
+        definition["plugin"] = f"{writer.plugin} {writer.version}"
+    options = definition_hash(json.loads(json.dumps(definition, default=str)))
     version = store.fact("results_version")
     before = maintenance.output_written(store, output.path)
     if before is not None and before[:2] == (options, version) and before[2] == _signature(path):
@@ -197,18 +197,18 @@ def _write(
     counter = _Counter(records(store, Selection(recipes=recipes, variants=chosen)))
     files: str | None = None
     note = ""
-    if chosen_writer.to_folder:
-        files = json.dumps(_write_folder(path, chosen_writer, counter, before and before[3]))
-    elif chosen_writer.to_path:
-        note = chosen_writer.path(counter, path)
+    if writer.to_folder:
+        files = json.dumps(_write_folder(path, writer, counter, before and before[3]))
+    elif writer.to_path:
+        note = writer.path(counter, path)
     else:
         with atomic_write(path) as stream:
-            chosen_writer.stream(counter, stream)
+            writer.stream(counter, stream)
     maintenance.remember_output(store, output.path, options, version, _signature(path) or "", files)
     return Written(output.path, counter.count, changed=True, note=note)
 
 
-def _chosen(config: ProjectConfig, plugins: Plugins, output: OutputTable) -> BoundWriter:
+def _bound_writer(config: ProjectConfig, plugins: Plugins, output: OutputTable) -> BoundWriter:
     key = "output" if len(config.outputs) == 1 else f"output {config.outputs.index(output) + 1}"
     return bind_writer(plugins, plugin_options(config), writer_name(output.path, output.writer), output.options, key)
 

@@ -149,7 +149,7 @@ def _artists(
                 elif any(map(strip, cells)):
                     yield BadRow(source, start, "no artist_name")
             return
-        except csv.Error as error:  # the reader goes on with the line after the one it gave up at
+        except csv.Error as error:  # the reader continues with the next line
             start, end = end + 1, reader.line_num
             lines.row_end = end
             yield BadRow(source, start, _unreadable(error, start, end))
@@ -157,15 +157,15 @@ def _artists(
 
 def _header(first: Sequence[str], is_open: bool, source: str) -> list[str]:
     if not first:
-        raise InputError(f"{source} has no header row", "its first row has to name the columns")
+        raise InputError(f"{source} has no header row", "the first row must name the columns")
     if is_open:
         raise InputError(f"{source}: a quote in the header row is never closed", 'close it, or set quote = ""')
     names = [name.strip() or f"column_{number}" for number, name in enumerate(first, 1)]
     for name in names:
         if MARK in name or "\0" in name:
             raise InputError(
-                f"{source}: the header row cannot be read as text in this encoding",
-                'name the file\'s own under [input]: encoding = "utf-16", "cp1252", …',
+                f"{source}: the header row is not valid in this encoding",
+                'set the file\'s encoding under [input]: encoding = "utf-16", "cp1252", …',
             )
     return names
 
@@ -190,13 +190,13 @@ def _flaw(row: Sequence[str], names: Sequence[str], start: int, end: int, is_ope
         return ""
     for name, value in zip(names, row):  # noqa: B905 - the lengths may differ: that is the next flaw
         if MARK in value:
-            return f'{name} has bytes that are no text in this encoding: {excerpt(value)} (encoding = "cp1252"?)'
+            return f'{name} has bytes that are not valid in this encoding: {excerpt(value)} (encoding = "cp1252"?)'
         if "\0" in value:
             return f"{name} has a NUL character: {excerpt(value)}"
     if len(row) != len(names):
         found = f"found {_fields(len(row))}, expected {len(names)}"
         loose = any(value.lstrip() != value and value.lstrip().startswith('"') for value in row)
-        return f"{found}; a quote has to follow the delimiter without a space" if loose else found
+        return f"{found}; an opening quote must follow the delimiter without a space" if loose else found
     return None
 
 
@@ -207,7 +207,7 @@ def _fields(count: int) -> str:
 def _unreadable(error: csv.Error, start: int, end: int) -> str:
     if "field limit" in str(error):
         return (
-            f"a value is longer than {LONGEST_VALUE:,} characters, perhaps for a quote that is never closed; "
+            f"a value is longer than {LONGEST_VALUE:,} characters, perhaps because a quote is never closed; "
             f"lines {start} to {end} could not be read"
         )
     return str(error)

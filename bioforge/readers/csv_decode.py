@@ -57,8 +57,8 @@ def open_text(stream: IO[bytes], source: str, encoding: str, newline: str) -> It
         yield text
     except (OSError, EOFError, zlib.error, UnicodeError) as error:
         raise InputError(
-            f"{source} could not be read to its end: {error}",
-            "is the file damaged or cut short? Get it again; nothing was sent",
+            f"{source} cannot be read to its end: {error}",
+            "the file may be damaged or truncated: get it again; nothing was sent",
         ) from error
     finally:
         with suppress(ValueError):  # the owner may have closed the stream before this generator ends
@@ -66,18 +66,17 @@ def open_text(stream: IO[bytes], source: str, encoding: str, newline: str) -> It
 
 
 class CsvLines:
-    """The lines of a CSV text for `csv.reader`, which pulls them one at a time.
+    """The lines of a CSV text, for `csv.reader`.
 
-    The consumer sets `row_end` to `reader.line_num` after each row. This tells whether the next line starts a
-    row: only there can it be a comment, and a text that ends elsewhere ends inside quotes. Comments are passed on
-    as empty lines, so that `line_num` counts physical lines. Lines arrive in blocks that are checked as a whole,
-    so ordinary lines cost nothing extra.
+    The consumer sets `row_end` to `reader.line_num` after each row, so the next line is known to start a row. Only
+    such a line can be a comment, and a text that ends elsewhere ends inside quotes. Comments are passed on as empty
+    lines, which keeps `line_num` the physical line. Each block of lines is checked as a whole: this is fast.
     """
 
     def __init__(self, text: io.TextIOWrapper, comment: str) -> None:
         self.row_end = 0
         self.suspect_until = 0
-        """Rows that begin at or before this line may hold bytes that are no text, or NUL."""
+        """Rows that begin at or before this line may have undecodable bytes or NUL characters."""
         self.open_at_end = False
         """The text ended inside a quoted value."""
         self._text = text

@@ -1,4 +1,4 @@
-"""Download input from the web once, keep it in a folder, and download again only when it changed."""
+"""Download input into a cache folder, and again only if it changed."""
 
 from __future__ import annotations
 
@@ -20,11 +20,11 @@ if TYPE_CHECKING:
 
 _CHUNK = 1 << 18
 _HINTS = {
-    401: "it wants a login: put one for this host into ~/.netrc",
-    403: "it wants a login, or does not let programs in: put a login for this host into ~/.netrc",
+    401: "it requires a login: put one for this host into ~/.netrc",
+    403: "it requires a login or refuses programs: put a login for this host into ~/.netrc",
     404: "check the address in [input] path",
-    410: "it is gone for good: check the address in [input] path",
-    429: "it asks for fewer calls: run again later",
+    410: "the file was removed: check the address in [input] path",
+    429: "too many requests: run again later",
 }
 
 
@@ -38,7 +38,7 @@ class Validators:
 
 @dataclass(frozen=True, slots=True)
 class Fetched:
-    """A URL's content as a file. `unchanged`: the server confirmed the content that `known` belongs to."""
+    """The content of a URL as a file. `unchanged`: the server confirmed that the cached content is current."""
 
     url: str
     path: Path
@@ -56,12 +56,12 @@ def shown(url: str) -> str:
         parts = urlsplit(url)
         port = f":{parts.port}" if parts.port else ""
     except ValueError as error:
-        raise InputError(f"input {url!r} is no address: {error}", "check [input] path in the project file") from error
+        raise InputError(f"input {url!r} is not a URL: {error}", "check [input] path in the project file") from error
     return f"{parts.scheme}://{parts.hostname or ''}{port}{parts.path}"
 
 
 def fetch(url: str, cache_dir: Path, known: Validators | None = None, timeout: float = 60.0) -> Fetched:
-    """Download `url` into `cache_dir`, conditionally if `known` and the kept file allow it.
+    """Download `url` into `cache_dir`, conditionally if there are `known` validators and a cached file.
 
     The file is replaced only after a complete download. `timeout` is seconds without data. Raises `InputError`
     with status and hint.
@@ -89,7 +89,7 @@ def fetch(url: str, cache_dir: Path, known: Validators | None = None, timeout: f
     except OSError as error:
         reason = error.strerror or str(error)
         raise InputError(
-            f"cannot keep {name} in {cache_dir}: {reason}", "make room, or check who may write there"
+            f"cannot keep {name} in {cache_dir}: {reason}", "free disk space, or check the permissions of this folder"
         ) from error
 
 
@@ -117,7 +117,7 @@ def _validators(response: Response, before: Validators) -> Validators:
 
 
 def _keep(name: str, response: Response, path: Path) -> None:
-    """Write the body beside `path`, and move it there when it is complete."""
+    """Write the body to a temporary file, and move it to `path` when it is complete."""
     path.parent.mkdir(parents=True, exist_ok=True)
     part = path.with_name(f".{path.name}.{secrets.token_hex(4)}.part")
     try:
@@ -125,7 +125,7 @@ def _keep(name: str, response: Response, path: Path) -> None:
             for chunk in response.iter_content(_CHUNK):
                 stream.write(chunk)
             stream.flush()
-            os.fsync(stream.fileno())  # an address is trusted from now on to be unchanged: so must be the file
+            os.fsync(stream.fileno())  # later runs trust this file without downloading it again
         _check_complete(name, response, part)
         os.replace(part, path)
     finally:
@@ -134,7 +134,7 @@ def _keep(name: str, response: Response, path: Path) -> None:
 
 def _check_complete(name: str, response: Response, part: Path) -> None:
     expected = response.headers.get("Content-Length", "")
-    received = response.raw.tell()  # as sent, before any Content-Encoding is undone
+    received = response.raw.tell()  # encoded bytes, like Content-Length
     if expected.isdigit() and received != int(expected):
         raise _truncated(name, f"{received:,} of {int(expected):,} bytes arrived")
     if part.stat().st_size == 0:
@@ -148,7 +148,9 @@ def _check_complete(name: str, response: Response, part: Path) -> None:
 
 
 def _truncated(name: str, detail: str) -> InputError:
-    return InputError(f"{name} arrived incomplete: {detail}", "run again; what was fetched before is kept as it was")
+    return InputError(
+        f"{name} arrived incomplete: {detail}", "run again; the file from the previous download is unchanged"
+    )
 
 
 def _refusal(name: str, response: Response) -> InputError:
@@ -167,9 +169,9 @@ def _failure(name: str, error: RequestException, timeout: float) -> InputError:
         case exceptions.Timeout():
             return InputError(f"{name} did not answer within {timeout:g} s", "run again later")
         case exceptions.SSLError():
-            return InputError(f"{name} has no certificate this machine trusts", again)
+            return InputError(f"{name} has a certificate that this machine does not trust", again)
         case exceptions.TooManyRedirects():
-            return InputError(f"{name} redirects without end", again)
+            return InputError(f"{name} redirects in a loop", again)
         case exceptions.ChunkedEncodingError() | exceptions.ContentDecodingError():
             return _truncated(name, _root_reason(error))
         case exceptions.ConnectionError():
@@ -179,10 +181,10 @@ def _failure(name: str, error: RequestException, timeout: float) -> InputError:
 
 
 def _root_reason(error: BaseException) -> str:
-    """Return the operating system's message; the errors around it repeat the address with its secrets."""
+    """Return the operating system's message; the errors that wrap it contain the URL with its secrets."""
     inner: BaseException | None = error
     while inner is not None:
         if isinstance(inner, OSError) and inner.strerror:
             return inner.strerror
         inner = inner.__cause__ or inner.__context__
-    return "the connection broke off"
+    return "the connection was closed"

@@ -56,8 +56,8 @@ def _json_lines(text: Iterable[str], comment: str, source: str) -> Iterator[tupl
             continue
         if first and _ARRAY.match(content):
             raise InputError(
-                f"{source} is one JSON array, not one object a line",
-                f"turn it into JSON lines, for example with: jq -c '.[]' {source}",
+                f"{source} is a JSON array, expected one object per line",
+                f"convert it to JSON Lines, for example with: jq -c '.[]' {source}",
             )
         first = False
         yield number, content
@@ -65,7 +65,7 @@ def _json_lines(text: Iterable[str], comment: str, source: str) -> Iterator[tupl
 
 def _json_object(content: str) -> dict[str, Any]:
     if MARK in content:
-        raise RowError(f"bytes that are no text in this encoding: {excerpt(content)}")
+        raise RowError(f"bytes that are not valid in this encoding: {excerpt(content)}")
     try:
         value = _decode(content)
         if "\\u" in content and (flaw := next(filter(_UNSTORABLE.search, rows.texts(value)), None)) is not None:
@@ -85,7 +85,7 @@ def _json_object(content: str) -> dict[str, Any]:
 
 
 def _no_constant(name: str) -> float:
-    raise ValueError(f"{name} is no JSON number")
+    raise ValueError(f"{name} is not a JSON number")
 
 
 def _finite(digits: str) -> float:

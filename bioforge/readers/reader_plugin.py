@@ -1,4 +1,4 @@
-"""Readers of plugins: turn their rows into artists by the rules of every format, and their faults into errors.
+"""Run readers of plugins: turn their rows into artists, and their exceptions into errors that name the plugin.
 
 Values of databases and spreadsheets become JSON values: dates and times ISO text, decimals and UUIDs text, NaN and
 infinity null.
@@ -82,9 +82,9 @@ def json_value(value: Any, column: str = "value") -> Any:
             return {str(json_value(name, column)): json_value(item, f"{column}.{name}") for name, item in value.items()}
         case list() | tuple() | set() | frozenset():
             return [json_value(item, column) for item in value]
-    if callable(getattr(value, "item", None)) and getattr(value, "shape", None) == ():  # a number of numpy's
+    if callable(getattr(value, "item", None)) and getattr(value, "shape", None) == ():  # a NumPy scalar
         return json_value(value.item(), column)
-    raise RowError(f"{column} is {type(value).__name__}, which cannot be kept as JSON")
+    raise RowError(f"{column} is {type(value).__name__}, which has no JSON form")
 
 
 # ---------------------------------------------------------------------------------------------------------- reading
@@ -100,7 +100,7 @@ class BoundReader:
     version: str = ""
 
     def rows(self, source: Source) -> Iterator[Artist | BadRow]:
-        """Yield the rows of a source; faults of a plugin become an `InputError` that names it."""
+        """Yield the rows of a source; exceptions of a plugin become an `InputError` that names it."""
         found = _opened(source, self.reader, self.options)
         return _checked(found, source.name, self.plugin) if self.plugin else found
 
@@ -122,7 +122,7 @@ def _opened(source: Source, reader: AnyReader, options: object) -> Iterator[Arti
 def _as_file(source: Source) -> Iterator[Path]:
     """Yield the path of a source's content; a stream or compressed file is copied to a temporary file."""
     if source.path is not None and source.is_plain:
-        with source.open():  # says in the same words as for every format that it is empty
+        with source.open():  # raises the common error for an empty file
             pass
         yield source.path
         return
@@ -131,40 +131,40 @@ def _as_file(source: Source) -> Iterator[Path]:
         try:
             with path.open("wb") as file:
                 shutil.copyfileobj(stream, file, 1 << 20)
-        except (OSError, EOFError, zlib.error) as error:  # a full disk, a broken gzip
-            raise InputError(f"{source.name} cannot be put into a file: {error}") from None
+        except (OSError, EOFError, zlib.error) as error:  # the disk is full, or the gzip file is damaged
+            raise InputError(f"{source.name} cannot be copied to a temporary file: {error}") from None
         yield path
 
 
 def _checked(found: Iterator[Artist | BadRow], source: str, plugin: str) -> Iterator[Artist | BadRow]:
-    who = f"{source}: the reader of plugin {plugin!r}"
+    label = f"{source}: the reader of plugin {plugin!r}"
     hint = "this is a mistake of the plugin; BIOFORGE_DEBUG=1 shows where"
     try:
         for row in found:
             if isinstance(row, Artist):
-                _check(row, who, hint)
+                _check(row, label, hint)
             elif isinstance(row, BadRow):
                 line = row.line if isinstance(row.line, int) else 0
                 row = BadRow(str(row.source or source), line, json_text(str(row.message)))
             else:
-                raise InputError(f"{who} gave {type(row).__name__}, expected an Artist or a BadRow", hint)
+                raise InputError(f"{label} gave {type(row).__name__}, expected an Artist or a BadRow", hint)
             yield row
     except (BioforgeError, GeneratorExit):
         raise
     except (Exception, SystemExit) as error:
-        raise InputError(f"{who} failed: {type(error).__name__}: {error}", hint) from error
+        raise InputError(f"{label} failed: {type(error).__name__}: {error}", hint) from error
 
 
-def _check(row: Artist, who: str, hint: str) -> None:
+def _check(row: Artist, label: str, hint: str) -> None:
     for name in ("artist_id", "artist_name", "artist_data"):
         if not isinstance(getattr(row, name), str):
-            raise InputError(f"{who} gave an Artist whose {name} is no text: {getattr(row, name)!r:.60}", hint)
+            raise InputError(f"{label} gave an Artist whose {name} is not text: {getattr(row, name)!r:.60}", hint)
     if not row.artist_id or not row.artist_name:
-        raise InputError(f"{who} gave an Artist without {'an artist_id' if row.artist_name else 'a name'}", hint)
+        raise InputError(f"{label} gave an Artist without {'an artist_id' if row.artist_name else 'a name'}", hint)
     if not isinstance(row.line, int) or not isinstance(row.source, str):
-        raise InputError(f"{who} gave an Artist whose line is {row.line!r:.20} of {row.source!r:.40}", hint)
+        raise InputError(f"{label} gave an Artist whose line is {row.line!r:.20} of {row.source!r:.40}", hint)
     if not isinstance(row.columns, Mapping) or not all(isinstance(name, str) for name in row.columns):
-        raise InputError(f"{who} gave columns that are no mapping of names (row {row.line})", hint)
+        raise InputError(f"{label} gave columns that are not a mapping with text keys (row {row.line})", hint)
     try:
         text = f"{row.artist_id}{row.artist_name}{row.artist_data}{json.dumps(dict(row.columns), allow_nan=False)}"
         if not text.isascii() or "\\ud" in text:
@@ -172,7 +172,7 @@ def _check(row: Artist, who: str, hint: str) -> None:
                 [row.artist_id, row.artist_name, row.artist_data, dict(row.columns)], ensure_ascii=False
             ).encode()
     except (TypeError, ValueError) as error:
-        raise InputError(f"{who} gave what cannot be kept as JSON (row {row.line}): {error}", hint) from None
+        raise InputError(f"{label} gave values without a JSON form (row {row.line}): {error}", hint) from None
 
 
 def json_text(text: str) -> str:

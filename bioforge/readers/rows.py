@@ -25,7 +25,7 @@ class RowError(ValueError):
 
 
 def check_options(options: Mapping[str, object], known: Sequence[str]) -> None:
-    """Raise `InputError` for an option that is not `known`. `strict` is ignored: it does not concern readers."""
+    """Raise `InputError` for an option that is not `known`. `strict` is ignored: it is not an option of readers."""
     for name in options:
         if name not in known and name != "strict":
             raise InputError(
@@ -37,7 +37,7 @@ def check_options(options: Mapping[str, object], known: Sequence[str]) -> None:
 def text_option(options: Mapping[str, object], name: str, default: str) -> str:
     value = options.get(name, default)
     if not isinstance(value, str) or "\n" in value or "\r" in value:
-        raise InputError(f"[input] {name}: found {value!r}, expected a text of one line", f'default: "{default}"')
+        raise InputError(f"[input] {name}: found {value!r}, expected text on one line", f'default: "{default}"')
     return value
 
 
@@ -118,8 +118,8 @@ class ColumnMap:
                 renames[theirs.strip()] = ours
         return cls(renames, copies, tuple(templates))
 
-    def made_of(self, column: str) -> set[str]:
-        """Return the names under which recipes' templates know an input column: its own, and those made from it."""
+    def derived_names(self, column: str) -> set[str]:
+        """Return all names of an input column in recipes' templates: its own, and those of columns made from it."""
         names = {column, self.renames.get(column, column)}
         names |= {ours for ours, theirs in self.copies.items() if theirs == column}
         return names | {template.column for template in self.templates if not names.isdisjoint(template.names)}
@@ -141,9 +141,7 @@ class ColumnMap:
         for name, original in zip(names, found, strict=True):
             if names.count(name) > 1:
                 if name == original and found.count(name) > 1:
-                    raise InputError(
-                        f"{source} has more than one column {name!r}", "give each column a name of its own"
-                    )
+                    raise InputError(f"{source} has more than one column {name!r}", "rename one of them")
                 raise InputError(
                     f"{source} has a column {name!r}, and [input] columns gives another one the same name",
                     f'name the old one too: columns = {{ {name}_old = "{name}" }}',
@@ -161,7 +159,7 @@ class ColumnMap:
         renamed = {self.renames.get(name, name): value for name, value in row.items()}
         if len(renamed) != len(row):
             twice = next(ours for theirs, ours in self.renames.items() if theirs in row and ours in row)
-            raise RowError(f"{twice} stands in the row twice: under this name, and as the column renamed to it")
+            raise RowError(f"{twice} is in the row twice: under this name, and as the column that is renamed to it")
         return renamed
 
     def compute(self, row: dict[str, Any], original: Mapping[str, Any]) -> None:
@@ -177,7 +175,7 @@ class ColumnMap:
         for template in self.templates:
             try:
                 rendered[template.column] = template.render(names).strip()
-            except Exception as error:  # a template can do anything a sandbox allows: it fails its row
+            except Exception as error:  # any error of a user's template rejects the row
                 raise RowError(f"the template for {template.column} failed: {error}") from None
         row.update(rendered)
 
@@ -210,7 +208,7 @@ def no_name_column(found: Sequence[str], source: str, *, is_text: bool = True) -
     return InputError(
         problem,
         f"write under [input] in the project file: columns = {{ {columns} }}"
-        + (" (or header = false, when the first row is an artist already)" if is_text else ""),
+        + (" (or header = false, if the first row is an artist)" if is_text else ""),
     )
 
 
@@ -240,7 +238,7 @@ def artists(
     """
     if header is not None:
         columns.header(header, source, is_text=False)
-    held: list[BadRow] | None = [] if header is None else None  # until it is known whether any row has a name
+    held: list[BadRow] | None = [] if header is None else None  # until a row has a name
     nameless: dict[str, None] = {}
     for line, original in rows:
         try:
@@ -300,7 +298,7 @@ def _text(column: str, value: object) -> str:
         kind = {bool: "true or false", list: "a list", dict: "an object"}.get(type(value), "something else")
         raise RowError(f"{column} is {kind}, expected text or a number")
     if isinstance(value, float) and value.is_integer():
-        value = int(value)  # 12.0 is how spreadsheets and data frames write the id 12
+        value = int(value)  # spreadsheets and data frames write the id 12 as 12.0
     return str(value)
 
 

@@ -29,10 +29,9 @@ _GZIP = b"\x1f\x8b"
 
 @dataclass(frozen=True, slots=True)
 class Signature:
-    """The state of a file without reading it.
+    """The state of a file, without its content. Times are nanoseconds since 1970.
 
-    Times are nanoseconds since 1970. Two signatures are equal if size, modification time and inode are, including
-    the files `beside` it.
+    Equal signatures have equal size, modification time and inode, for the file and those `beside` it.
     """
 
     size: int
@@ -51,7 +50,7 @@ class Signature:
         return self.looked_ns - self.mtime_ns >= _RACY_NS and all(other.trusted for other in self.beside)
 
     def as_text(self) -> str:
-        return ";".join(f"{one.size}:{one.mtime_ns}:{one.inode}" for one in (self, *self.beside))
+        return ";".join(f"{file.size}:{file.mtime_ns}:{file.inode}" for file in (self, *self.beside))
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,7 +82,7 @@ class Source:
         """Return the signature of the file and those beside it; None for standard input and other streams."""
         if self.path is None:
             return None
-        now = time.time_ns()  # before the look: a change in between makes it less trusted, not more
+        now = time.time_ns()  # before `stat`: a change in between then makes the signature less trusted, not more
         try:
             found = self.path.stat()
         except (OSError, ValueError) as error:
@@ -116,7 +115,7 @@ def _beside(path: Path, now: int) -> Iterator[Signature]:
             found = os.stat(f"{path}{suffix}")
         except (OSError, ValueError):
             continue
-        if stat.S_ISREG(found.st_mode) and found.st_size:  # one without content comes and goes with who reads
+        if stat.S_ISREG(found.st_mode) and found.st_size:  # readers create and remove empty ones
             yield Signature(found.st_size, found.st_mtime_ns, found.st_ino, now)
 
 
@@ -131,7 +130,7 @@ def _opened(name: str, path: Path | None) -> Iterator[io.BufferedReader[Any]]:
             yield stream
         return
     if sys.stdin is None:
-        raise InputError("the input is standard input, and there is none", "name a file under [input] path")
+        raise InputError("the input is standard input, which is closed", "name a file under [input] path")
     raw = sys.stdin.buffer
     if isinstance(raw, io.BufferedReader):
         yield raw
@@ -155,7 +154,7 @@ def find(path: str, root: Path) -> list[Source]:
     `InputError` for a missing or empty file, or another kind of path.
     """
     if is_url(path):
-        raise ValueError(f"{path} has to be fetched first")
+        raise ValueError(f"{path} must be downloaded first")
     if path == STDIN:
         return [Source("standard input", None)]
     if not path.strip():
@@ -210,12 +209,12 @@ def _neighbour(path: Path, root: Path) -> str:
 
 
 def _empty(name: str) -> InputError:
-    return InputError(f"input {name!r} is empty", "was it written to its end? It needs at least a header row")
+    return InputError(f"input {name!r} is empty", "it needs at least a header row: was it written completely?")
 
 
 def _refused(name: str, error: Exception) -> InputError:
     code = error.errno if isinstance(error, OSError) else None
     reason = (error.strerror if isinstance(error, OSError) else None) or str(error)
     allowed = code in (errno.EACCES, errno.EPERM)
-    hint = "check who may read it (ls -l)" if allowed else "check [input] path in the project file"
+    hint = "check its permissions (ls -l)" if allowed else "check [input] path in the project file"
     return InputError(f"cannot read input {name!r}: {reason}", hint)

@@ -11,10 +11,7 @@ from bioforge.core.types import CLOSED, Batch, BatchState
 
 @dataclass(slots=True)
 class _Members:
-    """Members of one batch.
-
-    `started` and `ended` count what this run has seen; `requests` of its file, None until known.
-    """
+    """Members of one batch: `started` and `ended` in this run; `requests` in its file, None until known."""
 
     requests: int | None = None
     started: int = 0
@@ -33,10 +30,9 @@ class _Members:
 
     @property
     def unplanned(self) -> int:
-        """Return what it adds to the requests expected at the start.
+        """Return the correction of the number of requests expected at the start.
 
-        Those of an awaited batch are among them from the start; which of them an earlier run had collected is
-        known at the end.
+        It includes the requests of awaited batches; those that an earlier run collected are known at the end.
         """
         if self.own or self.requests is None:
             return 0
@@ -47,7 +43,7 @@ class _Members:
 
 @dataclass(slots=True)
 class BatchTally:
-    """Every batch that a run has seen. True if there was one."""
+    """The batches that a run has seen. True if there is one."""
 
     missing: int = 0
     """Requests without a result in their batch."""
@@ -57,7 +53,7 @@ class BatchTally:
         return bool(self._batches)
 
     def see(self, batches: Iterable[Batch]) -> None:
-        """Update batches. A closed batch stays closed, whatever a gauge still shows."""
+        """Update batches. A closed batch stays closed even if a gauge still shows it as open."""
         for batch in batches:
             members = self._members(batch.key)
             if members.state in CLOSED:
@@ -84,7 +80,7 @@ class BatchTally:
 
     @property
     def waiting(self) -> int:
-        """Members of open batches that have no outcome yet, of the batches that this run waits for."""
+        """Return the members without an outcome in open batches that this run waits for."""
         return sum(members.waiting for members in self._batches.values())
 
     @property

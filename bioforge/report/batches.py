@@ -16,10 +16,10 @@ SHOWN_BATCHES = 8
 """Open batches with their own line below the bar; the rest are counted."""
 
 SHOWN_PROBLEMS = 3
-"""Problems shown of a refused batch; one mistake may be on every line."""
+"""Problems shown of a refused batch: often every line has the same one."""
 
 SOON = 7200.0
-"""Seconds before its expiry from which on a batch shows it."""
+"""Seconds before its expiry at which a batch line shows it."""
 
 CLASSES = (
     "answered",
@@ -42,11 +42,11 @@ Fields = dict[str, object]
 
 
 def title(batch: Batch) -> str:
-    """Return `batch in progress`; None for states that are not logged, or logged otherwise."""
+    """Return `batch in progress`; empty for states that are not logged here."""
     return "" if batch.state in (BatchState.PREPARING, BatchState.COLLECTED) else f"batch {batch.state}"
 
 
-def changed(batch: Batch, note: str) -> Fields:
+def changed_fields(batch: Batch, note: str) -> Fields:
     """Return the console fields of a batch in its new state."""
     fields: Fields = {"batch": batch.name}
     match batch.state:
@@ -72,7 +72,7 @@ def changed(batch: Batch, note: str) -> Fields:
     return fields | ({"note": note} if note else {})
 
 
-def changed_in_full(batch: Batch, note: str) -> Fields:
+def changed_json_fields(batch: Batch, note: str) -> Fields:
     """Return all fields of a batch for JSON logs; times in ISO 8601."""
     fields: Fields = {
         **_identity(batch),
@@ -95,11 +95,11 @@ def changed_in_full(batch: Batch, note: str) -> Fields:
     return {name: value for name, value in fields.items() if value is not None}
 
 
-def refused(batch: Batch, problem: BatchProblem) -> Fields:
+def refused_fields(batch: Batch, problem: BatchProblem) -> Fields:
     return {"batch": batch.name, **_problem(problem)}
 
 
-def refused_in_full(batch: Batch, problem: BatchProblem) -> Fields:
+def refused_json_fields(batch: Batch, problem: BatchProblem) -> Fields:
     return {**_identity(batch), **_problem(problem)}
 
 
@@ -108,11 +108,11 @@ def _problem(problem: BatchProblem) -> Fields:
     return {"code": problem.code, **line, "message": problem.message}
 
 
-def collected(event: BatchCollected) -> Fields:
+def collected_fields(event: BatchCollected) -> Fields:
     return {"batch": event.batch.name, **counts(event)}
 
 
-def collected_in_full(event: BatchCollected) -> Fields:
+def collected_json_fields(event: BatchCollected) -> Fields:
     return {
         **_identity(event.batch),
         "state": str(BatchState.COLLECTED),
@@ -166,7 +166,7 @@ def progress_fields(batches: Sequence[Batch]) -> list[Fields]:
 
 
 def screen_lines(gauges: Gauges, wall: float) -> list[str]:
-    """Yield a line for each open batch, and the time of the next look. `wall` in seconds since 1970."""
+    """Return a line for each open batch, and the time of the next poll. `wall` in seconds since 1970."""
     batches = open_batches(gauges)
     if not batches:
         return []
@@ -180,11 +180,11 @@ def screen_lines(gauges: Gauges, wall: float) -> list[str]:
         lines.append(f"… and {len(batches) - SHOWN_BATCHES:,} more")
     if gauges.look_at is not None:
         seconds = gauges.look_at - wall
-        lines.append(f"next look in {_seconds(math.ceil(seconds))}" if seconds > 0 else "looking now")
+        lines.append(f"next poll in {_seconds(math.ceil(seconds))}" if seconds > 0 else "polling now")
     return lines
 
 
-def state_in_words(batch: Batch) -> str:
+def format_state(batch: Batch) -> str:
     """Return its state, or the provider's status if that is more precise: validating, finalizing, cancelling."""
     if batch.status and batch.state in (BatchState.SUBMITTED, BatchState.IN_PROGRESS):
         return printable(batch.status).replace("_", " ").lower()
@@ -208,11 +208,11 @@ def _columns(batch: Batch, wall: float) -> tuple[str, str, str, str]:
     if batch.expires_at is not None and not batch.ended and batch.expires_at - wall <= SOON:
         ahead = batch.expires_at - wall
         parts.append(f"expires in {_seconds(ahead)}" if ahead > 0 else "past its expiry")
-    return printable(batch.name), state_in_words(batch), progress(batch), "  ".join(filter(None, parts))
+    return printable(batch.name), format_state(batch), progress(batch), "  ".join(filter(None, parts))
 
 
 def _seconds(seconds: float) -> str:
-    """Format like `duration`, in whole seconds: a line that is redrawn often must not flicker."""
+    """Format like `duration`, in whole seconds, so that a redrawn line does not flicker."""
     whole = max(0, math.floor(seconds))
     return f"{whole} s" if whole < 60 else duration(whole)
 
@@ -222,5 +222,5 @@ def _iso(seconds: float | None) -> str | None:
         return None
     try:
         return datetime.fromtimestamp(seconds, UTC).isoformat(timespec="seconds").replace("+00:00", "Z")
-    except (ValueError, OverflowError, OSError):  # a time that no calendar has
+    except (ValueError, OverflowError, OSError):  # out of the calendar's range
         return str(seconds)

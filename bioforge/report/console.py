@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import IO
 
 NARROWEST = 16
-"""Columns that a wrapped cell needs at least; before that, a less important column is left out."""
+"""Least width of a wrapped cell; a less important column is left out before."""
 
 _CODES = {
     "bold": "1",
@@ -45,7 +45,7 @@ REASONS = {
 
 @dataclass(frozen=True, slots=True)
 class Screen:
-    """Where lines are shown: `width` in columns (None: not a terminal, lines stay whole), and whether colours are wanted."""
+    """The output of lines: `width` in columns (None: not a terminal, lines are not wrapped), and colours."""
 
     width: int | None = None
     colours: bool = False

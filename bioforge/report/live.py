@@ -26,7 +26,7 @@ REFRESHES_PER_SECOND = 5
 
 
 class LiveReporter(Reporter):
-    """Redraws from its own thread: a group of events only costs the counting, and the clock runs on without events."""
+    """Redraws from its own thread, so that groups of events are only counted, and the clock runs without events."""
 
     def __init__(
         self,
@@ -40,7 +40,7 @@ class LiveReporter(Reporter):
         self._wall = wall
         self._console = console
         self._live: Live | None = None
-        # Reentrant: a signal handler that prints while events are counted draws the display in the same thread.
+        # reentrant: a signal handler that prints while events are counted draws the display in the same thread
         self._lock = RLock()
         self._gauges = Gauges()
         self._watch: Callable[[], Gauges] = lambda: self._gauges
@@ -55,7 +55,7 @@ class LiveReporter(Reporter):
         provider = str(fields["provider"])
         self._title = " · ".join(filter(None, (str(fields["backend"]), urlsplit(provider).hostname or provider)))
         console = self._console = self._console or Console(stderr=True)
-        # stdout may be a pipe that somebody reads answers from: it is not the display's to redirect.
+        # stdout is not redirected: with --print it has the answers
         self._live = Live(
             console=console,
             get_renderable=self._render,
@@ -106,7 +106,7 @@ class LiveReporter(Reporter):
                 lines = (piece for line in text.splitlines() for piece in wrap(line, self._console.width))
                 self._console.print(Text.from_ansi("\n".join(lines)), soft_wrap=True)
             except OSError:
-                return  # the terminal is gone; the run is not
+                return  # the terminal is gone; the run continues
 
     def _render(self) -> RenderableType:
         from rich.console import Group

@@ -51,7 +51,7 @@ def configure(
 ) -> Logs:
     """Set up structlog for this package and every plugin that calls `structlog.get_logger()`.
 
-    `format` is `console` or `json`. stderr gets information and worse; with `verbose` or as JSON, everything.
+    `format` is `console` or `json`. stderr gets level info and above; everything with `verbose` or as JSON.
     `log_file` gets everything as JSON and is appended to. `secrets` are masked everywhere. Raises `UsageError` if
     the file cannot be written.
     """
@@ -68,7 +68,7 @@ def configure(
             _Emit(screen, file),
         ],
         wrapper_class=structlog.make_filtering_bound_logger(min(screen.level, logging.DEBUG if file else screen.level)),
-        logger_factory=_Nowhere,
+        logger_factory=_NullLogger,
         cache_logger_on_first_use=False,
     )
     return Logs(structlog.get_logger(), format, screen.level == logging.DEBUG or file is not None, screen, file)
@@ -88,7 +88,7 @@ def is_terminal(stream: IO[str]) -> bool:
 
 
 def printable(text: str) -> str:
-    """Return `text` without control characters: values come from outside, and a terminal obeys them."""
+    """Return `text` with control characters escaped, since a terminal would obey them."""
     return _CONTROL.sub(lambda found: found[0].encode("unicode_escape").decode(), text)
 
 
@@ -115,7 +115,7 @@ def _field(name: object, value: Any, secrets: tuple[str, ...]) -> Any:
 
 class _Mask:
     def __init__(self, secrets: Iterable[str | None]) -> None:
-        # Shorter ones would mask ordinary words ("x", "none") that local servers are given as keys.
+        # shorter keys, for local servers, may be ordinary words ("x", "none")
         self._secrets = tuple(secret for secret in secrets if secret and len(secret) >= 8)
 
     def __call__(self, logger: WrappedLogger, name: str, event: EventDict) -> EventDict:
@@ -140,7 +140,7 @@ class _Emit:
         return ""
 
 
-class _Nowhere:
+class _NullLogger:
     """The logger below structlog, without output, since `_Emit` has written everything."""
 
     def __init__(self, *names: object) -> None:
@@ -166,7 +166,7 @@ class _Screen:
 
 
 class _File:
-    """Appends lines. If the disk fills up, the log ends with one line on stderr; the run continues."""
+    """Appends lines. If a write fails, the log ends with a message on stderr; the run continues."""
 
     def __init__(self, path: Path) -> None:
         self._path = path
@@ -190,7 +190,7 @@ class _File:
             try:
                 stream.close()
             except OSError:
-                return  # what was not written cannot be; it was reported
+                return  # reported by `write`
 
 
 def as_json(now: datetime, level: str, text: str, fields: Mapping[str, Any]) -> str:
@@ -200,7 +200,7 @@ def as_json(now: datetime, level: str, text: str, fields: Mapping[str, Any]) -> 
 
 
 def as_line(now: datetime, level: str, text: str, fields: Mapping[str, Any], colours: bool = False) -> str:
-    """Return `12:03:04 info    what happened  key=value key='two words'`, in local time.
+    """Return `12:03:04 info    event  key=value key='two words'`, in local time.
 
     A traceback follows on new lines.
     """
@@ -232,4 +232,4 @@ def _to_stderr(line: str) -> None:
         sys.stderr.write(line + "\n")
         sys.stderr.flush()
     except (OSError, ValueError):
-        return  # nobody reads stderr any more; that is no reason to stop paid work
+        return  # stderr is closed; the run continues

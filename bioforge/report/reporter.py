@@ -36,9 +36,9 @@ _TERMINAL_CODES = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")
 
 
 class Printer:
-    """Prints texts in UTF-8, whatever the locale; on a terminal under a line with artist and recipe.
+    """Prints texts in UTF-8, in any locale; on a terminal under a line with artist and recipe.
 
-    A reader that closes the pipe ends the printing, not the run: every answer is stored before it is printed.
+    A closed pipe ends the printing, not the run: answers are stored before they are printed.
     """
 
     def __init__(self, stream: IO[str]) -> None:
@@ -52,10 +52,10 @@ class Printer:
         if self._closed:
             return
         if self._terminal:
-            whose = " · ".join(filter(None, (printable_id(request.artist_id), request.recipe, request.variant)))
+            label = " · ".join(filter(None, (printable_id(request.artist_id), request.recipe, request.variant)))
             gap = "" if self._first else "\n"
-            # An answer must not move the cursor or retitle the window.
-            text = f"{gap}── {whose}\n{_TERMINAL_CODES.sub('', text)}"
+            # an answer must not move the cursor or retitle the window
+            text = f"{gap}── {label}\n{_TERMINAL_CODES.sub('', text)}"
         self._first = False
         self._write(text if text.endswith("\n") else text + "\n")
 
@@ -83,12 +83,12 @@ class Printer:
     def _close(self) -> None:
         self._closed = True
         try:
-            # What is still buffered goes nowhere; else Python complains about the pipe when it exits.
+            # discard the buffer, or Python reports the broken pipe at exit
             nowhere = os.open(os.devnull, os.O_WRONLY)
             os.dup2(nowhere, self._stream.fileno())
             os.close(nowhere)
         except (OSError, ValueError):
-            return  # not a real file, so there is nothing to complain about at exit
+            return  # not a file of the system: Python reports nothing at exit
 
 
 SHOWN_FAILURES = 20
@@ -98,9 +98,7 @@ Clock = Callable[[], float]
 
 
 class Reporter(ABC):
-    """Sees every durable group of events: `start`, then `show` for each group, then `finish`.
-
-    Which may be called more than once.
+    """Shows every committed group of events: `start`, `show` for each group, `finish` (may be called repeatedly).
 
     As a context manager it finishes at the end.
     """
@@ -111,7 +109,7 @@ class Reporter(ABC):
         self._printer = printer
         self._clock = clock
         self._failures: Counter[tuple[str, str]] = Counter()
-        self._batches_told: dict[str, tuple[BatchState, str]] = {}
+        self._logged_batches: dict[str, tuple[BatchState, str]] = {}
 
     def start(
         self,
@@ -122,21 +120,17 @@ class Reporter(ABC):
         concurrency: int = 0,
         watch: Callable[[], Gauges] | None = None,
     ) -> None:
-        """Begin.
-
-        `total`: requests to send and to collect from awaited batches, None if unknown. `watch` returns the
-        gauges.
-        """
+        """Begin. `total`: requests to send or to collect from awaited batches, None if unknown; `watch` returns gauges."""
         self.tally = Tally(total, self._clock())
         self._failures.clear()
-        self._batches_told = {}
+        self._logged_batches = {}
         self._begin({"requests": total, "backend": backend, "provider": provider, "concurrency": concurrency}, watch)
 
     def show(self, events: Sequence[Event], gauges: Gauges) -> None:
         now = self._clock()
         self._count(events, gauges, now)
         for event in events:
-            self._tell(event)
+            self._log(event)
         self._advance(gauges, now)
 
     def grow(self, requests: int) -> None:
@@ -170,7 +164,7 @@ class Reporter(ABC):
     def _count(self, events: Sequence[Event], gauges: Gauges, now: float) -> None:
         self.tally.add(events, now, gauges.batches)
 
-    def _tell(self, event: Event) -> None:
+    def _log(self, event: Event) -> None:
         match event:
             case Succeeded(attempt, answer, seconds):
                 if self.logs.every_attempt:
@@ -192,43 +186,45 @@ class Reporter(ABC):
                     retry = {} if event.retry_in is None else {"retry_in": round(event.retry_in, 3)}
                     self.logs.logger.debug("attempt", **fields, **_reason(failure), **retry)
             case Notice(kind, message, fields):
-                self.logs.logger.info(message, **_free({"kind": kind, **fields}))
+                self.logs.logger.info(message, **_rename_reserved({"kind": kind, **fields}))
             case BatchChanged(batch, note):
                 self._batch(batch, note)
             case BatchCollected(batch):
-                self._batches_told.pop(batch.key, None)
-                fields = batches.collected_in_full(event) if self.logs.every_attempt else batches.collected(event)
+                self._logged_batches.pop(batch.key, None)
+                fields = (
+                    batches.collected_json_fields(event) if self.logs.every_attempt else batches.collected_fields(event)
+                )
                 self.logs.logger.info("batch collected", **fields)
             case LimitLearned(model, tokens):
                 fields = {"model": model, "tokens": tokens} if self.logs.every_attempt else {}
                 self.logs.logger.info(f"the provider enqueues at most {tokens:,} tokens of {model}", **fields)
             case UnmatchedLine(key, kind, custom_id, line) if self.logs.every_attempt:
-                self.logs.logger.debug("stray line", batch=key, kind=kind, custom_id=custom_id, bytes=len(line))
-            # on a screen the closing summary says it, with what to do
+                self.logs.logger.debug("unmatched line", batch=key, kind=kind, custom_id=custom_id, bytes=len(line))
+            # the closing summary shows it with a hint
             case Stopped(kind, message, hint) if self.logs.every_attempt:
                 advice = {"hint": hint} if hint else {}
-                if kind == "waiting":  # on purpose
+                if kind == "waiting":  # not an error
                     self.logs.logger.info(f"waiting: {message}", kind=kind, **advice)
                 else:
                     self.logs.logger.warning(f"stopped: {message}", kind=kind, **advice)
 
     def _batch(self, batch: Batch, note: str) -> None:
         """Log a batch in a new state, or with new problems."""
-        state, said = self._batches_told.get(batch.key, (None, ""))
+        state, logged_note = self._logged_batches.get(batch.key, (None, ""))
         if batch.state in CLOSED:
-            self._batches_told.pop(batch.key, None)
+            self._logged_batches.pop(batch.key, None)
         else:
-            self._batches_told[batch.key] = batch.state, note or said
+            self._logged_batches[batch.key] = batch.state, note or logged_note
         title = batches.title(batch)
-        if not title or (batch.state is state and note in ("", said)):
+        if not title or (batch.state is state and note in ("", logged_note)):
             return
         logger, full = self.logs.logger, self.logs.every_attempt
-        tell = logger.debug if batch.state is BatchState.UPLOADED else logger.info
-        tell(title, **(batches.changed_in_full if full else batches.changed)(batch, note))
+        log = logger.debug if batch.state is BatchState.UPLOADED else logger.info
+        log(title, **(batches.changed_json_fields if full else batches.changed_fields)(batch, note))
         if batch.state is BatchState.FAILED and batch.state is not state:
             for problem in batch.problems[: batches.SHOWN_PROBLEMS]:
                 logger.warning(
-                    "batch refused", **(batches.refused_in_full if full else batches.refused)(batch, problem)
+                    "batch refused", **(batches.refused_json_fields if full else batches.refused_fields)(batch, problem)
                 )
 
     def _final(self, failure: Failure, fields: Mapping[str, object]) -> None:
@@ -236,7 +232,7 @@ class Reporter(ABC):
         logger, kind = self.logs.logger, (failure.error_class, failure.message)
         self._failures[kind] += 1
         shown = self._failures.total() if self.logs.every_attempt else len(self._failures)
-        if not self.logs.every_attempt:  # one short line for a person; the log of every attempt has the rest
+        if not self.logs.every_attempt:  # a short line; the log of every attempt has the other fields
             fields = {name: fields[name] for name in ("artist", "recipe", "variant") if name in fields}
             if self._failures[kind] > 1:
                 return
@@ -249,7 +245,7 @@ class Reporter(ABC):
             logger.debug("failed", **fields, **_reason(failure))
 
     def _group_failures(self) -> None:
-        """Log each group of equal failures that was shown by its first only."""
+        """Log the count of each group of equal failures, of which only the first was logged."""
         failures, self._failures = self._failures, Counter()
         if self.logs.every_attempt:
             return
@@ -259,10 +255,7 @@ class Reporter(ABC):
 
 
 class PlainReporter(Reporter):
-    """Lines for a file, a pipe or CI.
-
-    One at the start, then progress at each tenth, at least `CLOSEST` and at most `FARTHEST` seconds apart.
-    """
+    """Lines for a file, a pipe or CI: progress at each tenth, at least `CLOSEST` and at most `FARTHEST` seconds apart."""
 
     CLOSEST = 1.0
     FARTHEST = 10.0
@@ -278,7 +271,7 @@ class PlainReporter(Reporter):
         step = 10 * tally.done // tally.expected if tally.expected else 0
         since = now - self._shown_at
         due = since >= self.FARTHEST or (step > self._step and since >= self.CLOSEST)
-        # nothing left: the summary follows
+        # no line when everything is done: the summary follows
         if due and (tally.left != 0 or any(not batch.ended for batch in batches.open_batches(gauges))):
             self._shown_at, self._step = now, step
             self.logs.logger.info("progress", **self._fields(gauges, now))
@@ -306,7 +299,10 @@ class PlainReporter(Reporter):
         if getattr(self, "_running", False):
             self._running = False
             if self.logs.format == "json":
-                self.logs.logger.info("finished", **self.tally.fields(self._clock()))
+                tally = self.tally
+                failures = dict((tally.failed + tally.unusable).most_common())
+                numbers = {"replaced": tally.replaced, "paid_for_nothing": tally.paid_for_nothing, "failures": failures}
+                self.logs.logger.info("finished", **tally.fields(self._clock()), **numbers)
 
 
 def make_reporter(
@@ -319,8 +315,7 @@ def make_reporter(
 ) -> Reporter:
     """Return a live display if stderr is a terminal that can show one, else lines.
 
-    Lines also with JSON logs, and when texts are printed on a terminal. TERM=dumb, of `environ` or `os.environ`,
-    cannot move its cursor.
+    JSON logs, texts printed on a terminal and TERM=dumb (in `environ` or `os.environ`) also get lines.
     """
     dumb = (os.environ if environ is None else environ).get("TERM") == "dumb"
     stdout, stderr = stdout or sys.stdout, stderr or sys.stderr
@@ -358,7 +353,7 @@ def _reason(failure: Failure) -> dict[str, object]:
     return fields
 
 
-def _free(fields: Mapping[str, object]) -> dict[str, object]:
-    """Rename fields whose names the log uses itself."""
+def _rename_reserved(fields: Mapping[str, object]) -> dict[str, object]:
+    """Rename fields with a name that the log reserves."""
     taken = ("event", "level", "timestamp", "exc_info", "stack_info")
     return {f"{name}_" if name in taken else name: value for name, value in fields.items()}

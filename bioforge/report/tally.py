@@ -32,8 +32,8 @@ class Tally:
     """The counts of one run. `total`: requests to send or to collect from awaited batches, None if unknown.
 
     `started` and every `now` are seconds of one monotonic clock. `failed` and `unusable` count final failures by
-    error class. Attempts in batches count like all others, but not in the rate: thousands of them end when they
-    are collected, perhaps days after they were sent and in another run.
+    error class. Attempts in batches count like all others, but not in the rate: thousands end at
+    once when a batch is collected, maybe days after they were sent.
     """
 
     total: int | None = None
@@ -44,7 +44,7 @@ class Tally:
     unusable: Counter[str] = field(default_factory=Counter)
     retries: int = 0
     """Requests sent again after a failure of this run."""
-    followed: int = 0
+    replaced: int = 0
     """Failed requests that a repair or a fallback model replaced."""
     maybe_paid: int = 0
     paid_for_nothing: int = 0
@@ -59,7 +59,7 @@ class Tally:
     finished: int = 0
     """Attempts that ended, with any outcome."""
     calls: int = 0
-    """Those of them that were single calls."""
+    """Finished attempts that were single calls."""
     first_failed: str | None = None
     """The first artist with a final failure."""
     stopped: Stopped | None = None
@@ -108,7 +108,7 @@ class Tally:
                     self.paid_for_nothing += 1
                     self._answer(event.answer)
                     if event.followed:
-                        self.followed += 1
+                        self.replaced += 1
                     else:
                         self.unusable[error_class(event.answer.problem)] += 1
                         self.first_failed = self.first_failed or event.attempt.request.artist_id
@@ -131,7 +131,7 @@ class Tally:
             self.calls += 1
             self._calls_done += done
         elif not self.batches.end(attempt.batch):
-            self.sent += 1  # by an earlier run; what is done was sent
+            self.sent += 1  # by an earlier run
 
     def _answer(self, answer: Response) -> None:
         if answer.usage is not None:
@@ -150,11 +150,11 @@ class Tally:
             self.paid_for_nothing += 1
             self.unpriced += 1
         if event.followed:
-            self.followed += 1
+            self.replaced += 1
         elif event.final:
             self.failed[event.failure.error_class] += 1
             self.first_failed = self.first_failed or event.attempt.request.artist_id
-        elif event.failure.error_class != RequestState.INTERRUPTED:  # that was never sent
+        elif event.failure.error_class != RequestState.INTERRUPTED:  # the request was not sent
             self._awaiting_retry[event.attempt.request.request_hash] += 1
 
     def _note_retry(self, request_hash: str) -> None:
@@ -249,7 +249,7 @@ class Closing:
 
 
 def summary(tally: Tally, closing: Closing, now: float) -> list[str]:
-    """Yield the lines of the summary: results, cost, and the next step."""
+    """Return the lines of the summary: results, cost, and the next step."""
     seconds = tally.elapsed(now)
     of = "" if tally.expected is None else f" of {tally.expected:,}"
     rows = [("done", f"{tally.succeeded:,}{of} in {duration(seconds)}{_speed(tally, seconds)}")]
@@ -266,9 +266,9 @@ def summary(tally: Tally, closing: Closing, now: float) -> list[str]:
         rows.append(("batches", str(tally.batches)))
     if tally.retries:
         rows.append(("retries", f"{tally.retries:,}"))
-    if tally.followed:
-        answers = "failed answer was" if tally.followed == 1 else "failed answers were"
-        rows.append(("retried", f"{tally.followed:,} {answers} repaired or sent to a fallback model"))
+    if tally.replaced:
+        answers = "failed answer was" if tally.replaced == 1 else "failed answers were"
+        rows.append(("retried", f"{tally.replaced:,} {answers} repaired or sent to a fallback model"))
     if closing.fresh or closing.cached:
         cached = f", {closing.cached:,} answered from stored answers" if closing.cached else ""
         rows.append(("skipped", f"{closing.fresh:,} up to date{cached}"))
@@ -318,7 +318,7 @@ def _hints(tally: Tally) -> list[str]:
     hints = []
     if tally.first_failed is not None:
         artist = shlex.quote(printable_id(tally.first_failed))
-        # unusable answers were paid for: a normal run does not send their requests again
+        # unusable answers are held back
         again = "; `bioforge run` sends failed requests again" if tally.failed else ""
         listed = "`bioforge export --failed` lists the failures, " if tally.failures > 1 else ""
         hints.append(f"{listed}`bioforge why {artist}` shows what went wrong{again}")

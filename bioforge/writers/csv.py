@@ -45,8 +45,8 @@ _FORMULA = ("=", "+", "-", "@", "\t", "\r")
 def csv_writer(records: Iterable[Record], stream: IO[bytes], options: Mapping[str, object]) -> None:
     """Write a row per record under a header. Options: columns (a list of names), delimiter, bom, formulas.
 
-    `bom = true` tells Excel that it is UTF-8. `formulas = "escape"` puts an apostrophe before texts that a
-    spreadsheet would calculate. Objects and lists are JSON text. Rows end with CRLF (RFC 4180).
+    `bom = true` lets Excel detect UTF-8. `formulas = "escape"` puts an apostrophe before text that a spreadsheet
+    would run as a formula. Objects and lists become JSON text. Rows end with CRLF (RFC 4180).
     """
     _write_csv(records, stream, options, ",")
 
@@ -82,7 +82,7 @@ def _columns_option(options: Mapping[str, object]) -> list[str]:
     for name in given:
         if name not in known:
             hint = nearest(str(name), known) or f"columns are: {', '.join(known)}"
-            raise ConfigError(f"[[output]] columns: no record has {name!r}", hint)
+            raise ConfigError(f"[[output]] columns: {name!r} is not a column of a record", hint)
     return given
 
 

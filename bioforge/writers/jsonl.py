@@ -19,5 +19,5 @@ def jsonl_writer(records: Iterable[Record], stream: IO[bytes], options: Mapping[
         line = readable(record)
         try:
             stream.write(f"{line}\n".encode())
-        except UnicodeEncodeError:  # half of a surrogate pair: an escape keeps what UTF-8 cannot
+        except UnicodeEncodeError:  # lone surrogates are written as escapes, since UTF-8 has none
             stream.write(f"{json.dumps(record)}\n".encode())

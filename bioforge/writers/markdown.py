@@ -24,7 +24,7 @@ def markdown_writer(records: Iterable[Record], stream: IO[bytes], options: Mappi
 
 
 class MarkdownFolder:
-    """A folder with a file per artist, named after name and id, with front matter. No options."""
+    """A folder with a file per artist, with front matter. File names have the artist's name and id. No options."""
 
     writes_folder = True
 

@@ -15,13 +15,13 @@ def check_options(options: Mapping[str, object], known: Sequence[str]) -> None:
         if name not in known:
             hint = f"its options are {', '.join(known)}" if known else "it has no options"
             if name == "split":
-                hint = 'for a file an artist: writer = "markdown-folder", or a path that ends in "/"'
+                hint = 'for one file per artist: writer = "markdown-folder", or a path that ends in "/"'
             raise ConfigError(f"[[output]] {name}: this writer has no such option", nearest(name, known) or hint)
 
 
 @contextmanager
 def open_text(stream: IO[bytes], encoding: str = "utf-8") -> Iterator[io.TextIOWrapper]:
-    """Open `stream` for text; it is left open. Half of a surrogate pair, which no file can hold, becomes `?`."""
+    """Open `stream` for text; it is left open. Lone surrogates become `?`."""
     text = io.TextIOWrapper(stream, encoding=encoding, errors="replace", newline="")
     try:
         yield text

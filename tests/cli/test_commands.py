@@ -368,7 +368,7 @@ def test_max_failures_stops_after_so_many_failures(tmp_path: Path, backend: str)
 def test_a_budget_is_kept_and_the_next_run_goes_on(project: ProjectFolder) -> None:
     ran = project.run("run", "-j", "1", "--max-cost", "0.0003")
     assert ran.code == 75
-    assert "warning: that is more than the budget of $0.0003; the run stops before exceeding it" in ran.err
+    assert "warning: the plan costs more than the budget of $0.0003; the run stops before exceeding it" in ran.err
     assert "stopped  the budget of $" in ran.err
     spent = project.value("SELECT sum(cost_usd) FROM responses")
     assert 0 < spent <= 0.0003
@@ -444,6 +444,57 @@ def test_json_logs_are_json_on_every_line(tmp_path: Path) -> None:
     assert len(records(project.read("out.jsonl"))) == 4, "the failed one too, with its error"
     assert (written["path"].endswith("out.jsonl"), written["records"]) == (True, 4)
     assert not [line["event"] for line in lines if "  " in line["event"]], "no columns of a table"
+
+
+def test_json_logs_have_the_plan_and_the_result_as_fields(project: ProjectFolder) -> None:
+    project.configure(more="[[output]]\npath = 'out.jsonl'")
+    project.write("artists.csv", ARTISTS + "5\n")
+    ran = project.run("run", "--log-format", "json", "-v", "--log-file", "run.log").ok()
+    lines = records(ran.err)
+    events = {line["event"]: line for line in lines}
+    assert not [event for event in events if "  " in event or event.startswith(("recipe", "done", "bio", "wrote"))]
+    assert (events["input"]["artists"], events["input"]["new"], events["input"]["bad_rows"]) == (4, 4, 1)
+    assert [row["line"] for row in events["input"]["examples"]] == [7]
+    (group,) = events["plan"]["groups"]
+    assert (group["recipe"], group["variant"], group["reason"]) == ("bio", "", "new")
+    assert (group["targets"], group["requests"]) == (4, 4)
+    assert events["plan"]["cost_usd"] == pytest.approx(group["cost_usd"])
+    assert isinstance(group["cost_usd"], float)
+    targets = [line for line in lines if line["event"] == "target"]
+    assert [(line["artist"], line["reason"]) for line in targets] == [(n, "new") for n in "1230"]
+    logged = records(project.read("run.log"))
+    assert [line["event"] for line in logged if line["event"] in events] == [line["event"] for line in lines]
+    finished, result = events["finished"], events["result"]
+    assert (finished["succeeded"], finished["replaced"], finished["failures"]) == (4, 0, {})
+    assert (events["written"]["path"], events["written"]["records"]) == ("out.jsonl", 4)
+    assert lines[-1] == result
+    assert (result["run"], result["exit_code"], result["fresh"], result["skipped"], result["left"]) == (1, 0, 4, 0, [])
+
+
+def test_json_logs_of_runs_that_fail_or_send_nothing(tmp_path: Path) -> None:
+    with Simulator(SimulatorOptions(script={"Björk": ["bad_request"]})) as server:
+        project = ProjectFolder(tmp_path, server)
+        lines = records(project.run("run", "--log-format", "json").err)
+        project.run("run").ok()
+        plan, result = records(project.run("run", "--log-format", "json").ok().err)
+    assert lines[-1]["exit_code"] == 1
+    (group,) = lines[-1]["left"]
+    assert (group["recipe"], group["reason"], group["targets"], group["example"]) == ("bio", "failed", 1, "1")
+    assert [line["failures"] for line in lines if line["event"] == "finished"] == [{"bad_request": 1}]
+    assert (plan["event"], plan["fresh"], plan["groups"]) == ("plan", True, [])
+    assert (result["event"], result["run"], result["fresh"], result["exit_code"]) == ("result", None, 4, 0)
+
+
+def test_json_logs_keep_warnings_beside_the_plan(project: ProjectFolder) -> None:
+    ran = project.run("run", "--log-format", "json", "--select", "1", "--select", "77", "--max-cost", "0.0001")
+    warnings = [line["event"] for line in records(ran.err) if line["level"] == "warning"]
+    assert "no artist of the input matches --select 77" in warnings
+    assert "the plan costs more than the budget of $0.0001; the run stops before exceeding it" in warnings
+
+
+def test_a_dry_run_logs_its_plan_as_fields(project: ProjectFolder) -> None:
+    ran = project.run("run", "-n", "--log-format", "json").ok()
+    assert [line["event"] for line in records(ran.err)][:2] == ["input", "plan"]
 
 
 def test_errors_are_json_too_where_logs_are(project: ProjectFolder) -> None:

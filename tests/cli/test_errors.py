@@ -91,7 +91,7 @@ CASES = [
     Case("missing input", "run", "input 'artists.csv' does not exist in {root}", "did you mean 'artist.csv'?",
          lambda project: (project.root / "artists.csv").rename(project.root / "artist.csv")),
     Case("empty input", "run", "input 'artists.csv' is empty",
-         "was it written to its end? It needs at least a header row", write("artists.csv", "")),
+         "it needs at least a header row: was it written completely?", write("artists.csv", "")),
     Case("input of a header", "run", "the input has no artists", "a header alone is no input; add rows",
          write("artists.csv", "artist_id,artist_name\n")),
     Case("input is a folder", "run", "input 'rows' is a folder, not a file",

@@ -483,9 +483,9 @@ def test_an_import_that_is_interrupted_goes_on_where_it_was(copy: Copy) -> None:
     project = open_project(second.root)
     with Store.open(second.root / "bioforge.db") as store, Interrupted([str(path)]) as files:
         run = runs.begin(store, "import", None, Selection())
-        adopter = AnswerImporter(store, run, project.recipe_variants, project.backend, batch_lines)
+        importer = AnswerImporter(store, run, project.recipe_variants, project.backend, batch_lines)
         with pytest.raises(KeyboardInterrupt):
-            adopter.adopt(files)
+            importer.run(files)
     assert second.reasons() == {"new": 2}
     found = imported(second, "output.jsonl")
     assert (found["known"], found["adopted"]["answers"], found["fresh"]) == (2, 2, 2)

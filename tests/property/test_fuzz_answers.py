@@ -294,7 +294,7 @@ def test_any_result_file_accounts_for_every_member_once(lines: list[bytes], done
         assert sorted(ends) == sorted(names)
         assert store.value("SELECT count(*) FROM attempts WHERE outcome = 'started'") == 0
         kept = {row[0] for row in store.rows("SELECT line FROM stray_lines")}
-        assert {one.line for one in events if isinstance(one, UnmatchedLine)} == kept, "a stray line was lost"
+        assert {one.line for one in events if isinstance(one, UnmatchedLine)} == kept, "an unmatched line was lost"
 
 
 def _member(number: int) -> Request:

@@ -52,7 +52,7 @@ class TestRows:
         assert found[1:] == [
             BadRow("artists.db", 2, "the cell has no end"),
             BadRow("artists.db", 3, "no artist_name"),
-            BadRow("artists.db", 4, "picture is bytes, which cannot be kept as JSON"),
+            BadRow("artists.db", 4, "picture is bytes, which has no JSON form"),
             BadRow("artists.db", 5, "artist_name has a NUL character"),
         ]
 
@@ -139,7 +139,7 @@ class TestPaths:
 
     def test_a_broken_gzip(self, tmp_path: Path) -> None:
         (tmp_path / "a.list.gz").write_bytes(gzip.compress(b"Abbey" * 1000)[:-9])
-        with pytest.raises(InputError, match="cannot be put into a file: "):
+        with pytest.raises(InputError, match="cannot be copied to a temporary file: "):
             list(BoundReader(Paths(), {}).rows(Source("a.list.gz", tmp_path / "a.list.gz")))
 
 
@@ -148,17 +148,17 @@ class TestMistakesOfAPlugin:
         ("rows", "message"),
         [
             ([Artist("1", "Björk"), {"artist_id": 2}], "gave dict, expected an Artist or a BadRow"),
-            ([Artist(1, "Björk")], "gave an Artist whose artist_id is no text: 1"),  # type: ignore[arg-type]
+            ([Artist(1, "Björk")], "gave an Artist whose artist_id is not text: 1"),  # type: ignore[arg-type]
             ([Artist("1", "")], "gave an Artist without a name"),
             ([Artist("", "Björk")], "gave an Artist without an artist_id"),
-            ([Artist("1", "Björk", columns={"born": date(1965, 11, 21)})], "gave what cannot be kept as JSON"),
-            ([Artist("1", "Bj\ud800rk")], "gave what cannot be kept as JSON (row 0): 'utf-8' codec"),
+            ([Artist("1", "Björk", columns={"born": date(1965, 11, 21)})], "gave values without a JSON form"),
+            ([Artist("1", "Bj\ud800rk")], "gave values without a JSON form (row 0): 'utf-8' codec"),
             (
                 [Artist("1", "Björk", columns={"a": "\ud800"})],
-                "gave what cannot be kept as JSON (row 0): 'utf-8' codec",
+                "gave values without a JSON form (row 0): 'utf-8' codec",
             ),
-            ([Artist("1", "Björk", columns=None)], "gave columns that are no mapping of names (row 0)"),  # type: ignore[arg-type]
-            ([Artist("1", "Björk", columns=["a"])], "gave columns that are no mapping of names (row 0)"),  # type: ignore[arg-type]
+            ([Artist("1", "Björk", columns=None)], "gave columns that are not a mapping with text keys (row 0)"),  # type: ignore[arg-type]
+            ([Artist("1", "Björk", columns=["a"])], "gave columns that are not a mapping with text keys (row 0)"),  # type: ignore[arg-type]
             ([Artist("1", "Björk", line="3")], "gave an Artist whose line is '3' of ''"),  # type: ignore[arg-type]
             (None, "failed: TypeError: 'NoneType' object is not iterable"),
         ],

@@ -158,14 +158,14 @@ def test_one_bad_row_does_not_take_its_neighbours_with_it():
         (3, "no artist_name"),
         (4, "found 2 fields, expected 3"),
         (5, "found 4 fields, expected 3"),
-        (6, "artist_name has bytes that are no text in this encoding: 'Bj\ufffdrk' (encoding = \"cp1252\"?)"),
+        (6, "artist_name has bytes that are not valid in this encoding: 'Bj\ufffdrk' (encoding = \"cp1252\"?)"),
         (7, "artist_name has a NUL character: 'F\\x00F'"),
     ]
 
 
 def test_a_space_before_a_quote_is_named_as_the_reason():
     assert bad(read('artist_id,artist_name\n1, "Piaf, Édith"\n')) == [
-        (2, "found 3 fields, expected 2; a quote has to follow the delimiter without a space")
+        (2, "found 3 fields, expected 2; an opening quote must follow the delimiter without a space")
     ]
 
 
@@ -213,7 +213,7 @@ def test_ids_that_repeat_are_left_to_the_state():
         ("", {}, "has no header row", "name the columns"),
         ("# only\n\n", {}, "has no header row", "name the columns"),
         ('artist_name,"x\n', {}, "a quote in the header row is never closed", "quote"),
-        ("artist_name,x,x\n", {}, "more than one column 'x'", "name of its own"),
+        ("artist_name,x,x\n", {}, "more than one column 'x'", "rename one of them"),
         ("artist_name,name\n", {"columns": {"artist_name": "name"}}, "a column 'artist_name'", "artist_name_old"),
         ("artist_name,bio\n", {"columns": {"artist_data": "boi"}}, "no column 'boi'", "did you mean 'bio'?"),
         ("artist_name\n", {"colums": {}}, "colums", "did you mean 'columns'?"),
@@ -224,10 +224,10 @@ def test_ids_that_repeat_are_left_to_the_state():
         ("artist_name\n", {"delimiter": ",,"}, "expected one character", "auto"),
         ("artist_name\n", {"delimiter": '"'}, "expected one character", "auto"),
         ("artist_name\n", {"quote": "''"}, "expected one character", ""),
-        ("artist_name\n", {"comment": 1}, "expected a text", "#"),
+        ("artist_name\n", {"comment": 1}, "expected text", "#"),
         ("artist_name\n", {"encoding": "utf-88"}, "'utf-88' is not a known text encoding", "utf-8"),
         ("artist_name\n", {"encoding": "base64"}, "'base64' is not a known text encoding", "utf-8"),
-        ("artist_name\n".encode("utf-16"), {}, "cannot be read as text", 'encoding = "utf-16"'),
+        ("artist_name\n".encode("utf-16"), {}, "is not valid in this encoding", 'encoding = "utf-16"'),
     ],
 )  # fmt: skip
 def test_an_input_that_cannot_be_meant_is_refused_with_the_way_out(content, options, message, hint):
@@ -246,7 +246,7 @@ def test_a_packed_file_that_was_cut_short_is_refused():
     packed = gzip.compress(b"artist_name\n" + "".join(f"Artist {n}\n" for n in range(50_000)).encode())
     with gzip.open(io.BytesIO(packed[:-2_000])) as stream, pytest.raises(InputError) as caught:
         list(bioforge_readers()["csv"](stream, "artists.csv.gz", {}))
-    assert "artists.csv.gz could not be read to its end" in caught.value.message
+    assert "artists.csv.gz cannot be read to its end" in caught.value.message
 
 
 # ---------------------------------------------------------------------------------------------------------- columns
@@ -345,7 +345,7 @@ def test_json_lines_are_renamed_and_computed_like_csv():
     assert rows[0].columns == {"born": 1, "place": {"city": "Rome"}}
     assert bad(rows) == [
         (2, "the template for artist_data failed: 'place' is undefined"),
-        (3, "artist_name stands in the row twice: under this name, and as the column renamed to it"),
+        (3, "artist_name is in the row twice: under this name, and as the column that is renamed to it"),
     ]
 
 
@@ -361,11 +361,11 @@ def test_json_lines_are_renamed_and_computed_like_csv():
         (b'{"artist_name": ["A"]}', "artist_name is a list, expected text or a number"),
         (b'{"artist_name": true}', "artist_name is true or false, expected text or a number"),
         (b'{"artist_name": "A", "artist_id": {}}', "artist_id is an object, expected text or a number"),
-        (b'{"artist_name": "Bj\xf6rk"}', "bytes that are no text in this encoding: "),
+        (b'{"artist_name": "Bj\xf6rk"}', "bytes that are not valid in this encoding: "),
         (b'{"artist_name": "A\\u0000"}', "a NUL character in 'A\\x00'"),
         (b'{"artist_name": "A", "x": [{"\\uD83d": 1}]}', "half of a surrogate pair in '\\ud83d'"),
-        (b'{"artist_name": "A", "x": NaN}', "not usable JSON: NaN is no JSON number"),
-        (b'{"artist_name": "A", "x": 1e999}', "not usable JSON: 1e999 is no JSON number"),
+        (b'{"artist_name": "A", "x": NaN}', "not usable JSON: NaN is not a JSON number"),
+        (b'{"artist_name": "A", "x": 1e999}', "not usable JSON: 1e999 is not a JSON number"),
         (b'{"artist_name": "A", "x": ' + b"9" * 5_000 + b"}", "not usable JSON: "),
         (b'{"artist_name": ' + b"[" * 100_000, "not usable JSON: nested too deeply"),
     ],

@@ -155,7 +155,7 @@ def test_a_file_that_may_not_be_read_is_refused(folder):
     with as_somebody_else():
         error = refusal("artists.csv", folder)
     assert error.message == "cannot read input 'artists.csv': Permission denied"
-    assert error.hint == "check who may read it (ls -l)"
+    assert error.hint == "check its permissions (ls -l)"
 
 
 # ------------------------------------------------------------------------------------------------------- signatures
@@ -225,7 +225,7 @@ def test_addresses_are_told_from_files(tmp_path):
     assert is_url(URL)
     assert is_url("HTTP://museum.example")
     assert not is_url("http.csv")
-    with pytest.raises(ValueError, match="fetched first"):
+    with pytest.raises(ValueError, match="downloaded first"):
         find(URL, tmp_path)
 
 
@@ -287,8 +287,8 @@ def test_a_status_is_reported_with_what_to_do(web, tmp_path, status, message, hi
     [
         (requests.ConnectTimeout(), "did not answer within 60 s"),
         (requests.ReadTimeout(), "did not answer within 60 s"),
-        (requests.exceptions.SSLError(), "has no certificate this machine trusts"),
-        (requests.TooManyRedirects(), "redirects without end"),
+        (requests.exceptions.SSLError(), "has a certificate that this machine does not trust"),
+        (requests.TooManyRedirects(), "redirects in a loop"),
         (requests.exceptions.InvalidURL(), "cannot be fetched: InvalidURL"),
         (requests.exceptions.ChunkedEncodingError(), "arrived incomplete"),
     ],
@@ -337,8 +337,8 @@ def test_two_addresses_are_kept_apart(web, tmp_path):
 
 
 def test_an_address_that_is_none_is_refused(tmp_path):
-    assert "is no address" in fetch_refusal(tmp_path, "http://museum.example:abc/x").message
-    assert "is no address" in fetch_refusal(tmp_path, "http://[/x").message
+    assert "is not a URL" in fetch_refusal(tmp_path, "http://museum.example:abc/x").message
+    assert "is not a URL" in fetch_refusal(tmp_path, "http://[/x").message
 
 
 def test_a_folder_that_cannot_keep_the_file_is_refused(web, tmp_path):

@@ -22,7 +22,7 @@ from bioforge.core.events import (
 )
 from bioforge.core.interfaces import Gauges
 from bioforge.core.types import Batch, BatchProblem, BatchState, Request, Response, Usage
-from bioforge.report.batches import megabytes, screen_lines, state_in_words
+from bioforge.report.batches import format_state, megabytes, screen_lines
 from bioforge.report.live import LiveReporter, status
 from bioforge.report.logs import configure
 from bioforge.report.reporter import PlainReporter
@@ -178,7 +178,7 @@ class TestLife:
         assert self.tell(capsys, *events) == [limit]
         assert self.tell(capsys, *events, verbose=True) == [
             f"{limit}  model=gpt-6-luna tokens=2000000",
-            "debug   stray line  batch=bf-1 kind=unknown custom_id=r-9 bytes=2",
+            "debug   unmatched line  batch=bf-1 kind=unknown custom_id=r-9 bytes=2",
         ]
 
     def test_memory_holds_open_batches_only(self, capsys):
@@ -188,7 +188,7 @@ class TestLife:
             reporter.show([BatchChanged(working(number))], Gauges())
             reporter.show([BatchCollected(working(number), {}, Usage())], Gauges())
             reporter.show([BatchChanged(working(number, state=BatchState.COLLECTED))], Gauges())
-        assert reporter._batches_told == {}
+        assert reporter._logged_batches == {}
 
     def test_json_has_everything(self, capsys):
         refused = submitted(state=BatchState.FAILED, status="failed", problems=(BatchProblem("x", "y", 3),))
@@ -320,7 +320,7 @@ class TestScreen:
             "batch_2  validating        0/50,000  submitted 42 s ago",
             "batch_3  finalizing   50,000/50,000  submitted 2 h 13 min ago  expires in 1 h 5 min",
             "bf-4     uploaded          0/50,000",
-            "next look in 12 s",
+            "next poll in 12 s",
         ]
 
     def test_many_are_counted(self):
@@ -333,7 +333,7 @@ class TestScreen:
 
     @pytest.mark.parametrize(
         ("seconds", "text"),
-        [(0, "looking now"), (-5, "looking now"), (0.3, "next look in 1 s"), (300, "next look in 5 min")],
+        [(0, "polling now"), (-5, "polling now"), (0.3, "next poll in 1 s"), (300, "next poll in 5 min")],
     )
     def test_the_next_look(self, seconds, text):
         assert screen_lines(Gauges(batches=(working(),), look_at=NOW + seconds), NOW)[-1] == text
@@ -364,7 +364,7 @@ class TestScreen:
         ],
     )
     def test_the_provider_is_quoted_where_it_says_more(self, batch, words):
-        assert state_in_words(batch) == words
+        assert format_state(batch) == words
 
     def test_sizes(self):
         assert [megabytes(size) for size in (0, 2100, 100_000, 199_999_999)] == [
@@ -403,9 +403,9 @@ class TestLive:
             second = self.drawn(screen, reporter)
         assert [line.rstrip() for line in first[-2:]] == [
             "batch_1  in progress  31,204/50,000  24 failed  submitted 2 h 13 min ago",
-            "next look in 12 s",
+            "next poll in 12 s",
         ]
-        assert second[-1].rstrip() == "next look in 2 s"
+        assert second[-1].rstrip() == "next poll in 2 s"
 
     def test_a_narrow_terminal_cuts_and_never_wraps(self):
         screen = Terminal()
@@ -417,7 +417,7 @@ class TestLive:
         assert [line.rstrip() for line in lines[-3:]] == [
             "batch_1  in progress  31,204/50,000  24…",
             "batch_2  in progress  31,204/50,000  24…",
-            "next look in 12 s",
+            "next poll in 12 s",
         ]
 
     def test_answers_that_nobody_waited_for_belong_to_the_whole(self):

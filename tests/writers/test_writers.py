@@ -212,9 +212,9 @@ def test_records_are_written_one_at_a_time():
     [
         ("jsonl", {"indent": 2}, "indent: this writer has no such option", "it has no options"),
         ("csv", {"colums": []}, "colums: this writer has no such option", "did you mean 'columns'?"),
-        ("csv", {"columns": ["text"]}, "no record has 'text'", "response_text"),
+        ("csv", {"columns": ["text"]}, "'text' is not a column of a record", "response_text"),
         ("csv", {"columns": "artist_id"}, "expected a list of names", "columns = "),
-        ("csv", {"columns": [["x"]]}, "no record has ['x']", ""),
+        ("csv", {"columns": [["x"]]}, "['x'] is not a column of a record", ""),
         ("csv", {"delimiter": ";;"}, "expected one character", "tab"),
         ("csv", {"bom": "yes"}, "expected true or false", ""),
         ("csv", {"formulas": "drop"}, "formulas: found 'drop'", '"escape"'),

@@ -55,7 +55,7 @@ _FLAGS = (
     (re.compile(r"write under \[input\] in the project file: columns = \{ (.*?) \}( \(or .*\))?$"), "columns"),
     (re.compile(r"these are JSON lines.*"), "these are JSON lines: give the file the suffix .jsonl"),
     (re.compile(r"another delimiter\?.*"), "another delimiter? Save the file with commas, or as .tsv with tabs"),
-    (re.compile(r"name the file's own under \[input\].*"), "save the file as UTF-8"),
+    (re.compile(r"set the file's encoding under \[input\].*"), "save the file as UTF-8"),
     (re.compile(r"\[input\] columns\.(\w+)"), r"--columns \1"),
     (re.compile(r"\[input\] columns"), "--columns"),
     (re.compile(r"check \[input\] path in the project file|(check the address in )\[input\] path"), "check --in"),
