@@ -236,8 +236,8 @@ def add(store: Store, recipe: str, variant: str, definition: int, wanted: Iterab
     with store.transaction() as connection:
         connection.executemany(
             "INSERT INTO targets (recipe, variant, definition, reason, artist, request_hash, own_hash, row_hash, input_tokens)"
-            f" VALUES (?5, ?6, ?7, '{Reason.NEW}', ?1, ?2, ?2, ?3, ?4)",
-            [(*row, recipe, variant, definition) for row in wanted],
+            f" VALUES (?, ?, ?, '{Reason.NEW}', ?, ?, ?, ?, ?)",
+            [(recipe, variant, definition, row[0], row[1], *row[1:]) for row in wanted],
         )
         bump_results(connection)
 
