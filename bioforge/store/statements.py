@@ -41,7 +41,8 @@ class Insert:
 class Update:
     """`UPDATE table SET … WHERE …`; in both, `{name}` is a value of the row.
 
-    `values` are the names in the order of the row's values; the last one identifies the row. `index` finds it.
+    `values` are the names in the order of the row's values, each used once and in this order (Python 3.12.1 takes
+    numbered parameters for named ones); the last one identifies the row. `index` finds it.
     """
 
     def __init__(self, table: str, values: str, sets: str, where: str, index: str = "") -> None:
@@ -52,7 +53,7 @@ class Update:
     def sql(self, number: int = 0) -> str:
         """For so many rows in one statement; 0: for one row at a time."""
         if not number:
-            places = {name: f"?{place}" for place, name in enumerate(self._names, start=1)}
+            places = dict.fromkeys(self._names, "?")
             return f"UPDATE {self._table} SET {self._sets} WHERE {self._where}".format(**places)
         places = {name: f"new_rows.{name}" for name in self._names}
         update = f"UPDATE {self._table} {self._index} SET {self._sets} FROM new_rows WHERE {self._where}"
