@@ -37,8 +37,8 @@ import bioforge.backends.openai.client
 import bioforge.backends.openai.plugin
 import bioforge.backends.openai.prices
 import bioforge.backends.threads
-import bioforge.cli.progress
 import bioforge.cli.run
+import bioforge.cli.run_console
 import bioforge.cli.status
 import bioforge.engine.project
 import bioforge.readers.plugin

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 class VendorBackend(Backend):
     """A backend that knows its prices."""
 
-    def most(self, request: Request) -> float | None:
+    def max_cost(self, request: Request) -> float | None:
         """Return the US dollars that a request costs at most, or None if unknown. The budget reserves them."""
         output = request.max_output_tokens or request.output_tokens
         return self.price(request.model, Usage(request.input_tokens, output), request.service_tier)
@@ -42,7 +42,7 @@ class CallsBackend(VendorBackend):
         from bioforge.backends.driver import drive
         from bioforge.backends.scheduler.scheduler import Scheduler
 
-        scheduler = Scheduler(work.limits, work.retry, self.most, time.monotonic(), budget=work.control.budget)
+        scheduler = Scheduler(work.limits, work.retry, self.max_cost, time.monotonic(), budget=work.control.budget)
         yield from drive(work, scheduler, self.executor(work.limits.concurrency))
 
     @abstractmethod
@@ -105,7 +105,7 @@ class BatchesBackend(VendorBackend):
     def driver(self, work: Work, *, requeue: bool = True) -> BatchDriver:
         from bioforge.backends.batch.driver import BatchDriver
 
-        return BatchDriver(work, self.service, self.options, self.most, requeue=requeue)
+        return BatchDriver(work, self.service, self.options, self.max_cost, requeue=requeue)
 
     def prepare(self, requests: Iterable[Request], folder: Path) -> list[PreparedBatch]:
         from bioforge.backends.batch.standalone import prepare

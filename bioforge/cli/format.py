@@ -76,7 +76,7 @@ def unmatched_lines(store: Store, selection: Selection) -> Iterator[str]:
 
 def plan_lines(store: Store, project: OpenProject, plan: Plan, screen: Screen = PLAIN) -> Iterator[str]:
     """Yield a plan: the input, stale targets by recipe and reason with their prices, and a line that sums up."""
-    from bioforge.store import stale
+    from bioforge.store import stale_counts
 
     priced = plan.priced
     yield from reading_lines(plan.refreshed)
@@ -84,7 +84,7 @@ def plan_lines(store: Store, project: OpenProject, plan: Plan, screen: Screen = 
     if not priced:
         name = project.config.project.name
         if plan.selection.everything:
-            yield f"{name}: everything is up to date ({plural(stale.total_artists(store), 'artist')}); nothing to send"
+            yield f"{name}: everything is up to date ({plural(stale_counts.total_artists(store), 'artist')}); nothing to send"
         else:
             yield f"{name}: nothing to do for this selection"
         return

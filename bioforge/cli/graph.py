@@ -28,10 +28,10 @@ class Node:
 
 def graph_nodes(store: Store, project: OpenProject, recipes: Sequence[str]) -> list[Node]:
     """Return a node for each recipe, in the given order."""
-    from bioforge.store import stale
+    from bioforge.store import stale_counts
 
-    artists = stale.total_artists(store)
-    counts = stale.counts(store, recipes)
+    artists = stale_counts.total_artists(store)
+    counts = stale_counts.counts(store, recipes)
     nodes = []
     for name in recipes:
         recipe = project.config.recipes[name]

@@ -118,7 +118,7 @@ def _what_if(store: Store, project: OpenProject, selection: Selection, column: s
     from bioforge.readers.rows import ColumnMap
     from bioforge.recipes.template import OWN_NAMES
     from bioforge.report.console import table
-    from bioforge.store import artists, stale
+    from bioforge.store import artists, stale_counts
 
     changed = ColumnMap.of(project.input_spec.options.get("columns", {})).derived_names(column)
     known = {*artists.columns(store), *OWN_NAMES} | (changed if len(changed) > 1 else set())
@@ -133,7 +133,7 @@ def _what_if(store: Store, project: OpenProject, selection: Selection, column: s
         if recipe not in selection.recipes:
             continue
         used = recipe_variant.used_columns is None or not changed.isdisjoint(recipe_variant.used_columns)
-        group = stale.as_if_changed(store, selection, recipe, variant, column) if used else None
+        group = stale_counts.as_if_changed(store, selection, recipe, variant, column) if used else None
         priced = None if group is None else estimator.price([group])[0]
         number = 0 if priced is None else priced.group.targets
         cost = 0.0 if priced is None else priced.cost_usd
@@ -149,7 +149,7 @@ def _what_if(store: Store, project: OpenProject, selection: Selection, column: s
     if format == "json":
         print(json_text({"column": column, "groups": groups}))
     else:
-        print(f"if {column} changed for all {plural(stale.total_artists(store), 'artist')}:")
+        print(f"if {column} changed for all {plural(stale_counts.total_artists(store), 'artist')}:")
         heads = ["recipe", "stale", "price", ""]
         show(table([heads, *rows], right=(1, 2), screen=stdout_screen(), drop=(3,)))
     return EXIT_OK

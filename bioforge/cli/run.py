@@ -27,7 +27,7 @@ from bioforge.cli.options import (
 from bioforge.core.errors import EXIT_INTERRUPTED, EXIT_OK, UsageError
 
 if TYPE_CHECKING:
-    from bioforge.cli.progress import ConsoleObserver
+    from bioforge.cli.run_console import ConsoleObserver
     from bioforge.core.interfaces import Stop
     from bioforge.engine.project import OpenProject
     from bioforge.engine.types import RunOptions, RunResult
@@ -213,7 +213,7 @@ def _command_line(name: str) -> str:
 
 def _dry_run(project: OpenProject, options: RunOptions) -> int:
     from bioforge.cli.format import plan_lines
-    from bioforge.cli.progress_json import log_plan
+    from bioforge.cli.run_json import log_plan
     from bioforge.store import Store
     from bioforge.store.queue import RequestFilter
 
@@ -254,8 +254,8 @@ def _build(
     log_format: str,
     log_file: Path | None,
 ) -> int:
-    from bioforge.cli.progress import ConsoleObserver
-    from bioforge.cli.progress_json import JsonObserver
+    from bioforge.cli.run_console import ConsoleObserver
+    from bioforge.cli.run_json import JsonObserver
     from bioforge.core.interfaces import Stop
     from bioforge.report.logs import configure
     from bioforge.report.reporter import make_reporter

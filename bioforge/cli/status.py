@@ -56,17 +56,17 @@ def _collect(store: Store, config: ProjectConfig) -> dict[str, object]:
     from dataclasses import asdict
 
     from bioforge.store import artists as artists_store
-    from bioforge.store import batches, runs, stale
+    from bioforge.store import batches, runs, stale_counts
     from bioforge.store.ledger import money_of
 
-    artists = stale.total_artists(store)
-    names = dict.fromkeys((*recipe_order(config), *stale.recipes(store)))
+    artists = stale_counts.total_artists(store)
+    names = dict.fromkeys((*recipe_order(config), *stale_counts.recipes(store)))
     bad, _ = artists_store.bad_rows(store)
     recipes = []
     for name in names:
         known = config.recipes.get(name)
         each = 1 if known is not None and known.scope == "all" else artists
-        for standing in stale.variant_counts(store, name):
+        for standing in stale_counts.variant_counts(store, name):
             recipes.append(
                 {
                     "recipe": name,
@@ -82,7 +82,7 @@ def _collect(store: Store, config: ProjectConfig) -> dict[str, object]:
         "project": config.project.name,
         "state": str(config.state_path),
         "artists": artists,
-        "removed": stale.removed_artists(store),
+        "removed": stale_counts.removed_artists(store),
         "bad_rows": bad,
         "recipes": recipes,
         "money": asdict(money_of(store)),

@@ -29,7 +29,7 @@ from bioforge.plugins.manager import Plugins
 from bioforge.readers.reader_plugin import BoundReader
 from bioforge.recipes.definition import definitions, no_data_notes, prompt_notes
 from bioforge.recipes.template import RecipeVariant
-from bioforge.store import Selection, Store, batches, compression, runs, stale, targets
+from bioforge.store import Selection, Store, batches, compression, runs, stale_counts, targets
 from bioforge.store import artists as artists_store
 from bioforge.store.ledger import average_cost, average_seconds
 from bioforge.store.queue import RequestFilter
@@ -131,7 +131,7 @@ class OpenProject(RecipeNames):
 
     def _priced(self, store: Store, refreshed: RefreshResult, selection: Selection, deadline: float | None) -> Plan:
         again = self.config.retry.maybe_paid
-        groups = stale.stale_groups(store, selection, resend_maybe_paid=again)
+        groups = stale_counts.stale_groups(store, selection, resend_maybe_paid=again)
         # a request that several groups share is paid once
         requests = self._to_send(store, selection) if len(groups) > 1 else sum(group.requests for group in groups)
         places = {variant.key: n for n, variant in enumerate(self.recipe_variants)}
@@ -230,12 +230,12 @@ class OpenProject(RecipeNames):
         work = bool(plan.requests or plan.batches)
         with no_usage_error_from_here() if work else nullcontext():
             stopped = self._send(store, run, plan, options, observer, stop) if work else None
-            result = RunResult(run if work else None, refreshed, stale.stale_groups(store, selection), stopped)
+            result = RunResult(run if work else None, refreshed, stale_counts.stale_groups(store, selection), stopped)
             result.paid = runs.may_have_paid(store, run)
             result.interrupted = stop.reason == "interrupted" and (stop.level > 1 or bool(result.left))
             result.fresh_before = fresh_before
             result.fresh = self._fresh(store, selection)
-            everywhere = stale.counts(store, self.recipes).values()
+            everywhere = stale_counts.counts(store, self.recipes).values()
             result.left_out = sum(sum(counts.values()) for counts in everywhere) - sum(g.targets for g in result.left)
             average = average_cost(store)
             result.saved_usd = None if average is None else average * (fresh_before + refreshed.reused)
@@ -247,7 +247,7 @@ class OpenProject(RecipeNames):
     def _check_can_send(self, store: Store, options: RunOptions) -> None:
         """Refuse a run that could not send or not keep its budget, before anything is recorded or sent."""
         selection, again = options.selection, self.config.retry.maybe_paid
-        if not (options.always_make or selection.plan is not None) and not stale.requests_to_send(
+        if not (options.always_make or selection.plan is not None) and not stale_counts.requests_to_send(
             store, selection, resend_maybe_paid=again
         ):
             if any(item.provider == self.provider for item in batches.open_batches(store)):
@@ -292,12 +292,12 @@ class OpenProject(RecipeNames):
         return stopped
 
     def _to_send(self, store: Store, selection: Selection) -> int:
-        return stale.requests_to_send(store, selection, resend_maybe_paid=self.config.retry.maybe_paid)
+        return stale_counts.requests_to_send(store, selection, resend_maybe_paid=self.config.retry.maybe_paid)
 
     def _fresh(self, store: Store, selection: Selection) -> int:
         """Return the number of fresh targets of the selected recipes, over the whole input."""
-        reasons = stale.counts(store, selection.recipes).values()
-        artists = stale.total_artists(store)
+        reasons = stale_counts.counts(store, selection.recipes).values()
+        artists = stale_counts.total_artists(store)
         selected = [variant for variant in self.recipe_variants if variant.recipe in selection.recipes]
         whole = sum(1 if variant.for_all else artists for variant in selected)
         return whole - sum(sum(counts.values()) for counts in reasons)

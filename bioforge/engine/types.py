@@ -17,7 +17,7 @@ from bioforge.planner.refresh import RefreshResult
 from bioforge.store import Selection, Store, runs
 from bioforge.store.batches import Open
 from bioforge.store.recovery import Recovery
-from bioforge.store.stale import StaleGroup
+from bioforge.store.stale_counts import StaleGroup
 
 
 class RunObserver(loop.GroupObserver, Protocol):

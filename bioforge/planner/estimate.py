@@ -11,7 +11,7 @@ from bioforge.core.types import Batch, Usage
 from bioforge.recipes.template import Definition
 from bioforge.recipes.tokens import ESTIMATED, Counting
 from bioforge.store import Store
-from bioforge.store.stale import StaleGroup
+from bioforge.store.stale_counts import StaleGroup
 from bioforge.store.statistics import Answers, Observed, counted_by
 
 GUESSED_OUTPUT = 300

@@ -16,7 +16,7 @@ from typing import Any
 from bioforge import __version__
 from bioforge.core.errors import InputError, PlanMismatch
 from bioforge.core.files import atomic_write
-from bioforge.store import Selection, Store, stale, targets
+from bioforge.store import Selection, Store, stale_counts, targets
 
 FORMAT = 1
 _CHUNK = 1_000
@@ -24,7 +24,7 @@ _CHUNK = 1_000
 
 def write(path: Path, store: Store, project: str, selection: Selection, cost_usd: float | None) -> int:
     """Write the selected stale targets that a run would send; return their number."""
-    number = stale.sendable_targets(store, selection)
+    number = stale_counts.sendable_targets(store, selection)
     header = {
         "bioforge_plan": FORMAT,
         "project": project,

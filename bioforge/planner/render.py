@@ -24,7 +24,7 @@ from bioforge.recipes.template import (
     upstream_answer,
 )
 from bioforge.recipes.tokens import counter_for
-from bioforge.store import Store, dependencies, stale, targets
+from bioforge.store import Store, dependencies, stale_counts, targets
 from bioforge.store.dependencies import Answered
 from bioforge.store.targets import ALL_ARTISTS, PlannedArtist
 
@@ -204,7 +204,7 @@ class Renderer:
     def _all_rows(self, variant: RecipeVariant) -> int:
         """Return an upper estimate of the tokens of all artists in one request: whole rows and upstream answers."""
         if self._row_tokens is None:
-            artists, characters = stale.row_lengths(self._context.store)
+            artists, characters = stale_counts.row_lengths(self._context.store)
             self._row_tokens = artists, math.ceil(characters / 3)
         artists, tokens = self._row_tokens
         return tokens + artists * UPSTREAM_TOKENS * len(self._own_upstream(variant))
@@ -218,7 +218,7 @@ class AllArtists:
         self._upstream = upstream
 
     def __len__(self) -> int:
-        return stale.total_artists(self._store)
+        return stale_counts.total_artists(self._store)
 
     def __iter__(self) -> Iterator[dict[str, object]]:
         for page in targets.artists(self._store, -1):

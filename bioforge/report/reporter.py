@@ -322,7 +322,7 @@ def make_reporter(
     printer = Printer(stdout) if print_text else None
     if not is_terminal(stderr) or dumb or logs.format == "json" or (print_text and is_terminal(stdout)):
         return PlainReporter(logs, printer)
-    from bioforge.report.live import LiveReporter
+    from bioforge.report.live_display import LiveReporter
 
     return LiveReporter(logs, printer)
 

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from bioforge.core.reasons import Reason, Upstream
 from bioforge.store.database import Store
 from bioforge.store.queue import tried_condition
-from bioforge.store.reason_words import SENT_AND_FAILED
+from bioforge.store.reason_sql import SENT_AND_FAILED
 from bioforge.store.targets import ALL_ARTISTS, ALL_ARTISTS_ID
 
 _PAGE = 2_000

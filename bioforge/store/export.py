@@ -11,7 +11,7 @@ from typing import Any
 from bioforge.core.reasons import Reason
 from bioforge.store.compression import Decompressor
 from bioforge.store.database import Store
-from bioforge.store.reason_words import EXPORTED_AS_ERROR
+from bioforge.store.reason_sql import EXPORTED_AS_ERROR
 from bioforge.store.selection import Selection
 
 _PAGE = 1_000

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from bioforge.core.types import Usage
 from bioforge.store import batches
 from bioforge.store.database import Store
-from bioforge.store.reason_words import RESENT_ON_PURPOSE
+from bioforge.store.reason_sql import RESENT_ON_PURPOSE
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,7 +8,7 @@ from bioforge.core.reasons import RequestState
 from bioforge.core.types import BatchState
 from bioforge.store import batches
 from bioforge.store.database import Store, bump_results
-from bioforge.store.reason_words import OPEN_STATES
+from bioforge.store.reason_sql import OPEN_STATES
 from bioforge.store.statements import END_REQUESTS, FAIL_TARGETS, GIVE_BACK_TARGETS
 from bioforge.store.targets import failure_text
 

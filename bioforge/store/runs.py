@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 from bioforge import __version__
 from bioforge.store.database import Store, identity
-from bioforge.store.reason_words import FAILED_STATES
+from bioforge.store.reason_sql import FAILED_STATES
 from bioforge.store.selection import Selection
 
 

@@ -12,7 +12,7 @@ from bioforge.core.hashing import canonical, definition_hash
 from bioforge.core.reasons import Decision, KnownRequest, KnownTarget, Reason, RequestState
 from bioforge.core.types import Artist, Target
 from bioforge.store.database import Store, bump_results
-from bioforge.store.reason_words import WAITING_FOR_UPSTREAM
+from bioforge.store.reason_sql import WAITING_FOR_UPSTREAM
 from bioforge.store.selection import Selection
 
 ALL_ARTISTS = 0

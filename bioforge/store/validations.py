@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from bioforge.core.reasons import SCHEMA, RequestState
 from bioforge.store.database import Store, bump_results
-from bioforge.store.reason_words import word_list
+from bioforge.store.reason_sql import word_list
 
 _PAGE = 2_000
 _CHECKABLE = word_list((RequestState.ANSWERED, RequestState.INVALID))

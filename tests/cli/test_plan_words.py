@@ -9,7 +9,7 @@ from bioforge.cli.format import counted_words
 from bioforge.planner.estimate import Priced
 from bioforge.recipes.tokens import ESTIMATED, Counting, Precision
 from bioforge.store import Store
-from bioforge.store.stale import StaleGroup
+from bioforge.store.stale_counts import StaleGroup
 from bioforge.store.statistics import Observed, note_counting
 
 EXACT = Counting("o200k_base", Precision.EXACT)

@@ -30,7 +30,7 @@ from bioforge.core.events import (
 )
 from bioforge.core.reasons import Decision
 from bioforge.core.types import Artist, Batch, BatchState, Failure, Paid, Request, Response, Usage
-from bioforge.store import Selection, Store, artists, batches, runs, stale, targets
+from bioforge.store import Selection, Store, artists, batches, runs, stale_counts, targets
 from bioforge.store.ledger import ledger, money_of
 from bioforge.store.recorder import Recorder
 from bioforge.store.recovery import recover
@@ -290,8 +290,8 @@ class State(RuleBasedStateMachine):
         if not hasattr(self, "store"):
             return
         rows = self.store.rows("SELECT recipe, request_hash, reason, held, built_response FROM targets")
-        assert len(rows) == len(TARGETS) == stale.total_artists(self.store) + 2
-        told = stale.counts(self.store, ["bio", "poem"])
+        assert len(rows) == len(TARGETS) == stale_counts.total_artists(self.store) + 2
+        told = stale_counts.counts(self.store, ["bio", "poem"])
         for recipe in ("bio", "poem"):
             assert told[recipe] == Counter(row[2] for row in rows if row[0] == recipe and row[2] is not None)
         newest = dict(

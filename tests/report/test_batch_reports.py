@@ -23,7 +23,7 @@ from bioforge.core.events import (
 from bioforge.core.interfaces import Gauges
 from bioforge.core.types import Batch, BatchProblem, BatchState, Request, Response, Usage
 from bioforge.report.batches import format_state, megabytes, screen_lines
-from bioforge.report.live import LiveReporter, status
+from bioforge.report.live_display import LiveReporter, status
 from bioforge.report.logs import configure
 from bioforge.report.reporter import PlainReporter
 from bioforge.report.tally import Tally

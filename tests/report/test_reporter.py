@@ -17,7 +17,7 @@ from rich.console import Console
 from bioforge.core.events import Attempt, Failed, Notice, Started, Stopped, Succeeded, Unusable
 from bioforge.core.interfaces import Gauges
 from bioforge.core.types import Failure, Paid, Request, Response, Usage
-from bioforge.report.live import LiveReporter, headline, status
+from bioforge.report.live_display import LiveReporter, headline, status
 from bioforge.report.logs import configure
 from bioforge.report.reporter import PlainReporter, Printer, make_reporter
 from bioforge.report.tally import Tally

@@ -9,7 +9,7 @@ import pytest
 
 from bioforge.core.errors import InputError
 from bioforge.core.types import Artist, BadRow
-from bioforge.store import Store, artists, dependencies, stale
+from bioforge.store import Store, artists, dependencies, stale_counts
 
 
 @pytest.fixture
@@ -25,7 +25,7 @@ def read(store: Store, *ids: str) -> artists.InputReading:
 def counted(store: Store) -> tuple[int, int]:
     """(in the input, removed), as they are noted; they are what is in the table."""
     there = store.row("SELECT sum(removed_at IS NULL), sum(removed_at IS NOT NULL) FROM artists WHERE id > 0")
-    found = stale.total_artists(store), stale.removed_artists(store)
+    found = stale_counts.total_artists(store), stale_counts.removed_artists(store)
     assert found == (there[0] or 0, there[1] or 0)
     return found
 

@@ -33,7 +33,7 @@ from bioforge.core.reasons import Decision, KnownRequest, KnownTarget, Reason, R
 from bioforge.core.types import CLOSED, Artist, Batch, BatchProblem, BatchState, Failure, Paid, Request, Response, Usage
 from bioforge.planner import plan_file
 from bioforge.planner.decide import decide
-from bioforge.store import Selection, Store, batches, maintenance, runs, stale, targets
+from bioforge.store import Selection, Store, batches, maintenance, runs, stale_counts, targets
 from bioforge.store import artists as artists_store
 from bioforge.store.ledger import average_seconds, ledger
 from bioforge.store.migrations import migrations
@@ -654,10 +654,10 @@ class TestWhatIsInBatchIsNotAsked:
         assert names() == ["1", "4"]
 
     def test_it_is_counted_apart(self, store: Store, under_way: Submitted) -> None:
-        assert stale.requests_to_send(store, ALL, resend_maybe_paid=True) == 1
-        assert stale.requests_to_send(store, ALL, resend_maybe_paid=False) == 1
-        assert stale.sendable_targets(store, ALL) == 1
-        groups = {group.reason: group for group in stale.stale_groups(store, ALL)}
+        assert stale_counts.requests_to_send(store, ALL, resend_maybe_paid=True) == 1
+        assert stale_counts.requests_to_send(store, ALL, resend_maybe_paid=False) == 1
+        assert stale_counts.sendable_targets(store, ALL) == 1
+        groups = {group.reason: group for group in stale_counts.stale_groups(store, ALL)}
         waiting = groups[Reason.IN_BATCH]
         assert (waiting.targets, waiting.requests, waiting.held, waiting.input_tokens, waiting.detail) == (
             3,
@@ -667,11 +667,11 @@ class TestWhatIsInBatchIsNotAsked:
             "k",
         )
         assert (groups["new"].targets, groups["new"].requests) == (1, 1)
-        assert stale.counts(store, ["bio"]) == {"bio": {"in batch": 3, "new": 1}}
+        assert stale_counts.counts(store, ["bio"]) == {"bio": {"in batch": 3, "new": 1}}
 
     def test_each_batch_is_a_group_of_its_own(self, store: Store, under_way: Submitted) -> None:
         under_way.submit("n", 4)
-        groups = stale.stale_groups(store, ALL)
+        groups = stale_counts.stale_groups(store, ALL)
         assert [(group.reason, group.detail, group.targets) for group in groups] == [
             ("in batch", "k", 3),
             ("in batch", "n", 1),

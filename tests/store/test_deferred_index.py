@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from filled_state import FilledState, handed_out
 
-from bioforge.store import Selection, Store, planned, queue, stale, targets
+from bioforge.store import Selection, Store, planned, queue, stale_counts, targets
 
 INDEX = "targets_by_request"
 
@@ -61,7 +61,7 @@ def test_readers_do_without_it(path: Path) -> None:
         artist = FilledState(store).artist("a")
         targets.add(store, "bio", "", 1, [(artist, "v1:x", "", 7)])
         with Store.read(path) as reader:
-            assert [group.requests for group in stale.stale_groups(reader, Selection())] == [1]
+            assert [group.requests for group in stale_counts.stale_groups(reader, Selection())] == [1]
             assert [found.target for found in queue.shared_requests(reader, ["v1:x"])] == [1]
             assert [item.request_hash for item in handed_out(reader, Selection(), resend_maybe_paid=True)] == ["v1:x"]
     assert is_deferred(path)

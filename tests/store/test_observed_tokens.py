@@ -18,7 +18,7 @@ from bioforge.recipes.tokens import ESTIMATED, Counting, Precision
 from bioforge.store import Selection, Store, runs, targets
 from bioforge.store import artists as artists_store
 from bioforge.store.recorder import Recorder
-from bioforge.store.stale import StaleGroup
+from bioforge.store.stale_counts import StaleGroup
 from bioforge.store.statistics import (
     FEWEST,
     HIGHEST,

@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from bioforge.store import Selection, Store, stale
-from bioforge.store.stale import StaleGroup
+from bioforge.store import Selection, Store, stale_counts
+from bioforge.store.stale_counts import StaleGroup
 
 REASONS = [
     (None, None, 0),
@@ -77,8 +77,8 @@ def alone(store: Store) -> Iterator[Store]:
 
 def counted(store: Store, selection: Selection, again: bool) -> tuple[list[StaleGroup], int]:
     return (
-        stale.stale_groups(store, selection, resend_maybe_paid=again),
-        stale.requests_to_send(store, selection, resend_maybe_paid=again),
+        stale_counts.stale_groups(store, selection, resend_maybe_paid=again),
+        stale_counts.requests_to_send(store, selection, resend_maybe_paid=again),
     )
 
 
@@ -90,7 +90,7 @@ def test_many_are_counted_as_few_are(
 ) -> None:
     opened: Store = request.getfixturevalue(state)
     few = counted(opened, SELECTIONS[which], again)
-    monkeypatch.setattr(stale, "_FEW", 0)
+    monkeypatch.setattr(stale_counts, "_FEW", 0)
     assert counted(opened, SELECTIONS[which], again) == few
     assert bool(few[0]) == (which != "nobody")
 

@@ -11,7 +11,7 @@ import pytest
 from filled_state import FilledState
 
 from bioforge.core.reasons import Upstream
-from bioforge.store import Store, dependencies, stale
+from bioforge.store import Store, dependencies, stale_counts
 from bioforge.store.targets import ALL_ARTISTS, ALL_ARTISTS_ID
 
 FACTS = ("facts", "")
@@ -241,5 +241,5 @@ def test_everybody_is_an_artist_that_counts_as_none(state: FilledState) -> None:
     dependencies.ensure_all_artists_row(state.store)
     dependencies.ensure_all_artists_row(state.store)
     assert state.store.rows("SELECT id, artist_id FROM artists WHERE id < 1") == [(ALL_ARTISTS, ALL_ARTISTS_ID)]
-    assert stale.total_artists(state.store) == 3
+    assert stale_counts.total_artists(state.store) == 3
     assert state.artist("4") == 4, "the next artist has the next number"

@@ -59,7 +59,7 @@ class OpenAIBackend(VendorBackend):
 
         return price
 
-    def most(self, request: Request) -> float | None:
+    def max_cost(self, request: Request) -> float | None:
         tier = _TIER.search(request.body)
         output = request.max_output_tokens or request.output_tokens
         usage = Usage(request.input_tokens, output)

@@ -52,7 +52,7 @@ def status(
     If it has ended, its results are saved, as `retrieve` does.
     """
     from bioforge.cli.batch import format as format_cli
-    from bioforge.cli.batch import results
+    from bioforge.cli.batch import save_results
     from bioforge.core.types import BatchState
 
     check_format(format, ("text", "json"))
@@ -67,8 +67,8 @@ def status(
             show(format_cli.lines(job, batch, cost, opened.simulated, stdout_screen()))
             sys.stdout.flush()
         if batch.ended and not no_auto_save:
-            for line in results.lines(
-                results.save(opened.jobs, batch, results.default_path(batch)), batch, opened.simulated
+            for line in save_results.lines(
+                save_results.save(opened.jobs, batch, save_results.default_path(batch)), batch, opened.simulated
             ):
                 echo(line)
     return EXIT_FAILED if batch.state is BatchState.FAILED else EXIT_OK
@@ -127,7 +127,7 @@ def retrieve(
 
     Finished rows are charged and can be retrieved, also from an expired or cancelled batch.
     """
-    from bioforge.cli.batch import results
+    from bioforge.cli.batch import save_results
     from bioforge.cli.batch.format import is_over
 
     _check_id(batch_id)
@@ -140,11 +140,11 @@ def retrieve(
                 f"{batch_id} is {batch.status or 'not known to have ended'}{done}",
                 f"results are available at its end; `bioforge batch status {batch_id}` shows its progress",
             )
-        saved = results.save(opened.jobs, batch, output or results.default_path(batch))
+        saved = save_results.save(opened.jobs, batch, output or save_results.default_path(batch))
         for result in saved:
             print(result.path)
         if saved:
-            for line in results.lines(saved, batch, opened.simulated):
+            for line in save_results.lines(saved, batch, opened.simulated):
                 echo(line)
             return EXIT_OK
         raise BioforgeError(

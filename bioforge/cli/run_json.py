@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from bioforge.cli.errors import echo
 from bioforge.cli.format import json_text, plan_fields, unmatched_lines, unreachable_batch_lines
-from bioforge.cli.progress import ConsoleObserver
+from bioforge.cli.run_console import ConsoleObserver
 
 if TYPE_CHECKING:
     from bioforge.engine.project import OpenProject

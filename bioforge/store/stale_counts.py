@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from bioforge.core.reasons import Reason
 from bioforge.store import artists
 from bioforge.store.database import Store
-from bioforge.store.reason_words import WAITING_FOR_UPSTREAM, WITH_ERROR_CLASS, not_sent
+from bioforge.store.reason_sql import WAITING_FOR_UPSTREAM, WITH_ERROR_CLASS, not_sent
 from bioforge.store.selection import Selection
 from bioforge.store.targets import PRESENT, SENDABLE, STALE
 
