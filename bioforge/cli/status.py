@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from bioforge.config.loader import ProjectConfig
     from bioforge.report.console import Screen
     from bioforge.store import Store
-    from bioforge.store.ledger import Ledger
+    from bioforge.store.ledger import CostLedger
 
 FormatOption = Annotated[str, typer.Option("--format", metavar="text|json", help="How to print it.")]
 
@@ -195,7 +195,7 @@ def audit(file: FileOption = None, format: FormatOption = "text") -> int:
     return EXIT_FAILED if found.paid_twice or found.lost else EXIT_OK
 
 
-def _batch_lines(found: Ledger) -> Iterator[str]:
+def _batch_lines(found: CostLedger) -> Iterator[str]:
     """Yield the tokens that providers billed for batches, and the batches whose answers differ from the bill."""
     from bioforge.core.text import plural
 
@@ -215,7 +215,7 @@ def _batch_lines(found: Ledger) -> Iterator[str]:
         yield f"batches without a bill from the provider: {silent:,}"
 
 
-def _audit_lines(found: Ledger, screen: Screen, *, simulated: bool) -> Iterator[str]:
+def _audit_lines(found: CostLedger, screen: Screen, *, simulated: bool) -> Iterator[str]:
     from bioforge.core.text import money, plural
     from bioforge.report.console import table
 

@@ -15,7 +15,7 @@ from bioforge.simulator.answers import ENDPOINTS
 from bioforge.simulator.batch_faults import faults_at
 from bioforge.simulator.batch_lifecycle import TOKEN_LIMIT, BatchContext, JobLifecycle
 from bioforge.simulator.batch_state import JobState
-from bioforge.simulator.batch_worker import Worker
+from bioforge.simulator.batch_worker import BatchWorker
 from bioforge.simulator.counters import Counters
 from bioforge.simulator.errors import ApiError, missing, wrong_type, wrong_value
 from bioforge.simulator.files import File
@@ -40,7 +40,7 @@ BATCH_ENDPOINTS = (
 class BatchRoutes:
     """Answers all paths under `/v1/batches`."""
 
-    def __init__(self, context: BatchContext, worker: Worker, counters: Counters) -> None:
+    def __init__(self, context: BatchContext, worker: BatchWorker, counters: Counters) -> None:
         self._context = context
         self._worker = worker
         self._counters = counters

@@ -25,7 +25,7 @@ class _Schedule:
     moment: float = -math.inf
 
 
-class Worker:
+class BatchWorker:
     """Executes steps. A step is never interrupted, so each line is executed once."""
 
     def __init__(self, context: BatchContext) -> None:

@@ -12,7 +12,7 @@ from bioforge.simulator import batch_routes, file_routes
 from bioforge.simulator.batch_lifecycle import BatchContext
 from bioforge.simulator.batch_routes import BatchRoutes
 from bioforge.simulator.batch_state import JobStates
-from bioforge.simulator.batch_worker import Worker
+from bioforge.simulator.batch_worker import BatchWorker
 from bioforge.simulator.counters import Counters
 from bioforge.simulator.file_routes import FileRoutes
 from bioforge.simulator.files import Files
@@ -30,7 +30,7 @@ class BlobStore:
         self._folder = Folder(options.data)
         files, counters = Files(self._folder, time.time), Counters(self._folder)
         context = BatchContext(options, self._folder, files, JobStates(self._folder), ledger, quota, seen)
-        self._worker = Worker(context)
+        self._worker = BatchWorker(context)
         self._files = FileRoutes(options, self._folder, files, counters)
         self._batches = BatchRoutes(context, self._worker, counters)
         self._task: asyncio.Task[None] | None = None

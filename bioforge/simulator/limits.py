@@ -15,7 +15,7 @@ from bioforge.simulator.faults import retry_headers
 Clock = Callable[[], float]
 
 
-class TokenBucket:
+class MinuteBucket:
     """A token bucket of `limit` units that refills within 60 seconds."""
 
     def __init__(self, limit: int, clock: Clock) -> None:
@@ -56,11 +56,11 @@ class ServerLimits:
     """Admits requests or refuses them with 429."""
 
     def __init__(self, requests_per_minute: int | None, tokens_per_minute: int | None, clock: Clock) -> None:
-        self._buckets: list[tuple[str, TokenBucket]] = []
+        self._buckets: list[tuple[str, MinuteBucket]] = []
         if requests_per_minute is not None:
-            self._buckets.append(("requests", TokenBucket(requests_per_minute, clock)))
+            self._buckets.append(("requests", MinuteBucket(requests_per_minute, clock)))
         if tokens_per_minute is not None:
-            self._buckets.append(("tokens", TokenBucket(tokens_per_minute, clock)))
+            self._buckets.append(("tokens", MinuteBucket(tokens_per_minute, clock)))
 
     def __bool__(self) -> bool:
         return bool(self._buckets)

@@ -36,7 +36,7 @@ class BatchUsage:
 
 
 @dataclass(frozen=True, slots=True)
-class Ledger:
+class CostLedger:
     """Money in US dollars. `cost_usd` is the known part; `unpriced` answers have no known price.
 
     `paid_twice`: answers paid for a request that already had one, without a request to resend. `forced_again`:
@@ -76,7 +76,7 @@ _BOUGHT = "NOT EXISTS (SELECT 1 FROM attempts x WHERE x.id = forgotten.attempt A
 """Condition: paid by this state. Imported answers stay out of the money, also when they are forgotten."""
 
 
-def ledger(store: Store) -> Ledger:
+def ledger(store: Store) -> CostLedger:
     outcomes = [
         Outcomes(*row)
         for row in store.rows(
@@ -108,7 +108,7 @@ def ledger(store: Store) -> Ledger:
         " AND NOT EXISTS (SELECT 1 FROM forgotten f WHERE f.attempt = x.id)"
     )
     forgotten, forgotten_cost = store.row(f"SELECT count(*), coalesce(sum(cost_usd), 0) FROM forgotten WHERE {_BOUGHT}")
-    return Ledger(
+    return CostLedger(
         outcomes=outcomes,
         paid=paid + forgotten,
         cost_usd=cost + forgotten_cost,

@@ -8,7 +8,7 @@ import openai
 import pytest
 import requests
 
-from bioforge.simulator.limits import ServerLimits, TokenBucket, duration
+from bioforge.simulator.limits import MinuteBucket, ServerLimits, duration
 
 
 class Clock:
@@ -47,7 +47,7 @@ def test_durations_are_written_as_the_api_writes_them(seconds, text):
 
 
 def test_a_bucket_starts_full_and_refills_evenly(clock):
-    bucket = TokenBucket(60, clock)
+    bucket = MinuteBucket(60, clock)
     assert (bucket.remaining, bucket.reset) == (60, 0)
     for _ in range(60):
         assert bucket.wait(1) == 0
@@ -66,7 +66,7 @@ def test_a_bucket_starts_full_and_refills_evenly(clock):
 
 @pytest.mark.parametrize("limit", [7, 60, 500, 5000, 150_000])
 def test_waiting_as_long_as_told_is_enough(clock, limit):
-    bucket = TokenBucket(limit, clock)
+    bucket = MinuteBucket(limit, clock)
     bucket.take(limit)
     for amount in (1, 3, limit // 2, limit):
         clock.now += bucket.wait(amount)
