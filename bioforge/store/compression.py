@@ -1,24 +1,32 @@
 """Raw bodies in the state: as received, or compressed to a tenth to a third of their size.
 
-A compressed body is a blob: four magic bytes that no text starts with, one byte for the method, and zlib's stream.
-Bodies of one recipe are similar, so an earlier body serves as dictionary; the stream names it by its Adler-32, the id
-in `dictionaries`, and ends with a checksum of the body. A dictionary is written in the same transaction as its first
-use or earlier, and never changed or deleted.
+A compressed body is a blob: four magic bytes that no text starts with, one byte for the method, and a Zstandard frame
+with a checksum. Bodies of one recipe are similar, so they share a dictionary; the frame names it by the id in
+`dictionaries`. A dictionary is written in the same transaction as its first use or earlier, and never changed or
+deleted. Earlier versions wrote zlib streams, which are still read.
 """
 
 from __future__ import annotations
 
+import sys
 import zlib
-from collections.abc import Callable, Iterator
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 
 from bioforge.core.errors import StateError
 from bioforge.store.database import Store
 
+if sys.version_info >= (3, 14):
+    from compression import zstd
+else:
+    from backports import zstd
+
 MAGIC = b"\xffbfz"
-_ZLIB = MAGIC + b"1"
-_AS_IT_CAME = MAGIC + b"0"
+_AS_RECEIVED = MAGIC + b"0"
 """Prefix of an uncompressed body that starts with the magic bytes."""
+_ZLIB = MAGIC + b"1"
+_ZSTD = MAGIC + b"2"
 
 ANSWER, REQUEST, FAILURE = "answer", "request", "failure"
 
@@ -28,17 +36,29 @@ _WORTH = 0.9
 _GAIN = 0.75
 """Share of the compressed size that a new dictionary must reach to replace the current one."""
 
+_SAMPLES = 64
+"""Bodies to make a dictionary of."""
+
 _EVERY = 512
 """Bodies after which another dictionary is tried; before that after 2, 4, 8, … of them."""
 
-_DICTIONARY = 30_000
-"""Bytes of a dictionary: zlib looks back 32 KB, and bodies differ in length."""
+_DICTIONARY = 16_384
+"""Bytes of bodies in a dictionary; at least one body, up to `_LONGEST` bytes of it."""
+_LONGEST = 100_000
 
-_NEWEST = "SELECT id, data FROM dictionaries WHERE kind = ? AND recipe = ? ORDER BY made_at DESC, id LIMIT 1"
+_OPTIONS: dict[int, int] = {zstd.CompressionParameter.compression_level: 3, zstd.CompressionParameter.checksum_flag: 1}
+
+_DICTIONARY_MAGIC = "37A430EC"
+"""First bytes of a Zstandard dictionary; one without them is zlib's."""
+
+_NEWEST = (
+    f"SELECT data FROM dictionaries WHERE kind = ? AND recipe = ? AND substr(data, 1, 4) = x'{_DICTIONARY_MAGIC}'"
+    " ORDER BY made_at DESC, id LIMIT 1"
+)
 _THERE = "SELECT 1 FROM dictionaries WHERE id = ?"
 
 
-# ---------------------------------------------------------------------------------------------------------- packing
+# ------------------------------------------------------------------------------------------------------ compressing
 
 
 class Compressor:
@@ -75,8 +95,8 @@ class Compressor:
         line = self._lines.get((kind, name))
         if line is None or not line.stands():
             line = self._lines[kind, name] = _SimilarBodies(self._store, kind, name)
-        found = line.pack(body)
-        return _ZLIB + found if len(found) + len(_ZLIB) < _WORTH * len(body) else as_received(body)
+        frame = line.pack(body)
+        return _ZSTD + frame if len(frame) + len(_ZSTD) < _WORTH * len(body) else as_received(body)
 
 
 class _SimilarBodies:
@@ -87,41 +107,62 @@ class _SimilarBodies:
         self._kind = kind
         self._recipe = recipe
         self._number = 0
-        self._before = b""
-        self._id: int | None = None
-        self._data = b""
-        found = store.row(_NEWEST, (kind, recipe))
-        if found is not None and isinstance(found[1], bytes) and zlib.adler32(found[1]) == found[0]:
-            self._id, self._data = found
+        self._samples: deque[bytes] = deque(maxlen=_SAMPLES)
+        data = store.value(_NEWEST, (kind, recipe))
+        self._use(None if data is None else zstd.ZstdDict(data))
 
     def stands(self) -> bool:
         """Return True if the dictionary is in the state; its transaction may have been rolled back."""
-        return self._id is None or self._store.value(_THERE, (self._id,)) is not None
+        return self._dictionary is None or self._store.value(_THERE, (self._dictionary.dict_id,)) is not None
 
     def pack(self, body: bytes) -> bytes:
         self._number += 1
-        found = _deflated(body, self._data)
-        if self._before and (self._number % _EVERY == 0 or self._number & (self._number - 1) == 0):
-            other = _deflated(body, self._before)
-            if len(other) < _GAIN * len(found) and self._adopt(self._before):
-                found = other
-        self._before = body[:_DICTIONARY]
-        return found
+        frame = _compress(self._compressor, body)
+        if self._samples and (self._number % _EVERY == 0 or self._number & (self._number - 1) == 0):
+            made = _make_dictionary(self._samples)
+            other = frame if made is None else _compress(_compressor(made), body)
+            if made is not None and len(other) < _GAIN * len(frame) and self._save(made):
+                self._use(made)
+                frame = other
+        self._samples.append(body)
+        return frame
 
-    def _adopt(self, data: bytes) -> bool:
-        """Make an earlier body the dictionary. Return False if another one has its checksum."""
-        digest = zlib.adler32(data)
-        there = self._store.value("SELECT data FROM dictionaries WHERE id = ?", (digest,))
+    def _save(self, made: zstd.ZstdDict) -> bool:
+        """Write a dictionary. Return False if another one has its id."""
+        there = self._store.value("SELECT data FROM dictionaries WHERE id = ?", (made.dict_id,))
         if there is None:
             self._store.rows(
                 "INSERT INTO dictionaries (id, kind, recipe, made_at, data)"
                 " VALUES (?, ?, ?, (SELECT coalesce(max(made_at), 0) + 1 FROM dictionaries), ?)",
-                (digest, self._kind, self._recipe, data),
+                (made.dict_id, self._kind, self._recipe, made.dict_content),
             )
-        elif there != data:
-            return False
-        self._id, self._data = digest, data
-        return True
+        return there in (None, made.dict_content)
+
+    def _use(self, dictionary: zstd.ZstdDict | None) -> None:
+        self._dictionary = dictionary
+        self._compressor = _compressor(dictionary)
+
+
+def _make_dictionary(bodies: Iterable[bytes]) -> zstd.ZstdDict | None:
+    """Return a dictionary of the last bodies, or None if they are too short."""
+    content, samples = b"", [body[:_LONGEST] for body in bodies]
+    for body in reversed(samples):
+        if content and len(content) + len(body) > _DICTIONARY:
+            break
+        content = body + content
+    try:
+        return zstd.finalize_dict(zstd.ZstdDict(content, is_raw=True), samples, len(content) + 1024, 3)
+    except (ValueError, zstd.ZstdError):
+        return None
+
+
+def _compressor(dictionary: zstd.ZstdDict | None) -> zstd.ZstdCompressor:
+    # digested: prepared once instead of for each body
+    return zstd.ZstdCompressor(options=_OPTIONS, zstd_dict=dictionary and dictionary.as_digested_dict)
+
+
+def _compress(compressor: zstd.ZstdCompressor, body: bytes) -> bytes:
+    return compressor.compress(body, mode=zstd.ZstdCompressor.FLUSH_FRAME)
 
 
 def as_received(body: bytes) -> str | bytes:
@@ -129,21 +170,10 @@ def as_received(body: bytes) -> str | bytes:
     try:
         return body.decode()
     except UnicodeDecodeError:
-        return _AS_IT_CAME + body if body.startswith(MAGIC) else body
+        return _AS_RECEIVED + body if body.startswith(MAGIC) else body
 
 
-def _deflated(body: bytes, dictionary: bytes) -> bytes:
-    # no larger window than it can use: making room for one takes longer than the packing
-    bits = max(10, min(15, (len(body) + len(dictionary) + 262).bit_length()))
-    memory = max(1, min(9, bits - 7))
-    if dictionary:
-        made = zlib.compressobj(6, zlib.DEFLATED, bits, memory, zlib.Z_DEFAULT_STRATEGY, dictionary)
-    else:
-        made = zlib.compressobj(6, zlib.DEFLATED, bits, memory)
-    return made.compress(body) + made.flush()
-
-
-# -------------------------------------------------------------------------------------------------------- unpacking
+# ---------------------------------------------------------------------------------------------------- decompressing
 
 
 class Decompressor:
@@ -151,7 +181,7 @@ class Decompressor:
 
     def __init__(self, store: Store) -> None:
         self._store = store
-        self._dictionaries: dict[int, bytes] = {}
+        self._dictionaries: dict[int, zstd.ZstdDict] = {}
 
     def text(self, value: str | bytes, row: str) -> str:
         """Return a body that is text. `row` names it in messages: `requests, abc…`."""
@@ -163,21 +193,32 @@ class Decompressor:
             return value.encode("utf-8", "surrogatepass")
         if not value.startswith(MAGIC):
             return value
-        if value.startswith(_AS_IT_CAME):
-            return value[len(_AS_IT_CAME) :]
+        if value.startswith(_AS_RECEIVED):
+            return value[len(_AS_RECEIVED) :]
         try:
-            if not value.startswith(_ZLIB):
-                raise ValueError(f"it is packed in an unknown way ({value[len(MAGIC) : len(_ZLIB)]!r})")
-            return self._inflated(memoryview(value)[len(_ZLIB) :])
-        except (ValueError, zlib.error) as error:
+            if value.startswith(_ZSTD):
+                return self._decompressed(value[len(_ZSTD) :])
+            if value.startswith(_ZLIB):
+                return self._inflated(memoryview(value)[len(_ZLIB) :])
+            raise ValueError(f"it is compressed by an unknown method ({value[len(MAGIC) : len(_ZLIB)]!r})")
+        except (ValueError, zlib.error, zstd.ZstdError) as error:
             raise StateError(
-                f"{self._store.path}: the body in {row} cannot be unpacked: {error}",
+                f"{self._store.path}: the body in {row} cannot be decompressed: {error}",
                 "the file is damaged, or something else wrote to it; take this row from a backup",
             ) from None
 
+    def _decompressed(self, frame: bytes) -> bytes:
+        number = zstd.get_frame_info(frame).dictionary_id
+        if not number:
+            return zstd.decompress(frame)
+        if number not in self._dictionaries:
+            self._dictionaries[number] = zstd.ZstdDict(self._data(number))
+        return zstd.decompress(frame, zstd_dict=self._dictionaries[number])
+
     def _inflated(self, stream: memoryview) -> bytes:
+        """Return a body of an earlier version: a zlib stream."""
         if len(stream) >= 6 and stream[1] & 0x20:  # RFC 1950: it was made with a dictionary, and names it
-            made = zlib.decompressobj(zdict=self._dictionary(int.from_bytes(stream[2:6], "big")))
+            made = zlib.decompressobj(zdict=self._data(int.from_bytes(stream[2:6], "big")))
         else:
             made = zlib.decompressobj()
         body = made.decompress(stream) + made.flush()
@@ -185,14 +226,11 @@ class Decompressor:
             raise ValueError("it is cut off" if not made.eof else "something follows it")
         return body
 
-    def _dictionary(self, digest: int) -> bytes:
-        found = self._dictionaries.get(digest)
-        if found is None:
-            found = self._store.value("SELECT data FROM dictionaries WHERE id = ?", (digest,))
-            if found is None:
-                raise ValueError(f"its dictionary {digest} is missing")
-            self._dictionaries[digest] = found
-        return found
+    def _data(self, number: int) -> bytes:
+        data = self._store.value("SELECT data FROM dictionaries WHERE id = ?", (number,))
+        if data is None:
+            raise ValueError(f"its dictionary {number} is missing")
+        return bytes(data)
 
 
 # ------------------------------------------------------------------------------------------------------- the option

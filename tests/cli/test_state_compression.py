@@ -102,14 +102,14 @@ def test_a_damaged_body_is_named_and_nothing_else_is_lost(project: ProjectFolder
         )
     failed = project.run("export")
     assert failed.code == 2
-    assert f"the body in requests, {digest} cannot be unpacked" in failed.err
+    assert f"the body in requests, {digest} cannot be decompressed" in failed.err
     assert "backup" in failed.err
     assert "Traceback" not in failed.err
     project.run("status").ok()
 
 
 def test_a_raw_answer_is_read_as_the_page_says(project: ProjectFolder) -> None:
-    """By a program that knows nothing but SQLite and zlib."""
+    """By a program that knows nothing but SQLite, Zstandard and zlib."""
     project.run("run").ok()
     raw = "SELECT {} FROM responses ORDER BY id"
     before = [json.loads(row[0]) for row in project.rows(raw.format("body"))]

@@ -150,7 +150,8 @@ def test_what_bodies_share_is_kept_once(store: Store) -> None:
     answers = [packer.pack_answer(answer(number), "m", "bio") for number in range(50)]
     assert max(map(len, requests[2:])) < 100 < len(request(1)) // 50
     assert max(map(len, answers[2:])) < len(answer(1)) // 3
-    assert (dictionaries(store, "request"), dictionaries(store, "answer")) == (["bio"], ["bio"])
+    assert dictionaries(store, "request") == ["bio"]
+    assert len(dictionaries(store, "answer")) <= 2
 
 
 def test_a_later_process_goes_on_with_them(store: Store) -> None:
@@ -239,17 +240,17 @@ def damaged(store: Store, change: str) -> bytes | str:
 @pytest.mark.parametrize(
     ("change", "said"),
     [
-        ("cut off", "cut off"),
-        ("longer", "something follows it"),
-        ("another byte", "Error -3"),
-        ("only the magic", "unknown way"),
-        ("of a later version", r"unknown way \(b'9'\)"),
+        ("cut off", "ended before the end"),
+        ("longer", "Unknown frame descriptor"),
+        ("another byte", "corruption|checksum"),
+        ("only the magic", "unknown method"),
+        ("of a later version", r"unknown method \(b'9'\)"),
         ("no dictionary", r"dictionary \d+ is missing"),
     ],
 )
 def test_a_body_that_cannot_be_read_is_named(store: Store, change: str, said: str) -> None:
     kept = damaged(store, change)
-    with pytest.raises(StateError, match=rf"state\.db: the body in requests, v1:1 cannot be unpacked: .*{said}"):
+    with pytest.raises(StateError, match=rf"state\.db: the body in requests, v1:1 cannot be decompressed: .*{said}"):
         Decompressor(store).text(kept, "requests, v1:1")
 
 
@@ -363,7 +364,9 @@ def test_a_body_that_cannot_be_read_stops_unpacking_and_stays(store: Store) -> N
     compression.repack(store, on=True)
     store.rows("UPDATE responses SET body = substr(body, 1, length(body) - 1) WHERE id = 30")
     broken = store.value("SELECT body FROM responses WHERE id = 30")
-    with pytest.raises(StateError, match="the body in responses, id 30 cannot be unpacked: it is cut off"):
+    with pytest.raises(
+        StateError, match=r"the body in responses, id 30 cannot be decompressed: .*ended before the end"
+    ):
         compression.repack(store, on=False)
     assert store.value("SELECT body FROM responses WHERE id = 30") == broken
 

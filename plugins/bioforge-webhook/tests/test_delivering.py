@@ -204,12 +204,19 @@ def test_memory_does_not_grow_with_the_records(receiver: Receiver, tmp_path: Pat
 def test_an_interrupted_delivery_has_recorded_what_was_taken(
     deliver: Deliver, receiver: Receiver, tmp_path: Path
 ) -> None:
+    """A process started in the background of a shell ignores SIGINT: the test sets Python's own handler."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+
     def interrupted() -> Iterator[Record]:
         yield from bios(5)
         signal.raise_signal(signal.SIGINT)
 
-    with pytest.raises(KeyboardInterrupt):
-        WebhookWriter()(interrupted(), tmp_path / "deliveries.db", WebhookOptions.model_validate({"url": receiver.url}))
+    options = WebhookOptions.model_validate({"url": receiver.url})
+    try:
+        with pytest.raises(KeyboardInterrupt):
+            WebhookWriter()(interrupted(), tmp_path / "deliveries.db", options)
+    finally:
+        signal.signal(signal.SIGINT, before)
     taken = len(receiver.taken)
     assert deliver(bios(5)) == f"delivered {5 - taken}, {taken} before"
     assert receiver.duplicates() == {}
