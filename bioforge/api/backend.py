@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Collection
+from collections.abc import Callable, Collection
 from contextlib import ExitStack
 from dataclasses import replace
 from functools import cached_property
@@ -17,6 +17,7 @@ from bioforge.core.interfaces import Backend, RunControl, Stop, Work
 
 if TYPE_CHECKING:
     from bioforge.api.deduplicate import Deduplicator
+    from bioforge.core.types import Request
     from bioforge.store import Store
 
 
@@ -84,9 +85,15 @@ class ClientBackend:
         self._connected = None
 
     def work(
-        self, calls: Deduplicator, stop: Stop, budget: Budget, store: Store | None, awaited: Collection[str]
+        self,
+        calls: Deduplicator,
+        stop: Stop,
+        budget: Budget,
+        store: Store | None,
+        awaited: Collection[str],
+        proven: Callable[[Request], bool],
     ) -> Work:
-        """Return the work of one session. The open batches in `awaited` are waited for."""
+        """Return the work of one session. The open batches in `awaited` are waited for; `proven` as in `Work`."""
         setting = self.setting
         work = Work(
             requests=calls,
@@ -94,6 +101,7 @@ class ClientBackend:
             retry=setting.retry,
             control=RunControl(stop, budget, more=lambda: calls.expects_more),
             retries=calls.retries,
+            proven=proven,
             project="library",
         )
         if store is None or not self.batches:

@@ -157,6 +157,10 @@ class RequestBuilder:
             number, total = self._answers.get(model, (0, 0))
             self._answers[model] = (number + 1, total + usage.output_tokens)
 
+    def answered(self, request: Request) -> bool:
+        """Return True if a request to the same model was answered."""
+        return request.model in self._answers
+
     def _request(self, rendered: Rendered, name: str, max_attempts: int | None) -> Request:
         model, limit = rendered.model or "", _output_limit(rendered.parameters)
         try:

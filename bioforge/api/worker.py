@@ -284,7 +284,8 @@ class Worker:
         """Run the loop. Raises `StateError` when something cannot be recorded: what was in flight is then lost."""
         backend = self._backends.connect(stack)
         self._budget.reserved = 0.0  # an earlier session may have left attempts in flight
-        work = self._backends.work(self.calls, stop, self._budget, state.store if state else None, awaited)
+        store = state.store if state else None
+        work = self._backends.work(self.calls, stop, self._budget, store, awaited, self._builder.answered)
         recorder = loop.NullRecorder() if state is None else state.recorder(self._backends.setting.base_url)
         stopped = loop.build(backend, work, recorder, self._completion, self._completion)
         if state is not None:

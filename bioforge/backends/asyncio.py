@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import selectors
 import sys
 import threading
 from collections.abc import Awaitable, Callable, Sequence
@@ -32,10 +33,25 @@ else:
     from asyncio import SelectorEventLoop as _SystemLoop
 
 
+class _Selector(selectors.DefaultSelector):
+    """A selector that counts the connections with something to read or to write."""
+
+    ready = 0
+
+    def select(self, timeout: float | None = None) -> list[tuple[selectors.SelectorKey, int]]:
+        found = super().select(timeout)
+        self.ready = max(self.ready, len(found))
+        return found
+
+
 class _Loop(_SystemLoop):
     """An event loop whose clock can be stopped while it reads what arrived when it was not running."""
 
     stopped_at: float | None = None
+
+    def __init__(self) -> None:
+        self.counter = _Selector()
+        super().__init__(self.counter) if sys.platform != "win32" else super().__init__()
 
     def time(self) -> float:
         return monotonic() if self.stopped_at is None else self.stopped_at
@@ -84,6 +100,10 @@ class AsyncExecutor(Executor):
         else:
             with suppress(RuntimeError):  # closed, perhaps just now
                 self._loop.call_soon_threadsafe(self._wake_loop)
+
+    def backlog(self) -> int:
+        ready, self._loop.counter.ready = self._loop.counter.ready, 0
+        return len(self._finished) + ready
 
     def commit(self, step: Step) -> None:
         if self._thread is not None or self._closed or not self._tasks:

@@ -40,10 +40,16 @@ class CallsBackend(VendorBackend):
         import time
 
         from bioforge.backends.driver import drive
+        from bioforge.backends.open_files import fit_open_files
         from bioforge.backends.scheduler.scheduler import Scheduler
 
-        scheduler = Scheduler(work.limits, work.retry, self.max_cost, time.monotonic(), budget=work.control.budget)
-        yield from drive(work, scheduler, self.executor(work.limits.concurrency))
+        limits, notices = fit_open_files(work.limits, self.context.base_url)
+        if notices:
+            yield notices
+        scheduler = Scheduler(
+            limits, work.retry, self.max_cost, time.monotonic(), budget=work.control.budget, proven=work.proven
+        )
+        yield from drive(work, scheduler, self.executor(limits.concurrency))
 
     @abstractmethod
     def executor(self, concurrency: int) -> Executor:

@@ -73,6 +73,10 @@ class Executor(ABC):
         self._wake_at = math.inf
         return [self._finished.popleft() for _ in range(min(enough, len(self._finished)))]
 
+    def backlog(self) -> int:
+        """Return the number of answers that have arrived and are not collected yet, as far as known."""
+        return len(self._finished)
+
     def commit(self, step: Step) -> None:
         """Run a step that the attempts in flight need not wait for; return when it is done."""
         step()
@@ -114,7 +118,10 @@ def drive(
                 events += scheduler.settle(attempt, outcome, now)
             if stop.level or source.error:
                 scheduler.drain()
+            if events:
+                events += scheduler.keep_up(len(finished), executor.backlog())
             attempts = scheduler.take(source, now, wall())
+            events += scheduler.announce(now)
             if events or attempts:
                 control.gauges = scheduler.gauges(now)
                 before = clock()

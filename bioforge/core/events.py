@@ -133,7 +133,7 @@ class Notice:
 class Stopped:
     """The backend stops before its work is done.
 
-    `kind` is one of `budget, quota, key, failures, outage, interrupted, deadline, waiting`; `message` says what
+    `kind` is one of `budget, quota, key, refused, failures, outage, interrupted, deadline, waiting`; `message` says what
     happened, `hint` what to do.
     """
 

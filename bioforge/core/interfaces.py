@@ -278,7 +278,8 @@ class Work:
     `batches` are those that earlier runs left open and `members` the requests in them; `retries()` reads the requests that
     failed in this run and may be sent again; `enqueued_tokens` are the known limits by model; `wait` False means to submit,
     collect what is ready, and return. `folder` is for temporary files; `project` names the project in what is stored at the
-    provider. `control` has a budget of `limits.max_cost_usd` where none is given.
+    provider. `proven` returns True for a request of a recipe that was answered in an earlier run: its requests need not go alone
+    at first. `control` has a budget of `limits.max_cost_usd` where none is given.
     """
 
     requests: Iterator[Request]
@@ -291,6 +292,7 @@ class Work:
     enqueued_tokens: Mapping[str, int] = field(default_factory=dict)
     wait: bool = True
     choice: PurchaseDecision | None = None
+    proven: Callable[[Request], bool] = lambda _: True
     folder: Path | None = None
     project: str = ""
 

@@ -279,6 +279,7 @@ class OpenProject(RecipeNames):
             enqueued_tokens=batches.enqueued_tokens(store, self.provider),
             wait=options.wait,
             choice=plan.choice,
+            proven=lambda request: targets.is_answered(store, request.recipe, request.variant),
             folder=self.config.state_path.with_name(self.config.state_path.name + ".batches"),
             project=self.config.project.name,
         )

@@ -86,6 +86,12 @@ def planned_up_to(store: Store, recipe: str, variant: str) -> tuple[int, int] | 
     return None if row is None else (int(row[0]), int(row[1]))
 
 
+def is_answered(store: Store, recipe: str, variant: str) -> bool:
+    """Return True if any target of a recipe has an answer to the current definition."""
+    known = "SELECT 1 FROM targets JOIN planned p USING (recipe, variant) WHERE recipe = ? AND variant = ?"
+    return store.row(f"{known} AND built_definition = p.definition LIMIT 1", (recipe, variant)) is not None
+
+
 def set_planned(store: Store, recipe: str, variant: str, definition: int, generation: int) -> None:
     with store.transaction() as connection:
         connection.execute(

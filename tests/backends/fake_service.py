@@ -186,7 +186,7 @@ class FakeService:
     """A provider's Batch API. What it does wrong is told in advance, by the name of the call, the artist or the job.
 
     `fates` says what becomes of an artist's request each time it is asked: answered, unusable, twice (two lines, one
-    bill), refused, busy, unclear, expired, cancelled, quota, wordless; missing (no line, no bill), lost (no line, and
+    bill), refused, forbidden, busy, unclear, expired, cancelled, quota, wordless; missing (no line, no bill), lost (no line, and
     billed). `story` has all calls in order; others may write into it too.
     """
 
@@ -269,6 +269,9 @@ class FakeService:
                 return BatchResult(
                     custom_id=name, failure=Failure("bad_request", "not this", "invalid_prompt", 400), body=b"{}"
                 )
+            case "forbidden":
+                failure = Failure("permission", "flagged", None, 403)
+                return BatchResult(custom_id=name, failure=failure, stops_run=True)
             case "busy":
                 return BatchResult(
                     custom_id=name, failure=Failure("server_error", "try later", None, 500), retryable=True, body=b"{}"
@@ -698,6 +701,7 @@ class World:
         learned: Mapping[str, int] | None = None,
         folder: Path | None = None,
         requeue: bool = True,
+        proven: bool = True,
         **options: Any,
     ) -> None:
         self.clock = clock or Clock()
@@ -715,6 +719,7 @@ class World:
             members=self.book,
             retries=self.book.retries,
             enqueued_tokens=learned or {},
+            proven=lambda _: proven,
             folder=folder,
             project="test",
         )

@@ -927,8 +927,46 @@ class TestRefusals:
         assert (world.kind, world.book.count()) == ("quota", {"answered": 1, "waiting": 2, "in batch": 3})
         assert [(event.final, event.counted, event.paid) for event in world.of(Failed)] == [(False, False, Paid.NO)] * 2
 
+    @pytest.mark.parametrize(("fate", "words"), [("refused", "were refused"), ("unclear", "unreadable answers")])
+    def test_a_batch_without_an_answer_and_with_equal_failures_is_the_last(self, fate: str, words: str) -> None:
+        world = World(requests(40), proven=False, max_requests=20, max_enqueued_tokens=200)
+        world.service.fates = {f"a-{number}": [fate] * 9 for number in range(40)}
+        world.run()
+        assert world.sizes == [20]
+        assert world.kind == "refused"
+        assert world.stopped is not None
+        assert words in world.stopped.message
+
+    def test_one_answer_in_a_batch_lets_the_next_follow(self) -> None:
+        world = World(requests(40), proven=False, max_requests=20, max_enqueued_tokens=200)
+        world.service.fates = {f"a-{number}": ["refused"] * 9 for number in range(40) if number % 20 != 19}
+        world.run()
+        assert world.sizes == [20, 20]
+        assert world.stopped is None
+
+    def test_a_forbidden_row_is_its_own_among_answers_and_the_key_s_alone(self) -> None:
+        world = World(requests(6))
+        world.service.fates = {"a-1": ["forbidden"] * 9}
+        world.run()
+        assert (world.stopped, world.sizes) == (None, [6])
+        assert [event.final for event in world.failed("a-1")] == [True]
+        world = World(requests(3))
+        world.service.fates = {f"a-{number}": ["forbidden"] for number in range(3)}
+        world.run()
+        assert world.kind == "key"
+
 
 class TestOutages:
+    def test_a_wait_of_hours_ends_the_run(self) -> None:
+        asked = replace(OUTAGE.outcome, retry_after=7200.0)
+        for call in ("upload", "create", "look at"):
+            world = World(requests(3))
+            world.service.trouble = {call: [replace(OUTAGE, outcome=asked)]}
+            world.run()
+            assert world.kind == "outage"
+            assert world.stopped is not None
+            assert "asks to wait 2 h, until " in world.stopped.message
+
     @pytest.mark.parametrize("call", ["upload", "create", "look at", "download output of"])
     def test_nothing_but_outages_for_too_long_ends_the_run(self, call: str) -> None:
         world = World(requests(3))
@@ -1360,13 +1398,13 @@ class TestAccounting:
         assert [event.usage for event in world.book.collected.values()] == [Usage(20, 40), USAGE]
         assert world.notes(BatchState.COLLECTED) == ["1 answered, 1 unusable, 1 failed", "1 answered"]
 
-    @pytest.mark.parametrize("fate", ["busy", "unclear", "missing"])
-    def test_what_fails_again_and_again_has_failed_in_the_end(self, fate: str) -> None:
+    @pytest.mark.parametrize(("fate", "attempts"), [("busy", 3), ("missing", 3), ("unclear", 2)])
+    def test_what_fails_again_and_again_has_failed_in_the_end(self, fate: str, attempts: int) -> None:
         world = World(requests(2), retry=RetryPolicy(first_delay=0.0, max_attempts=3))
         world.service.fates = {"a-1": [fate] * 9}
         world.run()
-        assert [event.final for event in world.failed("a-1")] == [False, False, True]
-        assert world.sizes == [2, 1, 1]
+        assert [event.final for event in world.failed("a-1")] == [False, False, True][-attempts:]
+        assert world.sizes == [2, 1, 1][:attempts]
         assert world.stopped is None
 
     def test_having_expired_uses_no_attempt_up(self) -> None:

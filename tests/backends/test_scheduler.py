@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import heapq
 import math
+import re
 from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import replace
@@ -13,6 +14,7 @@ from typing import Any
 
 import pytest
 
+from bioforge.backends.scheduler.concurrency import IntakeLimit
 from bioforge.backends.scheduler.scheduler import Scheduler
 from bioforge.core.events import Attempt, Event, Failed, Notice, Succeeded, Unusable
 from bioforge.core.interfaces import Limits, Outcome, RateLimits, RetryPolicy
@@ -49,12 +51,18 @@ class World:
         price: float = 0.0,
         retry: RetryPolicy | None = None,
         seed: int = 1,
+        proven: bool = True,
         **limits: Any,
     ) -> None:
         self.now = 1000.0
         self.source = source
         self.window = Scheduler(
-            Limits(concurrency, **limits), retry or RetryPolicy(), lambda _: price, self.now, Random(seed).random
+            Limits(concurrency, **limits),
+            retry or RetryPolicy(),
+            lambda _: price,
+            self.now,
+            Random(seed).random,
+            proven=lambda _: proven,
         )
         self.sent: list[tuple[float, Attempt]] = []
         self.events: list[Event] = []
@@ -256,7 +264,8 @@ class TestOverload:
         def serve(attempt: Attempt, now: float) -> tuple[float, Outcome]:
             return (1.0, replace(RATE_LIMIT, retry_after=600.0)) if now < 1600.0 else (1.0, OK)
 
-        world = World(requests(20), concurrency=4, retry=RetryPolicy(max_attempts=1)).run(serve)
+        retry = RetryPolicy(max_attempts=1, outage_seconds=900.0)
+        world = World(requests(20), concurrency=4, retry=retry).run(serve)
         assert len(world.of(Succeeded)) == 20
         assert len(world.of(Failed)) == 4
         assert not any(failure.counted for failure in world.of(Failed))
@@ -325,6 +334,37 @@ class TestPace:
         world.settle(early, replace(OK, rate_limits=RateLimits(100, 99, 1.0)))
         assert world.take() == []
         assert world.window.timeout(world.now) == pytest.approx(1.0, abs=0.01)
+
+    def test_zeros_of_a_server_without_limits_say_nothing(self) -> None:
+        for zeros in (RateLimits(0, 0), RateLimits(0, 0, 5.0, 0, 0, 5.0), RateLimits(remaining_requests=0)):
+            world = World(requests(200), concurrency=8).run(always(replace(OK, rate_limits=zeros)))
+            assert len(world.of(Succeeded)) == 200
+            assert world.now - 1000.0 == pytest.approx(25.0)
+
+    def test_a_limit_that_comes_back_in_a_day_stops_the_run(self) -> None:
+        used_up = replace(OK, rate_limits=RateLimits(1, 0, 86_340.0))
+        world = World(requests(20), concurrency=1).run(always(used_up))
+        assert world.now < 1010.0
+        assert world.window.stopped is not None
+        assert world.window.stopped.kind == "outage"
+        assert "asks to wait 23 h 58 min, until 1970-01-0" in world.window.stopped.message
+
+    @pytest.mark.parametrize("seconds", [7200.0, 999_999_999.0])
+    def test_a_retry_after_of_hours_stops_the_run(self, seconds: float) -> None:
+        world = World(requests(20), concurrency=4).run(always(replace(RATE_LIMIT, retry_after=seconds)))
+        assert len(world.sent) == 4
+        assert world.window.stopped is not None
+        assert world.window.stopped.kind == "outage"
+
+    def test_a_wait_with_nothing_in_flight_is_announced_once_a_minute(self) -> None:
+        world = World(requests(1), concurrency=1)
+        (attempt,) = world.take()
+        world.settle(attempt, replace(RATE_LIMIT, retry_after=20.0))
+        world.take()
+        (notice,) = world.window.announce(world.now)
+        assert isinstance(notice, Notice)
+        assert re.fullmatch(r"nothing is sent for 2\d s, until \d\d:\d\d:\d\d: the next retry", notice.message)
+        assert world.window.announce(world.now) == []
 
 
 class TestOutages:
@@ -404,6 +444,147 @@ class TestOutages:
         world = World(requests(5000), concurrency=64)
         world.run(lambda attempt, now: (1.0, OUTAGE if random.random() < 0.1 else OK))
         assert world.notices("breaker") == []
+
+    def test_failures_of_one_request_hold_up_no_other(self) -> None:
+        """The others come one by one, as the calls of a client do, while the failing one waits for its retries."""
+        world = World(requests(40), concurrency=8)
+        (broken, *others) = world.take()
+        for other in others:
+            world.settle(other, OK)
+        sent = len(world.sent)
+        for _ in range(3):
+            world.settle(broken, OUTAGE)
+            world.source, rest = iter(()), world.source
+            world.now += 40.0
+            (broken,) = world.take()
+            world.source = rest
+        world.settle(broken, OUTAGE)
+        assert "failures in a row" in world.notices("breaker")[0]
+        before = len(world.sent)
+        others = world.take()
+        assert len(others) == 8
+        assert before > sent
+        world.settle(others[0], OK)
+        assert "is back" in world.notices("breaker")[-1]
+
+
+class TestSetup:
+    """Mistakes of the setup are found with few requests, and answers end the caution."""
+
+    def test_the_first_request_of_a_recipe_goes_alone_until_it_is_answered(self) -> None:
+        world = World(requests(50), concurrency=8, proven=False)
+        (first,) = world.take()
+        assert world.take() == []
+        world.settle(first, OK)
+        assert len(world.take()) == 8
+
+    def test_an_answered_recipe_sends_many_at_once(self) -> None:
+        assert len(World(requests(50), concurrency=8).take()) == 8
+
+    def test_a_slow_first_answer_does_not_hold_up_the_rest(self) -> None:
+        world = World(requests(50), concurrency=8, proven=False)
+        world.take()
+        assert world.window.timeout(world.now) == 2.0
+        world.now += 2.0
+        assert len(world.take()) == 7
+
+    def test_after_ten_failures_that_may_pass_the_rest_is_sent(self) -> None:
+        world = World(requests(50), concurrency=8, proven=False)
+        for _ in range(10):
+            (attempt,) = world.take()
+            world.settle(attempt, FAULT)
+        assert len(world.take()) == 8
+
+    def test_a_withdrawn_first_request_lets_the_next_go(self) -> None:
+        world = World(requests(50), concurrency=8, proven=False)
+        world.window.withdraw(world.take())
+        assert len(world.take()) == 1
+
+    @pytest.mark.parametrize("proven", [True, False])
+    @pytest.mark.parametrize(
+        ("outcome", "words"),
+        [
+            (Outcome(failure=Failure("not_found", "no model m", "model_not_found", 404)), "check model"),
+            (Outcome(failure=Failure("bad_request", "not allowed", None, 405)), "base_url"),
+            (Outcome(failure=Failure("redirect", "redirected to https://new", None, 308)), "set base_url"),
+        ],
+    )
+    def test_equal_refusals_without_an_answer_stop_the_run(self, outcome: Outcome, words: str, proven: bool) -> None:
+        world = World(requests(300), concurrency=8, proven=proven).run(always(outcome))
+        assert len(world.sent) == 10 if not proven else 10 <= len(world.sent) <= 10 + 7
+        stopped = world.window.stopped
+        assert stopped is not None
+        assert stopped.kind == "refused"
+        assert outcome.failure is not None
+        assert outcome.failure.message in stopped.message
+        assert "recipe 'bio'" in stopped.message
+        assert words in stopped.hint
+
+    def test_refusals_of_rows_do_not_stop_a_recipe_that_was_answered(self) -> None:
+        refused = Outcome(failure=Failure("bad_request", "too long", None, 400))
+        filtered = Outcome(failure=Failure("content_filter", "flagged", None, 400))
+        for world, outcome in ((World(requests(30)), refused), (World(requests(30), proven=False), filtered)):
+            assert len(world.run(always(outcome)).lost) == 30
+            assert world.window.stopped is None
+
+    def test_one_answer_among_refusals_is_enough(self) -> None:
+        bad = Outcome(failure=Failure("bad_request", "no", None, 400))
+        world = World(requests(60), proven=False)
+        world.run(lambda attempt, now: (1.0, OK if attempt.request.artist_id == "a-0008" else bad))
+        assert len(world.lost) == 59
+        assert world.window.stopped is None
+
+    def test_unreadable_answers_stop_the_run_and_are_retried_once(self) -> None:
+        page = Outcome(failure=Failure("malformed", "text/html: Log in"), paid=Paid.MAYBE, retryable=True)
+        world = World(requests(100), concurrency=8, proven=False).run(always(page))
+        assert len(world.sent) == 15
+        assert max(Counter(attempt.request.artist_id for _, attempt in world.sent).values()) <= 2
+        assert world.window.stopped is not None
+        assert world.window.stopped.kind == "refused"
+        assert "15 unreadable answers in a row: text/html: Log in" in world.window.stopped.message
+
+    def test_an_unreadable_answer_now_and_then_stops_nothing(self) -> None:
+        page = Outcome(failure=Failure("malformed", "?"), paid=Paid.MAYBE, retryable=True)
+        world = World(requests(200), concurrency=8)
+        world.run(lambda attempt, now: (1.0, page if attempt.request.artist_id.endswith("7") else OK))
+        assert len(world.of(Succeeded)) == 180
+        assert Counter(attempt.request.artist_id for _, attempt in world.sent)["a-0007"] == 2
+        assert world.window.stopped is None
+
+    def test_403_stops_the_run_at_the_start_and_is_the_row_s_after_an_answer(self) -> None:
+        forbidden = Outcome(failure=Failure("permission", "flagged", None, 403), stops_run=True)
+        world = World(requests(30)).run(always(forbidden))
+        assert world.window.stopped is not None
+        assert world.window.stopped.kind == "key"
+        world = World(requests(30), proven=False)
+        world.run(lambda attempt, now: (1.0, forbidden if attempt.request.artist_id == "a-0003" else OK))
+        assert [failure.attempt.request.artist_id for failure in world.lost] == ["a-0003"]
+        assert world.window.stopped is None
+
+
+class TestIntake:
+    """Calls are started only as fast as answers are recorded."""
+
+    def test_the_number_in_flight_doubles_while_answers_are_recorded_at_once(self) -> None:
+        limit = IntakeLimit(4096)
+        assert limit.limit == 256
+        limit.record(256, 0, 256)
+        assert limit.limit == 512
+
+    def test_it_is_reduced_while_answers_wait_and_says_so_once(self) -> None:
+        limit = IntakeLimit(16_000)
+        for _ in range(8):
+            limit.record(limit.limit, 0, limit.limit)
+        assert limit.limit == 16_000
+        notices = [limit.record(500, 3000, 16_000) for _ in range(500)]
+        assert limit.limit == 256
+        (notice,) = filter(None, notices)
+        assert "16000 are configured" in notice.message
+
+    def test_a_configured_number_below_the_start_is_kept(self) -> None:
+        limit = IntakeLimit(64)
+        assert limit.record(64, 64, 64) is None
+        assert limit.limit == 64
 
 
 class TestMoney:

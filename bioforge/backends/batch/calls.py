@@ -8,9 +8,11 @@ from queue import Empty, SimpleQueue
 from typing import TypeVar
 
 from bioforge.backends.batch.service import CallError
+from bioforge.backends.scheduler import stops
 from bioforge.backends.scheduler.backoff import Backoff
 from bioforge.core.events import Event, Notice, Stopped
 from bioforge.core.interfaces import RetryPolicy, Stop
+from bioforge.core.text import duration
 from bioforge.core.types import Paid
 
 Result = TypeVar("Result")
@@ -81,13 +83,14 @@ class Calls:
                     raise RunStopped(of_account(error)) from None
                 if not outcome.retryable and outcome.paid is not Paid.MAYBE:
                     raise
-                if self._wall() - since > self._retry.outage_seconds:
-                    raise RunStopped(of_outage(error, self._retry)) from None
+                check_patience(error, self._retry, since, self._wall())
                 tries += 1
                 delay = self.delay(tries, outcome.retry_after)
                 if tries == 1 or self._wall() - told > REPEATED:
                     told = self._wall()
-                    yield [Notice("batch", f"{what}: {error.failure.message}; trying again", {"seconds": delay})]
+                    pause = f" in {duration(delay)}" if delay >= stops.ANNOUNCED else ""
+                    message = f"{what}: {error.failure.message}; trying again{pause}"
+                    yield [Notice("batch", message, {"seconds": delay})]
                 self.sleep(self._wall() + delay)
 
     def delay(self, tries: int, retry_after: float | None = None) -> float:
@@ -122,6 +125,15 @@ class Calls:
             self._bell.get(timeout=timeout)
         except Empty:
             return
+
+
+def check_patience(error: CallError, retry: RetryPolicy, since: float, now: float) -> None:
+    """Raise `RunStopped` if a call has failed for too long, or is to wait for too long."""
+    seconds = error.outcome.retry_after or 0.0
+    if seconds > max(stops.ANNOUNCED, retry.outage_seconds):
+        raise RunStopped(stops.for_long_wait(seconds, now + seconds)) from None
+    if now - since > retry.outage_seconds:
+        raise RunStopped(of_outage(error, retry)) from None
 
 
 def of_account(error: CallError) -> Stopped:

@@ -29,9 +29,21 @@ from bioforge.backends.batch.packing import enqueued
 from bioforge.backends.batch.service import BatchResult, BatchService, CallError, FileBatchService
 from bioforge.backends.batch.submit import CreateUnknown, Submitter, out_of_sight, undecided
 from bioforge.backends.gil import CommitThread
+from bioforge.backends.scheduler.setup_check import UNREADABLE, UNREADABLE_TRIES, SetupCheck
 from bioforge.core.budget import Price
-from bioforge.core.events import Attempt, BatchChanged, BatchCollected, Event, Failed, LimitLearned, Notice, Stopped
-from bioforge.core.interfaces import Gauges, Work, run_inline
+from bioforge.core.events import (
+    Attempt,
+    BatchChanged,
+    BatchCollected,
+    Event,
+    Failed,
+    LimitLearned,
+    Notice,
+    Stopped,
+    Succeeded,
+    Unusable,
+)
+from bioforge.core.interfaces import Gauges, Outcome, Work, run_inline
 from bioforge.core.text import plural
 from bioforge.core.types import UNSUBMITTED, Batch, BatchState, Failure, Paid
 
@@ -100,6 +112,9 @@ class BatchDriver:
         self._barren = 0
         self._tries: dict[str, int] = {}
         self._trouble: Stopped | None = None
+        self._setup = SetupCheck(work.proven)
+        self._mistake: Stopped | None = None
+        """The stop after a batch whose lines were all refused for the same reason."""
         self._temporary: TemporaryDirectory[str] | None = None
 
     @property
@@ -367,6 +382,7 @@ class BatchDriver:
             if batch.output_file_id is None and (limit := self._limit_in(problem.code, problem.message)) is not None:
                 yield from self._too_much_enqueued(batch, limit, Failure("", problem.message, problem.code))
                 return
+        self._mistake = None
         account = Account(batch, self._service, self._work.members, self._is_final, self._wall())
         for file_id, name in ((batch.output_file_id, "output"), (batch.error_file_id, "errors")):
             if file_id is not None and not (yield from self._read(account, file_id, name)):
@@ -393,6 +409,8 @@ class BatchDriver:
             )
         self._filling.settle(batch, account.cost_usd, account.unpriced / max(1, batch.requests))
         self._filling.queue.accepted(batch.model, batch.input_tokens)
+        if not (account.counts["answered"] or account.counts["unusable"]):
+            self._trouble = self._trouble or self._mistake
         if self._trouble is not None:
             raise RunStopped(self._trouble)
 
@@ -420,7 +438,11 @@ class BatchDriver:
 
     def _noted(self, group: list[Event]) -> list[Event]:
         for event in group:
+            if isinstance(event, Succeeded | Unusable):
+                self._setup.record(event.attempt.request, Outcome(answer=event.answer))
             if isinstance(event, Failed):
+                ended = Outcome(failure=event.failure, retryable=not event.final)
+                self._mistake = self._setup.record(event.attempt.request, ended) or self._mistake
                 if event.failure.error_class in _GIVEN_BACK and not event.final:
                     self._filling.again += 1
                 elif not event.final:
@@ -431,7 +453,9 @@ class BatchDriver:
         """Return True if a failure is final for its request in this run."""
         failure = row.failure or Failure("batch_error", "no details")
         if row.stops_run:
-            self._trouble = self._trouble or Stopped("quota", failure.message, "add credit, then `bioforge resume`")
+            if self._setup.is_of_row(attempt.request, failure):
+                return True
+            self._trouble = self._trouble or _of_account(failure)
             return False
         if failure.error_class == "cancelled":
             return True  # somebody wanted it so; another run asks again
@@ -439,6 +463,11 @@ class BatchDriver:
             return True
         if failure.error_class == "missing" and row.paid is Paid.MAYBE:
             return True  # the next plan shows its price and its reason first
+        if (
+            failure.error_class == UNREADABLE
+            and self._tries.get(attempt.request.request_hash, 0) + 1 >= UNREADABLE_TRIES
+        ):
+            return True
         # having expired says nothing about the request
         return failure.error_class != "expired" and self._too_often(attempt)
 
@@ -480,6 +509,12 @@ _GIVEN_BACK = ("batch_rejected", "enqueued_tokens", "interrupted")
 """Error classes that say nothing about a request, since it was not begun."""
 
 _COME_BACK = "`bioforge resume` or `bioforge run` collects them; `bioforge status` shows them"
+
+
+def _of_account(failure: Failure) -> Stopped:
+    if failure.http_status in (401, 403):
+        return Stopped("key", failure.message, "check what the key may use, then `bioforge resume`")
+    return Stopped("quota", failure.message, "add credit, then `bioforge resume`")
 
 
 def _out_of_reach(batch: Batch, file_id: str) -> Stopped:

@@ -9,7 +9,7 @@ from collections.abc import Callable, Collection
 from dataclasses import replace
 from pathlib import Path
 
-from bioforge.backends.batch.calls import Calls, Clock, Groups, RunStopped, of_account, of_outage
+from bioforge.backends.batch.calls import Calls, Clock, Groups, RunStopped, check_patience, of_account
 from bioforge.backends.batch.options import BatchOptions
 from bioforge.backends.batch.service import BatchService, CallError, FileBatchService, InlineBatchService, Undecided
 from bioforge.core.events import BatchChanged, Notice, Stopped
@@ -202,8 +202,7 @@ class Submitter:
         unclear = outcome.paid is Paid.MAYBE
         if not outcome.retryable and not unclear:
             raise error
-        if self._wall() - since > self._work.retry.outage_seconds:
-            raise RunStopped(of_outage(error, self._work.retry))
+        check_patience(error, self._work.retry, since, self._wall())
         yield [Notice("batch", f"{what}: {error.failure.message}; looking whether it has happened")]
         if not unclear or tries > 1:
             self._calls.sleep(self._wall() + self._calls.delay(tries, outcome.retry_after))

@@ -29,6 +29,9 @@ QUOTA_CODES = frozenset(
 LONGEST_WAIT = 86_400.0
 """Seconds. A longer wait comes from a wrong clock."""
 
+EPOCH = 1e9
+"""Seconds above which a number is a moment since 1970, not a wait."""
+
 _HINTS = {
     "quota": "add credit or raise the spend limit of the account or project, then run again: nothing is lost",
     "authentication": "set a valid key in the variable that api_key_env names (default: OPENAI_API_KEY)",
@@ -63,6 +66,8 @@ def read_failure(status: int, headers: Mapping[str, str], content: bytes) -> Out
     code, kind = _word(error.get("code")), _word(error.get("type"))
     message = _word(error.get("message")) or _plain(content) or f"HTTP {status}"
     error_class = _class(status, code, kind, message)
+    if error_class == "redirect" and (target := headers.get("location")):
+        message = f"redirected to {readable(target)}"
     stops = error_class in _HINTS
     outage = status >= 500
     retryable = not stops and (outage or status in _RETRIED)
@@ -102,14 +107,14 @@ def read_rate_limits(headers: Mapping[str, str]) -> RateLimits | None:
 _NOTHING = RateLimits()
 
 
-def parse_duration(text: str | None) -> float | None:
-    """Return the seconds of `6m0s`, `41ms`, `1m2.5s` or a bare number; None for anything else."""
+def parse_duration(text: str | None, wall: Callable[[], float] = time.time) -> float | None:
+    """Return the seconds of `6m0s`, `41ms`, `1m2.5s`, a bare number or seconds since 1970; None for anything else."""
     if not text:
         return None
     text = text.strip()
     parts = _DURATION.findall(text)
     if not parts or "".join(number + unit for number, unit in parts) != text:
-        return _seconds(text)
+        return _from_now(_seconds(text), wall)
     return sum(float(number) * _UNITS[unit] for number, unit in parts)
 
 
@@ -119,13 +124,20 @@ def read_retry_after(headers: Mapping[str, str], wall: Callable[[], float] = tim
     if milliseconds is not None:
         return min(milliseconds / 1000.0, LONGEST_WAIT)
     value = headers.get("retry-after")
-    seconds = _seconds(value)
+    seconds = _from_now(_seconds(value), wall)
     if seconds is None and value:
         try:
             seconds = max(0.0, parsedate_to_datetime(value).timestamp() - wall())
         except (ValueError, TypeError, OverflowError):
             return None
     return None if seconds is None else min(seconds, LONGEST_WAIT)
+
+
+def _from_now(seconds: float | None, wall: Callable[[], float]) -> float | None:
+    """Return a number of seconds; one above 1e9 is a moment since 1970, above 1e12 in milliseconds."""
+    if seconds is None or seconds <= EPOCH:
+        return seconds
+    return max(0.0, (seconds if seconds <= EPOCH * 1000 else seconds / 1000) - wall())
 
 
 def _class(status: int, code: str | None, kind: str | None, message: str) -> str:

@@ -1,7 +1,8 @@
 """The circuit breaker: nothing is sent while the provider is down, except probes.
 
 Closed, everything may be sent. After ten failures in a row it opens; after a delay, one probe is sent. An answer to the
-probe closes it, another failure opens it for twice as long. Sans I/O: `now` in seconds of a monotonic clock.
+probe closes it, another failure opens it for twice as long. After failures of only one or two requests, it holds up just
+their retries; every other request is a probe. Sans I/O: `now` in seconds of a monotonic clock.
 """
 
 from __future__ import annotations
@@ -39,6 +40,11 @@ class CircuitBreaker:
     def closed(self) -> bool:
         """Return True while everything may be sent."""
         return self._opens_at is None
+
+    @property
+    def suspicion(self) -> bool:
+        """Return True while only one or two requests have failed: others are sent, and show whether the provider is up."""
+        return not self.closed and len(self._suspects) < FEW
 
     def wait(self, now: float) -> float | None:
         """Return the seconds until something may be sent: 0 for now, None while a probe is in flight."""

@@ -1,4 +1,7 @@
-"""Adaptive concurrency: halved while the provider is overloaded, slowly raised to the configured value."""
+"""Adaptive concurrency: halved while the provider is overloaded, slowly raised to the configured value.
+
+And reduced while answers arrive faster than this process records them: a kill would lose those that wait.
+"""
 
 from __future__ import annotations
 
@@ -73,3 +76,45 @@ class AdaptiveConcurrency:
             return None
         self._target = self._limit
         return Notice("concurrency", f"concurrency back at {self.configured}", {"to": self.configured})
+
+
+INTAKE_START = 256
+"""Attempts in flight at the start; their number doubles with each round of answers while those are recorded at once."""
+
+MOST_WAITING = 192
+"""Answers that may wait to be recorded before fewer calls are started."""
+
+
+class IntakeLimit:
+    """The number of attempts in flight whose answers this process can record as they arrive."""
+
+    def __init__(self, configured: int) -> None:
+        self._configured = configured
+        self._limit = float(min(configured, INTAKE_START))
+        self._reached = False
+        """True once answers had to wait: the number is then raised slowly."""
+        self._ignored = 0
+
+    @property
+    def limit(self) -> int:
+        """Return how many attempts may be in flight."""
+        return int(self._limit)
+
+    def record(self, recorded: int, backlog: int, in_flight: int) -> Notice | None:
+        """Adjust the limit after answers were recorded, while `backlog` others wait; return a notice the first time."""
+        self._ignored = max(0, self._ignored - recorded)
+        if backlog <= MOST_WAITING:
+            if self._limit < self._configured and backlog <= MOST_WAITING // 2:
+                step = recorded / STEPS if self._reached else float(recorded)
+                self._limit = min(float(self._configured), self._limit + step)
+            return None
+        if self._ignored or self._limit <= INTAKE_START:
+            return None
+        self._limit = max(float(INTAKE_START), min(self._limit, in_flight) * 0.75)
+        # attempts in flight were sent at the old limit
+        self._ignored = in_flight // 2
+        if self._reached:
+            return None
+        self._reached = True
+        message = f"answers arrive faster than this machine records them: about {self.limit} calls in flight are useful"
+        return Notice("concurrency", f"{message}, {self._configured} are configured", {"to": self.limit})

@@ -8,13 +8,16 @@ from __future__ import annotations
 
 import heapq
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import replace
 from random import Random
 from typing import NamedTuple
 
+from bioforge.backends.scheduler import stops
 from bioforge.backends.scheduler.backoff import LONG, Backoff
 from bioforge.backends.scheduler.circuit_breaker import CircuitBreaker
-from bioforge.backends.scheduler.concurrency import AdaptiveConcurrency
+from bioforge.backends.scheduler.concurrency import AdaptiveConcurrency, IntakeLimit
+from bioforge.backends.scheduler.setup_check import UNREADABLE, UNREADABLE_TRIES, SetupCheck
+from bioforge.backends.scheduler.tasks import Task, TaskQueue
 from bioforge.backends.scheduler.token_bucket import RateLimiter, Snapshot
 from bioforge.core.budget import Budget, Price, Reservation
 from bioforge.core.events import Attempt, Event, Failed, Notice, Stopped, Succeeded, Unusable
@@ -27,18 +30,11 @@ UNCOUNTED = 5
 Otherwise a request that is too large for the account's limit would be sent without end.
 """
 
-
-@dataclass(slots=True)
-class _Task:
-    """A request in progress: how often it was sent in this run, and how many of those attempts count."""
-
-    request: Request
-    tries: int = 0
-    counted: int = 0
+PROVIDER_DOWN = "provider down"
 
 
 class _InFlight(NamedTuple):
-    task: _Task
+    task: Task
     slot: int
     reservation: Reservation
     taken: Snapshot
@@ -56,15 +52,17 @@ class Scheduler:
         now: float,
         random: Callable[[], float] | None = None,
         budget: Budget | None = None,
+        proven: Callable[[Request], bool] = lambda _: True,
     ) -> None:
+        """`proven` returns True for a request of a recipe that was answered before (see `SetupCheck`)."""
         random = random or Random().random
         self.stopped: Stopped | None = None
-        self.exhausted = False
-        """True if the source had no more requests when it was last pulled."""
         self._retry = retry
         self._random = random
         self._backoff = Backoff(retry, random)
         self._concurrency = AdaptiveConcurrency(max(1, limits.concurrency))
+        self._intake = IntakeLimit(max(1, limits.concurrency))
+        self._setup = SetupCheck(proven)
         self._breaker = CircuitBreaker(retry, random)
         self._price = price
         self._budget = budget or Budget(limits.max_cost_usd)
@@ -72,15 +70,17 @@ class Scheduler:
         self._free = list(range(max(1, limits.concurrency)))
         self._names = [f"W{slot + 1:02d}" for slot in self._free]
         self._flights: dict[str, _InFlight] = {}
-        self._retries: list[tuple[float, int, _Task]] = []
-        self._held: _Task | None = None
+        self._tasks = TaskQueue()
         self._draining = False
         self._dropped = False
         """True if a retry was given up because the run ends."""
         self._paused_until = now
-        self._sequence = 0
         self._waiting = ""
         self._look_at: float | None = None
+        self._announce_from = now
+        """Time from which on the next wait is announced."""
+        self._patience = max(stops.ANNOUNCED, retry.outage_seconds)
+        self._wall_offset = 0.0
 
     # ------------------------------------------------------------------------------------------------------ admission
 
@@ -88,18 +88,25 @@ class Scheduler:
         """Return the attempts to start now: due retries, then new requests, pulled one by one while there is room."""
         attempts: list[Attempt] = []
         self._waiting, self._look_at = "", None
+        self._wall_offset = wall - now
         while not self._halted:
-            if self._blocked_by(now) or (task := self._next(source, now)) is None:
+            if self._blocked_by(now) or (task := self._tasks.next(source, now, self._waiting != PROVIDER_DOWN)) is None:
+                break
+            if (seconds := self._setup.wait(task.request, now)) > 0.0:
+                self._tasks.put_back(task, now)
+                self._wait("the first answer", now + seconds)
                 break
             tokens = _tokens(task.request)
             quote = self._budget.quote(task.request, self._price)
             if not self._budget.allows(quote):
-                self._put_back(task, now)
+                self._tasks.put_back(task, now)
                 self._stop_for_budget(quote)
                 break
             if (seconds := self._rate_limiter.wait(tokens, now)) > 0.0:
-                self._put_back(task, now)
+                self._tasks.put_back(task, now)
                 self._wait("rate limit", now + seconds)
+                if not self._flights and self._rate_limiter.provider_wait(tokens, now) > self._patience:
+                    self.stopped = stops.for_long_wait(seconds, wall + seconds)
                 break
             attempts.append(self._new_attempt(task, tokens, quote, now, wall))
         return attempts
@@ -110,20 +117,23 @@ class Scheduler:
             return None
         times = [] if self._look_at is None else [self._look_at]
         # With every slot taken, a due retry changes nothing.
-        if self._retries and not self._waiting and len(self._flights) < self._concurrency.limit:
-            times.append(self._retries[0][0])
+        if self._tasks.retries and not self._waiting and len(self._flights) < self._limit:
+            times.append(self._tasks.retries[0][0])
         return max(0.0, min(times) - now) if times else None
 
     def done(self) -> bool:
         """Return True if nothing is in flight and nothing more will be sent."""
-        if self._flights:
-            return False
-        return self._halted or (self.exhausted and self._held is None and not self._retries)
+        return not self._flights and (self._halted or self._tasks.empty)
+
+    @property
+    def exhausted(self) -> bool:
+        """Return True if the source had no more requests when it was last pulled."""
+        return self._tasks.exhausted
 
     @property
     def unfinished(self) -> bool:
         """Return True if work was left."""
-        return not self.exhausted or self._held is not None or bool(self._retries) or self._dropped
+        return not self._tasks.empty or self._dropped
 
     def drain(self) -> None:
         """Start no new attempts and no retries; wait for those in flight."""
@@ -132,9 +142,30 @@ class Scheduler:
     def gauges(self, now: float) -> Gauges:
         """Return the numbers for the progress display."""
         waiting = "" if self._halted else self._waiting
-        if self._retries and not self._flights and not self._halted:
+        if self._tasks.retries and not self._flights and not self._halted:
             waiting = waiting or "retry"
-        return Gauges(len(self._flights), self._concurrency.limit, len(self._retries), waiting)
+        return Gauges(len(self._flights), self._limit, len(self._tasks.retries), waiting)
+
+    def announce(self, now: float) -> list[Event]:
+        """Return a notice if nothing is in flight and nothing will be sent for a while; at most one a minute."""
+        seconds = self.timeout(now)
+        quiet = self._flights or now < self._announce_from or self._waiting == PROVIDER_DOWN
+        if quiet or seconds is None or seconds < stops.ANNOUNCED:
+            return []
+        return [self._told(seconds, self._waiting or "the next retry", now)]
+
+    def _told(self, seconds: float, reason: str, now: float) -> Notice:
+        self._announce_from = now + seconds + 60.0
+        return stops.pause(seconds, now + self._wall_offset + seconds, reason)
+
+    def keep_up(self, recorded: int, backlog: int) -> list[Event]:
+        """Adjust the number in flight to the answers that were recorded and those that wait to be; return a notice."""
+        notice = self._intake.record(recorded, backlog, len(self._flights))
+        return [notice] if notice else []
+
+    @property
+    def _limit(self) -> int:
+        return min(self._concurrency.limit, self._intake.limit)
 
     @property
     def spent(self) -> float:
@@ -152,42 +183,22 @@ class Scheduler:
 
     def _blocked_by(self, now: float) -> str | None:
         """Return why nothing may be sent, or None."""
-        if len(self._flights) >= self._concurrency.limit:
+        if len(self._flights) >= self._limit:
             return "slots"  # normal operation: nothing to show
         if now < self._paused_until:
             return self._wait("paused by the provider", self._paused_until)
         wait = self._breaker.wait(now)
         if wait is None or wait > 0.0:
-            return self._wait("provider down", None if wait is None else now + wait)
+            self._wait(PROVIDER_DOWN, None if wait is None else now + wait)
+            # failures of one or two requests hold up only retries
+            return None if self._breaker.suspicion else self._waiting
         return None
 
     def _wait(self, reason: str, until: float | None) -> str:
         self._waiting, self._look_at = reason, until
         return reason
 
-    def _next(self, source: Iterator[Request], now: float) -> _Task | None:
-        if self._retries and self._retries[0][0] <= now:
-            return heapq.heappop(self._retries)[2]
-        task, self._held = self._held, None
-        if task is None:
-            # Pull again although the source was exhausted: an answer can make further requests ready.
-            request = next(source, None)
-            self.exhausted = request is None
-            if request is not None:
-                task = _Task(request)
-        return task
-
-    def _put_back(self, task: _Task, now: float) -> None:
-        if task.tries == 0 and self._held is None:
-            self._held = task
-        else:
-            self._queue(task, now)
-
-    def _queue(self, task: _Task, due: float) -> None:
-        self._sequence += 1
-        heapq.heappush(self._retries, (due, self._sequence, task))
-
-    def _new_attempt(self, task: _Task, tokens: float, quote: Reservation, now: float, wall: float) -> Attempt:
+    def _new_attempt(self, task: Task, tokens: float, quote: Reservation, now: float, wall: float) -> Attempt:
         task.tries += 1
         slot = heapq.heappop(self._free)
         number = task.request.attempts + task.tries
@@ -197,6 +208,7 @@ class Scheduler:
             name += "x"
         self._budget.reserve(quote)
         taken = self._rate_limiter.take(tokens, now)
+        self._setup.record_sent(task.request, now)
         self._flights[name] = _InFlight(task, slot, quote, taken, self._breaker.record_sent())
         return Attempt(task.request, number, self._names[slot], name, wall)
 
@@ -205,17 +217,11 @@ class Scheduler:
         self._wait("budget", None)
         if self._flights:
             return
-        for due, _, task in self._retries:
+        for due, _, task in self._tasks.retries:
             if self._budget.allows(self._budget.quote(task.request, self._price)):
                 self._wait("budget", due)
                 return
-        budget = self._budget
-        self.stopped = Stopped(
-            "budget",
-            f"the budget of {_usd(budget.limit)} is used up: {_usd(budget.spent)} spent, and the next request may "
-            f"cost {_usd(quote.amount)}",
-            "raise [limits] max_cost_usd or --max-cost and run again: it goes on where this run stopped",
-        )
+        self.stopped = stops.for_budget(self._budget, quote)
 
     # ------------------------------------------------------------------------------------------------------- outcomes
 
@@ -223,15 +229,20 @@ class Scheduler:
         """Return the events of a finished attempt: its outcome and notices."""
         flight = self._flights.pop(attempt.client_request_id)
         heapq.heappush(self._free, flight.slot)
+        self._setup.record_ended(attempt.request)
+        if outcome.stops_run and self._setup.is_of_row(attempt.request, outcome.failure):
+            outcome = replace(outcome, stops_run=False)
+        mistake = self._setup.record(attempt.request, outcome)
         cost = outcome.answer.cost_usd if outcome.answer else None
         self._budget.settle(flight.reservation, cost, Paid.YES if outcome.answer else outcome.paid)
         if outcome.rate_limits:
             self._rate_limiter.feed(flight.taken, outcome.rate_limits, now)
         counted = self._counts(flight, outcome, now)
         notices = self._learn(flight, outcome, now)
+        self.stopped = self.stopped or mistake
         event = self._judge(attempt, flight.task, outcome, counted)
         if isinstance(event, Failed) and event.retry_in is not None and not self._halted:
-            self._queue(flight.task, now + event.retry_in)
+            self._tasks.retry(flight.task, now + event.retry_in)
         elif isinstance(event, Failed) and not event.final:
             self._dropped = True
         return [event, *notices]
@@ -244,20 +255,23 @@ class Scheduler:
             flight = self._flights.pop(attempt.client_request_id)
             heapq.heappush(self._free, flight.slot)
             self._budget.settle(flight.reservation, None, Paid.NO)
+            self._setup.record_ended(attempt.request)
             self._dropped = True
             events.append(Failed(attempt, failure, Paid.NO, 0.0, final=False, counted=False))
         return events
 
-    def _judge(self, attempt: Attempt, task: _Task, outcome: Outcome, counted: bool) -> Event:
+    def _judge(self, attempt: Attempt, task: Task, outcome: Outcome, counted: bool) -> Event:
         seconds, request_id = outcome.seconds, outcome.request_id
         if outcome.answer is not None:
             kind = Succeeded if outcome.answer.problem is None else Unusable
             return kind(attempt, outcome.answer, seconds, request_id)
         failure = outcome.failure or Failure("internal", "the backend reported neither an answer nor a failure")
         task.counted += counted
+        task.unreadable += failure.error_class == UNREADABLE
         final = not outcome.stops_run and (
             not outcome.retryable
             or (outcome.paid is Paid.MAYBE and not self._retry.maybe_paid)
+            or task.unreadable >= UNREADABLE_TRIES
             or self._was_last(task, counted)
         )
         retry_in = None
@@ -276,7 +290,7 @@ class Scheduler:
             retry_after=outcome.retry_after,
         )
 
-    def _was_last(self, task: _Task, counted: bool) -> bool:
+    def _was_last(self, task: Task, counted: bool) -> bool:
         """Return True if a request has used up its attempts. Every attempt counts against a request's own limit."""
         own = task.request.max_attempts
         return task.tries >= own if own is not None else counted and self._backoff.exhausted(task.counted)
@@ -298,7 +312,7 @@ class Scheduler:
         if outcome.outage:
             notices.append(self._breaker.record_failure(flight.task.request.request_hash, flight.probe, now))
             if self._breaker.exhausted(now):
-                self._stop_for_outage(outcome)
+                self.stopped = self.stopped or stops.for_outage(outcome, self._retry.outage_seconds)
         elif outcome.answer is not None or outcome.paid is Paid.NO:
             notices.append(self._breaker.record_success(flight.probe, now))
             if notices[0] is not None:
@@ -306,7 +320,7 @@ class Scheduler:
         elif flight.probe:
             notices.append(self._breaker.reopen(now))
         if outcome.stops_run:
-            self._stop_for_account(outcome)
+            self.stopped = self.stopped or stops.for_account(outcome)
         else:
             notices.append(self._concurrency.record_answer(outcome.overloaded, len(self._flights)))
             notices.append(self._pause(outcome, now))
@@ -317,34 +331,18 @@ class Scheduler:
         seconds = outcome.retry_after
         if seconds is None or not (seconds > LONG or (outcome.overloaded and self._concurrency.overloaded)):
             return None
+        if seconds > self._patience:
+            self.stopped = self.stopped or stops.for_long_wait(seconds, now + self._wall_offset + seconds)
+            return None
         longer = now + seconds - max(self._paused_until, now)
         self._paused_until = max(self._paused_until, now + seconds)
         if longer < seconds / 2:
             # Other attempts in flight reported the same pause.
             return None
         self._concurrency.restart()
-        return Notice("pause", f"the provider asked to wait: nothing is sent for {seconds:.1f} s", {"seconds": seconds})
-
-    def _stop_for_outage(self, outcome: Outcome) -> None:
-        last = outcome.failure.message if outcome.failure else "no answer"
-        self.stopped = self.stopped or Stopped(
-            "outage",
-            f"the provider has been down for {self._retry.outage_seconds:.0f} s; last error: {last}",
-            outcome.hint or "check the network and the provider's status page, then run again",
-        )
-
-    def _stop_for_account(self, outcome: Outcome) -> None:
-        failure = outcome.failure
-        key = failure is not None and failure.http_status in (401, 403)
-        message = failure.message if failure else "the provider refuses all requests"
-        self.stopped = self.stopped or Stopped("key" if key else "quota", message, outcome.hint)
+        return self._told(seconds, "the provider asked to wait", now)
 
 
 def _tokens(request: Request) -> float:
     """Return the tokens a request counts for: its input, and the limit or the estimate of its output."""
     return float(request.input_tokens + (request.max_output_tokens or request.output_tokens))
-
-
-def _usd(amount: float | None) -> str:
-    """Format an amount without rounding a small one to zero."""
-    return f"${amount or 0.0:.4g}"

@@ -73,8 +73,10 @@ class _Meter:
 
     def wait(self, amount: float, now: float) -> float:
         own = self._own.wait(amount, now) if self._own else 0.0
-        theirs = self._theirs.wait(amount, now) if self._theirs else 0.0
-        return max(own, theirs)
+        return max(own, self.provider_wait(amount, now))
+
+    def provider_wait(self, amount: float, now: float) -> float:
+        return self._theirs.wait(amount, now) if self._theirs else 0.0
 
     def take(self, amount: float, now: float) -> None:
         self.taken += amount
@@ -89,6 +91,8 @@ class _Meter:
         """Apply a report, unless a newer attempt's report has arrived before."""
         if remaining is None or taken < self._newest:
             return
+        if not remaining and (limit == 0 or not (limit or reset)):
+            return  # servers without limits report zeros
         self._newest = taken
         capacity = float(max(limit or 0, remaining, 1))
         # "reset" is the time until the bucket is full: with the missing amount it gives the rate.
@@ -112,6 +116,10 @@ class RateLimiter:
     def wait(self, tokens: float, now: float) -> float:
         """Return the seconds until an attempt with this many tokens may be sent."""
         return max(self._requests.wait(1.0, now), self._tokens.wait(tokens, now))
+
+    def provider_wait(self, tokens: float, now: float) -> float:
+        """Return the part of `wait` that the provider's limits cause."""
+        return max(self._requests.provider_wait(1.0, now), self._tokens.provider_wait(tokens, now))
 
     def take(self, tokens: float, now: float) -> Snapshot:
         """Take an attempt's request and tokens."""
