@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from bioforge.backends.base import AsyncCallsBackend, CallsBackend, ThreadCallsBackend
-from bioforge.core.events import Event, Failed, Started, Succeeded, Unusable
+from bioforge.core.events import Event, Failed, Notice, Started, Succeeded, Unusable
 from bioforge.core.interfaces import BackendContext, Limits, Outcome, RateLimits, RetryPolicy, Work
 from bioforge.core.types import Failure, Paid, Request, Response, Usage
 from bioforge.plugins.validate import sanitize
@@ -181,6 +181,22 @@ def test_what_is_sound_is_passed_on_as_it_is() -> None:
 
 def test_what_arrived_of_a_failure_that_is_told_wrongly_is_kept() -> None:
     assert sanitize(Outcome(failure=FAILURE, retry_after="5", body=BODY)).body == BODY  # type: ignore[arg-type]
+
+
+def test_calls_are_started_only_as_fast_as_answers_are_recorded() -> None:
+    """Every answer arrives at once, so that most of those in flight wait to be recorded."""
+    backend = Coroutines(BackendContext("http://x", None))
+    backend.give = lambda: GOOD  # type: ignore[method-assign]
+    asked = iter([Request(f"v1:{n}", "/e", "m", b"{}", str(n), "bio") for n in range(12_000)])
+    work = Work(asked, Limits(concurrency=2_000))
+    in_flight, events = 0, list[Event]()
+    for group in backend.execute(work):
+        in_flight = max(in_flight, work.control.gauges.in_flight)
+        events += group
+    assert sum(isinstance(event, Succeeded) for event in events) == 12_000
+    assert 256 <= in_flight <= 1_100
+    (notice,) = (event for event in events if isinstance(event, Notice))
+    assert "2000 are configured" in notice.message
 
 
 def test_a_repr_that_raises_is_nobodys_problem() -> None:

@@ -576,7 +576,7 @@ class TestIntake:
         for _ in range(8):
             limit.record(limit.limit, 0, limit.limit)
         assert limit.limit == 16_000
-        notices = [limit.record(500, 3000, 16_000) for _ in range(500)]
+        notices = [limit.record(500, 3000, 16_000) for _ in range(700)]
         assert limit.limit == 256
         (notice,) = filter(None, notices)
         assert "16000 are configured" in notice.message

@@ -81,8 +81,11 @@ class AdaptiveConcurrency:
 INTAKE_START = 256
 """Attempts in flight at the start; their number doubles with each round of answers while those are recorded at once."""
 
-MOST_WAITING = 192
+MOST_WAITING = 256
 """Answers that may wait to be recorded before fewer calls are started."""
+
+INTAKE_STEPS = 4.0
+"""Rounds of answers in which the number doubles again after answers had to wait."""
 
 
 class IntakeLimit:
@@ -105,14 +108,14 @@ class IntakeLimit:
         self._ignored = max(0, self._ignored - recorded)
         if backlog <= MOST_WAITING:
             if self._limit < self._configured and backlog <= MOST_WAITING // 2:
-                step = recorded / STEPS if self._reached else float(recorded)
+                step = recorded / INTAKE_STEPS if self._reached else float(recorded)
                 self._limit = min(float(self._configured), self._limit + step)
             return None
         if self._ignored or self._limit <= INTAKE_START:
             return None
-        self._limit = max(float(INTAKE_START), min(self._limit, in_flight) * 0.75)
         # attempts in flight were sent at the old limit
-        self._ignored = in_flight // 2
+        self._ignored = in_flight
+        self._limit = max(float(INTAKE_START), self._limit * 0.75)
         if self._reached:
             return None
         self._reached = True
