@@ -31,6 +31,7 @@ __all__ = [
     "Ran",
     "program",
     "program_on_a_small_disk",
+    "program_with_few_files",
     "script",
     "wait_until",
 ]
@@ -125,6 +126,12 @@ def program_on_a_small_disk(room: int, *arguments: str) -> None:
     """The same where no file can have more bytes than `room`. Python ignores SIGXFSZ: a write beyond the limit is an
     OSError, as on a full disk."""
     resource.setrlimit(resource.RLIMIT_FSIZE, (room, room))
+    program(*arguments)
+
+
+def program_with_few_files(soft: int, hard: int, *arguments: str) -> None:
+    """The same where so many files may be open."""
+    resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
     program(*arguments)
 
 

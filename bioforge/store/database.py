@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import socket
 import sqlite3
@@ -273,7 +274,9 @@ def _explained(path: Path) -> Iterator[None]:
                 f"{path}: {text}", "free some space and run again; everything committed so far is kept"
             ) from None
         if "readonly" in text or "unable to open" in text:
-            raise StateError(f"{path}: {text}", "check the permissions of the file and its folder") from None
+            raise StateError(
+                f"{path}: {text}", _open_hint("check the permissions of the file and its folder")
+            ) from None
         if "locked" in text:
             raise StateError(
                 f"{path}: {text}", "another program holds the file; close it (a GUI browser?) and run again"
@@ -390,9 +393,19 @@ def _acquire(path: Path) -> BaseFileLock:
         ) from None
     except OSError as error:
         raise StateError(
-            f"{path}: cannot be written: {error.strerror or error}", "check the permissions of the folder"
+            f"{path}: cannot be written: {error.strerror or error}", _open_hint("check the permissions of the folder")
         ) from None
     return lock
+
+
+def _open_hint(otherwise: str) -> str:
+    """Return the hint for a file that cannot be opened."""
+    try:
+        os.close(os.open(os.devnull, os.O_RDONLY))
+    except OSError as error:
+        if error.errno in (errno.EMFILE, errno.ENFILE):
+            return "too many open files (EMFILE): raise `ulimit -n` or lower the concurrency, then run again"
+    return otherwise
 
 
 def _holder(path: Path) -> str:
