@@ -22,6 +22,7 @@ from typing import Any
 sys.path.insert(0, str(Path(__file__).parent))
 
 import batch_scenarios  # noqa: F401  # registers them
+import fault_scenarios  # noqa: F401  # registers them
 from adapters import Adapter
 from adapters.known import known
 from scenarios import ALL, Scenario
@@ -95,6 +96,10 @@ def summary(found: Sequence[dict[str, Any]]) -> str:
     answered = ",".join(f"{one['answered']}/{one['rows']}" for one in found)
     runs = ",".join(str(one["runs"]) for one in found)
     seconds = sum(one["seconds"] for one in found)
+    if "maybe" in found[0]:
+        maybe = sum(one["maybe"] for one in found)
+        low, high = (sum(one["unanswered"][place] for one in found) for place in (0, 1))
+        runs += f" maybe paid {maybe}, without an answer {low}" + (f" to {high}" if high > low else "")
     unnamed = f" unnamed {sum(one['unnamed'] for one in found)}" if "unnamed" in found[0] else ""
     return f"{total} answered {answered} runs {runs}{unnamed} {seconds:.0f} s"
 

@@ -225,6 +225,22 @@ def _count_rows(
     counts.wrong += sum(bool(text) and row_id not in by_id for row_id, text in results.items())
 
 
+def unanswered(seen: Iterable[Seen], deaths: Sequence[float]) -> tuple[int, int]:
+    """Return the calls that were received and whose outcome did not arrive: certainly, and at most.
+
+    Between the two are calls whose answer was handed over less than `GRACE` before the process was killed.
+    """
+    certain = most = 0
+    for call in seen:
+        if call.method != "POST" or call.path not in GENERATING:
+            continue
+        lost = call.unclear or call.delivered is None or (call.status == 200 and _parsed(call.answer) is None)
+        just = not lost and any(call.began < death < (call.delivered or 0.0) + GRACE for death in deaths)
+        certain += lost
+        most += lost or just
+    return certain, most
+
+
 def _plain(text: str) -> str:
     """White space aside: how a tool joins the parts of an answer is a matter of taste."""
     return " ".join(text.split())

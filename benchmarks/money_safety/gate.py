@@ -48,6 +48,21 @@ class Seen:
     answer: bytes = b""
     delivered: float | None = None
     """When the whole answer was handed to a client that was still there."""
+    unclear: bool = False
+    """Whether the answer handed over cannot tell if the call was charged."""
+
+
+@dataclass(frozen=True, slots=True)
+class Instead:
+    """An answer of a gateway in place of the server's."""
+
+    status: int
+    body: bytes
+    content_type: str = "application/json"
+    charged: bool = False
+    """Whether the server gets the request, and charges it."""
+    unclear: bool = False
+    """Whether the answer cannot tell if the call was charged."""
 
 
 @dataclass(slots=True)
@@ -84,6 +99,8 @@ class Gate:
         self.strike: Strike | None = None
         self.down: Callable[[int], bool] = lambda number: False
         """Whether the request to generate with this number, from 1, is answered 503."""
+        self.instead: Callable[[int], Instead | None] = lambda number: None
+        """The answer to hand over in place of the server's to the request to generate with this number, from 1."""
         self.watch: Callable[[Seen], object] = lambda seen: None
         """Called for each request when it comes in."""
         self._asked = 0
@@ -160,6 +177,9 @@ class Gate:
             return _hang_up(request)
         if request.method == "POST" and request.path in GENERATING:
             self._asked += 1
+            instead = self.instead(self._asked)
+            if instead is not None:
+                return await self._replace(request, content, session, seen, instead)
             if self.down(self._asked):
                 seen.status = 503
                 return web.json_response({"error": {"message": "The server is overloaded.", "type": "server_error",
@@ -193,6 +213,17 @@ class Gate:
         if hit:
             await self._act(hit)
         return response
+
+    async def _replace(
+        self, request: web.BaseRequest, content: bytes, session: aiohttp.ClientSession, seen: Seen, instead: Instead
+    ) -> web.StreamResponse:
+        if instead.charged:
+            headers = {name: text for name, text in request.headers.items() if name.lower() not in _OF_THE_CONNECTION}
+            async with session.post(self.upstream + request.raw_path, data=content, headers=headers) as answer:
+                await answer.read()
+        seen.status, seen.answer, seen.unclear = instead.status, instead.body, instead.unclear
+        headers = {"Content-Type": instead.content_type}
+        return await self._hand_over(request, seen, headers, instead.body, whole=True)
 
     async def _hand_over(
         self, request: web.BaseRequest, seen: Seen, headers: dict[str, str], body: bytes, whole: bool

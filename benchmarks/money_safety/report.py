@@ -11,6 +11,7 @@ from typing import Any
 sys.path.insert(0, str(Path(__file__).parent))
 
 import batch_scenarios  # noqa: F401  # registers them
+import fault_scenarios  # noqa: F401  # registers them
 import words
 from scenarios import ALL
 

@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any, Self
 
 from adapters import Adapter
-from counting import Counts, Evidence, Row, count
+from counting import Counts, Evidence, Row, count, unanswered
 from gate import Gate, Moment, Strike
 from serving import KEY, ServerProcess
 
@@ -211,6 +211,7 @@ class Stage:
             named = set(said.pop("named", ()))
             names = (charges[name]["client_request_id"] or charges[name]["custom_id"] for name in counts.unknown)
             found |= {"unnamed": sum(name not in named for name in names), **said}
+            found["unanswered"] = unanswered(self.gate.seen, self.deaths)
         if not found["finished"] and self.ran:
             found["last_words"] = _nowhere(self.ran[-1].err[-300:])
         return found

@@ -28,7 +28,7 @@ path = "artists.csv"
 model = "{model}"
 instructions = "prompt.md"
 input = "{{{{ artist_name }}}}\\n{{{{ artist_data }}}}"
-[backend]
+{recipe}[backend]
 name = "{backend}"
 concurrency = {concurrency}
 {tables}
@@ -54,9 +54,17 @@ class Bioforge:
         """Where an older bioforge lies that is run instead of the installed one."""
         self.more = more
         """Further lines of the project file."""
+        self.recipe = ""
+        """Further lines of the recipe."""
 
     def prepare(self, folder: Path, rows: Sequence[Row], prompt: str, base_url: str) -> None:
-        settings = {"url": base_url, "timeout": TIMEOUT, "model": MODEL, "concurrency": CONCURRENCY}
+        settings = {
+            "url": base_url,
+            "timeout": TIMEOUT,
+            "model": MODEL,
+            "concurrency": CONCURRENCY,
+            "recipe": self.recipe,
+        }
         tables = (TABLES if self.batch else "") + self.more
         write(folder / "bioforge.toml", PROJECT.format(**settings, backend=self.backend, tables=tables))
         write(folder / "prompt.md", prompt)
@@ -85,11 +93,13 @@ class Bioforge:
         lines = ran.stdout.strip().splitlines() or [ran.stderr.strip()]
         state = folder / "bioforge.db"
         named: list[str] = []
+        maybe = 0
         if state.exists() and ran.returncode != 2:
             with closing(sqlite3.connect(f"file:{state}?mode=ro", uri=True)) as db:
                 rows = db.execute("SELECT client_request_id FROM attempts WHERE paid IN ('yes', 'maybe')")
                 named = [row[0] for row in rows if row[0]]
-        return {"audit": lines[-1], "code": ran.returncode, "named": named}
+                ((maybe,),) = db.execute("SELECT count(*) FROM attempts WHERE paid = 'maybe' AND batch IS NULL")
+        return {"audit": lines[-1], "code": ran.returncode, "named": named, "maybe": maybe}
 
     def versions(self) -> str:
         ran = subprocess.run([sys.executable, "-m", "bioforge", "--version"], capture_output=True, text=True)
