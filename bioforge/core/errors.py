@@ -10,6 +10,7 @@ BioforgeError (1)
     PlanMismatch             `run --plan` with a plan that is out of date
   StateError (2)             the state file: locked, newer, foreign, not writable
     NoSpaceError (75)        the disk is full
+    StateMovedError (75)     the state was moved, deleted or replaced during a run
   OutputError (1)            an output could not be written; the state is intact
   BrokenBackendError (1)     a plugin's backend raised an exception; its recorded answers are kept
   StoppedError (75)          stopped on purpose; running again continues
@@ -89,6 +90,12 @@ class StateError(BioforgeError):
 
 class NoSpaceError(StateError):
     """A full disk, or a disk that refuses writes."""
+
+    exit_code = EXIT_STOPPED
+
+
+class StateMovedError(StateError):
+    """A state that was moved, deleted or replaced while a run was writing to it."""
 
     exit_code = EXIT_STOPPED
 

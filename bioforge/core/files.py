@@ -24,6 +24,16 @@ _HINTS = {
 }
 
 
+def create_private(path: Path) -> int:
+    """Create a file that only its owner may read, and return its descriptor. Never opens an existing file or a link."""
+    return os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o600)
+
+
+def private(path: str, flags: int) -> int:
+    """Open a file as an `opener` of `open`; a new one can be read by its owner only."""
+    return os.open(path, flags, 0o600)
+
+
 @contextmanager
 def atomic_write(path: Path, durable: bool = True) -> Iterator[IO[bytes]]:
     """Open a binary stream whose content replaces `path` when the block ends; nothing is written if it fails.
@@ -76,10 +86,10 @@ def _replacing(path: Path, durable: bool) -> Iterator[IO[bytes]]:
         temporary.unlink(missing_ok=True)
         raise
     if durable:
-        _sync_folder(path.parent)
+        sync_folder(path.parent)
 
 
-def _sync_folder(folder: Path) -> None:
+def sync_folder(folder: Path) -> None:
     """Make the new name durable, if the system supports it."""
     with suppress(OSError):
         descriptor = os.open(folder, os.O_RDONLY)

@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing
 from typing import Protocol
 
-from bioforge.core.errors import NoSpaceError
+from bioforge.core.errors import NoSpaceError, StateMovedError
 from bioforge.core.events import Event, Started, Stopped
 from bioforge.core.interfaces import Backend, Gauges, Step, Work, run_inline
 
@@ -18,6 +18,9 @@ FAILURES = "failures"
 
 FULL = "full"
 """Stop reason: the state cannot grow any more."""
+
+MOVED = "moved"
+"""Stop reason: the state was moved, deleted or replaced."""
 
 
 class EventRecorder(Protocol):
@@ -28,6 +31,12 @@ class EventRecorder(Protocol):
 
     def free_space(self) -> bool:
         """Free the disk space that was reserved for answers. Return False if there was none."""
+
+    def check_place(self) -> None:
+        """Raise `StateMovedError`, once, if the state was moved, deleted or replaced."""
+
+    def secure(self) -> str:
+        """Save what a moved, deleted or replaced state holds, and return a sentence that names the file."""
 
     def close(self) -> None: ...
 
@@ -59,6 +68,12 @@ class NullRecorder:
     def free_space(self) -> bool:
         return False
 
+    def check_place(self) -> None:
+        pass
+
+    def secure(self) -> str:
+        return ""
+
     def close(self) -> None:
         pass
 
@@ -69,10 +84,21 @@ def build(
     """Execute the work and record everything that comes back. Return why it stopped early, or None."""
     stopped: Stopped | None = None
     full: NoSpaceError | None = None
+    moved: StateMovedError | None = None
+
+    def check_place() -> None:
+        nonlocal moved
+        try:
+            recorder.check_place()
+        except StateMovedError as error:  # the open file still takes what is in flight
+            moved = error
+            work.control.stop.raise_level(MOVED)
+
     # closed at once when recording fails: nothing more may be sent that could not be kept
     with closing(recorder), closing(_Groups(backend.execute(work))) as groups:
         for received in groups:
             events: Sequence[Event] = [event for event in follow_up.check(received) if not _repeats_our_stop(event)]
+            check_place()
             try:
                 if events:
                     recorder.record(events, work.control.commit)
@@ -89,6 +115,9 @@ def build(
                     full = _stop_full(recorder, work, error)
             observer.show(events, work.control.gauges)
             stopped = next((event for event in events if isinstance(event, Stopped)), stopped)
+        check_place()
+    if moved is not None:
+        raise StateMovedError(f"{moved.message}; nothing more was sent", recorder.secure())
     if full is not None:
         raise NoSpaceError(f"{full.message}; calls in flight were awaited and kept", full.hint)
     if stopped is None and follow_up.stopped is not None:
@@ -107,7 +136,7 @@ def _stop_full(recorder: EventRecorder, work: Work, error: NoSpaceError) -> NoSp
 
 def _repeats_our_stop(event: Event) -> bool:
     """Return whether a backend only reports a stop that the loop or its follow-up asked for."""
-    return isinstance(event, Stopped) and event.kind in (FAILURES, FULL)
+    return isinstance(event, Stopped) and event.kind in (FAILURES, FULL, MOVED)
 
 
 class _Groups(Iterator[Sequence[Event]]):

@@ -13,6 +13,7 @@ from urllib.parse import unquote, urlsplit
 
 from bioforge import __version__
 from bioforge.core.errors import InputError
+from bioforge.core.files import private
 from bioforge.readers.sources import Source
 
 if TYPE_CHECKING:
@@ -118,10 +119,10 @@ def _validators(response: Response, before: Validators) -> Validators:
 
 def _keep(name: str, response: Response, path: Path) -> None:
     """Write the body to a temporary file, and move it to `path` when it is complete."""
-    path.parent.mkdir(parents=True, exist_ok=True)
+    path.parent.mkdir(0o700, parents=True, exist_ok=True)
     part = path.with_name(f".{path.name}.{secrets.token_hex(4)}.part")
     try:
-        with part.open("wb") as stream:
+        with open(part, "xb", opener=private) as stream:
             for chunk in response.iter_content(_CHUNK):
                 stream.write(chunk)
             stream.flush()

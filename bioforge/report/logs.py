@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
 
 from bioforge.core.errors import UsageError
+from bioforge.core.files import private
 
 if TYPE_CHECKING:
     from structlog.typing import EventDict, FilteringBoundLogger, WrappedLogger
@@ -171,7 +172,9 @@ class _File:
     def __init__(self, path: Path) -> None:
         self._path = path
         try:
-            self._stream: IO[str] | None = path.open("a", encoding="utf-8", errors="backslashreplace", buffering=1)
+            self._stream: IO[str] | None = open(  # noqa: SIM115 - closed by `close`
+                path, "a", 1, encoding="utf-8", errors="backslashreplace", opener=private
+            )
         except OSError as problem:
             raise UsageError(f"cannot write the log file {path}: {problem.strerror}") from None
 

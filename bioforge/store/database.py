@@ -2,24 +2,20 @@
 
 from __future__ import annotations
 
-import errno
 import os
 import socket
 import sqlite3
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Self
+from typing import Any, Self
 
-from bioforge.core.errors import NoSpaceError, StateError
+from bioforge.core.errors import NoSpaceError, StateError, StateMovedError
 from bioforge.core.interfaces import Step, run_inline
 from bioforge.store.migrations import APPLICATION_ID, migrations
-
-if TYPE_CHECKING:
-    from filelock import BaseFileLock
-
+from bioforge.store.state_file import StateFile, check_kind, open_hint
 
 _MIGRATIONS = "_sqlite_migrations"
 """The table in which sqlite-utils notes applied migrations; created first."""
@@ -38,16 +34,13 @@ _READER_KB = 8_000
 """Page cache of a reader, which reads pages once and in order; also the size of a sort in memory."""
 
 
-_PIECE = 1 << 20
-
-
 class Store:
     """An open state file. A writer holds a lock that the system releases however the process ends."""
 
-    def __init__(self, path: Path, connection: sqlite3.Connection, lock: BaseFileLock | None) -> None:
+    def __init__(self, path: Path, connection: sqlite3.Connection, file: StateFile | None) -> None:
         self.path = path
         self.connection = connection
-        self._lock = lock
+        self._file = file
 
     @classmethod
     def open(cls, path: Path) -> Self:
@@ -56,23 +49,33 @@ class Store:
         Raises `StateError` if another process is writing (named), or the file is newer, foreign, damaged or
         not writable.
         """
-        lock = _acquire(path)
+        file = StateFile.acquire(path, cls._build, lambda: _holder(path))
         try:
-            connection = _connect(path, read_only=False)
-            try:
-                store = cls(path, connection, lock)
-                _prepare(path, connection, store.build_indexes)
-            except BaseException:
-                connection.close()
-                raise
+            return cls._opened(path, file)
         except BaseException:
-            lock.release()
+            file.close()
+            raise
+
+    @classmethod
+    def _opened(cls, path: Path, file: StateFile | None) -> Self:
+        connection = _connect(path, read_only=False)
+        try:
+            store = cls(path, connection, file)
+            _prepare(path, connection, store.build_indexes)
+        except BaseException:
+            connection.close()
             raise
         return store
 
     @classmethod
+    def _build(cls, path: Path) -> None:
+        """Make a new, complete state."""
+        cls._opened(path, None).close()
+
+    @classmethod
     def read(cls, path: Path) -> Self:
         """Open for reading, also while another process writes. Raises `StateError` if there is no state yet."""
+        check_kind(path)
         if not path.exists():
             raise StateError(f"{path}: there is no state yet", "`bioforge run` or `bioforge plan` creates it")
         connection = _connect(path, read_only=True)
@@ -90,11 +93,18 @@ class Store:
         return cls(path, connection, None)
 
     def close(self) -> None:
+        try:
+            self.check_place()
+            moved = self._file is not None and self._file.moved
+        except StateMovedError:
+            moved = True
+        if moved:  # SQLite would leave the last answers in a log at the old place
+            with suppress(StateError, sqlite3.Error):
+                self.rows("PRAGMA wal_checkpoint(TRUNCATE)")
         self.connection.close()
-        self.free_reserved_space()
-        if self._lock is not None:
-            self._lock.release()
-            self._lock = None
+        if self._file is not None:
+            self._file.close()
+            self._file = None
 
     def __enter__(self) -> Self:
         return self
@@ -191,39 +201,31 @@ class Store:
             self.rows(f"PRAGMA cache_size = {before}")
 
     def reserve_space(self, size: int) -> None:
-        """Reserve disk space for answers that arrive when the disk is full.
-
-        Raises `NoSpaceError` if it is full already.
-        """
-        path = self._room
-        try:
-            if not path.exists() or path.stat().st_size < size:
-                with path.open("wb") as stream:
-                    for _ in range(0, size, _PIECE):
-                        stream.write(bytes(_PIECE))  # a hole would hold nothing
-                    stream.flush()
-                    os.fsync(stream.fileno())
-        except OSError as error:
-            self.free_reserved_space()
-            raise NoSpaceError(
-                f"{path}: {size / 1e6:.0f} MB cannot be kept free for answers: {error.strerror or error}",
-                "free some space and run again; nothing was sent",
-            ) from None
+        """Reserve disk space for answers that arrive when the disk is full. Raises `NoSpaceError` if it is full."""
+        if self._file is not None:
+            self._file.reserve_space(size)
 
     def free_reserved_space(self) -> bool:
         """Free the reserved disk space. Return False if there was none."""
-        if self._lock is None:
-            return False
-        try:
-            self._room.unlink()
-        except OSError:
-            return False
-        return True
+        return self._file is not None and self._file.free_reserved_space()
 
-    @property
-    def _room(self) -> Path:
-        real = self.path.resolve()  # beside the file itself, which a link may have on another disk
-        return real.with_name(f"{real.name}-room")
+    def check_place(self) -> None:
+        """Raise `StateMovedError`, once, if the state was moved, deleted or replaced since it was opened."""
+        if self._file is not None:
+            self._file.check_place()
+
+    def secure(self) -> str:
+        """Complete a moved or replaced file, save a copy of a deleted one, and return a sentence that names it."""
+        assert self._file is not None
+        self.rows("PRAGMA wal_checkpoint(TRUNCATE)")
+        place = self._file.location()
+        if place == self._file.real:
+            return f"all answers are in {place}: run again"
+        if place is not None:
+            return f"all answers of this run are in {place}: move it back to {self.path}, then run again"
+        copy = self._file.create_copy()
+        self.rows("VACUUM INTO ?", (str(copy),))
+        return f"all answers of this run are in {copy}: `mv {copy} {self._file.real}` brings them back; then run again"
 
     def rows(self, sql: str, parameters: Sequence[object] | dict[str, object] = ()) -> list[Any]:
         with _explained(self.path):
@@ -269,14 +271,18 @@ def _explained(path: Path) -> Iterator[None]:
         text = str(error)
         if text == "interrupted":  # Ctrl-C came in the middle of a statement
             raise KeyboardInterrupt from None
-        if "disk is full" in text or "disk I/O error" in text:
+        if "disk is full" in text:
             raise NoSpaceError(
                 f"{path}: {text}", "free some space and run again; everything committed so far is kept"
             ) from None
-        if "readonly" in text or "unable to open" in text:
-            raise StateError(
-                f"{path}: {text}", _open_hint("check the permissions of the file and its folder")
+        if "disk I/O error" in text or "locking protocol" in text:
+            raise NoSpaceError(
+                f"{path}: {text}",
+                "the disk is full, damaged or a network disk: free some space or keep the state on a local disk, and run"
+                " again; everything committed so far is kept",
             ) from None
+        if "readonly" in text or "unable to open" in text:
+            raise StateError(f"{path}: {text}", open_hint("check the permissions of the file and its folder")) from None
         if "locked" in text:
             raise StateError(
                 f"{path}: {text}", "another program holds the file; close it (a GUI browser?) and run again"
@@ -367,7 +373,12 @@ def _prepare(path: Path, connection: sqlite3.Connection, finish: Callable[[], No
             connection.execute(
                 f"PRAGMA application_id = {APPLICATION_ID}"
             )  # first: what is cut off from here on is ours
-        connection.execute("PRAGMA journal_mode = WAL")
+        (mode,) = connection.execute("PRAGMA journal_mode = WAL").fetchone()
+        if mode != "wal":
+            raise StateError(
+                f"{path}: its file system cannot share memory between processes (a network disk?)",
+                "name a file on a local disk as `state` in [project]",
+            )
         connection.execute("PRAGMA synchronous = FULL")
         connection.execute("PRAGMA foreign_keys = OFF")  # the tables outlive what they point to, on purpose
         outdated = _pending(path, connection)  # a newer file is refused before anything in it is changed
@@ -375,37 +386,6 @@ def _prepare(path: Path, connection: sqlite3.Connection, finish: Callable[[], No
             finish()
         if outdated:
             migrations().apply(Database(connection))
-
-
-def _acquire(path: Path) -> BaseFileLock:
-    from filelock import FileLock, Timeout
-
-    if path.is_dir():
-        raise StateError(f"{path}: is a folder, not a state file", "name a file as `state` in [project]")
-    lock = FileLock(f"{path.resolve()}.lock")  # two names of one file are one file
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        lock.acquire(timeout=0)
-    except Timeout:
-        raise StateError(
-            f"{path}: in use by {_holder(path)}",
-            "wait for it to end; `status`, `why`, `export` and `audit` work during that time",
-        ) from None
-    except OSError as error:
-        raise StateError(
-            f"{path}: cannot be written: {error.strerror or error}", _open_hint("check the permissions of the folder")
-        ) from None
-    return lock
-
-
-def _open_hint(otherwise: str) -> str:
-    """Return the hint for a file that cannot be opened."""
-    try:
-        os.close(os.open(os.devnull, os.O_RDONLY))
-    except OSError as error:
-        if error.errno in (errno.EMFILE, errno.ENFILE):
-            return "too many open files (EMFILE): raise `ulimit -n` or lower the concurrency, then run again"
-    return otherwise
 
 
 def _holder(path: Path) -> str:

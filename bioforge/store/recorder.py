@@ -62,6 +62,14 @@ class Recorder:
         """Free the disk space that the state reserved for answers. Return False if there was none."""
         return self._store.free_reserved_space()
 
+    def check_place(self) -> None:
+        """Raise `StateMovedError`, once, if the state was moved, deleted or replaced."""
+        self._store.check_place()
+
+    def secure(self) -> str:
+        """Save what a moved, deleted or replaced state holds, and return a sentence that names the file."""
+        return self._store.secure()
+
     def record(self, events: Sequence[Event], commit: Callable[[Step], None] = run_inline) -> None:
         """Make a group durable. Events without a request need no record. `commit` runs the writing step."""
         together = commit is not run_inline  # others run beside it

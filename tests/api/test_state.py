@@ -390,9 +390,7 @@ class TestBatches:
         async def leave(server: Simulator) -> None:
             client = Client(self.config(server), state=state)
             asked = asyncio.ensure_future(gathered(client.generate_many(["a", "b", "c"])))
-            while not rows(state, "SELECT 1 FROM sqlite_master WHERE name = 'batches'") or not rows(
-                state, "SELECT 1 FROM batches WHERE batch_id IS NOT NULL"
-            ):
+            while not state.exists() or not rows(state, "SELECT 1 FROM batches WHERE batch_id IS NOT NULL"):
                 await asyncio.sleep(0.005)
             await client.aclose()
             with pytest.raises(ClosedError):

@@ -479,7 +479,7 @@ class BatchDriver:
 
     def _folder(self) -> Path:
         if self._work.folder is not None:
-            self._work.folder.mkdir(parents=True, exist_ok=True)
+            self._work.folder.mkdir(0o700, parents=True, exist_ok=True)
             return self._work.folder
         if self._temporary is None:
             self._temporary = TemporaryDirectory(prefix="bioforge-")

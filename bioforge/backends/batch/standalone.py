@@ -35,7 +35,7 @@ from bioforge.backends.batch.service import (
 )
 from bioforge.core.errors import OutputError
 from bioforge.core.events import Attempt
-from bioforge.core.files import atomic_write
+from bioforge.core.files import atomic_write, private
 from bioforge.core.interfaces import Outcome
 from bioforge.core.types import Batch, BatchState, Failure, Paid, Request
 
@@ -70,7 +70,7 @@ def prepare(
         def begin(place: tuple[str, str], now: float) -> None:
             key = new_key(now)
             names[place] = set()
-            opened = stack.enter_context((folder / f"{key}.jsonl").open("wb"))
+            opened = stack.enter_context(open(folder / f"{key}.jsonl", "xb", opener=private))
             open_parcels[place] = (BatchBuilder(Batch(key, *place, prepared_at=now)), opened)
 
         def asked(request: Request, number: int, now: float, key: str) -> tuple[str, bytes]:

@@ -5,6 +5,7 @@ And create its job, each once, whatever happens to the responses.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Collection
 from dataclasses import replace
 from pathlib import Path
@@ -13,6 +14,7 @@ from bioforge.backends.batch.calls import Calls, Clock, Groups, RunStopped, chec
 from bioforge.backends.batch.options import BatchOptions
 from bioforge.backends.batch.service import BatchService, CallError, FileBatchService, InlineBatchService, Undecided
 from bioforge.core.events import BatchChanged, Notice, Stopped
+from bioforge.core.files import create_private
 from bioforge.core.interfaces import Work
 from bioforge.core.types import UNSUBMITTED, Batch, BatchState, Paid
 
@@ -128,7 +130,8 @@ class Submitter:
 
     def _write(self, batch: Batch, path: Path) -> None:
         """Write the file of a batch line by line from the state."""
-        with path.open("wb") as stream:
+        path.unlink(missing_ok=True)
+        with os.fdopen(create_private(path), "wb") as stream:
             for attempt in self._work.members.attempts_of(batch.key):
                 stream.write(self._service.line(attempt))
 

@@ -15,6 +15,7 @@ from typing import IO, Self
 
 from bioforge.cli.batch.check import MOST_BYTES, MOST_LINES
 from bioforge.core.errors import OutputError
+from bioforge.core.files import create_private
 
 
 @dataclass(slots=True)
@@ -97,7 +98,7 @@ class Parts:
         self._path.parent.mkdir(parents=True, exist_ok=True)
         temporary = self._path.parent / f".bioforge-{secrets.token_hex(8)}.tmp"
         self._temporary.append(temporary)
-        self._stream = os.fdopen(os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o666), "wb")
+        self._stream = os.fdopen(create_private(temporary), "wb")
         self._parts.append(Part(self._path))
         return self._parts[-1]
 

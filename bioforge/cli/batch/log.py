@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from bioforge.cli.errors import echo
+from bioforge.core.files import private
 
 if TYPE_CHECKING:
     from bioforge.backends.batch.service import CallError
@@ -58,7 +59,7 @@ class OperationsLog:
         text = json.dumps(mask(line, self._secrets), ensure_ascii=False)
         try:
             self._path.parent.mkdir(parents=True, exist_ok=True)
-            with self._path.open("a", encoding="utf-8", errors="backslashreplace") as stream:
+            with open(self._path, "a", encoding="utf-8", errors="backslashreplace", opener=private) as stream:
                 stream.write(text + "\n")
         except OSError as problem:
             self._broken = True
