@@ -31,6 +31,7 @@ __all__ = [
     "Ran",
     "program",
     "program_on_a_small_disk",
+    "program_under_nohup",
     "program_with_few_files",
     "script",
     "wait_until",
@@ -141,6 +142,12 @@ def program(*arguments: str) -> None:
 
     sys.argv = ["bioforge", *arguments]
     COMMAND()
+
+
+def program_under_nohup(*arguments: str) -> None:
+    """The same with the hangup signal ignored."""
+    signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    program(*arguments)
 
 
 def script(code: str) -> None:

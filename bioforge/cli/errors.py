@@ -5,17 +5,16 @@ from __future__ import annotations
 import errno
 import functools
 import os
-import signal
 import sys
 from collections.abc import Callable, Iterable
 from contextlib import suppress
 from contextvars import ContextVar
-from types import FrameType
 from typing import TYPE_CHECKING, Any, ParamSpec
 
 import typer
 from typer.core import TyperGroup
 
+from bioforge.cli.signals import handling, interrupt
 from bioforge.core.errors import EXIT_FAILED, EXIT_INTERRUPTED, EXIT_STOPPED, BioforgeError, UsageError
 
 if TYPE_CHECKING:
@@ -133,11 +132,10 @@ def command(function: Callable[Parameters, int | None]) -> Callable[Parameters, 
     @functools.wraps(function)
     def run_command(*args: Parameters.args, **kwargs: Parameters.kwargs) -> None:
         token = _json_lines.set(kwargs.get("log_format") == "json")
-        # SIGTERM works like Ctrl-C; a run with requests in flight installs its own handlers
-        previous = signal.signal(signal.SIGTERM, _interrupt)
         try:
-            code = function(*args, **kwargs) or 0
-            sys.stdout.flush()
+            with handling(interrupt):  # a run with requests in flight installs its own handlers
+                code = function(*args, **kwargs) or 0
+                sys.stdout.flush()
         except BioforgeError as error:
             if os.environ.get(DEBUG):
                 raise
@@ -158,12 +156,7 @@ def command(function: Callable[Parameters, int | None]) -> Callable[Parameters, 
             show_error(BioforgeError(f"{where}{error.strerror or error}", "the state is intact; run again afterwards"))
             code = EXIT_STOPPED if error.errno in (errno.ENOSPC, errno.EDQUOT) else EXIT_FAILED
         finally:
-            signal.signal(signal.SIGTERM, previous)
             _json_lines.reset(token)
         raise typer.Exit(code)
 
     return run_command
-
-
-def _interrupt(number: int, frame: FrameType | None) -> None:
-    raise KeyboardInterrupt

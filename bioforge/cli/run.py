@@ -3,12 +3,9 @@
 from __future__ import annotations
 
 import os
-import signal
 import sys
-from collections.abc import Iterator
-from contextlib import closing, contextmanager, suppress
+from contextlib import closing, suppress
 from pathlib import Path
-from types import FrameType
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -24,11 +21,10 @@ from bioforge.cli.options import (
     open_project,
     parse_seconds,
 )
-from bioforge.core.errors import EXIT_INTERRUPTED, EXIT_OK, UsageError
+from bioforge.cli.signals import drain_at, drain_on_signals
+from bioforge.core.errors import EXIT_OK, UsageError
 
 if TYPE_CHECKING:
-    from bioforge.cli.run_console import ConsoleObserver
-    from bioforge.core.interfaces import Stop
     from bioforge.engine.project import OpenProject
     from bioforge.engine.types import RunOptions, RunResult
     from bioforge.store.runs import Run
@@ -269,59 +265,12 @@ def _build(
     observer = observer_class(project, options, make_reporter(logs, print_text=print_text), explain=verbose)
     stop = Stop()
     with closing(logs):
-        with _signals(stop, observer), _alarm(stop, options.deadline):
+        with drain_on_signals(stop, observer), drain_at(stop, options.deadline):
             result = project.run(options, observer, stop)
         observer.summarise(result)
     if stop.level > 1:
         _exit_now(result)
     return result.exit_code
-
-
-@contextmanager
-def _alarm(stop: Stop, seconds: float | None) -> Iterator[None]:
-    """Drain the run at the deadline: send nothing new, wait for requests in flight. Time asleep counts too."""
-    if seconds is None:
-        yield
-        return
-    import time
-    from threading import Event, Thread
-
-    end, done = time.time() + seconds, Event()
-
-    def watch() -> None:
-        while (left := end - time.time()) > 0:
-            if done.wait(min(left, 1.0)):
-                return
-        stop.raise_level("deadline")
-
-    Thread(target=watch, name="bioforge-deadline", daemon=True).start()
-    try:
-        yield
-    finally:
-        done.set()
-
-
-@contextmanager
-def _signals(stop: Stop, observer: ConsoleObserver) -> Iterator[None]:
-    """Let Ctrl-C and SIGTERM drain the run first, then leave. Without requests in flight they end the command."""
-
-    def handle(number: int, frame: FrameType | None) -> None:
-        if not observer.in_flight:
-            raise KeyboardInterrupt
-        level = stop.raise_level()
-        if level == 1:
-            echo(observer.stopping())
-        elif level == 2:
-            echo("leaving now: requests in flight may have been charged and are recorded as maybe paid")
-        else:
-            os._exit(EXIT_INTERRUPTED)
-
-    previous = {number: signal.signal(number, handle) for number in (signal.SIGINT, signal.SIGTERM)}
-    try:
-        yield
-    finally:
-        for number, handler in previous.items():
-            signal.signal(number, handler)
 
 
 def _exit_now(result: RunResult) -> None:

@@ -258,6 +258,8 @@ def _remedy(error: OSError) -> str:
         return "the disk is read-only: name a file elsewhere as `state` in [project]"
     if error.errno in (errno.ENOSPC, errno.EDQUOT):
         return "free some space and run again"
+    if error.errno == errno.ENOTDIR:
+        return "a part of the path is a file: name another path as `state` in [project]"
     return open_hint("check the permissions of the file and its folder")
 
 

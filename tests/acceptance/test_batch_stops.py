@@ -62,7 +62,7 @@ def spent(charges: list[Charge]) -> float:
 # --------------------------------------------------------------------------------------------------- asked to stop
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
 def test_ctrl_c_leaves_open_batches_to_the_provider(project: Slow, number: signal.Signals) -> None:
     project.run("plan").ok()
     child = project.begin("run")
