@@ -32,6 +32,7 @@ from bioforge.backends.transport import (
     require_id,
     sdk_headers,
     tls_verification,
+    total_timeout,
 )
 from bioforge.config.options import (
     Options,
@@ -206,5 +207,6 @@ __all__ = [
     "require_id",
     "sdk_headers",
     "tls_verification",
+    "total_timeout",
     "with_options",
 ]

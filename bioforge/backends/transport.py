@@ -11,8 +11,11 @@ anything else: a fault in the client                                maybe paid  
 from __future__ import annotations
 
 import json
+import math
+import threading
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from time import monotonic
 from typing import TYPE_CHECKING, Any
 
 from bioforge.core.interfaces import BackendContext, Outcome
@@ -221,11 +224,44 @@ def sdk_headers(opened: Callable[[httpx2.Client], Any]) -> dict[str, str]:
     return {name: value for name, value in headers.items() if isinstance(value, str)}
 
 
-def client_timeout(seconds: float) -> httpx2.Timeout:
-    """Return the timeout of httpx2: at most `seconds` without progress, and less for a connection."""
+def client_timeout(seconds: float, total: float | None = None) -> httpx2.Timeout:
+    """Return the timeout of httpx2: at most `seconds` without progress, and less for a connection.
+
+    `total` (by default `seconds`) is the limit of the whole call in a client with `total_timeout`, and is stored as the
+    time limit for a place in the pool.
+    """
     import httpx2
 
-    return httpx2.Timeout(seconds, connect=min(CONNECT_SECONDS, seconds))
+    return httpx2.Timeout(seconds, connect=min(CONNECT_SECONDS, seconds), pool=total or seconds)
+
+
+def total_timeout(opened: Callable[[Any], None] = lambda stream: None) -> dict[str, list[Callable[..., Any]]]:
+    """Return the event hooks of an `httpx2.Client` that limit each call as a whole, by its `client_timeout`.
+
+    httpx2 itself limits the time between two bytes, so that a server that sends one now and then holds a call for ever.
+    `opened` is called with each new connection.
+    """
+    local = threading.local()
+
+    def limited(act: Callable[..., Any]) -> Callable[..., Any]:
+        def call(data: Any, timeout: float | None = None) -> Any:
+            left = max(0.001, getattr(local, "until", math.inf) - monotonic())
+            return act(data, timeout=left if timeout is None else min(left, timeout))
+
+        return call
+
+    def trace(event: str, info: Mapping[str, Any]) -> None:
+        if event.endswith((".connect_tcp.complete", ".start_tls.complete")):
+            stream = info["return_value"]
+            stream.read, stream.write = limited(stream.read), limited(stream.write)
+            opened(stream)
+
+    def begin(request: httpx2.Request) -> None:
+        # a call is sent and read on one thread
+        local.until = monotonic() + (request.extensions["timeout"]["pool"] or math.inf)
+        request.extensions["trace"] = trace
+
+    return {"request": [begin]}
 
 
 def lower_headers(headers: httpx2.Headers) -> dict[str, str]:

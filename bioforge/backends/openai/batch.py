@@ -27,6 +27,7 @@ from bioforge.backends.transport import (
     remove_key,
     require_id,
     tls_verification,
+    total_timeout,
 )
 from bioforge.core.errors import OutputError
 from bioforge.core.events import Attempt
@@ -43,6 +44,9 @@ CALL_SECONDS = 120.0
 
 TRANSFER_SECONDS = 600.0
 """Longest time without progress of an upload, a download or a creation."""
+
+FILE_TRANSFER_SECONDS = 4 * 3600.0
+"""Longest time of a whole upload or download."""
 
 FILE_SECONDS = 30 * 86_400
 """How long an uploaded file is kept: the longest the API allows."""
@@ -123,7 +127,7 @@ class OpenAIBatches:
                     file=(f"{batch.key}.jsonl", stream, "application/jsonl"),
                     purpose="batch",
                     expires_after={"anchor": "created_at", "seconds": FILE_SECONDS},
-                    timeout=client_timeout(TRANSFER_SECONDS),
+                    timeout=client_timeout(TRANSFER_SECONDS, FILE_TRANSFER_SECONDS),
                 ),
                 key=batch.key,
             )
@@ -176,7 +180,7 @@ class OpenAIBatches:
         try:
             # Some servers keep their files elsewhere and answer with a redirect; the key does not go there.
             content = self._client(redirects=True).files.with_streaming_response.content
-            with content(file_id, timeout=client_timeout(TRANSFER_SECONDS)) as response:
+            with content(file_id, timeout=client_timeout(TRANSFER_SECONDS, FILE_TRANSFER_SECONDS)) as response:
                 answer = response.http_response
                 yield from response.iter_bytes(PIECE)
             _check_whole(answer)
@@ -320,7 +324,9 @@ class OpenAIBatches:
                     timeout=self._short(),
                     # a file may be kept elsewhere, where everything is encrypted
                     http_client=httpx2.Client(
-                        follow_redirects=redirects, verify=redirects or tls_verification(self._context.base_url)
+                        follow_redirects=redirects,
+                        verify=redirects or tls_verification(self._context.base_url),
+                        event_hooks=total_timeout(),
                     ),
                 )
             return found

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Mapping
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
@@ -26,6 +25,7 @@ from bioforge.backends.transport import (
     remove_key,
     sdk_headers,
     tls_verification,
+    total_timeout,
 )
 from bioforge.core.errors import UsageError
 from bioforge.core.interfaces import BackendContext, Outcome
@@ -82,10 +82,10 @@ class OpenAISender:
             timeout=client_timeout(context.timeout),
             follow_redirects=False,
             verify=tls_verification(context.base_url),
+            event_hooks=total_timeout(self._keep),
         )
         self._sockets: set[socket.socket] = set()
         self._lock = threading.Lock()
-        self._extensions = {"trace": self._trace}
 
     def send(self, request: Request, client_request_id: str) -> Outcome:
         started = time.perf_counter()
@@ -98,7 +98,6 @@ class OpenAISender:
                 url,
                 content=sent(request),
                 headers={"X-Client-Request-Id": client_request_id},
-                extensions=self._extensions,
             )
             response = self._client.send(outgoing, stream=True)
             try:
@@ -137,13 +136,11 @@ class OpenAISender:
                 continue
         self._client.close()
 
-    def _trace(self, event: str, info: Mapping[str, Any]) -> None:
+    def _keep(self, stream: Any) -> None:
         """Keep the sockets that are opened: only a shutdown wakes a thread that reads one."""
-        if event.endswith((".connect_tcp.complete", ".start_tls.complete")):
-            opened = info["return_value"].get_extra_info("socket")
-            with self._lock:
-                self._sockets = {known for known in self._sockets if known.fileno() >= 0}
-                self._sockets.add(opened)
+        with self._lock:
+            self._sockets = {known for known in self._sockets if known.fileno() >= 0}
+            self._sockets.add(stream.get_extra_info("socket"))
 
 
 class OpenAIAsyncSender:

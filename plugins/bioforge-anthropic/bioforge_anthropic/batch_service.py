@@ -33,6 +33,7 @@ from bioforge.plugin import (
     remove_key,
     require_id,
     tls_verification,
+    total_timeout,
 )
 from bioforge_anthropic import batch_lines
 from bioforge_anthropic.batch_lines import read_batch
@@ -51,6 +52,9 @@ CALL_SECONDS = 120.0
 
 TRANSFER_SECONDS = 600.0
 """Longest time without progress of a creation or a download."""
+
+FILE_TRANSFER_SECONDS = 4 * 3600.0
+"""Longest time of a whole creation or download."""
 
 PIECE = 1 << 16
 """Bytes of a download that are written at once."""
@@ -113,7 +117,7 @@ class AnthropicBatches:
                     content=content,
                     options={
                         "headers": {"Content-Length": str(batch_lines.length_of_creation(size))},
-                        "timeout": client_timeout(TRANSFER_SECONDS),
+                        "timeout": client_timeout(TRANSFER_SECONDS, FILE_TRANSFER_SECONDS),
                     },
                 )
             )
@@ -224,7 +228,10 @@ class AnthropicBatches:
             self._client()
             assert self._http is not None
             with self._http.stream(
-                "GET", url, headers=call_headers(self._context), timeout=client_timeout(TRANSFER_SECONDS)
+                "GET",
+                url,
+                headers=call_headers(self._context),
+                timeout=client_timeout(TRANSFER_SECONDS, FILE_TRANSFER_SECONDS),
             ) as answer:
                 if not answer.is_success:
                     content = remove_key([answer.read()], self._context)
@@ -262,7 +269,11 @@ class AnthropicBatches:
 
         with self._lock:
             if self._sdk is None:
-                self._http = httpx2.Client(follow_redirects=False, verify=tls_verification(self._context.base_url))
+                self._http = httpx2.Client(
+                    follow_redirects=False,
+                    verify=tls_verification(self._context.base_url),
+                    event_hooks=total_timeout(),
+                )
                 self._sdk = Anthropic(
                     api_key=self._context.api_key or PLACEHOLDER_KEY,
                     base_url=sdk_url(self._context.base_url),

@@ -7,6 +7,7 @@ was paid for, and drop the part of an answer that arrived before a connection br
 
 from __future__ import annotations
 
+import asyncio
 import time
 from collections.abc import Mapping
 from typing import TYPE_CHECKING
@@ -103,13 +104,14 @@ class MessagesSender:
                 content=sent(request),
                 headers={"X-Client-Request-Id": client_request_id},
             )
-            response = await self._client.send(outgoing, stream=True)
-            try:
-                # Read in pieces: those that arrived before a connection broke are kept.
-                async for piece in response.aiter_bytes():
-                    received.append(piece)
-            finally:
-                await response.aclose()
+            async with asyncio.timeout(self._context.timeout):
+                response = await self._client.send(outgoing, stream=True)
+                try:
+                    # Read in pieces: those that arrived before a connection broke are kept.
+                    async for piece in response.aiter_bytes():
+                        received.append(piece)
+                finally:
+                    await response.aclose()
             return interpret(
                 request,
                 response.status_code,
