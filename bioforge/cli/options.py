@@ -115,16 +115,12 @@ def load_plugins() -> Plugins:
 
 
 def check_destination(config: ProjectConfig, path: Path, flag: str) -> None:
-    """Raise `UsageError` if a flag would overwrite the state, the project file or the input."""
+    """Raise `UsageError` if a flag would overwrite a file of the project."""
+    from bioforge.config.taken import TakenFiles
     from bioforge.core.errors import UsageError
 
-    state = str(config.state_path)
-    taken = dict.fromkeys((state, f"{state}-wal", f"{state}-shm", f"{state}.lock"), "the state")
-    taken |= {str(config.path): "the project file", str(config.root / config.input.path): "the input"}
-    place = os.path.realpath(path)
-    for file, what in taken.items():
-        if place == os.path.realpath(file):
-            raise UsageError(f"{flag} {path}: this is {what}", "name another file; nothing was written")
+    if use := TakenFiles(config).use(path):
+        raise UsageError(f"{flag} {path}: this is {use}", "name another file; nothing was written")
 
 
 def check_format(value: str, known: tuple[str, ...], flag: str = "--format") -> str:

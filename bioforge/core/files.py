@@ -24,6 +24,10 @@ _HINTS = {
 }
 
 
+STATE_SUFFIXES = ("", "-wal", "-shm", "-journal", ".lock", "-room", "-new", "-rescued")
+"""Of the state file and the files beside it."""
+
+
 def create_private(path: Path) -> int:
     """Create a file that only its owner may read, and return its descriptor. Never opens an existing file or a link."""
     return os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o600)

@@ -13,7 +13,8 @@ from typing import IO, cast
 
 from bioforge.config.loader import OutputTable, ProjectConfig
 from bioforge.config.plugin_options import PluginOptions, plugin_options
-from bioforge.core.errors import BioforgeError, OutputError, PluginError
+from bioforge.config.taken import TakenFiles
+from bioforge.core.errors import BioforgeError, ConfigError, OutputError, PluginError
 from bioforge.core.files import atomic_write
 from bioforge.core.hashing import definition_hash
 from bioforge.core.interfaces import AnyWriter, FolderWriter, PathWriter, Record, Writer
@@ -146,8 +147,14 @@ def check_outputs(config: ProjectConfig, plugins: Plugins) -> None:
 
     A writer without an `Options` model checks its options when it writes, so it is run without records.
     """
+    ledger = config.simulator.get("ledger")
+    taken = TakenFiles(config)
+    if ledger is not None and (use := taken.use(Path(ledger))):
+        raise ConfigError(f"simulator.ledger: {ledger} is {use}", "name another file; nothing was written")
     for output in config.outputs:
         writer = _bound_writer(config, plugins, output)
+        if not writer.to_folder:
+            _check_free(taken, config.root / output.path, ConfigError)
         if writer.to_path or getattr(writer.writer, "Options", None) is not None:
             continue
         try:
@@ -165,6 +172,12 @@ def check_outputs(config: ProjectConfig, plugins: Plugins) -> None:
             raise
         except Exception:  # it may need records: its options may be valid
             continue
+
+
+def _check_free(taken: TakenFiles, path: Path, error: type[BioforgeError]) -> None:
+    """Raise an error for an output that would overwrite a file of the project, directly or through a link."""
+    if use := taken.use(path):
+        raise error(f"output {path}: this is {use}", "name another file as its path; nothing was written there")
 
 
 def writer_name(path: str, given: str | None) -> str:
@@ -197,8 +210,11 @@ def _write(
     counter = _Counter(records(store, Selection(recipes=recipes, variants=chosen)))
     files: str | None = None
     note = ""
+    taken = TakenFiles(config)
+    if not writer.to_folder:
+        _check_free(taken, path, OutputError)
     if writer.to_folder:
-        files = json.dumps(_write_folder(path, writer, counter, before and before[3]))
+        files = json.dumps(_write_folder(taken, path, writer, counter, before and before[3]))
     elif writer.to_path:
         note = writer.path(counter, path)
     else:
@@ -213,10 +229,13 @@ def _bound_writer(config: ProjectConfig, plugins: Plugins, output: OutputTable) 
     return bind_writer(plugins, plugin_options(config), writer_name(output.path, output.writer), output.options, key)
 
 
-def _write_folder(folder: Path, writer: BoundWriter, rows: Iterator[Record], before: str | None) -> list[str]:
+def _write_folder(
+    taken: TakenFiles, folder: Path, writer: BoundWriter, rows: Iterator[Record], before: str | None
+) -> list[str]:
     """Write the files of a folder and remove those that only an earlier run wrote; leave other files alone."""
     names: list[str] = []
     for name, content in writer.files(rows):
+        _check_free(taken, folder / name, OutputError)
         with atomic_write(folder / name, durable=False) as stream:
             stream.write(content)
         names.append(name)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 from collections import Counter
 from collections.abc import Iterator, Mapping
@@ -108,6 +109,7 @@ class Ledger:
     def open(self) -> None:
         """Open the ledger file, if configured, for appending."""
         if self._path is not None and self._file is None:
+            _check_ledger(Path(self._path))
             # line-buffered: a line is written before its answer is sent
             self._file = Path(self._path).open("a", buffering=1, encoding="utf-8")  # noqa: SIM115
 
@@ -227,6 +229,20 @@ class Ledger:
             batch_id=batch_id,
             custom_id=None if batch_id is None else name,
         )
+
+
+def _check_ledger(path: Path) -> None:
+    """Raise `FileExistsError` for a file with other content than charges."""
+    if not path.is_file():
+        return
+    with path.open("rb") as stream:
+        first = stream.readline(1 << 16)
+    try:
+        known = not first or json.loads(first).keys() >= {"body_sha256", "sequence"}
+    except (ValueError, AttributeError):
+        known = False
+    if not known:
+        raise FileExistsError(errno.EEXIST, "exists and is not a ledger of the simulator: name another file", str(path))
 
 
 def _line(charge: Charge) -> str:

@@ -19,9 +19,6 @@ from bioforge.core.files import create_private, sync_folder
 if TYPE_CHECKING:
     from filelock import BaseFileLock
 
-BESIDE = ("-wal", "-shm", "-journal", ".lock", "-room", "-new", "-rescued")
-"""Suffixes of the files beside a state."""
-
 _LOCKED_BYTE = 1 << 60
 """Offset of the byte that a writer locks, far beyond the bytes that SQLite locks itself."""
 

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Protocol
 import typer
 
 from bioforge.cli.errors import echo
-from bioforge.cli.options import load
+from bioforge.cli.options import check_destination, load
 from bioforge.core.errors import BioforgeError, UsageError
 
 if TYPE_CHECKING:
@@ -96,6 +96,8 @@ def provider(file: Path | None, command: str, log: Path | None) -> Iterator[Batc
     for line in () if config is None else config.overrides:
         if line.startswith("provider."):
             echo(f"note: {line}")
+    if config is not None and log is not None:
+        check_destination(config, log, "--log-file")
     with provider_context(config) as context:
         log_calls = OperationsLog(log, command, (context.api_key,))
         with closing(OpenAIBatches(context, price, log_calls)) as jobs:
