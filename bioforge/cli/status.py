@@ -187,6 +187,7 @@ def audit(file: FileOption = None, format: FormatOption = "text") -> int:
     check_format(format, ("text", "json"))
     config = load(file)
     with Store.read(config.state_path) as store:
+        store.check_pages()
         found = ledger(store)
     if format == "json":
         print(json_text(asdict(found)))

@@ -253,6 +253,7 @@ class OpenProject(RecipeNames):
             if any(item.provider == self.provider for item in batches.open_batches(store)):
                 self.backend.check()
             return
+        store.check_pages()
         budget = self.config.limits.max_cost_usd
         if budget is not None and (model := self.estimator(store).unknown_price(selection.recipes)) is not None:
             raise UsageError(
