@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from odd_server import OddServer
+from odd_server import Answer, OddServer
 from processes import PATIENCE, wait_until
 from pydantic import SecretStr, ValidationError
 
@@ -23,6 +23,7 @@ from bioforge.api import (
     ClosedError,
     Config,
     ConfigError,
+    HaltedError,
     LimitsConfig,
     OutageError,
     ProviderConfig,
@@ -223,6 +224,31 @@ class TestStopped:
                 client.generate_sync("x")
             assert client.generate_sync("x").text == "fine"
         assert caught.value.status_code == 429
+
+    @pytest.mark.parametrize(
+        ("answer", "asked", "words"),
+        [
+            ((404, {}, b'{"error": {"message": "no such model", "code": "model_not_found"}}'), 10, "no such model"),
+            ((308, {"location": "https://new.example/v1/responses"}, b""), 10, "redirected to https://new.example"),
+            ((200, {"content-type": "text/html"}, b"<title>Log in</title>"), 15, "unreadable answers in a row"),
+        ],
+    )
+    @pytest.mark.parametrize("backend", ["async", "threads"])
+    def test_a_wrong_setup_ends_every_call_after_few_requests(
+        self, answer: Answer, asked: int, words: str, backend: str
+    ) -> None:
+        limits, retry = LimitsConfig(concurrency=16), RetryConfig(first_delay=0.0, max_delay=0.0)
+
+        async def ask(client: Client) -> list[Any]:
+            async with client:
+                calls = (client.generate(f"Artist {number}") for number in range(100))
+                return await asyncio.gather(*calls, return_exceptions=True)
+
+        with OddServer(answer) as server:
+            found = asyncio.run(ask(Client(configured(server.base_url, backend=backend, limits=limits, retry=retry))))
+            assert asked <= len(server.asked) <= asked + 16
+        assert all(isinstance(error, HaltedError | TransportError) for error in found)
+        assert any(isinstance(error, HaltedError) and words in str(error) for error in found)
 
     def test_an_outage_ends_after_outage_seconds(self) -> None:
         retry = RetryConfig(first_delay=0.0, max_delay=0.0, outage_seconds=0.0)

@@ -937,6 +937,17 @@ class TestRefusals:
         assert world.stopped is not None
         assert words in world.stopped.message
 
+    @pytest.mark.parametrize("fate", ["refused", "answered"])
+    def test_batches_under_way_are_collected_after_equal_refusals(self, fate: str) -> None:
+        """Answers among them show that the setup is right, and the rest is sent."""
+        world = World(requests(60), proven=False, max_requests=20, max_enqueued_tokens=400)
+        world.service.fates = {f"a-{number}": [fate if number >= 20 else "refused"] * 9 for number in range(60)}
+        world.service.courses = [Course(), Course(looks=3)]
+        world.run()
+        assert world.sizes == ([20, 20] if fate == "refused" else [20, 20, 20])
+        assert world.kind == ("refused" if fate == "refused" else None)
+        assert not world.driver.open
+
     def test_one_answer_in_a_batch_lets_the_next_follow(self) -> None:
         world = World(requests(40), proven=False, max_requests=20, max_enqueued_tokens=200)
         world.service.fates = {f"a-{number}": ["refused"] * 9 for number in range(40) if number % 20 != 19}

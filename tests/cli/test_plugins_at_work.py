@@ -413,5 +413,5 @@ PurchaseOption RateLimits Reader ReaderOptions Record Rendered Request Response 
 SecretEnv Sender Started Stop Stopped Succeeded ThreadCallsBackend ThreadsBackend Turn Undecided UnmatchedLine
 Unusable Usage UsageError VendorBackend Work Writer __version__ artists atomic_write canonical client_timeout
 folder_writer hookimpl internal_failure is_loopback json_value lower_headers mask_key nearest path_reader path_writer
-proxy read_json_object remove_key request_hash require_id sdk_headers tls_verification with_options
+proxy read_json_object remove_key request_hash require_id sdk_headers tls_verification total_timeout with_options
 """

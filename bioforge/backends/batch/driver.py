@@ -114,7 +114,7 @@ class BatchDriver:
         self._trouble: Stopped | None = None
         self._setup = SetupCheck(work.proven)
         self._mistake: Stopped | None = None
-        """The stop after a batch whose lines were all refused for the same reason."""
+        """The stop after batches whose lines were all refused for the same reason; nothing more is sent."""
         self._temporary: TemporaryDirectory[str] | None = None
 
     @property
@@ -164,7 +164,7 @@ class BatchDriver:
             yield from self._look_at_due()  # what is ready is kept before anything new is begun
             yield from self._adopt()
             while True:
-                if fill:
+                if fill and self._mistake is None:
                     yield from self._fill()
                 yield from self._look_at_due()
                 self._show()
@@ -382,7 +382,6 @@ class BatchDriver:
             if batch.output_file_id is None and (limit := self._limit_in(problem.code, problem.message)) is not None:
                 yield from self._too_much_enqueued(batch, limit, Failure("", problem.message, problem.code))
                 return
-        self._mistake = None
         account = Account(batch, self._service, self._work.members, self._is_final, self._wall())
         for file_id, name in ((batch.output_file_id, "output"), (batch.error_file_id, "errors")):
             if file_id is not None and not (yield from self._read(account, file_id, name)):
@@ -409,7 +408,9 @@ class BatchDriver:
             )
         self._filling.settle(batch, account.cost_usd, account.unpriced / max(1, batch.requests))
         self._filling.queue.accepted(batch.model, batch.input_tokens)
-        if not (account.counts["answered"] or account.counts["unusable"]):
+        if account.counts["answered"] or account.counts["unusable"]:
+            self._mistake = None
+        elif not self.awaited:
             self._trouble = self._trouble or self._mistake
         if self._trouble is not None:
             raise RunStopped(self._trouble)

@@ -30,8 +30,8 @@ UNREADABLE_IN_A_ROW = 15
 UNREADABLE_TRIES = 2
 """Attempts of a request with unreadable answers; each may have been charged."""
 
-_OF_THE_ROW = frozenset({"content_filter", "too_large"})
-"""Error classes that say nothing about the setup."""
+_NOT_OF_THE_SETUP = frozenset({"content_filter", "too_large", "cancelled", "expired", "missing", "batch_failed"})
+"""Error classes of a row's content, and of what happened to its batch."""
 
 _HINTS = {
     404: "check model, endpoint and base_url, then run again",
@@ -139,7 +139,7 @@ def _of_the_setup(failure: Failure, proven: bool) -> bool:
     status = failure.http_status or 0
     if proven:
         return 300 <= status < 400 or status in _HINTS
-    return failure.error_class not in _OF_THE_ROW
+    return failure.error_class not in _NOT_OF_THE_SETUP
 
 
 def _unreadable(number: int, failure: Failure) -> Stopped:
