@@ -105,7 +105,7 @@ class Folder:
         from filelock import FileLock, Timeout
 
         for name in ("files", "batches", "incoming"):
-            (root / name).mkdir(parents=True, exist_ok=True)
+            (root / name).mkdir(0o700, parents=True, exist_ok=True)
         self._lock = FileLock(root / "lock")
         try:
             self._lock.acquire(timeout=0)

@@ -332,8 +332,10 @@ def _damaged(path: Path, found: str) -> StateError:
     )
 
 
-def _connect(path: Path, *, read_only: bool) -> sqlite3.Connection:
-    uri = path.resolve().as_uri() + ("?mode=ro" if read_only else "")
+def _connect(path: Path, *, read_only: bool, immutable: bool = False) -> sqlite3.Connection:
+    """Open a connection. `immutable` reads the file without its log, in a folder that cannot be written."""
+    real = path.resolve()
+    uri = real.as_uri() + ("?mode=ro&immutable=1" if immutable else "?mode=ro" if read_only else "")
     with _explained(path):
         connection = sqlite3.connect(
             uri, uri=True, isolation_level=None, timeout=60.0, cached_statements=256, check_same_thread=False
@@ -344,14 +346,20 @@ def _connect(path: Path, *, read_only: bool) -> sqlite3.Connection:
             connection.set_progress_handler(lambda: 0, 1_000_000)
             connection.execute(f"PRAGMA cache_size = -{_READER_KB if read_only else _WRITER_KB}")
             connection.execute("PRAGMA temp_store = FILE")
-            if not read_only:
-                connection.execute(
-                    "SELECT count(*) FROM sqlite_master"
-                )  # a foreign file is refused before it is touched
-    except BaseException:
+            # a foreign file is refused before it is touched
+            connection.execute("SELECT count(*) FROM sqlite_master")
+    except BaseException as error:
         connection.close()
+        if isinstance(error, StateError) and read_only and not immutable and _is_whole(real):
+            return _connect(path, read_only=True, immutable=True)
         raise
     return connection
+
+
+def _is_whole(real: Path) -> bool:
+    """Return True for a state without a log in a folder that cannot be written, where SQLite cannot share memory."""
+    wal = Path(f"{real}-wal")
+    return not os.access(real.parent, os.W_OK) and not (wal.exists() and wal.stat().st_size)
 
 
 def _refuse_foreign(path: Path, connection: sqlite3.Connection) -> None:

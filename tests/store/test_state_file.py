@@ -7,13 +7,16 @@ import fcntl
 import os
 import shutil
 import stat
+import subprocess
+from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
 from processes import wait_until
 from projects import ProjectFolder
 
-from bioforge.core.errors import StateError
+from bioforge.core.errors import NoSpaceError, StateError
 from bioforge.simulator import Simulator, SimulatorOptions
 from bioforge.store import Store
 
@@ -129,6 +132,49 @@ def test_a_file_system_without_locks_is_refused(path: Path, monkeypatch: pytest.
         with pytest.raises(StateError, match=r"bioforge\.db: cannot be locked: its file system has no locks"):
             Store.open(path)
     Store.open(path).close()
+
+
+@pytest.fixture
+def disk(tmp_path: Path) -> Iterator[Path]:
+    """A file system of 2 MB; only root can have one."""
+    folder = tmp_path / "disk"
+    folder.mkdir()
+    mount = ["mount", "-t", "tmpfs", "-o", "size=2m", "tmpfs", str(folder)]
+    if os.geteuid() != 0 or subprocess.run(mount, capture_output=True, check=False).returncode:
+        pytest.skip("a file system cannot be mounted here")
+    try:
+        yield folder
+    finally:
+        subprocess.run(["umount", "--lazy", str(folder)], check=True)
+
+
+def test_a_read_only_disk_can_be_read_and_is_refused_for_writing(disk: Path) -> None:
+    with Simulator() as server:
+        project = ProjectFolder(disk, server)
+        project.write("artists.csv", "artist_id,artist_name,artist_data\n1,Artist,\n")
+        project.run("run").ok()
+        subprocess.run(["mount", "-o", "remount,ro", str(disk)], check=True)
+        for command in ("status", "export", "why 1", "audit"):
+            project.run(*command.split()).ok()
+        for command in ("run -B", "plan", "gc --yes"):
+            refused = project.run(*command.split())
+            assert refused.code == 2
+            assert f"{disk}/bioforge.db: cannot be written: Read-only file system" in refused.err
+            assert "hint: the disk is read-only" in refused.err
+        assert project.charged() == 1
+
+
+def test_a_full_disk_leaves_no_half_state(disk: Path) -> None:
+    path, filler = disk / "bioforge.db", disk / "filler"
+    with suppress(OSError), filler.open("wb", buffering=0) as stream:
+        while True:
+            stream.write(bytes(4096))
+    with pytest.raises(NoSpaceError) as caught:
+        Store.open(path)
+    assert "free some space" in caught.value.hint
+    filler.unlink()
+    Store.open(path).close()
+    assert {file.name for file in disk.iterdir()} <= {"bioforge.db", "bioforge.db.lock"}
 
 
 def test_files_of_a_run_can_be_read_by_their_owner_only(tmp_path: Path) -> None:
