@@ -13,7 +13,7 @@ from bioforge.core.events import Event, Notice
 from bioforge.core.interfaces import Limits
 
 SPARE = 64
-"""Open files left for databases, outputs, logs and plugins."""
+"""Open files left for databases, outputs, logs and plugins; at most a quarter of a small limit."""
 
 
 def fit_open_files(limits: Limits, base_url: str) -> tuple[Limits, Sequence[Event]]:
@@ -24,8 +24,8 @@ def fit_open_files(limits: Limits, base_url: str) -> tuple[Limits, Sequence[Even
 
     # the embedded simulator has the other end of each connection
     each = 2 if is_loopback(base_url) else 1
-    taken = _open_files() + SPARE
-    wanted = taken + each * limits.concurrency
+    taken = _open_files()
+    wanted = taken + SPARE + each * limits.concurrency
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     if soft != resource.RLIM_INFINITY and soft < wanted:
         with suppress(ValueError, OSError):
@@ -34,7 +34,9 @@ def fit_open_files(limits: Limits, base_url: str) -> tuple[Limits, Sequence[Even
         soft, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
     if soft == resource.RLIM_INFINITY or soft >= wanted:
         return limits, ()
-    fitting = max(1, (soft - taken) // each)
+    fitting = max(1, (soft - taken - min(SPARE, soft // 4)) // each)
+    if fitting >= limits.concurrency:
+        return limits, ()
     message = (
         f"this process may have {soft} open files: concurrency {limits.concurrency} -> {fitting}; raise `ulimit -n`"
     )
