@@ -459,13 +459,14 @@ class TestOutages:
             (broken,) = world.take()
             world.source = rest
         world.settle(broken, OUTAGE)
-        assert "failures in a row" in world.notices("breaker")[0]
+        assert world.notices("breaker")[0].startswith("3 failures in a row: of 1 request, retried in ")
         before = len(world.sent)
         others = world.take()
         assert len(others) == 8
         assert before > sent
         world.settle(others[0], OK)
         assert "is back" in world.notices("breaker")[-1]
+        assert world.window.gauges(world.now).concurrency == 8
 
 
 class TestSetup:

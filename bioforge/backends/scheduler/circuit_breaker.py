@@ -11,6 +11,7 @@ from collections.abc import Callable
 
 from bioforge.core.events import Notice
 from bioforge.core.interfaces import RetryPolicy
+from bioforge.core.text import plural
 
 IN_A_ROW = 10
 FIRST_DELAY = 1.0
@@ -82,7 +83,12 @@ class CircuitBreaker:
             return None
         self._delay = FIRST_DELAY
         wait = self._open(now)
-        message = f"the provider is down: {self._in_a_row} failures in a row; next try in {wait:.1f} s"
+        whose = (
+            f"of {plural(len(self._suspects), 'request')}, retried"
+            if self.suspicion
+            else "the provider is down, next try"
+        )
+        message = f"{self._in_a_row} failures in a row: {whose} in {wait:.1f} s"
         return Notice("breaker", message, {"state": "open", "outages": self._in_a_row, "seconds": wait})
 
     def reopen(self, now: float) -> Notice:

@@ -314,8 +314,9 @@ class Scheduler:
             if self._breaker.exhausted(now):
                 self.stopped = self.stopped or stops.for_outage(outcome, self._retry.outage_seconds)
         elif outcome.answer is not None or outcome.paid is Paid.NO:
+            outage = not self._breaker.suspicion
             notices.append(self._breaker.record_success(flight.probe, now))
-            if notices[0] is not None:
+            if notices[0] is not None and outage:
                 self._concurrency.restart()
         elif flight.probe:
             notices.append(self._breaker.reopen(now))
