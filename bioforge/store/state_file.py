@@ -33,7 +33,7 @@ class StateFile:
     """
 
     def __init__(self, path: Path, lock: BaseFileLock, descriptor: int) -> None:
-        self.path = path
+        self.path = Path(os.path.abspath(path))  # the program may change its folder
         self.real = path.resolve()
         self._lock = lock
         self._descriptor = descriptor

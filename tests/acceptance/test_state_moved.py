@@ -170,13 +170,17 @@ from bioforge.api import Client, Config, ProviderConfig, StateError
 
 config = Config(provider=ProviderConfig(base_url={project.server.base_url!r}), limits={{"concurrency": 4}})
 
+folder = os.getcwd()
+
 async def main():
     async with Client(config, state="bioforge.db") as client:
         number = 0
         async for _ in client.generate_many([f"artist {{n}}" for n in range(60)], model="gpt-6-luna"):
             number += 1
+            if number == 4:
+                os.chdir("/")
             if number == 8:
-                os.rename("bioforge.db", "elsewhere.db")
+                os.rename(folder + "/bioforge.db", folder + "/elsewhere.db")
 try:
     asyncio.run(main())
 except StateError as problem:
