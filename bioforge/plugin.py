@@ -17,11 +17,13 @@ from bioforge.backends.batch.service import (
     Undecided,
 )
 from bioforge.backends.driver import Executor
+from bioforge.backends.openai.error_body import EMBEDDED, embedded_error
+from bioforge.backends.openai.errors import read_error_object, read_failure, without_answer
+from bioforge.backends.openai.outcomes import FailureReader
 from bioforge.backends.openai.plugin import AsyncBackend, BatchBackend, OpenAIBackend, ThreadsBackend
 from bioforge.backends.transport import (
     KEEP_ALIVE_SECONDS,
     PLACEHOLDER_KEY,
-    FailureReader,
     client_timeout,
     is_loopback,
     lower_headers,
@@ -108,6 +110,7 @@ from bioforge.readers.rows import RowError
 
 __all__ = [
     "API_VERSION",
+    "EMBEDDED",
     "KEEP_ALIVE_SECONDS",
     "PLACEHOLDER_KEY",
     "AnyReader",
@@ -190,6 +193,7 @@ __all__ = [
     "atomic_write",
     "canonical",
     "client_timeout",
+    "embedded_error",
     "folder_writer",
     "hookimpl",
     "internal_failure",
@@ -201,6 +205,8 @@ __all__ = [
     "path_reader",
     "path_writer",
     "proxy",
+    "read_error_object",
+    "read_failure",
     "read_json_object",
     "remove_key",
     "request_hash",
@@ -209,4 +215,5 @@ __all__ = [
     "tls_verification",
     "total_timeout",
     "with_options",
+    "without_answer",
 ]

@@ -154,6 +154,17 @@ def reasons_of(_: str) -> str:
     return "\n".join(lines)
 
 
+def outcomes_of(name: str) -> str:
+    """Return one part of the table of outcomes in Markdown."""
+    from bioforge.backends.openai.errors import TABLE
+
+    lines = ["| received | class | paid | request | reason |", "|---|---|---|---|---|"]
+    for rule in TABLE[name]:
+        shown = f"`{rule.error_class}`" if rule.error_class.isidentifier() else rule.error_class
+        lines.append(f"| {rule.received} | {shown} | {rule.paid} | {rule.then} | {rule.why} |")
+    return "\n".join(lines)
+
+
 def events_of(_: str) -> str:
     """Every event, with its fields and the first paragraph of what it is."""
     from dataclasses import MISSING, fields
@@ -221,6 +232,7 @@ MAKERS: dict[str, Callable[[str], str]] = {
     "signatures": signatures_of,
     "attributes": attributes_of,
     "reasons": reasons_of,
+    "outcomes": outcomes_of,
     "events": events_of,
     "mistake": mistake_of,
 }

@@ -1,12 +1,4 @@
-"""Common parts of vendors' HTTP clients: TLS, proxies, keys, and the meaning of transport errors.
-
-error of the transport                                              money        next
-connect: refused, DNS, TLS, proxy, timeout                          not paid     retried, an outage
-no request: invalid URL, unknown protocol, illegal header           not paid     final
-timeout, reset or invalid HTTP after sending                        maybe paid   retried
-body cut off                                                        maybe paid   retried, the received part is kept
-anything else: a fault in the client                                maybe paid   final
-"""
+"""Common parts of vendors' HTTP clients: TLS, proxies, headers, bodies and keys."""
 
 from __future__ import annotations
 
@@ -14,7 +6,7 @@ import json
 import math
 import threading
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from time import monotonic
 from typing import TYPE_CHECKING, Any
 
@@ -42,125 +34,6 @@ SHORTEST_SECRET = 8
 
 PLACEHOLDER_KEY = "no-key-needed"
 """The key for an SDK that requires one, when the server does not."""
-
-
-# ------------------------------------------------------------------------------------------------ transport errors
-
-
-@dataclass(frozen=True, slots=True)
-class ErrorMeaning:
-    """The reading of a transport error: class, money, retried or not, outage or not."""
-
-    error_class: str
-    paid: Paid
-    retryable: bool = True
-    outage: bool = False
-
-
-_NOT_REACHED = ErrorMeaning("connection", Paid.NO, outage=True)
-_NOT_SENT = ErrorMeaning("connection", Paid.NO)
-_IMPOSSIBLE = ErrorMeaning("invalid_request", Paid.NO, retryable=False)
-_TIMEOUT = ErrorMeaning("timeout", Paid.MAYBE)
-_BROKEN = ErrorMeaning("connection", Paid.MAYBE)
-_CUT_OFF = ErrorMeaning("truncated_body", Paid.MAYBE)
-_MISTAKE = ErrorMeaning("internal", Paid.MAYBE, retryable=False)
-
-MEANINGS: Mapping[str, ErrorMeaning] = {
-    # httpx2
-    "ConnectTimeout": _NOT_REACHED,
-    "ConnectError": _NOT_REACHED,
-    "ProxyError": _NOT_REACHED,
-    "PoolTimeout": _NOT_SENT,
-    "TimeoutException": _TIMEOUT,
-    "RemoteProtocolError": _BROKEN,
-    "LocalProtocolError": _IMPOSSIBLE,
-    "UnsupportedProtocol": _IMPOSSIBLE,
-    "TooManyRedirects": _IMPOSSIBLE,
-    "InvalidURL": _IMPOSSIBLE,
-    "CookieConflict": _IMPOSSIBLE,
-    "DecodingError": _CUT_OFF,
-    "HTTPStatusError": _BROKEN,
-    "HTTPError": _BROKEN,
-    "StreamError": _BROKEN,
-    "SSEError": _BROKEN,
-    # aiohttp
-    "ClientConnectorError": _NOT_REACHED,
-    "ConnectionTimeoutError": _NOT_REACHED,
-    "ServerTimeoutError": _TIMEOUT,
-    "ClientHttpProxyError": _NOT_REACHED,
-    "ServerFingerprintMismatch": _NOT_REACHED,
-    "ClientPayloadError": _CUT_OFF,
-    "ClientError": _BROKEN,
-    # the interpreter
-    "TimeoutError": _TIMEOUT,
-    "OSError": _BROKEN,
-}
-"""Meanings by the name of an exception's class, so that no transport has to be imported."""
-
-
-def error_meaning(error: BaseException) -> ErrorMeaning:
-    """Return the meaning of an exception by its nearest known class."""
-    for kind in type(error).__mro__:
-        if (found := MEANINGS.get(kind.__name__)) is not None:
-            return found
-    return _MISTAKE
-
-
-@dataclass(frozen=True, slots=True)
-class FailureReader:
-    """Reads outcomes of calls without an answer. The vendor provides the reading of HTTP errors."""
-
-    read_failure: Callable[[int, Mapping[str, str], bytes], Outcome]
-    """Reads status, headers (by lower-case name) and body of an HTTP error."""
-    request_id_of: Callable[[Mapping[str, str]], str | None]
-
-    def from_exception(
-        self, error: Exception, seconds: float, status: int | None, headers: Mapping[str, str], received: bytes
-    ) -> Outcome:
-        """Return the outcome of a call that raised; `status` and `headers` as far as they had arrived."""
-        if status is not None and not 200 <= status < 300:
-            # the status says it all; the rest of the body would only add text
-            return replace(self.read_failure(status, headers, received), seconds=seconds)
-        found = error_meaning(error)
-        if status is not None and found is _BROKEN:
-            found = _CUT_OFF
-        if found is _TIMEOUT:
-            message = f"no answer within {seconds:.{0 if seconds >= 9.95 else 1}f} s (setting: timeout)"
-        else:
-            message = ": ".join(filter(None, (type(error).__name__, str(error).strip())))
-        return Outcome(
-            failure=Failure(found.error_class, message, http_status=status),
-            paid=found.paid,
-            retryable=found.retryable,
-            outage=found.outage,
-            request_id=self.request_id_of(headers),
-            seconds=seconds,
-            body=received or None,
-        )
-
-    def from_refusal(self, response: httpx2.Response, seconds: float, context: BackendContext) -> Outcome:
-        """Return the outcome of an HTTP error for which an SDK raised."""
-        content = remove_key([response.content], context)
-        return replace(
-            self.read_failure(response.status_code, lower_headers(response.headers), content), seconds=seconds
-        )
-
-    def from_sdk_error(
-        self,
-        error: Exception,
-        hides: type[Exception],
-        seconds: float,
-        answer: httpx2.Response | None,
-        context: BackendContext,
-    ) -> Outcome:
-        """Return the outcome of a call for which an SDK raised.
-
-        `hides` is the SDK's wrapper, whose `__cause__` is the transport's error; `answer` the response as far as it arrived.
-        """
-        hidden = error.__cause__ if isinstance(error, hides) else None
-        cause = hidden if isinstance(hidden, Exception) else error
-        status, headers = (None, {}) if answer is None else (answer.status_code, lower_headers(answer.headers))
-        return mask_key(self.from_exception(cause, seconds, status, headers, b""), context)
 
 
 # ------------------------------------------------------------------------------------------------ TLS and proxies
@@ -259,7 +132,8 @@ def total_timeout(opened: Callable[[Any], None] = lambda stream: None) -> dict[s
     def begin(request: httpx2.Request) -> None:
         # a call is sent and read on one thread
         local.until = monotonic() + (request.extensions["timeout"]["pool"] or math.inf)
-        request.extensions["trace"] = trace
+        traces = [*filter(None, [request.extensions.get("trace")]), trace]
+        request.extensions["trace"] = lambda event, info: [each(event, info) for each in traces]
 
     return {"request": [begin]}
 

@@ -12,6 +12,15 @@ from enum import StrEnum
 SCHEMA = "schema"
 """Error class of an answer that does not fit its schema."""
 
+CONTENT_FILTER = "content_filter"
+"""Error class of a request or an answer that a filter or moderation rejects."""
+
+ROW_REFUSED = "row_refused"
+"""Error class of a 403 for one row, after the key and the model were accepted for others."""
+
+HELD_CLASSES = frozenset({CONTENT_FILTER, ROW_REFUSED})
+"""Error classes of refusals that are about the row's text: the same request would be refused again."""
+
 
 class Reason(StrEnum):
     """Reason for a target to be stale; stored with the target."""
@@ -165,7 +174,7 @@ class StateInfo:
     reason: Reason | None
     """Reason of a target that wants the request; None if it is fresh."""
     held: bool = False
-    """Held back: paid, not usable; only `--always-make` sends it."""
+    """Held back: not usable; only `--always-make` sends it. So are failures of `HELD_CLASSES`."""
     answer: bool = False
     """The request has a stored answer."""
     failed: bool = False
@@ -201,6 +210,13 @@ class KnownRequest:
     detail: str | None
     error_class: str | None = None
     validation: str | None = None
+
+    @property
+    def held(self) -> bool:
+        """True if only `--always-make` sends the request again."""
+        return RequestState(self.state).info.held or (
+            self.state == RequestState.FAILED and self.error_class in HELD_CLASSES
+        )
 
     @property
     def misfit(self) -> bool:

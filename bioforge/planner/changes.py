@@ -120,7 +120,7 @@ class AnswerReuse:
         stays = known.state == RequestState.IN_BATCH or (
             target.reason != Reason.FORCED
             and (
-                (known.state == RequestState.UNUSABLE and not longer)
+                (known.held and not longer)
                 or (known.state == RequestState.MAYBE_PAID and not self._context.resend_maybe_paid)
             )
         )

@@ -26,7 +26,7 @@ def decide(
     if request is not None and state is not None:
         info = state.info
         detail = None if info.reason is Reason.FORGOTTEN else request.detail
-        return Decision(info.reason, detail, held=info.held)
+        return Decision(info.reason, detail, held=request.held)
     if target is None or target.built_response is None:
         return Decision(Reason.NEW)
     return Decision(Reason.CHANGED, changes or "rendering")

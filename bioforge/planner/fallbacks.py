@@ -64,11 +64,12 @@ class RetryChain:
             if state == RequestState.MAYBE_PAID and not self._context.resend_maybe_paid:
                 last = step
                 break
-            if state != RequestState.UNUSABLE and not (state == RequestState.INVALID and variant.definition.repair):
+            held = step.known is not None and step.known.held
+            if not held and not (state == RequestState.INVALID and variant.definition.repair):
                 if not self._tried(step):
                     retry = retry or step
                 last = step
-            elif last.known is None or last.known.state in (RequestState.UNUSABLE, RequestState.INVALID):
+            elif last.known is None or last.known.held or last.known.state == RequestState.INVALID:
                 last = step
         return retry or last
 

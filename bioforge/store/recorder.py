@@ -18,7 +18,7 @@ from bioforge.core.events import (
     Unusable,
 )
 from bioforge.core.interfaces import Step, run_inline
-from bioforge.core.reasons import Reason, RequestState
+from bioforge.core.reasons import HELD_CLASSES, Reason, RequestState
 from bioforge.core.types import Paid, Response
 from bioforge.store import batches, runs
 from bioforge.store.compression import Compressor
@@ -229,8 +229,9 @@ class Recorder:
             )
         )
         if event.final:
-            reason = Reason.MAYBE_PAID if unclear else Reason.FAILED
-            changes.failed.append((reason, failure_text(why[0], why[2]), 0, digest))
+            held = failure.error_class in HELD_CLASSES
+            reason = Reason.MAYBE_PAID if unclear and not held else Reason.FAILED
+            changes.failed.append((reason, failure_text(why[0], why[2]), int(held), digest))
             changes.ended_requests.append((reason, None, *why, digest))
         else:
             changes.ended_requests.append((RequestState.WAITING, None, *why, digest))

@@ -11,7 +11,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from bioforge.backends.openai.client import endpoint_url
-from bioforge.backends.openai.errors import parse_duration, read_failure, read_rate_limits, read_retry_after
+from bioforge.backends.openai.errors import read_failure
+from bioforge.backends.openai.headers import parse_duration, read_rate_limits, read_retry_after
 from bioforge.backends.openai.outcomes import interpret
 from bioforge.backends.openai.wire import CHAT, RESPONSES, body, read_answer
 from bioforge.core.errors import ConfigError
@@ -272,7 +273,7 @@ class TestFailures:
             (401, refusal("invalid_api_key"), "authentication", "stops"),
             (403, refusal(), "permission", "stops"),
             (404, refusal("model_not_found"), "not_found", ""),
-            (408, refusal(), "timeout", "retry"),
+            (408, refusal(), "timeout", "retry maybe"),
             (409, refusal(), "conflict", "retry"),
             (413, refusal(), "too_large", ""),
             (418, refusal(), "bad_request", ""),
@@ -285,9 +286,19 @@ class TestFailures:
             (429, refusal("credit_balance_exhausted"), "quota", "stops"),
             (400, refusal("project_spend_limit_exceeded"), "quota", "stops"),
             (500, refusal(), "server_error", "retry outage"),
-            (502, b"<html><h1>Bad gateway</h1>", "server_error", "retry outage"),
+            (502, b"<html><h1>Bad gateway</h1>", "server_error", "retry outage maybe"),
             (503, refusal("server_is_overloaded"), "overloaded", "retry outage overloaded"),
-            (504, b"", "server_error", "retry outage"),
+            (504, b"", "timeout", "retry outage maybe"),
+            (520, b"", "server_error", "retry outage maybe"),
+            (524, b"", "timeout", "retry outage maybe"),
+            (499, b"", "timeout", "retry maybe"),
+            (521, b"", "server_error", "retry outage"),
+            (424, b"", "server_error", "retry"),
+            (425, b"", "conflict", "retry"),
+            (498, b"", "overloaded", "retry overloaded"),
+            (529, b"", "overloaded", "retry outage overloaded"),
+            (402, refusal(words="Insufficient Balance"), "quota", "stops"),
+            (400, refusal(None, "budget_exceeded", "Budget has been exceeded! Current cost: 1.2"), "quota", "stops"),
             (307, b"", "redirect", ""),
         ],
     )
@@ -300,9 +311,10 @@ class TestFailures:
             "retry": outcome.retryable,
             "outage": outcome.outage,
             "overloaded": outcome.overloaded,
+            "maybe": outcome.paid is Paid.MAYBE,
         }
         assert {name for name, is_so in found.items() if is_so} == set(traits.split())
-        assert (outcome.paid, outcome.body, outcome.request_id) == (Paid.NO, content, "req_1")
+        assert (outcome.body, outcome.request_id) == (content, "req_1")
         assert bool(outcome.hint) == outcome.stops_run
 
     def test_the_server_may_overrule_the_status(self) -> None:

@@ -82,14 +82,17 @@ def test_equal_refusals_stop_the_run(tmp_path: Path, answer: Answer, words: list
 
 @pytest.mark.parametrize("backend", ["async", "threads"])
 def test_a_forbidden_row_stops_nothing_after_an_answer(tmp_path: Path, backend: str) -> None:
-    flagged = error(403, "Your input was flagged")
-    with OddServer(ANSWER, flagged, ANSWER) as server:
+    forbidden = error(403, "Forbidden")
+    with OddServer(ANSWER, forbidden, ANSWER) as server:
         folder = project(tmp_path, server, rows=30)
         ran = folder.run("run", "--backend", backend)
         assert ran.code == 1, ran.err
         assert len(server.asked) == 30
         assert folder.value("SELECT count(*) FROM responses WHERE usable") == 29
-    with OddServer(flagged) as server:
+        assert folder.value("SELECT detail FROM targets WHERE held") == "row_refused: Forbidden"
+        assert folder.run("run", "--backend", backend).code == 1
+        assert len(server.asked) == 30
+    with OddServer(forbidden) as server:
         folder = project(tmp_path / "other", server, rows=30)
         assert folder.run("run", "--backend", backend).code == 2
         assert len(server.asked) <= 2

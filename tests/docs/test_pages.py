@@ -389,19 +389,12 @@ def test_every_reason_is_documented() -> None:
 
 
 def test_every_class_of_failure_is_documented() -> None:
-    from bioforge.backends import transport
-    from bioforge.backends.openai import errors as errors_backends
-    from bioforge.backends.openai import wire
+    from bioforge.backends.openai.errors import TABLE
+    from bioforge.core.reasons import ROW_REFUSED
 
     page = section(read("reasons.md"), "## Failures")
-    classes = {
-        *errors_backends._CLASSES.values(),
-        *errors_backends._HINTS,
-        *wire._ENDED_EARLY.values(),
-        "slow_down",
-        "server_error",
-    }
-    classes |= {meaning.error_class for meaning in transport.MEANINGS.values()}
+    classes = {rule.error_class for rules in TABLE.values() for rule in rules if rule.error_class.isidentifier()}
+    classes.add(ROW_REFUSED)
     classes |= classes_of_batches()
     for name in classes - {"unreadable", "internal"}:  # that is no request's class, but a line's
         assert f"`{name}`" in page, name
@@ -410,9 +403,8 @@ def test_every_class_of_failure_is_documented() -> None:
 def classes_of_batches() -> set[str]:
     """What the code that deals with batches calls failures."""
     from bioforge.backends.batch import collect
-    from bioforge.backends.openai import batch_lines
 
-    classes = {*batch_lines._CODES.values(), collect._MISSING[0], *(name for name, _ in collect._ABSENT.values())}
+    classes = {collect._MISSING[0], *(name for name, _ in collect._ABSENT.values())}
     places = (ROOT / "bioforge/backends/batch", ROOT / "bioforge/backends/openai", ROOT / "bioforge/store")
     for path in (path for place in places for path in place.glob("*batch*.py" if place.name != "batch" else "*.py")):
         text = path.read_text("utf-8")

@@ -29,6 +29,7 @@ from bioforge.backends.batch.packing import enqueued
 from bioforge.backends.batch.service import BatchResult, BatchService, CallError, FileBatchService
 from bioforge.backends.batch.submit import CreateUnknown, Submitter, out_of_sight, undecided
 from bioforge.backends.gil import CommitThread
+from bioforge.backends.scheduler import stops
 from bioforge.backends.scheduler.setup_check import UNREADABLE, UNREADABLE_TRIES, SetupCheck
 from bioforge.core.budget import Price
 from bioforge.core.events import (
@@ -44,6 +45,7 @@ from bioforge.core.events import (
     Unusable,
 )
 from bioforge.core.interfaces import Gauges, Outcome, Work, run_inline
+from bioforge.core.reasons import ROW_REFUSED
 from bioforge.core.text import plural
 from bioforge.core.types import UNSUBMITTED, Batch, BatchState, Failure, Paid
 
@@ -438,6 +440,7 @@ class BatchDriver:
         return True
 
     def _noted(self, group: list[Event]) -> list[Event]:
+        group = [_of_row(event) for event in group]
         for event in group:
             if isinstance(event, Succeeded | Unusable):
                 self._setup.record(event.attempt.request, Outcome(answer=event.answer))
@@ -512,8 +515,15 @@ _GIVEN_BACK = ("batch_rejected", "enqueued_tokens", "interrupted")
 _COME_BACK = "`bioforge resume` or `bioforge run` collects them; `bioforge status` shows them"
 
 
+def _of_row(event: Event) -> Event:
+    """Return the event with the class of a row's refusal if it is a 403 that does not stop the run."""
+    if isinstance(event, Failed) and event.final and event.failure.error_class == "permission":
+        return replace(event, failure=replace(event.failure, error_class=ROW_REFUSED))
+    return event
+
+
 def _of_account(failure: Failure) -> Stopped:
-    if failure.http_status in (401, 403):
+    if failure.error_class in stops.KEY_CLASSES:
         return Stopped("key", failure.message, "check what the key may use, then `bioforge resume`")
     return Stopped("quota", failure.message, "add credit, then `bioforge resume`")
 

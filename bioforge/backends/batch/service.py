@@ -20,7 +20,7 @@ or `search` returns None only if there is no such job, and `custom_id` differs f
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
 
@@ -59,6 +59,12 @@ class BatchResult(Outcome):
     """
 
     custom_id: str | None = None
+
+    @classmethod
+    def of(cls, outcome: Outcome, custom_id: str, request_id: str | None = None) -> BatchResult:
+        """Return an outcome as the result of a line."""
+        values = {field.name: getattr(outcome, field.name) for field in fields(outcome)}
+        return cls(**{**values, "request_id": request_id, "body": outcome.body or None}, custom_id=custom_id)
 
     @property
     def success(self) -> bool:

@@ -18,11 +18,14 @@ from bioforge.backends.batch.service import BatchResult, CallError
 from bioforge.backends.openai import batch_lines
 from bioforge.backends.openai.batch_lines import read_batch
 from bioforge.backends.openai.client import check_key
+from bioforge.backends.openai.error_body import embedded_error
+from bioforge.backends.openai.errors import read_error_object
 from bioforge.backends.openai.outcomes import FAILURES
 from bioforge.backends.openai.wire import Price
 from bioforge.backends.transport import (
     PLACEHOLDER_KEY,
     client_timeout,
+    lower_headers,
     read_json_object,
     remove_key,
     require_id,
@@ -274,6 +277,9 @@ class OpenAIBatches:
             answer = ask(self._client()).http_response
             assert answer is not None
             body = read_json_object(remove_key([answer.content], self._context))
+            error = None if "id" in body or "data" in body else embedded_error(body, None)
+            if error and (refused := read_error_object(error, lower_headers(answer.headers), answer.content)):
+                raise CallError(refused)
         except Exception as error:
             raise self._ended(operation, started, ids, answer, error) from error
         found = body.get("id")

@@ -10,7 +10,8 @@ from dataclasses import replace
 from typing import Any
 
 from bioforge.backends.batch.service import BatchResult
-from bioforge.backends.openai.errors import read_failure, readable
+from bioforge.backends.openai.error_body import error_in, readable
+from bioforge.backends.openai.errors import CODES, read_error_object, read_failure, without_answer
 from bioforge.backends.openai.wire import Price, read_answer, read_usage, sent
 from bioforge.core.events import Attempt
 from bioforge.core.types import ENDED, Batch, BatchProblem, BatchState, Failure, Paid, Usage
@@ -33,9 +34,6 @@ _STATES = {
 }
 
 _ENDINGS = ("completed_at", "failed_at", "expired_at", "cancelled_at")
-
-_CODES = {"batch_expired": "expired", "batch_cancelled": "cancelled", "request_timeout": "timeout"}
-"""Codes of requests that were never answered, and our error classes."""
 
 _CUSTOM_ID = re.compile(rf"t\d+-\d+-([0-9a-f]{{{HASH_DIGITS}}})")
 
@@ -91,7 +89,7 @@ def read_line(batch: Batch, line: bytes, price: Price | None = None) -> BatchRes
     if found is not None:
         entry, content = found
         answer = read_answer(batch.endpoint, content, batch.model, at_batch_price)
-        if answer.problem is None or answer.problem.error_class != "malformed":
+        if without_answer(answer, {}) is None:
             response = entry["response"]
             return BatchResult(
                 answer, custom_id=entry["custom_id"], paid=Paid.YES, request_id=_text(response.get("request_id"))
@@ -138,27 +136,10 @@ def _answered(batch: Batch, name: str, response: Mapping[str, Any], price: Price
     status = _status(response.get("status_code"))
     request_id = _text(response.get("request_id"))
     if not 200 <= status < 300:
-        outcome = read_failure(status, {}, content)
-        return BatchResult(
-            custom_id=name,
-            failure=outcome.failure,
-            paid=outcome.paid,
-            retryable=outcome.retryable,
-            stops_run=outcome.stops_run,
-            request_id=request_id,
-            body=content,
-        )
+        return BatchResult.of(read_failure(status, {}, content), name, request_id)
     answer = read_answer(batch.endpoint, content, batch.model, price)
-    if answer.problem is not None and answer.problem.error_class == "malformed":
-        # Something was delivered, and whether it was charged for nobody can tell from here.
-        return BatchResult(
-            custom_id=name,
-            failure=answer.problem,
-            paid=Paid.MAYBE,
-            retryable=True,
-            request_id=request_id,
-            body=content or None,
-        )
+    if (failed := without_answer(answer, {})) is not None:
+        return BatchResult.of(failed, name, request_id)
     return BatchResult(answer, custom_id=name, paid=Paid.YES, request_id=request_id)
 
 
@@ -170,15 +151,16 @@ def _status(value: object) -> int:
 
 
 def _not_answered(name: str, error: object, line: bytes) -> BatchResult:
-    if isinstance(error, str):
-        error = {"message": error}
-    if not isinstance(error, dict):
+    if not isinstance(error, dict | str):
         failure = Failure("batch_error", "the line has neither an answer nor an error")
         return BatchResult(custom_id=name, failure=failure, paid=Paid.MAYBE, retryable=True, body=line)
-    code = _text(error.get("code"))
-    message = _text(error.get("message")) or code or "the batch could not ask for this row"
-    failure = Failure(_CODES.get(code or "", "batch_error"), message, code)
-    return BatchResult(custom_id=name, failure=failure, retryable=True, body=_bytes({"error": error}))
+    found, content = error_in(error), _bytes({"error": error})
+    message = found.message or found.code or "the batch could not ask for this row"
+    rule = CODES.get(found.code or "")
+    if rule is None and (known := read_error_object(error, {}, content)) is not None:
+        return BatchResult.of(known, name)
+    failure = Failure("batch_error" if rule is None else rule.error_class, message, found.code)
+    return BatchResult(custom_id=name, failure=failure, retryable=True, body=content)
 
 
 def _unreadable(line: bytes, message: str) -> BatchResult:

@@ -9,7 +9,8 @@ from __future__ import annotations
 
 import threading
 import time
-from functools import lru_cache
+from collections.abc import Mapping
+from functools import lru_cache, partial
 from typing import TYPE_CHECKING, Any
 
 from bioforge.backends.openai.outcomes import FAILURES, interpret
@@ -62,6 +63,12 @@ def call_headers(context: BackendContext) -> dict[str, str]:
     return sdk_headers(lambda silent: OpenAI(api_key=key, base_url=context.base_url, max_retries=0, http_client=silent))
 
 
+def _note_written(written: list[bool], event: str, info: Mapping[str, Any]) -> None:
+    """Note that a request is being written; CONNECT is for a proxy."""
+    if event.endswith(".send_request_headers.started") and info["request"].method != b"CONNECT":
+        written.append(True)
+
+
 class OpenAISender:
     """One `httpx2` client for all threads."""
 
@@ -91,6 +98,7 @@ class OpenAISender:
         started = time.perf_counter()
         received: list[bytes] = []
         response: httpx2.Response | None = None
+        written: list[bool] = []
         try:
             url = endpoint_url(self._context.base_url, request.endpoint)
             outgoing = self._client.build_request(
@@ -98,6 +106,7 @@ class OpenAISender:
                 url,
                 content=sent(request),
                 headers={"X-Client-Request-Id": client_request_id},
+                extensions={"trace": partial(_note_written, written)},
             )
             response = self._client.send(outgoing, stream=True)
             try:
@@ -120,6 +129,7 @@ class OpenAISender:
                 None if response is None else response.status_code,
                 {} if response is None else response.headers,
                 remove_key(received, self._context),
+                written=bool(written),
             )
 
     def close(self) -> None:
@@ -143,26 +153,45 @@ class OpenAISender:
             self._sockets.add(stream.get_extra_info("socket"))
 
 
+def _connected() -> aiohttp.TraceConfig:
+    """Return a trace that notes the moment from which on a request is written, after the proxy's CONNECT."""
+    import aiohttp
+
+    async def note(session: aiohttp.ClientSession, context: Any, params: object) -> None:
+        context.trace_request_ctx.append(True)
+
+    trace = aiohttp.TraceConfig()
+    trace.on_connection_create_end.append(note)
+    trace.on_connection_reuseconn.append(note)
+    return trace
+
+
 class OpenAIAsyncSender:
     """One `aiohttp` session, created and used on one event loop."""
 
     def __init__(self, context: BackendContext, price: Price) -> None:
         self._context = context
         self._price = price
+        self._proxy = proxy(context.base_url)
         self._session: aiohttp.ClientSession | None = None
 
     async def send(self, request: Request, client_request_id: str) -> Outcome:
         started = time.perf_counter()
         received: list[bytes] = []
         response: aiohttp.ClientResponse | None = None
+        written: list[bool] = []
         try:
             if self._session is None:
                 self._session = self._open()
             url = endpoint_url(self._context.base_url, request.endpoint)
+            content = sent(request)
+            if self._proxy is None:  # from here on, the class of an exception tells; with a proxy, a trace does
+                written.append(True)
             async with self._session.post(
                 url,
-                data=sent(request),
+                data=content,
                 headers={"X-Client-Request-Id": client_request_id},
+                trace_request_ctx=written,
                 allow_redirects=False,
             ) as response:
                 while piece := await response.content.readany():
@@ -182,6 +211,7 @@ class OpenAIAsyncSender:
                 None if response is None else response.status,
                 {} if response is None else response.headers,
                 remove_key(received, self._context),
+                written=bool(written),
             )
 
     async def close(self) -> None:
@@ -206,6 +236,7 @@ class OpenAIAsyncSender:
             connector=connector,
             timeout=timeout,
             headers=call_headers(context),
-            proxy=proxy(context.base_url),
+            proxy=self._proxy,
+            trace_configs=[] if self._proxy is None else [_connected()],
             cookie_jar=aiohttp.DummyCookieJar(),  # each call stands alone
         )

@@ -6,7 +6,8 @@ import json
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from bioforge.backends.openai.errors import readable
+from bioforge.backends.openai.error_body import EMBEDDED, embedded_error, readable
+from bioforge.backends.openai.errors import ENDINGS
 from bioforge.core.errors import ConfigError
 from bioforge.core.types import Failure, Rendered, Request, Response, Usage
 from bioforge.recipes.schema.request import in_written_order
@@ -18,19 +19,10 @@ RESPONSES = "/v1/responses"
 CHAT = "/v1/chat/completions"
 ENDPOINTS = (RESPONSES, CHAT)
 
-_ENDED_EARLY = {
-    "max_output_tokens": "truncated",
-    "length": "truncated",
-    "max_tokens": "truncated",
-    "content_filter": "content_filter",
-}
-"""Reasons of both endpoints for an incomplete answer, and our error classes."""
-
-_ENDING = {
-    "truncated": "the answer was cut off at its token limit; raise max_output_tokens",
-    "content_filter": "the answer was cut off by the content filter",
-}
-
+_ENDED_WELL = frozenset(
+    {"stop", "eos", "eos_token", "end_turn", "stop_sequence", "complete", "completed", "tool_calls", "function_call"}
+)
+"""Values of `finish_reason` for a complete answer, with those of other servers."""
 
 _MOST = 2**53
 """Highest accepted number of tokens, which every JSON reader can represent."""
@@ -92,8 +84,8 @@ def _chat_body(rendered: Rendered) -> dict[str, object]:
 def read_answer(endpoint: str, content: bytes, asked: str = "", price: Price | None = None) -> Response:
     """Read a complete 200. An unusable answer has a `problem`, with as much of the rest as could be read.
 
-    `problem.error_class` is `malformed` for a body without any part of an answer. The cost is that of the model
-    that answered, or of the requested one if that has no known price.
+    `problem.error_class` is `malformed` for a body without any part of an answer, `EMBEDDED` for one with an error
+    in place of an answer. The cost is that of the model that answered, or of the requested one if that has no known price.
     """
     try:
         body = json.loads(content)
@@ -172,9 +164,12 @@ def _chat_texts(body: Mapping[str, Any]) -> tuple[str | None, str | None]:
 def _problem(endpoint: str, body: Mapping[str, Any], text: str | None, refusal: str | None) -> Failure | None:
     if refusal is not None:
         return Failure("refusal", refusal)
+    # a failed response with usage was charged, and is kept as an answer
+    if not (body.get("status") == "failed" and read_usage(body)) and embedded_error(body, text) is not None:
+        return Failure(EMBEDDED, "an error in place of an answer", http_status=200)
     if endpoint == CHAT:
         reason = _text(_first(body.get("choices")).get("finish_reason"))
-        if reason in _ENDED_EARLY:
+        if reason is not None and reason.lower() not in _ENDED_WELL:
             return _early(reason)
     else:
         status = _text(body.get("status")) or "completed"
@@ -191,18 +186,21 @@ def _problem(endpoint: str, body: Mapping[str, Any], text: str | None, refusal: 
 
 
 def _early(reason: str | None) -> Failure:
-    error_class = _ENDED_EARLY.get(reason or "", "incomplete")
-    return Failure(error_class, _ENDING.get(error_class, f"the answer is incomplete: {reason}"), reason)
+    rule = ENDINGS.get((reason or "").lower())
+    if rule is None:
+        return Failure("incomplete", f"the answer is incomplete, or ended for an unknown reason: {reason}", reason)
+    return Failure(rule.error_class, rule.hint, reason)
 
 
 def _malformed(content: bytes, message: str, body: Mapping[str, Any] | None = None) -> Response:
     known = body or {}
+    embedded = embedded_error(known, None) is not None
     return Response(
         body=content,
         usage=read_usage(known),
         model=_text(known.get("model")),
         response_id=_text(known.get("id")),
-        problem=Failure("malformed", message, http_status=200),
+        problem=Failure(EMBEDDED if embedded else "malformed", message, http_status=200),
     )
 
 

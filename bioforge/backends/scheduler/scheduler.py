@@ -22,6 +22,7 @@ from bioforge.backends.scheduler.token_bucket import RateLimiter, Snapshot
 from bioforge.core.budget import Budget, Price, Reservation
 from bioforge.core.events import Attempt, Event, Failed, Notice, Stopped, Succeeded, Unusable
 from bioforge.core.interfaces import Gauges, Limits, Outcome, RetryPolicy
+from bioforge.core.reasons import ROW_REFUSED
 from bioforge.core.types import Failure, Paid, Request
 
 UNCOUNTED = 5
@@ -231,7 +232,8 @@ class Scheduler:
         heapq.heappush(self._free, flight.slot)
         self._setup.record_ended(attempt.request)
         if outcome.stops_run and self._setup.is_of_row(attempt.request, outcome.failure):
-            outcome = replace(outcome, stops_run=False)
+            assert outcome.failure is not None
+            outcome = replace(outcome, stops_run=False, failure=replace(outcome.failure, error_class=ROW_REFUSED))
         mistake = self._setup.record(attempt.request, outcome)
         cost = outcome.answer.cost_usd if outcome.answer else None
         self._budget.settle(flight.reservation, cost, Paid.YES if outcome.answer else outcome.paid)

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 
 from bioforge.core.events import Stopped
 from bioforge.core.interfaces import Outcome
+from bioforge.core.reasons import HELD_CLASSES
 from bioforge.core.types import Failure, Request
 
 ALONE = 10
@@ -30,7 +31,7 @@ UNREADABLE_IN_A_ROW = 15
 UNREADABLE_TRIES = 2
 """Attempts of a request with unreadable answers; each may have been charged."""
 
-_NOT_OF_THE_SETUP = frozenset({"content_filter", "too_large", "cancelled", "expired", "missing", "batch_failed"})
+_NOT_OF_THE_SETUP = HELD_CLASSES | {"too_large", "cancelled", "expired", "missing", "batch_failed"}
 """Error classes of a row's content, and of what happened to its batch."""
 
 _HINTS = {
@@ -86,7 +87,7 @@ class SetupCheck:
 
     def is_of_row(self, request: Request, failure: Failure | None) -> bool:
         """Return True for a 403 after an answer of the same model in this run: key and model were accepted."""
-        return failure is not None and failure.http_status == 403 and request.model in self._models
+        return failure is not None and failure.error_class == "permission" and request.model in self._models
 
     def record(self, request: Request, outcome: Outcome) -> Stopped | None:
         """Record how an attempt ended; return the stop if no request can succeed."""

@@ -9,6 +9,9 @@ from bioforge.core.events import Notice, Stopped
 from bioforge.core.interfaces import Outcome
 from bioforge.core.text import duration
 
+KEY_CLASSES = ("authentication", "permission")
+"""Error classes of a key that is refused."""
+
 ANNOUNCED = 5.0
 """Seconds of a wait from which on it is announced."""
 
@@ -33,7 +36,7 @@ def for_outage(outcome: Outcome, seconds: float) -> Stopped:
 
 def for_account(outcome: Outcome) -> Stopped:
     failure = outcome.failure
-    key = failure is not None and failure.http_status in (401, 403)
+    key = failure is not None and failure.error_class in KEY_CLASSES
     message = failure.message if failure else "the provider refuses all requests"
     return Stopped("key" if key else "quota", message, outcome.hint)
 

@@ -13,8 +13,19 @@ from collections.abc import Generator, Iterable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
-from bioforge.plugin import Attempt, Batch, BatchResult, BatchState, Failure, Paid, Undecided
-from bioforge_anthropic.failures import failure_of, is_retryable, read_moment, stops_run
+from bioforge.plugin import (
+    Attempt,
+    Batch,
+    BatchResult,
+    BatchState,
+    Failure,
+    Paid,
+    Undecided,
+    read_error_object,
+    read_failure,
+    without_answer,
+)
+from bioforge_anthropic.failures import read_moment
 from bioforge_anthropic.prices import BATCH
 from bioforge_anthropic.wire import read_answer, readable, sent
 
@@ -109,7 +120,7 @@ def read_line(batch: Batch, line: bytes) -> BatchResult:
     if found is not None:
         name, content = found
         answer = read_answer(content, batch.model, BATCH)
-        if answer.problem is None or answer.problem.error_class != "malformed":
+        if without_answer(answer, {}) is None:
             return BatchResult(answer, custom_id=name, paid=Paid.YES)
     try:
         entry = json.loads(line)
@@ -152,26 +163,18 @@ def _without_message(line: bytes) -> tuple[str, bytes] | None:
 def _succeeded(batch: Batch, name: str, message: object) -> BatchResult:
     content = _bytes(message)
     answer = read_answer(content, batch.model, BATCH)
-    if answer.problem is not None and answer.problem.error_class == "malformed":
-        # Something was delivered, and whether it was charged for nobody can tell from here.
-        return BatchResult(
-            custom_id=name, failure=answer.problem, paid=Paid.MAYBE, retryable=True, body=content or None
-        )
+    if (failed := without_answer(answer, {})) is not None:
+        return BatchResult.of(failed, name)
     return BatchResult(answer, custom_id=name, paid=Paid.YES)
 
 
 def _errored(name: str, response: Mapping[str, Any]) -> BatchResult:
-    """A request that was refused, which is not charged for. The error stands within a response, as calls have it."""
-    error = _object(response.get("error")) or response
-    failure = failure_of(error)
-    return BatchResult(
-        custom_id=name,
-        failure=failure,
-        retryable=is_retryable(failure),
-        stops_run=stops_run(failure),
-        request_id=_text(response.get("request_id")),
-        body=_bytes(dict(response)),
-    )
+    """Return the result of a request that was refused, which is not charged. The response is that of a call."""
+    content = _bytes(dict(response))
+    outcome = read_error_object(response, {}, content) or read_failure(400, {}, content)
+    assert outcome.failure is not None
+    outcome = replace(outcome, paid=Paid.NO, failure=replace(outcome.failure, http_status=None))
+    return BatchResult.of(outcome, name, _text(response.get("request_id")))
 
 
 def _unreadable(line: bytes, message: str) -> BatchResult:

@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Mapping
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
 from bioforge.plugin import (
@@ -95,6 +95,12 @@ class MessagesSender:
         started = time.perf_counter()
         received: list[bytes] = []
         response: httpx2.Response | None = None
+        written: list[bool] = []
+
+        async def note(event: str, info: Mapping[str, Any]) -> None:
+            if event.endswith(".send_request_headers.started") and info["request"].method != b"CONNECT":
+                written.append(True)
+
         try:
             if self._client is None:
                 self._client = self._open()
@@ -103,6 +109,7 @@ class MessagesSender:
                 endpoint_url(self._context.base_url, request.endpoint),
                 content=sent(request),
                 headers={"X-Client-Request-Id": client_request_id},
+                extensions={"trace": note},
             )
             async with asyncio.timeout(self._context.timeout):
                 response = await self._client.send(outgoing, stream=True)
@@ -122,7 +129,8 @@ class MessagesSender:
         except Exception as error:
             status, headers = _of(response)
             content = remove_key(received, self._context)
-            outcome = FAILURES.from_exception(error, time.perf_counter() - started, status, headers, content)
+            seconds = time.perf_counter() - started
+            outcome = FAILURES.from_exception(error, seconds, status, headers, content, written=bool(written))
             return mask_key(outcome, self._context)
 
     async def close(self) -> None:

@@ -9,7 +9,7 @@ import json
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from bioforge.plugin import ConfigError, Failure, Rendered, Request, Response, Usage
+from bioforge.plugin import EMBEDDED, ConfigError, Failure, Rendered, Request, Response, Usage, embedded_error
 from bioforge_anthropic.prices import price
 
 EFFORTS = ("low", "medium", "high", "xhigh", "max")
@@ -218,7 +218,7 @@ def _malformed(content: bytes, message: str, body: Mapping[str, Any] | None = No
         usage=read_usage(known),
         model=_text(known.get("model")),
         response_id=_text(known.get("id")),
-        problem=Failure("malformed", message, http_status=200),
+        problem=Failure("malformed" if embedded_error(known, None) is None else EMBEDDED, message, http_status=200),
     )
 
 

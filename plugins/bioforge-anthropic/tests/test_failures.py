@@ -7,9 +7,9 @@ import json
 import httpx2
 import pytest
 from bioforge_anthropic.failures import read_failure, read_moment, read_rate_limits, read_retry_after
-from bioforge_anthropic.outcomes import FAILURES
+from bioforge_anthropic.outcomes import FAILURES, interpret
 
-from bioforge.plugin import Paid, RateLimits
+from bioforge.plugin import Paid, RateLimits, Request
 
 NOW = 1_700_000_000.0
 DATE = "Tue, 14 Nov 2023 22:13:20 GMT"
@@ -37,7 +37,6 @@ CREDIT = "Your credit balance is too low to access the Anthropic API. Please go 
         (402, refusal("billing_error"), "quota", "stops"),
         (403, refusal("permission_error"), "permission", "stops"),
         (404, refusal("not_found_error"), "not_found", "final"),
-        (408, b"", "timeout", "again"),
         (409, refusal("conflict_error"), "conflict", "again"),
         (413, refusal("request_too_large"), "too_large", "final"),
         (422, b"", "unprocessable", "final"),
@@ -46,7 +45,7 @@ CREDIT = "Your credit balance is too low to access the Anthropic API. Please go 
         (429, refusal("rate_limit_error", "Enough.", "enforced_spend_limit_reached"), "quota", "stops"),
         (429, refusal("rate_limit_error", "Enough.", "contract_spend_limit_reached"), "quota", "stops"),
         (500, refusal("api_error"), "server_error", "again"),
-        (502, b"<html>Bad gateway</html>", "server_error", "again"),
+        (503, b"", "overloaded", "again"),
         (529, refusal("overloaded_error"), "overloaded", "again"),
         (302, b"", "redirect", "final"),
         (418, b"{}", "bad_request", "final"),
@@ -63,7 +62,7 @@ def test_every_status_has_its_meaning(status: int, content: bytes, error_class: 
     assert outcome.outage == (status >= 500)
 
 
-@pytest.mark.parametrize("status", [499, 504, 520, 524])
+@pytest.mark.parametrize("status", [408, 499, 502, 504, 520, 524])
 def test_a_gateway_that_got_no_answer_knows_nothing_of_the_money(status: int) -> None:
     outcome = read_failure(status, {}, b"")
     assert (outcome.paid, outcome.retryable) == (Paid.MAYBE, True)
@@ -99,6 +98,22 @@ def test_only_who_is_asked_for_less_sends_less() -> None:
     assert read_failure(429, {}, b"").overloaded
     assert read_failure(529, {}, b"").overloaded
     assert not read_failure(500, {}, b"").overloaded
+
+
+def test_an_error_in_a_200_is_read_like_an_http_error() -> None:
+    request = Request("v1:1", "/v1/messages", "claude", b"{}", "1", "bio")
+    outcome = interpret(request, 200, {"request-id": "req_3"}, refusal("overloaded_error", "Busy."), 0.5)
+    assert outcome.answer is None
+    assert outcome.failure is not None
+    assert (outcome.failure.error_class, outcome.failure.message) == ("overloaded", "Busy.")
+    assert (outcome.paid, outcome.retryable, outcome.request_id) == (Paid.NO, True, "req_3")
+    spent = interpret(request, 200, {}, refusal("invalid_request_error", CREDIT), 0.5)
+    assert spent.stops_run
+    page = interpret(request, 200, {"content-type": "text/html"}, b"<title>Log in</title>", 0.5)
+    assert page.failure is not None
+    assert page.failure.error_class == "malformed"
+    assert "text/html: Log in" in page.failure.message
+    assert page.paid is Paid.MAYBE
 
 
 def test_rate_limits_are_read_by_the_server_s_own_clock() -> None:
