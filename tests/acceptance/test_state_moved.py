@@ -10,7 +10,7 @@ from contextlib import closing
 from pathlib import Path
 
 import pytest
-from processes import Child, script, wait_until
+from processes import PATIENCE, Child, script, wait_until
 from projects import ProjectFolder
 
 from bioforge.simulator import Simulator, SimulatorOptions
@@ -132,6 +132,19 @@ def test_a_moved_folder_is_named(project: ProjectFolder, tmp_path: Path) -> None
     assert ran.code == 75, ran.err
     assert str(place / "bioforge.db") in " ".join(ran.err.split())
     assert _answers(_state(project)) == project.charged()
+
+
+def test_a_deleted_folder_leaves_the_answers_in_a_temporary_file(project: ProjectFolder, tmp_path: Path) -> None:
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setenv("TMPDIR", str(tmp_path))
+        process = project.start("run")
+    wait_until(lambda: project.charged() >= 8, "the first answers")
+    shutil.rmtree(project.root)
+    _, said = process.communicate(timeout=PATIENCE)
+    assert process.returncode == 75, said
+    (found,) = tmp_path.glob("bioforge-*-rescued")
+    assert str(found) in " ".join(said.split())
+    assert 8 <= _answers(found) == project.charged() < ROWS
 
 
 def test_a_removed_lock_lets_no_second_run_in(project: ProjectFolder) -> None:

@@ -191,6 +191,11 @@ def test_files_of_a_run_can_be_read_by_their_owner_only(tmp_path: Path) -> None:
         for name in ("", "-wal", "-shm", "-room", ".lock"):
             assert modes[f"bioforge.db{name}"] == 0o600, name
         assert modes["run.log"] == 0o600
+        project.run("batch", "jsonl", "-o", "lines.jsonl").ok()
+        project.run("batch", "list").ok()
+        (log,) = (tmp_path / "logs").iterdir()
+        for file in (tmp_path / "lines.jsonl", log):
+            assert stat.S_IMODE(file.stat().st_mode) == 0o600, file
         (tmp_path / "bioforge.db").chmod(0o664)
         project.run("plan").ok()
         project.run("run", "--log-file", "old.log").ok()
