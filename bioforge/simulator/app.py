@@ -7,10 +7,12 @@ cost of an answer.
 from __future__ import annotations
 
 import asyncio
+import ipaddress
 import time
 from collections import OrderedDict
 from collections.abc import Mapping
 from typing import Any
+from urllib.parse import urlsplit
 
 from aiohttp import web
 
@@ -44,8 +46,9 @@ _DELIVERED: dict[str | None, Delivered] = {
 class App:
     """The state of one running server: limits, quota, stored answers and charges."""
 
-    def __init__(self, options: SimulatorOptions, ledger: Ledger) -> None:
+    def __init__(self, options: SimulatorOptions, ledger: Ledger, host: str = "") -> None:
         self.options = options
+        self._host = host
         self.ledger = ledger
         self._limits = ServerLimits(options.requests_per_minute, options.tokens_per_minute, time.monotonic)
         self._received = 0
@@ -74,6 +77,9 @@ class App:
 
     async def handle(self, request: web.BaseRequest) -> web.StreamResponse:
         path = request.path
+        if not _is_address(request.headers.get("host", ""), self._host):
+            # a web page whose name resolves to this machine must not read prompts
+            return json_response(403, errors.foreign_host(request.headers["host"]).body())
         if path.startswith("/simulator/"):
             return await self._inspect(request, path)
         exchange = HttpExchange(request, self.ledger)
@@ -221,3 +227,15 @@ class App:
         for line in self.ledger.lines():
             await response.write(line.encode())
         return response
+
+
+def _is_address(header: str, listening: str) -> bool:
+    """Return True if a Host header is missing, or has an address, `localhost` or the name that the server listens on."""
+    try:
+        name = (urlsplit(f"//{header}").hostname or "").rstrip(".")
+        if not header or name in ("localhost", listening):
+            return True
+        ipaddress.ip_address(name)
+    except ValueError:
+        return False
+    return True

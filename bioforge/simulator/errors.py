@@ -74,6 +74,11 @@ def wrong_method(method: str, path: str, allowed: str) -> ApiError:
     return ApiError(405, message, code="method_not_supported", headers={"allow": allowed})
 
 
+def foreign_host(name: str) -> ApiError:
+    """Return 403 for a request under a name that is not the simulator's."""
+    return ApiError(403, f"The simulator does not answer as '{name}': use its address, or localhost.", param="host")
+
+
 def too_large(limit: int) -> ApiError:
     """Return 413 for a body over a limit in bytes."""
     return ApiError(413, f"The request body is larger than {limit} bytes.", code="request_too_large")

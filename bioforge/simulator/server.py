@@ -141,7 +141,7 @@ class Simulator:
 
         self._loop = asyncio.get_running_loop()
         self._stopping = asyncio.Event()
-        app = App(self.options, self.ledger)
+        app = App(self.options, self.ledger, self.host.lower())
         protocols = web.Server(app.handle, request_factory=app.request, access_log=None)
         server = await self._loop.create_server(protocols, sock=listener, backlog=BACKLOG)
         if signals:

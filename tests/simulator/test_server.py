@@ -46,6 +46,25 @@ def test_two_run_side_by_side():
         assert (len(first.ledger), len(second.ledger)) == (1, 0)
 
 
+def test_only_local_names_and_addresses_are_answered():
+    with Simulator() as server:
+        for name, status in (
+            ("localhost", 200),
+            ("LOCALHOST.:80", 200),
+            ("127.0.0.1:1", 200),
+            ("[::1]:80", 200),
+            ("attacker.example", 403),
+            ("127.0.0.1.attacker.example:80", 403),
+            ("localhost@attacker.example", 403),
+            ("[", 403),
+        ):
+            for path in ("/simulator/ledger", "/simulator/health"):
+                assert requests.get(server.url + path, headers={"Host": name}).status_code == status, name
+        refused = requests.post(f"{server.base_url}/responses", json=ASK, headers={**KEY, "Host": "attacker.example"})
+        assert refused.status_code == 403
+        assert len(server.ledger) == 0
+
+
 def test_a_port_in_use_is_an_error_that_names_it():
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
