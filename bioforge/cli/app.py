@@ -10,7 +10,7 @@ import typer
 import typer.main
 
 from bioforge import __version__
-from bioforge.cli.errors import Commands
+from bioforge.cli.errors import Commands, open_streams
 
 COMMANDS = {
     "init": "init:init",
@@ -180,4 +180,5 @@ def _epilog(examples: Iterable[str]) -> str:
 
 def main() -> None:
     """Run the command line: the entry point of `bioforge` and `python -m bioforge`."""
+    open_streams()
     app()

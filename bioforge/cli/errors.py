@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import errno
 import functools
+import io
 import os
 import sys
 from collections.abc import Callable, Iterable
 from contextlib import suppress
 from contextvars import ContextVar
-from typing import TYPE_CHECKING, Any, ParamSpec
+from typing import IO, TYPE_CHECKING, Any, ParamSpec, cast
 
 import typer
 from typer.core import TyperGroup
@@ -30,10 +31,10 @@ _json_lines = ContextVar("json_lines", default=False)
 """True with `--log-format json`: stderr is read by a program, and every line on it is a JSON object."""
 
 
-def echo(text: str) -> None:
-    """Print a line for people on stderr. A closed stderr is not an error."""
+def echo(text: str, *, breaks: bool = False) -> None:
+    """Print a line for people on stderr, with `breaks` several. A closed stderr is not an error."""
     if not _json_lines.get():
-        for line in stderr_screen().message(text):
+        for line in stderr_screen().message(text, breaks=breaks):
             _print(line)
         return
     level, _, rest = text.partition(": ")
@@ -58,13 +59,49 @@ def log(event: str, level: str = "info", **fields: Any) -> None:
 
 
 def show(lines: Iterable[str]) -> None:
-    """Print lines for people on stdout, wrapped to the screen."""
+    """Print lines for people on stdout, printable and wrapped to the screen."""
     from bioforge.report.console import wrap
 
     width = stdout_screen().width
     for line in lines:
         for piece in wrap(line, width):
             print(piece)
+
+
+def stdout_bytes() -> IO[bytes]:
+    """Return stdout for content: unchanged in files and pipes, printable on a terminal. Raises `UsageError` if closed."""
+    from bioforge.report.console import TerminalBytes
+    from bioforge.report.logs import is_terminal
+
+    check_stdout()
+    return cast("IO[bytes]", TerminalBytes(sys.stdout)) if is_terminal(sys.stdout) else sys.stdout.buffer
+
+
+def check_stdout() -> None:
+    """Raise `UsageError` if stdout was closed when the program started, and its output would be lost."""
+    if isinstance(sys.stdout, _ClosedStdout):
+        sys.stdout.write("")
+
+
+class _ClosedStdout(io.StringIO):
+    """A stdout that was closed when the program started."""
+
+    def write(self, text: str) -> int:
+        raise UsageError("stdout is closed", "redirect it to a file or a pipe, or to /dev/null")
+
+
+def open_streams() -> None:
+    """Replace closed standard streams, whose descriptors the state or an output would get otherwise.
+
+    Writing to a closed stdout remains an error; texts for a closed stderr are dropped.
+    """
+    while (spare := os.open(os.devnull, os.O_RDONLY)) < 3:
+        pass
+    os.close(spare)
+    sys.stdin = sys.stdin or open(os.devnull, encoding="utf-8")  # noqa: SIM115 - open to the end
+    sys.stderr = sys.stderr or open(os.devnull, "w", encoding="utf-8")  # noqa: SIM115
+    if sys.stdout is None:
+        sys.stdout = _ClosedStdout()
 
 
 def stderr_screen() -> Screen:
@@ -86,9 +123,9 @@ def show_error(error: BioforgeError) -> None:
     if _json_lines.get():
         log(error.message, "error", **({"hint": error.hint} if error.hint else {}))
         return
-    echo(f"error: {error.message}")
+    echo(f"error: {error.message}", breaks=True)
     if error.hint:
-        echo(f"hint: {error.hint}")
+        echo(f"hint: {error.hint}", breaks=True)
 
 
 def _print(line: str) -> None:
@@ -107,6 +144,11 @@ class Commands(TyperGroup):
         except typer.Abort:
             echo("stopped; nothing is lost")
             code = EXIT_INTERRUPTED
+        except BioforgeError as error:  # help for a closed stdout
+            if os.environ.get(DEBUG):
+                raise
+            show_error(error)
+            code = error.exit_code
         except Exception as error:
             if not hasattr(error, "format_message"):  # its base class has no public name
                 raise

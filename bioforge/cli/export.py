@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from bioforge.cli.errors import command, echo
+from bioforge.cli.errors import command, echo, stdout_bytes
 from bioforge.cli.options import FileOption, RecipeOption, SelectOption, check_destination, load_plugins, open_names
 from bioforge.core.errors import EXIT_OK, UsageError
 
@@ -78,8 +77,9 @@ def export(
                 number += 1
             echo(f"{number:,} files written to {output}")
         elif output is None:
-            writer.stream(rows, sys.stdout.buffer)
-            sys.stdout.buffer.flush()
+            stdout = stdout_bytes()
+            writer.stream(rows, stdout)
+            stdout.flush()
         else:
             with atomic_write(output) as stream:
                 writer.stream(rows, stream)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import os
 import re
 import time
 from collections import Counter
@@ -12,7 +13,7 @@ from datetime import datetime
 from typing import TYPE_CHECKING
 
 from bioforge.core.reasons import Reason
-from bioforge.core.text import duration, format_amount, money, plural
+from bioforge.core.text import duration, format_amount, money, plural, printable_json
 from bioforge.core.types import UNSUBMITTED
 from bioforge.report.console import PLAIN, Screen, table
 
@@ -294,10 +295,12 @@ def format_age(seconds: float | None) -> str:
 def json_text(value: object, indent: int | None = 2) -> str:
     """Return JSON for stdout. Amounts (keys that end with `_usd`) are plain decimals, rounded to ten places."""
     text = json.dumps(_mark_amounts(value), ensure_ascii=False, indent=indent, default=repr)
-    return _AMOUNT.sub(lambda match: match[1], text)
+    return printable_json(_AMOUNT.sub(lambda match: match[1], text))
 
 
-_AMOUNT = re.compile(r'"\\u0000usd ([-0-9.]+)"')
+_MARK = f"usd {os.urandom(8).hex()} "
+"""Marks amounts; no text from elsewhere has it."""
+_AMOUNT = re.compile(f'"{_MARK}([-0-9.]+)"')
 
 
 def _mark_amounts(value: object, key: str = "") -> object:
@@ -307,6 +310,6 @@ def _mark_amounts(value: object, key: str = "") -> object:
         case list() | tuple():
             return [_mark_amounts(item, key) for item in value]
         case float() if key.endswith("_usd") and math.isfinite(value):
-            return f"\0usd {format_amount(value)}"
+            return f"{_MARK}{format_amount(value)}"
         case _:
             return value

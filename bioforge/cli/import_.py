@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator, Sequence
 from contextlib import nullcontext, suppress
 from typing import TYPE_CHECKING, Annotated
@@ -59,7 +58,7 @@ def import_(
 
     They are stored as if a run had received them, so that they need not be bought again.
     """
-    from bioforge.cli.format import reading_lines
+    from bioforge.cli.format import json_text, reading_lines
     from bioforge.engine.import_files import AnswerFiles
     from bioforge.engine.project import recover_state
     from bioforge.store import Store
@@ -82,7 +81,7 @@ def import_(
     if not result.recognised:
         raise _unrecognised(opened.names, result)
     if format == "json":
-        print(json.dumps(_as_json(result, opened.names, dry_run), ensure_ascii=False, indent=2))
+        print(json_text(_as_json(result, opened.names, dry_run)))
     else:
         for line in _lines(result, opened.names, dry_run):
             echo(line)
@@ -140,8 +139,7 @@ def _unrecognised(names: Sequence[str], result: ImportResult) -> UsageError:
 
 
 def _lines(result: ImportResult, names: Sequence[str], dry_run: bool) -> Iterator[str]:
-    from bioforge.core.text import money, plural
-    from bioforge.report.logs import printable
+    from bioforge.core.text import money, plural, printable
 
     def examples(title: str, found: Examples) -> Iterator[str]:
         if found.count:

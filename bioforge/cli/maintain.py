@@ -13,6 +13,7 @@ import typer
 from bioforge.cli.errors import command, echo
 from bioforge.cli.options import FileOption, RecipeOption, connect, open_names, open_project
 from bioforge.core.errors import EXIT_FAILED, EXIT_INTERRUPTED, EXIT_OK, PluginError, StateError, UsageError
+from bioforge.core.text import printable
 
 if TYPE_CHECKING:
     from bioforge.config.loader import ProjectConfig
@@ -28,7 +29,7 @@ def confirmed(question: str, yes: bool) -> bool:
         return True
     if not sys.stdin.isatty():
         raise UsageError(f"{question} There is no terminal to ask on", "add --yes; nothing was changed")
-    return typer.confirm(question, err=True)
+    return typer.confirm(printable(question), err=True)
 
 
 @contextmanager

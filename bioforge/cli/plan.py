@@ -149,7 +149,7 @@ def _what_if(store: Store, project: OpenProject, selection: Selection, column: s
     if format == "json":
         print(json_text({"column": column, "groups": groups}))
     else:
-        print(f"if {column} changed for all {plural(stale_counts.total_artists(store), 'artist')}:")
+        show([f"if {column} changed for all {plural(stale_counts.total_artists(store), 'artist')}:"])
         heads = ["recipe", "stale", "price", ""]
         show(table([heads, *rows], right=(1, 2), screen=stdout_screen(), drop=(3,)))
     return EXIT_OK
@@ -242,9 +242,9 @@ def _used_columns(target: TargetHistory) -> frozenset[str] | None:
 def _target_lines(target: TargetHistory, screen: Screen) -> Iterator[str]:
     from bioforge.cli.format import format_recipe, format_time, format_value
     from bioforge.core.reasons import Reason
-    from bioforge.core.text import money
+    from bioforge.core.text import money, printable
     from bioforge.planner.diff import column_changes, definition_changes
-    from bioforge.report.console import table
+    from bioforge.report.console import Clean, table
 
     state = "fresh" if target.reason is None else target.reason
     notes = []
@@ -257,7 +257,7 @@ def _target_lines(target: TargetHistory, screen: Screen) -> Iterator[str]:
         notes.append("held back: paid, not usable; only -B sends it again")
     state = state if target.reason in (None, Reason.CHANGED) or not target.detail else f"{state}: {target.detail}"
     name, shown = format_recipe(target.recipe, target.variant), screen.paint_reason(state)
-    yield f"  {name}: {shown}" + (f"  ({'; '.join(notes)})" if notes else "")
+    yield Clean(f"  {printable(name)}: {shown}" + printable(f"  ({'; '.join(notes)})" if notes else ""))
     if target.reason not in (None, Reason.REMOVED) and target.built_definition is not None:
         changes = list(definition_changes(target.built_definition, target.wanted_definition))
         if target.built_row is not None:

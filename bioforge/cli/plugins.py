@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import sys
 from typing import TYPE_CHECKING, Annotated
@@ -31,6 +30,7 @@ def plugins(
     """
     from dataclasses import asdict
 
+    from bioforge.cli.format import json_text
     from bioforge.plugins.install import list_names
     from bioforge.plugins.manager import build_manager
     from bioforge.report.console import table
@@ -40,7 +40,7 @@ def plugins(
     described, problems = loaded.describe(), list(loaded.problems)
     if format == "json":
         found = {"plugins": [asdict(info) for info in described], "problems": problems}
-        print(json.dumps(found, ensure_ascii=False, indent=2, default=repr))
+        print(json_text(found))
     else:
         rows = [
             [info.name, info.version or "-", _api(info.api), info.source, list_names(info.provides) or "-"]
@@ -102,8 +102,8 @@ def uninstall(
 
 
 def _print_report(report: InstallReport) -> int:
-    for line in report.lines:
-        print(line, flush=True)
+    show(report.lines)
+    sys.stdout.flush()
     for note in report.notes:
         echo(f"note: {note}")
     for error in report.errors:

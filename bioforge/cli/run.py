@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from bioforge.cli.errors import command, echo, json_logs, log, stderr_screen
+from bioforge.cli.errors import check_stdout, command, echo, json_logs, log, stderr_screen
 from bioforge.cli.options import (
     FileOption,
     RecipesArgument,
@@ -238,7 +238,9 @@ def _dry_run(project: OpenProject, options: RunOptions) -> int:
 def _request_json(endpoint: str, body: bytes) -> str:
     import json
 
-    return json.dumps({"url": endpoint, "body": json.loads(body)}, ensure_ascii=False, indent=2)
+    from bioforge.core.text import printable_json
+
+    return printable_json(json.dumps({"url": endpoint, "body": json.loads(body)}, ensure_ascii=False, indent=2))
 
 
 def _build(
@@ -257,6 +259,8 @@ def _build(
     from bioforge.report.reporter import make_reporter
 
     check_format(log_format, ("console", "json"), "--log-format")
+    if print_text:
+        check_stdout()
     if log_file is not None:
         check_destination(project.config, log_file, "--log-file")
     key = project.config.api_key()

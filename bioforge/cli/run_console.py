@@ -139,4 +139,4 @@ class ConsoleObserver:
         if result.interrupted and self._project.config.outputs and not result.written:
             echo("the outputs were not written; the next run or `bioforge export` writes them")
         for error in result.output_errors:
-            echo(f"error: {error}")
+            echo(f"error: {error}", breaks=True)

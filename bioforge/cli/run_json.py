@@ -58,7 +58,7 @@ class JsonObserver(ConsoleObserver):
             if output.changed:
                 log("written", path=output.path, records=output.records, note=output.note)
         for error in result.output_errors:
-            echo(f"error: {error}")
+            echo(f"error: {error}", breaks=True)
         log(
             "result",
             run=result.run,

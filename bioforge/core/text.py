@@ -1,4 +1,4 @@
-"""Format numbers, identifiers and file names for people. Pure."""
+"""Format numbers, identifiers and file names for people, and escape text for terminals. Pure."""
 
 from __future__ import annotations
 
@@ -50,6 +50,27 @@ def compact(number: float) -> str:
 def plural(number: int, what: str, many: str | None = None) -> str:
     """Return `1 batch` or `2 batches`; `many` is an irregular plural."""
     return f"{number:,} {what if number == 1 else many or what + 's'}"
+
+
+_UNSAFE = "\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069\ud800-\udfff"
+"""Characters besides C0 that a terminal obeys or cannot show: C1, line and bidi controls, lone surrogates."""
+_CONTROL = re.compile(f"[\x00-\x1f{_UNSAFE}]")
+_CONTROL_IN_LINES = re.compile(f"[\x00-\x08\x0b-\x1f{_UNSAFE}]")
+_CONTROL_IN_JSON = re.compile(f"[{_UNSAFE}]")
+
+
+def printable(text: str, *, lines: bool = False) -> str:
+    """Return `text` with control characters escaped, since a terminal would obey them; `lines` keeps breaks and tabs."""
+    return _CONTROL_IN_LINES.sub(_escape, text.replace("\r\n", "\n")) if lines else _CONTROL.sub(_escape, text)
+
+
+def printable_json(text: str) -> str:
+    """Return JSON that means the same, with the control characters escaped that JSON allows to stand as they are."""
+    return _CONTROL_IN_JSON.sub(lambda found: f"\\u{ord(found[0]):04x}", text)
+
+
+def _escape(found: re.Match[str]) -> str:
+    return found[0].encode("unicode_escape").decode()
 
 
 _LONGEST = 40

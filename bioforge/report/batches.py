@@ -8,9 +8,8 @@ from datetime import UTC, datetime
 
 from bioforge.core.events import BatchCollected
 from bioforge.core.interfaces import Gauges
-from bioforge.core.text import duration, money
+from bioforge.core.text import duration, money, printable
 from bioforge.core.types import CLOSED, ENDED, Batch, BatchProblem, BatchState
-from bioforge.report.logs import printable
 
 SHOWN_BATCHES = 8
 """Open batches with their own line below the bar; the rest are counted."""

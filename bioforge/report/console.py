@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import codecs
+import io
 import os
 import re
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import IO
+from typing import IO, Any
+
+from bioforge.core.text import printable
 
 NARROWEST = 16
 """Least width of a wrapped cell; a less important column is left out before."""
@@ -43,6 +47,12 @@ REASONS = {
 """Colour of a reason, a state or an outcome."""
 
 
+class Clean(str):
+    """A line that a terminal may get as it is: its control characters are our colours, all others are escaped."""
+
+    __slots__ = ()
+
+
 @dataclass(frozen=True, slots=True)
 class Screen:
     """The output of lines: `width` in columns (None: not a terminal, lines are not wrapped), and colours."""
@@ -64,16 +74,21 @@ class Screen:
         return cls(columns or None, colourful(stream))
 
     def paint(self, text: str, style: str | None) -> str:
-        """Return `text` in a colour of `_CODES`; unchanged without colours."""
+        """Return `text` printable, and in a colour of `_CODES` if there are colours."""
+        text = printable(text)
         return f"\x1b[{_CODES[style]}m{text}\x1b[0m" if self.colours and style and text.strip() else text
 
     def paint_reason(self, text: str) -> str:
         """Return a reason or outcome like `failed: timeout` in its colour."""
         return self.paint(text, REASONS.get(text.strip().partition(":")[0].strip()))
 
-    def message(self, text: str) -> Iterator[str]:
-        """Yield a message in lines that fit, its first word (`error:`, `warning:` …) coloured."""
-        for line in text.split("\n"):
+    def message(self, text: str, *, breaks: bool = False) -> Iterator[str]:
+        """Yield a message in printable lines that fit, its first word (`error:`, `warning:` …) coloured.
+
+        `breaks` keeps line breaks and indents what follows one, so that no text from elsewhere looks like a message.
+        """
+        head, *more = text.split("\n") if breaks else (text,)
+        for line in (head, *(line if line.startswith("  ") else f"  {line}" for line in more)):
             first, *rest = wrap(line, self.width)
             level, colon, message = first.partition(":")
             if colon and level in LEVELS:
@@ -84,8 +99,30 @@ class Screen:
 PLAIN = Screen()
 
 
+class TerminalBytes(io.RawIOBase):
+    """Content for a terminal: UTF-8 that is printed with its line breaks, and all other control characters escaped."""
+
+    def __init__(self, stream: IO[str]) -> None:
+        self._stream = stream
+        self._decoder = io.IncrementalNewlineDecoder(codecs.getincrementaldecoder("utf-8")("replace"), translate=True)
+
+    def writable(self) -> bool:
+        return True
+
+    def write(self, content: Any) -> int:
+        self._stream.write(printable(self._decoder.decode(bytes(content)), lines=True))
+        return len(content)
+
+    def flush(self) -> None:
+        self._stream.flush()
+
+
 def wrap(line: str, width: int | None) -> list[str]:
-    """Return a line in pieces of at most `width` columns, broken at spaces. The rest is indented below the first piece."""
+    """Return a line, printable, in pieces of at most `width` columns, broken at spaces.
+
+    The rest is indented below the first piece.
+    """
+    line = line if isinstance(line, Clean) else printable(line)
     if width is None or _length(line) <= width:
         return [line]
     labelled = _LABEL.match(_ANSI.sub("", line))
@@ -110,12 +147,12 @@ def table(
     drop: Sequence[int] = (),
     reasons: Collection[int] = (),
 ) -> Iterator[str]:
-    """Yield rows as aligned columns, two spaces apart.
+    """Yield rows as aligned columns, two spaces apart, printable.
 
     `right`: numbers of right-aligned columns. On a narrow screen the widest of the others are wrapped; where they would
     get too narrow, the columns of `drop` are left out in their order. Cells in the columns `reasons` are coloured.
     """
-    rows = [list(map(str, row)) for row in rows]
+    rows = [[printable(str(cell)) for cell in row] for row in rows]
     columns = list(range(max(map(len, rows), default=0)))
     aligned, optional = set(right), list(drop)
     while True:
@@ -126,7 +163,9 @@ def table(
         columns = [i for i in columns if i != optional[0]]
         del optional[0]
     for number, row in enumerate(rows):
-        yield from (indent + line for line in _format_row(row, widths, aligned, reasons if number else (), screen))
+        yield from (
+            Clean(indent + line) for line in _format_row(row, widths, aligned, reasons if number else (), screen)
+        )
 
 
 def _excess(widths: Mapping[int, int], indent: str, screen: Screen) -> int:

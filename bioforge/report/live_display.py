@@ -11,7 +11,7 @@ from urllib.parse import urlsplit
 
 from bioforge.core.events import Event
 from bioforge.core.interfaces import Gauges
-from bioforge.core.text import compact, duration
+from bioforge.core.text import compact, duration, printable
 from bioforge.report.batches import screen_lines
 from bioforge.report.console import wrap
 from bioforge.report.logs import Logs
@@ -53,7 +53,9 @@ class LiveReporter(Reporter):
 
         self._watch = watch or (lambda: self._gauges)
         provider = str(fields["provider"])
-        self._title = " · ".join(filter(None, (str(fields["backend"]), urlsplit(provider).hostname or provider)))
+        self._title = printable(
+            " · ".join(filter(None, (str(fields["backend"]), urlsplit(provider).hostname or provider)))
+        )
         console = self._console = self._console or Console(stderr=True)
         # stdout is not redirected: with --print it has the answers
         self._live = Live(
@@ -119,7 +121,7 @@ class LiveReporter(Reporter):
             now = self._clock()
             head, numbers = headline(self.tally, now), status(self.tally, gauges, now)
             total, done = self.tally.expected, self.tally.done
-        below = "\n".join(filter(None, (numbers, *screen_lines(gauges, self._wall()))))
+        below = "\n".join(printable(line) for line in (numbers, *screen_lines(gauges, self._wall())) if line)
         bar = Table.grid(padding=(0, 1))
         bar.add_row(
             Text(self._title, style="bold", no_wrap=True),

@@ -15,6 +15,7 @@ from typing import IO, TYPE_CHECKING, Any
 
 from bioforge.core.errors import UsageError
 from bioforge.core.files import private
+from bioforge.core.text import printable, printable_json
 
 if TYPE_CHECKING:
     from structlog.typing import EventDict, FilteringBoundLogger, WrappedLogger
@@ -24,7 +25,6 @@ Write = Callable[[str], None]
 MASK = "…"
 _SECRET_TEXT = re.compile(r"\bsk-[\w*.-]{4,}|\b(?i:bearer)\s+[\w.~+/=*-]{4,}")
 _SECRET_NAME = re.compile(r"(^|[_-])(api[_-]?key|authorization|password|secret)$", re.IGNORECASE)
-_CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029]")
 _COLOURS = {"debug": "2", "info": "32", "warning": "33", "error": "31", "critical": "31;1"}
 
 
@@ -86,11 +86,6 @@ def is_terminal(stream: IO[str]) -> bool:
         return stream.isatty()
     except ValueError:  # closed
         return False
-
-
-def printable(text: str) -> str:
-    """Return `text` with control characters escaped, since a terminal would obey them."""
-    return _CONTROL.sub(lambda found: found[0].encode("unicode_escape").decode(), text)
 
 
 def mask(value: Any, secrets: tuple[str, ...] = ()) -> Any:
@@ -199,7 +194,8 @@ class _File:
 def as_json(now: datetime, level: str, text: str, fields: Mapping[str, Any]) -> str:
     """Return one JSON object: `timestamp` (ISO 8601, UTC), `level`, `event`, then the fields."""
     stamp = now.isoformat(timespec="milliseconds").replace("+00:00", "Z")
-    return json.dumps({"timestamp": stamp, "level": level, "event": text, **fields}, ensure_ascii=False, default=str)
+    found = {"timestamp": stamp, "level": level, "event": text, **fields}
+    return printable_json(json.dumps(found, ensure_ascii=False, default=str))
 
 
 def as_line(now: datetime, level: str, text: str, fields: Mapping[str, Any], colours: bool = False) -> str:
@@ -210,7 +206,7 @@ def as_line(now: datetime, level: str, text: str, fields: Mapping[str, Any], col
     fields = dict(fields)
     traceback = fields.pop("exception", None)
     clock = now.astimezone().strftime("%H:%M:%S")
-    pairs = " ".join(f"{name}={_value(value)}" for name, value in fields.items())
+    pairs = " ".join(f"{printable(name)}={_value(value)}" for name, value in fields.items())
     text = printable(text)
     if colours:
         clock, pairs = f"\x1b[2m{clock}\x1b[0m", pairs and f"\x1b[36m{pairs}\x1b[0m"

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import re
 import sys
 import time
 from abc import ABC, abstractmethod
@@ -26,13 +25,11 @@ from bioforge.core.events import (
     Unusable,
 )
 from bioforge.core.interfaces import Gauges
-from bioforge.core.text import duration
+from bioforge.core.text import duration, printable
 from bioforge.core.types import CLOSED, Batch, BatchState, Failure, Request, Usage
 from bioforge.report import batches
 from bioforge.report.logs import Logs, is_terminal
-from bioforge.report.tally import Tally, error_class, printable_id
-
-_TERMINAL_CODES = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")
+from bioforge.report.tally import Tally, error_class
 
 
 class Printer:
@@ -52,10 +49,10 @@ class Printer:
         if self._closed:
             return
         if self._terminal:
-            label = " · ".join(filter(None, (printable_id(request.artist_id), request.recipe, request.variant)))
+            label = " · ".join(filter(None, (request.artist_id, request.recipe, request.variant)))
             gap = "" if self._first else "\n"
             # an answer must not move the cursor or retitle the window
-            text = f"{gap}── {label}\n{_TERMINAL_CODES.sub('', text)}"
+            text = f"{gap}── {printable(label)}\n{printable(text, lines=True)}"
         self._first = False
         self._write(text if text.endswith("\n") else text + "\n")
 

@@ -19,7 +19,7 @@ from bioforge.core.events import (
     Unusable,
 )
 from bioforge.core.reasons import RequestState
-from bioforge.core.text import duration, money, plural
+from bioforge.core.text import duration, money, plural, printable
 from bioforge.core.types import Batch, Failure, Paid, Response
 from bioforge.report.batch_tally import BatchTally
 
@@ -317,7 +317,7 @@ def _cost(tally: Tally, closing: Closing) -> str:
 def _hints(tally: Tally) -> list[str]:
     hints = []
     if tally.first_failed is not None:
-        artist = shlex.quote(printable_id(tally.first_failed))
+        artist = shlex.quote(printable(tally.first_failed))
         # unusable answers are held back
         again = "; `bioforge run` sends failed requests again" if tally.failed else ""
         listed = "`bioforge export --failed` lists the failures, " if tally.failures > 1 else ""
@@ -329,10 +329,6 @@ def _hints(tally: Tally) -> list[str]:
     elif tally.left:
         hints.append("`bioforge resume` continues this run")
     return hints
-
-
-def printable_id(text: str) -> str:
-    return "".join(letter if letter.isprintable() else "?" for letter in text)
 
 
 def error_class(problem: Failure | None) -> str:

@@ -338,7 +338,7 @@ class TestPrinting:
         printer = Printer(stream)
         printer.print(self.request("1"), "One.\x1b]0;title\x07\tx")
         printer.print(self.request("2\x1b"), "Two.")
-        assert stream.getvalue() == "── 1 · bio\nOne.]0;title\tx\n\n── 2? · bio\nTwo.\n"
+        assert stream.getvalue() == "── 1 · bio\nOne.\\x1b]0;title\\x07\tx\n\n── 2\\x1b · bio\nTwo.\n"
 
     def test_utf8_whatever_the_locale(self):
         raw = io.BytesIO()

@@ -188,7 +188,7 @@ def cancel(batch_id: IdArgument, file: FileOption = None, log_file: LogOption = 
                 f"{batch_id} cannot be cancelled: {is_over(batch)}", f"`bioforge batch retrieve {batch_id}`"
             )
         batch = opened.jobs.cancel(batch)
-    print(f"{batch.name} {batch.status}")
+    show([f"{batch.name} {batch.status}"])
     echo(
         f"this can take up to 10 minutes; {batch.completed:,} of {batch.requests:,} requests are answered so far."
         " Only finished requests are charged"

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from bioforge.cli.batch.provider import FileOption, LogOption, api_error, provider
-from bioforge.cli.errors import command, echo
+from bioforge.cli.errors import check_stdout, command, echo
 from bioforge.core.errors import EXIT_OK, BioforgeError, UsageError
 
 if TYPE_CHECKING:
@@ -57,8 +57,9 @@ def create(
     Prints the id of the file and the id of the batch, one per line.
     """
     from bioforge.cli.batch.check import check
-    from bioforge.core.text import plural
+    from bioforge.core.text import plural, printable
 
+    check_stdout()
     checked = check(source, endpoint)
     of_model = f" for {checked.model}" if checked.model else ""
     with provider(file, "batch create", log_file) as opened:
@@ -66,11 +67,11 @@ def create(
             _refuse_equal(opened.jobs, checked)
         batch = _batch(checked)
         batch = replace(batch, file_id=opened.jobs.upload(batch, source))
-        print(batch.file_id, flush=True)
+        print(printable(str(batch.file_id)), flush=True)
         echo(f"uploaded {source}: {plural(checked.lines, 'request')}{of_model}, {checked.bytes:,} bytes")
         metadata = {"bioforge": batch.key, "sha256": checked.sha256, "project": opened.project[:512]}
         created = _create(opened, batch, {name: text for name, text in metadata.items() if text}, completion_window)
-        print(created.batch_id, flush=True)
+        print(printable(str(created.batch_id)), flush=True)
     simulated = ", simulated: nothing is charged" if opened.simulated else ""
     ending = "" if created.ended else f", ends within {completion_window}"
     echo(f"{created.batch_id}: {created.status}{ending}{simulated}")

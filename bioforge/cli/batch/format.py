@@ -9,10 +9,9 @@ from typing import Any
 
 from bioforge.backends.batch import service
 from bioforge.cli.format import format_age, format_time, shorten
-from bioforge.core.text import money, plural
+from bioforge.core.text import money, plural, printable
 from bioforge.core.types import Batch, BatchState
 from bioforge.report.console import PLAIN, Screen, table
-from bioforge.report.logs import printable
 
 LONGEST = 32
 """Characters to show of a metadata value, which may be a digest."""

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import sys
 from collections.abc import Iterable, Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass, fields
@@ -12,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from bioforge.cli.errors import command, echo
+from bioforge.cli.errors import command, echo, stdout_bytes
 from bioforge.cli.options import FileOption, complete_recipes, load_plugins
 from bioforge.core.errors import EXIT_OK, UsageError, nearest
 
@@ -120,7 +119,7 @@ def jsonl(
     with ExitStack() as stack:
         writer: Parts | Stream
         if to_stdout:
-            writer = Stream(sys.stdout.buffer, output)
+            writer = Stream(stdout_bytes(), output)
         elif output.exists() and not output.is_file():
             writer = Stream(stack.enter_context(output.open("wb")), output)  # a device or a pipe cannot be replaced
         else:

@@ -177,7 +177,8 @@ def _environment_context() -> BackendContext:
 
 def api_error(error: CallError, jobs: Jobs) -> BioforgeError:
     """Return the error for a failed call, with a hint."""
-    from bioforge.report.logs import mask, printable
+    from bioforge.core.text import printable
+    from bioforge.report.logs import mask
 
     failure, outcome = error.failure, error.outcome
     # a truncated or unreadable success is not a refusal
