@@ -38,7 +38,7 @@ from bioforge.core.errors import (
 )
 from bioforge.core.events import Stopped
 from bioforge.core.interfaces import Stop
-from bioforge.core.reasons import RequestState
+from bioforge.core.reasons import HELD_CLASSES, RequestState
 from bioforge.core.types import Failure, Paid, Request
 from bioforge.engine import loop
 
@@ -201,7 +201,7 @@ class Worker:
             self._send(entry, known, forced=True)
             self._completion.deliver(answered, received)
         else:
-            if known is not None and known.state in (RequestState.MAYBE_PAID, RequestState.STARTED):
+            if known is not None:
                 self._hold_back(entry, known)
             self._send(entry, known)
 
@@ -212,13 +212,19 @@ class Worker:
             self._enqueue(entry, to_send(entry.request, known, forced=forced))
 
     def _hold_back(self, entry: InFlight, known: CachedAnswer) -> None:
-        """Fail the calls of a request that may have been charged, if those are not to be resent."""
-        if self._backends.setting.config.retry.maybe_paid:
+        """Fail the calls of a request that was rejected for its text, or may have been charged and is not to be resent."""
+        rejected = (
+            known.state == RequestState.FAILED
+            and known.failure is not None
+            and known.failure.error_class in HELD_CLASSES
+        )
+        unclear = known.state in (RequestState.MAYBE_PAID, RequestState.STARTED)
+        if not rejected and (not unclear or self._backends.setting.config.retry.maybe_paid):
             return
         failure = known.failure or Failure("interrupted", "the process ended while this was in flight")
         facts = _facts(entry, known, failure.error_class)
         waiters = self.calls.split(entry, lambda waiter: waiter.prepared.again)
-        fail(waiters, lambda: no_answer(failure, known.attempts, facts, Paid.MAYBE))
+        fail(waiters, lambda: no_answer(failure, known.attempts, facts, Paid.NO if rejected else Paid.MAYBE))
 
     def _wait_for_batch(self, entry: InFlight, known: CachedAnswer) -> None:
         if self._backends.batches:

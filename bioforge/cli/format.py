@@ -148,7 +148,7 @@ def _unsent_lines(plan: Plan) -> Iterator[str]:
     """Yield the stale targets that a run does not send, or not at once."""
     groups = [item.group for item in plan.priced]
     if held := sum(group.held for group in groups if (info := Reason(group.reason).info).sent and not info.optional):
-        yield f"{plural(held, 'target')} held back (paid, not usable); only -B sends them again, and pays again"
+        yield f"{plural(held, 'target')} held back (not usable); only -B sends them again, and may pay again"
     if unclear := sum(group.held for group in groups if group.reason == Reason.MAYBE_PAID):
         yield f"{plural(unclear, 'target')} may have been charged and will not be resent (`maybe_paid = false` in [retry])"
     if broken := sum(group.unrenderable for group in groups):

@@ -254,7 +254,7 @@ def _target_lines(target: TargetHistory, screen: Screen) -> Iterator[str]:
         by = f" by {target.answered_by}" if target.answered_by else ""
         notes.append(f"answered{by} {format_time(target.built_at)}")
     if target.held:
-        notes.append("held back: paid, not usable; only -B sends it again")
+        notes.append("held back: not usable; only -B sends it again")
     state = state if target.reason in (None, Reason.CHANGED) or not target.detail else f"{state}: {target.detail}"
     name, shown = format_recipe(target.recipe, target.variant), screen.paint_reason(state)
     yield Clean(f"  {printable(name)}: {shown}" + printable(f"  ({'; '.join(notes)})" if notes else ""))

@@ -116,8 +116,8 @@ class ConsoleObserver:
         held = sum(group.held for group in result.left if Reason(group.reason).info.sent)
         if held:
             echo(
-                f"held back: {plural(held, 'target')} (paid, not usable);"
-                " `bioforge run -B --select ID` sends them again and pays again"
+                f"held back: {plural(held, 'target')} (not usable);"
+                " `bioforge run -B --select ID` sends them again, and may pay again"
             )
         for group in result.left:
             what = f"{plural(group.targets, 'target')} of {format_recipe(group.recipe, group.variant)}"

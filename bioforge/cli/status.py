@@ -121,7 +121,7 @@ def _status_lines(found: dict[str, object], screen: Screen) -> Iterator[str]:
         stale = ", ".join(f"{number:,} {reason}" for reason, number in sorted(recipe["stale"].items())) or "-"
         notes = []
         if recipe["held"]:
-            notes.append(f"{recipe['held']:,} held back (paid, not usable)")
+            notes.append(f"{recipe['held']:,} held back (not usable)")
         if recipe["unplanned"]:
             notes.append(f"{recipe['unplanned']:,} not planned yet")
         if not recipe["in_project"]:

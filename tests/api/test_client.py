@@ -214,6 +214,17 @@ class TestStopped:
         assert {error.status_code for error in found} == {401}
         assert len({id(error) for error in found}) == 20, "an error for each"
 
+    def test_a_request_that_a_filter_rejected_is_sent_again_only_on_request(self, tmp_path: Path) -> None:
+        rejected = b'{"error": {"message": "Filtered.", "code": "content_policy_violation"}}'
+        with (
+            OddServer((400, {}, rejected)) as server,
+            Client(configured(server.base_url), state=tmp_path / "answers.db") as client,
+        ):
+            for again, asked in ((False, 1), (False, 1), (True, 2)):
+                with pytest.raises(TransportError, match="Filtered") as caught:
+                    client.generate_sync("x", again=again)
+                assert (caught.value.error_class, len(server.asked)) == ("content_filter", asked)
+
     def test_later_calls_work_after_the_quota_is_raised(self) -> None:
         refusal = b'{"error": {"message": "You exceeded your current quota", "code": "insufficient_quota"}}'
         with (

@@ -202,6 +202,40 @@ def test_refusals(status: int, body: Any, error_class: str, transient: bool, sto
     assert row.request_id == "req_1"
 
 
+@pytest.mark.parametrize(
+    ("status", "body", "error_class", "paid", "then"),
+    [
+        (200, {"error": {"code": 402, "message": "Insufficient credits"}}, "quota", Paid.NO, "stops"),
+        (200, {"error": {"code": 429, "message": "Slower"}}, "rate_limit", Paid.NO, "again"),
+        (200, {"status": "failed", "output": [], "error": {"code": "server_error", "message": "Sorry"}},
+         "server_error", Paid.NO, "again"),
+        (200, "<html><title>Log in</title></html>", "malformed", Paid.MAYBE, "again"),
+        (400, {"error": {"code": "content_filter", "message": "Filtered"}}, "content_filter", Paid.MAYBE, "held"),
+        (403, {"error": {"message": "Flagged", "metadata": {"reasons": ["x"]}}}, "content_filter", Paid.NO, "held"),
+        (504, None, "timeout", Paid.MAYBE, "again"),
+        (400, {"detail": "Invalid API key"}, "authentication", Paid.NO, "stops"),
+    ],
+)  # fmt: skip
+def test_lines_are_read_by_the_table_of_outcomes(
+    status: int, body: Any, error_class: str, paid: Paid, then: str
+) -> None:
+    row = read_line(BATCH, result(status=status, body=body), price)
+    assert row.custom_id == "r-1"
+    assert row.failure is not None
+    assert (row.failure.error_class, row.paid) == (error_class, paid)
+    assert (row.retryable, row.stops_run) == (then == "again", then == "stops")
+
+
+def test_an_error_without_a_response_is_read_by_its_code() -> None:
+    for code, error_class, stops in [
+        ("insufficient_quota", "quota", True),
+        ("rate_limit_exceeded", "rate_limit", False),
+    ]:
+        row = read_line(BATCH, dump({"custom_id": "r-3", "error": {"code": code, "message": "No."}}))
+        assert row.failure is not None
+        assert (row.failure.error_class, row.failure.message, row.stops_run) == (error_class, "No.", stops)
+
+
 def test_the_words_of_a_refusal() -> None:
     row = read_line(BATCH, result(status=400, body=REFUSED))
     assert row.failure is not None

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import json
 
 import aiohttp
 import httpx2
@@ -10,9 +11,10 @@ import pytest
 from openai import InternalServerError, OpenAI
 
 from bioforge.backends.openai.client import call_headers
-from bioforge.backends.openai.errors import rule_of_exception
+from bioforge.backends.openai.errors import TABLE, Next, read_failure, rule_of_exception
 from bioforge.backends.openai.outcomes import FAILURES
 from bioforge.core.interfaces import BackendContext
+from bioforge.core.reasons import HELD_CLASSES, ROW_REFUSED
 from bioforge.core.types import Paid
 
 
@@ -73,6 +75,42 @@ def test_a_broken_body_of_an_answer_may_have_been_paid_for() -> None:
     outcome = FAILURES.from_exception(httpx2.RemoteProtocolError("short"), 0.1, 200, {}, b'{"id"')
     assert outcome.failure is not None
     assert (outcome.failure.error_class, outcome.paid, outcome.body) == ("truncated_body", Paid.MAYBE, b'{"id"')
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (b'[{"error": {"code": 400, "message": "Bad value", "status": "INVALID_ARGUMENT"}}]', "Bad value"),
+        (b'{"detail": [{"type": "missing", "loc": ["body", "model"], "msg": "Field required"}]}',
+         "body.model: Field required"),
+        (b'{"object": "error", "message": {"detail": [{"loc": ["body", "n"], "msg": "Too many"}]}, "type": "x"}',
+         "body.n: Too many"),
+        (b'{"detail": "Not found"}', "Not found"),
+        (b'{"success": false, "errors": [{"code": 7003, "message": "No route"}]}', "No route"),
+        (b'{"error": {"message": "Provider returned error", "metadata": {"raw": "too long"}}}',
+         "Provider returned error: too long"),
+        (b"<!DOCTYPE html><html><head><title>502 &amp; down</title></head></html>", "502 & down"),
+        (b'{"error": "Unauthorized"}', "Unauthorized"),
+        (b"[]", "[]"),
+        (b"", "HTTP 400"),
+    ],
+)  # fmt: skip
+def test_the_message_is_found_in_every_format(content: bytes, message: str) -> None:
+    failure = read_failure(400, {}, content).failure
+    assert failure is not None
+    assert failure.message == message
+
+
+def test_a_long_message_that_quotes_a_row_does_not_stop_the_run() -> None:
+    message = "Validation failed for the input that follows. " * 3 + "insufficient balance, invalid api key"
+    outcome = read_failure(400, {}, json.dumps({"error": {"message": message}}).encode())
+    assert not outcome.stops_run
+
+
+def test_every_class_that_is_held_back_is_known_to_the_state() -> None:
+    rules = [rule for name in ("errors", "exceptions", "batches") for rule in TABLE[name]]
+    assert {rule.error_class for rule in rules if rule.then is Next.HELD} == HELD_CLASSES - {ROW_REFUSED}
+    assert all(rule.received and (rule.hint or rule.then is not Next.STOPS) for rule in rules)
 
 
 def test_the_headers_are_those_of_the_sdk(monkeypatch: pytest.MonkeyPatch) -> None:
