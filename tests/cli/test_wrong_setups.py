@@ -48,14 +48,21 @@ def project(root: Path, server: OddServer, endpoint: str = "/v1/responses", rows
 
 @pytest.mark.parametrize("backend", ["async", "threads"])
 @pytest.mark.parametrize("endpoint", ["/v1/responses", "/v1/chat/completions"])
-@pytest.mark.parametrize("answer", [PAGE, STREAM, EMPTY], ids=["page", "stream", "empty"])
-def test_unreadable_answers_stop_the_run(tmp_path: Path, answer: Answer, endpoint: str, backend: str) -> None:
+@pytest.mark.parametrize(
+    ("answer", "words"),
+    [(PAGE, ["text/html", "Log in to the Wi-Fi"]), (STREAM, ["text/event-stream", "data: {"]), (EMPTY, ["empty"])],
+    ids=["page", "stream", "empty"],
+)
+def test_unreadable_answers_stop_the_run(
+    tmp_path: Path, answer: Answer, words: list[str], endpoint: str, backend: str
+) -> None:
     with OddServer(answer) as server:
         folder = project(tmp_path, server, endpoint)
         ran = folder.run("run", "--backend", backend)
         assert ran.code == 75, ran.err
         assert 15 <= len(server.asked) <= 15 + 31
         assert "unreadable answers in a row: " in ran.err
+        assert all(word in ran.err for word in words), ran.err
         assert "login page" in ran.err
         assert folder.value("SELECT max(attempts) FROM requests") <= 2
 
@@ -89,6 +96,8 @@ def test_a_forbidden_row_stops_nothing_after_an_answer(tmp_path: Path, backend: 
         assert ran.code == 1, ran.err
         assert len(server.asked) == 30
         assert folder.value("SELECT count(*) FROM responses WHERE usable") == 29
+        folder.run("run", "--backend", backend)
+        assert len(server.asked) == 30, "the row is held back"
         assert folder.value("SELECT detail FROM targets WHERE held") == "row_refused: Forbidden"
         assert folder.run("run", "--backend", backend).code == 1
         assert len(server.asked) == 30
