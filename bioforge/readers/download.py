@@ -3,18 +3,24 @@
 from __future__ import annotations
 
 import hashlib
+import ipaddress
 import os
 import re
 import secrets
+import socket
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
-from typing import TYPE_CHECKING
-from urllib.parse import unquote, urlsplit
+from threading import Event, Timer
+from typing import TYPE_CHECKING, Any
+from urllib.parse import unquote, urljoin, urlsplit
 
 from bioforge import __version__
 from bioforge.core.errors import InputError
 from bioforge.core.files import private
-from bioforge.readers.sources import Source
+from bioforge.core.text import duration
+from bioforge.readers.sources import Source, check_expansion
 
 if TYPE_CHECKING:
     from requests import RequestException, Response
@@ -61,11 +67,13 @@ def shown(url: str) -> str:
     return f"{parts.scheme}://{parts.hostname or ''}{port}{parts.path}"
 
 
-def fetch(url: str, cache_dir: Path, known: Validators | None = None, timeout: float = 60.0) -> Fetched:
+def fetch(
+    url: str, cache_dir: Path, known: Validators | None = None, timeout: float = 60.0, total: float = 3600.0
+) -> Fetched:
     """Download `url` into `cache_dir`, conditionally if there are `known` validators and a cached file.
 
-    The file is replaced only after a complete download. `timeout` is seconds without data. Raises `InputError`
-    with status and hint.
+    The file is replaced only after a complete download. `timeout` is seconds without data, `total` those of the whole
+    body. Raises `InputError` with status and hint.
     """
     import requests
 
@@ -74,6 +82,8 @@ def fetch(url: str, cache_dir: Path, known: Validators | None = None, timeout: f
     try:
         with requests.Session() as session:
             session.headers["User-Agent"] = f"bioforge/{__version__}"
+            session.headers["Accept-Encoding"] = "gzip, deflate"
+            session.hooks["response"].append(_check_redirect)
             response = session.get(url, headers=_conditions(known, path), timeout=timeout, stream=True)
             if response.status_code == 304 and not _is_kept(path):
                 response.close()
@@ -83,7 +93,7 @@ def fetch(url: str, cache_dir: Path, known: Validators | None = None, timeout: f
                     return Fetched(url, path, _validators(response, known or Validators()), unchanged=True)
                 if response.status_code != 200:
                     raise _refusal(name, response)
-                _keep(name, response, path)
+                _keep(name, response, path, total)
                 return Fetched(url, path, _validators(response, Validators()), unchanged=False)
     except requests.RequestException as error:
         raise _failure(name, error, timeout) from error
@@ -117,20 +127,72 @@ def _validators(response: Response, before: Validators) -> Validators:
     return Validators(headers.get("ETag", before.etag), headers.get("Last-Modified", before.last_modified))
 
 
-def _keep(name: str, response: Response, path: Path) -> None:
+def _keep(name: str, response: Response, path: Path, total: float) -> None:
     """Write the body to a temporary file, and move it to `path` when it is complete."""
     path.parent.mkdir(0o700, parents=True, exist_ok=True)
     part = path.with_name(f".{path.name}.{secrets.token_hex(4)}.part")
     try:
         with open(part, "xb", opener=private) as stream:
-            for chunk in response.iter_content(_CHUNK):
-                stream.write(chunk)
+            with _deadline(name, response, total):
+                for chunk in response.iter_content(_CHUNK):
+                    stream.write(chunk)
+                    check_expansion(name, response.raw.tell(), stream.tell())
             stream.flush()
             os.fsync(stream.fileno())  # later runs trust this file without downloading it again
         _check_complete(name, response, part)
         os.replace(part, path)
     finally:
         part.unlink(missing_ok=True)
+
+
+@contextmanager
+def _deadline(name: str, response: Response, seconds: float) -> Iterator[None]:
+    """Raise `InputError` if the body is not complete in time, however slowly it arrives."""
+    late = Event()
+
+    def end() -> None:
+        late.set()
+        with suppress(OSError, RuntimeError, ValueError):  # complete just now
+            response.raw.shutdown()
+
+    timer = Timer(seconds, end)
+    timer.daemon = True
+    timer.start()
+    try:
+        yield
+    finally:
+        timer.cancel()
+        if late.is_set():  # a body of unknown length seems complete
+            raise InputError(
+                f"{name} did not arrive within {duration(seconds)}", "download it yourself, and name the file"
+            )
+
+
+def _check_redirect(response: Response, *args: Any, **kwargs: Any) -> None:
+    """Raise `InputError` for a redirect to an address that is nearer to this machine than the one that sent it."""
+    if not response.is_redirect:
+        return
+    target = urljoin(response.url, response.headers["location"])
+    if _nearness(target) > _nearness(response.url):
+        raise InputError(
+            f"{shown(response.url)} redirects to {shown(target)}, which is not a public address",
+            "if that is right, write this address in [input] path",
+        )
+
+
+def _nearness(url: str) -> int:
+    """Return 2 for an address of this machine or link, 1 for a private network, 0 for others and unknown names."""
+    try:
+        found = socket.getaddrinfo(urlsplit(url).hostname, None)
+    except (OSError, UnicodeError, ValueError):
+        return 0
+    nearest = 0
+    for *_, place in found:
+        address = ipaddress.ip_address(str(place[0]).partition("%")[0])
+        address = getattr(address, "ipv4_mapped", None) or address
+        here = address.is_loopback or address.is_link_local or address.is_unspecified
+        nearest = max(nearest, 2 if here else int(not address.is_global))
+    return nearest
 
 
 def _check_complete(name: str, response: Response, part: Path) -> None:

@@ -25,6 +25,9 @@ _RACY_NS = 100_000_000
 _BESIDE = ("-wal", ".wal")
 """Suffixes of the files in which SQLite and DuckDB keep recent changes of a database."""
 _GZIP = b"\x1f\x8b"
+_SAFE_SIZE = 64 << 20
+_MOST_EXPANSION = 200
+"""Real tables shrink to a thirtieth; gzip reaches a thousandth."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,8 +108,50 @@ class Source:
             if head != _GZIP:
                 yield raw
                 return
-            with gzip.open(raw) as unpacked:
-                yield cast(IO[bytes], unpacked)
+            with io.BufferedReader(_Unpacked(self.name, raw), 1 << 16) as unpacked:
+                yield unpacked
+
+
+class _Unpacked(io.RawIOBase):
+    """The content of a gzip stream. Raises `InputError` where it grows out of proportion."""
+
+    def __init__(self, name: str, raw: IO[bytes]) -> None:
+        self._name = name
+        self._packed = _Counted(raw)
+        self._content = gzip.GzipFile(fileobj=cast(IO[bytes], self._packed))
+        self._size = 0
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: Any) -> int:
+        block = self._content.read(len(buffer))
+        self._size += len(block)
+        check_expansion(self._name, self._packed.size, self._size)
+        buffer[: len(block)] = block
+        return len(block)
+
+
+class _Counted:
+    """A stream that counts the bytes read from it."""
+
+    def __init__(self, raw: IO[bytes]) -> None:
+        self._raw = raw
+        self.size = 0
+
+    def read(self, size: int = -1) -> bytes:
+        block = self._raw.read(size)
+        self.size += len(block)
+        return block
+
+
+def check_expansion(name: str, packed: int, unpacked: int) -> None:
+    """Raise `InputError` for content that grew from `packed` bytes as only a decompression bomb does."""
+    if unpacked > _SAFE_SIZE and unpacked > _MOST_EXPANSION * packed:
+        raise InputError(
+            f"{name} grows more than {_MOST_EXPANSION} times when decompressed",
+            "if it is not a decompression bomb, decompress it yourself, and name that file in [input] path",
+        )
 
 
 def _beside(path: Path, now: int) -> Iterator[Signature]:
