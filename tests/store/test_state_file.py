@@ -1,4 +1,4 @@
-"""What is refused instead of being replaced by an empty state, and how files beside the state are created."""
+"""Refusals of a state that would otherwise be replaced by an empty one, and the creation of files beside it."""
 
 from __future__ import annotations
 
