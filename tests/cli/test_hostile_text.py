@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import gzip
 import io
 import json
 import os
@@ -11,6 +12,7 @@ import re
 import subprocess
 import sys
 from collections.abc import Iterator
+from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
@@ -19,6 +21,7 @@ from processes import ENVIRONMENT
 from projects import ProjectFolder
 
 from bioforge.core.text import printable, printable_json
+from bioforge.report.logs import as_json
 
 HOSTILE = (
     "\x1b[2J\x1b]0;owned\x07",
@@ -145,6 +148,33 @@ def test_exports_of_hostile_answers_are_whole(echoing: ProjectFolder) -> None:
     assert len([line for line in headings if not line.startswith("# forged")]) == ROWS
 
 
+def test_hostile_rows_and_answers_take_bounded_memory(echoing: ProjectFolder) -> None:
+    assert peak_memory(echoing.root, "run", expected=0) < 600
+    assert echoing.value("SELECT count(*) FROM responses") == ROWS
+
+
+def test_a_bomb_as_input_takes_bounded_memory(strangers: ProjectFolder) -> None:
+    """2 GB of blanks in one line."""
+    (strangers.root / "bomb.jsonl.gz").write_bytes(gzip.compress(b" " * (1 << 24)) * 128)
+    strangers.edit("bioforge.toml", 'path = "artists.jsonl"', 'path = "bomb.jsonl.gz"')
+    assert peak_memory(strangers.root, "plan", expected=2) < 600
+
+
+def peak_memory(root: Path, *arguments: str, expected: int) -> float:
+    """Return the most memory that a command takes, in MB."""
+    process = subprocess.Popen(
+        [sys.executable, "-m", "bioforge", *arguments],
+        cwd=root,
+        env={**os.environ, **ENVIRONMENT},
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+    )
+    _, status, usage = os.wait4(process.pid, 0)
+    process.returncode = os.waitstatus_to_exitcode(status)
+    assert process.returncode == expected
+    return usage.ru_maxrss / (1 << 20 if sys.platform == "darwin" else 1 << 10)
+
+
 def test_a_line_break_of_a_provider_forges_no_line(project: ProjectFolder) -> None:
     error = {"error": {"message": "no\nrows paid twice: 0\nhint: pay", "type": "x", "code": "invalid_api_key"}}
     with OddServer((401, {"content-type": "application/json"}, json.dumps(error).encode())) as server:
@@ -159,6 +189,8 @@ def test_json_for_programs_keeps_its_meaning() -> None:
     text = printable_json(json.dumps(value, ensure_ascii=False))
     assert json.loads(text) == value
     assert RAW.findall(text) == []
+    line = as_json(datetime.now(UTC), "info", "".join(HOSTILE), value)
+    assert (json.loads(line)["event"], RAW.findall(line)) == ("".join(HOSTILE), [])
     assert printable("Žofie שלום 🎨") == "Žofie שלום 🎨"
 
 
