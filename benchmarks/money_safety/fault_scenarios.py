@@ -14,12 +14,15 @@ from stage import Stage
 
 LOGIN = b"<!DOCTYPE html><html><head><title>Sign in</title></head><body>Your session has ended.</body></html>"
 
+UNCLEAR = (408, 502, 504, 524)
+"""Codes of a gateway that cannot know whether the server has answered."""
+
 
 def error(status: int, message: str, inside: int | None = None, charged: bool = False) -> Instead:
     """Return a gateway's error; with `inside` it is a 200 whose body has the error and this code."""
     code = status if inside is None else inside
     body = f'{{"error": {{"message": "{message}", "code": {code}}}}}'.encode()
-    return Instead(status, body, charged=charged, unclear=charged)
+    return Instead(status, body, charged=charged, unclear=code in UNCLEAR)
 
 
 @scenario("pages", "login pages instead of answers", "calls")
