@@ -141,18 +141,23 @@ def test_a_good_status_with_any_body_is_an_answer_or_perhaps_paid_for(
     endpoint, content = asked
     outcome = interpret(request(endpoint), 200, headers, content, 1.0, price)
     assert_sound(outcome, content)
-    assert outcome.paid in (Paid.YES, Paid.MAYBE), "money that is not accounted for"
+    # only an error with a known code, and without text and usage, is not paid
+    told = outcome.failure is not None and outcome.failure.error_class != "malformed" and b"error" in content
+    assert outcome.paid in (Paid.YES, Paid.MAYBE) or told, "money that is not accounted for"
     event("answer" if outcome.answer else "no answer")
 
 
 @examples(60)
 @given(st.sampled_from(REFUSALS), bodies(ERROR), _headers)
-def test_a_bad_status_with_any_body_is_a_failure_that_cost_nothing(
+def test_a_bad_status_with_any_body_is_a_failure_and_costs_at_most_what_a_gateway_may_hide(
     status: int, content: bytes, headers: dict[str, str]
 ) -> None:
     outcome = interpret(request("/v1/responses"), status, headers, content, 1.0, price)
     assert_sound(outcome, content)
-    assert (outcome.answer, outcome.paid) == (None, Paid.NO)
+    assert outcome.answer is None
+    gateway = status in (408, 499, 502, 504, 520, 522, 524, 598)
+    assert outcome.failure is not None
+    assert outcome.paid is (Paid.MAYBE if gateway else Paid.NO) or outcome.failure.error_class == "content_filter"
 
 
 @examples(20)
