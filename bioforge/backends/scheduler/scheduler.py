@@ -81,15 +81,13 @@ class Scheduler:
         self._announce_from = now
         """Time from which on the next wait is announced."""
         self._patience = max(stops.ANNOUNCED, retry.outage_seconds)
-        self._wall_offset = 0.0
 
     # ------------------------------------------------------------------------------------------------------ admission
 
     def take(self, source: Iterator[Request], now: float, wall: float) -> list[Attempt]:
         """Return the attempts to start now: due retries, then new requests, pulled one by one while there is room."""
         attempts: list[Attempt] = []
-        self._waiting, self._look_at = "", None
-        self._wall_offset = wall - now
+        self._waiting, self._look_at, self._wall_offset = "", None, wall - now
         while not self._halted:
             if self._blocked_by(now) or (task := self._tasks.next(source, now, self._waiting != PROVIDER_DOWN)) is None:
                 break
