@@ -116,6 +116,22 @@ def test_a_filtered_row_is_held_back_and_stops_nothing(tmp_path: Path, answer: A
 
 
 @BACKENDS
+def test_a_filtered_row_goes_to_the_fallback_model_once(tmp_path: Path, backend: str) -> None:
+    filtered = error(400, "Filtered.", code="content_policy_violation")
+    with OddServer(filtered) as server:
+        folder = project(tmp_path, server, rows=1)
+        toml = folder.root / "bioforge.toml"
+        toml.write_text(toml.read_text().replace('model = "m"', 'model = "m"\nfallback = ["m2"]'))
+        for _ in range(2):
+            assert folder.run("run", "--backend", backend).code == 1
+        assert len(server.asked) == 2
+        assert folder.rows("SELECT model, state, error_class FROM requests ORDER BY rowid") == [
+            ("m", "failed", "content_filter"),
+            ("m2", "failed", "content_filter"),
+        ]
+
+
+@BACKENDS
 @pytest.mark.parametrize(
     "answer",
     [
