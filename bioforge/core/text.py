@@ -65,7 +65,7 @@ def printable(text: str, *, lines: bool = False) -> str:
 
 
 def printable_json(text: str) -> str:
-    """Return JSON that means the same, with the control characters escaped that JSON allows to stand as they are."""
+    """Return JSON with the same value, in which C1, line and bidi controls and lone surrogates are escaped."""
     return _CONTROL_IN_JSON.sub(lambda found: f"\\u{ord(found[0]):04x}", text)
 
 
