@@ -14,7 +14,8 @@ from bioforge.api.types import Answer
 from bioforge.core.errors import BioforgeError, ClosedError, HaltedError
 from bioforge.core.events import Event, Failed, Notice, Stopped, Succeeded, Unusable
 from bioforge.core.interfaces import Gauges
-from bioforge.recipes.validate import checked
+from bioforge.recipes.schema import Schema
+from bioforge.recipes.validate import checked, hold_back
 
 MakeError = Callable[[], BioforgeError]
 """Makes one error for each call: raising the same one in two threads would mix up their tracebacks."""
@@ -42,6 +43,10 @@ class Completion:
         self._enter = enter
         self._received: dict[str, Received] = {}
 
+    def hold(self, events: Sequence[Event]) -> Sequence[Event]:
+        """Return the events with the answers held back whose first call has a schema; the same list without any."""
+        return hold_back(events, lambda event: self._schema(event) is not None)
+
     def check(self, events: Sequence[Event]) -> Sequence[Event]:
         """Return the events with each answer validated by the schema of the first call that waits for it."""
         return [self._check(event) if isinstance(event, Succeeded | Unusable) else event for event in events]
@@ -50,13 +55,16 @@ class Completion:
         attempt, answer = event.attempt, event.answer
         received = Received(answer, attempt.number, event.seconds, event.request_id)
         self._received[attempt.client_request_id] = received
-        first = self._calls.first_waiter(attempt.request.request_hash)
-        schema = None if first is None else first.prepared.schema
+        schema = self._schema(event)
         if schema is None or answer.problem is not None:
             return event
         answer = checked(answer, schema, received.validate(schema))
         kind = Succeeded if answer.problem is None else Unusable
         return kind(attempt, answer, event.seconds, event.request_id)
+
+    def _schema(self, event: Succeeded | Unusable) -> Schema | None:
+        first = self._calls.first_waiter(event.attempt.request.request_hash)
+        return None if first is None else first.prepared.schema
 
     def apply(self, events: Sequence[Event]) -> Sequence[Event]:
         """Complete the calls that these events answer or end."""

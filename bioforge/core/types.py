@@ -72,6 +72,10 @@ class Failure:
     http_status: int | None = None
 
 
+NOT_VALIDATED = Failure("schema", "stored, and not validated yet")
+"""The problem of an answer from the moment it is stored until its schema has validated it."""
+
+
 @dataclass(frozen=True, slots=True)
 class Turn:
     """One message of a conversation after the input; `role` is `user` or `assistant`."""

@@ -13,7 +13,7 @@ from bioforge.engine.loop import FAILURES
 from bioforge.engine.requests import RequestQueue
 from bioforge.planner.planner import Planner
 from bioforge.recipes.template import RecipeVariant
-from bioforge.recipes.validate import checked
+from bioforge.recipes.validate import checked, hold_back
 
 
 class FollowUp:
@@ -42,11 +42,16 @@ class FollowUp:
         self._grown = grown
         self.stopped: Stopped | None = None
 
+    def hold(self, events: Sequence[Event]) -> Sequence[Event]:
+        """Return the events with the answers held back whose recipe has a schema; the same list without any."""
+        return hold_back(events, self._has_schema) if self._schemas else events
+
+    def _has_schema(self, event: Succeeded) -> bool:
+        return _pair(event.attempt) in self._schemas
+
     def check(self, events: Sequence[Event]) -> Sequence[Event]:
         """Return the events with answers validated; one that does not fit its schema becomes `Unusable`."""
-        if not self._schemas:
-            return events
-        return [self._checked(event) for event in events]
+        return [self._checked(event) for event in events] if self._schemas else events
 
     def _checked(self, event: Event) -> Event:
         if not isinstance(event, Succeeded):

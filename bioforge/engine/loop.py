@@ -29,6 +29,9 @@ class EventRecorder(Protocol):
     def record(self, events: Sequence[Event], commit: Callable[[Step], None]) -> None:
         """Make a group durable; `commit` runs the step that writes. Raises `NoSpaceError` when the disk is full."""
 
+    def record_validated(self, events: Sequence[Event], commit: Callable[[Step], None]) -> None:
+        """Record the validation of answers that were held back."""
+
     def free_space(self) -> bool:
         """Free the disk space that was reserved for answers. Return False if there was none."""
 
@@ -46,8 +49,11 @@ class EventFollowUp(Protocol):
 
     stopped: Stopped | None
 
+    def hold(self, events: Sequence[Event]) -> Sequence[Event]:
+        """Return the events to record before `check`: answers to validate are held back. The same list without any."""
+
     def check(self, events: Sequence[Event]) -> Sequence[Event]:
-        """Return the events with their answers validated, before they are recorded."""
+        """Return the events, recorded as received, with their answers validated."""
 
     def apply(self, events: Sequence[Event]) -> Sequence[Event]:
         """Act on recorded events. Return them with `followed` set where a retry replaces the failure."""
@@ -64,6 +70,8 @@ class NullRecorder:
 
     def record(self, events: Sequence[Event], commit: Callable[[Step], None] = run_inline) -> None:
         pass
+
+    record_validated = record
 
     def free_space(self) -> bool:
         return False
@@ -97,19 +105,24 @@ def build(
     # closed at once when recording fails: nothing more may be sent that could not be kept
     with closing(recorder), closing(_Groups(backend.execute(work))) as groups:
         for received in groups:
-            events: Sequence[Event] = [event for event in follow_up.check(received) if not _repeats_our_stop(event)]
+            events: Sequence[Event] = [event for event in received if not _repeats_our_stop(event)]
+            held = follow_up.hold(events)
             check_place()
             try:
                 if events:
-                    recorder.record(events, work.control.commit)
+                    recorder.record(held, work.control.commit)
             except NoSpaceError as error:
-                outcomes: list[Event] = [event for event in events if not isinstance(event, Started)]
+                outcomes: list[Event] = [event for event in held if not isinstance(event, Started)]
                 if len(outcomes) < len(events) and not work.control.cancels_unsent:
                     raise
                 full = _stop_full(recorder, work, error)
                 recorder.record(events := outcomes, work.control.commit)
             if full is None:
                 try:
+                    unvalidated = held is not events
+                    events = follow_up.check(events)
+                    if unvalidated:
+                        recorder.record_validated(events, work.control.commit)
                     events = follow_up.apply(events)
                 except NoSpaceError as error:  # the next plan finds what these events lead to
                     full = _stop_full(recorder, work, error)

@@ -79,6 +79,10 @@ class Planner:
                 self._plan_variant(variant, generation)
                 self._replan_changed(variant, None)
                 self._plan_failed(variant)
+            if self._store.fact("unvalidated"):  # a run ended before it had validated what it stored
+                self.plan_unchecked()
+                with self._store.transaction() as connection:
+                    validations.note_unvalidated(connection, False)
         finally:
             self._store.build_indexes()
         dependencies.forget_changes(self._store)

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 
+from bioforge.core.events import Event, Succeeded, Unusable
 from bioforge.core.reasons import SCHEMA
-from bioforge.core.types import Failure, Response
+from bioforge.core.types import NOT_VALIDATED, Failure, Response
 from bioforge.recipes.schema import Invalid, Schema, Valid
 
 
@@ -22,6 +24,17 @@ def checked(answer: Response, schema: Schema, verdict: Valid | Invalid | None = 
     if isinstance(verdict, Valid):
         return replace(answer, parsed=as_text(verdict), validation=schema.validation_hash)
     return replace(answer, problem=Failure(SCHEMA, complaint(verdict, schema)), validation=schema.validation_hash)
+
+
+def hold_back(events: Sequence[Event], which: Callable[[Succeeded], bool]) -> Sequence[Event]:
+    """Return the events with these answers paid, kept and not usable until they are validated; the same list without any."""
+    held: list[Event] = [
+        Unusable(event.attempt, replace(event.answer, problem=NOT_VALIDATED), event.seconds, event.request_id)
+        if isinstance(event, Succeeded) and which(event)
+        else event
+        for event in events
+    ]
+    return held if any(one is not other for one, other in zip(held, events, strict=True)) else events
 
 
 def as_text(verdict: Valid) -> str:

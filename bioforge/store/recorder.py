@@ -19,8 +19,8 @@ from bioforge.core.events import (
 )
 from bioforge.core.interfaces import Step, run_inline
 from bioforge.core.reasons import HELD_CLASSES, Reason, RequestState
-from bioforge.core.types import Paid, Response
-from bioforge.store import batches, runs
+from bioforge.core.types import NOT_VALIDATED, Paid, Response
+from bioforge.store import batches, runs, validations
 from bioforge.store.compression import Compressor
 from bioforge.store.database import Store, bump_results
 from bioforge.store.statements import (
@@ -31,8 +31,10 @@ from bioforge.store.statements import (
     FAIL_TARGETS,
     GIVE_BACK_TARGETS,
     INSERT_RESPONSES,
+    INVALID_ATTEMPTS,
     START_ATTEMPTS,
     START_REQUESTS,
+    VALIDATE_RESPONSES,
     Row,
 )
 from bioforge.store.targets import failure_text
@@ -50,13 +52,19 @@ class Recorder:
         self._next_attempt = store.next_id("attempts")
         self._next_response = store.next_id("responses")
         self._open: dict[str, int] = {}
+        self._unvalidated: dict[str, tuple[int, int]] = {}
+        """Response and attempt of the answers that are held back, by request hash."""
         self._collected: set[str] = set()
+        self._noted = False
+        """Whether the state says that it may have answers that no schema has validated."""
 
     def close(self) -> None:
         """Update the sums of the runs that prepared batches collected by this one."""
-        if self._collected:
+        if self._collected or (self._noted and not self._unvalidated):
             with self._store.transaction() as connection:
                 runs.update_sums(connection, self._collected)
+                if not self._unvalidated:
+                    validations.note_unvalidated(connection, False)
 
     def free_space(self) -> bool:
         """Free the disk space that the state reserved for answers. Return False if there was none."""
@@ -82,6 +90,33 @@ class Recorder:
         self._store.write(prepare, commit)
         for name in changes.closed:
             self._open.pop(name, None)
+
+    def record_validated(self, events: Sequence[Event], commit: Callable[[Step], None] = run_inline) -> None:
+        """Record the validation of answers that were held back. Not synced: it can be derived again."""
+        changes = _Changes()
+        done = []
+        for event in events:
+            if isinstance(event, Succeeded | Unusable) and event.attempt.request.request_hash in self._unvalidated:
+                done.append(event.attempt.request.request_hash)
+                self._validated(changes, event.answer, done[-1])
+        with self._store.relaxed_sync():
+            self._store.write(lambda: partial(self._write, changes, commit is not run_inline), commit)
+        for digest in done:
+            del self._unvalidated[digest]
+
+    def _validated(self, changes: _Changes, answer: Response, digest: str) -> None:
+        response, attempt = self._unvalidated[digest]
+        problem = answer.problem
+        why = (None, None, None) if problem is None else (problem.error_class, problem.code, problem.message)
+        changes.validated.append((problem is None, answer.parsed, answer.validation, *why, response))
+        state = RequestState.ANSWERED if problem is None else RequestState.UNUSABLE
+        changes.ended_requests.append((state, response, *why, digest))
+        changes.shown = True
+        if problem is None:
+            changes.built.append((response, digest))
+        else:
+            changes.invalid.append((*why, attempt))
+            changes.failed.append((Reason.FAILED, failure_text(why[0], why[2]), 1, digest))
 
     def _gather(self, events: Sequence[Event], changes: _Changes) -> None:
         """Collect the rows that the events change; batches are written at once."""
@@ -111,7 +146,9 @@ class Recorder:
         connection = self._store.connection
         # outcomes first: a group may hold the end of one attempt and the start of the next of the same request
         INSERT_RESPONSES.run(connection, changes.responses, together)
+        VALIDATE_RESPONSES.run(connection, changes.validated, together)
         END_ATTEMPTS.run(connection, changes.ended_attempts, together)
+        INVALID_ATTEMPTS.run(connection, changes.invalid, together)
         END_REQUESTS.run(connection, changes.ended_requests, together)
         BUILD_TARGETS.run(connection, changes.built, together)
         FAIL_TARGETS.run(connection, changes.failed, together)
@@ -122,6 +159,9 @@ class Recorder:
         for event in changes.collected:
             batches.save_collected(connection, event.batch.key, event.counts, event.usage)
             self._collected.add(event.batch.key)
+        if self._unvalidated and not self._noted:
+            validations.note_unvalidated(connection, True)
+            self._noted = True
         # which failures are shown depends on what is in a batch
         if changes.shown or changes.batched or changes.given_back:
             bump_results(connection)
@@ -191,8 +231,12 @@ class Recorder:
                 self._packer.pack_answer(answer.body, request.model, request.recipe, request.variant),
             )
         )
-        outcome = "succeeded" if problem is None else "unusable"
-        changes.ended_attempts.append((seconds, outcome, "yes", *why, 200, request_id, None, row))
+        if problem is NOT_VALIDATED:
+            self._unvalidated[digest] = response, row
+            changes.ended_attempts.append((seconds, "succeeded", "yes", None, None, None, 200, request_id, None, row))
+        else:
+            outcome = "succeeded" if problem is None else "unusable"
+            changes.ended_attempts.append((seconds, outcome, "yes", *why, 200, request_id, None, row))
         changes.ended_requests.append(
             (RequestState.ANSWERED if problem is None else RequestState.UNUSABLE, response, *why, digest)
         )
@@ -244,6 +288,8 @@ class _Changes:
 
     def __init__(self) -> None:
         self.responses: list[Row] = []
+        self.validated: list[Row] = []
+        self.invalid: list[Row] = []
         self.ended_attempts: list[Row] = []
         self.ended_requests: list[Row] = []
         self.built: list[Row] = []

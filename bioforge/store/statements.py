@@ -115,6 +115,19 @@ INSERT_RESPONSES = Insert(
     "id, request_hash, attempt, created_at, usable, response_id, model, service_tier, text, parsed, validation,"
     " error_class, error_code, error_message, input_tokens, cached_tokens, output_tokens, reasoning_tokens, cost_usd, body",
 )
+VALIDATE_RESPONSES = Update(
+    "responses",
+    "new_usable, new_parsed, new_validation, new_class, new_code, new_message, response",
+    "usable = {new_usable}, parsed = {new_parsed}, validation = {new_validation}, error_class = {new_class},"
+    " error_code = {new_code}, error_message = {new_message}",
+    "id = {response}",
+)
+INVALID_ATTEMPTS = Update(
+    "attempts",
+    "new_class, new_code, new_message, attempt",
+    "outcome = 'unusable', error_class = {new_class}, error_code = {new_code}, error_message = {new_message}",
+    "id = {attempt}",
+)
 BUILD_TARGETS = Update(
     "targets",
     "new_response, digest",

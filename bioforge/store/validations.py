@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sqlite3
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
@@ -98,6 +99,11 @@ def save(store: Store, verdicts: Sequence[Validation], validation: str) -> None:
             [(item.state, *reason, item.of.request_hash) for item, reason in zip(verdicts, why, strict=True)],
         )
         bump_results(connection)
+
+
+def note_unvalidated(connection: sqlite3.Connection, some: bool) -> None:
+    """Note whether answers may have been stored that their schema has not validated, for the next plan."""
+    connection.execute("INSERT OR REPLACE INTO facts VALUES ('unvalidated', ?)", (int(some),))
 
 
 def text_of(store: Store, response: int) -> str:
