@@ -2,20 +2,21 @@
 
 from __future__ import annotations
 
+import functools
 import json
 import math
-from collections.abc import Container, Iterable, Mapping
+from collections.abc import Callable, Container, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 import jinja2
 import jinja2.meta
 import jinja2.nodes
-from jinja2.sandbox import ImmutableSandboxedEnvironment
+from jinja2.sandbox import ImmutableSandboxedEnvironment, safe_range
 
 from bioforge.core.errors import TemplateError, nearest
 from bioforge.core.types import PLAIN_DIALECT, Artist, Rendered
-from bioforge.recipes.template_compile import Render, renderer
+from bioforge.recipes.template_compile import MAX_TEXT, Render, check_numbers, renderer
 
 if TYPE_CHECKING:
     from bioforge.recipes.schema import Schema
@@ -132,7 +133,27 @@ class RenderError(Exception):
 
 
 class _Sandbox(ImmutableSandboxedEnvironment):
-    """Sandbox in which every field of an answer is readable, even one named like a method of dict."""
+    """Sandbox in which every field of an answer is readable, even one named like a method of dict.
+
+    All numbers of `range` in one text together, and numbers that set the length of a text, are limited.
+    """
+
+    intercepted_binops = frozenset({"*", "**"})
+    counted = 0
+    """Numbers that `range` has given to the current text."""
+
+    def call_binop(self, context: Any, operator: str, left: Any, right: Any) -> Any:
+        check_numbers(left, right)
+        return super().call_binop(context, operator, left, right)
+
+    def call(self, context: Any, function: Any, /, *args: Any, **kwargs: Any) -> Any:
+        check_numbers(*args, *kwargs.values())
+        given = super().call(context, function, *args, **kwargs)
+        if function is safe_range:
+            self.counted += len(given)
+            if self.counted > MAX_TEXT:
+                raise OverflowError(f"range() gives more than {MAX_TEXT:,} numbers in one text; shorten the loops")
+        return given
 
     def is_safe_attribute(self, obj: Any, attr: str, value: Any) -> bool:
         if isinstance(obj, Fields) and not attr.startswith("_") and attr in obj:
@@ -146,7 +167,18 @@ def environment() -> jinja2.Environment:
     # a text that differs each time would give a request that was never planned
     del jinja.filters["random"]
     del jinja.globals["lipsum"]
+    for name in ("center", "indent"):
+        jinja.filters[name] = _limited(jinja.filters[name])
     return jinja
+
+
+def _limited(function: Callable[..., str]) -> Callable[..., str]:
+    @functools.wraps(function)
+    def limited(*args: Any, **kwargs: Any) -> str:
+        check_numbers(*args, *kwargs.values())
+        return function(*args, **kwargs)
+
+    return limited
 
 
 class RecipeVariant:

@@ -13,6 +13,16 @@ Render = Callable[[dict[str, Any]], str]
 """Render a template with the names of its context."""
 
 
+MAX_TEXT = 1_000_000
+"""Highest number that a template may compute a text with, and most numbers of `range` in one text."""
+
+
+def check_numbers(*values: object) -> None:
+    """Raise `OverflowError` for a number with which a template could make a text without end."""
+    if any(isinstance(value, int) and value > MAX_TEXT for value in values):
+        raise OverflowError(f"a number above {MAX_TEXT:,} would make the text too long; use a smaller one")
+
+
 def renderer(tree: nodes.Template, template: jinja2.Template) -> Render:
     """Return a function with the same texts and errors as `template.render`. `tree` is the template's syntax tree."""
     parts = _parts(tree)
@@ -63,4 +73,9 @@ def _jinja_renderer(template: jinja2.Template) -> Render:
     environment, shared = template.environment, dict(template.globals)
     new, root, join = environment.context_class, template.root_render_func, environment.concat
     name, blocks = template.name, template.blocks
-    return lambda context: join(root(new(environment, {**shared, **context}, name, blocks)))
+
+    def render(context: dict[str, Any]) -> str:
+        environment.counted = 0  # type: ignore[attr-defined]
+        return join(root(new(environment, {**shared, **context}, name, blocks)))
+
+    return render

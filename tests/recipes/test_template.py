@@ -113,3 +113,19 @@ def test_variables_of_a_reusable_prompt_are_templates() -> None:
 @pytest.mark.parametrize(("text", "tokens"), [("", 0), ("abc", 1), ("a" * 300, 100), ("久石譲", 3)])
 def test_estimates_follow_characters_and_bytes(text: str, tokens: int) -> None:
     assert estimate_tokens(text) == tokens
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "{% for a in range(99999) %}{% for b in range(99999) %}x{% endfor %}{% endfor %}",
+        "{{ 'a'|center(10**9) }}",
+        "{{ 'a'|center(1000000000) }}",
+        "{{ 'a' * 1000000000 }}",
+        "{{ 'a'.ljust(1000000000) }}",
+    ],
+)
+def test_a_text_without_end_is_an_error_that_names_the_template(text: str) -> None:
+    for limited in (variant(input=text), variant(input=text + "{{ artist_name }}")):
+        with pytest.raises(RenderError, match=r"input: .*1,000,000"):
+            limited.render(DVORAK)
