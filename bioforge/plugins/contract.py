@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import sys
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -19,6 +20,31 @@ DECLARATION = "BIOFORGE_API"
 """The name of the module attribute with the contract version that a plugin is made for."""
 
 HOOKS = ("bioforge_readers", "bioforge_backends", "bioforge_writers")
+
+
+DISTRIBUTION = "bioforge-llm"
+"""The name of this program in package indexes."""
+
+IMPORT_NAME = "bioforge"
+"""The name of the package and of the command. The distribution of this name belongs to another project."""
+
+
+def name_clash() -> tuple[str, str] | None:
+    """Return a message and a hint if another project's distribution `bioforge` is installed: it writes into our package."""
+    from importlib.metadata import PackageNotFoundError, distribution
+
+    try:
+        found = distribution(IMPORT_NAME)
+    except (PackageNotFoundError, ValueError):
+        return None
+    if any(entry.value == "bioforge.cli:main" for entry in found.entry_points):
+        return None  # this program, installed before its distribution was renamed
+    return (
+        f"the distribution {IMPORT_NAME!r} {found.version} is installed here: it is another project, and its files"
+        f" replace some of {DISTRIBUTION}",
+        f"`{sys.executable} -m pip uninstall {IMPORT_NAME}`, then"
+        f" `{sys.executable} -m pip install --force-reinstall --no-deps {DISTRIBUTION}`",
+    )
 
 
 def version_problem(plugin: object) -> str:

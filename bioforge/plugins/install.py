@@ -13,9 +13,10 @@ from dataclasses import dataclass, field
 from importlib.util import find_spec
 from typing import Any
 
-from bioforge.core.errors import BioforgeError, UsageError, nearest
+from bioforge.core.errors import BioforgeError, PluginError, UsageError, nearest
+from bioforge.plugins.contract import DISTRIBUTION, IMPORT_NAME, name_clash
 
-DISTRIBUTION = "bioforge"
+PREFIX = "bioforge-"
 LOAD = "BIOFORGE_LOAD_PLUGINS"
 _NAME = re.compile(r"[A-Za-z0-9](?:[A-Za-z0-9._-]*[A-Za-z0-9])?")
 
@@ -87,7 +88,7 @@ def installer() -> list[str]:
         return [uv, "pip"]
     raise UsageError(
         "this environment has no pip, and uv is not on the path",
-        f"`{sys.executable} -m ensurepip` installs pip; with pipx: `pipx inject bioforge NAME`",
+        f"`{sys.executable} -m ensurepip` installs pip; with pipx: `pipx inject {DISTRIBUTION} NAME`",
     )
 
 
@@ -113,10 +114,17 @@ def install(packages: Sequence[str], options: Sequence[str] = (), editable: Sequ
     for path in (*filter(_is_path, requested), *editable):
         if "://" not in path and not os.path.exists(path.partition("[")[0]):
             raise UsageError(f"{path} does not exist", "give a folder with a pyproject.toml, a wheel, or a name")
+    if IMPORT_NAME in map(normalize, map(_name, requested)):
+        raise UsageError(
+            f"the distribution {IMPORT_NAME!r} of the package index is another project; nothing was installed",
+            f"this program is called {DISTRIBUTION!r} there: `bioforge install -U {DISTRIBUTION}`",
+        )
     installer()
     before = list_plugins()
     if code := _run("install", [*options, *(word for path in editable for word in ("-e", path)), *packages]):
         raise BioforgeError(f"nothing was installed: pip ended with exit code {code}; see above", _suggest(requested))
+    if clash := name_clash():
+        raise PluginError(*clash)
     return _compare(requested, before, list_plugins())
 
 
@@ -176,20 +184,20 @@ def _suggest(requested: Sequence[str]) -> str:
     for name in filter(None, map(_name, requested)):
         if os.path.isdir(name):
             return f"for the folder of that name: `bioforge install ./{name}`"
-        if not normalize(name).startswith(f"{DISTRIBUTION}-"):
-            return f"most plugins are called bioforge-NAME: `bioforge install {DISTRIBUTION}-{name}`"
+        if not normalize(name).startswith(PREFIX):
+            return f"most plugins are called bioforge-NAME: `bioforge install {PREFIX}{name}`"
     return ""
 
 
 def find_plugins(names: Sequence[str], installed: Mapping[str, InstalledPlugin]) -> list[InstalledPlugin]:
     """Return the installed plugins of these names. Raises `UsageError` for any other name, bioforge included."""
     for name in names:
-        if normalize(name) == DISTRIBUTION:
+        if normalize(name) in (IMPORT_NAME, DISTRIBUTION):
             hint = f"`{sys.executable} -m pip uninstall {DISTRIBUTION}` removes it"
             raise UsageError("bioforge does not uninstall itself; nothing was uninstalled", hint)
         if normalize(name) not in installed:
             known = [plugin.name for plugin in installed.values()]
-            full = installed.get(normalize(f"{DISTRIBUTION}-{name}"))
+            full = installed.get(normalize(f"{PREFIX}{name}"))
             near = f"did you mean {full.name!r}?" if full else nearest(name, known)
             hint = near or f"installed plugins: {', '.join(known) or 'none'}"
             raise UsageError(f"no plugin {name!r} is installed; nothing was uninstalled", hint)

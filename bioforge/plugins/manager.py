@@ -26,6 +26,7 @@ from bioforge.plugins.contract import (
     check_values,
     edit_stamp,
     hook_problem,
+    name_clash,
     version_problem,
 )
 
@@ -68,6 +69,8 @@ def build_manager(
             partial(importlib.import_module, module), module.rpartition(".")[0] or module, __version__, BUILT_IN_SOURCE
         )
     if load is None or load.strip():
+        if clash := name_clash():
+            plugins.report("; ".join(clash))
         for entry, name, version in _installed(load):
             unique = f"{name}:{entry.name}" if name in plugins else name
             plugins.load(entry.load, unique, version, entry.value)
@@ -217,7 +220,7 @@ class Plugins:
             for name, owners in self._owners(hook).items():
                 if len(owners) > 1:
                     problem = _claimed(name, hook, owners)
-                    self._report(problem)
+                    self.report(problem)
                     for known in map(self._known.__getitem__, owners):
                         if problem not in known.problems:
                             known.problems.append(problem)
@@ -288,9 +291,10 @@ class Plugins:
         known = self._known[name]
         known.problems.append(problem)
         version = f" {known.version}" if known.version else ""
-        self._report(f"plugin {name!r}{version}: {problem}")
+        self.report(f"plugin {name!r}{version}: {problem}")
 
-    def _report(self, problem: str) -> None:
+    def report(self, problem: str) -> None:
+        """Add to `problems` and warn, once for each text."""
         if problem not in self.problems:
             self.problems.append(problem)
             if self._warn is not None:

@@ -1,7 +1,7 @@
 """Count the tokens of a text: with the model's vocabulary if it is installed, else by an estimate.
 
 The vocabulary is tiktoken's, which downloads it on first use. This module downloads nothing: it uses a vocabulary only
-if tiktoken is installed (`pip install 'bioforge[tokens]'`) and its cache holds the complete file.
+if tiktoken is installed (`pip install 'bioforge-llm[tokens]'`) and its cache holds the complete file.
 """
 
 from __future__ import annotations

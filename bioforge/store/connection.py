@@ -125,7 +125,7 @@ def is_outdated(path: Path, connection: sqlite3.Connection) -> bool:
     if unknown:
         raise StateError(
             f"{path}: written by a newer bioforge (it has {', '.join(sorted(unknown))})",
-            "upgrade bioforge: `pip install -U bioforge`; the file was left as it is",
+            "upgrade bioforge: `pip install -U bioforge-llm`; the file was left as it is",
         )
     return bool(names - applied)
 

@@ -18,7 +18,7 @@ class TestXml(ReaderContract):
     def write(self, path, rows):
         path.write_bytes(xml_of(rows))
 ```
-It needs pytest: `pip install 'bioforge[test]'`.
+It needs pytest: `pip install 'bioforge-llm[test]'`.
 
 PYTEST_DONT_REWRITE: no assertion stands in this module, so a conftest.py may import from it before it names the plugin.
 """

@@ -9,7 +9,7 @@ try:
     import pytest
 except ModuleNotFoundError as missing:
     raise ModuleNotFoundError(
-        "bioforge.testing needs pytest, which is not installed: pip install 'bioforge[test]'", name=missing.name
+        "bioforge.testing needs pytest, which is not installed: pip install 'bioforge-llm[test]'", name=missing.name
     ) from None
 
 ASSERTING = (

@@ -132,4 +132,4 @@ def test_importing_it_loads_neither_sdk_nor_transport_nor_state() -> None:
 
 
 def test_the_package_is_marked_as_typed() -> None:
-    assert "Typing :: Typed" in (importlib.metadata.metadata("bioforge").get_all("Classifier") or [])
+    assert "Typing :: Typed" in (importlib.metadata.metadata("bioforge-llm").get_all("Classifier") or [])

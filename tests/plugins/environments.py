@@ -46,16 +46,27 @@ _HIDING = """
 
 
 def wheel(
-    folder: Path, name: str, files: Mapping[str, str], *, version: str = "0.1.0", entry: str | None = None
+    folder: Path,
+    name: str,
+    files: Mapping[str, str],
+    *,
+    version: str = "0.1.0",
+    entry: str | None = None,
+    script: str = "",
+    requires: str = "",
 ) -> Path:
     """A wheel with these modules. `entry` is the entry point for bioforge, `name = module`; None for no plugin."""
     stem = f"{name.replace('-', '_')}-{version}"
     info = f"{stem}.dist-info"
     contents = {path: dedent(text) for path, text in files.items()}
     contents[f"{info}/METADATA"] = f"Metadata-Version: 2.1\nName: {name}\nVersion: {version}\n"
+    if requires:
+        contents[f"{info}/METADATA"] += f"Requires-Dist: {requires}\n"
     contents[f"{info}/WHEEL"] = "Wheel-Version: 1.0\nGenerator: tests\nRoot-Is-Purelib: true\nTag: py3-none-any\n"
     if entry:
         contents[f"{info}/entry_points.txt"] = f"[bioforge]\n{entry}\n"
+    if script:
+        contents[f"{info}/entry_points.txt"] = f"[console_scripts]\n{script}\n"
     record = "".join(f"{path},{_hash(text)},{len(text.encode())}\n" for path, text in contents.items())
     contents[f"{info}/RECORD"] = f"{record}{info}/RECORD,,\n"
     folder.mkdir(parents=True, exist_ok=True)

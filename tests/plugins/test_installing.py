@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import os
+import re
+import tomllib
 from pathlib import Path
 
 import pytest
@@ -12,6 +14,14 @@ from bioforge.core.errors import UsageError
 from bioforge.plugins.install import InstalledPlugin, find_plugins
 
 from .environments import READER, Environment, plugin, wheel
+
+ROOT = Path(__file__).parents[2]
+PLUGINS = (
+    "pyproject.toml",
+    "plugins/*/pyproject.toml",
+    "examples/plugins/*/pyproject.toml",
+    "bioforge/cli/templates/plugin/*.toml.tmpl",
+)
 
 PROJECT = """
 [project]
@@ -129,6 +139,43 @@ def test_an_installation_that_breaks_bioforge_itself_is_told(environment: Enviro
     assert "-m pip check` may name the cause" in ran.err
 
 
+def test_another_project_of_the_same_name_is_named(environment: Environment, tmp_path: Path) -> None:
+    """As from the index, which a plugin that requires `bioforge` pulls in."""
+    wheel(tmp_path, "bioforge", {"bioforge_aligner.py": ""}, version="10.0.0")
+    made = wheel(tmp_path, "bioforge-old", {"bioforge_old.py": READER}, entry="old = bioforge_old", requires="bioforge")
+    ran = environment.bioforge("install", str(made), "--", "--find-links", str(tmp_path))
+    assert (ran.code, ran.out) == (2, "")
+    assert "error: the distribution 'bioforge' 10.0.0 is installed here: it is another project" in ran.err
+    assert f"hint: `{environment.python} -m pip uninstall bioforge`, then" in ran.err
+    listed = environment.bioforge("plugins")
+    assert (listed.code, listed.err.count("error: the distribution 'bioforge' 10.0.0")) == (1, 1)
+    (tmp_path / "bioforge.toml").write_text(PROJECT)
+    (tmp_path / "painters.names").write_text("Hilma af Klint\n")
+    ran = environment.bioforge("plan", cwd=tmp_path)
+    assert "warning: the distribution 'bioforge' 10.0.0 is installed here" in ran.err
+    environment.run("pip", "uninstall", "-y", "bioforge")
+    assert "another project" not in environment.bioforge("plugins").ok().err
+
+
+@pytest.mark.parametrize(
+    "path",
+    [path.relative_to(ROOT) for place in PLUGINS for path in sorted(ROOT.glob(place))],
+    ids=str,
+)
+def test_no_distribution_requires_the_other_project(path: Path) -> None:
+    about = tomllib.loads((ROOT / path).read_text("utf-8").replace("$", ""))["project"]
+    required = {*about["dependencies"], *(name for extra in about["optional-dependencies"].values() for name in extra)}
+    ours = {name for name in required if re.match(r"bioforge(?!-(?!llm))", name)}
+    assert ours
+    assert all(name.startswith("bioforge-llm") for name in ours)
+
+
+def test_an_installation_under_the_former_name_is_no_clash(environment: Environment, tmp_path: Path) -> None:
+    old = wheel(tmp_path, "bioforge", {}, script="bioforge = bioforge.cli:main")
+    environment.add(old)
+    assert environment.bioforge("plugins").ok().err == ""
+
+
 @pytest.mark.parametrize(
     ("words", "code", "said"),
     [
@@ -139,6 +186,8 @@ def test_an_installation_that_breaks_bioforge_itself_is_told(environment: Enviro
         pytest.param(["./a-folder"], 1, "Neither 'setup.py' nor 'pyproject.toml' found.", marks=pytest.mark.slow),
         (["./nothing"], 2, "error: ./nothing does not exist\n"),
         (["-e", "nothing"], 2, "error: nothing does not exist\n"),
+        (["bioforge"], 2, "hint: this program is called 'bioforge-llm' there: `bioforge install -U bioforge-llm`\n"),
+        (["-U", "Bioforge>=1"], 2, "error: the distribution 'bioforge' of the package index is another project;"),
         ([], 2, "error: no package to install is named\n"),
         (["--", "--pre"], 2, "error: no package to install is named\n"),
     ],
@@ -157,7 +206,7 @@ NEAR = "no plugin 'names' is installed; nothing was uninstalled", "did you mean 
 @pytest.mark.parametrize(
     ("name", "said", "hint"),
     [
-        ("bioforge", "bioforge does not uninstall itself; nothing was uninstalled", "-m pip uninstall bioforge`"),
+        ("bioforge", "bioforge does not uninstall itself; nothing was uninstalled", "-m pip uninstall bioforge-llm`"),
         ("names", *NEAR),
         ("bioforge-name", "no plugin 'bioforge-name' is installed; nothing was uninstalled", NEAR[1]),
         ("xyz", "no plugin 'xyz' is installed; nothing was uninstalled", "installed plugins: bioforge-names"),

@@ -94,7 +94,7 @@ def test_without_pytest_it_says_how_to_get_it() -> None:
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
     last = done.stderr.splitlines()[-1]
     assert last == (
-        "ModuleNotFoundError: bioforge.testing needs pytest, which is not installed: pip install 'bioforge[test]'"
+        "ModuleNotFoundError: bioforge.testing needs pytest, which is not installed: pip install 'bioforge-llm[test]'"
     )
 
 
