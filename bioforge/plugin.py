@@ -16,6 +16,7 @@ from bioforge.backends.batch.service import (
     InlineBatchService,
     Undecided,
 )
+from bioforge.backends.connection import check_connection, client_options, is_loopback, proxy, tls_verification
 from bioforge.backends.driver import Executor
 from bioforge.backends.openai.error_body import EMBEDDED, embedded_error
 from bioforge.backends.openai.errors import read_error_object, read_failure, without_answer
@@ -24,16 +25,14 @@ from bioforge.backends.openai.plugin import AsyncBackend, BatchBackend, OpenAIBa
 from bioforge.backends.transport import (
     KEEP_ALIVE_SECONDS,
     PLACEHOLDER_KEY,
+    BodyPieces,
     client_timeout,
-    is_loopback,
     lower_headers,
     mask_key,
-    proxy,
     read_json_object,
     remove_key,
     require_id,
     sdk_headers,
-    tls_verification,
     total_timeout,
 )
 from bioforge.config.options import (
@@ -134,6 +133,7 @@ __all__ = [
     "BatchState",
     "BatchesBackend",
     "BioforgeError",
+    "BodyPieces",
     "CallError",
     "CallsBackend",
     "ConfigError",
@@ -192,6 +192,8 @@ __all__ = [
     "artists",
     "atomic_write",
     "canonical",
+    "check_connection",
+    "client_options",
     "client_timeout",
     "embedded_error",
     "folder_writer",

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import replace
 
-from bioforge.backends.transport import is_loopback
+from bioforge.backends.connection import is_loopback
 from bioforge.core.events import Event, Notice
 from bioforge.core.interfaces import Limits
 

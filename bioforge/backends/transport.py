@@ -1,4 +1,4 @@
-"""Common parts of vendors' HTTP clients: TLS, proxies, headers, bodies and keys."""
+"""Common parts of vendors' HTTP clients: headers, bodies and keys."""
 
 from __future__ import annotations
 
@@ -7,15 +7,16 @@ import math
 import threading
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
+from functools import lru_cache
 from time import monotonic
 from typing import TYPE_CHECKING, Any
+from urllib.parse import quote
 
+from bioforge.backends.connection import no_certificates
 from bioforge.core.interfaces import BackendContext, Outcome
 from bioforge.core.types import Failure, Paid
 
 if TYPE_CHECKING:
-    import ssl
-
     import httpx2
 
     from bioforge.backends.batch.service import CallError
@@ -29,57 +30,17 @@ KEEP_ALIVE_SECONDS = 15.0
 Servers close connections silently, and a request sent into a closed one may have been charged.
 """
 
+MAX_BODY = 64 << 20
+"""Bytes of an answer, decompressed; a longer one is not read further."""
+
+HEAD = 64 << 10
+"""Bytes that are kept of an answer that is too long."""
+
 SHORTEST_SECRET = 8
 """Characters below which a key is taken for a placeholder (`any`, `test`) that may occur in any text."""
 
 PLACEHOLDER_KEY = "no-key-needed"
 """The key for an SDK that requires one, when the server does not."""
-
-
-# ------------------------------------------------------------------------------------------------ TLS and proxies
-
-
-def is_loopback(base_url: str) -> bool:
-    """Return True if the host is this machine."""
-    from urllib.parse import urlsplit
-
-    host = (urlsplit(base_url).hostname or "").lower()
-    return host in ("localhost", "::1", "0.0.0.0") or host.startswith("127.")
-
-
-def tls_verification(base_url: str) -> ssl.SSLContext | bool:
-    """Return the `verify` argument of httpx2.
-
-    Without https in the address and the proxies, no certificates are loaded, which takes longer than many local calls;
-    a later https connection is then refused.
-    """
-    from urllib.parse import urlsplit
-    from urllib.request import getproxies
-
-    ways = (base_url, *getproxies().values())
-    return _no_certificates() if not any(urlsplit(way).scheme == "https" for way in ways) else True
-
-
-def _no_certificates() -> ssl.SSLContext:
-    import ssl
-
-    return ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
-
-
-def proxy(base_url: str) -> str | None:
-    """Return the proxy that the environment names for this address, as httpx2 finds it.
-
-    aiohttp could find it too, but asks a thread for each request, which costs more than the request.
-    """
-    from urllib.parse import urlsplit
-    from urllib.request import getproxies, proxy_bypass
-
-    address = urlsplit(base_url)
-    if is_loopback(base_url) or proxy_bypass(address.netloc):
-        return None
-    proxies = getproxies()
-    found = proxies.get(address.scheme) or proxies.get("all")
-    return f"http://{found}" if found and "://" not in found else found
 
 
 # ------------------------------------------------------------------------------------------------ headers and bodies
@@ -89,7 +50,7 @@ def sdk_headers(opened: Callable[[httpx2.Client], Any]) -> dict[str, str]:
     """Return the headers that a vendor's SDK sends with each call. `opened` creates the SDK's client from an HTTP client."""
     import httpx2
 
-    unused = httpx2.Client(verify=_no_certificates())  # sends nothing
+    unused = httpx2.Client(verify=no_certificates(), trust_env=False)  # sends nothing
     with opened(unused) as client:
         headers = {**client.default_headers, **client.auth_headers}
     headers.pop("X-Stainless-Async", None)
@@ -138,24 +99,60 @@ def total_timeout(opened: Callable[[Any], None] = lambda stream: None) -> dict[s
     return {"request": [begin]}
 
 
+class BodyTooLarge(Exception):
+    """A body of more than `MAX_BODY` bytes, decompressed."""
+
+    def __init__(self) -> None:
+        super().__init__(f"the answer has more than {MAX_BODY >> 20} MB; only its start was kept")
+
+
+class BodyPieces(list[bytes]):
+    """The pieces of a body as they arrive, decompressed. `append` raises `BodyTooLarge`, and then only the head is kept."""
+
+    size = 0
+
+    def append(self, piece: bytes) -> None:
+        self.size += len(piece)
+        super().append(piece)
+        if self.size > MAX_BODY:
+            self[:] = [b"".join(self)[:HEAD]]
+            raise BodyTooLarge
+
+
 def lower_headers(headers: httpx2.Headers) -> dict[str, str]:
     """Return headers by lower-case name; a look-up in httpx2's own object walks through all of them."""
     return {name.decode("latin-1").lower(): value.decode("latin-1") for name, value in headers.raw}
 
 
 def remove_key(received: Sequence[bytes], context: BackendContext) -> bytes:
-    """Join received bytes without the API key, which a provider may repeat in an error."""
+    """Join received bytes without the API key, which a provider may repeat, as it is or escaped."""
     content = b"".join(received)
-    if context.api_key and len(context.api_key) >= SHORTEST_SECRET:
-        return content.replace(context.api_key.encode(), b"[key]")
+    for form in _forms(context.api_key or ""):
+        content = content.replace(form, b"[key]")
     return content
 
 
+@lru_cache(maxsize=16)
+def _forms(key: str) -> tuple[bytes, ...]:
+    """Return the key as texts show it: as it is, in Python and JSON strings, and in URLs. None for a placeholder."""
+    if len(key) < SHORTEST_SECRET:
+        return ()
+    forms = (key, repr(key)[1:-1], json.dumps(key)[1:-1], key.replace("/", r"\/"), quote(key, safe=""))
+    return tuple(dict.fromkeys(form.encode("utf-8", "surrogateescape") for form in forms))
+
+
 def mask_key(outcome: Outcome, context: BackendContext) -> Outcome:
-    """Return a failed outcome without the API key in its message; errors about an illegal header quote it."""
-    assert outcome.failure is not None
-    message = remove_key([outcome.failure.message.encode("utf-8", "replace")], context).decode("utf-8", "replace")
-    return replace(outcome, failure=replace(outcome.failure, message=message))
+    """Return an outcome without the API key in its texts, which headers and errors may quote."""
+
+    def masked(text: str | None) -> str | None:
+        return text and remove_key([text.encode("utf-8", "replace")], context).decode("utf-8", "replace")
+
+    failure = outcome.failure
+    if failure is not None:
+        failure = replace(failure, message=masked(failure.message) or "", code=masked(failure.code))
+        return replace(outcome, failure=failure, request_id=masked(outcome.request_id), hint=masked(outcome.hint) or "")
+    request_id = masked(outcome.request_id)
+    return outcome if request_id == outcome.request_id else replace(outcome, request_id=request_id)
 
 
 def read_json_object(content: bytes) -> dict[str, Any]:

@@ -8,8 +8,9 @@ from pathlib import Path
 import pytest
 from projects import ProjectFolder
 
+from bioforge.backends.connection import certificates, tls_verification
 from bioforge.backends.openai.client import OpenAISender
-from bioforge.backends.transport import tls_verification
+from bioforge.core.errors import UsageError
 from bioforge.core.interfaces import BackendContext
 
 
@@ -34,7 +35,7 @@ def test_its_batches_need_none(project: ProjectFolder, no_certificates: str) -> 
 
 def test_an_encrypted_one_needs_them(no_certificates: str) -> None:
     context = BackendContext(base_url="https://provider.example/v1", api_key="key")
-    with pytest.raises(ssl.SSLError):
+    with pytest.raises(UsageError, match="SSL_CERT_FILE"):
         OpenAISender(context, 1, lambda *_: None)
 
 
@@ -48,7 +49,7 @@ def test_an_encrypted_one_needs_them(no_certificates: str) -> None:
 )
 def test_they_are_read_for_every_encrypted_way(base_url: str, proxy: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("HTTP_PROXY", proxy)
-    assert tls_verification(base_url) is True
+    assert tls_verification(base_url) is certificates()
 
 
 def test_what_wants_encryption_after_all_is_refused() -> None:

@@ -49,7 +49,7 @@ def test_every_exception_is_mapped(kind: type[BaseException]) -> None:
         (httpx2.UnsupportedProtocol, "invalid_request", Paid.NO, False),
         (httpx2.InvalidURL, "invalid_request", Paid.NO, False),
         (aiohttp.ClientConnectorDNSError, "connection", Paid.NO, True),
-        (aiohttp.ClientConnectorCertificateError, "connection", Paid.NO, True),
+        (aiohttp.ClientConnectorCertificateError, "certificate", Paid.NO, False),
         (aiohttp.ConnectionTimeoutError, "connection", Paid.NO, True),
         (aiohttp.SocketTimeoutError, "timeout", Paid.MAYBE, False),
         (aiohttp.ServerDisconnectedError, "connection", Paid.MAYBE, False),

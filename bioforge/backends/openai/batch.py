@@ -15,9 +15,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from bioforge.backends.batch.service import BatchResult, CallError
+from bioforge.backends.connection import client_options
 from bioforge.backends.openai import batch_lines
 from bioforge.backends.openai.batch_lines import read_batch
-from bioforge.backends.openai.client import check_key
+from bioforge.backends.openai.client import check_context
 from bioforge.backends.openai.error_body import embedded_error
 from bioforge.backends.openai.errors import read_error_object
 from bioforge.backends.openai.outcomes import FAILURES
@@ -29,7 +30,6 @@ from bioforge.backends.transport import (
     read_json_object,
     remove_key,
     require_id,
-    tls_verification,
     total_timeout,
 )
 from bioforge.core.errors import OutputError
@@ -86,7 +86,7 @@ class OpenAIBatches:
 
     def check(self) -> None:
         """Raises `UsageError` when a key is needed and there is none."""
-        check_key(self._context)
+        check_context(self._context, socks=True)
 
     def close(self) -> None:
         with self._lock:
@@ -103,7 +103,7 @@ class OpenAIBatches:
         return batch_lines.line(attempt)
 
     def read(self, batch: Batch, line: bytes) -> BatchResult:
-        return batch_lines.read_line(batch, line, self._price)
+        return batch_lines.read_line(batch, remove_key([line], self._context), self._price)
 
     def enqueued_limit(self, text: str) -> int | None:
         return batch_lines.enqueued_limit(text)
@@ -304,7 +304,8 @@ class OpenAIBatches:
             failed = CallError(Outcome() if error is None else self._outcome(error, seconds, answer))
         if self._observe is not None:
             request_id = failed.outcome.request_id or (answer.headers.get("x-request-id") if answer else None)
-            known = {**ids, "request_id": request_id or ""}
+            shown = remove_key([(request_id or "").encode("utf-8", "replace")], self._context)
+            known = {**ids, "request_id": shown.decode("utf-8", "replace")}
             told = {name: value for name, value in known.items() if value}
             self._observe(operation, told, seconds, None if error is None else failed)
         return failed
@@ -330,9 +331,7 @@ class OpenAIBatches:
                     timeout=self._short(),
                     # a file may be kept elsewhere, where everything is encrypted
                     http_client=httpx2.Client(
-                        follow_redirects=redirects,
-                        verify=redirects or tls_verification(self._context.base_url),
-                        event_hooks=total_timeout(),
+                        **client_options(self._context.base_url, redirects=redirects), event_hooks=total_timeout()
                     ),
                 )
             return found

@@ -13,19 +13,19 @@ from collections.abc import Mapping
 from functools import lru_cache, partial
 from typing import TYPE_CHECKING, Any
 
+from bioforge.backends.connection import check_connection, client_options, is_loopback, proxy, tls_verification
 from bioforge.backends.openai.outcomes import FAILURES, interpret
 from bioforge.backends.openai.wire import Price, sent
 from bioforge.backends.transport import (
     CONNECT_SECONDS,
     KEEP_ALIVE_SECONDS,
     PLACEHOLDER_KEY,
+    BodyPieces,
     client_timeout,
-    is_loopback,
     lower_headers,
-    proxy,
+    mask_key,
     remove_key,
     sdk_headers,
-    tls_verification,
     total_timeout,
 )
 from bioforge.core.errors import UsageError
@@ -39,14 +39,19 @@ if TYPE_CHECKING:
     import httpx2
 
 
-def check_key(context: BackendContext) -> None:
-    """Raise `UsageError` if a key is needed and missing."""
+def check_context(context: BackendContext, *, socks: bool) -> None:
+    """Raise `UsageError` if a key is needed and missing, or if no call could leave; see `check_connection`."""
     if context.api_key is None and not is_loopback(context.base_url):
         name = context.api_key_env
         raise UsageError(
             f"no API key for {context.base_url}: {name} is not set",
             f'export {name}=…, or write it into .env, or set base_url = "simulator" to try without one',
         )
+    check_connection(context, call_headers, socks=socks)
+
+
+MAX_HEAD = 100_000
+"""Bytes of a header."""
 
 
 @lru_cache(maxsize=16)
@@ -87,8 +92,7 @@ class OpenAISender:
             headers=call_headers(context),
             limits=limits,
             timeout=client_timeout(context.timeout),
-            follow_redirects=False,
-            verify=tls_verification(context.base_url),
+            **client_options(context.base_url),
             event_hooks=total_timeout(self._keep),
         )
         self._sockets: set[socket.socket] = set()
@@ -96,7 +100,7 @@ class OpenAISender:
 
     def send(self, request: Request, client_request_id: str) -> Outcome:
         started = time.perf_counter()
-        received: list[bytes] = []
+        received = BodyPieces()
         response: httpx2.Response | None = None
         written: list[bool] = []
         try:
@@ -111,10 +115,11 @@ class OpenAISender:
             response = self._client.send(outgoing, stream=True)
             try:
                 # Read in pieces: those that arrived before a connection broke are kept.
-                received.extend(response.iter_bytes())
+                for piece in response.iter_bytes():
+                    received.append(piece)
             finally:
                 response.close()
-            return interpret(
+            outcome = interpret(
                 request,
                 response.status_code,
                 lower_headers(response.headers),
@@ -123,7 +128,7 @@ class OpenAISender:
                 self._price,
             )
         except Exception as error:
-            return FAILURES.from_exception(
+            outcome = FAILURES.from_exception(
                 error,
                 time.perf_counter() - started,
                 None if response is None else response.status_code,
@@ -131,6 +136,7 @@ class OpenAISender:
                 remove_key(received, self._context),
                 written=bool(written),
             )
+        return mask_key(outcome, self._context)
 
     def close(self) -> None:
         """Close every connection; a call that waits for its answer in another thread ends at once."""
@@ -177,7 +183,7 @@ class OpenAIAsyncSender:
 
     async def send(self, request: Request, client_request_id: str) -> Outcome:
         started = time.perf_counter()
-        received: list[bytes] = []
+        received = BodyPieces()
         response: aiohttp.ClientResponse | None = None
         written: list[bool] = []
         try:
@@ -196,7 +202,7 @@ class OpenAIAsyncSender:
             ) as response:
                 while piece := await response.content.readany():
                     received.append(piece)
-            return interpret(
+            outcome = interpret(
                 request,
                 response.status,
                 response.headers,
@@ -205,7 +211,7 @@ class OpenAIAsyncSender:
                 self._price,
             )
         except Exception as error:
-            return FAILURES.from_exception(
+            outcome = FAILURES.from_exception(
                 error,
                 time.perf_counter() - started,
                 None if response is None else response.status,
@@ -213,6 +219,7 @@ class OpenAIAsyncSender:
                 remove_key(received, self._context),
                 written=bool(written),
             )
+        return mask_key(outcome, self._context)
 
     async def close(self) -> None:
         if self._session is not None:
@@ -220,16 +227,13 @@ class OpenAIAsyncSender:
 
     def _open(self) -> aiohttp.ClientSession:
         import aiohttp
-        import httpx2
 
         context = self._context
-        secure = context.base_url.startswith("https:")
-        # httpx2's certificates and environment rules, so that both clients trust the same servers.
         connector = aiohttp.TCPConnector(
             limit=0,
             keepalive_timeout=KEEP_ALIVE_SECONDS,
             ttl_dns_cache=60,
-            ssl=httpx2.create_ssl_context() if secure else True,
+            ssl=tls_verification(context.base_url),
         )
         timeout = aiohttp.ClientTimeout(total=context.timeout, sock_connect=min(CONNECT_SECONDS, context.timeout))
         return aiohttp.ClientSession(
@@ -239,4 +243,8 @@ class OpenAIAsyncSender:
             proxy=self._proxy,
             trace_configs=[] if self._proxy is None else [_connected()],
             cookie_jar=aiohttp.DummyCookieJar(),  # each call stands alone
+            # as httpx2 does: a gateway may send long headers, and many
+            max_line_size=MAX_HEAD,
+            max_field_size=MAX_HEAD,
+            max_headers=1_000,
         )

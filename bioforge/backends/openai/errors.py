@@ -11,6 +11,7 @@ from collections.abc import Collection, Mapping
 from dataclasses import dataclass, replace
 from enum import StrEnum
 
+from bioforge.backends.connection import CERTIFICATE_HINT, PROXY_HINT, setup_fault
 from bioforge.backends.openai.error_body import (
     EMBEDDED,
     ErrorBody,
@@ -130,6 +131,7 @@ HTTP_ERRORS: tuple[Rule, ...] = (
         "408, 499, 504, 522, 524, 598", "timeout", Next.RETRIED, Paid.MAYBE,
         "a gateway gave up waiting; the provider may have gone on", statuses=(408, 499, 504, 522, 524, 598),
     ),
+    Rule("407", "proxy", Next.STOPS, hint=PROXY_HINT, statuses=(407,)),
     Rule("409", "conflict", Next.RETRIED, statuses=(409,)),
     Rule("413", "too_large", Next.FAILS, statuses=(413,)),
     Rule("422", "unprocessable", Next.FAILS, statuses=(422,)),
@@ -183,6 +185,10 @@ TIMEOUT = Rule(
     "no answer within `timeout`", "timeout", Next.RETRIED, Paid.MAYBE,
     errors=("TimeoutException", "ServerTimeoutError", "TimeoutError"),
 )  # fmt: skip
+SETUP_FAULTS: Mapping[str, Rule] = {
+    "certificate": Rule("a certificate that is not trusted", "certificate", Next.STOPS, hint=CERTIFICATE_HINT),
+    "proxy": Rule("a proxy that refuses the connection: 403, 407", "proxy", Next.STOPS, hint=PROXY_HINT),
+}
 EXCEPTIONS: tuple[Rule, ...] = (
     Rule(
         "no connection: refused, unknown host, TLS, proxy, timeout", "connection", Next.RETRIED, outage=True,
@@ -195,6 +201,10 @@ EXCEPTIONS: tuple[Rule, ...] = (
     Rule(
         "no request: an invalid URL, an unknown protocol, an illegal header", "invalid_request", Next.FAILS,
         errors=("LocalProtocolError", "UnsupportedProtocol", "TooManyRedirects", "InvalidURL", "CookieConflict"),
+    ),
+    Rule(
+        "a body of more than 64 MB, decompressed", "too_large", Next.FAILS, Paid.MAYBE, "its start is kept",
+        errors=("BodyTooLarge",),
     ),
     TIMEOUT,
     BROKEN,
@@ -247,7 +257,7 @@ BATCH_ERRORS: tuple[Rule, ...] = (
 TABLE: Mapping[str, tuple[Rule, ...]] = {
     "answers": ANSWERS,
     "errors": HTTP_ERRORS,
-    "exceptions": (NOT_SENT, *EXCEPTIONS),
+    "exceptions": (NOT_SENT, *SETUP_FAULTS.values(), *EXCEPTIONS),
     "batches": BATCH_ERRORS,
 }
 
@@ -258,7 +268,8 @@ _BY_EXCEPTION = {name: rule for rule in EXCEPTIONS for name in rule.errors}
 
 def rule_of_exception(error: BaseException) -> Rule:
     """Return the rule for an exception by its nearest known class, whose name spares importing its module."""
-    return next((found for kind in type(error).__mro__ if (found := _BY_EXCEPTION.get(kind.__name__))), INTERNAL)
+    found = next((found for kind in type(error).__mro__ if (found := _BY_EXCEPTION.get(kind.__name__))), INTERNAL)
+    return SETUP_FAULTS.get(setup_fault(error), found) if found.outage else found
 
 
 def read_failure(status: int, headers: Mapping[str, str], content: bytes) -> Outcome:

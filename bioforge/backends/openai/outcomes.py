@@ -12,6 +12,7 @@ from bioforge.backends.openai.errors import (
     INTERNAL,
     NOT_SENT,
     TIMEOUT,
+    Next,
     read_failure,
     rule_of_exception,
     without_answer,
@@ -64,7 +65,9 @@ class FailureReader:
             failure=Failure(found.error_class, message, http_status=status),
             paid=found.paid if written else Paid.NO,
             retryable=found.retryable,
+            stops_run=found.then is Next.STOPS,
             outage=found.outage,
+            hint=found.hint,
             request_id=self.request_id_of(headers),
             seconds=seconds,
             body=received or None,
@@ -73,9 +76,8 @@ class FailureReader:
     def from_refusal(self, response: httpx2.Response, seconds: float, context: BackendContext) -> Outcome:
         """Return the outcome of an HTTP error for which an SDK raised."""
         content = remove_key([response.content], context)
-        return replace(
-            self.read_failure(response.status_code, lower_headers(response.headers), content), seconds=seconds
-        )
+        outcome = self.read_failure(response.status_code, lower_headers(response.headers), content)
+        return mask_key(replace(outcome, seconds=seconds), context)
 
     def from_sdk_error(
         self,

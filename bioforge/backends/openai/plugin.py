@@ -34,10 +34,13 @@ _TIER = re.compile(rb'"service_tier":\s*"(\w+)"')
 class OpenAIBackend(VendorBackend):
     """The common part: bodies and prices."""
 
-    def check(self) -> None:
-        from bioforge.backends.openai.client import check_key
+    socks = False
+    """True if every client of the backend takes a SOCKS proxy."""
 
-        check_key(self.context)
+    def check(self) -> None:
+        from bioforge.backends.openai.client import check_context
+
+        check_context(self.context, socks=self.socks)
 
     def body(self, rendered: Rendered) -> dict[str, object]:
         return self._body(rendered)
@@ -69,6 +72,8 @@ class OpenAIBackend(VendorBackend):
 class ThreadsBackend(OpenAIBackend, ThreadCallsBackend):
     """A thread for each call in flight."""
 
+    socks = True
+
     def open_sender(self, concurrency: int) -> Sender:
         from bioforge.backends.openai.client import OpenAISender
 
@@ -86,6 +91,8 @@ class AsyncBackend(OpenAIBackend, AsyncCallsBackend):
 
 class BatchBackend(OpenAIBackend, BatchesBackend):
     """The Batch API: half the price, up to a day."""
+
+    socks = True
 
     def __init__(self, context: BackendContext) -> None:
         super().__init__(context)

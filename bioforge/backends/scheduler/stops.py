@@ -38,7 +38,8 @@ def for_account(outcome: Outcome) -> Stopped:
     failure = outcome.failure
     key = failure is not None and failure.error_class in KEY_CLASSES
     message = failure.message if failure else "the provider refuses all requests"
-    return Stopped("key" if key else "quota", message, outcome.hint)
+    kind = "key" if key else "setup" if failure and failure.error_class in ("certificate", "proxy") else "quota"
+    return Stopped(kind, message, outcome.hint)
 
 
 def for_long_wait(seconds: float, until: float) -> Stopped:

@@ -27,12 +27,12 @@ from bioforge.plugin import (
     Request,
     Undecided,
     atomic_write,
+    client_options,
     client_timeout,
     lower_headers,
     read_json_object,
     remove_key,
     require_id,
-    tls_verification,
     total_timeout,
 )
 from bioforge_anthropic import batch_lines
@@ -93,7 +93,7 @@ class AnthropicBatches:
         return batch_lines.line(attempt)
 
     def read(self, batch: Batch, line: bytes) -> BatchResult:
-        return batch_lines.read_line(batch, line)
+        return batch_lines.read_line(batch, remove_key([line], self._context))
 
     def enqueued_limit(self, text: str) -> int | None:
         """The API limits how many requests wait in batches by an ordinary 429, which is waited for."""
@@ -269,11 +269,7 @@ class AnthropicBatches:
 
         with self._lock:
             if self._sdk is None:
-                self._http = httpx2.Client(
-                    follow_redirects=False,
-                    verify=tls_verification(self._context.base_url),
-                    event_hooks=total_timeout(),
-                )
+                self._http = httpx2.Client(**client_options(self._context.base_url), event_hooks=total_timeout())
                 self._sdk = Anthropic(
                     api_key=self._context.api_key or PLACEHOLDER_KEY,
                     base_url=sdk_url(self._context.base_url),

@@ -17,16 +17,18 @@ from bioforge.plugin import (
     KEEP_ALIVE_SECONDS,
     PLACEHOLDER_KEY,
     BackendContext,
+    BodyPieces,
     Outcome,
     Request,
     UsageError,
+    check_connection,
+    client_options,
     client_timeout,
     is_loopback,
     lower_headers,
     mask_key,
     remove_key,
     sdk_headers,
-    tls_verification,
 )
 from bioforge_anthropic.outcomes import FAILURES, interpret
 from bioforge_anthropic.wire import sent
@@ -45,19 +47,19 @@ def check_context(context: BackendContext) -> None:
             f"the backend anthropic cannot talk to {context.base_url}",
             'write base_url = "https://api.anthropic.com" under [provider]',
         )
-    if is_loopback(context.base_url):
-        return
-    if context.api_key_env == "OPENAI_API_KEY":
+    local = is_loopback(context.base_url)
+    if not local and context.api_key_env == "OPENAI_API_KEY":
         raise UsageError(
             f"no API key for {context.base_url}: api_key_env is OPENAI_API_KEY, whose key is for OpenAI",
             f'write api_key_env = "{KEY}" under [provider], and put the key into that variable or into .env',
         )
-    if context.api_key is None:
+    if not local and context.api_key is None:
         name = context.api_key_env
         raise UsageError(
             f"no API key for {context.base_url}: {name} is not set",
             f'export {name}=…, or write it into .env; [provider] api_key_env = "{KEY}" is the usual name',
         )
+    check_connection(context, call_headers)
 
 
 def endpoint_url(base_url: str, endpoint: str) -> str:
@@ -93,7 +95,7 @@ class MessagesSender:
 
     async def send(self, request: Request, client_request_id: str) -> Outcome:
         started = time.perf_counter()
-        received: list[bytes] = []
+        received = BodyPieces()
         response: httpx2.Response | None = None
         written: list[bool] = []
 
@@ -119,7 +121,7 @@ class MessagesSender:
                         received.append(piece)
                 finally:
                     await response.aclose()
-            return interpret(
+            outcome = interpret(
                 request,
                 response.status_code,
                 lower_headers(response.headers),
@@ -131,7 +133,7 @@ class MessagesSender:
             content = remove_key(received, self._context)
             seconds = time.perf_counter() - started
             outcome = FAILURES.from_exception(error, seconds, status, headers, content, written=bool(written))
-            return mask_key(outcome, self._context)
+        return mask_key(outcome, self._context)
 
     async def close(self) -> None:
         if self._client is not None:
@@ -149,8 +151,7 @@ class MessagesSender:
             headers=call_headers(context),
             limits=limits,
             timeout=client_timeout(context.timeout),
-            follow_redirects=False,
-            verify=tls_verification(context.base_url),
+            **client_options(context.base_url),
         )
 
 
