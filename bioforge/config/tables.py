@@ -63,7 +63,17 @@ def _variable_name(value: str) -> str:
     if not re.fullmatch(r"[A-Za-z_][A-Za-z0-9_]*", value):
         # The likeliest wrong value is the key itself: not shown.
         raise ValueError("expected the name of an environment variable, like OPENAI_API_KEY, never the key itself")
+    if _OTHER_SECRET.fullmatch(value):
+        raise ValueError(f"{value} is not the key of an LLM provider; put that key into a variable of its own")
     return value
+
+
+_OTHER_SECRET = re.compile(
+    r"AWS_(?!BEARER_TOKEN_BEDROCK$).*|(GITHUB|GH|GITLAB|NPM|SLACK|VAULT|DOCKER)_.*TOKEN|(GITHUB|GH|NPM|VAULT)_TOKEN"
+    r"|.*PASSWORD|.*_PRIVATE_KEY|DATABASE_URL|SSH_.*|PATH|HOME",
+    re.IGNORECASE,
+)
+"""Names of variables that a project of somebody else must not send to its provider."""
 
 
 class ProviderTable(Table):

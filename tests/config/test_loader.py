@@ -529,3 +529,14 @@ class TestFlags:
 def test_dates_may_stand_in_options_of_plugins(folder):
     config = read(SMALLEST + "[backend.mine]\nsince = 2026-01-01")
     assert config.backend.options["mine"] == {"since": datetime.date(2026, 1, 1)}
+
+
+@pytest.mark.parametrize("name", ["AWS_SECRET_ACCESS_KEY", "GITHUB_TOKEN", "DATABASE_URL", "PGPASSWORD"])
+def test_a_variable_that_holds_another_secret_is_refused(folder, name):
+    (message,) = mistakes(f'{SMALLEST}\n[provider]\napi_key_env = "{name}"\n')
+    assert f"{name} is not the key of an LLM provider" in message
+
+
+@pytest.mark.parametrize("name", ["OPENAI_API_KEY", "AWS_BEARER_TOKEN_BEDROCK", "HF_TOKEN", "LLM_TOKEN"])
+def test_a_variable_that_may_hold_a_key_is_taken(folder, name):
+    assert read(f'{SMALLEST}\n[provider]\napi_key_env = "{name}"\n').provider.api_key_env == name
