@@ -404,14 +404,16 @@ def test_what_a_plugin_may_import_is_pinned() -> None:
 
 
 CONTRACT = """
-API_VERSION KEEP_ALIVE_SECONDS PLACEHOLDER_KEY AnyReader AnyWriter Artist AsyncBackend AsyncCallsBackend AsyncSender
-Attempt Backend BackendContext BackendFactory BadRow Batch BatchBackend BatchChanged BatchCollected BatchOptions
-BatchResult BatchService BatchState BatchesBackend BioforgeError BodyPieces CallError CallsBackend ConfigError Event Executor
-Failed Failure FailureReader FileBatchService FolderWriter Gauges InlineBatchService InputError LimitLearned Limits
-Load Notice OpenAIBackend Options Outcome OutputError Paid PathReader PathWriter PurchaseDecision PurchaseJob
-PurchaseOption RateLimits Reader ReaderOptions Record Rendered Request Response RetryPolicy RowError RunControl
-SecretEnv Sender Started Stop Stopped Succeeded ThreadCallsBackend ThreadsBackend Turn Undecided UnmatchedLine
-Unusable Usage UsageError VendorBackend Work Writer __version__ artists atomic_write canonical check_connection client_options
-client_timeout folder_writer hookimpl internal_failure is_loopback json_value lower_headers mask_key nearest path_reader
-path_writer proxy read_json_object remove_key request_hash require_id sdk_headers tls_verification total_timeout with_options
+API_VERSION EMBEDDED KEEP_ALIVE_SECONDS PLACEHOLDER_KEY AnyReader AnyWriter Artist AsyncBackend AsyncCallsBackend
+AsyncSender Attempt Backend BackendContext BackendFactory BadRow Batch BatchBackend BatchChanged BatchCollected
+BatchOptions BatchResult BatchService BatchState BatchesBackend BioforgeError BodyPieces CallError CallsBackend
+ConfigError Event Executor Failed Failure FailureReader FileBatchService FolderWriter Gauges InlineBatchService
+InputError LimitLearned Limits Load Notice OpenAIBackend Options Outcome OutputError Paid PathReader PathWriter
+PurchaseDecision PurchaseJob PurchaseOption RateLimits Reader ReaderOptions Record Rendered Request Response
+RetryPolicy RowError RunControl SecretEnv Sender Started Stop Stopped Succeeded ThreadCallsBackend ThreadsBackend Turn
+Undecided UnmatchedLine Unusable Usage UsageError VendorBackend Work Writer __version__ artists atomic_write canonical
+check_connection client_options client_timeout embedded_error folder_writer hookimpl internal_failure is_loopback
+json_value lower_headers mask_key nearest path_reader path_writer proxy read_error_object read_failure
+read_json_object remove_key request_hash require_id sdk_headers tls_verification total_timeout with_options
+without_answer
 """
