@@ -1,6 +1,6 @@
 """The writer `webhook`: posts finished results to an HTTP endpoint, each at least once, with a record of deliveries.
 
-Every command of bioforge loads this module, so it imports nothing that posts: that waits until something is delivered.
+Every bioforge command loads this module; HTTP libraries are imported when the first delivery starts.
 """
 
 from __future__ import annotations
@@ -15,17 +15,17 @@ BIOFORGE_API = 1
 
 
 class WebhookWriter:
-    """Posts each record at least once. `path` is the record of deliveries.
+    """Post each record at least once. `path` is the record of deliveries.
 
-    Returns a sentence like `delivered 3, 47 before`. Raises OutputError when some could not be delivered, after all
-    others were; the next call posts only those.
+    Returns a summary like `delivered 3, 47 before`. Raises OutputError after all other records were delivered when some
+    could not be; the next call posts only those.
     """
 
     writes_path = True
     Options = WebhookOptions
 
     def __call__(self, records: Iterable[Record], path: Path, options: WebhookOptions) -> str:
-        from bioforge_webhook.delivering import deliver
+        from bioforge_webhook.writer import deliver
 
         return deliver(records, path, options)
 

@@ -1,4 +1,4 @@
-"""What is posted: records with their delivery ids, as signed messages after the Standard Webhooks conventions."""
+"""Build signed messages from records and their delivery ids, following Standard Webhooks."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ _readable = json.JSONEncoder(ensure_ascii=False, separators=(",", ":"), allow_na
 
 @dataclass(frozen=True, slots=True)
 class Content:
-    """A record for a receiver. `target` (who is told, about what) and `digest` (all that is said) are sha256 in hex."""
+    """A record for one receiver. `target` (receiver and result) and `digest` (whole record) are SHA-256 in hex."""
 
     target: str
     digest: str
@@ -26,9 +26,9 @@ class Content:
 
 @dataclass(frozen=True, slots=True)
 class Delivery:
-    """One record on its way. `body` is the JSON object that is posted: the record, and its `id` as `delivery_id`.
+    """One record to post. `body` is the posted JSON object: the record with its `id` as `delivery_id`.
 
-    `revision` counts from 0 what was delivered about the target before.
+    `revision` is the number of earlier deliveries for the target.
     """
 
     id: str
@@ -43,31 +43,30 @@ class Delivery:
 
 @dataclass(frozen=True, slots=True)
 class Message:
-    """One request: `body` is an object, or where several go in one request, an array of objects."""
+    """One request. `body` is a JSON object, or an array of objects if `batch` is above 1."""
 
     id: str
     body: bytes
     deliveries: tuple[Delivery, ...]
 
 
-def content(receiver: str, record: Record) -> Content:
-    """Raises ValueError for numbers that JSON has not (nan)."""
+def make_content(receiver: str, record: Record) -> Content:
+    """Hash a record for a receiver. Raises ValueError for numbers without a JSON form (NaN, infinity)."""
     return Content(_digest("v1", receiver, *_named(record)), _digest(dict(record)), record)
 
 
-def delivery(told: Content, revision: int) -> Delivery:
-    """What is said with its identity, made of the target, all that is posted, and the revision.
+def make_delivery(content: Content, revision: int) -> Delivery:
+    """Build a delivery whose id is a hash of target, digest and revision.
 
-    So an answer that changed has another id, also where it is one that was delivered long ago, and what is posted once
-    more because nobody knows whether it arrived keeps its own.
+    A changed answer gets a new id, even if it equals an older answer. A repeat after an unclear attempt keeps its id.
     """
-    identifier = _digest(told.target, told.digest, revision)
-    posted = {"delivery_id": identifier, **told.record}
+    identifier = _digest(content.target, content.digest, revision)
+    posted = {"delivery_id": identifier, **content.record}
     try:
         body = _readable(posted).encode()
-    except UnicodeEncodeError:  # half of a surrogate pair: an escape keeps what UTF-8 cannot
+    except UnicodeEncodeError:  # a lone surrogate has no UTF-8 form; an escape preserves it
         body = json.dumps(posted).encode()
-    return Delivery(identifier, told.target, told.digest, revision, *_named(told.record), body)
+    return Delivery(identifier, content.target, content.digest, revision, *_named(content.record), body)
 
 
 def _named(record: Record) -> tuple[str, str, str]:
@@ -79,8 +78,8 @@ def _digest(*parts: object) -> str:
     return hashlib.sha256(_canonical(parts).encode()).hexdigest()
 
 
-def message(deliveries: Sequence[Delivery], *, array: bool) -> Message:
-    """One request for all of `deliveries`, at least one. Its id is the record's own, or made of all of them."""
+def make_message(deliveries: Sequence[Delivery], *, array: bool) -> Message:
+    """Build one request for at least one delivery. The id of an array is a hash of its delivery ids."""
     if not array:
         (only,) = deliveries
         return Message(only.id, only.body, (only,))
@@ -90,9 +89,9 @@ def message(deliveries: Sequence[Delivery], *, array: bool) -> Message:
 
 
 def signature(keys: Sequence[bytes], identifier: str, timestamp: int, body: bytes) -> str:
-    """The header `webhook-signature`: for each key `v1,` and the base64 of an HMAC-SHA256, separated by spaces.
+    """Return the header `webhook-signature`: `v1,` and a base64 HMAC-SHA256 for each key, separated by spaces.
 
-    What is signed is `identifier.timestamp.body`; neither of the first two has a full stop in it.
+    The signed bytes are `identifier.timestamp.body`; identifier and timestamp contain no full stop.
     """
     signed = b"%s.%d.%s" % (identifier.encode(), timestamp, body)
     made = (hmac.new(key, signed, hashlib.sha256).digest() for key in keys)

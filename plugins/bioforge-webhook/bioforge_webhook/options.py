@@ -13,9 +13,9 @@ from pydantic import AfterValidator, BeforeValidator, Field, SecretStr, model_va
 from bioforge.plugin import Options, SecretEnv
 
 _SECRET_PREFIX = "whsec_"
-_MAKE_A_SECRET = (
-    "expected whsec_ and then 24 to 64 bytes in base64, as `python -c 'import base64, secrets; "
-    'print("whsec_" + base64.b64encode(secrets.token_bytes(32)).decode())\'` prints one'
+_SECRET_HINT = (
+    "expected whsec_ and 24 to 64 bytes in base64; create one with `python -c 'import base64, secrets; "
+    'print("whsec_" + base64.b64encode(secrets.token_bytes(32)).decode())\'`'
 )
 _SECRET_PARAMETERS = frozenset(
     (
@@ -35,30 +35,30 @@ _SECRET_PARAMETERS = frozenset(
 )
 _SECRET_HEADER = re.compile(r"authorization|cookie|token|secret|password|api-?key|credential", re.IGNORECASE)
 _HEADER_NAME = re.compile(r"[A-Za-z0-9!#$%&'*+.^_`|~-]+")
-_OWN_HEADERS = frozenset(
+_RESERVED_HEADERS = frozenset(
     ("connection", "content-length", "content-type", "host", "idempotency-key", "transfer-encoding", "content-encoding")
 )
 
 
 def signing_keys(secrets: SecretStr) -> list[bytes]:
-    """The keys in a text of one or more `whsec_…`, separated by spaces: all of them sign, while one replaces another.
+    """Decode one or more `whsec_…` secrets, separated by spaces. All of them sign, so that a secret can be rotated.
 
-    Raises ValueError, which never shows the secret.
+    Raises ValueError without the secret in its text.
     """
     keys = []
     for secret in secrets.get_secret_value().split():
         if not secret.startswith(_SECRET_PREFIX):
-            raise ValueError(f"what it holds is no secret of a webhook: {_MAKE_A_SECRET}")
+            raise ValueError(f"the secret does not start with whsec_: {_SECRET_HINT}")
         encoded = secret.removeprefix(_SECRET_PREFIX)
         try:
             key = base64.b64decode(encoded + "=" * (-len(encoded) % 4), validate=True)
         except binascii.Error:
-            raise ValueError(f"what follows whsec_ is not base64: {_MAKE_A_SECRET}") from None
+            raise ValueError(f"the text after whsec_ is not base64: {_SECRET_HINT}") from None
         if not 24 <= len(key) <= 64:
-            raise ValueError(f"the secret has {len(key)} bytes: {_MAKE_A_SECRET}")
+            raise ValueError(f"the secret has {len(key)} bytes: {_SECRET_HINT}")
         keys.append(key)
     if not keys:
-        raise ValueError(f"the secret is empty: {_MAKE_A_SECRET}")
+        raise ValueError(f"the secret is empty: {_SECRET_HINT}")
     return keys
 
 
@@ -68,29 +68,29 @@ def _check_secret(secrets: SecretStr) -> SecretStr:
 
 
 def _check_url(url: str) -> str:
-    """Raises ValueError for what cannot be posted to. Never shows the url: it may come from the environment."""
+    """Raises ValueError for an invalid url, without the url in its text: it may be a secret."""
     try:
         parts = urlsplit(url)
-        _ = parts.port  # raises where it is no number
-        (parts.hostname or "").encode("idna")  # … and where a part of the name is empty or too long
+        _ = parts.port  # raises if it is not a number
+        (parts.hostname or "").encode("idna")  # raises for an empty or too long label
     except ValueError:
         raise ValueError("expected a url like 'https://example.org/hooks/bios'") from None
     if parts.scheme not in ("http", "https") or not parts.hostname or re.search(r"[\s\x00-\x1f]", url):
         raise ValueError("expected a url like 'https://example.org/hooks/bios'")
     if parts.username is not None or parts.password is not None:
         raise ValueError(
-            'the url has credentials in it; headers_env = { Authorization = "NAME_OF_A_VARIABLE" } takes them'
+            'the url contains credentials: move them to headers_env = { Authorization = "NAME_OF_A_VARIABLE" }'
         )
     if parts.fragment:
-        raise ValueError("the url has a fragment (#…), which is never sent: leave it out")
+        raise ValueError("the url has a fragment (#…), which is never sent: remove it")
     return url
 
 
-def _check_open_url(url: str) -> str:
+def _check_public_url(url: str) -> str:
     for name, _ in parse_qsl(urlsplit(_check_url(url)).query, keep_blank_values=True):
         if name.lower() in _SECRET_PARAMETERS:
             raise ValueError(
-                f"the url has a secret in it ({name}=…); put the whole url into an environment variable"
+                f"the url contains a secret ({name}=…): put the whole url into an environment variable"
                 " and its name into url_env"
             )
     return url
@@ -103,14 +103,14 @@ def _check_secret_url(url: SecretStr) -> SecretStr:
 
 def _check_header_name(name: str) -> None:
     if not _HEADER_NAME.fullmatch(name):
-        raise ValueError(f"{name!r} is no name of a header")
-    if name.lower() in _OWN_HEADERS or name.lower().startswith("webhook-"):
-        raise ValueError(f"{name} is set by the writer itself: leave it out")
+        raise ValueError(f"{name!r} is not a valid header name")
+    if name.lower() in _RESERVED_HEADERS or name.lower().startswith("webhook-"):
+        raise ValueError(f"the writer sets {name}: remove it")
 
 
 def _header_value(name: str, value: str) -> str:
     if not value.isascii() or not value.isprintable() or value != value.strip():
-        raise ValueError(f"the value for {name} has characters that no header can have")
+        raise ValueError(f"the value of {name} contains characters that are not allowed in a header")
     return value
 
 
@@ -134,22 +134,22 @@ def _check_secret_headers(headers: dict[str, SecretStr]) -> dict[str, SecretStr]
 
 
 def _seconds(value: object) -> object:
-    """A whole number of seconds is one as well."""
+    """Accept whole numbers of seconds too."""
     return float(value) if isinstance(value, int) and not isinstance(value, bool) else value
 
 
 Seconds = Annotated[float, BeforeValidator(_seconds)]
 
 
-def _and_its_words(value: str) -> list[str]:
-    """`Bearer abc…`, and `abc…` alone."""
+def _with_words(value: str) -> list[str]:
+    """Return the value and its long words: `Bearer abc…` and `abc…`."""
     return [value, *(word for word in value.split() if len(word) >= 8)]
 
 
 class WebhookOptions(Options):
-    """Times in seconds. Exactly one of `url` and `url_env` is given; see README.md for what each option does."""
+    """Options of the writer, described in README.md; times in seconds. Set exactly one of `url` and `url_env`."""
 
-    url: Annotated[str, AfterValidator(_check_open_url)] | None = Field(
+    url: Annotated[str, AfterValidator(_check_public_url)] | None = Field(
         None, description="a url like 'https://example.org/hooks/bios'"
     )
     url_env: Annotated[SecretEnv, AfterValidator(_check_secret_url)] | None = Field(
@@ -182,7 +182,7 @@ class WebhookOptions(Options):
 
     @property
     def address(self) -> str:
-        """Where to post to. It may hold a secret: `host` is for people."""
+        """The url to post to. It may contain a secret; show `host` instead."""
         return self.url if self.url is not None else self._secret(self.url_env)
 
     @property
@@ -191,7 +191,7 @@ class WebhookOptions(Options):
 
     @property
     def identity(self) -> str:
-        """What the delivery ids know the receiver by."""
+        """The receiver's name in delivery ids."""
         return self.address if self.receiver is None else f"receiver:{self.receiver}"
 
     @property
@@ -204,11 +204,11 @@ class WebhookOptions(Options):
 
     @property
     def secrets(self) -> list[str]:
-        """Texts that no message and no file may have in it."""
-        found = [word for value in self.headers_env.values() for word in _and_its_words(value.get_secret_value())]
+        """Texts to remove from every message and file."""
+        found = [word for value in self.headers_env.values() for word in _with_words(value.get_secret_value())]
         if self.secret_env is not None:
             found += self.secret_env.get_secret_value().split()
-        if self.url_env is not None:  # receivers like to say which path they do not know
+        if self.url_env is not None:  # error pages often repeat the path
             parts = urlsplit(self.address)
             found += [self.address, *(part for part in (parts.path, parts.query) if len(part) > 1)]
         return found

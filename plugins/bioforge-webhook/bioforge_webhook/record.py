@@ -1,4 +1,4 @@
-"""The record of deliveries: a small SQLite file that knows what was delivered, durable before the next step."""
+"""The record of deliveries: a SQLite file with the newest delivery of each result, written before the next post."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from filelock import FileLock, Timeout
 from bioforge.plugin import OutputError
 from bioforge_webhook.messages import Content, Delivery
 
-_APPLICATION = 0x42465748  # "BFWH": whose file it is
+_APPLICATION = 0x42465748  # "BFWH", identifies the file
 _VERSION = 1
 _SCHEMA = """
 CREATE TABLE deliveries (
@@ -41,24 +41,23 @@ CREATE TABLE failures (
 
 @contextmanager
 def open_record(path: Path) -> Iterator[DeliveryRecord]:
-    """The record at `path`, made where there is none, for this process alone as long as the block lasts.
+    """Open or create the record at `path` and lock it for this process; other processes may read it.
 
-    Others may read it meanwhile. Raises OutputError for a file that is something else, and for whatever SQLite or the
-    operating system refuses.
+    Raises OutputError if the file is something else, is locked, or cannot be opened or written.
     """
-    lock = FileLock(f"{path.resolve()}.lock")  # two names of one file are one file
-    with _refusals(path):
+    lock = FileLock(f"{path.resolve()}.lock")  # resolve links, so that one file has one lock
+    with _output_errors(path):
         try:
             lock.acquire(timeout=0)
         except Timeout:
             raise OutputError(
-                f"{path}: another process is delivering with this record", "wait until it has ended, then run again"
+                f"another process is delivering with the record {path}", "wait until it has ended, then run again"
             ) from None
     try:
-        with _refusals(path):
+        with _output_errors(path):
             connection = sqlite3.connect(path, isolation_level=None)
         with closing(connection):
-            with _refusals(path):
+            with _output_errors(path):
                 _prepare(path, connection)
             yield DeliveryRecord(path, connection)
     finally:
@@ -66,13 +65,13 @@ def open_record(path: Path) -> Iterator[DeliveryRecord]:
 
 
 @contextmanager
-def _refusals(path: Path) -> Iterator[None]:
+def _output_errors(path: Path) -> Iterator[None]:
     try:
         yield
     except (sqlite3.Error, OSError) as error:
         raise OutputError(
-            f"cannot keep the record of deliveries in {path}: {getattr(error, 'strerror', None) or error}",
-            "the state is intact; what could not be recorded is posted again by the next run",
+            f"cannot use the record of deliveries {path}: {getattr(error, 'strerror', None) or error}",
+            "the state is intact; the next run posts unrecorded deliveries again",
         ) from error
 
 
@@ -87,9 +86,9 @@ def _prepare(path: Path, connection: sqlite3.Connection) -> None:
             raise
         application, version, tables = 0, 0, 1
     if tables and application != _APPLICATION:
-        raise OutputError(f"{path} exists and is no record of deliveries", "give the output a path of its own")
+        raise OutputError(f"{path} exists and is not a record of deliveries", "choose another path for this output")
     if version > _VERSION:
-        raise OutputError(f"{path} was made by a newer bioforge-webhook", "pip install -U bioforge-webhook")
+        raise OutputError(f"{path} was written by a newer bioforge-webhook", "pip install -U bioforge-webhook")
     connection.execute("PRAGMA journal_mode = WAL")
     connection.execute("PRAGMA synchronous = FULL")
     if not tables:
@@ -99,7 +98,7 @@ def _prepare(path: Path, connection: sqlite3.Connection) -> None:
 
 
 class DeliveryRecord:
-    """Used by one thread. What a method has written is on the disk when it returns."""
+    """The open record; used by one thread. Each method's writes are on disk when it returns."""
 
     def __init__(self, path: Path, connection: sqlite3.Connection, now: Callable[[], datetime] | None = None) -> None:
         self.path = path
@@ -107,31 +106,31 @@ class DeliveryRecord:
         self._now = now or (lambda: datetime.now(UTC))
 
     def begin(self) -> None:
-        """Forget the failures of the run before: they are tried again.
+        """Delete the failures of the last run, which are tried again.
 
-        Shows also that the file can be written to, before anything is posted.
+        Also checks that the file is writable before anything is posted.
         """
-        with _refusals(self.path):
+        with _output_errors(self.path):
             self._connection.execute("DELETE FROM failures")
 
-    def revision(self, told: Content) -> int | None:
-        """How often something was delivered about its target before; None where the last was exactly this."""
-        with _refusals(self.path):
+    def revision(self, content: Content) -> int | None:
+        """Return the number of earlier deliveries for the target; None if the newest has the same content."""
+        with _output_errors(self.path):
             found = self._connection.execute(
-                "SELECT content, revision FROM deliveries WHERE target = ?", (told.target,)
+                "SELECT content, revision FROM deliveries WHERE target = ?", (content.target,)
             ).fetchone()
         if found is None:
             return 0
-        return None if found[0] == told.digest else int(found[1]) + 1
+        return None if found[0] == content.digest else int(found[1]) + 1
 
-    def sending(self, deliveries: Iterable[Delivery]) -> None:
-        """Before something is posted that changes what was delivered: from now on nobody knows what the receiver has.
+    def mark_in_flight(self, deliveries: Iterable[Delivery]) -> None:
+        """Clear the stored content of changed targets before they are posted.
 
-        And an answer that changes back must be posted too.
+        Until the outcome is known the receiver may have either version, so an answer that changes back is posted too.
         """
         changes = [(one.target,) for one in deliveries if one.revision]
         if changes:
-            with _refusals(self.path), self._transaction():
+            with _output_errors(self.path), self._transaction():
                 self._connection.executemany("UPDATE deliveries SET content = '' WHERE target = ?", changes)
 
     def delivered(self, deliveries: Iterable[Delivery], status: int) -> None:
@@ -146,7 +145,7 @@ class DeliveryRecord:
 
     def _insert(self, table: str, rows: list[tuple[object, ...]]) -> None:
         marks = ", ".join("?" * len(rows[0]))
-        with _refusals(self.path), self._transaction():
+        with _output_errors(self.path), self._transaction():
             self._connection.executemany(f"INSERT OR REPLACE INTO {table} VALUES ({marks})", rows)
 
     @contextmanager
@@ -161,7 +160,7 @@ class DeliveryRecord:
 
 
 def _key(one: Delivery) -> tuple[str, str, str, str]:
-    """Half of a surrogate pair, which SQLite cannot hold, is `?`; the id is made of the texts as they are."""
+    """Return id, artist, recipe and variant as SQLite can store them: a lone surrogate becomes `?`."""
     artist_id, recipe, variant = (
         text.encode(errors="replace").decode() for text in (one.artist_id, one.recipe, one.variant)
     )

@@ -31,7 +31,7 @@ def receiver() -> Iterator[Receiver]:
 
 @pytest.fixture
 def deliver(receiver: Receiver, tmp_path: Path) -> Deliver:
-    """`deliver(records, batch=2)`: one call of the writer, with the record of deliveries in `tmp_path`."""
+    """Call the writer, as in `deliver(records, batch=2)`, with the record of deliveries in `tmp_path`."""
 
     def call(records: list[Record], path: Path = tmp_path / "deliveries.db", **options: object) -> str:
         given = {"url": receiver.url, "first_delay": 0, "timeout": 10, **options}
@@ -41,7 +41,7 @@ def deliver(receiver: Receiver, tmp_path: Path) -> Deliver:
 
 
 def bios(number: int, text: str = "A painter.") -> list[Record]:
-    """Records as bioforge gives them to a writer: artist_id from 1."""
+    """Make records as a writer receives them; artist_id from 1."""
     return [
         {
             "artist_id": str(artist),

@@ -1,4 +1,4 @@
-"""A receiver on loopback: keeps what is posted to it, and answers what it was told to."""
+"""A receiver on loopback that keeps posts and sends configured answers."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ Answer = tuple[int, Mapping[str, str], bytes] | int | None
 
 @dataclass(frozen=True)
 class Post:
-    """A request as it came: header names are in lower case."""
+    """A received request; header names are in lower case."""
 
     number: int
     path: str
@@ -34,7 +34,7 @@ class Post:
 
 
 class _Quiet(ThreadingHTTPServer):
-    """Who is killed breaks off, and that is no error of the receiver."""
+    """A server that ignores broken connections of killed clients."""
 
     daemon_threads = True
     block_on_close = False
@@ -44,7 +44,7 @@ class _Quiet(ThreadingHTTPServer):
 
 
 class Receiver:
-    """`answer` is called for each request with what came; what it returns is the answer, 204 by default."""
+    """A receiver that calls `answer` with each post and sends the answer it returns, 204 by default."""
 
     def __init__(self, answer: Callable[[Post], Answer] = lambda post: 204) -> None:
         self.answer = answer
@@ -74,11 +74,11 @@ class Receiver:
 
     @property
     def delivered(self) -> list[str]:
-        """The ids of the artists that were taken, sorted; one that was taken twice is there twice."""
+        """The accepted artist ids, sorted and with repeats."""
         return sorted(name for post in self.taken for name in post.artists)
 
     def duplicates(self) -> dict[str, int]:
-        """Delivery ids that came more than once, whatever was answered the first time."""
+        """Return how often each delivery id was accepted, for those accepted more than once."""
         times = Counter(record["delivery_id"] for post in self.taken for record in post.records)
         return {identifier: number for identifier, number in times.items() if number > 1}
 
@@ -102,12 +102,12 @@ class Receiver:
         if answer is None:
             handler.close_connection = True
             return
-        status, told, content = (answer, {}, b"") if isinstance(answer, int) else answer
+        status, headers, content = (answer, {}, b"") if isinstance(answer, int) else answer
         if 200 <= status < 300:
             with self._lock:
                 self.taken.append(post)
         handler.send_response(status)
-        for name, value in {"content-length": str(len(content)), **told}.items():
+        for name, value in {"content-length": str(len(content)), **headers}.items():
             if status != 204 or name != "content-length":
                 handler.send_header(name, value)
         handler.end_headers()

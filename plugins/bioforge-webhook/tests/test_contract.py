@@ -1,4 +1,4 @@
-"""What every writer must do, as far as it can be said of one that cannot take back what it has delivered."""
+"""Run the writer contract, without the parts about replacing delivered records."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ class TestWebhook(WriterContract):
     @pytest.fixture(autouse=True)
     def _receiver(self) -> Iterator[None]:
         with Receiver() as self.receiver:
-            # one at a time: the order in which several arrive is nobody's to say
+            # one at a time, so that the order is defined
             self.options = {"url": self.receiver.url, "failed": True, "concurrency": 1, "timeout": 10}
             yield
 
@@ -52,7 +52,7 @@ def test_the_version_of_the_contract() -> None:
     assert BIOFORGE_API == 1
 
 
-def test_to_load_it_imports_nothing_that_posts() -> None:
+def test_loading_the_plugin_imports_no_http_library() -> None:
     code = "import bioforge_webhook, sys; print({'requests', 'tenacity', 'urllib3'} & set(sys.modules))"
     ran = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert ran.stdout == "set()\n"

@@ -1,4 +1,4 @@
-"""What is posted: identities, bodies and signatures."""
+"""Check ids, bodies and signatures of messages."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import json
 from datetime import UTC, datetime
 
 import pytest
-from bioforge_webhook.messages import Delivery, content, delivery, message, signature
+from bioforge_webhook.messages import Delivery, make_content, make_delivery, make_message, signature
 from bioforge_webhook.options import signing_keys
 from conftest import SECRET, bios
 from pydantic import SecretStr
@@ -22,10 +22,10 @@ def headers(identifier: str, timestamp: int, signed: str) -> dict[str, str]:
 
 
 def deliver(record: Record, receiver: str = URL, revision: int = 0) -> Delivery:
-    return delivery(content(receiver, record), revision)
+    return make_delivery(make_content(receiver, record), revision)
 
 
-def test_the_same_record_has_the_same_id_and_a_changed_one_another() -> None:
+def test_the_id_changes_with_the_record_only() -> None:
     (record,) = bios(1)
     first = deliver(record)
     assert len(first.id) == 64
@@ -41,38 +41,40 @@ def test_the_same_record_has_the_same_id_and_a_changed_one_another() -> None:
     assert len({first.id, *(one.id for one in others)}) == 7
 
 
-def test_what_is_posted_is_the_record_with_its_delivery_id() -> None:
+def test_the_body_is_the_record_with_its_delivery_id() -> None:
     (record,) = bios(1, "Björk — singer")
     one = deliver(record)
     assert json.loads(one.body) == {"delivery_id": one.id, **record}
     assert "Björk — singer".encode() in one.body
 
 
-def test_half_a_surrogate_pair_is_posted_as_an_escape() -> None:
+def test_a_lone_surrogate_is_posted_as_an_escape() -> None:
     (record,) = bios(1, "broken \ud83d")
     one = deliver(record)
     assert b"\\ud83d" in one.body
     assert json.loads(one.body)["response_text"] == "broken \ud83d"
 
 
-def test_a_number_that_json_has_not_is_an_error() -> None:
+def test_a_number_without_a_json_form_is_an_error() -> None:
     with pytest.raises(ValueError, match="JSON"):
         deliver({**bios(1)[0], "parsed": float("nan")})
 
 
-def test_one_record_goes_as_an_object_and_several_as_an_array_with_an_id_of_its_own() -> None:
+def test_one_record_is_an_object_and_several_are_an_array_with_its_own_id() -> None:
     first, second = (deliver(record) for record in bios(2))
-    alone = message([first], array=False)
+    alone = make_message([first], array=False)
     assert (alone.id, alone.body) == (first.id, first.body)
-    both = message([first, second], array=True)
+    both = make_message([first, second], array=True)
     assert [one["delivery_id"] for one in json.loads(both.body)] == [first.id, second.id]
     assert both.id not in (first.id, second.id)
-    assert isinstance(json.loads(message([first], array=True).body), list), "what is last is an array as well"
+    assert isinstance(json.loads(make_message([first], array=True).body), list), (
+        "a single record in a batch is an array too"
+    )
 
 
 def test_the_published_library_verifies_the_signature_and_refuses_a_changed_body() -> None:
     now = int(datetime.now(UTC).timestamp())
-    one = message([deliver(bios(1, "Björk")[0])], array=False)
+    one = make_message([deliver(bios(1, "Björk")[0])], array=False)
     signed = signature(signing_keys(SecretStr(SECRET)), one.id, now, one.body)
     assert Webhook(SECRET).verify(one.body, headers(one.id, now, signed))["artist_id"] == "1"
     with pytest.raises(WebhookVerificationError):
@@ -81,7 +83,7 @@ def test_the_published_library_verifies_the_signature_and_refuses_a_changed_body
         Webhook(SECRET).verify(one.body, headers("another", now, signed))
 
 
-def test_while_a_secret_is_replaced_both_sign() -> None:
+def test_both_secrets_sign_during_a_rotation() -> None:
     now = int(datetime.now(UTC).timestamp())
     newer = "whsec_" + "bmV3IHNlY3JldCBvZiB0aGlydHktdHdvIGJ5dGVzISE="
     signed = signature(signing_keys(SecretStr(f"{newer} {SECRET}")), "id", now, b"{}")

@@ -1,4 +1,4 @@
-"""In a project: runs, an export, a process that is killed, and what all that costs."""
+"""Run and export projects with the writer, with kills and interrupts, and check the costs."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ def test_a_run_delivers_what_is_new(make_project: MakeProject, receiver: Receive
     assert SECRET.encode() not in b"".join(path.read_bytes() for path in project.root.rglob("*") if path.is_file())
 
 
-def test_a_failure_is_exit_code_1_and_the_next_run_buys_nothing(make_project: MakeProject, receiver: Receiver) -> None:
+def test_a_failure_is_exit_code_1_and_the_next_run_pays_nothing(make_project: MakeProject, receiver: Receiver) -> None:
     project = delivering(make_project, receiver, 6, max_attempts=1)
     receiver.answer = lambda post: 503 if post.artists[0] in ("2", "5") else 204
     ran = project.run("run", env=ENVIRONMENT).failed(1)
@@ -60,7 +60,7 @@ def test_a_failure_is_exit_code_1_and_the_next_run_buys_nothing(make_project: Ma
     project.assert_ledger_equals_state()
 
 
-def test_a_mistake_is_told_before_anything_is_bought(make_project: MakeProject, receiver: Receiver) -> None:
+def test_a_mistake_is_reported_before_anything_is_sent(make_project: MakeProject, receiver: Receiver) -> None:
     project = delivering(make_project, receiver, 3, batch=0)
     assert "batch" in project.run("run", env=ENVIRONMENT).failed(2).err
     project = delivering(make_project, receiver, 3)
@@ -78,9 +78,7 @@ def test_an_export_delivers_with_the_options_of_the_output(make_project: MakePro
     assert "webhook-signature" in receiver.posts[-1].headers
 
 
-def test_killed_while_it_delivers_only_what_was_in_flight_comes_twice(
-    make_project: MakeProject, receiver: Receiver
-) -> None:
+def test_after_a_kill_only_requests_in_flight_are_repeated(make_project: MakeProject, receiver: Receiver) -> None:
     project = delivering(make_project, receiver, 30, concurrency=3, timeout=60)
     held = threading.Event()
     holding: list[str] = []
@@ -97,7 +95,7 @@ def test_killed_while_it_delivers_only_what_was_in_flight_comes_twice(
     running.kill()
     assert running.end().code == KILLED
     held.set()
-    wait_until(lambda: len(receiver.taken) == 13, "the receiver has taken them all the same")
+    wait_until(lambda: len(receiver.taken) == 13, "the receiver has accepted them")
 
     receiver.answer = lambda post: 204
     ran = project.process("run", env=ENVIRONMENT).ok()
@@ -110,7 +108,7 @@ def test_killed_while_it_delivers_only_what_was_in_flight_comes_twice(
     project.assert_ledger_equals_state()
 
 
-def test_interrupted_while_it_delivers_nothing_comes_twice(make_project: MakeProject, receiver: Receiver) -> None:
+def test_after_an_interrupt_nothing_is_repeated(make_project: MakeProject, receiver: Receiver) -> None:
     project = delivering(make_project, receiver, 30, concurrency=3, timeout=60)
     held = threading.Event()
 

@@ -1,4 +1,4 @@
-"""What README.md shows is so: its project delivers to its receiver, and its table has every option."""
+"""Check README.md: its project delivers to its receiver, and its table lists every option."""
 
 from __future__ import annotations
 
@@ -63,7 +63,7 @@ def test_the_project_delivers_to_the_receiver(
             (project.root / "out" / "deliveries.db").unlink()
             project.run("run", env={"WEBHOOK_SECRET": SECRET}).ok()
 
-            with pytest.raises(OutputError, match="401"):  # one that does not know the secret
+            with pytest.raises(OutputError, match="401"):  # without the secret
                 deliver(bios(1), url=url, stop_after=1)
             monkeypatch.setenv("OTHER", SECRET[:-5] + "AAAA=")
             with pytest.raises(OutputError, match="401"):
@@ -85,10 +85,10 @@ def test_every_option_is_in_the_table_with_its_default() -> None:
     )
     assert list(rows) == list(WebhookOptions.model_fields)
     for name, field in WebhookOptions.model_fields.items():
-        assert rows[name].strip(" `") in told(field), name
+        assert rows[name].strip(" `") in defaults(field), name
 
 
-def told(field: FieldInfo) -> tuple[str, ...]:
+def defaults(field: FieldInfo) -> tuple[str, ...]:
     if field.default is None:
         return ("", "the url")
     return (json.dumps(field.default), f"{field.default:g}" if isinstance(field.default, float) else "")

@@ -1,4 +1,4 @@
-"""One message: when it is tried again, when not, and what is said of it."""
+"""Send one message and check retries, results and error texts."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ from pathlib import Path
 import pytest
 import requests
 import responses
-from bioforge_webhook.messages import Message, content, delivery, message
+from bioforge_webhook.messages import Message, make_content, make_delivery, make_message
 from bioforge_webhook.options import WebhookOptions
-from bioforge_webhook.sending import Outcome, Sender, Verdict, retry_after
+from bioforge_webhook.sender import Outcome, Result, Sender, retry_after
 from conftest import SECRET, bios
 from standardwebhooks import Webhook
 
@@ -22,13 +22,13 @@ URL = "https://example.org/hooks/bios"
 
 @pytest.fixture
 def endpoint() -> Iterator[responses.RequestsMock]:
-    """Answers in the order in which they were added; all of them have to be asked for."""
+    """Mock answers in the order they were added; every one must be used."""
     with responses.RequestsMock(registry=responses.registries.OrderedRegistry) as mock:
         yield mock
 
 
 def bio() -> Message:
-    return message([delivery(content(URL, bios(1)[0]), 0)], array=False)
+    return make_message([make_delivery(make_content(URL, bios(1)[0]), 0)], array=False)
 
 
 def send(stop: threading.Event | None = None, **options: object) -> Outcome:
@@ -42,7 +42,7 @@ def send(stop: threading.Event | None = None, **options: object) -> Outcome:
 
 def test_a_record_is_posted_with_the_headers_of_standard_webhooks(endpoint: responses.RequestsMock) -> None:
     endpoint.post(URL, status=204)
-    assert send(secret_env="WEBHOOK_SECRET", headers={"X-Source": "bios"}) == Outcome(Verdict.DELIVERED, "", 204)
+    assert send(secret_env="WEBHOOK_SECRET", headers={"X-Source": "bios"}) == Outcome(Result.DELIVERED, "", 204)
     request = endpoint.calls[0].request
     assert request.headers["webhook-id"] == request.headers["Idempotency-Key"] == bio().id
     assert request.headers["content-type"] == "application/json"
@@ -59,10 +59,10 @@ def test_without_a_secret_nothing_is_signed(endpoint: responses.RequestsMock) ->
 
 
 @pytest.mark.parametrize("status", [408, 425, 429, 500, 502, 503, 504])
-def test_what_may_pass_is_tried_again_with_the_same_id(endpoint: responses.RequestsMock, status: int) -> None:
+def test_transient_errors_are_retried_with_the_same_id(endpoint: responses.RequestsMock, status: int) -> None:
     endpoint.post(URL, status=status)
     endpoint.post(URL, status=200)
-    assert send() == Outcome(Verdict.DELIVERED, "", 200, attempts=2)
+    assert send() == Outcome(Result.DELIVERED, "", 200, attempts=2)
     assert len({call.request.headers["webhook-id"] for call in endpoint.calls}) == 1
 
 
@@ -87,49 +87,49 @@ def test_each_attempt_is_signed_with_its_own_time(endpoint: responses.RequestsMo
         (requests.ConnectTimeout("…url: /hooks/bios"), "no answer within 20 s"),
     ],
 )
-def test_no_answer_is_tried_again_to_the_last_attempt(
+def test_a_missing_answer_is_retried_up_to_the_last_attempt(
     endpoint: responses.RequestsMock, broken: Exception, said: str
 ) -> None:
     for _ in range(3):
         endpoint.post(URL, body=broken)
     found = send(max_attempts=3)
-    assert (found.verdict, found.attempts, found.error) == (Verdict.FAILED, 3, said)
+    assert (found.result, found.attempts, found.error) == (Result.FAILED, 3, said)
 
 
 @pytest.mark.parametrize("status", [400, 409, 413, 422])
-def test_what_is_refused_for_its_content_is_not_tried_again(endpoint: responses.RequestsMock, status: int) -> None:
+def test_rejected_content_is_not_retried(endpoint: responses.RequestsMock, status: int) -> None:
     endpoint.post(URL, status=status, body="unknown\nartist")
     found = send()
-    assert (found.verdict, found.attempts, found.status) == (Verdict.REFUSED, 1, status)
+    assert (found.result, found.attempts, found.status) == (Result.REFUSED, 1, status)
     assert found.error.endswith(": unknown artist")
 
 
 @pytest.mark.parametrize("status", [401, 403, 404, 405])
-def test_other_refusals_are_not_tried_again_either(endpoint: responses.RequestsMock, status: int) -> None:
+def test_other_client_errors_are_not_retried(endpoint: responses.RequestsMock, status: int) -> None:
     endpoint.post(URL, status=status)
-    assert send().verdict is Verdict.FAILED
+    assert send().result is Result.FAILED
 
 
-def test_gone_ends_everything(endpoint: responses.RequestsMock) -> None:
+def test_gone_stops_the_delivery(endpoint: responses.RequestsMock) -> None:
     endpoint.post(URL, status=410)
     found = send()
-    assert (found.verdict, found.attempts) == (Verdict.HALT, 1)
-    assert found.error == "the endpoint wants nothing more (410 Gone)"
+    assert (found.result, found.attempts) == (Result.HALT, 1)
+    assert found.error == "the endpoint is gone (410 Gone)"
 
 
 @pytest.mark.parametrize("status", [301, 302, 303, 307, 308])
 def test_redirects_are_not_followed(endpoint: responses.RequestsMock, status: int) -> None:
     endpoint.post(URL, status=status, headers={"Location": "https://other.example.org/"})
     found = send()
-    assert found.verdict is Verdict.FAILED
+    assert found.result is Result.FAILED
     assert "redirects are not followed" in found.error
 
 
-def test_a_certificate_without_trust_is_not_tried_again(endpoint: responses.RequestsMock) -> None:
+def test_an_untrusted_certificate_is_not_retried(endpoint: responses.RequestsMock) -> None:
     endpoint.post(URL, body=requests.exceptions.SSLError("…url: /hooks/bios"))
     found = send()
-    assert (found.verdict, found.attempts) == (Verdict.FAILED, 1)
-    assert found.error.startswith("no trust in its certificate")
+    assert (found.result, found.attempts) == (Result.FAILED, 1)
+    assert found.error.startswith("its certificate is not trusted")
 
 
 def test_a_short_retry_after_is_kept(endpoint: responses.RequestsMock) -> None:
@@ -143,8 +143,8 @@ def test_a_short_retry_after_is_kept(endpoint: responses.RequestsMock) -> None:
 def test_a_long_retry_after_ends_the_run_instead_of_waiting(endpoint: responses.RequestsMock) -> None:
     endpoint.post(URL, status=503, headers={"Retry-After": "3600"})
     found = send(max_delay=60)
-    assert (found.verdict, found.retry_after, found.attempts) == (Verdict.HALT, 3600.0, 1)
-    assert found.error == "503 Service Unavailable (it asks to come back in 3,600 s, longer than max_delay)"
+    assert (found.result, found.retry_after, found.attempts) == (Result.HALT, 3600.0, 1)
+    assert found.error == "503 Service Unavailable (Retry-After is 3,600 s, longer than max_delay)"
 
 
 def test_both_forms_of_retry_after() -> None:
@@ -157,26 +157,26 @@ def test_both_forms_of_retry_after() -> None:
         assert retry_after(nothing, None, now) is None, nothing
 
 
-def test_once_stopped_nothing_is_posted() -> None:
+def test_nothing_is_posted_after_a_stop() -> None:
     stop = threading.Event()
     stop.set()
     with responses.RequestsMock():
         found = send(stop)
-    assert (found.verdict, found.attempts) == (Verdict.FAILED, 0)
+    assert (found.result, found.attempts) == (Result.FAILED, 0)
 
 
-def test_who_waits_for_the_next_attempt_is_woken_by_the_stop(endpoint: responses.RequestsMock) -> None:
+def test_a_stop_ends_the_wait_for_the_next_attempt(endpoint: responses.RequestsMock) -> None:
     stop = threading.Event()
 
-    def stopped_meanwhile(request: requests.PreparedRequest) -> tuple[int, dict[str, str], str]:
+    def stop_and_fail(request: requests.PreparedRequest) -> tuple[int, dict[str, str], str]:
         stop.set()
         return 500, {}, ""
 
-    endpoint.add_callback("POST", URL, stopped_meanwhile)
+    endpoint.add_callback("POST", URL, stop_and_fail)
     assert send(stop, first_delay=3600, max_delay=3600).attempts == 1
 
 
-def test_no_secret_is_said_back(endpoint: responses.RequestsMock, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_errors_contain_no_secret(endpoint: responses.RequestsMock, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("HOOK", f"{URL}/s3cret")
     monkeypatch.setenv("AUTHORIZATION", "Bearer pa55word")
     endpoint.post(
@@ -192,9 +192,7 @@ def test_no_secret_is_said_back(endpoint: responses.RequestsMock, monkeypatch: p
     assert endpoint.calls[0].request.headers["Authorization"] == "Bearer pa55word"
 
 
-def test_nothing_out_of_netrc(
-    endpoint: responses.RequestsMock, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_netrc_is_ignored(endpoint: responses.RequestsMock, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     netrc = tmp_path / "netrc"
     netrc.write_text("machine example.org login me password pa55\n")
     monkeypatch.setenv("NETRC", str(netrc))

@@ -1,4 +1,4 @@
-"""Posting one message: signed anew for each attempt, tried again where that can help, and what came of it."""
+"""Post one message: sign each attempt, retry transient errors, classify the result."""
 
 from __future__ import annotations
 
@@ -29,39 +29,38 @@ from bioforge_webhook.messages import Message, signature
 from bioforge_webhook.options import WebhookOptions
 
 GONE = 410
-_AGAIN = frozenset((408, 425, 429))
-_ABOUT_THE_CONTENT = frozenset((400, 409, 413, 422))
-_READ = 65_536  # bytes of an answer that are read, so that its connection can be used again
-_SHOWN = 200  # characters of an answer that are shown
+_RETRYABLE = frozenset((408, 425, 429))
+_REJECTED = frozenset((400, 409, 413, 422))
+_READ_LIMIT = 65_536  # bytes read of an answer, so that its connection can be reused
+_TEXT_LIMIT = 200  # characters of an answer in a message
 
 
-class Verdict(Enum):
+class Result(Enum):
     DELIVERED = "delivered"
     REFUSED = "refused"
-    """What was posted is not taken; that says nothing about other records."""
+    """The receiver rejected this content; other records may be accepted."""
     FAILED = "failed"
-    """The endpoint cannot be reached, is broken, or is another one than was meant."""
+    """The endpoint is unreachable, failing or wrongly configured."""
     HALT = "halt"
-    """It wants nothing more, now or ever."""
+    """The endpoint accepts nothing more in this run."""
 
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """What came of a message. `again`: the same may be taken later; `retry_after` in seconds, where it said so."""
+    """The result of a message. `retryable`: a later attempt may succeed. `retry_after`: seconds, or None."""
 
-    verdict: Verdict
+    result: Result
     error: str = ""
     status: int | None = None
     attempts: int = 1
-    again: bool = False
+    retryable: bool = False
     retry_after: float | None = None
 
 
 class Sender:
-    """Posts messages from any number of threads.
+    """A sender of messages, usable from several threads.
 
-    `stop` is an event: once it is set, nothing more is posted, and who waits for a next attempt is woken. Times
-    in seconds; `clock` is the one on the wall.
+    Once `stop` is set, nothing more is posted and waits between attempts end. `clock` is wall time in seconds.
     """
 
     def __init__(self, options: WebhookOptions, stop: threading.Event, clock: Callable[[], float] = time.time) -> None:
@@ -80,8 +79,8 @@ class Sender:
         self._clock = clock
         self._local = threading.local()
         self._sessions: list[requests.Session] = []
-        self._quiet_until = 0.0
-        # Drawn from 0 to a bound that doubles each time: what failed together does not come back together.
+        self._paused_until = 0.0
+        # Full jitter with a doubling bound, so that requests that failed together retry apart.
         self._backoff = wait_random_exponential(multiplier=options.first_delay, max=options.max_delay)
 
     def close(self) -> None:
@@ -89,9 +88,9 @@ class Sender:
             session.close()
 
     def send(self, message: Message) -> Outcome:
-        """Post until it is taken, refused for good, or was tried often enough. Raises nothing that HTTP can cause."""
+        """Post until delivered, rejected or out of attempts. HTTP errors become an Outcome, never an exception."""
         retrying = Retrying(
-            retry=retry_if_result(lambda outcome: outcome.again),
+            retry=retry_if_result(lambda outcome: outcome.retryable),
             stop=stop_any(stop_after_attempt(self._options.max_attempts), stop_when_event_set(self._stop)),
             wait=self._backoff,
             sleep=sleep_using_event(self._stop),
@@ -100,22 +99,19 @@ class Sender:
         last: list[Outcome] = []
 
         def attempt() -> Outcome:
-            self._keep_quiet()
+            self._wait_while_paused()
             if self._stop.is_set():
-                unsent = Outcome(Verdict.FAILED, "not tried", attempts=0)
-                return replace(last[-1], again=False) if last else unsent
+                unsent = Outcome(Result.FAILED, "not tried", attempts=0)
+                return replace(last[-1], retryable=False) if last else unsent
             outcome = self._post(message)
             last.append(replace(outcome, attempts=len(last) + 1))
             return last[-1]
 
         return retrying(attempt)
 
-    def _keep_quiet(self) -> None:
-        """Wait until the time the endpoint asked for, whichever message it answered with that; and a little longer.
-
-        Or all that wait for it come back together.
-        """
-        while (left := self._quiet_until - time.monotonic()) > 0:
+    def _wait_while_paused(self) -> None:
+        """Wait until the endpoint's last `Retry-After` has passed, plus jitter so that waiting requests resume apart."""
+        while (left := self._paused_until - time.monotonic()) > 0:
             if self._stop.wait(left + random.uniform(0, min(1.0, self._options.first_delay))):
                 return
 
@@ -134,59 +130,59 @@ class Sender:
                 allow_redirects=False,
                 stream=True,
             ) as response:
-                return self._judge(response, _beginning(response))
-        except (requests.RequestException, ValueError) as error:  # ValueError: a host that no resolver takes
-            return self._broken(error)
+                return self._classify(response, _read_start(response))
+        except (requests.RequestException, ValueError) as error:  # ValueError: invalid host name
+            return self._no_answer(error)
 
     def _session(self) -> requests.Session:
-        """One a thread: requests does not promise that they can be shared."""
+        """Return this thread's session: sessions of requests are not documented as thread-safe."""
         session: requests.Session | None = getattr(self._local, "session", None)
         if session is None:
             session = self._local.session = requests.Session()
-            session.auth = _as_it_is  # nothing out of ~/.netrc
+            session.auth = _no_auth  # ignore ~/.netrc
             self._sessions.append(session)
         return session
 
-    def _judge(self, response: requests.Response, text: str) -> Outcome:
+    def _classify(self, response: requests.Response, text: str) -> Outcome:
         status = response.status_code
         if 200 <= status < 300:
-            return Outcome(Verdict.DELIVERED, status=status)
-        said = self._shown(f"{status} {response.reason or ''}".strip() + (f": {text}" if text else ""))
+            return Outcome(Result.DELIVERED, status=status)
+        said = self._redact(f"{status} {response.reason or ''}".strip() + (f": {text}" if text else ""))
         if status == GONE:
-            return Outcome(Verdict.HALT, f"the endpoint wants nothing more ({said})", status)
+            return Outcome(Result.HALT, f"the endpoint is gone ({said})", status)
         if 300 <= status < 400:
-            return Outcome(Verdict.FAILED, f"{said} (redirects are not followed: give the final url)", status)
-        if status in _AGAIN or status >= 500:
+            return Outcome(Result.FAILED, f"{said} (redirects are not followed: use the final url)", status)
+        if status in _RETRYABLE or status >= 500:
             wait = retry_after(response.headers.get("Retry-After"), response.headers.get("Date"), self._clock())
             if wait is not None and wait > self._options.max_delay:
-                asked = f"{said} (it asks to come back in {wait:,.0f} s, longer than max_delay)"
-                return Outcome(Verdict.HALT, asked, status, retry_after=wait)
+                asked = f"{said} (Retry-After is {wait:,.0f} s, longer than max_delay)"
+                return Outcome(Result.HALT, asked, status, retry_after=wait)
             if wait is not None:
-                self._quiet_until = max(self._quiet_until, time.monotonic() + wait)
-            return Outcome(Verdict.FAILED, said, status, again=True, retry_after=wait)
-        return Outcome(Verdict.REFUSED if status in _ABOUT_THE_CONTENT else Verdict.FAILED, said, status)
+                self._paused_until = max(self._paused_until, time.monotonic() + wait)
+            return Outcome(Result.FAILED, said, status, retryable=True, retry_after=wait)
+        return Outcome(Result.REFUSED if status in _REJECTED else Result.FAILED, said, status)
 
-    def _broken(self, error: Exception) -> Outcome:
-        """No answer. What requests says holds the url, which may be a secret: told in other words."""
+    def _no_answer(self, error: Exception) -> Outcome:
+        """Classify a missing answer by its root cause: texts of requests contain the url, which may be secret."""
         if isinstance(error, requests.exceptions.SSLError):
-            return Outcome(Verdict.FAILED, f"no trust in its certificate: {self._shown(_cause(error))}")
+            return Outcome(Result.FAILED, f"its certificate is not trusted: {self._redact(_root_cause(error))}")
         if isinstance(error, requests.Timeout):
-            return Outcome(Verdict.FAILED, f"no answer within {self._options.timeout:g} s", again=True)
+            return Outcome(Result.FAILED, f"no answer within {self._options.timeout:g} s", retryable=True)
         passing = requests.ConnectionError | requests.exceptions.ChunkedEncodingError
-        return Outcome(Verdict.FAILED, self._shown(_cause(error)), again=isinstance(error, passing))
+        return Outcome(Result.FAILED, self._redact(_root_cause(error)), retryable=isinstance(error, passing))
 
-    def _shown(self, text: str) -> str:
-        """On one line, short, without what would move a terminal's cursor, and without a secret that came back."""
+    def _redact(self, text: str) -> str:
+        """Return the text on one line, shortened, without control characters and secrets."""
         for secret in self._secrets:
             text = text.replace(secret, "***")
         text = " ".join("".join(char if char.isprintable() else " " for char in text).split())
-        return text if len(text) <= _SHOWN else f"{text[:_SHOWN]}…"
+        return text if len(text) <= _TEXT_LIMIT else f"{text[:_TEXT_LIMIT]}…"
 
 
 def retry_after(value: str | None, date: str | None, now: float) -> float | None:
-    """Seconds to wait, from either form of the header: a number, or a date. None where it is neither.
+    """Parse the header `Retry-After` into seconds; None if it is neither a number nor a date.
 
-    A date is compared with the answer's own `date`, where it has one: the two clocks may differ.
+    A date is compared with the answer's own `Date` header if present, since clocks may differ.
     """
     if value is None:
         return None
@@ -206,26 +202,26 @@ def _date(value: str | None) -> float | None:
 
 
 def _last_outcome(state: RetryCallState) -> Outcome:
-    assert state.outcome is not None  # it is called after an attempt
+    assert state.outcome is not None  # called after an attempt
     outcome: Outcome = state.outcome.result()
     return outcome
 
 
-def _beginning(response: requests.Response) -> str:
-    """Read what was answered, to a limit. Its status has said everything: what breaks off here changes nothing."""
+def _read_start(response: requests.Response) -> str:
+    """Read the start of the body for a message; errors while reading are ignored. Empty for HTML."""
     content = b""
     with suppress(requests.RequestException):
         for chunk in response.iter_content(8192):
             content += chunk
-            if len(content) >= _READ:
+            if len(content) >= _READ_LIMIT:
                 break
     return (
         content[:2_000].decode(errors="replace") if "text/html" not in response.headers.get("Content-Type", "") else ""
     )
 
 
-def _cause(error: BaseException) -> str:
-    """The operating system's word for it, where there is one among the causes; else the innermost cause's own."""
+def _root_cause(error: BaseException) -> str:
+    """Return the text of the innermost OSError among the causes."""
     found = "no connection"
     one: BaseException | None = error
     seen: set[int] = set()
@@ -237,5 +233,5 @@ def _cause(error: BaseException) -> str:
     return found
 
 
-def _as_it_is(request: requests.PreparedRequest) -> requests.PreparedRequest:
+def _no_auth(request: requests.PreparedRequest) -> requests.PreparedRequest:
     return request
