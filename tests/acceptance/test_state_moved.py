@@ -97,8 +97,18 @@ def _delete_the_log(project: ProjectFolder) -> Path:
 Change = Callable[[ProjectFolder], Path]
 
 
-@pytest.mark.parametrize("backend", BACKENDS)
-@pytest.mark.parametrize("change", [_move, _delete, _delete_everything, _replace, _delete_the_log])
+CHANGES = [_move, _delete, _delete_everything, _replace, _delete_the_log]
+QUICK = {("async", _move), ("threads", _delete), ("batch", _replace), ("auto", _delete_the_log)}
+
+
+@pytest.mark.parametrize(
+    ("backend", "change"),
+    [
+        pytest.param(backend, change, marks=() if (backend, change) in QUICK else pytest.mark.slow)
+        for backend in BACKENDS
+        for change in CHANGES
+    ],
+)
 def test_the_run_stops_and_the_named_file_has_every_answer(
     project: ProjectFolder, backend: str, change: Change
 ) -> None:

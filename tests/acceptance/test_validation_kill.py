@@ -43,7 +43,9 @@ def project(tmp_path: Path) -> Iterator[ProjectFolder]:
         yield folder
 
 
-@pytest.mark.parametrize("backend", ["async", "threads", "batch"])
+@pytest.mark.parametrize(
+    "backend", ["async", pytest.param("threads", marks=pytest.mark.slow), pytest.param("batch", marks=pytest.mark.slow)]
+)
 def test_an_answer_is_stored_before_its_schema_validates_it(project: ProjectFolder, backend: str) -> None:
     project.write("hang", "")
     process = project.begin("run", "--backend", backend)

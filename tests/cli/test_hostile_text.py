@@ -116,12 +116,10 @@ def test_nothing_hostile_reaches_a_terminal(echoing: ProjectFolder) -> None:
         ("run", "-B", "-n", "--limit", "3"),
         ("plan",),
         ("status",),
-        ("audit",),
-        *(("why", str(place)) for place in (0, 3, 5, 6)),
+        ("why", "0"),
         ("why", "\x1b[2J"),
         ("export", "--format", "csv"),
         ("export", "--format", "markdown"),
-        ("export",),
         ("plan", "-W", "\x1b[2J\u202e"),
     ):
         shown += on_terminal(echoing.root, *arguments)
@@ -162,18 +160,19 @@ def test_a_bomb_as_input_takes_bounded_memory(strangers: ProjectFolder) -> None:
 
 
 def peak_memory(root: Path, *arguments: str, expected: int) -> float:
-    """Return the most memory that a command takes, in MB."""
-    process = subprocess.Popen(
-        [sys.executable, "-m", "bioforge", *arguments],
-        cwd=root,
-        env={**os.environ, **ENVIRONMENT},
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.DEVNULL,
+    """Return the most memory that a command takes, in MB.
+
+    A small process starts it: the memory of a process that forks counts for its child.
+    """
+    launch = (
+        "import resource, subprocess, sys; code = subprocess.call(sys.argv[1:], stdout=subprocess.DEVNULL,"
+        " stderr=subprocess.DEVNULL); print(code, resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss)"
     )
-    _, status, usage = os.wait4(process.pid, 0)
-    process.returncode = os.waitstatus_to_exitcode(status)
-    assert process.returncode == expected
-    return usage.ru_maxrss / (1 << 20 if sys.platform == "darwin" else 1 << 10)
+    command = [sys.executable, "-c", launch, sys.executable, "-m", "bioforge", *arguments]
+    ran = subprocess.run(command, cwd=root, env={**os.environ, **ENVIRONMENT}, capture_output=True, text=True)
+    code, peak = map(int, ran.stdout.split())
+    assert code == expected
+    return peak / (1 << 20 if sys.platform == "darwin" else 1 << 10)
 
 
 def test_a_line_break_of_a_provider_forges_no_line(project: ProjectFolder) -> None:
