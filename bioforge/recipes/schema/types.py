@@ -6,6 +6,8 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
+from bioforge.recipes.schema import time_limit
+
 if TYPE_CHECKING:
     from pydantic import BaseModel
 
@@ -82,8 +84,14 @@ class Schema:
     _validate: Callable[[str], Valid | Invalid] = field(kw_only=True, repr=False, compare=False)
 
     def validate(self, text: str) -> Valid | Invalid:
-        """Return the verdict on an answer's text. Never raises."""
-        return self._validate(text)
+        """Return the verdict on an answer's text. Raises nothing but interrupts. In the main thread time is limited."""
+        try:
+            return time_limit.limited(self._validate, text)
+        except time_limit.TimedOut:
+            return Invalid.from_message(
+                f"its validation took more than {time_limit.SECONDS:g} s: simplify the pattern or the model's validator",
+                repairable=False,
+            )
 
     def __hash__(self) -> int:
         return hash((self.name, self.generation_hash, self.validation_hash))

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 from bioforge.core.errors import ConfigError, nearest
 from bioforge.recipes.schema.errors import SchemaIssue, format_path, one_line, quoted, sentence
 from bioforge.recipes.schema.keywords import ARRAYS, BY_NAME, SINGLE, target
+from bioforge.recipes.schema.time_limit import interruptible
 from bioforge.recipes.schema.types import Steps
 
 if TYPE_CHECKING:
@@ -280,7 +281,7 @@ class _PythonPattern:
     """The keyword for patterns that only Python's `re` can read, like `(?P<a>.)(?P=a)`."""
 
     def __init__(self, schema: Mapping[str, Any], pattern: str, path: Sequence[str | int]) -> None:
-        self._search = re.compile(pattern).search
+        self._search = interruptible(re.compile(pattern).search)
 
     def validate(self, value: object) -> None:
         if isinstance(value, str) and not self._search(value):
