@@ -201,11 +201,15 @@ CLOSED = frozenset({BatchState.COLLECTED, BatchState.RELEASED})
 
 @dataclass(frozen=True, slots=True)
 class BatchProblem:
-    """A reason why a batch was rejected; `line` of its file (from 1), if the provider names one."""
+    """A reason why a batch was rejected; `line` of its file (from 1), if the provider names one.
+
+    `final`: the same file would be rejected again.
+    """
 
     code: str
     message: str
     line: int | None = None
+    final: bool = False
 
 
 @dataclass(frozen=True, slots=True)

@@ -201,6 +201,8 @@ class FakeService:
         self.files: dict[str, tuple[str, bytes]] = {}
         self.jobs: list[Job] = []
         self.hidden = 0
+        self.pending = 0
+        """In how many looks at an uploaded file it is still being processed."""
         self.limit: int | None = None
         """Tokens that may be enqueued, at 10 for each request."""
         self.others = 0
@@ -309,6 +311,11 @@ class FakeService:
 
         uploaded: str = self._call("upload", batch.key, act)
         return uploaded
+
+    def file_pending(self, file_id: str) -> bool:
+        self.pending = max(0, self.pending - 1)
+        self.clock.hurries = self.pending > 0
+        return self.pending > 0
 
     def find_file(self, batch: Batch) -> str | None:
         def act() -> str | None:

@@ -967,6 +967,28 @@ class TestRefusals:
         assert world.kind == "key"
 
 
+class TestPendingFiles:
+    def test_a_batch_is_created_when_its_file_is_processed(self) -> None:
+        world = World(requests(3))
+        world.service.pending = 3
+        world.run()
+        assert world.service.calls("upload", "create") == ["upload b1", "create b1"]
+        assert world.book.count() == {"answered": 3}
+        assert [event.message for event in world.of(Notice)] == [
+            f"the provider is still processing the file of batch {next(iter(world.book.batches))} (file-1); waiting for it"
+        ]
+
+    def test_a_later_run_goes_on_with_a_file_that_is_not_processed_in_time(self) -> None:
+        world = World(requests(3))
+        world.service.pending = 10_000
+        world.run()
+        assert (world.kind, world.book.count()) == ("waiting", {"in batch": 3})
+        world.service.pending = 1
+        later = world.next(requests(3)).run()
+        assert later.book.count() == {"answered": 3}
+        assert world.service.calls("upload", "create") == ["upload b1", "create b1"]
+
+
 class TestOutages:
     def test_a_wait_of_hours_ends_the_run(self) -> None:
         asked = replace(OUTAGE.outcome, retry_after=7200.0)
@@ -1481,6 +1503,14 @@ class TestAccounting:
             (str(end), final, Paid.NO)
         }
         assert world.sizes == ([4] if final else [4, 3])
+
+    def test_a_batch_that_is_refused_for_good_is_not_sent_again(self) -> None:
+        problem = BatchProblem("unsupported_endpoint", "not in a batch", final=True)
+        world = World(requests(2))
+        world.service.courses = [Course(end=BatchState.FAILED, problems=(problem,))]
+        world.run()
+        assert world.counts == [{"failed": 2}]
+        assert {(event.paid, event.final) for event in world.of(Failed)} == {(Paid.NO, True)}
 
     def test_a_batch_that_failed_altogether_is_tried_again(self) -> None:
         problem = BatchProblem("server_error", "the machine room is on fire")

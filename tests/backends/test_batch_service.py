@@ -235,6 +235,21 @@ def test_an_upload_that_was_lost_is_found(start: Callable[..., Simulator], conne
     assert service.find_file(replace(batch, key="other")) is None
 
 
+def test_a_pending_file_is_asked_for_until_it_is_processed(serve: Serve, connect: Connect, tmp_path: Path) -> None:
+    path = tmp_path / "input.jsonl"
+    path.write_bytes(b"{}\n")
+    words = ("pending", "processing", "processed")
+    server = serve(*((200, {}, json.dumps({"id": "file-1", "status": word}).encode()) for word in words))
+    service = connect(server.base_url)
+    assert service.upload(KNOWN, path) == "file-1"
+    assert [service.file_pending("file-1") for _ in range(3)] == [True, False, False]
+    assert len(server.asked) == len(words)
+
+
+def test_a_server_without_a_status_of_files_is_not_waited_for(serve: Serve, connect: Connect) -> None:
+    assert not connect(serve((404, {}, b"{}")).base_url).file_pending("file-1")
+
+
 def test_all_pages_are_read(service: OpenAIBatches, tmp_path: Path) -> None:
     first = service.create(uploaded(service, tmp_path, "first"), "")
     file = uploaded(service, tmp_path, "last")

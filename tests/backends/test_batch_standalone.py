@@ -257,6 +257,31 @@ class TestCallsThatFail:
         assert (server.ledger.batches.created, server.ledger.batches.uploads) == (1, 1)
         assert len(list(backend.fetch(ended(backend, batch)))) == 3
 
+    def test_a_refused_creation_deletes_its_file(self, stack: ExitStack, tmp_path: Path) -> None:
+        refused = json.dumps({"error": {"message": "not in a batch", "code": "unsupported_endpoint"}}).encode()
+        uploaded = b'{"id": "file-1", "status": "processed"}'
+        empty = (200, {}, b'{"data": []}')
+        server = stack.enter_context(OddServer(empty, empty, (200, {}, uploaded), (400, {}, refused), (200, {}, b"{}")))
+        backend = BatchBackend(BackendContext(server.base_url, "key"))
+        stack.callback(backend.service.close)
+        (prepared,) = backend.prepare(requests(3), tmp_path)
+        with pytest.raises(CallError, match="not in a batch"):
+            backend.submit(prepared)
+        assert [asked[:2] for asked in server.asked[-2:]] == [("POST", "/v1/batches"), ("DELETE", "/v1/files/file-1")]
+
+    def test_a_file_that_is_being_processed_is_uploaded_once(self, stack: ExitStack, tmp_path: Path) -> None:
+        empty = (200, {}, b'{"data": []}')
+        pending = b'{"id": "file-1", "status": "pending"}'
+        server = stack.enter_context(OddServer(empty, empty, (200, {}, pending)))
+        backend = BatchBackend(BackendContext(server.base_url, "key"))
+        stack.callback(backend.service.close)
+        (prepared,) = backend.prepare(requests(3), tmp_path)
+        with pytest.raises(CallError) as caught:
+            backend.submit(prepared)
+        assert caught.value.failure.error_class == "pending"
+        assert caught.value.outcome.retryable
+        assert [asked[0] for asked in server.asked] == ["GET", "GET", "POST", "GET"]
+
     def test_an_upload_whose_end_is_unclear_is_used(self, start: Start, tmp_path: Path) -> None:
         backend, server = start(batch_script=["upload_lost", "ok"])
         (prepared,) = backend.prepare(requests(3), tmp_path)

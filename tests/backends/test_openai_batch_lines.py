@@ -266,6 +266,15 @@ def test_rows_that_were_never_answered(code: str | None, error_class: str, respo
     assert not row.stops_run
 
 
+def test_a_row_that_is_refused_for_good_is_not_sent_again() -> None:
+    for code in ("unsupported_endpoint", "invalid_request", "model_mismatch"):
+        row = read_line(BATCH, dump({"custom_id": "r-3", "response": None, "error": {"code": code, "message": "No."}}))
+        assert row.failure is not None
+        assert (row.failure.error_class, row.paid, row.retryable) == ("bad_request", Paid.NO, False)
+        (problem,) = read_batch(BATCH, {"errors": {"data": [{"code": code, "message": "No."}]}}).problems
+        assert problem.final
+
+
 def test_a_row_without_answer_and_error() -> None:
     for entry in ({"custom_id": "r-1"}, {"custom_id": "r-1", "response": None, "error": None}):
         row = read_line(BATCH, dump(entry))

@@ -202,8 +202,9 @@ class Account:
         failure = Failure(error_class, message, code)
         fate = self._fate()
         self.unpriced += fate is Paid.MAYBE
+        again = self.batch.state is not BatchState.FAILED or problem is None or not problem.final
         return self._event(
-            attempt, BatchResult(custom_id=attempt.client_request_id, failure=failure, paid=fate, retryable=True)
+            attempt, BatchResult(custom_id=attempt.client_request_id, failure=failure, paid=fate, retryable=again)
         )
 
     def _fate(self) -> Paid:

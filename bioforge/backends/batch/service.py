@@ -168,6 +168,14 @@ class FileBatchService(BatchService, Protocol):
         """Delete an uploaded file that is no longer needed."""
 
 
+@runtime_checkable
+class ProcessedFiles(Protocol):
+    """A `FileBatchService` whose files may be processed before a batch can be created from them."""
+
+    def file_pending(self, file_id: str) -> bool:
+        """Return True while the provider processes an uploaded file."""
+
+
 @dataclass(frozen=True, slots=True)
 class Undecided:
     """The creation of a batch is unresolved. `message` says what resolves it.

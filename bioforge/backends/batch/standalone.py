@@ -16,7 +16,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterable, Iterator
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -31,6 +31,7 @@ from bioforge.backends.batch.service import (
     CallError,
     FileBatchService,
     InlineBatchService,
+    ProcessedFiles,
     Undecided,
 )
 from bioforge.core.errors import OutputError
@@ -38,6 +39,9 @@ from bioforge.core.events import Attempt
 from bioforge.core.files import atomic_write, private
 from bioforge.core.interfaces import Outcome
 from bioforge.core.types import Batch, BatchState, Failure, Paid, Request
+
+PENDING_SECONDS = 30.0
+"""Seconds after which a file that is being processed is worth another look."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,7 +107,7 @@ def submit(prepared: PreparedBatch, service: BatchService, project: str = "") ->
 
     After an unclear end, submitting the same `prepared` again first checks whether it happened. While the
     provider cannot tell, it raises a `CallError` of the class `undecided`; the start is noted in a file beside
-    that of `prepared`.
+    that of `prepared`. While it processes the file, it raises one of the class `pending`. A refusal deletes the file.
     """
     batch = prepared.batch
     if isinstance(service, InlineBatchService):
@@ -120,8 +124,19 @@ def submit(prepared: PreparedBatch, service: BatchService, project: str = "") ->
     assert isinstance(service, FileBatchService)
     if (existing := service.find(batch)) is not None:
         return existing
-    file_id = service.find_file(batch) or service.upload(batch, prepared.path)
-    return service.create(replace(batch, state=BatchState.UPLOADED, file_id=file_id), project)
+    earlier = service.find_file(batch)
+    file_id = earlier or service.upload(batch, prepared.path)
+    if isinstance(service, ProcessedFiles) and service.file_pending(file_id):
+        words = f"the provider is still processing the file of batch {batch.key} ({file_id}); submit it again later"
+        raise CallError(Outcome(failure=Failure("pending", words), retryable=True, retry_after=PENDING_SECONDS))
+    try:
+        return service.create(replace(batch, state=BatchState.UPLOADED, file_id=file_id), project)
+    except CallError as error:
+        # a file of an earlier submission may have a batch that the provider does not list yet
+        if earlier is None and error.outcome.paid is Paid.NO and not error.outcome.retryable:
+            with suppress(CallError):
+                service.delete_file(file_id)
+        raise
 
 
 def _mark(path: Path) -> None:

@@ -12,7 +12,14 @@ from pathlib import Path
 
 from bioforge.backends.batch.calls import Calls, Clock, Groups, RunStopped, check_patience, of_account
 from bioforge.backends.batch.options import BatchOptions
-from bioforge.backends.batch.service import BatchService, CallError, FileBatchService, InlineBatchService, Undecided
+from bioforge.backends.batch.service import (
+    BatchService,
+    CallError,
+    FileBatchService,
+    InlineBatchService,
+    ProcessedFiles,
+    Undecided,
+)
 from bioforge.core.events import BatchChanged, Notice, Stopped
 from bioforge.core.files import create_private
 from bioforge.core.interfaces import Work
@@ -23,6 +30,10 @@ LOOKS = 3
 
 LIST_LAG = 10.0
 """Seconds between these searches."""
+
+
+FILE_SECONDS = 1800.0
+"""Longest time for which a run waits until the provider has processed a file."""
 
 
 class CreateUnknown(Exception):
@@ -82,6 +93,7 @@ class Submitter:
                 file_id, note = yield from self._uploaded(service, batch, earlier)
                 batch = replace(batch, state=BatchState.UPLOADED, file_id=file_id)
                 yield [BatchChanged(batch, note)]
+            yield from self._file_processed(batch)
             filed, uploaded = service, batch
             created, note = yield from self._created(batch, lambda: filed.create(uploaded, project))
         yield [BatchChanged(created, note)]
@@ -127,6 +139,21 @@ class Submitter:
                         return found, "its file had arrived"
         finally:
             path.unlink(missing_ok=True)
+
+    def _file_processed(self, batch: Batch) -> Groups[None]:
+        """Wait until a batch can be created from its file; beyond `FILE_SECONDS` a later run goes on with the same file."""
+        service, file_id, since, first = self._service, batch.file_id or "", self._wall(), True
+        if not isinstance(service, ProcessedFiles):
+            return
+        what = f"looking at the file of batch {batch.key}"
+        while (yield from self._calls.patiently(lambda: service.file_pending(file_id), what)):
+            message = f"the provider is still processing the file of batch {batch.key} ({file_id})"
+            if self._wall() - since > FILE_SECONDS:
+                raise RunStopped(Stopped("waiting", message, "run again later: the file is not uploaded again"))
+            if first:
+                yield [Notice("batch", f"{message}; waiting for it")]
+            first = False
+            self._calls.sleep(self._wall() + self._options.poll_seconds)
 
     def _write(self, batch: Batch, path: Path) -> None:
         """Write the file of a batch line by line from the state."""

@@ -60,6 +60,9 @@ WINDOW = "24h"
 PIECE = 1 << 16
 """Bytes of a download that are written at once."""
 
+PROCESSING = frozenset({"pending", "processing", "running"})
+"""Statuses of a file from which no batch can be created yet; older Azure servers have them."""
+
 PAGE = 100
 """Entries of a list in one page."""
 
@@ -83,6 +86,8 @@ class OpenAIBatches:
         self._observe = observe
         self._lock = threading.Lock()
         self._clients: dict[bool, OpenAI] = {}
+        self._processed: set[str] = set()
+        """Uploaded files from which a batch can be created."""
 
     def check(self) -> None:
         """Raises `UsageError` when a key is needed and there is none."""
@@ -134,24 +139,44 @@ class OpenAIBatches:
                 ),
                 key=batch.key,
             )
-        return require_id(uploaded, "file")
+        return self._note_file(uploaded)
 
     def find_file(self, batch: Batch) -> str | None:
         name = f"{batch.key}.jsonl"
         for entry in _young(self._files(), batch):
             if entry.get("filename") == name and batch.bytes in (0, entry.get("bytes")):
-                return require_id(entry, "file")
+                return self._note_file(entry)
         return None
+
+    def _note_file(self, entry: Mapping[str, Any]) -> str:
+        """Return the id of a file, and note whether it is processed."""
+        file_id = require_id(entry, "file")
+        if entry.get("status") not in PROCESSING:
+            self._processed.add(file_id)
+        return file_id
+
+    def file_pending(self, file_id: str) -> bool:
+        """Return True while the provider processes a file. Asks only for files whose last status was another."""
+        if file_id not in self._processed:
+            try:
+                self._note_file({**self._describe_file(file_id), "id": file_id})
+            except CallError as error:
+                if error.outcome.retryable or error.outcome.stops_run:
+                    raise
+                return False  # no status to wait for: the creation shows the state of the file
+        return file_id not in self._processed
 
     def file_bytes(self, file_id: str) -> int | None:
         """Return the size of a file; None if unknown."""
-        file = self._call(
+        size = self._describe_file(file_id).get("bytes")
+        return size if isinstance(size, int) else None
+
+    def _describe_file(self, file_id: str) -> dict[str, Any]:
+        return self._call(
             "describe file",
             lambda client: client.files.with_raw_response.retrieve(file_id, timeout=self._short()),
             file_id=file_id,
         )
-        size = file.get("bytes")
-        return size if isinstance(size, int) else None
 
     def delete_file(self, file_id: str) -> None:
         """A file that is gone already is as good as deleted."""

@@ -11,7 +11,7 @@ from typing import Any
 
 from bioforge.backends.batch.service import BatchResult
 from bioforge.backends.openai.error_body import error_in, readable
-from bioforge.backends.openai.errors import CODES, read_error_object, read_failure, without_answer
+from bioforge.backends.openai.errors import BATCH_REFUSED, CODES, read_error_object, read_failure, without_answer
 from bioforge.backends.openai.wire import Price, read_answer, read_usage, sent
 from bioforge.core.events import Attempt
 from bioforge.core.types import ENDED, Batch, BatchProblem, BatchState, Failure, Paid, Usage
@@ -160,7 +160,7 @@ def _not_answered(name: str, error: object, line: bytes) -> BatchResult:
     if rule is None and (known := read_error_object(error, {}, content)) is not None:
         return BatchResult.of(known, name)
     failure = Failure("batch_error" if rule is None else rule.error_class, message, found.code)
-    return BatchResult(custom_id=name, failure=failure, retryable=True, body=content)
+    return BatchResult(custom_id=name, failure=failure, retryable=rule is not BATCH_REFUSED, body=content)
 
 
 def _unreadable(line: bytes, message: str) -> BatchResult:
@@ -232,6 +232,7 @@ def _problems(body: Mapping[str, Any]) -> tuple[BatchProblem, ...]:
             _text(entry.get("code")) or "unknown",
             _text(entry.get("message")) or "refused without words",
             _count(entry.get("line")),
+            final=entry.get("code") in BATCH_REFUSED.codes,
         )
         for entry in (entries if isinstance(entries, list) else ())
         if isinstance(entry, dict)

@@ -244,7 +244,17 @@ ANSWERS: tuple[Rule, ...] = (
 )  # fmt: skip
 """Responses with a 2xx status."""
 
+BATCH_REFUSED = Rule(
+    "`unsupported_endpoint`, and other codes about the request itself", "bad_request", Next.FAILS,
+    codes=frozenset({
+        "unsupported_endpoint", "unsupported_model", "unsupported_parameter", "unsupported_value", "model_not_supported",
+        "invalid_request", "invalid_body", "invalid_json", "invalid_json_line", "invalid_method", "invalid_url",
+        "invalid_custom_id", "invalid_type", "invalid_value", "invalid_prompt", "missing_required_parameter",
+        "url_mismatch", "endpoint_mismatch", "model_mismatch", "context_length_exceeded", "string_above_max_length",
+    }),
+)  # fmt: skip
 BATCH_ERRORS: tuple[Rule, ...] = (
+    BATCH_REFUSED,
     Rule("`batch_expired`", "expired", Next.RETRIED, codes=frozenset({"batch_expired"})),
     Rule("`batch_cancelled`", "cancelled", Next.FAILS, codes=frozenset({"batch_cancelled"})),
     Rule("`request_timeout`", "timeout", Next.RETRIED, codes=frozenset({"request_timeout"})),

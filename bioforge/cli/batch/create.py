@@ -69,6 +69,7 @@ def create(
         batch = replace(batch, file_id=opened.jobs.upload(batch, source))
         print(printable(str(batch.file_id)), flush=True)
         echo(f"uploaded {source}: {plural(checked.lines, 'request')}{of_model}, {checked.bytes:,} bytes")
+        _wait_for_file(opened, batch)
         metadata = {"bioforge": batch.key, "sha256": checked.sha256, "project": opened.project[:512]}
         created = _create(opened, batch, {name: text for name, text in metadata.items() if text}, completion_window)
         print(printable(str(created.batch_id)), flush=True)
@@ -108,6 +109,16 @@ def _refuse_equal(jobs: Jobs, checked: CheckedFile) -> None:
                 f"{checked.path}: {known.name} ({known.status}) has an equal file; nothing was sent",
                 f"`bioforge batch status {known.name}` gets its results; --again sends the file again and pays again",
             )
+
+
+def _wait_for_file(opened: BatchProvider, batch: Batch) -> None:
+    """Wait until the provider has processed the uploaded file."""
+    number = 0
+    while opened.jobs.file_pending(batch.file_id or ""):
+        if not number:
+            echo(f"the provider is processing the file {batch.file_id}; waiting for it")
+        time.sleep(min(opened.pause * 2**number, LONGEST_PAUSE))
+        number = min(number + 1, 9)
 
 
 def _create(opened: BatchProvider, batch: Batch, metadata: dict[str, str], window: str) -> Batch:
