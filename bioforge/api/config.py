@@ -29,6 +29,7 @@ class ProviderConfig(ProviderTable):
         base_url: str = SIMULATOR
         api_key_env: str = "OPENAI_API_KEY"
         timeout: float = 600.0
+        allow_http: bool = False
     api_key: SecretStr | None = Field(default=None, description="a key; default: read from the environment")
 
 

@@ -125,7 +125,7 @@ def client_options(base_url: str, *, redirects: bool = False) -> dict[str, Any]:
 def check_connection(
     context: BackendContext, headers: Callable[[BackendContext], Mapping[str, str]], *, socks: bool = True
 ) -> None:
-    """Raise `UsageError` if no call could leave: key, headers, certificates, proxy or host. Sends nothing to the provider.
+    """Raise `UsageError` if no call may leave: key, encryption, headers, certificates, proxy or host. Sends nothing.
 
     `headers` returns those of each call; `socks` is False for a client without SOCKS proxies.
     """
@@ -133,6 +133,7 @@ def check_connection(
     base_url = context.base_url
     if "://" not in base_url:  # the embedded simulator, which is not running yet
         return
+    _check_encrypted(context)
     tls_verification(base_url)
     way = proxy(base_url)
     if way is not None:
@@ -140,6 +141,18 @@ def check_connection(
     for name, value in headers(context).items():
         _check_header(f"the header {name}", value, "check the variables that start with OPENAI_ or ANTHROPIC_")
     _check_host(way or base_url, "the proxy" if way else "[provider] base_url")
+
+
+def _check_encrypted(context: BackendContext) -> None:
+    from urllib.parse import urlsplit
+
+    address = urlsplit(context.base_url)
+    if address.scheme == "http" and context.api_key and not (context.allow_http or is_loopback(context.base_url)):
+        raise UsageError(
+            f"the key from {context.api_key_env} would go to {address.hostname} unencrypted: base_url is http, not https",
+            "use https, or write allow_http = true under [provider] (in Python: ProviderConfig(allow_http=True))"
+            " if you trust every network between",
+        )
 
 
 def _check_header(name: str, value: str, hint: str) -> None:

@@ -82,6 +82,7 @@ class ProviderTable(Table):
         "OPENAI_API_KEY", description="the name of an environment variable"
     )
     timeout: Positive = Field(600.0, description="seconds, above 0")
+    allow_http: bool = Field(False, description="true or false")
 
 
 class InputTable(OpenTable):

@@ -364,7 +364,7 @@ class BackendContext:
 
     `base_url` has no trailing slash; `api_key` is None if none is set. `options` is the table `[backend.NAME]`, a
     mapping or an instance of the backend's `Options`; `siblings` are all such tables by name, as mappings. `timeout` is
-    in seconds, for one call.
+    in seconds, for one call. With `allow_http`, the key may go to another machine unencrypted.
     """
 
     base_url: str
@@ -374,6 +374,7 @@ class BackendContext:
     options: Any = field(default_factory=dict)
     root: Path = Path()
     siblings: Mapping[str, Mapping[str, object]] = field(default_factory=dict)
+    allow_http: bool = False
 
 
 BackendFactory = Callable[[BackendContext], Backend]

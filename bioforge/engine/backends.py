@@ -122,6 +122,7 @@ def create_backend(name: str, settings: BackendSettings, plugins: Plugins) -> Ba
         options=settings.options.read(factory, tables.get(name, {}), f"{settings.key}.{name}"),
         root=settings.root,
         siblings=tables,
+        allow_http=settings.provider.allow_http,
     )
     try:
         backend = factory(context)

@@ -5,7 +5,9 @@ from __future__ import annotations
 from contextlib import nullcontext, suppress
 from dataclasses import replace
 from itertools import islice
+from urllib.parse import urlsplit
 
+from bioforge.backends.connection import is_loopback
 from bioforge.config.loader import ProjectConfig
 from bioforge.config.plugin_options import plugin_options
 from bioforge.core.budget import Budget
@@ -251,7 +253,7 @@ class OpenProject(RecipeNames):
             store, selection, resend_maybe_paid=again
         ):
             if any(item.provider == self.provider for item in batches.open_batches(store)):
-                self.backend.check()
+                self._check_backend(store)
             return
         store.check_pages()
         budget = self.config.limits.max_cost_usd
@@ -260,7 +262,19 @@ class OpenProject(RecipeNames):
                 f"the price of model {model!r} is unknown, so a budget of ${budget:g} cannot be kept",
                 "leave out --max-cost and max_cost_usd, or use a model whose price is known",
             )
+        self._check_backend(store)
+
+    def _check_backend(self, store: Store) -> None:
+        """Raise `UsageError` if the backend cannot send. Name the host that gets a key for the first time."""
         self.backend.check()
+        config = self.config
+        host = urlsplit(config.provider.base_url).hostname
+        if not host or is_loopback(config.provider.base_url) or config.api_key() is None:
+            return
+        name = config.environment.origin(config.provider.api_key_env)
+        if not store.fact(f"key:{name}:{host}"):
+            self.tell(f"key from {name} goes to {host}")
+            store.set_fact(f"key:{name}:{host}")
 
     def _send(
         self, store: Store, run: int, plan: Plan, options: RunOptions, observer: RunObserver, stop: Stop

@@ -261,6 +261,10 @@ class Store:
     def fact(self, name: str) -> int:
         return int(self.value("SELECT value FROM facts WHERE name = ?", (name,)) or 0)
 
+    def set_fact(self, name: str) -> None:
+        with self.transaction() as connection:
+            connection.execute("INSERT OR REPLACE INTO facts VALUES (?, 1)", (name,))
+
     def next_id(self, table: str) -> int:
         """Return the next free id.
 

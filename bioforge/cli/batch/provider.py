@@ -131,6 +131,7 @@ def provider_context(config: ProjectConfig | None) -> Iterator[BackendContext]:
         api_key_env=config.provider.api_key_env,
         timeout=config.provider.timeout,
         root=config.root,
+        allow_http=config.provider.allow_http,
     )
     if not config.simulated:
         yield context
