@@ -77,6 +77,14 @@ def test_no_key_goes_to_whom_it_is_not_for(
     assert words in world.run("run", "--backend", backend).failed(2).err
 
 
+@pytest.mark.parametrize("backend", ["anthropic", "anthropic-batch"])
+def test_no_key_goes_out_by_plain_http(make_world: MakeWorld, backend: str) -> None:
+    world = make_world()
+    world.edit("bioforge.toml", world.server.base_url, "http://192.0.2.1")
+    ran = world.run("run", "--backend", backend, env={"ANTHROPIC_API_KEY": "sk-ant-secret"}).failed(2)
+    assert "the key from ANTHROPIC_API_KEY would go to 192.0.2.1 unencrypted" in ran.err
+
+
 def test_the_plan_has_the_price_of_the_backend(make_world: MakeWorld) -> None:
     world = make_world()
     half = world.plan()["cost_usd"]
