@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import math
+from collections import deque
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from difflib import get_close_matches
 from pathlib import Path
+from statistics import median_low
 from typing import TYPE_CHECKING, Any
 
 from pydantic import BaseModel
@@ -71,8 +73,10 @@ class RequestBuilder:
         self._endpoint = endpoint or backend.endpoints[0]
         self._check_endpoint(self._endpoint)
         self._schemas: dict[type[BaseModel] | str, Schema] = {}
-        self._answers: dict[str, tuple[int, int]] = {}
-        """Number of answers and sum of their output tokens, by model."""
+        self._answers: dict[str, deque[int]] = {}
+        """Output tokens of the newest answers, by model."""
+        self._lengths: dict[str, int] = {}
+        """Their median, which no single answer can move far."""
 
     def prepare(self, item: Item) -> PreparedRequest:
         """Build the request of an item. Raises `BadArgument` (a ValueError), and `ConfigError` for a schema."""
@@ -152,14 +156,15 @@ class RequestBuilder:
         return price
 
     def learn(self, model: str, usage: Usage | None) -> None:
-        """Count the length of an answer; later requests are estimated by the mean of their model."""
+        """Count the length of an answer; later requests are estimated by the median of their model."""
         if usage is not None and usage.output_tokens:
-            number, total = self._answers.get(model, (0, 0))
-            self._answers[model] = (number + 1, total + usage.output_tokens)
+            newest = self._answers.setdefault(model, deque(maxlen=99))
+            newest.append(usage.output_tokens)
+            self._lengths[model] = median_low(newest)
 
     def answered(self, request: Request) -> bool:
         """Return True if a request to the same model was answered."""
-        return request.model in self._answers
+        return request.model in self._lengths
 
     def _request(self, rendered: Rendered, name: str, max_attempts: int | None) -> Request:
         model, limit = rendered.model or "", _output_limit(rendered.parameters)
@@ -175,15 +180,10 @@ class RequestBuilder:
             artist_id=name,
             recipe="",
             input_tokens=_input_tokens(rendered),
-            output_tokens=self._mean_output_tokens(model) or limit or DEFAULT_OUTPUT,
+            output_tokens=self._lengths.get(model) or limit or DEFAULT_OUTPUT,
             max_output_tokens=limit,
             max_attempts=max_attempts,
         )
-
-    def _mean_output_tokens(self, model: str) -> int:
-        """Return the mean length of a model's answers; 0 before the first."""
-        number, total = self._answers.get(model, (0, 0))
-        return total // number if number else 0
 
 
 def with_defaults(item: Item, defaults: Item) -> Item:

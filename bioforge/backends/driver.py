@@ -9,6 +9,7 @@ from abc import ABC, abstractmethod
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
+from dataclasses import replace
 from queue import Empty, SimpleQueue
 from typing import TYPE_CHECKING
 
@@ -16,6 +17,7 @@ from bioforge.backends.gil import short_switch_interval
 from bioforge.core.events import Attempt, Event, Started, Stopped
 from bioforge.core.interfaces import Outcome, Step, Work, run_inline
 from bioforge.core.types import Request
+from bioforge.core.usage import UsageLimits
 from bioforge.plugins.validate import sanitize
 
 if TYPE_CHECKING:
@@ -107,6 +109,14 @@ def drive(
     abandon = True
     stored = 0.0
     finished: list[Finished] = []
+    limited = UsageLimits()
+
+    def settle(attempt: Attempt, outcome: Outcome, now: float) -> list[Event]:
+        answer = limited(outcome.answer, attempt.request)
+        if answer is not outcome.answer:
+            outcome = replace(outcome, answer=answer)
+        return [*scheduler.settle(attempt, outcome, now), *limited.notices()]
+
     short_switch_interval.__enter__()
     try:
         stop.subscribe(executor.wake)
@@ -115,7 +125,7 @@ def drive(
             now = clock()
             events: list[Event] = []
             for attempt, outcome in finished:
-                events += scheduler.settle(attempt, outcome, now)
+                events += settle(attempt, outcome, now)
             if stop.level or source.error:
                 scheduler.drain()
             if events:
@@ -133,7 +143,7 @@ def drive(
                 attempts = []
             if stop.level > 1:
                 # answers that have arrived were paid for: keep them even now
-                if events := [e for one, end in executor.wait(0.0) for e in scheduler.settle(one, end, clock())]:
+                if events := [e for one, end in executor.wait(0.0) for e in settle(one, end, clock())]:
                     yield events
                 break
             if attempts:

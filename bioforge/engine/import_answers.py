@@ -18,6 +18,7 @@ from bioforge.core.events import Attempt, Failed, Succeeded, Unusable
 from bioforge.core.interfaces import Backend, Member
 from bioforge.core.reasons import RequestState
 from bioforge.core.types import Batch, Failure, Usage
+from bioforge.core.usage import UsageLimits
 from bioforge.engine.import_exports import Exported, read_record
 from bioforge.engine.import_files import (
     AnswerFiles,
@@ -71,6 +72,7 @@ class AnswerImporter:
         self._backend = backend
         self._format = format
         self._now = time.time()
+        self._limited = UsageLimits()
         self._batches: dict[str, Batch] = {}
 
     def run(self, files: AnswerFiles) -> ImportResult:
@@ -186,11 +188,12 @@ class AnswerImporter:
         self._batches[key] = batch
         row = self._format.read_line(batch, line.content, self._backend.price)
         seconds = max(0.0, (batch.ended_at or self._now) - attempt.at)
-        if row.answer is not None:
-            kind = Succeeded if row.answer.problem is None else Unusable
-            self.result.collected["answered" if row.answer.problem is None else "unusable"] += 1
-            self.result.collected_usd += row.answer.cost_usd or 0.0
-            return kind(attempt, row.answer, seconds, row.request_id)
+        answer = self._limited(row.answer, attempt.request)
+        if answer is not None:
+            kind = Succeeded if answer.problem is None else Unusable
+            self.result.collected["answered" if answer.problem is None else "unusable"] += 1
+            self.result.collected_usd += answer.cost_usd or 0.0
+            return kind(attempt, answer, seconds, row.request_id)
         self.result.collected["failed"] += 1
         failure = row.failure or Failure("batch_error", "the line has neither an answer nor an error")
         final = failure.error_class == "cancelled" or not (row.retryable or row.stops_run)
@@ -227,7 +230,7 @@ class AnswerImporter:
             self.result.add_unmatched(mismatch, custom_id_of(entry))
             return None
         return StoredImport(
-            request, result.answer, answered_at(entry, self._now), custom_id_of(entry), result.request_id
+            request, self._limited(result.answer), answered_at(entry, self._now), custom_id_of(entry), result.request_id
         )
 
     # ---------------------------------------------------------------------------------------------- records of exports
@@ -243,7 +246,9 @@ class AnswerImporter:
             elif (found := wanted.get(item.request_hash or "")) is None:
                 self.result.add_unmatched(Mismatch.EXPORTED, readable(entry["artist_id"]))
             else:
-                matches.append((line, StoredImport(found, item.answer, item.at or self._now, parsed=item.parsed)))
+                matches.append(
+                    (line, StoredImport(found, self._limited(item.answer), item.at or self._now, parsed=item.parsed))
+                )
         return matches
 
     # --------------------------------------------------------------------------------------------------------- requests

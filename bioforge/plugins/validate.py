@@ -22,6 +22,7 @@ from bioforge.core.events import Attempt, BatchChanged, Event, Failed, Notice, S
 from bioforge.core.interfaces import Member, Outcome, RateLimits, Work
 from bioforge.core.text import plural
 from bioforge.core.types import Batch, Failure, Paid, Request, Response, Usage
+from bioforge.core.usage import UsageLimits
 
 Execute = Callable[[Work], Iterator[Sequence[Event]]]
 Ended = TypeVar("Ended", Succeeded, Unusable, Failed)
@@ -103,6 +104,7 @@ class _Check:
         self._members: dict[tuple[str, str], Member] = {}
         self._spent = work.control.budget.spent
         self._told: set[str] = set()
+        self._limited = UsageLimits()
         self._stopped = False
         self._notes: list[Event] = []
         retries = work.retries
@@ -193,7 +195,8 @@ class _Check:
     # ------------------------------------------------------------------------------------------------------- ends
 
     def _answered(self, event: Succeeded | Unusable) -> list[Event]:
-        answer = self._answer(event.answer)
+        answer = self._limited(self._answer(event.answer), event.attempt.request)
+        self._notes += self._limited.notices()
         self._spent += answer.cost_usd or 0.0
         if event.attempt.batch is None:  # for backends that do not count in the budget
             budget = self._work.control.budget

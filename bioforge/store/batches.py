@@ -7,13 +7,14 @@ import json
 import sqlite3
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass, fields, replace
 from typing import Any
 
 from bioforge.core.events import Attempt
 from bioforge.core.interfaces import Member
 from bioforge.core.reasons import Reason, RequestState
 from bioforge.core.types import Batch, BatchProblem, BatchState, Failure, Request, Usage
+from bioforge.core.usage import limit_in
 from bioforge.store.compression import Decompressor
 from bioforge.store.database import Store, bump_results
 from bioforge.store.selection import Selection
@@ -226,12 +227,10 @@ def enqueued_tokens(store: Store, provider: str) -> dict[str, int]:
 
 def average_seconds(store: Store) -> float | None:
     """Return the average seconds of the newest batches from creation to end; None before the first."""
-    value = store.value(
-        "SELECT avg(ended_at - submitted_at) FROM (SELECT ended_at, submitted_at FROM batches"
-        f" WHERE state = '{BatchState.COLLECTED}' AND ended_at IS NOT NULL AND submitted_at IS NOT NULL"
-        " ORDER BY prepared_at DESC LIMIT 20)"
+    return store.limited_average(
+        f"SELECT ended_at - submitted_at FROM batches WHERE state = '{BatchState.COLLECTED}'"
+        " AND ended_at IS NOT NULL AND submitted_at IS NOT NULL ORDER BY prepared_at DESC LIMIT 20"
     )
-    return None if value is None else float(value)
 
 
 # --------------------------------------------------------------------------------------------------------- members
@@ -260,10 +259,16 @@ class StoredMembers:
 
     def find(self, batch: str, custom_ids: Sequence[str]) -> Mapping[str, Member]:
         rows = self._store.rows(
-            f"SELECT {_MEMBER} FROM {_FROM} WHERE x.client_request_id IN (SELECT value FROM json_each(?)) AND x.batch = ?",
+            f"SELECT {_MEMBER}, q.body FROM {_FROM}"
+            " WHERE x.client_request_id IN (SELECT value FROM json_each(?)) AND x.batch = ?",
             (json.dumps(custom_ids), batch),
         )
-        return {row[1]: Member(_new_attempt(row, b""), row[3] == "started") for row in rows}
+        return {row[1]: Member(self._without_body(row), row[3] == "started") for row in rows}
+
+    def _without_body(self, row: Sequence[Any]) -> Attempt:
+        attempt = _new_attempt(row, b"")
+        limit = limit_in(self._unpacker.raw(row[-1], f"requests, {row[9]}"))
+        return replace(attempt, request=replace(attempt.request, max_output_tokens=limit))
 
 
 _MEMBER = """x.id, x.client_request_id, x.batch, x.outcome, x.number, x.worker, x.started_at, x.reason, x.target,

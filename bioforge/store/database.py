@@ -9,6 +9,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from statistics import fmean, median_low
 from types import TracebackType
 from typing import Any, Self
 
@@ -26,6 +27,9 @@ _LONG_LOG = 8_000
 
 _QUICKLY_CHECKED = 32_000_000
 """Bytes of a state whose pages are checked at each opening."""
+
+_OUTLIER = 10
+"""Multiple of the median that a number counts for in averages, at most: a single wrong one must not ruin them."""
 
 
 class Store:
@@ -242,6 +246,11 @@ class Store:
         row = self.row(sql, parameters)
         return None if row is None else row[0]
 
+    def limited_average(self, sql: str) -> float | None:
+        """Return the average of the numbers that a query selects, each limited to ten times their median."""
+        numbers = [row[0] for row in self.rows(sql) if row[0] is not None]
+        return fmean(limit_outliers(numbers)) if numbers else None
+
     def check_if_small(self) -> None:
         """Check the pages of a file of at most 32 MB, which takes no noticeable time."""
         if self.path.stat().st_size <= _QUICKLY_CHECKED:
@@ -271,6 +280,12 @@ class Store:
         Ids are assigned here, so that whole groups are inserted at once; only one process writes.
         """
         return int(self.value("SELECT seq FROM sqlite_sequence WHERE name = ?", (table,)) or 0) + 1
+
+
+def limit_outliers(numbers: Sequence[float]) -> list[float]:
+    """Return the numbers, each limited to ten times their median."""
+    most = _OUTLIER * median_low(numbers) if numbers else 0
+    return [min(number, most) for number in numbers]
 
 
 def bump_results(connection: sqlite3.Connection) -> None:

@@ -95,7 +95,7 @@ def ledger(store: Store) -> CostLedger:
         "SELECT count(*), coalesce(sum(EXISTS (SELECT 1 FROM attempts y WHERE y.request_hash = x.request_hash"
         " AND y.id > x.id)), 0) FROM attempts x WHERE x.paid = 'maybe' AND x.outcome <> 'started'"
     )
-    average = store.value("SELECT avg(cost_usd) FROM responses")
+    average = average_cost(store)
     twice = store.value(
         f"SELECT count(*) FROM attempts x WHERE x.paid = 'yes' AND NOT {_ON_PURPOSE} AND EXISTS ({_EARLIER})"
     )
@@ -155,8 +155,7 @@ def money_of(store: Store) -> Money:
 
 def average_cost(store: Store) -> float | None:
     """Return the average price in US dollars of the newest thousand answers; None before the first one with a price."""
-    value = store.value("SELECT avg(cost_usd) FROM (SELECT cost_usd FROM responses ORDER BY id DESC LIMIT 1000)")
-    return None if value is None else float(value)
+    return store.limited_average("SELECT cost_usd FROM responses ORDER BY id DESC LIMIT 1000")
 
 
 def average_seconds(store: Store) -> dict[str, float]:

@@ -142,7 +142,7 @@ def spent_usd(store: Store, run: int) -> float:
         " LEFT JOIN responses r ON r.attempt = x.id WHERE x.run = ?",
         (run,),
     )
-    average = store.value("SELECT avg(cost_usd) FROM (SELECT cost_usd FROM responses ORDER BY id DESC LIMIT 1000)")
+    average = store.limited_average("SELECT cost_usd FROM responses ORDER BY id DESC LIMIT 1000")
     open_batches = store.value(
         "SELECT coalesce(sum(estimated_usd), 0) FROM batches WHERE run = ? AND state NOT IN ('collected', 'released')",
         (run,),

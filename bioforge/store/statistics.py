@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
-from bioforge.store.database import Store
+from bioforge.store.database import Store, limit_outliers
 
 NEWEST = 1_000
 """Number of answers per model that are used."""
@@ -27,7 +28,7 @@ reusable prompt is kept by the provider and only its variables are counted."""
 class Observed:
     """`input_ratio`: billed tokens per estimated token (1.0 with too few answers).
 
-    `output_tokens`: average of an answer.
+    `output_tokens`: average of an answer, without outliers.
 
     `answers`: the number of answers behind the ratio.
     """
@@ -48,9 +49,9 @@ class _Sums:
     recipe: str | None
     variant: str | None
     answers: int
-    output_tokens: int
+    output_tokens: float
     estimates: int
-    billed: int
+    billed: float
     estimated: int
 
 
@@ -59,7 +60,10 @@ class Answers:
 
     def __init__(self, store: Store, model: str | None) -> None:
         oldest = store.next_id("responses") - LOOK_BACK
-        self._sums = [_Sums(*row) for row in store.rows(_SUMS, (oldest, model or "", NEWEST))]
+        groups: dict[tuple[str | None, str | None], list[tuple[int | None, int | None, int | None]]] = {}
+        for recipe, variant, *tokens in store.rows(_TOKENS, (oldest, model or "", NEWEST)):
+            groups.setdefault((recipe, variant), []).append(tuple(tokens))
+        self._sums = [_summed(*key, rows) for key, rows in groups.items()]
 
     def observed(self, recipe: str, variant: str = "") -> Observed | None:
         """Return the statistics of this recipe variant if it has enough answers, else of the recipe, else of the model.
@@ -75,29 +79,46 @@ class Answers:
         compared = next((found for found in circles if _total(found, "estimates") >= FEWEST), [])
         ratio = _total(compared, "billed") / _total(compared, "estimated") if compared else 1.0
         return Observed(
-            min(max(ratio, LOWEST), HIGHEST), _total(written, "output_tokens") / answers, _total(compared, "estimates")
+            min(max(ratio, LOWEST), HIGHEST),
+            _total(written, "output_tokens") / answers,
+            int(_total(compared, "estimates")),
         )
 
 
-def _total(found: list[_Sums], name: str) -> int:
-    return sum(getattr(sums, name) for sums in found)
+def _summed(recipe: str | None, variant: str | None, rows: list[tuple[int | None, int | None, int | None]]) -> _Sums:
+    """Return the sums of answers with outliers limited. `rows`: output, billed input and its estimate if comparable."""
+    written = [output for output, _, _ in rows if output is not None]
+    compared = [(billed, estimated) for _, billed, estimated in rows if billed is not None and estimated is not None]
+    # by request: long ones are no outliers
+    ratios = limit_outliers([billed / estimated for billed, estimated in compared])
+    billed = sum(ratio * estimated for ratio, (_, estimated) in zip(ratios, compared, strict=True))
+    return _Sums(
+        recipe,
+        variant,
+        len(written),
+        sum(limit_outliers(written)),
+        len(compared),
+        billed,
+        sum(estimated for _, estimated in compared),
+    )
+
+
+def _total(found: list[_Sums], name: str) -> float:
+    return math.fsum(getattr(sums, name) for sums in found)
 
 
 _COMPARABLE = "t.request_hash = n.request_hash AND n.input_tokens > 0 AND t.input_tokens > 0"
 """Condition: the target's current request is the one that was answered, so that estimate and usage are comparable."""
 
-_SUMS = f"""
-    SELECT t.recipe, t.variant, count(n.output_tokens), coalesce(sum(n.output_tokens), 0),
-           count(CASE WHEN {_COMPARABLE} THEN 1 END),
-           coalesce(sum(CASE WHEN {_COMPARABLE} THEN n.input_tokens END), 0),
-           coalesce(sum(CASE WHEN {_COMPARABLE} THEN t.input_tokens END), 0)
+_TOKENS = f"""
+    SELECT t.recipe, t.variant, n.output_tokens, CASE WHEN {_COMPARABLE} THEN n.input_tokens END,
+           CASE WHEN {_COMPARABLE} THEN t.input_tokens END
     FROM (
         SELECT r.request_hash, r.attempt, r.input_tokens, r.output_tokens
         FROM responses r CROSS JOIN requests q ON q.request_hash = r.request_hash
         WHERE r.id >= ? AND coalesce(q.model, '') = ? ORDER BY r.id DESC LIMIT ?
     ) n
     LEFT JOIN attempts x ON x.id = n.attempt LEFT JOIN targets t ON t.id = x.target
-    GROUP BY t.recipe, t.variant
 """
 
 

@@ -238,6 +238,13 @@ class TestSlips:
         assert said == ""
         assert told or change == "usage"
 
+    def test_implausible_usage_counts_as_unknown(self) -> None:
+        answer = replace(ANSWER, usage=Usage(3, 2**53), cost_usd=8e9)
+        events, said = kept([Started(attempt())], [end(answer=answer)])
+        assert events[-1] == end(answer=replace(answer, usage=None, cost_usd=None))
+        assert [event.kind for event in events if isinstance(event, Notice)] == ["usage"]
+        assert said == ""
+
     def test_half_of_a_surrogate_pair(self) -> None:
         events, said = kept([Started(attempt())], [end(answer=replace(ANSWER, text="Bj\ud800rk"))])
         assert (events[-1].answer.text, said) == ("Bj?rk", "")  # type: ignore[union-attr]

@@ -17,6 +17,7 @@ from bioforge.recipes.template import Definition
 from bioforge.recipes.tokens import ESTIMATED, Counting, Precision
 from bioforge.store import Selection, Store, runs, targets
 from bioforge.store import artists as artists_store
+from bioforge.store.ledger import average_cost
 from bioforge.store.recorder import Recorder
 from bioforge.store.stale_counts import StaleGroup
 from bioforge.store.statistics import (
@@ -115,6 +116,20 @@ def test_a_few_answers_tell_how_long_answers_are_and_correct_nothing(world: Worl
     assert world.observed() == Observed(1.0, 20.0, 0)
     world.answer(used(60, 30))
     assert world.observed() == Observed(0.6, 22.0, FEWEST)
+
+
+def test_a_single_wrong_answer_moves_estimates_little(world: World) -> None:
+    world.answer(*[used(100, 50)] * 19, used(10_000_000, 1_000_000))
+    observed = world.observed()
+    assert observed is not None
+    assert (observed.input_ratio, observed.output_tokens) == (pytest.approx(1.45), pytest.approx(72.5))
+
+
+def test_a_single_wrong_price_moves_the_average_little(world: World) -> None:
+    world.answer(*[used(100)] * 20)
+    assert average_cost(world.store) is None
+    world.store.rows("UPDATE responses SET cost_usd = CASE id WHEN 7 THEN 8556839292.0 ELSE 0.01 END")
+    assert average_cost(world.store) == pytest.approx(0.0145)
 
 
 def test_large_requests_count_for_more_than_small_ones(world: World) -> None:

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import fields
+from dataclasses import fields, replace
 from itertools import islice
 from operator import add, attrgetter
 from pathlib import Path
@@ -20,6 +20,7 @@ from bioforge.backends.batch.service import BatchResult, BatchService
 from bioforge.core.events import Attempt, Event, Failed, Succeeded, UnmatchedLine, Unusable
 from bioforge.core.interfaces import Members
 from bioforge.core.types import Batch, BatchProblem, BatchState, Failure, Paid, Usage
+from bioforge.core.usage import UsageLimits
 
 GROUP = 3_000
 """Highest number of lines that are committed together.
@@ -62,6 +63,7 @@ class Account:
         self._pages: Iterator[list[_Line]] | None = None
         self._ahead: list[_Line] | Exception | None = None
         self._used = [0] * len(fields(Usage))
+        self._limited = UsageLimits()
 
     @property
     def usage(self) -> Usage:
@@ -126,11 +128,12 @@ class Account:
             assert row.custom_id is not None
             self._seen.add(row.custom_id)
             member = known[row.custom_id]
+            row = replace(row, answer=self._limited(row.answer, member.attempt.request))
             # counted in any case: a collection that was cut off begins again with members that have their outcome
             self._count(row)
             if member.open:
                 events.append(self._event(member.attempt, row))
-        return events
+        return [*events, *self._limited.notices()]
 
     def _stray(self, row: BatchResult, known: Mapping[str, object]) -> str | None:
         if row.custom_id is None:

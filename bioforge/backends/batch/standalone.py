@@ -39,6 +39,7 @@ from bioforge.core.events import Attempt
 from bioforge.core.files import atomic_write, private
 from bioforge.core.interfaces import Outcome
 from bioforge.core.types import Batch, BatchState, Failure, Paid, Request
+from bioforge.core.usage import UsageLimits
 
 PENDING_SECONDS = 30.0
 """Seconds after which a file that is being processed is worth another look."""
@@ -150,6 +151,7 @@ def _mark(path: Path) -> None:
 
 def fetch(batch: Batch, service: BatchService) -> Iterator[BatchResult]:
     """Yield the results of both files, in no particular order. The caller notices requests without a result."""
+    limited = UsageLimits()
     with TemporaryDirectory(prefix="bioforge-") as folder:
         for number, file_id in enumerate((batch.output_file_id, batch.error_file_id)):
             if file_id is None:
@@ -157,4 +159,5 @@ def fetch(batch: Batch, service: BatchService) -> Iterator[BatchResult]:
             path = Path(folder) / f"{number}.jsonl"
             service.download(file_id, path)
             with path.open("rb") as stream:
-                yield from (service.read(batch, line) for line in stream if line.strip())
+                for result in (service.read(batch, line) for line in stream if line.strip()):
+                    yield replace(result, answer=limited(result.answer))

@@ -15,6 +15,7 @@ from bioforge.backends.openai.errors import BATCH_REFUSED, CODES, read_error_obj
 from bioforge.backends.openai.wire import Price, read_answer, read_usage, sent
 from bioforge.core.events import Attempt
 from bioforge.core.types import ENDED, Batch, BatchProblem, BatchState, Failure, Paid, Usage
+from bioforge.core.usage import is_plausible
 
 TIER = "batch"
 """The price tier of batches."""
@@ -196,6 +197,8 @@ def read_batch(batch: Batch, body: Mapping[str, Any]) -> Batch:
     state = batch.state if status is None else _STATES.get(status, BatchState.IN_PROGRESS)
     counts = _object(body.get("request_counts"))
     submitted, expires = _time(body.get("created_at")), _time(body.get("expires_at"))
+    requests = batch.requests or _count(counts.get("total")) or 0
+    usage = read_usage(body)
     return replace(
         batch,
         endpoint=batch.endpoint or _text(body.get("endpoint")) or "",
@@ -206,13 +209,13 @@ def read_batch(batch: Batch, body: Mapping[str, Any]) -> Batch:
         file_id=_text(body.get("input_file_id")) or batch.file_id,
         output_file_id=_text(body.get("output_file_id")) or batch.output_file_id,
         error_file_id=_text(body.get("error_file_id")) or batch.error_file_id,
-        requests=batch.requests or _count(counts.get("total")) or 0,
+        requests=requests,
         completed=_or(_count(counts.get("completed")), batch.completed),
         failed=_or(_count(counts.get("failed")), batch.failed),
         submitted_at=batch.submitted_at if submitted is None else submitted,
         expires_at=batch.expires_at if expires is None else expires,
         ended_at=_ended_at(body, status, state) or batch.ended_at,
-        usage=read_usage(body) or batch.usage,
+        usage=usage if usage is not None and is_plausible(usage, max(1, requests)) else batch.usage,
         problems=_problems(body) or batch.problems,
     )
 
