@@ -1,9 +1,9 @@
-"""Peak memory of reading 1,000,000 rows against 100,000, for each format, and of writing as many results.
+"""Compare the peak memory of reading and writing 1,000,000 and 100,000 rows in each format.
 
     python benchmarks/memory.py [--rows 1000000] [FORMAT …]
 
-Each reading has a process of its own, whose peak is the resident memory the system counted (ru_maxrss). What counts is
-the ratio of the long file to the short one: goal, well below 2.
+Each measurement runs in its own process; the peak is resident memory (ru_maxrss). The ratio of the long file to the
+short one should be well below 2.
 """
 
 from __future__ import annotations
@@ -96,7 +96,7 @@ OUTPUTS = {"parquet output": ("parquet", "out.parquet"), "sqlite output": ("sqli
 
 
 def measure(name: str, folder: Path, count: int) -> None:
-    """In a process of its own: read or write, and print peak memory in MB, seconds and rows."""
+    """Read or write in this process and print peak memory in MB, seconds and rows."""
     start = time.perf_counter()
     if name in FORMATS:
         reader: Any = bioforge_readers()[FORMATS[name][0]]

@@ -1,6 +1,6 @@
 """Tables for bioforge: Parquet, Arrow, Excel, SQLite and DuckDB as input, Parquet and SQLite as output.
 
-Every command of bioforge loads this module, so it imports no library of a format: those wait until something is read.
+Every bioforge command loads this module; format libraries are imported when the first file is read or written.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ BIOFORGE_API = 1
 
 @dataclass(slots=True)
 class TableReader:
-    """A path reader whose function `read` stands in a module that is imported with the first file."""
+    """A path reader whose `module`, with the function `read`, is imported with the first file."""
 
     module: str
     Options: type[ReaderOptions]
@@ -48,7 +48,7 @@ class TableReader:
 
 
 class ParquetOutput:
-    """Records as a Parquet file; see `bioforge_tables.parquet_output`."""
+    """A writer of Parquet files; see `bioforge_tables.parquet_output`."""
 
     Options: ClassVar = ParquetOutputOptions
 
@@ -59,7 +59,7 @@ class ParquetOutput:
 
 
 class SQLiteOutput:
-    """Records as a table of a SQLite database; see `bioforge_tables.sqlite_output`."""
+    """A writer of SQLite tables; see `bioforge_tables.sqlite_output`."""
 
     Options: ClassVar = SQLiteOutputOptions
     writes_path = True

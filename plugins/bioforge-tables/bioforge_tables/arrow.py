@@ -1,4 +1,4 @@
-"""Reading Arrow: IPC files (which Feather is) and IPC streams, told apart by their first bytes."""
+"""Read Arrow IPC files (including Feather 2) and streams, recognized by their first bytes."""
 
 from __future__ import annotations
 
@@ -8,9 +8,9 @@ from pathlib import Path
 import pyarrow as pa
 
 from bioforge.plugin import Artist, BadRow, InputError, artists
-from bioforge_tables.batches import numbered_rows, unreadable_as
-from bioforge_tables.looks import head, looks_like
-from bioforge_tables.naming import own_columns, selected
+from bioforge_tables.batches import input_errors, numbered_rows
+from bioforge_tables.column_names import own_columns, selected
+from bioforge_tables.file_kinds import head, identify
 from bioforge_tables.options import ArrowOptions
 
 _FILE = b"ARROW1"
@@ -18,12 +18,12 @@ _OLD_FEATHER = b"FEA1"
 
 
 def read(path: Path, source: str, options: ArrowOptions) -> Iterator[Artist | BadRow]:
-    """The rows of all record batches, one batch in memory at a time. Raises `InputError` when it is no Arrow data."""
+    """Yield the rows with one record batch in memory at a time. Raises `InputError` if the file is not Arrow data."""
     first = head(path)
     if first.startswith(_OLD_FEATHER):
-        kind, remedy = looks_like(path)
-        raise InputError(f"{source} is {kind}, which is not read", remedy)
-    with unreadable_as("an Arrow file", path, source), pa.OSFile(str(path)) as file:
+        kind, remedy = identify(path)
+        raise InputError(f"{source} is {kind}, which is not supported", remedy)
+    with input_errors("an Arrow file", path, source), pa.OSFile(str(path)) as file:
         is_file = first.startswith(_FILE)
         with _opened(file, is_file, None) as reader:
             schema = reader.schema

@@ -1,4 +1,4 @@
-"""From Arrow record batches to rows of plain values, exactly: no digit of a number or a time is lost."""
+"""Convert Arrow record batches to rows of JSON values without loss of digits."""
 
 from __future__ import annotations
 
@@ -12,18 +12,18 @@ import pyarrow.compute as pc
 import pyarrow.types as kinds
 
 from bioforge.plugin import InputError, RowError
-from bioforge_tables.looks import remedy_for
+from bioforge_tables.file_kinds import remedy_for
 from bioforge_tables.values import UNITS, base64_text, iso_duration, iso_time, iso_timestamp, zone_of
 
 ROWS = 2_000
-"""Rows that are made Python values at a time."""
+"""Rows converted to Python values at a time."""
 
 Row = tuple[int, Mapping[str, Any] | RowError]
 
 
 @contextmanager
-def unreadable_as(kind: str, path: Path, source: str) -> Iterator[None]:
-    """What Arrow refuses about a file, as an `InputError`. `kind` like "a Parquet file"."""
+def input_errors(kind: str, path: Path, source: str) -> Iterator[None]:
+    """Raise errors of Arrow as `InputError`. `kind` is like "a Parquet file"."""
     try:
         yield
     except (pa.ArrowException, OSError) as error:
@@ -32,7 +32,7 @@ def unreadable_as(kind: str, path: Path, source: str) -> Iterator[None]:
 
 
 def numbered_rows(batches: Iterable[pa.RecordBatch], own: frozenset[str]) -> Iterator[Row]:
-    """Every row with its number, from 1. Bytes are base64, but not in the `own` columns of an artist."""
+    """Yield rows with their numbers, from 1. Bytes become base64, but are errors in the `own` columns of an artist."""
     line = 1
     for batch in batches:
         for start in range(0, batch.num_rows, ROWS):
@@ -43,38 +43,38 @@ def numbered_rows(batches: Iterable[pa.RecordBatch], own: frozenset[str]) -> Ite
 
 def _rows(batch: pa.RecordBatch, line: int, own: frozenset[str]) -> Iterator[Row]:
     names = batch.schema.names
-    flaws: dict[int, RowError] = {}
-    columns = [_column(name, array, name in own, flaws) for name, array in zip(names, batch.columns, strict=True)]
+    row_errors: dict[int, RowError] = {}
+    columns = [_column(name, array, name in own, row_errors) for name, array in zip(names, batch.columns, strict=True)]
     for place, values in enumerate(zip(*columns, strict=True)):
-        yield line + place, flaws.get(place) or dict(zip(names, values, strict=True))
+        yield line + place, row_errors.get(place) or dict(zip(names, values, strict=True))
 
 
-def _column(name: str, array: pa.Array, is_own: bool, flaws: dict[int, RowError]) -> list[Any]:
-    """The values of a column. `flaws` gets a row's first value that cannot be one, by place."""
+def _column(name: str, array: pa.Array, is_own: bool, row_errors: dict[int, RowError]) -> list[Any]:
+    """Return a column's values; store the first error of each row in `row_errors`, by index."""
     if is_own and _is_bytes(array.type):
         for place, there in enumerate(array.is_valid().to_pylist()):
             if there:
-                flaws.setdefault(place, RowError(f"{name} is bytes, expected text"))
+                row_errors.setdefault(place, RowError(f"{name} is bytes, expected text"))
         return [None] * len(array)
     try:
         return _values(array)
-    except (ValueError, OverflowError):  # one value of many: look for it
-        return [_value(name, array.slice(place, 1), place, flaws) for place in range(len(array))]
+    except (ValueError, OverflowError):  # at least one bad value: convert one by one
+        return [_value(name, array.slice(place, 1), place, row_errors) for place in range(len(array))]
 
 
-def _value(name: str, array: pa.Array, place: int, flaws: dict[int, RowError]) -> Any:
+def _value(name: str, array: pa.Array, place: int, row_errors: dict[int, RowError]) -> Any:
     try:
         return _values(array)[0]
     except UnicodeDecodeError:
-        problem = "has bytes that are no UTF-8"
+        problem = "is not valid UTF-8"
     except (ValueError, OverflowError):
         problem = f"has a {array.type} outside the years 1 to 9999"
-    flaws.setdefault(place, RowError(f"{name} {problem}"))
+    row_errors.setdefault(place, RowError(f"{name} {problem}"))
     return None
 
 
 def _values(array: pa.Array) -> list[Any]:
-    """Values that JSON has, or that bioforge makes JSON itself (dates, times, decimals, UUIDs, NaN)."""
+    """Return JSON values, or types that bioforge converts itself (dates, times, decimals, UUIDs, NaN)."""
     kind = array.type
     if kinds.is_timestamp(kind):
         zone = zone_of(kind.tz) if kind.tz else None

@@ -1,4 +1,4 @@
-"""Reading a `.db` file, which may be one of SQLite or of DuckDB: its first bytes say which."""
+"""Read a `.db` file as SQLite or DuckDB, depending on its first bytes."""
 
 from __future__ import annotations
 
@@ -6,13 +6,13 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from bioforge.plugin import Artist, BadRow, InputError
-from bioforge_tables import looks, naming
+from bioforge_tables import column_names, file_kinds
 from bioforge_tables.options import DatabaseOptions, DuckDBOptions
 
 
 def read(path: Path, source: str, options: DatabaseOptions) -> Iterator[Artist | BadRow]:
-    """As `sqlite.read` or `duck.read`."""
-    if looks.is_duckdb(path):
+    """Yield rows as `sqlite.read` or `duck.read` does."""
+    if file_kinds.is_duckdb(path):
         from bioforge_tables import duck
 
         yield from duck.read(path, source, DuckDBOptions(**options.model_dump()))
@@ -23,23 +23,23 @@ def read(path: Path, source: str, options: DatabaseOptions) -> Iterator[Artist |
 
 
 def chosen_table(wanted: str | None, tables: Sequence[str], views: Sequence[str], source: str) -> str:
-    """The table to read: the one that is named, else the only one there is. Raises `InputError`."""
+    """Return the named table, or the only one. Raises `InputError`."""
     known = [*tables, *views]
     if not known:
-        raise InputError(f"{source} has no tables", "is it the right database?")
+        raise InputError(f"{source} has no tables", "check that it is the right database")
     if wanted is not None:
         if wanted not in known:
-            raise naming.missing(f"{source} has no table {wanted!r}", wanted, known)
+            raise column_names.missing(f"{source} has no table {wanted!r}", wanted, known)
         return wanted
     candidates = tables or views
     if len(candidates) > 1:
         raise InputError(
-            f"{source} has {len(candidates)} tables: {naming.listed(candidates)}",
-            f'say which under [input]: table = "{candidates[0]}", or query = "SELECT …"',
+            f"{source} has {len(candidates)} tables: {column_names.listed(candidates)}",
+            f'choose one under [input]: table = "{candidates[0]}", or query = "SELECT …"',
         )
     return candidates[0]
 
 
 def quoted(name: str) -> str:
-    """A name as both databases take it in SQL."""
+    """Quote a name for SQL of both databases."""
     return '"' + name.replace('"', '""') + '"'

@@ -1,6 +1,6 @@
-"""Reading with DuckDB: a query over a DuckDB database, or over a file that DuckDB can read (as the table `input`).
+"""Read a DuckDB database, or another file that DuckDB can read (as the table `input`), with a query.
 
-The query sees this file and nothing else: no other file, no network, no extension, and nothing is changed.
+The query can read this file only: no other files, network or extensions. Nothing is changed.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ import duckdb
 import pyarrow as pa
 
 from bioforge.plugin import Artist, BadRow, InputError, RowError, artists
-from bioforge_tables import looks, naming
+from bioforge_tables import column_names, file_kinds
 from bioforge_tables.batches import ROWS, Row, numbered_rows
 from bioforge_tables.databases import chosen_table, quoted
 from bioforge_tables.options import DuckDBOptions, ScanValue
@@ -29,24 +29,24 @@ _SCANS = {
     "ndjson": "read_json",
     "parquet": "read_parquet",
 }
-"""DuckDB's function for a suffix."""
+"""DuckDB's function for each suffix."""
 
 _DATABASES = (".duckdb", ".ddb", ".db")
 _INTEGERS = ("UHUGEINT", "BIGNUM")
 _AS_TEXT = (*_INTEGERS, "BIT", "TIME WITH TIME ZONE")
-"""Types for which Arrow has no exact form: DuckDB writes them as text."""
+"""Types without an exact Arrow type; DuckDB casts them to text."""
 
 _LINE = re.compile(r"^LINE (\d+): ", re.MULTILINE)
 _SUGGESTION = re.compile(r"^(?:Did you mean|Candidate).*$", re.MULTILINE)
 
 
 def read(path: Path, source: str, options: DuckDBOptions) -> Iterator[Artist | BadRow]:
-    """The rows of the query, the table, or the whole file. Raises `InputError` with DuckDB's message and its place."""
+    """Yield the rows of the query, table or file. Raises `InputError` with DuckDB's message and its position."""
     with (
         TemporaryDirectory(prefix="bioforge-") as folder,
         closing(_connection(folder, options.memory_limit)) as connection,
     ):
-        if looks.is_duckdb(path):
+        if file_kinds.is_duckdb(path):
             _attach(connection, path, source)
             query = options.query or f"SELECT * FROM {_table(connection, options.table, source)}"
         else:
@@ -54,18 +54,18 @@ def read(path: Path, source: str, options: DuckDBOptions) -> Iterator[Artist | B
             query = options.query or "SELECT * FROM input"
         connection.execute("SET enable_external_access = false")
         connection.execute("SET lock_configuration = true")
-        with _refusals(source, asked=options.query is not None):
+        with _input_errors(source, asked=options.query is not None):
             relation = _relation(connection, query, source)
-            names = naming.checked(relation.columns, source)
-            rows = numbered_rows(_exact(relation).to_arrow_reader(ROWS), naming.own_columns(options.columns))
+            names = column_names.checked(relation.columns, source)
+            rows = numbered_rows(_exact(relation).to_arrow_reader(ROWS), column_names.own_columns(options.columns))
             integers = [name for name, kind in zip(names, relation.types, strict=True) if str(kind) in _INTEGERS]
             yield from artists(_with_integers(rows, integers), source, options.columns, names)
 
 
 def _connection(folder: str, memory_limit: str) -> duckdb.DuckDBPyConnection:
-    """A database in memory that installs, loads and remembers nothing.
+    """Open an in-memory database without extensions and secrets.
 
-    Times with zones are in UTC, so that they are the same on every machine.
+    Times with zones are in UTC, so that they are equal on every machine.
     """
     try:
         connection = duckdb.connect(
@@ -98,14 +98,14 @@ def _attach(connection: duckdb.DuckDBPyConnection, path: Path, source: str) -> N
         locked = "lock" in str(error).lower()
         raise InputError(
             f"{source} cannot be opened: {_first_line(error)}",
-            "another process has it open for writing: try again when it is done"
+            "another process has it open for writing: try again after that has ended"
             if locked
-            else "is it whole, without encryption, and not written by a newer DuckDB than the one installed here?",
+            else "check that it is complete, unencrypted and not written by a newer DuckDB than the installed one",
         ) from error
 
 
 def _table(connection: duckdb.DuckDBPyConnection, wanted: str | None, source: str) -> str:
-    """The table to read, as it stands in SQL. Tables of schemas other than `main` are named with theirs."""
+    """Return the SQL name of the table. Tables outside the schema `main` are called `schema.table`."""
     found: dict[str, dict[str, str]] = {"BASE TABLE": {}, "VIEW": {}}
     for schema, name, kind in connection.execute(
         "SELECT table_schema, table_name, table_type FROM information_schema.tables WHERE table_catalog = 'input'"
@@ -121,35 +121,33 @@ def _table(connection: duckdb.DuckDBPyConnection, wanted: str | None, source: st
 
 
 def _scan(connection: duckdb.DuckDBPyConnection, path: Path, source: str, options: DuckDBOptions) -> None:
-    """Make the file the view `input`."""
-    kind, remedy = looks.looks_like(path)
+    """Create the view `input` over the file."""
+    kind, remedy = file_kinds.identify(path)
     function = (
         "read_parquet" if kind == "a Parquet file" else _SCANS.get(path.suffix.lower().removeprefix("."), "read_csv")
     )
     if not kind and path.suffix.lower() in _DATABASES:
-        raise InputError(f"{source} is no DuckDB database", "is it whole, and was it written by DuckDB?")
+        raise InputError(f"{source} is not a DuckDB database", "check that it is complete and was written by DuckDB")
     if kind and kind != "a Parquet file":
-        raise InputError(f"{source} is {kind}, which DuckDB does not read without an extension", remedy)
+        raise InputError(f"{source} is {kind}, which DuckDB reads only with an extension", remedy)
     if options.table not in (None, "input"):
-        raise InputError(
-            f"{source} has no tables: it is a file, and the table is called input", "leave [input] table out"
-        )
+        raise InputError(f"{source} is a single file, whose table is called input", "remove [input] table")
     parameters = "".join(f", {name} = {_sql(value)}" for name, value in options.scan.items())
     try:
-        connection.execute(f"CREATE VIEW input AS SELECT * FROM {function}({_literal(_alone(path))}{parameters})")
-        # both: that it may be looked for, and that what is found may be opened
-        connection.execute(f"SET allowed_paths = [{_literal(_alone(path))}, {_literal(str(path))}]")
+        connection.execute(f"CREATE VIEW input AS SELECT * FROM {function}({_literal(_escaped(path))}{parameters})")
+        # DuckDB checks the pattern and the opened path
+        connection.execute(f"SET allowed_paths = [{_literal(_escaped(path))}, {_literal(str(path))}]")
     except duckdb.Error as error:
         raise InputError(
             f"{source} cannot be read by DuckDB: {_first_line(error)}",
-            f"parameters of {function} can stand in [input] scan, like scan = {{ all_varchar = true }}"
+            f"set parameters of {function} in [input] scan, like scan = {{ all_varchar = true }}"
             if function == "read_csv"
-            else looks.remedy_for(path, kind or f"a .{path.suffix.lstrip('.')} file"),
+            else file_kinds.remedy_for(path, kind or f"a .{path.suffix.lstrip('.')} file"),
         ) from error
 
 
-def _alone(path: Path) -> str:
-    """A path as DuckDB's patterns have it, so that the one file is meant whatever it is called."""
+def _escaped(path: Path) -> str:
+    """Escape a path for DuckDB's glob patterns."""
     return re.sub(r"([*?\[])", r"[\1]", str(path))
 
 
@@ -172,9 +170,9 @@ def _relation(connection: duckdb.DuckDBPyConnection, query: str, source: str) ->
         found = f"{len(statements)} statements" if len(statements) != 1 else f"a {statements[0].type.name}"
         raise InputError(f"{source}: [input] query is {found}", "expected one SELECT")
     try:
-        return connection.sql(query)  # not `execute`, which would hold the whole result
+        return connection.sql(query)  # `execute` would load the whole result
     except duckdb.Error:
-        connection.execute(query)  # fails again, and says where
+        connection.execute(query)  # raises the same error with its position
         raise
 
 
@@ -190,7 +188,7 @@ def _exact(relation: duckdb.DuckDBPyRelation) -> duckdb.DuckDBPyRelation:
 
 
 def _with_integers(rows: Iterator[Row], names: list[str]) -> Iterator[Row]:
-    """Integers that came as text, as integers again."""
+    """Convert integers that were cast to text back."""
     if not names:
         yield from rows
         return
@@ -202,8 +200,8 @@ def _with_integers(rows: Iterator[Row], names: list[str]) -> Iterator[Row]:
 
 
 @contextmanager
-def _refusals(source: str, *, asked: bool) -> Iterator[None]:
-    """What DuckDB says about a query, as an `InputError` with the place in it."""
+def _input_errors(source: str, *, asked: bool) -> Iterator[None]:
+    """Raise errors of DuckDB as `InputError` with the position in the query."""
     try:
         yield
     except (duckdb.Error, pa.ArrowException, OSError) as error:

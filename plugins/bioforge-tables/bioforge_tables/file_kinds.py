@@ -1,4 +1,4 @@
-"""What a file is by its first bytes, for messages about one that is not what it was taken for."""
+"""Identify a file by its first bytes, for messages about files of another kind."""
 
 from __future__ import annotations
 
@@ -7,16 +7,16 @@ from pathlib import Path
 
 SQLITE = b"SQLite format 3\0"
 OLE = bytes.fromhex("d0cf11e0a1b11ae1")
-"""The container of .xls files, and of .xlsx files with a password."""
+"""The container of .xls files and of .xlsx files with a password."""
 
 _KINDS = (
     (b"PAR1", "a Parquet file", 'reader = "parquet"'),
-    (b"PARE", "an encrypted Parquet file", "this reader has no keys: write it again without encryption"),
+    (b"PARE", "an encrypted Parquet file", "write it without encryption"),
     (b"ARROW1", "an Arrow file", 'reader = "arrow"'),
-    (b"FEA1", "a Feather file of version 1", "write it again as version 2 (pyarrow.feather.write_feather)"),
+    (b"FEA1", "a Feather file of version 1", "write it as version 2 (pyarrow.feather.write_feather)"),
     (SQLITE, "a SQLite database", 'reader = "sqlite"'),
     (OLE, "an old Excel file, or one with a password", "save it as .xlsx without a password"),
-    (b"\x1f\x8b", "packed with gzip", "unpack it"),
+    (b"\x1f\x8b", "compressed with gzip", "decompress it"),
 )
 
 
@@ -29,8 +29,8 @@ def head(path: Path) -> bytes:
         return file.read(16)
 
 
-def looks_like(path: Path) -> tuple[str, str]:
-    """What it seems to be and what to do about it; empty texts where its first bytes say nothing."""
+def identify(path: Path) -> tuple[str, str]:
+    """Return the kind of file and a remedy; empty texts if its first bytes are unknown."""
     first = head(path)
     if first[8:12] == b"DUCK":
         return "a DuckDB database", 'reader = "duckdb"'
@@ -43,10 +43,10 @@ def looks_like(path: Path) -> tuple[str, str]:
 
 
 def remedy_for(path: Path, expected: str) -> str:
-    """The hint for a file that could not be read as the `expected` kind."""
-    kind, remedy = looks_like(path)
+    """Return the hint for a file that could not be read as the `expected` kind."""
+    kind, remedy = identify(path)
     if not kind:
-        return f"was it written to its end, and is it {expected}?"
+        return f"check that it is complete and that it is {expected}"
     if kind == expected:
-        return "it begins well and is broken further on: was it written and copied to its end?"
+        return "its start is valid, a later part is not: check that it was written and copied completely"
     return f"it looks like {kind}: {remedy}"

@@ -1,4 +1,4 @@
-"""What the tables of the project file may say to each reader and writer."""
+"""Options of each reader and writer in the project file."""
 
 from __future__ import annotations
 
@@ -8,23 +8,23 @@ from pydantic import Field, field_validator, model_validator
 
 from bioforge.plugin import Options, ReaderOptions
 
-_SELECT = "a list of column names to read, where not all are wanted"
+_SELECT = "a list of the columns to read"
 
 
 class ParquetOptions(ReaderOptions):
-    """`select`: only these columns are read and decoded."""
+    """Options of `parquet`. `select`: only these columns are read and decoded."""
 
     select: list[str] = Field([], description=_SELECT)
 
 
 class ArrowOptions(ReaderOptions):
-    """As for Parquet: columns that are not named are not decoded."""
+    """Options of the Arrow readers; `select` as for Parquet."""
 
     select: list[str] = Field([], description=_SELECT)
 
 
 class ExcelOptions(ReaderOptions):
-    """`sheet`: the first worksheet when it is left out. `header_row`: the first row that is not blank."""
+    """Options of the Excel readers. Defaults: the first worksheet, and the first row that is not blank as header."""
 
     sheet: str | None = Field(None, description="the name of a sheet", min_length=1)
     header_row: int | None = Field(None, description="the number of the row that names the columns, from 1", ge=1)
@@ -32,7 +32,7 @@ class ExcelOptions(ReaderOptions):
 
 
 class DatabaseOptions(ReaderOptions):
-    """One of `query` and `table`; none where a database has exactly one table."""
+    """Options of database readers: `query` or `table`, or neither if there is exactly one table."""
 
     query: str | None = Field(None, description="one SELECT", min_length=1)
     table: str | None = Field(None, description="the name of a table or view", min_length=1)
@@ -48,9 +48,9 @@ ScanValue = bool | int | float | str | list[str]
 
 
 class DuckDBOptions(DatabaseOptions):
-    """`scan`: parameters of DuckDB's own reading function, for a file that is no database.
+    """Options of `duckdb`. `scan`: parameters of DuckDB's reading function for a file that is not a database.
 
-    `memory_limit`: what a query holds in memory before it goes on in temporary files.
+    `memory_limit`: memory of a query before it uses temporary files.
     """
 
     scan: dict[str, ScanValue] = Field({}, description="a table of parameters, like { all_varchar = true }")
@@ -61,12 +61,12 @@ class DuckDBOptions(DatabaseOptions):
     def _names(cls, scan: dict[str, ScanValue]) -> dict[str, ScanValue]:
         for name in scan:
             if not name.isidentifier():
-                raise ValueError(f"{name!r} is no name of a parameter")
+                raise ValueError(f"{name!r} is not a parameter name")
         return scan
 
 
 class ParquetOutputOptions(Options):
-    """A row group is written when it has `row_group_size` rows, or 64 MB."""
+    """Options of the Parquet writer. A row group has up to `row_group_size` rows or 64 MB."""
 
     compression: Literal["zstd", "snappy", "gzip", "brotli", "lz4", "none"] = Field(
         "zstd", description='"zstd", "snappy", "gzip", "brotli", "lz4" or "none"'
@@ -75,7 +75,7 @@ class ParquetOutputOptions(Options):
 
 
 class SQLiteOutputOptions(Options):
-    """`timeout`: seconds to wait for another process that is writing to the database."""
+    """Options of the SQLite writer. `timeout`: seconds to wait for another process that is writing."""
 
     table: str = Field("results", description="the name of a table", min_length=1)
     timeout: float = Field(10.0, description="seconds, from 0 to 3600", ge=0, le=3600)
@@ -84,7 +84,7 @@ class SQLiteOutputOptions(Options):
     @classmethod
     def _usable(cls, table: str) -> str:
         if table.lower().startswith("sqlite_") or "\0" in table:
-            raise ValueError(f"{table!r}: SQLite keeps names with sqlite_ for itself; choose another")
+            raise ValueError(f"{table!r}: SQLite reserves names that start with sqlite_; choose another")
         return table
 
     @field_validator("timeout", mode="before")

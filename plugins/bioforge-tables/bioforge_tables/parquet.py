@@ -1,4 +1,4 @@
-"""Reading Parquet: a batch of rows at a time, only the columns that are wanted."""
+"""Read selected columns of Parquet files in batches."""
 
 from __future__ import annotations
 
@@ -8,18 +8,18 @@ from pathlib import Path
 import pyarrow.parquet as pq
 
 from bioforge.plugin import Artist, BadRow, artists
-from bioforge_tables.batches import ROWS, numbered_rows, unreadable_as
-from bioforge_tables.naming import own_columns, selected
+from bioforge_tables.batches import ROWS, input_errors, numbered_rows
+from bioforge_tables.column_names import own_columns, selected
 from bioforge_tables.options import ParquetOptions
 
 _BUFFER = 1 << 20
 
 
 def read(path: Path, source: str, options: ParquetOptions) -> Iterator[Artist | BadRow]:
-    """The rows of a Parquet file. Raises `InputError` when it is none, is encrypted, or breaks off."""
+    """Yield the rows. Raises `InputError` if the file is not Parquet, encrypted or truncated."""
     with (
-        unreadable_as("a Parquet file", path, source),
-        # Buffered, and not read ahead: a file of one large row group is held in pages, never whole.
+        input_errors("a Parquet file", path, source),
+        # Buffered without read-ahead, so that one large row group is held in pages.
         pq.ParquetFile(path, buffer_size=_BUFFER, pre_buffer=False) as file,
     ):
         names = selected(file.schema_arrow.names, options.select, source)

@@ -1,4 +1,4 @@
-"""Writing results as Parquet, a row group at a time."""
+"""Write results as Parquet, one row group at a time."""
 
 from __future__ import annotations
 
@@ -26,14 +26,14 @@ SCHEMA = pa.schema(
         for name, (kind, _) in columns.COLUMNS.items()
     ]
 )
-"""Fixed: the same for every project, so that files can be read together."""
+"""The same for every project, so that files can be read together."""
 
 _ROWS = 1_000
 _GROUP_BYTES = 64 << 20
 
 
 def write(records: Iterable[Record], stream: IO[bytes], options: ParquetOutputOptions) -> None:
-    """A row a record. A row group is written when it is full, so that memory does not grow with the results."""
+    """Write a row per record. Full row groups are written at once, so memory does not grow with the results."""
     with pq.ParquetWriter(pa.PythonFile(stream, mode="w"), SCHEMA, compression=options.compression) as writer:
         for group in _groups(records, options.row_group_size):
             writer.write_table(group, row_group_size=options.row_group_size)

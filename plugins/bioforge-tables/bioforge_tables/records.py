@@ -1,4 +1,4 @@
-"""The columns of a result, in order: the same in Parquet and in SQLite."""
+"""The ordered columns of a result, equal in Parquet and SQLite."""
 
 from __future__ import annotations
 
@@ -31,14 +31,14 @@ COLUMNS: Mapping[str, tuple[str, tuple[str, ...]]] = {
     "error_message": (TEXT, ("error", "message")),
     "request": (TEXT, ("request",)),
 }
-"""Each with what it holds, and the keys that lead to its value in a record."""
+"""Name → (type, path of keys to the value in a record)."""
 
 KEY = ("artist_id", "recipe", "variant")
-"""What tells results apart. Their texts are empty where a record has none, those of other columns null."""
+"""The columns that identify a result. A missing value is empty text in these and null in others."""
 
 
 def row(record: Record) -> tuple[Any, ...]:
-    """The values of a record in the order of `COLUMNS`; objects and lists are JSON text."""
+    """Return a record's values in the order of `COLUMNS`; objects and lists become JSON text."""
     return tuple(_value(record, name, path) for name, (_, path) in COLUMNS.items())
 
 
@@ -48,9 +48,9 @@ def _value(record: Record, name: str, path: tuple[str, ...]) -> Any:
         value = value.get(key) if isinstance(value, Mapping) else None
     if value is None:
         return "" if name in KEY else None
-    if name in ("parsed", "request"):  # an answer that is the text "1" and one that is the number 1 differ
+    if name in ("parsed", "request"):  # keeps the text "1" and the number 1 apart
         value = json.dumps(value, ensure_ascii=False)
     if isinstance(value, str):
-        # Half of a surrogate pair, which a model can return and no file can hold, is "?".
+        # A model can return a lone surrogate, which has no UTF-8 form: it becomes "?".
         return value if value.isascii() else value.encode(errors="replace").decode()
     return value

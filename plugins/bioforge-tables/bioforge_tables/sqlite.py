@@ -1,4 +1,4 @@
-"""Reading SQLite: one SELECT or one table, read-only, row by row."""
+"""Read one SELECT or one table of a SQLite database, read-only and row by row."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from bioforge.plugin import Artist, BadRow, InputError, RowError, artists, nearest
-from bioforge_tables import looks, naming
+from bioforge_tables import column_names, file_kinds
 from bioforge_tables.databases import chosen_table, quoted
 from bioforge_tables.options import DatabaseOptions
 from bioforge_tables.values import base64_text
@@ -21,20 +21,20 @@ _ALLOWED = {
     sqlite3.SQLITE_FUNCTION,
     sqlite3.SQLITE_RECURSIVE,
 }
-"""What a query may do: neither write, nor attach another database, nor change settings."""
+"""Allowed actions of a query: no writes, no ATTACH, no settings."""
 
 _NAMED = re.compile(r'^near "(.+)": syntax error|^no such (?:column|table|function): (.+)|^ambiguous column name: (.+)')
 _BUSY = 10.0
 
 
 def read(path: Path, source: str, options: DatabaseOptions) -> Iterator[Artist | BadRow]:
-    """The rows of the query or the table. The database is opened read-only. Raises `InputError`."""
-    if not looks.head(path).startswith(looks.SQLITE):
+    """Yield the rows of the query or table, read-only. Raises `InputError`."""
+    if not file_kinds.head(path).startswith(file_kinds.SQLITE):
         raise InputError(
-            f"{source} is no SQLite database", looks.remedy_for(path, "a SQLite database without encryption")
+            f"{source} is not a SQLite database", file_kinds.remedy_for(path, "a SQLite database without encryption")
         )
     if (missing := _missing_bytes(path)) > 0:
-        raise InputError(f"{source} is cut off: {missing:,} bytes of it are missing", "copy it again, to its end")
+        raise InputError(f"{source} is truncated: {missing:,} bytes are missing", "copy the whole file again")
     try:
         connection = _opened(path)
     except sqlite3.Error as error:
@@ -48,17 +48,17 @@ def read(path: Path, source: str, options: DatabaseOptions) -> Iterator[Artist |
         except sqlite3.Error as error:
             raise _refused(error, connection, options.query, source) from error
         if cursor.description is None:
-            raise InputError(f"{source}: [input] query gives no rows", "expected one SELECT")
-        names = naming.checked([column[0] for column in cursor.description], source)
-        rows = _numbered(cursor, names, naming.own_columns(options.columns), source)
+            raise InputError(f"{source}: [input] query returns no rows", "expected one SELECT")
+        names = column_names.checked([column[0] for column in cursor.description], source)
+        rows = _numbered(cursor, names, column_names.own_columns(options.columns), source)
         yield from artists(rows, source, options.columns, names)
 
 
 def _opened(path: Path) -> sqlite3.Connection:
-    """A connection that cannot write.
+    """Open a connection that cannot write.
 
-    In WAL mode even a reader needs a place for its files beside the database; where it has none and nobody
-    writes, the file itself is all there is.
+    A reader in WAL mode needs to create files beside the database. If it cannot, and there is no WAL file, the
+    database is opened as immutable.
     """
     address = path.resolve().as_uri()
     try:
@@ -80,17 +80,17 @@ def _connected(address: str) -> sqlite3.Connection:
 
 
 def _has_wal(path: Path) -> bool:
-    """Whether a part of the database stands in the file beside it."""
+    """Return True if the WAL file beside the database has content."""
     wal = path.with_name(f"{path.name}-wal")
     return wal.exists() and wal.stat().st_size > 0
 
 
 def _missing_bytes(path: Path) -> int:
-    """How much shorter the file is than its header says; SQLite itself sees it only where it reads there."""
+    """Return the bytes missing from the size in the header. SQLite itself notices only when it reads that part."""
     with path.open("rb") as file:
         header = file.read(100)
     if len(header) < 100 or header[24:28] != header[92:96] or _has_wal(path):
-        return 0  # written by an old SQLite, which does not keep the number, or not all in this file
+        return 0  # an old SQLite did not store the size, or the WAL has a part
     page = int.from_bytes(header[16:18]) or 1
     return (65_536 if page == 1 else page) * int.from_bytes(header[28:32]) - path.stat().st_size
 
@@ -113,18 +113,18 @@ def _authorize(action: int, *_: str | None) -> int:
     return sqlite3.SQLITE_OK if action in _ALLOWED else sqlite3.SQLITE_DENY
 
 
-class _NoText:
-    """Stands for a text whose bytes are no UTF-8."""
+class _InvalidText:
+    """A placeholder for text that is not valid UTF-8."""
 
 
-_NO_TEXT = _NoText()
+_INVALID_TEXT = _InvalidText()
 
 
-def _text(value: bytes) -> str | _NoText:
+def _text(value: bytes) -> str | _InvalidText:
     try:
         return value.decode()
     except UnicodeDecodeError:
-        return _NO_TEXT
+        return _INVALID_TEXT
 
 
 def _numbered(
@@ -136,8 +136,8 @@ def _numbered(
             row: dict[str, Any] = dict(zip(names, values, strict=True))
             flaw: RowError | None = None
             for name, value in row.items():
-                if value is _NO_TEXT:
-                    flaw = flaw or RowError(f"{name} has bytes that are no UTF-8")
+                if value is _INVALID_TEXT:
+                    flaw = flaw or RowError(f"{name} is not valid UTF-8")
                 elif isinstance(value, bytes):
                     if name in own:
                         flaw = flaw or RowError(f"{name} is bytes, expected text")
@@ -172,7 +172,7 @@ def _place(query: str, word: str) -> str:
 
 
 def _nearest(connection: sqlite3.Connection, message: str, word: str) -> str:
-    """What comes closest to a table or column that does not exist."""
+    """Suggest existing names for a missing table or column."""
     names = "SELECT name FROM sqlite_master WHERE type IN ('table', 'view')"
     if message.startswith("no such column"):
         names = f"SELECT DISTINCT p.name FROM ({names}) AS m, pragma_table_info(m.name) AS p"
@@ -182,16 +182,16 @@ def _nearest(connection: sqlite3.Connection, message: str, word: str) -> str:
     connection.text_factory = str
     try:
         return nearest(word.rpartition(".")[2], [name for (name,) in connection.execute(names)])
-    except sqlite3.Error:  # a view over what is gone, say
+    except sqlite3.Error:  # for example a view over a deleted table
         return ""
 
 
 def _remedy(error: sqlite3.Error) -> str:
     match getattr(error, "sqlite_errorname", ""):
         case "SQLITE_CORRUPT" | "SQLITE_NOTADB" | "SQLITE_IOERR_SHORT_READ":
-            return "the file is broken: was it copied to its end? `sqlite3 FILE .recover` saves what can be saved"
+            return "the file is damaged: copy it again, or save readable rows with `sqlite3 FILE .recover`"
         case "SQLITE_BUSY" | "SQLITE_LOCKED":
-            return "another process is writing to it: try again when it is done"
+            return "another process is writing to it: try again after that has ended"
         case "SQLITE_CANTOPEN":
-            return "check who may read the file and write to its folder"
+            return "check the permissions of the file and its folder"
     return "expected one SELECT over its tables"

@@ -1,4 +1,4 @@
-"""Writing results as a table of a SQLite database, replaced in one transaction."""
+"""Write results as a table of a SQLite database, replaced in one transaction."""
 
 from __future__ import annotations
 
@@ -14,21 +14,21 @@ from bioforge_tables.options import SQLiteOutputOptions
 
 _STATE_ID = 0x62696F66
 _STATE_TABLES = {"facts", "targets", "attempts", "responses"}
-"""How bioforge's own state is known: by the id in its header, and by its tables."""
+"""A bioforge state is recognized by the id in its header or by its tables."""
 
 _KINDS = {columns.TEXT: "TEXT", columns.TIME: "TEXT", columns.INTEGER: "INTEGER", columns.REAL: "REAL"}
 _INTACT = "the state is intact"
 
 
 def write(records: Iterable[Record], path: Path, options: SQLiteOutputOptions) -> str:
-    """Replace the rows of the table, and nothing else in the database. Readers see the old rows until all are there.
+    """Replace the rows of the table and nothing else. Other readers see the old rows until the commit.
 
-    A table that exists keeps its indexes and triggers. Raises `OutputError` when the database is bioforge's own state or
-    none at all, is locked for too long, or has a table of this name with other columns.
+    An existing table keeps its indexes and triggers. Raises `OutputError` if the file is a bioforge state or not a
+    database, stays locked, or has a table of this name with other columns.
     """
     try:
         with closing(sqlite3.connect(path, timeout=options.timeout, isolation_level=None)) as connection:
-            _check_no_state(connection, path)
+            _check_not_state(connection, path)
             connection.execute("BEGIN IMMEDIATE")
             try:
                 count = _replace(connection, records, path, options.table)
@@ -42,13 +42,13 @@ def write(records: Iterable[Record], path: Path, options: SQLiteOutputOptions) -
     return f"{count:,} {'record' if count == 1 else 'records'} in table {options.table}"
 
 
-def _check_no_state(connection: sqlite3.Connection, path: Path) -> None:
+def _check_not_state(connection: sqlite3.Connection, path: Path) -> None:
     (application,) = connection.execute("PRAGMA application_id").fetchone()
     tables = {name for (name,) in connection.execute("SELECT name FROM sqlite_master WHERE type = 'table'")}
     if application == _STATE_ID or tables >= _STATE_TABLES:
         raise OutputError(
-            f"{path} is a state file of bioforge, where answers are kept: nothing is written into it",
-            'give the output a database of its own, like path = "out/results.db"; the state has a view `results` to read',
+            f"{path} is a bioforge state file; outputs are not written into it",
+            'choose another database, like path = "out/results.db"; to read the state, use its view `results`',
         )
 
 
@@ -61,8 +61,8 @@ def _replace(connection: sqlite3.Connection, records: Iterable[Record], path: Pa
         there = [row[1] for row in connection.execute(f"PRAGMA table_info({quoted(table)})")]
         if found[0] != "table" or there != names:
             raise OutputError(
-                f"{path} has a {found[0]} {table!r} that is not one of bioforge's results, and is left as it is",
-                'choose another name under [[output]]: table = "bioforge_results"; or rename or drop that one',
+                f"{path} has a {found[0]} {table!r} with other columns than results of bioforge; it was not changed",
+                'choose another name under [[output]]: table = "bioforge_results"; or rename or drop the existing one',
             )
         connection.execute(f"DELETE FROM {quoted(table)}")
     marks = ", ".join("?" * len(names))
@@ -70,7 +70,7 @@ def _replace(connection: sqlite3.Connection, records: Iterable[Record], path: Pa
 
 
 def _definition(table: str) -> str:
-    """Results are found by artist, recipe and variant."""
+    """Return the CREATE TABLE statement, with artist, recipe and variant as key."""
     needed = (*columns.KEY, "artist_name")
     lines = [
         f"  {name} {_KINDS[kind]}{' NOT NULL' if name in needed else ''}" for name, (kind, _) in columns.COLUMNS.items()
@@ -85,10 +85,10 @@ def _refused(error: sqlite3.Error, path: Path, options: SQLiteOutputOptions) -> 
     if name.startswith(("SQLITE_BUSY", "SQLITE_LOCKED")):
         return OutputError(
             f"cannot write {path}: another process is using it (waited {options.timeout:g} s)",
-            f"{_INTACT}: close what has it open, or set a longer timeout under [[output]], and run again",
+            f"{_INTACT}: close that program, or set a longer timeout under [[output]], and run again",
         )
     if name == "SQLITE_NOTADB":
-        return OutputError(f"cannot write {path}: it is no SQLite database", f"{_INTACT}: choose another path")
+        return OutputError(f"cannot write {path}: it is not a SQLite database", f"{_INTACT}: choose another path")
     if name.startswith("SQLITE_CONSTRAINT"):
-        return OutputError(f"cannot write {path}, table {options.table!r}: {error}", "has it triggers of its own?")
-    return OutputError(f"cannot write {path}: {error}", f"{_INTACT}: solve that, and run again")
+        return OutputError(f"cannot write {path}, table {options.table!r}: {error}", "check the triggers of the table")
+    return OutputError(f"cannot write {path}: {error}", f"{_INTACT}: fix this and run again")

@@ -1,4 +1,4 @@
-"""Values that JSON has no form for, as text: points in time to the nanosecond, durations, bytes."""
+"""Convert values without a JSON form to text: timestamps to the nanosecond, durations, bytes."""
 
 from __future__ import annotations
 
@@ -11,16 +11,16 @@ from zoneinfo import ZoneInfo
 from bioforge.plugin import InputError
 
 UNITS = {"s": 1, "ms": 1_000, "us": 1_000_000, "ns": 1_000_000_000}
-"""Parts of a second, by Arrow's name of the unit."""
+"""Parts of a second by Arrow's unit name."""
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _OFFSET = re.compile(r"([+-])(\d\d):?(\d\d)")
 
 
 def iso_timestamp(value: int, unit: str, zone: tzinfo | None) -> str:
-    """`value` units since 1970 as ISO text, with the offset of `zone` where there is one.
+    """Format `value` units since 1970 as ISO text, with the offset of `zone` if given.
 
-    No digit is lost; zeros after the second are left out. OverflowError outside the years 1 to 9999.
+    Keeps all digits; a fraction of zero is left out. OverflowError outside the years 1 to 9999.
     """
     seconds, parts = divmod(value, UNITS[unit])
     moment = _EPOCH + timedelta(seconds=seconds)
@@ -31,12 +31,12 @@ def iso_timestamp(value: int, unit: str, zone: tzinfo | None) -> str:
 
 
 def iso_time(value: int, unit: str) -> str:
-    """`value` units since midnight as ISO text."""
+    """Format `value` units since midnight as ISO text."""
     return iso_timestamp(value, unit, None).partition("T")[2]
 
 
 def iso_duration(months: int = 0, days: int = 0, nanoseconds: int = 0) -> str:
-    """As ISO 8601 writes durations: `P1M2DT3H4M5.5S`; each part has its own sign."""
+    """Format an ISO 8601 duration, like `P1M2DT3H4M5.5S`; each part has its own sign."""
     sign = "-" if nanoseconds < 0 else ""
     seconds, fraction = divmod(abs(nanoseconds), 1_000_000_000)
     minutes, seconds = divmod(seconds, 60)
@@ -50,7 +50,7 @@ def iso_duration(months: int = 0, days: int = 0, nanoseconds: int = 0) -> str:
 
 @cache
 def zone_of(name: str) -> tzinfo:
-    """The time zone of an Arrow schema: a name of the tz database, or an offset like `+02:00`."""
+    """Return the zone of an Arrow schema: a tz database name or an offset like `+02:00`."""
     if found := _OFFSET.fullmatch(name):
         sign = -1 if found[1] == "-" else 1
         return timezone(sign * timedelta(hours=int(found[2]), minutes=int(found[3])))
@@ -60,7 +60,7 @@ def zone_of(name: str) -> tzinfo:
         return ZoneInfo(name)
     except (OSError, ValueError, LookupError):
         raise InputError(
-            f"the time zone {name!r} is not known here", "`pip install tzdata` brings all of them"
+            f"the time zone {name!r} is not installed", "install all zones: `pip install tzdata`"
         ) from None
 
 

@@ -1,7 +1,7 @@
-"""Workbooks of any length in little memory: openpyxl's reader, without what grows with the file.
+"""Read workbooks of any length in bounded memory, with openpyxl's parsers.
 
-openpyxl keeps every shared text, and an empty element for every row it has read. Here the texts go to a temporary file
-once they are many, and rows are let go.
+openpyxl keeps every shared text, and an empty element for every row read. Here many texts move to a temporary file,
+and rows are freed.
 """
 
 from __future__ import annotations
@@ -23,17 +23,17 @@ from openpyxl.xml.constants import SHARED_STRINGS, SHEET_MAIN_NS
 _STRING = f"{{{SHEET_MAIN_NS}}}si"
 _PLAIN = f"{{{SHEET_MAIN_NS}}}t"
 _ESCAPE = re.compile("_x([0-9A-Fa-f]{4})_")
-"""How Excel writes characters that XML cannot hold, and an underscore before what looks like one."""
+"""Excel's escape for characters that XML does not allow, and for a literal underscore before such a pattern."""
 
 _IN_MEMORY = 1 << 24
-"""Bytes of shared texts that are kept in memory."""
+"""Bytes of shared texts kept in memory."""
 
 UNCALCULATED = "uncalculated"
-"""The data type of a cell with a formula that no program has calculated yet."""
+"""The data type of a cell whose formula has no calculated value."""
 
 
 class SharedTexts:
-    """The texts that cells refer to by number."""
+    """Shared texts, which cells refer to by number."""
 
     def __init__(self) -> None:
         self._file = SpooledTemporaryFile(max_size=_IN_MEMORY)  # noqa: SIM115 - closed with the workbook
@@ -56,12 +56,12 @@ class SharedTexts:
 
 
 class LargeWorkbook(ExcelReader):  # type: ignore[misc, unused-ignore]
-    """A workbook of which only rows of cells are read. `sheets` has the part of each worksheet by its name. Close it."""
+    """A workbook for reading rows; close it after use. `sheets` maps worksheet names to parts of the archive."""
 
     def __init__(self, file: IO[bytes]) -> None:
         super().__init__(file, read_only=True, data_only=True, keep_links=False)
         self.shared_strings = SharedTexts()
-        with warnings.catch_warnings():  # about styles and extensions, which are of no interest here
+        with warnings.catch_warnings():  # about styles and extensions, which are not used
             warnings.simplefilter("ignore")
             try:
                 self.read()
@@ -70,7 +70,7 @@ class LargeWorkbook(ExcelReader):  # type: ignore[misc, unused-ignore]
                 raise
 
     def read(self) -> None:
-        """Everything but the sheets, which openpyxl would look through for their size."""
+        """Read all parts except the sheets, which openpyxl would scan for their size."""
         self.read_manifest()
         self.read_strings()
         self.read_workbook()
@@ -90,7 +90,7 @@ class LargeWorkbook(ExcelReader):  # type: ignore[misc, unused-ignore]
                 self.shared_strings.append(_text(element))
 
     def rows(self, sheet: str) -> Iterator[tuple[int, list[dict[str, Any]]]]:
-        """(number of the row, its cells): those that exist, with `column`, `value`, `data_type` and `style_id`."""
+        """Yield (row number, existing cells); cells have `column`, `value`, `data_type` and `style_id`."""
         with self.archive.open(self.sheets[sheet]) as stream:
             book = self.wb
             yield from _Rows(
@@ -111,7 +111,7 @@ class _Rows(WorkSheetParser):  # type: ignore[misc, unused-ignore]
     def parse(self) -> Iterator[tuple[int, list[dict[str, Any]]]]:
         rows = _complete(self.source, ROW_TAG)
         while True:
-            with warnings.catch_warnings():  # a date outside the calendar: its cell becomes an error
+            with warnings.catch_warnings():  # an invalid date becomes an error cell
                 warnings.simplefilter("ignore")
                 element = next(rows, None)
                 if element is None:
@@ -127,7 +127,7 @@ class _Rows(WorkSheetParser):  # type: ignore[misc, unused-ignore]
 
 
 def _complete(stream: IO[bytes], tag: str) -> Iterator[Element]:
-    """Each element with this tag, which is empty and gone when the next is asked for."""
+    """Yield each element with this tag; it is cleared before the next one."""
     parents: list[Element] = []
     for event, element in iterparse(stream, events=("start", "end")):
         if event == "start":
@@ -143,6 +143,6 @@ def _complete(stream: IO[bytes], tag: str) -> Iterator[Element]:
 
 def _text(element: Element) -> str:
     is_plain = len(element) == 1 and element[0].tag == _PLAIN
-    # The others have runs of different fonts, or readings of Japanese, which are no part of the text.
+    # Other elements have runs of fonts, or phonetic readings, which are not part of the text.
     text = (element[0].text or "") if is_plain else str(Text.from_tree(element).content)
     return _ESCAPE.sub(lambda found: chr(int(found[1], 16)), text) if "_x" in text else text

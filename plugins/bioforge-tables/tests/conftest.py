@@ -1,4 +1,4 @@
-"""The fixtures of bioforge's kit, and how a table of rows is read."""
+"""Fixtures that read tables, beside those of bioforge.testing."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ Read = Callable[..., list[Artist | BadRow]]
 
 @pytest.fixture
 def read() -> Read:
-    """`read(path, sheet="People")`: the rows of a file, by the reader of its suffix or the one that is named."""
+    """Read all rows of a file, as in `read(path, sheet="People")`, with the reader of its suffix or a named one."""
 
     def read(path: Path, reader: str = "", **options: Any) -> list[Artist | BadRow]:
         found = bioforge_readers()[reader or path.suffix[1:]]
@@ -29,7 +29,7 @@ def read() -> Read:
 
 @pytest.fixture
 def refused(read: Read) -> Callable[..., str]:
-    """`refused(path)`: the message and the hint with which a file is refused, in one text."""
+    """Return the message and hint of the error for a file, as one text: `refused(path)`."""
 
     def refused(path: Path, reader: str = "", **options: Any) -> str:
         with pytest.raises(InputError) as caught:

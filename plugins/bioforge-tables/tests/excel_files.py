@@ -1,4 +1,4 @@
-"""Workbooks as Excel itself writes them, with shared texts: openpyxl writes every text into its cell."""
+"""Write workbooks with shared texts as Excel does; openpyxl writes texts into cells."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ _PARTS = {
 
 
 def write_like_excel(path: Path, rows: Iterable[Iterable[str | int | float | None]]) -> Path:
-    """A workbook of one sheet. A text that begins with `<` is the XML of a shared text."""
+    """Write a workbook of one sheet. A text that starts with `<` is the XML of a shared text."""
     texts: dict[str, int] = {}
     with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED, compresslevel=1) as archive, TemporaryFile() as shared:
         for name, content in _PARTS.items():

@@ -1,4 +1,4 @@
-"""Parquet and Arrow keep their types on the way into JSON, to the last digit."""
+"""Convert Parquet and Arrow values to JSON without loss."""
 
 from __future__ import annotations
 
@@ -69,7 +69,7 @@ def stream_of(table: pa.Table, path: Path) -> Path:
 @pytest.mark.parametrize("case", CASES)
 def test_types_are_kept(case: str, tmp_path: Path, read: Read) -> None:
     array, expected = CASES[case]
-    # The row before it is null, and the value lies in a slice: offsets and gaps are what conversions get wrong.
+    # A null before the value, in a slice, tests offsets and validity.
     values = (
         pa.chunked_array([array, pa.nulls(1, array.type), array]) if case != "run" else pa.chunked_array([array] * 3)
     )
@@ -83,18 +83,18 @@ def test_types_are_kept(case: str, tmp_path: Path, read: Read) -> None:
         assert found[0].columns["value"] is None  # type: ignore[union-attr]
 
 
-def test_rows_with_values_nobody_can_write_are_kept_out_and_the_others_come(tmp_path: Path, read: Read) -> None:
+def test_rows_with_invalid_values_are_skipped(tmp_path: Path, read: Read) -> None:
     broken = pa.Array.from_buffers(pa.string(), 4, pa.array([b"ok", b"\xff", b"ok", b"ok"]).buffers())
     far = pa.array([0, 0, 2**62, None], pa.timestamp("us"))
     path = stream_of(pa.table({"artist_name": list("ABCD"), "note": broken, "at": far}), tmp_path / "a.arrow")
     found = read(path)
-    assert found[1] == BadRow("a.arrow", 2, "note has bytes that are no UTF-8")
+    assert found[1] == BadRow("a.arrow", 2, "note is not valid UTF-8")
     assert found[2] == BadRow("a.arrow", 3, "at has a timestamp[us] outside the years 1 to 9999")
     assert [type(row) for row in found] == [Artist, BadRow, BadRow, Artist]
 
 
-def test_a_name_of_bytes_is_no_name(tmp_path: Path, read: Read) -> None:
-    """As base64 it would be asked for, and paid for."""
+def test_a_name_of_bytes_is_an_error(tmp_path: Path, read: Read) -> None:
+    """Bytes as base64 would be sent and paid."""
     path = stream_of(pa.table({"titel": [b"Bj\xc3\xb6rk", None]}), tmp_path / "a.arrow")
     found = read(path, columns={"artist_name": "titel"})
     assert [row.message for row in found if isinstance(row, BadRow)] == [
@@ -122,7 +122,7 @@ def test_only_selected_columns_are_read(suffix: str, tmp_path: Path, read: Read,
     (found,) = read(path, select=["land", "artist_name"])
     assert isinstance(found, Artist)
     assert dict(found.columns) == {"land": "Iceland"}
-    assert "no column 'lnd', which [input] select names | did you mean 'land'?" in refused(path, select=["lnd"])
+    assert "no column 'lnd', which is in [input] select | did you mean 'land'?" in refused(path, select=["lnd"])
 
 
 def test_two_columns_of_one_name_are_refused(tmp_path: Path, refused: Callable[..., str]) -> None:
@@ -130,7 +130,7 @@ def test_two_columns_of_one_name_are_refused(tmp_path: Path, refused: Callable[.
     assert "more than one column 'artist_name'" in refused(stream_of(table, tmp_path / "a.arrow"))
 
 
-def test_what_a_file_really_is_is_said(tmp_path: Path, refused: Callable[..., str]) -> None:
+def test_errors_name_the_actual_kind_of_file(tmp_path: Path, refused: Callable[..., str]) -> None:
     table = pa.table({"artist_name": ["A"]})
     parquet, arrow = io.BytesIO(), io.BytesIO()
     pq.write_table(table, parquet)
@@ -139,8 +139,8 @@ def test_what_a_file_really_is_is_said(tmp_path: Path, refused: Callable[..., st
         ("a.parquet", arrow.getvalue(), 'it looks like an Arrow file: reader = "arrow"'),
         ("a.arrow", parquet.getvalue(), 'it looks like a Parquet file: reader = "parquet"'),
         ("b.parquet", b"PAR1" + b"x" * 99 + b"\x10\0\0\0PARE", "encrypted"),
-        ("c.parquet", b"artist_name\nBj\xc3\xb6rk\n", "is it a Parquet file?"),
-        ("d.parquet", parquet.getvalue()[:-20], "it begins well and is broken further on"),
+        ("c.parquet", b"artist_name\nBj\xc3\xb6rk\n", "that it is a Parquet file"),
+        ("d.parquet", parquet.getvalue()[:-20], "its start is valid, a later part is not"),
         ("e.parquet", b"SQLite format 3\0", 'reader = "sqlite"'),
         ("a.feather", b"FEA1" + b"x" * 99, "version 2"),
     ]
@@ -158,13 +158,15 @@ def test_a_damaged_page_is_refused_with_the_file_s_name(tmp_path: Path, refused:
     assert "a.parquet cannot be read as a Parquet file" in refused(path)
 
 
-def test_an_unknown_time_zone_is_said(tmp_path: Path, refused: Callable[..., str]) -> None:
+def test_an_unknown_time_zone_is_an_error(tmp_path: Path, refused: Callable[..., str]) -> None:
     table = pa.table({"artist_name": ["A"], "at": pa.array([0], pa.timestamp("s", "Mars/Olympus"))})
-    assert "'Mars/Olympus' is not known here | `pip install tzdata`" in refused(stream_of(table, tmp_path / "a.arrow"))
+    assert "'Mars/Olympus' is not installed | install all zones: `pip install tzdata`" in refused(
+        stream_of(table, tmp_path / "a.arrow")
+    )
 
 
 def test_the_sender_of_a_stream_may_leave_out_its_end(tmp_path: Path, read: Read) -> None:
-    """The format permits it: the stream ends with the file."""
+    """The format allows a stream that ends with the file."""
     path = stream_of(pa.table({"artist_name": ["A", "B"]}), tmp_path / "a.arrows")
     path.write_bytes(path.read_bytes()[:-8])
     assert len(read(path)) == 2

@@ -1,4 +1,4 @@
-"""What bioforge asks of every reader and writer, for each of these."""
+"""Run the contracts of readers and writers for each format."""
 
 from __future__ import annotations
 
@@ -85,7 +85,7 @@ class TestExcel(ReaderContract):
             cells = [openpyxl.cell.WriteOnlyCell(sheet, value) for value in row.values()]
             for cell in cells:
                 if isinstance(cell.value, str):
-                    cell.data_type = "s"  # "=1+1" is a text here, and no formula
+                    cell.data_type = "s"  # "=1+1" as text, not as a formula
             sheet.append(cells)
         book.save(path)
         book.close()

@@ -1,4 +1,4 @@
-"""Queries by DuckDB, over its databases and over files: exact, and shut off from everything else."""
+"""Query databases and files with DuckDB: exact values, no access to anything else."""
 
 from __future__ import annotations
 
@@ -87,7 +87,7 @@ def test_files_of_other_kinds(tmp_path: Path, read: Read, refused: Refused) -> N
     (tmp_path / "a.json").write_text('{"artist_name": "Bj')
     assert "a.json cannot be read by DuckDB" in refused(tmp_path / "a.json", "duckdb")
     (tmp_path / "a.sqlite").write_bytes(b"SQLite format 3\0")
-    assert 'without an extension | reader = "sqlite"' in refused(tmp_path / "a.sqlite", "duckdb")
+    assert 'reads only with an extension | reader = "sqlite"' in refused(tmp_path / "a.sqlite", "duckdb")
 
 
 def test_a_database_is_only_read(museum: Path, read: Read, refused: Refused) -> None:
@@ -127,7 +127,7 @@ def test_a_file_called_db_is_what_it_is(museum: Path, read: Read) -> None:
         ("SELECT name AS artist_name, name::INTEGER AS n FROM input", "Conversion Error"),
     ],
 )
-def test_a_query_that_cannot_be_meant(query: str, said: str, csv: Path, refused: Refused) -> None:
+def test_an_invalid_query_is_an_error(query: str, said: str, csv: Path, refused: Refused) -> None:
     assert said in refused(csv, "duckdb", query=query)
     assert sorted(path.name for path in csv.parent.iterdir()) == [csv.name]
 
@@ -184,10 +184,10 @@ def test_a_sort_larger_than_its_memory_is_done_on_disk(csv: Path, read: Read) ->
     assert len(read(csv, "duckdb", query=query, memory_limit="64MB")) == 1
 
 
-def test_what_is_no_database_is_said(museum: Path, refused: Refused) -> None:
+def test_a_file_that_is_not_a_database_is_an_error(museum: Path, refused: Refused) -> None:
     content = museum.read_bytes()
     for name, data, said in (
-        ("text.duckdb", b"artist_name\nA\n", "text.duckdb is no DuckDB database"),
+        ("text.duckdb", b"artist_name\nA\n", "text.duckdb is not a DuckDB database"),
         ("short.duckdb", content[:5_000], "short.duckdb cannot be opened: IO Error"),
     ):
         (museum.parent / name).write_bytes(data)

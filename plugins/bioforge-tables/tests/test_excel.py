@@ -1,4 +1,4 @@
-"""Sheets as people keep them: titles above the header, dates, formulas, gaps, and files that are something else."""
+"""Read real-life sheets: titles, dates, formulas, gaps, and files of other kinds."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def workbook(path: Path, rows: Iterable[Iterable[Any]], title: str = "People") -
 
 
 def test_rows_have_the_numbers_of_the_sheet(tmp_path: Path, read: Read) -> None:
-    """So that people find a row with Excel's own numbers: also below a title, and after blank rows."""
+    """Row numbers equal Excel's, also below a title and after blank rows."""
     path = workbook(
         tmp_path / "a.xlsx",
         [[], ["artist_id", "artist_name"], [12.0, "Björk"], [], [None, None], [7, None], ["007", "Abbey"]],
@@ -78,7 +78,7 @@ def test_a_sheet_is_chosen_by_name(tmp_path: Path, read: Read, refused: Callable
     assert "has no column artist_name; found: remember" in refused(tmp_path / "a.xlsx")
 
 
-def test_the_header_may_stand_further_down(tmp_path: Path, read: Read, refused: Callable[..., str]) -> None:
+def test_the_header_may_be_below_other_rows(tmp_path: Path, read: Read, refused: Callable[..., str]) -> None:
     path = workbook(
         tmp_path / "a.xlsx", [["Our artists"], [], ["artist_name", None, "land"], ["Björk", "x", "Iceland"]]
     )
@@ -90,10 +90,10 @@ def test_the_header_may_stand_further_down(tmp_path: Path, read: Read, refused: 
     assert dict(only.columns) == {"land": "Iceland"}
     assert "found: Our artists" in refused(path)
     for row in (2, 99):
-        assert f"row {row} is blank, and [input] header_row names it" in refused(path, header_row=row)
+        assert f"[input] header_row is {row}, but this row is blank" in refused(path, header_row=row)
 
 
-def test_cells_that_cannot_be_meant_keep_their_row_out(tmp_path: Path, read: Read) -> None:
+def test_rows_with_invalid_cells_are_skipped(tmp_path: Path, read: Read) -> None:
     book = openpyxl.Workbook()
     sheet = book.active
     sheet.append(["artist_name", "born"])
@@ -105,7 +105,7 @@ def test_cells_that_cannot_be_meant_keep_their_row_out(tmp_path: Path, read: Rea
     assert [row.message for row in found if isinstance(row, BadRow)] == [
         "cell B2 has a formula without a value: open the file in Excel and save it",
         "cell B3 is an error: #DIV/0!",
-        "cell C4 has a value, and its column no name",
+        "cell C4 has a value, but its column has no name",
     ]
     assert isinstance(found[3], Artist)
 
@@ -145,23 +145,27 @@ def test_many_texts_go_to_a_file_and_come_back(tmp_path: Path, read: Read, monke
     assert {row.columns["again"] for row in found if isinstance(row, Artist)} == {names[0]}
 
 
-def test_a_cell_with_a_text_that_does_not_exist_is_a_broken_file(tmp_path: Path, refused: Callable[..., str]) -> None:
+def test_a_cell_with_a_missing_shared_text_is_an_error(tmp_path: Path, refused: Callable[..., str]) -> None:
     path = write_like_excel(tmp_path / "plain.xlsx", [["artist_name"], ["A"]])
     with zipfile.ZipFile(path) as old, zipfile.ZipFile(tmp_path / "a.xlsx", "w") as new:
         for name in old.namelist():
             new.writestr(name, old.read(name).replace(b"<v>1</v>", b"<v>9</v>"))
-    assert "what follows row 1 cannot be read as an Excel file: a cell names shared text 9" in refused(
+    assert "the part after row 1 cannot be read as an Excel file: a cell names shared text 9" in refused(
         tmp_path / "a.xlsx"
     )
 
 
-def test_what_is_no_workbook_is_said(tmp_path: Path, refused: Callable[..., str]) -> None:
+def test_a_file_that_is_not_a_workbook_is_an_error(tmp_path: Path, refused: Callable[..., str]) -> None:
     ole = bytes.fromhex("d0cf11e0a1b11ae1") + b"\0" * 600
     good = workbook(tmp_path / "good.xlsx", [["artist_name"], *([f"Artist {n * n}"] for n in range(2_000))])
     cases: list[tuple[str, bytes, str]] = [
         ("old.xlsx", ole, "is an old Excel file (.xls) | save it as .xlsx"),
-        ("secret.xlsx", ole + "EncryptedPackage".encode("utf-16-le"), "has a password | save a copy without it"),
-        ("text.xlsx", b"artist_name\nA\n", "is it an Excel file?"),
+        (
+            "secret.xlsx",
+            ole + "EncryptedPackage".encode("utf-16-le"),
+            "has a password | save a copy without a password",
+        ),
+        ("text.xlsx", b"artist_name\nA\n", "that it is an Excel file"),
         ("short.xlsx", good.read_bytes()[:2_000], "cannot be read as an Excel file"),
         ("data.xlsx", b"PAR1....PAR1", 'reader = "parquet"'),
     ]
@@ -170,7 +174,7 @@ def test_what_is_no_workbook_is_said(tmp_path: Path, refused: Callable[..., str]
         assert said in refused(tmp_path / name), name
     with zipfile.ZipFile(tmp_path / "other.xlsx", "w") as archive:
         archive.writestr("readme.txt", "hello")
-    assert "is it a workbook" in refused(tmp_path / "other.xlsx")
+    assert "check that it is a complete workbook" in refused(tmp_path / "other.xlsx")
 
 
 def test_an_empty_sheet_and_doubled_columns_are_refused(tmp_path: Path, refused: Callable[..., str]) -> None:
@@ -179,10 +183,10 @@ def test_an_empty_sheet_and_doubled_columns_are_refused(tmp_path: Path, refused:
     assert "more than one column 'land'" in refused(double)
 
 
-def test_a_sheet_that_breaks_off_says_after_which_row(tmp_path: Path, refused: Callable[..., str]) -> None:
+def test_a_truncated_sheet_reports_the_last_row(tmp_path: Path, refused: Callable[..., str]) -> None:
     path = workbook(tmp_path / "plain.xlsx", [["artist_name"], ["A"], ["B"]])
     with zipfile.ZipFile(path) as old, zipfile.ZipFile(tmp_path / "a.xlsx", "w") as new:
         for name in old.namelist():
             content = old.read(name)
             new.writestr(name, content[: content.index(b'<row r="3"')] if name.endswith("sheet1.xml") else content)
-    assert "what follows row 2 cannot be read" in refused(tmp_path / "a.xlsx")
+    assert "the part after row 2 cannot be read" in refused(tmp_path / "a.xlsx")

@@ -1,4 +1,4 @@
-"""Results as Parquet: one schema for every project, in row groups."""
+"""Write results as Parquet: one schema for every project, in row groups."""
 
 from __future__ import annotations
 
@@ -94,7 +94,7 @@ def test_rows_come_in_groups() -> None:
 
 
 def test_long_texts_make_smaller_groups() -> None:
-    """64 MB are held at most, however few rows they are."""
+    """A row group has at most 64 MB."""
     text = "x" * 100_000
     found = written(record(number, text) for number in range(1_500))
     sizes = [found.metadata.row_group(number).num_rows for number in range(found.metadata.num_row_groups)]

@@ -1,4 +1,4 @@
-"""A project from Parquet to Parquet, and from every other table; the same artists are never asked for twice."""
+"""Run projects from each table format; the same artists are never requested twice."""
 
 from __future__ import annotations
 
@@ -56,7 +56,7 @@ def test_parquet_in_and_parquet_out(make_project: MakeProject) -> None:
 
 
 def test_the_same_artists_in_another_format_cost_nothing(make_project: MakeProject) -> None:
-    """Names, ids and data agree to the letter, so that the requests are the same."""
+    """Ids, names and data are equal, so the requests are equal."""
     project = make_project({"artists.parquet": parquet()}, toml={"input": {"path": "artists.parquet"}})
     project.run("run").ok()
     book = openpyxl.Workbook()
@@ -88,7 +88,7 @@ def test_mistakes_in_the_project_file_are_named(make_project: MakeProject) -> No
     project = make_project({"artists.parquet": parquet()}, toml={"input": {"path": "artists.parquet", "selct": ["a"]}})
     assert "input.selct" in project.run("plan").failed(2).err
     project.edit("bioforge.toml", "selct", "select")
-    assert "no column 'a', which [input] select names" in project.run("plan").failed(2).err
+    assert "no column 'a', which is in [input] select" in project.run("plan").failed(2).err
     output = {"path": "out.parquet", "compression": "zip"}
     wrong = make_project({"a.parquet": parquet()}, toml={"input": {"path": "a.parquet"}, "output": [output]})
     assert "compression" in wrong.run("run").failed(2).err
@@ -108,7 +108,7 @@ def test_bad_rows_are_shown_by_their_row(make_project: MakeProject) -> None:
 
 
 def test_no_format_is_imported_before_it_is_needed(tmp_path: Path) -> None:
-    """Every command loads the plugin; none is to wait for libraries it does not use."""
+    """Every command loads the plugin, so loading must not import unused libraries."""
     code = "import sys, bioforge_tables as t; t.bioforge_readers(); t.bioforge_writers(); print(*sys.modules)"
     loaded = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.split()
     assert not {"pyarrow", "duckdb", "openpyxl", "sqlite3"} & set(loaded)
@@ -129,5 +129,5 @@ def test_what_stands_only_in_the_write_ahead_log_is_seen(make_project: MakeProje
             connection.execute("INSERT INTO a VALUES (2, 'Absalon', '')")
         project.run("run").ok()
         assert project.charged() == 2
-    project.run("run").ok()  # closed, it is written into the database
+    project.run("run").ok()  # closing writes the WAL into the database
     assert project.charged() == 2

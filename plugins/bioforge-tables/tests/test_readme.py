@@ -1,4 +1,4 @@
-"""What the README shows works, and names every option."""
+"""Check that the README's projects run and that it lists every option."""
 
 from __future__ import annotations
 
@@ -40,6 +40,6 @@ def test_every_name_option_and_column_is_in_it() -> None:
         assert f"`{name}`" in README, name
         for option in plugin.Options.model_fields:
             assert f"`{option}`" in README, f"{name}: {option}"
-    listed = re.search(r"stand in this order: `([^`]+)`", README)
+    listed = re.search(r"have this order: `([^`]+)`", README)
     assert listed
     assert listed[1].replace("\n", " ").split(", ") == list(COLUMNS)

@@ -1,4 +1,4 @@
-"""Queries over SQLite: read-only, one statement, and errors that say where."""
+"""Query SQLite: read-only, one statement, errors with positions."""
 
 from __future__ import annotations
 
@@ -58,11 +58,11 @@ def test_a_table_or_view_is_named(museum: Path, read: Read, refused: Callable[..
     assert isinstance(bjork, Artist)
     assert dict(bjork.columns) == {"born": 1965, "photo": "AP8="}
     assert "no table 'poeple' | did you mean 'people'?" in refused(museum, table="poeple")
-    assert 'museum.sqlite has 2 tables: people, works | say which under [input]: table = "people"' in refused(museum)
+    assert 'museum.sqlite has 2 tables: people, works | choose one under [input]: table = "people"' in refused(museum)
 
 
 def test_the_only_table_needs_no_name(tmp_path: Path, read: Read, refused: Callable[..., str]) -> None:
-    """Also beside a full-text index, whose tables are nobody's own."""
+    """The internal tables of a full-text index do not count."""
     with closing(sqlite3.connect(tmp_path / "a.db")) as connection:
         assert connection.execute("CREATE VIEW v AS SELECT 'Abbey' AS artist_name")
         assert [row.artist_name for row in read(tmp_path / "a.db") if isinstance(row, Artist)] == ["Abbey"]
@@ -91,11 +91,11 @@ def test_query_and_table_together_are_refused(museum: Path, read: Read) -> None:
         ("ATTACH '/tmp/other.db' AS other", "does more than read"),
         ("PRAGMA journal_mode = WAL", "does more than read"),
         ("VACUUM", "does more than read"),
-        ("-- nothing", "gives no rows"),
+        ("-- nothing", "returns no rows"),
         ("SELECT load_extension('x') AS artist_name", "does more than read"),
     ],
 )
-def test_a_query_that_cannot_be_meant(query: str, said: str, museum: Path, refused: Callable[..., str]) -> None:
+def test_an_invalid_query_is_an_error(query: str, said: str, museum: Path, refused: Callable[..., str]) -> None:
     assert said in refused(museum, query=query)
 
 
@@ -116,14 +116,14 @@ def test_texts_that_are_none_keep_their_row_out(tmp_path: Path, read: Read) -> N
         )
     found = read(path)
     assert [(row.line, row.message) for row in found if isinstance(row, BadRow)] == [
-        (1, "note has bytes that are no UTF-8"),
+        (1, "note is not valid UTF-8"),
         (2, "artist_name is bytes, expected text"),
         (4, "note has a NUL character"),
     ]
 
 
 def test_a_database_in_use_is_read_as_it_is(tmp_path: Path, read: Read) -> None:
-    """In WAL mode, what is committed stands beside the file; nothing waits for who is writing."""
+    """In WAL mode committed rows are read from the WAL, without waiting for the writer."""
     path = tmp_path / "live.sqlite"
     with closing(sqlite3.connect(path)) as writer:
         writer.executescript("PRAGMA journal_mode = WAL; CREATE TABLE people (artist_name); BEGIN;")
@@ -134,8 +134,8 @@ def test_a_database_in_use_is_read_as_it_is(tmp_path: Path, read: Read) -> None:
 
 
 @pytest.mark.skipif(not hasattr(os, "geteuid"), reason="folders are guarded otherwise here")
-def test_a_database_in_a_folder_that_is_not_ours() -> None:
-    """In WAL mode SQLite wants to make files beside the database; where it may not, and nobody writes, none are needed."""
+def test_a_database_in_a_read_only_folder() -> None:
+    """A WAL database in a read-only folder is read as immutable."""
     code = """
 import os, sys
 from pathlib import Path
@@ -143,11 +143,11 @@ from bioforge_tables import sqlite
 from bioforge_tables.options import DatabaseOptions
 path = Path(sys.argv[1])
 os.chmod(path.parent, 0o555)
-if os.geteuid() == 0:  # to whom no folder is closed
+if os.geteuid() == 0:  # root ignores permissions
     os.seteuid(65534)
 print(*(row.artist_name for row in sqlite.read(path, path.name, DatabaseOptions())))
 """
-    with TemporaryDirectory() as folder:  # not one of pytest's, whose parents nobody else may enter
+    with TemporaryDirectory() as folder:  # parents of pytest's folders are closed to other users
         path = Path(folder, "wal.sqlite")
         with closing(sqlite3.connect(path)) as writer:
             writer.executescript("PRAGMA journal_mode = WAL; CREATE TABLE people (artist_name);")
@@ -159,13 +159,13 @@ print(*(row.artist_name for row in sqlite.read(path, path.name, DatabaseOptions(
         assert os.listdir(folder) == ["wal.sqlite"]
 
 
-def test_what_is_no_database_is_said(tmp_path: Path, museum: Path, refused: Callable[..., str]) -> None:
+def test_a_file_that_is_not_a_database_is_an_error(tmp_path: Path, museum: Path, refused: Callable[..., str]) -> None:
     content = museum.read_bytes()
     cases: list[tuple[str, bytes, str]] = [
-        ("text.sqlite", b"artist_name\nA\n", "is no SQLite database"),
-        ("secret.sqlite", bytes(range(256)) * 16, "is it a SQLite database without encryption?"),
+        ("text.sqlite", b"artist_name\nA\n", "is not a SQLite database"),
+        ("secret.sqlite", bytes(range(256)) * 16, "that it is a SQLite database without encryption"),
         ("duck.sqlite", b"\0" * 8 + b"DUCK" + b"\0" * 99, 'it looks like a DuckDB database: reader = "duckdb"'),
-        ("short.sqlite", content[: len(content) // 2], "is cut off"),
+        ("short.sqlite", content[: len(content) // 2], "is truncated"),
         (
             "odd.sqlite",
             content[:100] + b"\xaa" * (len(content) - 100),

@@ -1,4 +1,4 @@
-"""Results as a table of a SQLite database: all or nothing, and nothing else touched."""
+"""Write results as a SQLite table: all or nothing, with everything else unchanged."""
 
 from __future__ import annotations
 
@@ -139,38 +139,38 @@ def test_a_database_that_others_write_to_is_waited_for_and_named(path: Path) -> 
     assert write(path, [record(1)], timeout=0) == "1 record in table results"
 
 
-def test_a_table_of_somebody_else_is_left_alone(path: Path) -> None:
+def test_a_table_with_other_columns_is_not_changed(path: Path) -> None:
     with closing(sqlite3.connect(path)) as connection:
         connection.executescript(
             "CREATE TABLE Results (artist, grade); INSERT INTO Results VALUES ('Björk', 1);"
             "CREATE VIEW shown AS SELECT * FROM Results;"
         )
-    assert "has a table 'results' that is not one of bioforge's results" in refused(path, [record(1)])
-    assert "has a view 'shown' that is not" in refused(path, [record(1)], table="shown")
+    assert "has a table 'results' with other columns than results of bioforge" in refused(path, [record(1)])
+    assert "has a view 'shown' with other columns" in refused(path, [record(1)], table="shown")
     assert rows(path, "SELECT * FROM Results") == [("Björk", 1)]
 
 
 def test_a_state_of_bioforge_is_never_written_into(make_project: MakeProject) -> None:
-    """Of another project, say: bioforge itself knows only this one's."""
+    """The writer refuses states of other projects too; bioforge checks only the current one."""
     other = make_project()
     other.run("run").ok()
     project = make_project(toml={"output": [{"path": str(other.root / "bioforge.db"), "writer": "sqlite-table"}]})
     ran = project.run("run").failed(1)
-    assert "bioforge.db is a state file of bioforge" in ran.err + ran.out
+    assert "bioforge.db is a bioforge state file" in ran.err + ran.out
     assert other.value("SELECT type FROM sqlite_master WHERE name = 'results'") == "view"
     other.assert_ledger_equals_state(charges=[name for (name,) in other.rows("SELECT client_request_id FROM attempts")])
 
 
-def test_a_state_is_known_without_its_header(path: Path) -> None:
+def test_a_state_is_recognized_without_its_header(path: Path) -> None:
     with closing(sqlite3.connect(path)) as connection:
         for table in ("facts", "targets", "attempts", "responses"):
             connection.execute(f"CREATE TABLE {table} (id)")
-    assert "is a state file of bioforge" in refused(path)
+    assert "is a bioforge state file" in refused(path)
 
 
-def test_what_is_no_database_is_left_alone(path: Path) -> None:
+def test_a_file_that_is_not_a_database_is_not_changed(path: Path) -> None:
     path.write_text("artist_name\n" * 200)
-    assert "it is no SQLite database | the state is intact: choose another path" in refused(path)
+    assert "it is not a SQLite database | the state is intact: choose another path" in refused(path)
     assert path.read_text() == "artist_name\n" * 200
 
 
