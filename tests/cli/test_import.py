@@ -170,6 +170,17 @@ def test_a_lost_state_is_bought_back_for_nothing(copy: Copy) -> None:
     assert found["imported_cost_usd"] == pytest.approx(audit(first)["cost_usd"])
 
 
+def test_implausible_usage_in_a_result_file_counts_as_unknown(copy: Copy) -> None:
+    bought = buy(copy("first"))
+    second = copy("second")
+    lines = [json.loads(line) for line in bought.output.splitlines()]
+    lines[0]["response"]["body"]["usage"]["input_tokens"] = 2**53
+    second.write("output.jsonl", "".join(json.dumps(line) + "\n" for line in lines))
+    second.run("import", "output.jsonl").ok()
+    found = second.rows("SELECT input_tokens IS NULL, cost_usd IS NULL, cost_usd < 1 FROM responses ORDER BY 1")
+    assert found == [(0, 0, 1)] * 3 + [(1, 1, None)]
+
+
 def test_what_was_adopted_is_kept_as_it_was_received(copy: Copy) -> None:
     bought = buy(copy("first"))
     second = copy("second")
