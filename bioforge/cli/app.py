@@ -11,6 +11,7 @@ import typer.main
 
 from bioforge import __version__
 from bioforge.cli.errors import Commands, open_streams
+from bioforge.cli.options import SafeOption, safe_mode
 
 COMMANDS = {
     "init": "init:init",
@@ -107,8 +108,9 @@ def _root(
     version: Annotated[
         bool, typer.Option("--version", help="Show the version and exit.", is_eager=True, callback=_version)
     ] = False,
+    safe: SafeOption = False,
 ) -> None:
-    pass
+    safe_mode.set(safe)
 
 
 EXAMPLES = {

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterable
+from contextvars import ContextVar
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -12,6 +13,7 @@ import typer
 from bioforge.cli.errors import echo
 
 if TYPE_CHECKING:
+    from bioforge.config.environment import Environment
     from bioforge.config.loader import ProjectConfig
     from bioforge.engine.project import OpenProject
     from bioforge.engine.select import RecipeNames
@@ -49,10 +51,42 @@ RecipesArgument = Annotated[
 ]
 
 
+safe_mode = ContextVar("safe_mode", default=False)
+"""True with `--safe`, before the command or, for some, after it."""
+
+
+def _be_safe(given: bool) -> bool:
+    if given:
+        safe_mode.set(True)
+    return given
+
+
+SafeOption = Annotated[
+    bool,
+    typer.Option(
+        "--safe",
+        help="Run no code of the project, use no file outside its folder, read no .env.",
+        callback=_be_safe,
+    ),
+]
+
+
 def load(file: Path | None) -> ProjectConfig:
     from bioforge.config import loader
 
-    return loader.load(file, os.environ)
+    config = loader.load(file, os.environ, dotenv=not safe_mode.get())
+    if safe_mode.get():
+        from bioforge.config.taken import check_safe
+
+        check_safe(config)
+    return config
+
+
+def folder_environment() -> Environment:
+    """Return the environment for a command without a project: with the `.env` of the working folder, unless `--safe`."""
+    from bioforge.config.environment import Environment
+
+    return Environment(os.environ) if safe_mode.get() else Environment.read(Path.cwd(), os.environ)
 
 
 def recipe_order(config: ProjectConfig) -> list[str]:
@@ -84,11 +118,15 @@ def open_project(
 ) -> OpenProject:
     """Return the project with flags in place of the file's values. Prints what the environment overrides."""
     from bioforge.config.loader import with_overrides
+    from bioforge.config.taken import TakenFiles
 
     config = with_overrides(
         load(file), backend=backend, concurrency=concurrency, max_cost=max_cost, strict=strict or None
     )
     _echo_notes((*config.overrides, *config.notes))
+    if outside := TakenFiles(config).outside():
+        more = f" and {len(outside) - 3} more" if len(outside) > 3 else ""
+        _echo_notes([f"outside the project: {', '.join(outside[:3])}{more}"])
     return connect(config)
 
 

@@ -13,6 +13,7 @@ from bioforge.cli.errors import command, echo, show, stdout_screen
 from bioforge.cli.options import (
     FileOption,
     RecipesArgument,
+    SafeOption,
     SelectOption,
     check_destination,
     check_format,
@@ -35,6 +36,7 @@ if TYPE_CHECKING:
 def plan(
     recipes: RecipesArgument = None,
     file: FileOption = None,
+    safe: SafeOption = False,
     quiet: Annotated[
         bool,
         typer.Option(

@@ -14,6 +14,7 @@ from bioforge.cli.errors import check_stdout, command, echo, json_logs, log, std
 from bioforge.cli.options import (
     FileOption,
     RecipesArgument,
+    SafeOption,
     SelectOption,
     check_destination,
     check_format,
@@ -62,6 +63,7 @@ LogFile = Annotated[Path | None, typer.Option("--log-file", metavar="PATH", help
 def run(
     recipes: RecipesArgument = None,
     file: FileOption = None,
+    safe: SafeOption = False,
     dry_run: Annotated[
         bool, typer.Option("-n", "--dry-run", help="Show the plan and the first 5 request bodies; send nothing.")
     ] = False,
@@ -126,6 +128,7 @@ def run(
 @command
 def resume(
     file: FileOption = None,
+    safe: SafeOption = False,
     concurrency: Concurrency = None,
     max_failures: MaxFailures = None,
     backend: BackendOption = None,

@@ -126,11 +126,14 @@ class ProjectConfig:
         return self.environment.get(self.provider.api_key_env)
 
 
-def load(path: Path | None, environ: Mapping[str, str]) -> ProjectConfig:
-    """Load `path`, or `bioforge.toml` of the working folder. Raises `ConfigError` with every mistake in the file."""
+def load(path: Path | None, environ: Mapping[str, str], *, dotenv: bool = True) -> ProjectConfig:
+    """Load `path`, or `bioforge.toml` of the working folder. Raises `ConfigError` with every mistake in the file.
+
+    `dotenv`: read the `.env` beside it.
+    """
     name, path = find(path)
     tables = parse(name, path)
-    environment = Environment.read(path.parent, environ)
+    environment = Environment.read(path.parent, environ) if dotenv else Environment(environ)
     applied = apply(tables, environment)
     return _Check(path, tables).config(name, environment, applied)
 

@@ -1,4 +1,4 @@
-"""Files of a project that no output, export, ledger or log may overwrite."""
+"""Files of a project: those that nothing may overwrite, and those outside its folder."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from pathlib import Path
 from bioforge.config.loader import ProjectConfig
 from bioforge.config.relations import TEMPLATES
 from bioforge.config.tables import RecipeTable
+from bioforge.core.errors import UsageError
 from bioforge.core.files import STATE_SUFFIXES
 
 
@@ -18,6 +19,7 @@ class TakenFiles:
     """The files of a project by path and by inode, so that links to them are recognised."""
 
     def __init__(self, config: ProjectConfig) -> None:
+        self._root = config.root
         found = dict(_files(config))
         self._uses = {os.path.realpath(file): use for file, use in found.items()}
         self._inodes = {inode: use for file, use in found.items() if (inode := _inode(file))}
@@ -30,6 +32,12 @@ class TakenFiles:
                 if inode := _inode(os.path.join(root, name)):
                     self._inodes[inode] = "the input"
 
+    def outside(self) -> list[str]:
+        """Return files that the project reads from outside its folder, links followed, in order of their names."""
+        root = os.path.realpath(self._root)
+        read = (file for file, use in self._uses.items() if use not in ("the state", "the project file"))
+        return sorted(file for file in read if not _is_inside(file, root) and os.path.lexists(file))
+
     def use(self, path: Path) -> str:
         """Return what `path` is in the project, like `the input`; an empty text if it may be written."""
         real = os.path.realpath(path)
@@ -37,6 +45,31 @@ class TakenFiles:
             return "the input"
         inode = _inode(real)
         return self._uses.get(real, "") or (self._inodes.get(inode, "") if inode else "")
+
+
+def check_safe(config: ProjectConfig) -> None:
+    """Raise `UsageError` for code of the project, and for files outside its folder that it reads or writes."""
+    for name, recipe in config.recipes.items():
+        for key, values in (("schema", [recipe.schema_, *recipe.matrix.get("schema", ())]), ("score", [recipe.score])):
+            for value in values:
+                if isinstance(value, str) and ":" in value:
+                    raise UsageError(
+                        f"recipe.{name}.{key}: {value} is code of the project, which --safe does not run",
+                        "read it, then run without --safe; or leave it out",
+                    )
+    root = os.path.realpath(config.root)
+    written = [config.project.state, *(output.path for output in config.outputs)]
+    written += [str(config.simulator[name]) for name in ("ledger", "data") if name in config.simulator]
+    for file in (*TakenFiles(config).outside(), *(os.path.realpath(config.root / path) for path in written)):
+        if not _is_inside(file, root):
+            raise UsageError(
+                f"--safe: {file} is outside the project",
+                "name a file in the folder of the project, or run without --safe",
+            )
+
+
+def _is_inside(file: str, root: str) -> bool:
+    return file == root or file.startswith(os.path.join(root, ""))
 
 
 def _files(config: ProjectConfig) -> Iterator[tuple[str, str]]:

@@ -85,3 +85,63 @@ def test_the_host_of_a_key_is_named_once(tmp_path: Path, backend: str) -> None:
         assert "key from OPENAI_API_KEY goes to another.example" in again
     with OddServer(ANSWER) as server:
         assert "goes to" not in project(tmp_path / "near", server, server.base_url).run("run", env=KEY).ok().err
+
+
+def test_files_outside_the_project_are_named_in_one_line(tmp_path: Path) -> None:
+    with OddServer(ANSWER) as server:
+        folder = project(tmp_path / "project", server, server.base_url)
+        for name in ("rules.md", "people.csv", "schema.json"):
+            (tmp_path / name).write_text(
+                {"schema.json": '{"type": "string"}'}.get(name, "artist_id,artist_name\n1,Ann\n")
+            )
+        (folder.root / "link.md").symlink_to(tmp_path / "rules.md")
+        assert "outside the project" not in folder.run("plan", env=KEY).ok().err
+        folder.edit("bioforge.toml", '"artists.csv"', '"../people.csv"')
+        line = f"note: outside the project: {tmp_path / 'people.csv'}\n"
+        for command in ("plan", "run"):
+            assert line in folder.run(command, env=KEY).ok().err
+        folder.edit("bioforge.toml", 'model = "m"', 'model = "m"\ninstructions = "link.md"\nschema = "../schema.json"')
+        names = ", ".join(str(tmp_path / name) for name in ("people.csv", "rules.md", "schema.json"))
+        assert f"note: outside the project: {names}\n" in folder.run("plan", env=KEY).err
+
+
+@pytest.mark.parametrize("command", [["plan", "--safe"], ["run", "--safe"], ["--safe", "run"], ["--safe", "gc"]])
+@pytest.mark.parametrize(
+    ("old", "new", "named"),
+    [
+        ('model = "m"', 'model = "m"\nschema = "evil:Model"', "recipe.bio.schema: evil:Model is code of the project"),
+        ('model = "m"', 'model = "m"\nscore = "evil:points"', "recipe.bio.score: evil:points is code of the project"),
+        ('model = "m"', 'model = "m"\ninstructions = "../rules.md"', "rules.md is outside the project"),
+        ('"artists.csv"', '"../*.csv"', "people.csv is outside the project"),
+        ('name = "test"', 'name = "test"\nstate = "../state.db"', "state.db is outside the project"),
+        ("[retry]", '[[output]]\npath = "../out.csv"\n\n[retry]', "out.csv is outside the project"),
+    ],
+)
+def test_safe_runs_no_code_and_uses_no_other_file(
+    tmp_path: Path, command: list[str], old: str, new: str, named: str
+) -> None:
+    for name in ("rules.md", "people.csv"):
+        (tmp_path / name).write_text("artist_id,artist_name\n1,Ann\n")
+    with OddServer(ANSWER) as server:
+        folder = project(tmp_path / "project", server, server.base_url)
+        folder.write("evil.py", "from pathlib import Path\nPath('ran').touch()\n")
+        folder.edit("bioforge.toml", old, new)
+        ran = folder.run(*command, env=KEY)
+        assert ran.code == 2, ran.err
+        assert named in ran.err
+        assert not server.asked
+        assert not (folder.root / "ran").exists()
+        assert not (tmp_path / "state.db").exists()
+
+
+def test_safe_reads_no_dotenv(tmp_path: Path) -> None:
+    with OddServer(ANSWER) as server, OddServer(ANSWER) as other:
+        folder = project(tmp_path, server, server.base_url)
+        folder.write(".env", f"OPENAI_BASE_URL={other.base_url}\nOPENAI_API_KEY=sk-theirs-0123456789\n")
+        folder.run("run", "--safe", env=KEY).ok()
+        folder.run("--safe", "run", "-B", env=KEY).ok()
+        assert server.asked
+        assert not other.asked
+        folder.run("resume", "--safe", env=KEY).ok()
+        folder.run("run", "-B", env=KEY).ok()
+        assert other.asked, "a command without --safe reads it again"

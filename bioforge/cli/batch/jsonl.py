@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from bioforge.cli.errors import command, echo, stdout_bytes
-from bioforge.cli.options import FileOption, complete_recipes, load_plugins
+from bioforge.cli.options import FileOption, complete_recipes, folder_environment, load_plugins
 from bioforge.core.errors import EXIT_OK, UsageError, nearest
 
 if TYPE_CHECKING:
@@ -184,11 +184,10 @@ def _from_recipe(config: ProjectConfig | None, name: str | None, flags: Flags, p
 def _from_flags(flags: Flags) -> RequestTemplate:
     from bioforge.backends.openai import wire
     from bioforge.cli.batch.rows import RequestTemplate
-    from bioforge.config.environment import Environment
     from bioforge.recipes.definition import PROMPT_OBJECTS_END
     from bioforge.recipes.template import RecipeVariant
 
-    definition = _definition(flags, Environment.read(Path.cwd(), os.environ))
+    definition = _definition(flags, folder_environment())
     notes = []
     if definition.prompt is not None:
         notes = [f"reusable prompts end at OpenAI on {PROMPT_OBJECTS_END}; use --template from then on"]

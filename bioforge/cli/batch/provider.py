@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterator, Mapping
 from contextlib import closing, contextmanager
 from dataclasses import dataclass
@@ -12,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Protocol
 import typer
 
 from bioforge.cli.errors import echo
-from bioforge.cli.options import check_destination, load
+from bioforge.cli.options import check_destination, folder_environment, load
 from bioforge.core.errors import BioforgeError, UsageError
 
 if TYPE_CHECKING:
@@ -157,12 +156,11 @@ def provider_context(config: ProjectConfig | None) -> Iterator[BackendContext]:
 def _environment_context() -> BackendContext:
     from pydantic import ValidationError
 
-    from bioforge.config.environment import Environment
     from bioforge.config.tables import SIMULATOR
     from bioforge.config.tables import ProviderTable as Table
     from bioforge.core.interfaces import BackendContext
 
-    environment = Environment.read(Path.cwd(), os.environ)
+    environment = folder_environment()
     given, origin = environment.first("OPENAI_BASE_URL") or (BASE_URL, "")
     try:
         base_url = Table.model_validate({"base_url": given}).base_url
