@@ -1,9 +1,8 @@
-"""What the cluster costs and what one engine can do, inside one run: `python benchmarks/ratio.py [--rows N]`.
+"""Measure the CPU of the engine and of the cluster per row: `python benchmarks/ratio.py [--rows N]`.
 
-The same project against the same server on loopback: by `async`, by `ray` with one and with two workers, and by a backend
-that answers at once by itself, which leaves only the engine: admitting, storing, reporting. The server is a bare one in a
-process of its own, since the simulator's work would be most of what is seen. CPU is that of the processes themselves,
-for one row, from a fifth to four fifths of the rows. Everything shares this machine's cores, the server included.
+Run one project against one loopback server with `async`, with `ray` (one and two workers), and with a backend that
+answers at once, which leaves only the engine. The server is minimal and a separate process, since the simulator would
+use most of the CPU. CPU is per row and process, from a fifth to four fifths of the rows. All share this machine's cores.
 """
 
 from __future__ import annotations
@@ -103,7 +102,7 @@ def bioforge_backends():
 
 @dataclass(frozen=True)
 class Measured:
-    """Rows a second while it was at work, and milliseconds of CPU for a row: of the driver, and of all workers."""
+    """Rows per second, and CPU milliseconds per row of the driver and of all workers."""
 
     rate: float
     driver: float
@@ -111,7 +110,7 @@ class Measured:
 
 
 class _Connection(asyncio.Protocol):
-    """HTTP as far as it is needed: whoever has sent a body gets the answer, after the latency."""
+    """A minimal HTTP connection that answers each body after the latency."""
 
     def __init__(self, latency: float) -> None:
         self.latency = latency
@@ -157,7 +156,7 @@ def server(latency: float) -> Iterator[str]:
 
 
 def instant_plugin(root: Path) -> None:
-    """Installed as far as entry points go."""
+    """Register the instant backend as an entry point."""
     (root / "instant_backend.py").write_text(INSTANT % ANSWER)
     information = root / "instant_backend-0.1.dist-info"
     information.mkdir()
@@ -192,7 +191,7 @@ def measure(backend: str, url: str, rows: int, in_flight: int, workers: int = 1)
 
 
 def _sample(process: subprocess.Popen[bytes], root: Path, answers: int) -> tuple[float, int, float, float] | None:
-    """(time, answers, CPU of the driver, CPU of the workers) as soon as there are so many answers."""
+    """Wait for a number of answers; return (time, answers, CPU of the driver, CPU of the workers)."""
     database = root / "bioforge.db"
     while process.poll() is None:
         if database.exists():
@@ -200,7 +199,7 @@ def _sample(process: subprocess.Popen[bytes], root: Path, answers: int) -> tuple
                 try:
                     found = db.execute("SELECT count(*) FROM responses").fetchone()[0]
                 except sqlite3.OperationalError:
-                    found = 0  # its tables are not there yet
+                    found = 0  # its tables do not exist yet
             if found >= answers:
                 workers = [pid for pid in _below(process.pid) if _title(pid).startswith(b"ray::Worker")]
                 return time.perf_counter(), found, _cpu(process.pid), sum(map(_cpu, workers))
@@ -220,7 +219,7 @@ def _title(pid: int) -> bytes:
 
 
 def _cpu(pid: int) -> float:
-    """Seconds of CPU of a process so far, without its children."""
+    """Return the CPU seconds of a process without its children."""
     fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
     return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
 

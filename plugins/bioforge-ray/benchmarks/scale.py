@@ -1,11 +1,11 @@
-"""Ten million rows on 1, 4 and 16 workers: `python benchmarks/scale.py [--rows N] [--engine R] [--worker-ms MS] …`.
+"""Simulate ten million rows on 1, 4 and 16 workers: `python benchmarks/scale.py [--rows N] [--engine R] [--worker-ms MS] …`.
 
-A simulation of discrete events, seeded: nothing is sent. The model is the run as it is built: one engine that admits
-requests and records answers one after the other, parcels to the emptiest worker, a bound for all calls in flight, workers
-whose Python takes a while for each call, servers that answer after a log-normal time with so many calls at once each.
-What the engine and the workers take is measured on a machine by `benchmarks/ratio.py`; the defaults are of a small one.
+A seeded discrete-event simulation; nothing is sent. The model: one engine that admits requests and records answers one
+by one, chunks to the worker with the fewest calls, a limit of calls in flight, workers with CPU time per call, and servers
+with log-normal latency and limited concurrency. `benchmarks/ratio.py` measures the times of engine and workers; the
+defaults are of a small machine.
 
-A run is simulated until its rate is steady, and the rest is multiplied: it does not depend on what was before.
+A run is simulated until its rate is steady, and then extrapolated.
 """
 
 from __future__ import annotations
@@ -20,8 +20,8 @@ from dataclasses import dataclass, replace
 
 @dataclass(frozen=True)
 class Model:
-    """Times in seconds. `engine`: of one row, admitted, recorded and handed over, on the driver. `worker`: of a worker's
-    CPU for one call. `hop`: of a parcel on its way. `slots`: calls that all servers together answer at once."""
+    """Parameters in seconds. `engine`: driver time per row. `worker`: worker CPU per call. `hop`: transfer of a chunk.
+    `slots`: concurrent calls of all servers together."""
 
     workers: int
     in_flight: int
@@ -33,7 +33,7 @@ class Model:
     chunk: int = 64
     hop: float = 0.001
     death: float | None = None
-    """When a worker dies, in seconds from the beginning."""
+    """Time of a worker's death in seconds from the start."""
     new_worker: float = 10.0
 
 
@@ -48,7 +48,7 @@ class Result:
 
 
 class Run:
-    """Events are (when, order, kind, value). A row goes: engine - hop - worker - server - worker - hop - engine."""
+    """A simulated run. Events are (time, order, kind, value). Path of a row: engine, worker, server, worker, engine."""
 
     def __init__(self, model: Model, rows: int, seed: int) -> None:
         self.model = model
@@ -86,7 +86,7 @@ class Run:
         return self.result()
 
     def on_engine(self, *_: int) -> None:
-        """One turn of the one loop: records all that came back by now, admits as many as there is room, hands over."""
+        """Run one turn of the loop: record arrived answers, admit rows, dispatch them."""
         model = self.model
         back = len(self.returned)
         self.finished += back
@@ -104,7 +104,7 @@ class Run:
         self.engine_free = done
         self._spread(room, living, done)
         if self.to_ask or self.flying:
-            # With nothing to do it sleeps until something comes back (`_wake`); a turn takes half a millisecond at least.
+            # An idle engine sleeps until an answer arrives (`_wake`); a turn takes at least half a millisecond.
             self.at(done + 0.0005, "engine") if back or room else self._sleep()
 
     def _sleep(self) -> None:
@@ -125,16 +125,16 @@ class Run:
             number -= size
             self.loads[worker] += size
             heapq.heapreplace(heap, (self.loads[worker], worker))
-            self.at(when + self.model.hop, "parcel", (worker, size))
+            self.at(when + self.model.hop, "chunk", (worker, size))
 
-    def on_parcel(self, worker: int, size: int) -> None:
+    def on_chunk(self, worker: int, size: int) -> None:
         if not self.alive[worker]:
             return
         for _ in range(size):
             self.at(self._cpu(worker), "arrived", (worker, self.lives[worker]))
 
     def _cpu(self, worker: int) -> float:
-        """A worker's Python is one thread: half of a call's time before it, half after it."""
+        """Use the worker's single thread: half of a call's time before it, half after it."""
         begin = max(self.now, self.worker_free[worker])
         self.worker_free[worker] = begin + self.model.worker / 2
         return self.worker_free[worker]
@@ -165,7 +165,7 @@ class Run:
         self._wake()
 
     def on_death(self, *_: int) -> None:
-        """The first worker: what it had in flight is asked again, and may be paid for twice."""
+        """Lose the first worker; its calls in flight are sent again and may be paid twice."""
         self.lost = self.loads[0]
         self.flying -= self.lost
         self.to_ask += self.lost
@@ -181,7 +181,7 @@ class Run:
         self._wake()
 
     def result(self) -> Result:
-        """Rates of the middle of it: the beginning is empty, and the end waits for the slowest answer."""
+        """Return the rates of the middle part, without start and end."""
         low, high = int(0.2 * len(self.times)), int(0.8 * len(self.times))
         rate = (high - low) / (self.times[high] - self.times[low])
         model = self.model
@@ -195,7 +195,7 @@ class Run:
 
 
 def limit(model: Model) -> str:
-    """What a faster run would have to have more of: the tightest of the four bounds on rows a second."""
+    """Return the tightest of the four limits on rows per second."""
     mean = model.median * math.exp(model.sigma**2 / 2)
     bounds = {
         "engine": 1 / model.engine,
@@ -247,11 +247,11 @@ SIGMA = 0.7
 ENGINE = 3_500.0
 WORKER_MS = 0.4
 CASES = [
-    # median latency, calls that the servers answer at once, calls in flight
-    (1.0, 100_000, 4_096),  # short answers of a provider that takes everything
+    # median latency, concurrent calls of the servers, calls in flight
+    (1.0, 100_000, 4_096),  # short answers, no limit at the provider
     (5.0, 100_000, 4_096),
     (5.0, 100_000, 16_384),  # more than a project file allows today
-    (5.0, 1_024, 4_096),  # four servers of one's own with 256 calls at once each
+    (5.0, 1_024, 4_096),  # four own servers with 256 concurrent calls each
     (20.0, 100_000, 4_096),  # long answers
     (20.0, 100_000, 16_384),
 ]

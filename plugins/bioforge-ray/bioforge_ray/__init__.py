@@ -1,4 +1,4 @@
-"""The backend `ray`: the same calls as `async`, sent from the workers of a Ray cluster."""
+"""The backend `ray`: calls as in `async`, sent from the workers of a Ray cluster."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The backend: what `async` asks and pays, sent from elsewhere."""
+"""The backend class: `async` with an executor on Ray workers."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from bioforge_ray.worker import Settings
 
 CLIENT_VARIABLES = ("OPENAI_ORG_ID", "OPENAI_PROJECT_ID")
-"""What the vendor's client reads beside the key: an account is the same on every node."""
+"""Account settings that the OpenAI SDK reads from the environment, beside the key; copied to every worker."""
 
 
 class RayBackend(AsyncBackend):
@@ -39,16 +39,16 @@ class RayBackend(AsyncBackend):
 
     def execute(self, work: Work) -> Iterator[Sequence[Event]]:
         """Send the work from the cluster, with notices about its workers."""
-        from bioforge_ray.lanes import RayLanes
+        from bioforge_ray.executor import RayExecutor
 
-        self._executor = RayLanes(self.options, self.settings, work.limits.concurrency, work.control.stop)
+        self._executor = RayExecutor(self.options, self.settings, work.limits.concurrency, work.control.stop)
         try:
             self._executor.open()
             with closing(cast("Generator[Sequence[Event], None, None]", super().execute(work))) as groups:
                 for events in groups:
                     yield [*self._executor.notices(), *events]
         finally:
-            # Also where the run did not get as far as closing it.
+            # also if the run failed before it closed the executor
             self._executor.close(abandon=True)
 
     def executor(self, concurrency: int) -> Executor:

@@ -1,4 +1,4 @@
-"""The Ray cluster of one run: found or started, asked for workers, left again. Everything that Ray is told is in here."""
+"""Join or start the Ray cluster of a run, start workers in it and leave it. Only this module calls Ray."""
 
 from __future__ import annotations
 
@@ -13,40 +13,40 @@ from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING, Any, cast
 
 from bioforge.plugin import UsageError, __version__
-from bioforge_ray.options import FREE, RayOptions
+from bioforge_ray.options import FLEXIBLE_PLACEMENTS, RayOptions
 from bioforge_ray.worker import Hello, Settings, Worker, packed
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from bioforge_ray.worker import Sending
+    from bioforge_ray.worker import AttemptMessage
 
 OBJECT_STORE_BYTES = 100_000_000
-"""For a cluster of one's own: next to nothing goes through the store, and Ray takes a third of the memory by itself."""
+"""For a cluster started by the run, which uses the store little; Ray's default is a third of the memory."""
 
 METHODS_AT_ONCE = 8
-"""Of one actor: calls are tasks of its loop, so only `collect` waits in there, and `send` for a moment."""
+"""Concurrent method calls of one actor. Only `collect` waits in a call; requests are tasks of the actor's loop."""
 
 
 class WorkerHandle:
-    """One actor, whose methods return what can be awaited. They raise a `RayError` when it is gone."""
+    """A handle for one actor. Its methods return awaitables, which raise a `RayError` when the actor is gone."""
 
     def __init__(self, actor: Any) -> None:
         self._actor = actor
 
     def hello(self, settings: Settings) -> Awaitable[Hello]:
-        # An argument of a method goes to the worker's process directly; only the constructor's are kept elsewhere.
+        # Ray sends method arguments to the worker directly, and stores constructor arguments in the control store.
         return cast("Awaitable[Hello]", self._actor.hello.remote(packed_settings(settings), __version__))
 
-    def send(self, attempts: Sequence[Sending]) -> None:
-        """Returns at once. That it did not arrive is told by `collect`: then the whole worker is gone."""
+    def send(self, attempts: Sequence[AttemptMessage]) -> None:
+        """Send attempts without waiting. If they do not arrive the worker is gone, and `collect` raises."""
         self._actor.send.remote(packed(attempts))
 
     def collect(self) -> Awaitable[bytes]:
         return cast("Awaitable[bytes]", self._actor.collect.remote())
 
     def kill(self) -> None:
-        """Ends it, with all that it has in flight. Nothing happens where it has ended, or the cluster has."""
+        """End the worker and its calls in flight; do nothing if it or the cluster has ended."""
         import ray
 
         with suppress(Exception):
@@ -60,9 +60,9 @@ def packed_settings(settings: Settings) -> bytes:
 
 
 class Cluster:
-    """To be opened and left on the thread that drives the run.
+    """The cluster of a run; open and leave it on the driver's thread.
 
-    Processes of a cluster of one's own end with the thread that started them.
+    The processes of a cluster started by the run end with the thread that started them.
     """
 
     def __init__(self, options: RayOptions) -> None:
@@ -76,14 +76,14 @@ class Cluster:
         self._group = self._make_group()
 
     def start(self, place: int) -> WorkerHandle:
-        """Asks for a worker; it is there when its `hello` was answered. `place`: which one of a placement group."""
+        """Request a worker, which is ready when it answers `hello`. `place`: its index in a placement group."""
         options = self._options
         actor = self._remote.options(
             num_cpus=options.cpus_per_worker,
             resources=dict(options.resources) or None,
             scheduling_strategy=self._strategy(place),
             max_concurrency=METHODS_AT_ONCE,
-            # Ray never tries anything again by itself: what may be sent once more is decided where money is counted.
+            # Ray must not retry: only the engine decides about paid retries.
             max_restarts=0,
             max_task_retries=0,
             enable_task_events=False,
@@ -91,10 +91,10 @@ class Cluster:
         return WorkerHandle(actor)
 
     def describe(self) -> str:
-        """What the cluster has, for a message that says that it was not enough."""
+        """Describe the cluster's resources for an error message."""
         import ray
 
-        ask = cast("Any", ray)  # it has no types for these two
+        ask = cast("Any", ray)  # these two are untyped
         have = ask.cluster_resources()
         shown = [f"{amount:g} {name}" for name, amount in sorted(have.items()) if name == "CPU" or name in self._asked]
         nodes = len([node for node in ask.nodes() if node["Alive"]])
@@ -113,7 +113,7 @@ class Cluster:
         return {"CPU": self._options.cpus_per_worker, **self._options.resources}
 
     def _make_group(self) -> Any:
-        if self._options.placement in FREE:
+        if self._options.placement in FLEXIBLE_PLACEMENTS:
             return None
         from ray.util.placement_group import placement_group
 
@@ -128,7 +128,7 @@ class Cluster:
 
 
 def _connected() -> bool:
-    """Whether the program has joined a cluster before, which then is the one to be used, and to be left alone."""
+    """Return True if this process has joined a cluster, which is then used and not shut down."""
     import sys
 
     ray = sys.modules.get("ray")
@@ -136,12 +136,12 @@ def _connected() -> bool:
 
 
 def _connect(options: RayOptions) -> None:
-    # Read when Ray is imported. Under `uv run` it would otherwise copy the folder, .env included, to the cluster.
+    # Read when Ray is imported. Under `uv run` Ray would copy the folder with .env to the cluster.
     os.environ.setdefault("RAY_ENABLE_UV_RUN_RUNTIME_ENV", "0")
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     common: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.ERROR}
     if options.address == "local":
-        # Only on loopback: whoever reaches a cluster's ports can run what he likes on it.
+        # Listen on loopback only: access to a cluster's ports allows running any code.
         os.environ.setdefault("RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER", "0")
         common |= {
             "num_cpus": max(1, math.ceil(options.most * options.cpus_per_worker)),
@@ -151,21 +151,21 @@ def _connect(options: RayOptions) -> None:
         }
     import ray
 
-    with _signals_as_they_were():
+    with _keep_signal_handlers():
         try:
-            _knock(options.address)
+            _check_reachable(options.address)
             ray.init(address=options.address, **common)
         except (OSError, ValueError, RuntimeError) as error:
             raise UsageError(
                 f"backend.ray.address: no cluster at {options.address!r}: {_first_line(error)}",
-                'bioforge runs on a node of the cluster (`ray start --address=…`); "local" starts one of its own',
+                'run bioforge on a node of the cluster (`ray start --address=…`), or use "local" to start a cluster',
             ) from error
-    # What Ray has to say of lost nodes it prints to stdout, whatever it is told, where texts of answers may be going.
+    # Ray prints messages about lost nodes to stdout, which may carry answers; no public option turns them off.
     getattr(ray, "_private").worker._worker_logs_enabled = False  # noqa: B009 - it has no types
 
 
-def _knock(address: str) -> None:
-    """Raises OSError where nobody listens: Ray itself tries for minutes, and logs each time."""
+def _check_reachable(address: str) -> None:
+    """Raise OSError if the address refuses connections; Ray itself would retry and log for minutes."""
     host, colon, port = address.rpartition(":")
     if colon and port.isdigit():
         with socket.create_connection((host.strip("[]"), int(port)), timeout=10.0):
@@ -173,8 +173,8 @@ def _knock(address: str) -> None:
 
 
 @contextmanager
-def _signals_as_they_were() -> Iterator[None]:
-    """Ray takes SIGTERM for itself, which here asks for a run that drains."""
+def _keep_signal_handlers() -> Iterator[None]:
+    """Restore the SIGTERM handler, which Ray replaces; here SIGTERM drains the run."""
     if threading.current_thread() is not threading.main_thread():
         yield
         return

@@ -1,4 +1,4 @@
-"""The table `[backend.ray]`."""
+"""Options of the table `[backend.ray]`."""
 
 from __future__ import annotations
 
@@ -13,12 +13,11 @@ from bioforge.plugin import Options
 Count = Annotated[int, Field(ge=1)]
 Seconds = Annotated[float, Field(gt=0)]
 
-FREE = ("DEFAULT", "SPREAD")
-"""Placements that any number of workers can have, also one that changes. The others are placement groups, which Ray
-makes once and whole."""
+FLEXIBLE_PLACEMENTS = ("DEFAULT", "SPREAD")
+"""Placements for any number of workers, also a changing one. The others are placement groups of fixed size."""
 
-OWN = ("CPU", "GPU", "memory", "object_store_memory")
-"""Resources that Ray does not take as custom ones."""
+BUILTIN_RESOURCES = ("CPU", "GPU", "memory", "object_store_memory")
+"""Built-in resources, which Ray does not accept as custom ones."""
 
 
 def _address(value: str) -> str:
@@ -38,15 +37,15 @@ def _server(value: str) -> str:
 
 def _resources(value: dict[str, float]) -> dict[str, float]:
     for name, amount in value.items():
-        if name in OWN:
-            raise ValueError(f"{name} is not a custom resource; cpus_per_worker says how much of a CPU a worker needs")
+        if name in BUILTIN_RESOURCES:
+            raise ValueError(f"{name} is not a custom resource; set the CPUs of a worker in cpus_per_worker")
         if amount <= 0:
             raise ValueError(f"expected amounts above 0, found {name} = {amount:g}")
     return value
 
 
 class Range(Options):
-    """A number of workers that follows the work. Times in seconds."""
+    """A range for the number of workers, which follows the load. Times in seconds."""
 
     min: Count = Field(description="a whole number from 1")
     max: Count = Field(description="a whole number from 1")
@@ -61,7 +60,7 @@ class Range(Options):
 
 
 class RayOptions(Options):
-    """How the cluster is found, how many workers there are, and what each of them is given."""
+    """Options for the cluster, the number of workers and their resources."""
 
     address: Annotated[str, Field(min_length=1), AfterValidator(_address)] = Field(
         "local", description="'local', 'auto' or the address of a cluster, like '10.0.0.1:6379'"
@@ -82,13 +81,13 @@ class RayOptions(Options):
 
     @model_validator(mode="after")
     def _whole_groups(self) -> Self:
-        if self.placement not in FREE and isinstance(self.workers, Range):
+        if self.placement not in FLEXIBLE_PLACEMENTS and isinstance(self.workers, Range):
             raise ValueError(
-                f'placement = "{self.placement}" needs a fixed number of workers: its places are made once and whole; '
+                f'placement = "{self.placement}" needs a fixed number of workers; '
                 'use "SPREAD" or "DEFAULT" with { min, max }'
             )
         if self.cpus_per_worker > 1 and self.cpus_per_worker != int(self.cpus_per_worker):
-            raise ValueError("cpus_per_worker: Ray takes fractions below 1 and whole numbers above it")
+            raise ValueError("cpus_per_worker: use a fraction below 1 or a whole number")
         return self
 
     @property
@@ -100,5 +99,5 @@ class RayOptions(Options):
         return self.workers.max if isinstance(self.workers, Range) else self.workers
 
     def room(self, concurrency: int) -> int:
-        """Calls that one worker may have in flight: an equal part of all of them where nothing else is said."""
+        """Return the calls one worker may have in flight; by default an equal share of `concurrency`."""
         return self.calls_per_worker or math.ceil(concurrency / self.most)

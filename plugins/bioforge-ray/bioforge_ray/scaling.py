@@ -1,23 +1,23 @@
-"""How many workers there should be. Pure: times are seconds of any clock, and come in."""
+"""Decide the number of workers. Without I/O: the caller passes the time in seconds of any clock."""
 
 from __future__ import annotations
 
 import math
 from collections import deque
 
-LONGEST_REST = 30.0
-"""Seconds between two attempts at a worker that dies each time before it has brought anything."""
+MAX_DELAY_SECONDS = 30.0
+"""Longest delay in seconds before a worker that keeps dying is replaced."""
 
 
-def rest(deaths: int) -> float:
-    """Seconds before a worker is replaced, after so many deaths in a row that brought nothing."""
-    return 0.0 if deaths < 2 else min(LONGEST_REST, 0.5 * 2.0**deaths)
+def restart_delay(deaths: int) -> float:
+    """Return the seconds before a worker is replaced, after `deaths` in a row without an outcome."""
+    return 0.0 if deaths < 2 else min(MAX_DELAY_SECONDS, 0.5 * 2.0**deaths)
 
 
 class Scaling:
-    """Grows when attempts have waited for a place all the time, shrinks when fewer would have been enough all the time.
+    """A policy that adds workers after attempts waited for `grow_seconds`, and removes idle ones after `shrink_seconds`.
 
-    `room` is how many calls one worker may have in flight.
+    `room` is the number of calls one worker may have in flight.
     """
 
     def __init__(self, least: int, most: int, room: int, grow_seconds: float, shrink_seconds: float) -> None:
@@ -29,22 +29,22 @@ class Scaling:
         self._full_since: float | None = None
         self._first: float | None = None
         self._needs: deque[tuple[float, int]] = deque()
-        """When more was needed than at any time since: the first one is the most of the last `shrink_seconds`."""
+        """Decreasing maxima as (time, workers needed): the first is the maximum of the last `shrink_seconds`."""
 
     def wanted(self, workers: int, starting: int, waiting: int, in_flight: int, now: float) -> int:
-        """How many there should be; `workers` there are, of which `starting` cannot take anything yet."""
+        """Return the target number; `workers` exist, of which `starting` are not ready."""
         need = math.ceil((waiting + in_flight) / self._room)
         self._note(need, now)
         self._first = now if self._first is None else self._first
         if waiting <= starting * self._room:
-            # Whoever waits has a place as soon as those that were asked for are there.
+            # The starting workers have room for all waiting attempts.
             self._full_since = None
         elif self._full_since is None:
             self._full_since = now
         elif now - self._full_since >= self._grow_seconds:
             self._full_since = None
             return self._within(max(workers + 1, need))
-        # Judged only when the needs go back far enough.
+        # Shrink only with a full window of samples.
         if now - self._first >= self._shrink_seconds:
             return min(workers, self._within(self._needs[0][1]))
         return self._within(workers)

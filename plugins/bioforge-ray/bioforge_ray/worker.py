@@ -1,11 +1,8 @@
-"""What runs on a worker: the sender of the backend `async`, on the event loop of a Ray actor.
+"""The Ray actor, which sends calls with the sender of the backend `async`.
 
-Launches come in parcels and outcomes go out in parcels, as soon as there is one: whoever asks gets everything that has
-ended by then, so a slow answer holds nobody back, and parcels grow exactly as large as the other side is slow. A
-parcel is pickled once and small enough to travel inside Ray's messages, past the object store: nothing of it is on a
-node that can be lost before it has arrived.
-
-A worker decides nothing: no retries, no limits. It sends each attempt once.
+Attempts arrive and outcomes leave in chunks. `collect` returns all outcomes that are ready, so slow answers delay no
+others. A chunk is pickled once and small enough for Ray's messages: it does not use the object store, whose node could
+be lost. A worker has no retries and no limits: it sends each attempt once.
 """
 
 from __future__ import annotations
@@ -22,21 +19,21 @@ from dataclasses import dataclass, field, replace
 from bioforge.plugin import AsyncBackend, AsyncSender, BackendContext, Outcome, Request, __version__, internal_failure
 from bioforge_ray.servers import Servers
 
-PARCEL_BYTES = 64_000
-"""Of bodies in one parcel; Ray sends up to 100 kB inside its messages. A larger body goes alone, by the object store."""
+CHUNK_BYTES = 64_000
+"""Limit of the bodies in one chunk: Ray's messages hold up to 100 kB. A larger body goes alone, by the object store."""
 
-Sending = tuple[Request, str]
-"""A request and the name of the attempt (`client_request_id`)."""
+AttemptMessage = tuple[Request, str]
+"""A request and its `client_request_id`."""
 
 Ended = tuple[str, Outcome]
 
 
 @dataclass(frozen=True, slots=True)
 class Settings:
-    """What a worker is told when it begins: by a call of its own.
+    """Settings of a worker, including the key.
 
-    Since the arguments of a constructor are kept in the cluster's control store, and this has the key.
-    `environment`: variables that the vendor's client reads.
+    Sent by a method call, since Ray stores constructor arguments in the control store. `environment`: variables for
+    the OpenAI SDK.
     """
 
     context: BackendContext
@@ -48,7 +45,7 @@ class Settings:
 
 @dataclass(frozen=True, slots=True)
 class Hello:
-    """What a worker answers when it begins: where it is, and what is wrong with it, if anything is."""
+    """A worker's answer at its start: its node, process and problem (empty if there is none)."""
 
     node: str
     process: int
@@ -57,14 +54,14 @@ class Hello:
 
 
 class Worker:
-    """One actor. All of it runs on one event loop."""
+    """The actor; it runs on one event loop."""
 
     def __init__(self) -> None:
         self._senders: list[AsyncSender] = []
         self._servers = Servers(1)
         self._tasks: set[asyncio.Task[None]] = set()
         self._ended: deque[Ended] = deque()
-        self._any = asyncio.Event()
+        self._has_outcomes = asyncio.Event()
         self._fault: Exception | None = None
 
     async def hello(self, settings: bytes, version: str) -> Hello:
@@ -73,61 +70,61 @@ class Worker:
             return Hello(
                 node,
                 os.getpid(),
-                f"{node} has bioforge {__version__}, and this machine {version}",
+                f"{node} has bioforge {__version__}, this machine has {version}",
                 "install the same version on every node of the cluster",
             )
-        told: Settings = pickle.loads(settings)
-        context = told.context
-        if told.key_from_environment:
+        loaded: Settings = pickle.loads(settings)
+        context = loaded.context
+        if loaded.key_from_environment:
             key = os.environ.get(context.api_key_env)
             if not key:
                 return Hello(
                     node,
                     os.getpid(),
                     f"{context.api_key_env} is not set for the workers on {node}",
-                    'set it where `ray start` is called on each node, or use key_from = "driver"',
+                    'set it for `ray start` on each node, or use key_from = "driver"',
                 )
             context = replace(context, api_key=key)
-        os.environ.update(told.environment)
-        self._open(context, told)
+        os.environ.update(loaded.environment)
+        self._open(context, loaded)
         return Hello(node, os.getpid())
 
-    def _open(self, context: BackendContext, told: Settings) -> None:
-        # What the first call would import, for seconds, while others wait: a worker is there when it can send.
+    def _open(self, context: BackendContext, settings: Settings) -> None:
+        # Import now: the first call would otherwise block the loop for seconds.
         import aiohttp  # noqa: F401
         import openai  # noqa: F401
 
-        self._senders = [AsyncBackend(replace(context, base_url=url)).open_sender() for url in told.base_urls]
-        self._servers = Servers(len(told.base_urls), told.number)
+        self._senders = [AsyncBackend(replace(context, base_url=url)).open_sender() for url in settings.base_urls]
+        self._servers = Servers(len(settings.base_urls), settings.number)
 
-    async def send(self, parcel: bytes) -> None:
-        """Sends these attempts; returns at once."""
+    async def send(self, chunk: bytes) -> None:
+        """Start sending these attempts and return."""
         try:
-            attempts: list[Sending] = pickle.loads(parcel)
+            attempts: list[AttemptMessage] = pickle.loads(chunk)
         except Exception as error:
-            # Nobody awaits what this returns. A worker that does not understand its parcels is none.
+            # The driver does not await this call: `collect` raises the error, which ends the worker.
             self._fault = error
-            self._any.set()
+            self._has_outcomes.set()
             return
         for request, name in attempts:
             task = asyncio.create_task(self._send(request, name))
-            # The loop itself holds tasks only weakly.
+            # the loop holds only weak references to tasks
             self._tasks.add(task)
             task.add_done_callback(self._tasks.discard)
 
     async def collect(self) -> bytes:
-        """What has ended and was not yet collected, when there is something."""
-        await self._any.wait()
+        """Wait for outcomes and return a chunk of those not yet collected."""
+        await self._has_outcomes.wait()
         if self._fault is not None:
             raise self._fault
-        parcel: list[Ended] = []
+        chunk: list[Ended] = []
         size = 0
-        while self._ended and (not parcel or size + _size(self._ended[0]) <= PARCEL_BYTES):
+        while self._ended and (not chunk or size + _size(self._ended[0]) <= CHUNK_BYTES):
             size += _size(self._ended[0])
-            parcel.append(self._ended.popleft())
+            chunk.append(self._ended.popleft())
         if not self._ended:
-            self._any.clear()
-        return packed(parcel)
+            self._has_outcomes.clear()
+        return packed(chunk)
 
     async def _send(self, request: Request, name: str) -> None:
         server = self._servers.choose(time.monotonic())
@@ -137,15 +134,15 @@ class Worker:
             outcome = internal_failure(error)
         self._servers.ended(server, outcome.outage, time.monotonic())
         self._ended.append((name, outcome))
-        self._any.set()
+        self._has_outcomes.set()
 
 
-def packed(parcel: Sequence[Sending] | Sequence[Ended]) -> bytes:
-    return pickle.dumps(parcel, protocol=pickle.HIGHEST_PROTOCOL)
+def packed(chunk: Sequence[AttemptMessage] | Sequence[Ended]) -> bytes:
+    return pickle.dumps(chunk, protocol=pickle.HIGHEST_PROTOCOL)
 
 
 def _size(ended: Ended) -> int:
-    """About how many bytes an outcome has in a parcel: an answer's text stands in its body as well."""
+    """Estimate the bytes of an outcome in a chunk; an answer contains its text twice."""
     outcome = ended[1]
     if outcome.answer is not None:
         return len(outcome.answer.body) + 2 * len(outcome.answer.text or "") + 400

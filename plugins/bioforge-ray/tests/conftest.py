@@ -1,4 +1,4 @@
-"""One cluster of two nodes for all tests, on loopback; this process joins it as a driver would."""
+"""Fixtures: one cluster of two nodes on loopback, which this process can join as a driver."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def cluster() -> Iterator[Any]:
 
 @pytest.fixture(scope="session")
 def joined(cluster: Any) -> Iterator[Any]:
-    """This process is a driver of the cluster; each run in it finds that, and leaves it as it is."""
+    """Join the cluster as a driver; runs in this process use it and do not shut it down."""
     import ray
 
     ray.init(address=cluster.address, log_to_driver=False, logging_level=logging.ERROR)
@@ -41,7 +41,7 @@ def joined(cluster: Any) -> Iterator[Any]:
 
 
 def workers_below(*pids: int) -> set[int]:
-    """The processes of bioforge's workers among the descendants of these, while they live."""
+    """Return the running worker processes among the descendants."""
     found: set[int] = set()
     below = [child for pid in pids for child in _children(pid)]
     while below:
@@ -53,7 +53,7 @@ def workers_below(*pids: int) -> set[int]:
 
 
 def alive(pid: int) -> bool:
-    """Whether a process is there and no zombie."""
+    """Return True if a process runs and is not a zombie."""
     try:
         return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] not in "ZX"
     except OSError:

@@ -1,4 +1,4 @@
-"""Whole runs of the command with a cluster of its own: killed, interrupted, gone on with."""
+"""Run the command with its own cluster: kill, interrupt and resume it."""
 
 from __future__ import annotations
 
@@ -82,7 +82,7 @@ def test_a_killed_driver_of_a_shared_cluster_takes_its_workers_along(project: Pr
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_ctrl_c_awaits_what_is_in_flight(project: ProjectFolder, number: signal.Signals) -> None:
-    """SIGTERM as well, which Ray would have for itself."""
+    """Also with SIGTERM, whose handler Ray would replace."""
     running = started(project, 60)
     running.signal(number)
     ran = running.end()
@@ -120,6 +120,6 @@ def test_a_mistake_in_the_table_names_the_key(project: ProjectFolder) -> None:
     project.edit("bioforge.toml", "workers = 2", "workers = 0")
     assert "backend.ray.workers" in project.process("run", "--backend", "ray", env=ENV).failed(2).err
     project.edit("bioforge.toml", "workers = 0", 'workers = 2\naddress = "127.0.0.1:1"')
-    told = project.process("run", "--backend", "ray", env=ENV).failed(2).err
-    assert "backend.ray.address: no cluster at '127.0.0.1:1'" in told
+    shown = project.process("run", "--backend", "ray", env=ENV).failed(2).err
+    assert "backend.ray.address: no cluster at '127.0.0.1:1'" in shown
     assert not project.charged()

@@ -1,5 +1,5 @@
-"""What every backend must do, by a worker of a cluster. One, since each story begins with new processes; what several
-are to one another is told in test_fleet.py and test_losses.py."""
+"""Run the backend contract with one worker, since each test starts new processes. See test_fleet.py and test_losses.py
+for several workers."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""How work is spread: over workers, over servers, and over as many workers as it takes."""
+"""Check the distribution of calls over workers and servers, and scaling."""
 
 from __future__ import annotations
 
@@ -37,14 +37,14 @@ class TestFleet(BackendBench):
         assert len(by_ray) == 60
 
     def test_limits_of_rate_and_number_hold_for_all_workers_together(self, joined: Any) -> None:
-        """A server that refuses whatever is above them has nothing to refuse."""
+        """A server that enforces the limits refuses nothing."""
         self.serve(requests_per_minute=1200, latency=0.02)
         recorded = self.run(self.requests(60), concurrency=6, requests_per_minute=1100)
         assert len(recorded.succeeded) == 60
         assert not recorded.failed
 
-    def test_a_slow_answer_holds_nobody_back(self, joined: Any) -> None:
-        """They come back as they end: the one that hangs is the last of a parcel that it went out with."""
+    def test_a_slow_answer_delays_no_others(self, joined: Any) -> None:
+        """Outcomes arrive as calls end, also from the chunk of a hanging call."""
         self.options = {**self.options, "workers": 1}
         self.serve(script={"Artist 000": ["hang"]}, hang_seconds=2.0)
         seen: list[str] = []
@@ -59,7 +59,7 @@ class TestFleet(BackendBench):
         assert seen[-1] == "a-0"
 
     def test_requests_of_any_size_arrive(self, joined: Any) -> None:
-        """Small ones travel inside Ray's messages, large ones by its object store."""
+        """Small requests use Ray's messages, large ones its object store."""
         names = [
             f"{number:03d} " + "x" * size for number, size in enumerate([10, 60_000, 70_000, 120_000, 500_000] * 4)
         ]
@@ -82,13 +82,13 @@ class TestFleet(BackendBench):
     def test_workers_come_while_calls_wait_and_go_when_fewer_are_enough(self, joined: Any) -> None:
         workers = {"min": 1, "max": 2, "grow_seconds": 0.2, "shrink_seconds": 1.0}
         self.options = {"workers": workers, "cpus_per_worker": 0.25, "calls_per_worker": 8}
-        # the last one hangs, so that all that time one call is in flight
+        # the last one hangs, so one call stays in flight
         self.serve(latency=0.2, script={"Artist 499": ["hang"]}, hang_seconds=6.0)
         recorded = self.run(self.requests(500), concurrency=16)
         assert len(recorded.succeeded) == 500
         assert not recorded.failed
-        told = [notice.message for notice in recorded.notices("worker")]
-        assert told[0] == "calls wait for a place: workers 1 -> 2"
+        messages = [notice.message for notice in recorded.notices("worker")]
+        assert messages[0] == "calls are waiting: workers 1 -> 2"
         wait_until(lambda: not workers_below(*raylets(joined)), "no worker is left behind")
 
     @pytest.mark.parametrize("placement", ["DEFAULT", "PACK", "STRICT_SPREAD"])
@@ -97,20 +97,20 @@ class TestFleet(BackendBench):
         self.options = {**self.options, "placement": placement}
         assert len(self.run(self.requests(20)).succeeded) == 20
 
-    def test_a_cluster_without_room_is_told_before_anything_is_sent(self, joined: Any) -> None:
+    def test_a_cluster_without_room_is_reported_before_anything_is_sent(self, joined: Any) -> None:
         self.options = {**self.options, "resources": {"unobtainium": 1.0}, "start_seconds": 1.0}
-        with pytest.raises(UsageError, match=r"each asks for 0.25 CPU, 1 unobtainium, 2 at least.* 2 nodes with 4 CPU"):
+        with pytest.raises(UsageError, match=r"each needs 0.25 CPU, 1 unobtainium, at least 2.* 2 nodes with 4 CPU"):
             self.run(self.requests(1))
         assert not self.server.charged()
 
-    def test_a_worker_without_a_key_is_told_before_anything_is_sent(self, joined: Any) -> None:
+    def test_a_worker_without_a_key_is_reported_before_anything_is_sent(self, joined: Any) -> None:
         self.options = {**self.options, "key_from": "worker"}
         with pytest.raises(UsageError, match="MY_KEY is not set for the workers on"):
             self.run(self.requests(1))
         assert not self.server.charged()
 
-    def test_a_parcel_that_is_not_understood_ends_the_worker(self) -> None:
-        """And not the run's patience: its attempts would have no outcome otherwise."""
+    def test_an_invalid_chunk_ends_the_worker(self) -> None:
+        """Otherwise its attempts would never get an outcome."""
 
         async def work() -> None:
             worker = Worker()
@@ -120,13 +120,13 @@ class TestFleet(BackendBench):
         with pytest.raises(UnpicklingError):
             asyncio.run(work())
 
-    def test_another_version_on_a_node_is_told(self) -> None:
-        """Asked of a worker without a cluster."""
+    def test_another_version_on_a_node_is_reported(self) -> None:
+        """Call a worker without a cluster."""
         answer = asyncio.run(Worker().hello(b"", "0.0.1"))
-        assert "and this machine 0.0.1" in answer.problem
+        assert "this machine has 0.0.1" in answer.problem
 
     def test_the_key_is_nowhere_in_the_cluster(self, joined: Any) -> None:
-        """Neither in what the control store keeps of actors nor in any log."""
+        """Neither the control store nor any log contains the key."""
         secret = "sk-looking-for-this-one"
         context = BackendContext(self.server.base_url, secret, options=RayOptions.model_validate(self.options))
         groups = list(RayBackend(context).execute(Work(self.requests(5), Limits(4))))

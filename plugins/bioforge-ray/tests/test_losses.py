@@ -1,4 +1,4 @@
-"""Workers and nodes that are lost in the middle: nothing is lost with them, and what they may have spent is said."""
+"""Lose workers and nodes during a run: no answer is lost, and possible charges are reported."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ Look = Callable[[Recorded, Work], None]
 
 
 def when(answers: int, happens: Callable[[], object]) -> Look:
-    """Something that happens once, when so many answers are there."""
+    """An action that runs once after a number of answers."""
     done: list[bool] = []
 
     def look(recorded: Recorded, work: Work) -> None:
@@ -49,7 +49,7 @@ class TestLosses(BackendBench):
 
         recorded = self.run(self.requests(400), concurrency=32, look=when(60, kill))
         assert len(recorded.succeeded) == 400
-        assert 0 < len(lost(recorded)) <= 16, "an equal part of what may be in flight"
+        assert 0 < len(lost(recorded)) <= 16, "an equal share of the concurrency"
         assert {(event.paid, event.final) for event in lost(recorded)} == {(Paid.MAYBE, False)}
         assert recorded.failed == lost(recorded)
         recorded.check(self.server.charged())
@@ -82,7 +82,7 @@ class TestLosses(BackendBench):
         recorded.check(self.server.charged())
 
     def test_a_node_is_lost(self, joined: Any) -> None:
-        """Its worker is begun again on a node that is left."""
+        """Its worker restarts on a remaining node."""
         self.options = {**self.options, "resources": {"spot": 1.0}}
         self.serve(latency=0.2, latency_sigma=0.5)  # so that there is always somebody in the middle
         nodes = [joined.add_node(**NODE, resources={"spot": 2}) for _ in range(2)]
@@ -101,8 +101,8 @@ class TestLosses(BackendBench):
         assert recorded.notices("worker")
         recorded.check(self.server.charged())
 
-    def test_nobody_is_left_and_nobody_can_come(self, joined: Any) -> None:
-        """The only node with what a worker needs is gone: what still waits was not sent, and the run stops."""
+    def test_without_workers_the_run_stops(self, joined: Any) -> None:
+        """After the loss of the only suitable node, waiting attempts are not sent and the run stops."""
         self.options = {**self.options, "resources": {"rare": 1.0}, "workers": 1, "start_seconds": 20.0}
         self.serve(latency=0.2, latency_sigma=0.5)  # so that there is always somebody in the middle
         node = joined.add_node(**NODE, resources={"rare": 1})
@@ -116,7 +116,7 @@ class TestLosses(BackendBench):
 
         recorded = self.run(self.requests(100), concurrency=8, look=look)
         assert recorded.stopped is not None
-        assert "no worker could be placed" in recorded.stopped.message
+        assert "no worker started within" in recorded.stopped.message
         assert "rare" in recorded.stopped.message
         assert not recorded.lost
         recorded.check(self.server.charged())

@@ -1,4 +1,4 @@
-"""The parts that need no cluster: options, the number of workers, the choice among servers."""
+"""Test the parts that need no cluster: options, scaling, choice of servers."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 from bioforge_ray.options import RayOptions
-from bioforge_ray.scaling import Scaling, rest
+from bioforge_ray.scaling import Scaling, restart_delay
 from bioforge_ray.servers import Servers
 from pydantic import ValidationError
 
@@ -23,24 +23,24 @@ class TestOptions:
         assert RayOptions.model_validate({"workers": 3}).room(64) == 22
 
     @pytest.mark.parametrize(
-        ("table", "told"),
+        ("table", "message"),
         [
             ({"address": "ray://head:10001"}, "Ray Client"),
             ({"workers": {"min": 3, "max": 2}}, "expected min to be at most max"),
             ({"workers": {"min": 1, "max": 2}, "placement": "PACK"}, "needs a fixed number of workers"),
-            ({"resources": {"CPU": 1.0}}, "cpus_per_worker says"),
+            ({"resources": {"CPU": 1.0}}, "in cpus_per_worker"),
             ({"resources": {"egress": 0.0}}, "amounts above 0"),
             ({"base_urls": ["server:8000"]}, "expected http"),
-            ({"cpus_per_worker": 1.5}, "whole numbers above"),
+            ({"cpus_per_worker": 1.5}, "or a whole number"),
         ],
     )
-    def test_mistakes_are_told(self, table: dict[str, Any], told: str) -> None:
-        with pytest.raises(ValidationError, match=told):
+    def test_mistakes_are_reported(self, table: dict[str, Any], message: str) -> None:
+        with pytest.raises(ValidationError, match=message):
             RayOptions.model_validate(table)
 
 
-def test_ray_still_has_the_switch_that_keeps_it_from_printing() -> None:
-    """It is a private one, and there is no other (see `cluster.py`)."""
+def test_ray_has_the_private_option_against_printing() -> None:
+    """The option is private, and there is no public one (see `cluster.py`)."""
     worker = importlib.import_module("ray._private.worker")
     assert worker._worker_logs_enabled in (True, False)
 
@@ -86,7 +86,7 @@ class TestScaling:
         assert scaling.wanted(1, 0, 0, 0, now=100.0) == 1
 
     def test_who_dies_again_and_again_is_replaced_ever_later(self) -> None:
-        assert [rest(deaths) for deaths in (0, 1, 2, 3, 9)] == [0.0, 0.0, 2.0, 4.0, 30.0]
+        assert [restart_delay(deaths) for deaths in (0, 1, 2, 3, 9)] == [0.0, 0.0, 2.0, 4.0, 30.0]
 
 
 class TestServers:
