@@ -29,7 +29,7 @@ class Painter:
 
 
 class KeepsFacts(Evaluation[Painter, str]):
-    """The share of four facts that stand in the answer: 1.0 is all of them."""
+    """Return the share of the four facts in the answer; 1.0 is all of them."""
 
     name = "keeps-facts"
 
