@@ -1,4 +1,4 @@
-"""Backends for Anthropic's API: `anthropic` asks message by message, `anthropic-batch` in Message Batches."""
+"""Backends for Anthropic's API: `anthropic` sends single messages, `anthropic-batch` Message Batches."""
 
 from __future__ import annotations
 
@@ -36,11 +36,11 @@ MAX_BYTES = 256_000_000
 
 
 class AnthropicOptions(Options):
-    """The table `[backend.anthropic]`: it has no keys."""
+    """Options of the table `[backend.anthropic]`, which has no keys."""
 
 
 class AnthropicBatchOptions(Options):
-    """The table `[backend.anthropic-batch]`: how large batches may be, and how often they are looked at."""
+    """Options of the table `[backend.anthropic-batch]`: batch sizes and polling."""
 
     max_requests: int = Field(
         MAX_REQUESTS, gt=0, le=MAX_REQUESTS, description=f"a whole number from 1 to {MAX_REQUESTS:,}"
@@ -53,7 +53,7 @@ class AnthropicBatchOptions(Options):
 
 
 class AnthropicVendor(VendorBackend):
-    """What both ways have in common: bodies and prices."""
+    """The base of both backends: bodies and prices."""
 
     dialect = "anthropic"
     endpoints = (MESSAGES,)
@@ -76,7 +76,7 @@ class AnthropicVendor(VendorBackend):
 
 
 class AnthropicBackend(AnthropicVendor, AsyncCallsBackend):
-    """One event loop for all messages."""
+    """The backend `anthropic`: all messages on one event loop."""
 
     Options = AnthropicOptions
 
@@ -87,7 +87,7 @@ class AnthropicBackend(AnthropicVendor, AsyncCallsBackend):
 
 
 class AnthropicBatchBackend(AnthropicVendor, BatchesBackend):
-    """Message Batches: half the price, up to a day."""
+    """The backend `anthropic-batch`: half the price, answers within a day."""
 
     Options = AnthropicBatchOptions
 

@@ -1,6 +1,6 @@
-"""The requests of a Message Batch, the lines of its results, and the batch itself.
+"""Build the requests of a Message Batch; read its results and the batch object.
 
-Pure: bytes in, values out, and never an exception for what came back.
+Without I/O: bytes in, values out. Invalid responses raise no exception.
 
 https://platform.claude.com/docs/en/build-with-claude/batch-processing
 """
@@ -58,12 +58,12 @@ _NOT_BEGUN = {
 
 
 def mark_of(key: str) -> str:
-    """What the names of a batch's requests begin with."""
+    """Return the prefix of all `custom_id`s of a batch."""
     return re.sub(r"[^A-Za-z0-9_]", "", key)[-MARK:]
 
 
 def custom_id(key: str, target: int, number: int, request_hash: str) -> str:
-    """The name of a request: which batch, whose target, which attempt, and the beginning of the request's hash.
+    """Return the `custom_id` of a request: batch, target, attempt and the start of the request's hash.
 
     At most 64 characters of `[a-zA-Z0-9_-]`, as long as target and number together have no more than 23 digits.
     """
@@ -71,13 +71,13 @@ def custom_id(key: str, target: int, number: int, request_hash: str) -> str:
 
 
 def mark_in(name: str) -> str:
-    """The mark in the name of a request; empty for a name that is not of this form."""
+    """Return the prefix in a `custom_id`; empty for another form of name."""
     found = _MARKED.match(name)
     return found[0] if found else ""
 
 
 def line(attempt: Attempt) -> bytes:
-    """An element of `requests` with a line feed. The params are the request's own body, as it is sent."""
+    """Return an element of `requests` with a line feed; its params are the request's body."""
     name = json.dumps(attempt.client_request_id).encode()
     return b'{"custom_id":%b,"params":%b}\n' % (name, sent(attempt.request))
 
@@ -86,7 +86,7 @@ _BEGIN, _END = b'{"requests":[', b"]}"
 
 
 def creation(lines: Iterable[bytes]) -> Generator[bytes]:
-    """The body of a creation, in pieces: each line of the file is an element."""
+    """Yield the body of a creation in pieces; each line of the file is an element."""
     piece, begin = bytearray(_BEGIN), b""
     for line in lines:
         piece += begin + line.removesuffix(b"\n")
@@ -98,7 +98,7 @@ def creation(lines: Iterable[bytes]) -> Generator[bytes]:
 
 
 def length_of_creation(size: int) -> int:
-    """Bytes of the body that a file of so many bytes makes: commas for line feeds, and none for the last one."""
+    """Return the length of the body for a file's length: commas replace line feeds, except the last one."""
     return size - 1 + len(_BEGIN) + len(_END)
 
 
@@ -106,7 +106,7 @@ def length_of_creation(size: int) -> int:
 
 
 def name_in(line: bytes) -> str | None:
-    """The `custom_id` of a line of results; None where it has none."""
+    """Return the `custom_id` of a line of results, or None."""
     try:
         entry = json.loads(line)
     except (ValueError, RecursionError):
@@ -115,7 +115,7 @@ def name_in(line: bytes) -> str | None:
 
 
 def read_line(batch: Batch, line: bytes) -> BatchResult:
-    """What a line of results says. Blank lines are for the caller to skip."""
+    """Read a line of results. The caller skips blank lines."""
     found = _without_message(line)
     if found is not None:
         name, content = found
@@ -142,10 +142,10 @@ def read_line(batch: Batch, line: bytes) -> BatchResult:
 
 
 def _without_message(line: bytes) -> tuple[str, bytes] | None:
-    """The name and the message as it was received; None for any line that is not plainly an answer.
+    """Return the `custom_id` and the message as received; None for a line that is not an answer.
 
-    An answer is parsed once and kept byte for byte. What is left of the line proves that the message was cut out whole:
-    it is JSON with exactly a null where the message belongs.
+    An answer is parsed once and kept byte for byte. The rest of the line must be JSON with null in place of the message,
+    which proves that the whole message was cut out.
     """
     start, end = _MESSAGE.search(line), _AFTER_MESSAGE.search(line)
     if start is None or end is None or end.start() < start.end():
@@ -185,7 +185,7 @@ def _bytes(body: object) -> bytes:
     try:
         try:
             return json.dumps(body, ensure_ascii=False, separators=(",", ":")).encode()
-        except UnicodeEncodeError:  # half of a surrogate pair, which only escapes can carry
+        except UnicodeEncodeError:  # a lone surrogate needs an escape
             return json.dumps(body, separators=(",", ":")).encode()
     except (ValueError, RecursionError):
         return b""
@@ -195,12 +195,12 @@ def _bytes(body: object) -> bytes:
 
 
 def requests_in(job: Mapping[str, Any]) -> int:
-    """How many requests a batch of the API has; 0 where that is not told."""
+    """Return the number of requests of a batch; 0 if unknown."""
     return sum(_counts(job).values())
 
 
 def read_batch(batch: Batch, job: Mapping[str, Any]) -> Batch:
-    """The batch with what the API's object says about it; what that does not tell stays as it is."""
+    """Return the batch updated from the API's object; missing fields keep their values."""
     status = _text(job.get("processing_status"))
     counts = _counts(job)
     batch_id = _text(job.get("id")) or batch.batch_id
@@ -211,7 +211,7 @@ def read_batch(batch: Batch, job: Mapping[str, Any]) -> Batch:
         state=_state(batch, status, counts, job),
         status=status or batch.status,
         batch_id=batch_id,
-        # results have no id of their own
+        # results have no separate id
         output_file_id=batch_id if has_results else batch.output_file_id,
         requests=batch.requests or sum(counts.values()),
         completed=counts["succeeded"],
@@ -223,7 +223,7 @@ def read_batch(batch: Batch, job: Mapping[str, Any]) -> Batch:
 
 
 def undecided(jobs: Sequence[Mapping[str, Any]]) -> Undecided:
-    """What is said of batches that may be the one that is looked for, and do not tell the names of their requests yet."""
+    """Describe candidate batches whose `custom_id`s cannot be read yet."""
     ids = ", ".join(str(job.get("id")) for job in jobs)
     has, it, tells, they = (
         ("has", "its", "tells", "it has") if len(jobs) == 1 else ("have", "their", "tell", "they have")
@@ -236,7 +236,7 @@ def undecided(jobs: Sequence[Mapping[str, Any]]) -> Undecided:
 
 
 def _until(job: Mapping[str, Any]) -> float | None:
-    """When the names of a batch's requests can be read at the latest (seconds since 1970); None: never any more."""
+    """Return the latest time at which a batch's `custom_id`s become readable (seconds since 1970); None for never."""
     if job.get("processing_status") != "ended":
         expires = read_moment(job.get("expires_at"))
         return None if expires is None else expires + AFTER
@@ -245,7 +245,7 @@ def _until(job: Mapping[str, Any]) -> float | None:
 
 
 def _state(batch: Batch, status: str | None, counts: Mapping[str, int], job: Mapping[str, Any]) -> BatchState:
-    """The API knows only whether a batch has ended: how it did is told by its requests."""
+    """Return the state of a batch. The API reports only that it has ended; its results tell success or failure."""
     if status is None:
         return batch.state
     if status != "ended":
@@ -266,7 +266,7 @@ def _object(value: object) -> Mapping[str, Any]:
 
 
 def _text(value: object) -> str | None:
-    """A text that is not empty, or None."""
+    """Return a text that is not empty, or None."""
     return readable(value) if isinstance(value, str) and value else None
 
 

@@ -1,7 +1,7 @@
-"""Message Batches as an `InlineBatchService`: the real SDK, each call once, every ending an `Outcome`.
+"""Implement `InlineBatchService` for Message Batches with the SDK.
 
-The SDK's retries stay off, since a creation that is sent twice is paid twice, and bodies are read as bytes, since its
-parsing raises after the fact.
+The SDK's retries are off, since a repeated creation is paid twice. Bodies are read as bytes, since the SDK's parsing can
+raise after a call was paid.
 """
 
 from __future__ import annotations
@@ -68,7 +68,7 @@ fast."""
 
 
 class AnthropicBatches:
-    """One client for all threads. Raises `CallError` for whatever comes of a call, `OutputError` for a local disk."""
+    """The service, with one client for all threads. Raises `CallError` for failed calls, `OutputError` for disk errors."""
 
     def __init__(self, context: BackendContext) -> None:
         self._context = context
@@ -96,7 +96,7 @@ class AnthropicBatches:
         return batch_lines.read_line(batch, remove_key([line], self._context))
 
     def enqueued_limit(self, text: str) -> int | None:
-        """The API limits how many requests wait in batches by an ordinary 429, which is waited for."""
+        """Return no limit: the API limits waiting requests by a 429, which is retried."""
         return None
 
     # ------------------------------------------------------------------------------------------------ creation
@@ -125,9 +125,9 @@ class AnthropicBatches:
         return read_batch(batch, job)
 
     def search(self, batch: Batch, known: Collection[str]) -> Batch | Undecided | None:
-        """A batch of the API has nothing of ours but the names of its requests, and tells those when it has ended.
+        """Search by `custom_id`, the only identification in a batch, which can be read when the batch has ended.
 
-        Until then every batch that is young enough and has as many requests may be it.
+        Until then every recent batch with the same number of requests is a candidate.
         """
         mark, unclear = batch_lines.mark_of(batch.key), list[Mapping[str, Any]]()
         for job in self._young(batch):
@@ -141,7 +141,7 @@ class AnthropicBatches:
         return batch_lines.undecided(unclear) if unclear else None
 
     def _mark(self, job: Mapping[str, Any]) -> str | None:
-        """What the names of a batch's requests begin with, read from the first of its results; None while it has none."""
+        """Return the `custom_id` prefix in a batch's first result; None without results."""
         batch_id = str(job.get("id"))
         if batch_id in self._marks:
             return self._marks[batch_id]
@@ -151,7 +151,7 @@ class AnthropicBatches:
             with self._results(batch_id) as response:
                 first = next((line for line in response.iter_lines() if line.strip()), "")
         except CallError as error:
-            if error.failure.http_status in (404, 410):  # they are kept for a while only
+            if error.failure.http_status in (404, 410):  # results expire
                 return None
             raise
         name = batch_lines.name_in(first.encode())
@@ -160,14 +160,14 @@ class AnthropicBatches:
         return self._marks.get(batch_id)
 
     def _young(self, batch: Batch) -> Iterator[Mapping[str, Any]]:
-        """The batches of the account's workspace that may have been created since this one was prepared, newest first."""
+        """Return the workspace's batches that may have been created since this one was prepared, newest first."""
         after, since = "", float("inf")
         while True:
             page: dict[str, Any] = {"limit": PAGE, "timeout": self._short()} | ({"after_id": after} if after else {})
             asked = time.time()
             answer = self._answer(partial(_page, page))
             body = read_json_object(remove_key([answer.content], self._context))
-            # Clocks differ: by the API's own one it may have been created before it was prepared.
+            # clocks differ: by the API's clock it may have been created before it was prepared
             since = min(since, batch.prepared_at + min(0.0, _date(answer, asked) - asked) - BEFORE)
             data = body.get("data")
             entries = [entry for entry in data if isinstance(entry, dict)] if isinstance(data, list) else []
@@ -177,7 +177,7 @@ class AnthropicBatches:
                     return
                 yield entry
             last = entries[-1].get("id") if entries else None
-            # A server that pays no heed to `after_id` would give the same page for ever.
+            # a server that ignores `after_id` would return the same page forever
             if not body.get("has_more") or not isinstance(last, str) or last == after:
                 return
             after = last
@@ -203,7 +203,7 @@ class AnthropicBatches:
         )
 
     def download(self, file_id: str, path: Path) -> int:
-        """The results of the batch with this id."""
+        """Download the results of the batch with this id."""
         size = 0
         try:
             with self._results(file_id) as response, atomic_write(path) as stream:
@@ -216,10 +216,10 @@ class AnthropicBatches:
 
     @contextmanager
     def _results(self, batch_id: str) -> Generator[httpx2.Response]:
-        """The results of a batch as they arrive; `CallError` for whatever goes wrong until they have been read.
+        """Stream the results of a batch; errors until the end of the block become `CallError`.
 
-        They are asked for under the base URL and not at the address that the batch names, so that the key goes nowhere
-        else. The block reads them, and nothing else that may fail but `OutputError`.
+        The URL is built from the base URL instead of the batch's `results_url`, so that the key goes to no other host.
+        The block may only read the results and raise `OutputError`.
         """
         started = time.perf_counter()
         answer: httpx2.Response | None = None
@@ -245,7 +245,7 @@ class AnthropicBatches:
     # ------------------------------------------------------------------------------------------------ calls
 
     def _call(self, ask: Callable[[Anthropic], Any]) -> dict[str, Any]:
-        """The object that a call answers with."""
+        """Return the JSON object in a call's response."""
         return read_json_object(remove_key([self._answer(ask).content], self._context))
 
     def _answer(self, ask: Callable[[Anthropic], Any]) -> httpx2.Response:
@@ -288,7 +288,7 @@ def _page(page: dict[str, Any], client: Anthropic) -> Any:
 
 
 def _date(answer: httpx2.Response, otherwise: float) -> float:
-    """The time by the API's clock, in seconds since 1970."""
+    """Return the API's time in seconds since 1970."""
     try:
         return parsedate_to_datetime(answer.headers.get("date", "")).timestamp()
     except (ValueError, TypeError, OverflowError):

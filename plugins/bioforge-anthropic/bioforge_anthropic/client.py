@@ -1,8 +1,7 @@
-"""Sends a message byte for byte, once, and reports what came back as an `Outcome`.
+"""Send a message once, byte for byte, and return an `Outcome`.
 
-The SDK says who is calling: key, API version, its own headers, from arguments and environment. The bytes then go out
-through the HTTP client that the SDK itself uses, without the SDK's calls: those retry, parse and raise after an answer
-was paid for, and drop the part of an answer that arrived before a connection broke.
+The SDK provides key, API version and headers from arguments and environment. The bytes are sent with the SDK's HTTP
+client, without the SDK's calls: those retry, can raise after an answer was paid, and drop partial answers.
 """
 
 from __future__ import annotations
@@ -40,7 +39,7 @@ KEY = "ANTHROPIC_API_KEY"
 
 
 def check_context(context: BackendContext) -> None:
-    """Raises `UsageError` where nothing could be sent, and where a key would be sent to whom it is not for."""
+    """Raise `UsageError` if nothing can be sent, or if the key would go to another provider."""
     host = (urlsplit(context.base_url).hostname or "").lower()
     if host == "openai.com" or host.endswith(".openai.com"):
         raise UsageError(
@@ -63,17 +62,17 @@ def check_context(context: BackendContext) -> None:
 
 
 def endpoint_url(base_url: str, endpoint: str) -> str:
-    """Where an endpoint is, under a base URL with or without `/v1` at its end."""
+    """Return an endpoint's URL for a base URL with or without `/v1` at its end."""
     return base_url.rstrip("/").removesuffix("/v1") + endpoint
 
 
 def sdk_url(base_url: str) -> str:
-    """The base URL as the SDK wants it."""
+    """Return the base URL in the SDK's form."""
     return base_url.rstrip("/").removesuffix("/v1")
 
 
 def call_headers(context: BackendContext) -> dict[str, str]:
-    """The headers that the SDK sends with each call."""
+    """Return the headers of the SDK for each call."""
     from anthropic import Anthropic
 
     return sdk_headers(
@@ -87,7 +86,7 @@ def call_headers(context: BackendContext) -> dict[str, str]:
 
 
 class MessagesSender:
-    """One `httpx2` client; to be made and used on one event loop."""
+    """A sender with one `httpx2` client; create and use it on one event loop."""
 
     def __init__(self, context: BackendContext) -> None:
         self._context = context
@@ -116,7 +115,7 @@ class MessagesSender:
             async with asyncio.timeout(self._context.timeout):
                 response = await self._client.send(outgoing, stream=True)
                 try:
-                    # Read in pieces: those that arrived before a connection broke are kept.
+                    # read in pieces, to keep a partial answer
                     async for piece in response.aiter_bytes():
                         received.append(piece)
                 finally:
@@ -143,7 +142,7 @@ class MessagesSender:
         import httpx2
 
         context = self._context
-        # A connection for each call and none to wait for: how many there are is the scheduler's business.
+        # no connection limit: the scheduler limits calls in flight
         limits = httpx2.Limits(
             max_connections=None, max_keepalive_connections=None, keepalive_expiry=KEEP_ALIVE_SECONDS
         )

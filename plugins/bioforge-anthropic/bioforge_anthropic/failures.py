@@ -52,9 +52,9 @@ def _request_id_in(content: bytes) -> str | None:
 
 
 def read_rate_limits(headers: Mapping[str, str], wall: Callable[[], float] = time.time) -> RateLimits | None:
-    """What the `anthropic-ratelimit-*` headers tell; None where there are none.
+    """Read the `anthropic-ratelimit-*` headers; None without them.
 
-    Of the tokens it is what the API calls the tightest limit at the moment: input and output together, else the input.
+    For tokens use the API's tightest limit: input and output together, else input.
     """
     now = _date(headers.get("date")) or wall()
     tokens = "tokens" if "anthropic-ratelimit-tokens-remaining" in headers else "input-tokens"
@@ -73,7 +73,7 @@ _NOTHING = RateLimits()
 
 
 def read_retry_after(headers: Mapping[str, str], wall: Callable[[], float] = time.time) -> float | None:
-    """Seconds the API asks to wait: `retry-after` in seconds, or as an HTTP date."""
+    """Return the seconds of `retry-after`, given as a number or an HTTP date."""
     value = headers.get("retry-after")
     seconds = _seconds(value)
     if seconds is None and (moment := _date(value)) is not None:
@@ -82,13 +82,13 @@ def read_retry_after(headers: Mapping[str, str], wall: Callable[[], float] = tim
 
 
 def request_id_of(headers: Mapping[str, str]) -> str | None:
-    """The API's id of an answer, fit to be stored."""
+    """Return the API's id of an answer, cleaned for storage."""
     found = headers.get("request-id")
     return readable(found) if found else None
 
 
 def read_moment(text: object) -> float | None:
-    """Seconds since 1970 of `2026-08-20T18:37:24.100435Z`; None for anything else."""
+    """Parse a time like `2026-08-20T18:37:24.100435Z` to seconds since 1970; None for other texts."""
     if not isinstance(text, str):
         return None
     try:
@@ -109,7 +109,7 @@ def _until(headers: Mapping[str, str], name: str, now: float) -> float | None:
 
 
 def _date(text: str | None) -> float | None:
-    """Seconds since 1970 of an HTTP date."""
+    """Parse an HTTP date to seconds since 1970."""
     try:
         return parsedate_to_datetime(text or "").timestamp()
     except (ValueError, TypeError, OverflowError):
@@ -117,7 +117,7 @@ def _date(text: str | None) -> float | None:
 
 
 def _seconds(text: str | None) -> float | None:
-    """A number of 0 or more, or None."""
+    """Parse a number of 0 or more, or return None."""
     try:
         value = float(text or "")
     except ValueError:

@@ -1,4 +1,4 @@
-"""Prices in US dollars, from the tables of genai-prices: offline, and as old as the installed package."""
+"""Compute prices in US dollars from the installed tables of genai-prices, offline."""
 
 from __future__ import annotations
 
@@ -18,10 +18,10 @@ the price of input instead of 1.25 times."""
 
 
 def price(model: str, usage: Usage, service_tier: str | None = None, long_lived: int = 0) -> float | None:
-    """US dollars for `usage`; None for a model without a known price.
+    """Return US dollars for `usage`; None for a model without a known price.
 
-    `service_tier` is `batch`, or as the answer names it (`standard`, `priority`: the same price). `long_lived` are those
-    of `usage.cache_write_tokens` that are kept for an hour.
+    `service_tier` is `batch` or the tier in the answer (`standard` and `priority` have the same price). `long_lived` is
+    the part of `usage.cache_write_tokens` that is cached for an hour.
     """
     usual = _usual(model, _consistent(usage))
     if usual is None:
@@ -33,7 +33,7 @@ def price(model: str, usage: Usage, service_tier: str | None = None, long_lived:
 
 @lru_cache(maxsize=65_536)
 def _usual(model: str, usage: Usage) -> float | None:
-    # Imported here: 0.2 s that `--help` has no use for.
+    # imported here: takes 0.2 s
     import genai_prices
 
     tokens = genai_prices.Usage(
@@ -50,7 +50,7 @@ def _usual(model: str, usage: Usage) -> float | None:
 
 
 def _consistent(usage: Usage) -> Usage:
-    """What was cached is part of the input; anything else is no usage of ours, and taken at its input."""
+    """Return usage whose cached tokens do not exceed the input."""
     if usage.cached_tokens + usage.cache_write_tokens <= usage.input_tokens:
         return usage
     cached = min(usage.cached_tokens, usage.input_tokens)

@@ -1,4 +1,4 @@
-"""Bodies and answers of `/v1/messages`. Pure: bytes in, values out, and never an exception for what came back.
+"""Build bodies and read answers of `/v1/messages`. Without I/O; invalid responses raise no exception.
 
 https://platform.claude.com/docs/en/api/messages
 """
@@ -32,9 +32,9 @@ _MOST = 2**53
 
 
 def body(rendered: Rendered) -> dict[str, object]:
-    """The body for a recipe; `ConfigError` where the API cannot express it.
+    """Return the body for a recipe. Raises `ConfigError` if the API cannot express it.
 
-    Parameters that OpenAI's `/v1/responses` names otherwise are translated, all others go out as they are written.
+    Parameters with another name in OpenAI's `/v1/responses` are translated; others are sent unchanged.
     """
     if rendered.prompt is not None:
         raise ConfigError(
@@ -68,7 +68,7 @@ def body(rendered: Rendered) -> dict[str, object]:
 
 
 def _max_tokens(made: dict[str, object]) -> object:
-    """Takes the limit out of the parameters."""
+    """Remove the limit from the parameters and return it."""
     limits = [made.pop(name) for name in ("max_output_tokens", "max_tokens") if name in made]
     if not limits:
         raise ConfigError(
@@ -84,7 +84,7 @@ def _max_tokens(made: dict[str, object]) -> object:
 
 
 def _output_config(made: dict[str, object]) -> dict[str, object] | None:
-    """What the schema and the effort come to; takes `text` and `reasoning` out of the parameters."""
+    """Build `output_config` from schema and effort; removes `text` and `reasoning` from the parameters."""
     text, reasoning, given = made.pop("text", None), made.pop("reasoning", None), made.get("output_config")
     config: dict[str, object] = dict(given) if isinstance(given, Mapping) else {}
     if text is not None:
@@ -113,10 +113,10 @@ def _output_config(made: dict[str, object]) -> dict[str, object] | None:
 
 
 def sent(request: Request) -> bytes:
-    """The bytes that go out: the request's own body.
+    """Return the bytes to send for a request's body.
 
-    The properties of a schema go out in the order in which they were written, which canonical JSON has lost and
-    `required` has kept: a model answers in that order.
+    Schema properties are sent in their original order, restored from `required` because canonical JSON sorts them: a
+    model answers in that order.
     """
     if b'"output_config"' not in request.body:
         return request.body
@@ -141,10 +141,10 @@ def _ordered(value: Any) -> Any:
 
 
 def read_answer(content: bytes, asked: str = "", tier: str | None = None) -> Response:
-    """Reads a complete answer. What cannot be used has a `problem`, with as much of the rest as could be read.
+    """Read a complete answer. An unusable one has a `problem` and as many other fields as could be read.
 
-    `problem.error_class` is `malformed` for what is no message at all. The cost is that of the model that answered, or
-    of the one that was `asked` where that one has no known price; at the price `tier`, or at the one the answer names.
+    `problem.error_class` is `malformed` if it is not a message. The cost uses the answering model, or `asked` if that
+    has no known price, at the price of `tier` or of the answer's tier.
     """
     try:
         body = json.loads(content)
@@ -171,9 +171,9 @@ def read_answer(content: bytes, asked: str = "", tier: str | None = None) -> Res
 
 
 def read_usage(body: Mapping[str, Any]) -> Usage | None:
-    """Tokens of an answer; None where none are told.
+    """Read the tokens of an answer, or return None.
 
-    Anthropic counts what was read from and written to its cache beside `input_tokens`; here all of that is input.
+    Anthropic counts cache reads and writes beside `input_tokens`; here they are part of the input.
     """
     usage = _dict(body, "usage")
     plain, given = _count(usage, "input_tokens"), _count(usage, "output_tokens")
@@ -226,7 +226,7 @@ def _malformed(content: bytes, message: str, body: Mapping[str, Any] | None = No
 
 
 def readable(text: str) -> str:
-    """The text without lone surrogates, which JSON can carry and no file or database can."""
+    """Return the text without lone surrogates, which have no UTF-8 form."""
     try:
         text.encode()
     except UnicodeEncodeError:
@@ -253,5 +253,5 @@ def _count(body: Mapping[str, Any], name: str) -> int | None:
 
 
 def _text(value: object) -> str | None:
-    """A text that is not empty, or None."""
+    """Return a text that is not empty, or None."""
     return readable(value) if isinstance(value, str) and value else None

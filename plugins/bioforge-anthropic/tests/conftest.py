@@ -1,4 +1,4 @@
-"""Fixtures: servers, and projects that ask them."""
+"""Fixtures: servers, and projects that use them."""
 
 from __future__ import annotations
 
@@ -21,13 +21,13 @@ def stack() -> Iterator[ExitStack]:
 
 @pytest.fixture
 def make_server(stack: ExitStack) -> Callable[..., AnthropicServer]:
-    """`make_server(latency=0.1)`: a server that runs until the test ends."""
+    """Start a server until the end of the test, as in `make_server(latency=0.1)`."""
     return lambda **settings: stack.enter_context(AnthropicServer(**settings))
 
 
 @pytest.fixture
 def make_world(tmp_path: Path, stack: ExitStack, make_server: Callable[..., AnthropicServer]) -> Callable[..., World]:
-    """`make_world({"max_requests": 2}, batch_seconds=1)`: a project and the server it asks, with these settings."""
+    """Make a project and its server, as in `make_world({"max_requests": 2}, batch_seconds=1)`."""
 
     def make(options: dict[str, object] | None = None, **settings: object) -> World:
         world = World(tmp_path / "project", make_server(**settings), options or {})

@@ -1,7 +1,7 @@
-"""A server that speaks as Anthropic's API does, on loopback, with a ledger of what it has charged for.
+"""A loopback server like Anthropic's API, with a ledger of charges.
 
 `with AnthropicServer(...) as server:` serves in a thread; `python server.py --port 8000 --data FOLDER` in a process. With a
-folder its ledger and its batches outlive it: another one goes on where it was, whatever killed it.
+folder, ledger and batches survive a kill, and the next server continues with them.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ MAX_BODY = 260_000_000
 
 
 class AnthropicServer:
-    """Serves while the `with` block lasts."""
+    """A server that runs during its `with` block."""
 
     def __init__(self, port: int = 0, **settings: Any) -> None:
         self.settings = Settings(**settings)
@@ -55,7 +55,7 @@ class AnthropicServer:
         return f"http://127.0.0.1:{self.port}"
 
     def charged(self) -> list[str | None]:
-        """What the clients call the attempts that were charged for."""
+        """Return the clients' names of charged attempts."""
         with self._lock:
             self.batches.proceed()
             return [charge.name for charge in self.charges]
@@ -118,7 +118,7 @@ class AnthropicServer:
         self.batches.load(folder)
 
     def charge(self, charge: Charge) -> None:
-        """Durable, as far as a process that is killed is concerned, before anybody is told of the answer."""
+        """Write the charge before the answer is sent, so that it survives a kill of the process."""
         with self._lock:
             self.charges.append(charge)
             if self._journal is not None:
@@ -163,7 +163,7 @@ class AnthropicServer:
             response = web.StreamResponse(headers={**headers, "Content-Length": str(len(body))})
             await response.prepare(request)
             await response.write(body[: len(body) // 2])
-            # What was written leaves before the connection does.
+            # send written bytes before closing the connection
             await asyncio.sleep(0.01)
             return self._hang_up(request, response)
         self.statuses[200] += 1
@@ -178,7 +178,7 @@ class AnthropicServer:
         batch_id: str | None = None,
         fault: str | None = None,
     ) -> tuple[dict[str, Any], Charge]:
-        """A message and what it costs. The same params give the same text."""
+        """Return a message and its cost. Equal params give equal text."""
         digest = hashlib.sha256(json.dumps(params, sort_keys=True, ensure_ascii=False).encode()).hexdigest()
         schema = ((params.get("output_config") or {}).get("format") or {}).get("schema")
         text = f"Simulated answer {digest[:8]}." if schema is None else json.dumps(example(schema))
@@ -310,7 +310,7 @@ class AnthropicServer:
                     return self._hang_up(request, response)
                 await response.write(line)
             await response.write_eof()
-        except ConnectionError:  # who looks for a batch reads its first result only
+        except ConnectionError:  # a search reads only the first result
             pass
         self.statuses[200] += 1
         return response
@@ -381,7 +381,7 @@ class AnthropicServer:
 async def _left_alone(
     request: web.Request, handler: Callable[[web.Request], Awaitable[web.StreamResponse]]
 ) -> web.StreamResponse:
-    """A client that dies in the middle of a request is nothing to tell of."""
+    """Ignore errors of clients that die during a request."""
     try:
         return await handler(request)
     except ConnectionError:

@@ -1,4 +1,4 @@
-"""Message Batches of the test server: their requests, their end, and what became of each request."""
+"""Message Batches of the test server: requests, end and results."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ class Job:
     results: list[dict[str, Any]] = field(default_factory=list)
 
     def shown(self, base_url: str) -> dict[str, Any]:
-        """The API's object."""
+        """Return the API's object."""
         kinds = Counter(entry["result"]["type"] for entry in self.results)
         has_results = self.status == "ended" and not self.archived
         return {
@@ -58,19 +58,19 @@ class Job:
         }
 
     def lines(self) -> list[bytes]:
-        """The results, in an order of their own."""
+        """Return the results in another order than the requests."""
         lines = [json.dumps(entry, ensure_ascii=False).encode() + b"\n" for entry in self.results]
         random.Random(self.id).shuffle(lines)
         del lines[: int(self.fate.get("lines_missing", 0))]
         return lines + lines[: int(self.fate.get("lines_twice", 0))]
 
     def take(self, word: str) -> bool:
-        """Whether the fate has this word, which it has once."""
+        """Return True the first time the fate has this word."""
         return self.fate.pop(word, None) is not None
 
 
 class Batches:
-    """All batches of a server, oldest first. Every method is called with the server's lock."""
+    """All batches of a server, oldest first. Hold the server's lock to call a method."""
 
     def __init__(self, server: AnthropicServer) -> None:
         self._server = server
@@ -96,7 +96,7 @@ class Batches:
         return job
 
     def listed(self) -> list[Job]:
-        """Newest first, without those that are too young for a list."""
+        """Return batches newest first, without those too recent to be listed."""
         found = []
         for job in reversed(self.by_id.values()):
             if self._lag.get(job.id, 0) > 0:
@@ -106,7 +106,7 @@ class Batches:
         return found
 
     def proceed(self) -> None:
-        """End what has had its time."""
+        """End batches whose time has passed."""
         now = time.time()
         for job in self.by_id.values():
             if job.status != "ended" and (now >= job.ends or job.status == "canceling"):
@@ -124,7 +124,7 @@ class Batches:
             (self._folder / f"{job.id}.json").unlink()
 
     def end(self, job: Job) -> None:
-        """Answer what its fate leaves over, and charge for that."""
+        """Answer and charge the requests that its fate does not fail."""
         shares = [(word, job.fate[word]) for word in _KINDS if word in job.fate]
         places = list(range(len(job.requests)))
         random.Random(len(job.requests)).shuffle(places)

@@ -1,4 +1,4 @@
-"""What the test server takes and refuses, and in which words: as Anthropic's API does."""
+"""Check requests as Anthropic's API does, with its error texts."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ UNUSABLE: Mapping[str, str] = {"max_tokens": "max_tokens", "refusal": "refusal",
 
 
 def wrong_params(params: object, in_batch: bool = False) -> str | None:
-    """What the API says of params that it does not take."""
+    """Return the API's error for invalid params."""
     if not isinstance(params, dict):
         return "expected an object"
     for name in ("model", "max_tokens", "messages"):
@@ -66,7 +66,7 @@ _PARAMS = {
 
 
 def wrong_batch(content: bytes) -> str | None:
-    """What the API says of a batch that it does not take. Params are looked at later, request by request."""
+    """Return the API's error for an invalid batch. Params are checked later, per request."""
     try:
         entries = json.loads(content)["requests"]
         names = [entry["custom_id"] for entry in entries]
@@ -81,7 +81,7 @@ def wrong_batch(content: bytes) -> str | None:
 
 
 def example(schema: Mapping[str, Any]) -> Any:
-    """A value that holds by a simple schema."""
+    """Return a value that is valid for a simple schema."""
     if "enum" in schema:
         return schema["enum"][0]
     kind = schema.get("type")

@@ -1,4 +1,4 @@
-"""What the test server is told, and what it writes down of the money."""
+"""Settings of the test server and entries of its ledger."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from pathlib import Path
 
 @dataclass(frozen=True, slots=True)
 class Charge:
-    """One answer that was charged for. `name`: what the client calls the attempt, in a batch its `custom_id`."""
+    """One charged answer. `name`: the client's name of the attempt, in a batch its `custom_id`."""
 
     name: str | None
     body_sha256: str
@@ -23,8 +23,8 @@ class Charge:
 
 @dataclass
 class Settings:
-    """`script`: faults of the 1st, 2nd … try of each request in which a text stands. `faults`: probabilities. Times in
-    seconds. `batch_script`: what becomes of the 1st, 2nd … batch (see `server_batches.Job`), joined by a plus."""
+    """Settings; times in seconds. `script`: faults of the 1st, 2nd … attempt of requests that contain a text. `faults`:
+    probabilities. `batch_script`: fates of the 1st, 2nd … batch (see `server_batches.Job`), joined by a plus."""
 
     latency: float = 0.0
     script: Mapping[str, Sequence[str]] = field(default_factory=dict)

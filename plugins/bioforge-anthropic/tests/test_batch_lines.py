@@ -1,4 +1,4 @@
-"""Requests of a batch, lines of its results, and the batch itself."""
+"""Test requests of a batch, lines of its results and the batch object."""
 
 from __future__ import annotations
 

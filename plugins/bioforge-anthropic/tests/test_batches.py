@@ -1,4 +1,4 @@
-"""Message Batches as people use them: bought, expired, cancelled, left and collected, and found again when nobody knows."""
+"""Run Message Batches: paid, expired, cancelled, collected later, and found after an unclear creation."""
 
 from __future__ import annotations
 
@@ -244,7 +244,7 @@ def test_results_that_are_archived_leave_the_question_open(make_world: MakeWorld
 
 
 def strangers(server: AnthropicServer, number: int) -> str:
-    """A batch that another program has created on the same account."""
+    """Create a batch of another program on the same account."""
     params = {"model": "claude-haiku-4-5", "max_tokens": 9, "messages": [{"role": "user", "content": "Hello"}]}
     entries = [{"custom_id": f"their-{place}", "params": params} for place in range(number)]
     return server.batches.create(entries, {}).id

@@ -1,4 +1,4 @@
-"""What every backend must do, proved for both against a server that speaks as Anthropic's does."""
+"""Run the backend contract for both backends against a server like Anthropic's."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from bioforge.testing import BackendContract
 
 
 def limited(rendered: Rendered) -> Rendered:
-    """With the limit that Anthropic wants, where a story has none."""
+    """Add `max_tokens`, which Anthropic requires, if it is missing."""
     return replace(rendered, parameters={"max_output_tokens": 400, **rendered.parameters})
 
 

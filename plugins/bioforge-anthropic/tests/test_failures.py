@@ -1,4 +1,4 @@
-"""What a refusal means, and what the headers tell."""
+"""Test outcomes of refusals and their headers."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""kill -9 at any moment: what was bought is kept, nothing is bought twice, and what nobody can know is said to be unclear."""
+"""Kill the process at any moment: paid answers are kept, nothing is paid twice, unclear attempts are reported."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ MakeWorld = Callable[..., World]
 
 
 def killed_when(world: World, met: Callable[[], bool], *arguments: str) -> int:
-    """A run that is killed as soon as something is so; one that has ended before is fine. Its exit code."""
+    """Kill a run as soon as a condition holds, unless it has ended; return its exit code."""
     running = world.start("run", *arguments)
     wait_until(lambda: met() or running.gone(), "the moment to kill")
     if not running.gone():
@@ -62,7 +62,7 @@ class TestMessages:
 class TestBatches:
     @pytest.mark.parametrize("call", range(1, 8))
     def test_killed_at_any_call_it_goes_on(self, make_world: MakeWorld, call: int) -> None:
-        """The call has arrived, and perhaps been answered, when the process dies; or it dies a moment later."""
+        """Kill the process after a call arrived, before or after its answer."""
         world = make_world(batch_seconds=0.4 * (call % 2))
         killed_when(world, lambda: len(world.server.arrived) >= call)
         world.to_the_end()
@@ -71,7 +71,7 @@ class TestBatches:
 
     @pytest.mark.parametrize("seconds", [0.0, 0.4])
     def test_killed_between_a_creation_and_its_record(self, make_world: MakeWorld, seconds: float) -> None:
-        """Its answer is held back until the process is dead."""
+        """Hold the answer back until the process is dead."""
         world = make_world({"max_requests": 100}, batch_seconds=seconds, create_latency=60.0)
         assert killed_when(world, lambda: len(world.server.batches.by_id) == 1) == KILLED
         assert world.rows("SELECT state, batch_id FROM batches") == [("creating", None)]
@@ -82,7 +82,7 @@ class TestBatches:
         assert len(world.server.batches.by_id) == 1, "it was created again"
 
     def test_killed_in_a_creation_and_asked_at_another_address(self, make_world: MakeWorld) -> None:
-        """Nobody knows there whether it was created: it is left open, and nothing of it is asked a second time."""
+        """Another server cannot know if the batch was created: it stays open and is not sent again."""
         world = make_world({"max_requests": 100}, batch_seconds=0.0, create_latency=60.0)
         address = world.server.base_url
         assert killed_when(world, lambda: len(world.server.batches.by_id) == 1) == KILLED

@@ -1,4 +1,4 @@
-"""What people see: mistakes in the project file, prices in the plan, schemas and repairs, keys."""
+"""Test mistakes in the project file, prices in the plan, schemas, repairs and keys."""
 
 from __future__ import annotations
 

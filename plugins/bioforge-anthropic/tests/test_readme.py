@@ -1,4 +1,4 @@
-"""The README is true: its project works, and its table has every option with its default."""
+"""Check that the README's project runs and that its table lists every option with its default."""
 
 from __future__ import annotations
 

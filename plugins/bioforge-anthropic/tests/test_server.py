@@ -1,4 +1,4 @@
-"""The test server itself: it refuses what the API refuses, and its ledger outlives it."""
+"""Test the test server: it refuses what the API refuses, and its ledger survives it."""
 
 from __future__ import annotations
 

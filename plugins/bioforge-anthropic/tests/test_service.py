@@ -1,4 +1,4 @@
-"""The service against the server: what goes over the wire, and what each call makes of its end."""
+"""Test the service against the server: sent bytes and the outcome of each call."""
 
 from __future__ import annotations
 
@@ -106,7 +106,7 @@ def test_a_submission_whose_end_is_unclear_is_looked_for_when_it_is_made_again(
 def test_that_it_was_begun_is_on_the_disk_before_anything_is_sent(
     make_server: MakeServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Else a machine that breaks down forgets it, and the same submission would be paid a second time."""
+    """Otherwise a machine that fails would submit and pay the batch again."""
     server = make_server()
     synced: list[int] = []
 

@@ -1,4 +1,4 @@
-"""A server that sends a byte now and then: `timeout` limits the whole call, alone and in batches."""
+"""Test that `timeout` limits the whole call against a server that sends single bytes."""
 
 from __future__ import annotations
 

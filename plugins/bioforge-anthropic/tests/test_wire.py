@@ -1,4 +1,4 @@
-"""Bodies that go out, and answers that come back."""
+"""Test sent bodies and received answers."""
 
 from __future__ import annotations
 

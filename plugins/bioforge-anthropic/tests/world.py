@@ -1,4 +1,4 @@
-"""A project that asks a server of its own, and what must be true of its money."""
+"""A project with its own server, and checks of its costs."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ class World(ProjectFolder):
         super().__init__(root, server, {"artists.csv": ARTISTS}, tables)  # type: ignore[arg-type]
 
     def of_many(self, number: int) -> None:
-        """As many artists as wanted instead of the four."""
+        """Replace the four artists with `number` artists."""
         rows = "".join(f"{place},Artist {place},painter\n" for place in range(number))
         self.write("artists.csv", "artist_id,artist_name,artist_data\n" + rows)
 
@@ -62,7 +62,7 @@ class World(ProjectFolder):
         return len(self.server.charged())
 
     def to_the_end(self, *arguments: str, most: int = 4) -> list[Ran]:
-        """`resume` in new processes until one exits with 0."""
+        """Run `resume` in new processes until one exits with 0."""
         ran = [self.process("resume", *arguments)]
         while ran[-1].code != 0:
             assert len(ran) < most, f"after {most} runs still exit code {ran[-1].code}\n{ran[-1].err}"
@@ -72,39 +72,39 @@ class World(ProjectFolder):
     # ------------------------------------------------------------------------------------------------- what must be true
 
     def tiers(self) -> Counter[str]:
-        """Charges by the tier they were bought at."""
+        """Count charges by tier."""
         self.server.charged()
         return Counter(charge.tier for charge in self.server.charges)
 
     def assert_all_fresh(self) -> None:
-        """Every artist has a text, and the output says the same as the state."""
+        """Check that every artist has a text and that the output equals the state."""
         rows = self.rows("SELECT artist_id, state, text FROM results")
         assert {row[1] for row in rows} == {"fresh"}, rows
         written = [json.loads(line) for line in self.read("out.jsonl").splitlines()]
         assert {record["artist_id"]: record["response_text"] for record in written} == {row[0]: row[2] for row in rows}
 
     def assert_bought_once(self) -> None:
-        """Each different request was charged for exactly once."""
+        """Check that each request was charged exactly once."""
         self.server.charged()
         bought = Counter(charge.body_sha256 for charge in self.server.charges)
         twice = {body: times for body, times in bought.items() if times > 1}
         assert not twice, f"charged for more than once: {twice}"
 
     def assert_books_agree(self) -> None:
-        """Every charge is a paid attempt whose answer is kept, or one that is said to be maybe paid."""
+        """Check that every charge is a paid attempt with a stored answer, or a maybe paid one."""
         self.assert_ledger_equals_state(self.server.charged())
         audit = self.audit()
         assert (audit["paid_twice"], audit["lost"]) == (0, 0), audit
 
     def assert_nothing_orphaned(self) -> None:
-        """Every batch of the server is known to the state, and nothing in the state is left open."""
+        """Check that the state knows every batch of the server and has none open."""
         known = {row[0] for row in self.rows("SELECT batch_id FROM batches WHERE batch_id IS NOT NULL")}
         assert {job.id for job in self.server.batches.by_id.values()} <= known, "an orphaned batch"
         assert {row[0] for row in self.rows("SELECT state FROM batches")} <= {"collected", "released"}
         assert not list(self.root.glob("bioforge.db.batches/*")), "files of batches were left behind"
 
     def assert_undisturbed(self) -> None:
-        """As after a run to which nothing happened."""
+        """Check everything as after a run without faults."""
         self.assert_all_fresh()
         self.assert_bought_once()
         self.assert_books_agree()
