@@ -59,6 +59,8 @@ class FollowUp:
         schema = self._schemas.get(_pair(event.attempt))
         if schema is None:
             return event
+        if self._stop.level > 1:  # the run is left now: the next plan validates the answer
+            return hold_back([event], self._has_schema)[0]
         answer = checked(event.answer, schema)
         if answer.problem is None:
             return replace(event, answer=answer)
@@ -70,7 +72,8 @@ class FollowUp:
         Failures that a repair or fallback replaces come back with `followed=True`.
         """
         self._requests.mark_recorded(events)
-        if self._goes_on and any(isinstance(event, Succeeded | Unusable | Failed) for event in events):
+        ended = any(isinstance(event, Succeeded | Unusable | Failed) for event in events)
+        if self._goes_on and ended and self._stop.level < 2:
             consequences = self._planner.apply(events)
             followed = consequences.followed
             growth = self._requests.enqueue(consequences.ready) - consequences.released - len(followed)

@@ -96,7 +96,9 @@ class Recorder:
         changes = _Changes()
         done = []
         for event in events:
-            if isinstance(event, Succeeded | Unusable) and event.attempt.request.request_hash in self._unvalidated:
+            if not isinstance(event, Succeeded | Unusable) or event.answer.problem == NOT_VALIDATED:
+                continue
+            if event.attempt.request.request_hash in self._unvalidated:
                 done.append(event.attempt.request.request_hash)
                 self._validated(changes, event.answer, done[-1])
         with self._store.relaxed_sync():

@@ -22,6 +22,8 @@ from threading import Event
 from pydantic import BaseModel, field_validator
 
 def wait(folder):
+    with open(folder / "log", "a") as log:
+        log.write(".")
     while (folder / "hang").exists():
         (folder / "hangs").touch()
         Event().wait(0.01)
@@ -67,12 +69,14 @@ def project(tmp_path: Path) -> Iterator[ProjectFolder]:
         folder = ProjectFolder(tmp_path, server)
         rows = "".join(f"{number},Artist {number},\n" for number in range(ROWS))
         folder.write("artists.csv", "artist_id,artist_name,artist_data\n" + rows)
-        folder.configure(**{"[recipe.bio]": "[recipe.bio]\nschema = 'models:Bio'"})
+        folder.configure(
+            "[backend.batch]\npoll_seconds = 0.01\n", **{"[recipe.bio]": "[recipe.bio]\nschema = 'models:Bio'"}
+        )
         yield folder
 
 
 @pytest.mark.parametrize("backend", ["async", "threads", "batch", "auto"])
-@pytest.mark.parametrize("code", [BACKTRACKS, CATCHES])
+@pytest.mark.parametrize("code", [BACKTRACKS, CATCHES], ids=["backtracks", "catches"])
 def test_answers_whose_validation_takes_too_long_are_held_back(project: ProjectFolder, backend: str, code: str) -> None:
     project.write("models.py", MODELS.format(code=code))
     ran = Child(project.root, _limited, (0.05, "run", "--backend", backend)).end()
@@ -101,6 +105,25 @@ def test_a_signal_during_a_validation_drains(project: ProjectFolder, number: sig
     ran = process.end()
     assert ran.code == 130, ran.err
     assert project.value("SELECT count(*) FROM responses WHERE usable") == project.charged() < ROWS
+
+
+@pytest.mark.parametrize("backend", ["async", "threads", "batch"])
+def test_a_second_signal_leaves_further_answers_to_the_next_plan(project: ProjectFolder, backend: str) -> None:
+    project.write("models.py", MODELS.format(code=WAITS))
+    project.write("hang", "")
+    process = Child(project.root, _limited, (1000.0, "run", "--backend", backend))
+    wait_until(lambda: (project.root / "hangs").exists() or process.gone(), "a validation that hangs")
+    process.signal(signal.SIGTERM)
+    wait_until(lambda: process.gone() or "Ctrl-C again leaves now" in process.said(), "the drain")
+    process.signal(signal.SIGTERM)
+    wait_until(lambda: process.gone() or "leaving now" in process.said(), "the end")
+    (project.root / "hang").unlink()
+    ran = process.end()
+    assert ran.code == 130, ran.err
+    assert (project.root / "log").read_text() == ".", "one validation, which was under way"
+    stored = project.value("SELECT count(*) FROM responses")
+    assert project.command("plan").code in (0, 1)
+    assert project.value("SELECT count(*) FROM responses WHERE usable AND parsed IS NOT NULL") == stored >= 1
 
 
 def test_a_plan_stops_before_valid_answers_are_bought_again(project: ProjectFolder) -> None:
