@@ -6,6 +6,7 @@ prices. These classes add the scheduler, retries, the budget and the bookkeeping
 
 from __future__ import annotations
 
+import json
 from abc import abstractmethod
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import closing
@@ -24,13 +25,22 @@ if TYPE_CHECKING:
     from bioforge.core.events import Event
 
 
+def largest_usage(request: Request) -> Usage:
+    """Return the expected input of a request, its most output, and its most web searches."""
+    output, searches = request.max_output_tokens or request.output_tokens, 0
+    if b'"web_search' in request.body:
+        from bioforge.recipes.tokens import web_searches
+
+        searches = web_searches(json.loads(request.body))[0]
+    return Usage(request.input_tokens, output, web_searches=searches)
+
+
 class VendorBackend(Backend):
     """A backend that knows its prices."""
 
     def max_cost(self, request: Request) -> float | None:
         """Return the US dollars that a request costs at most, or None if unknown. The budget reserves them."""
-        output = request.max_output_tokens or request.output_tokens
-        return self.price(request.model, Usage(request.input_tokens, output), request.service_tier)
+        return self.price(request.model, largest_usage(request), request.service_tier)
 
 
 class CallsBackend(VendorBackend):

@@ -162,13 +162,15 @@ def _total_line(plan: Plan, *, simulated: bool) -> str:
     """Return the number of requests and their price: a ceiling, where the length of answers is not known yet."""
     sent = [item for item in plan.priced if item.group.requests]
     ceiling = any(item.at_limit for item in sent)
-    about = "at most about" if ceiling else "about"
+    about = "at most about" if ceiling and not any(item.unlimited_searches for item in sent) else "about"
     price = "at an unknown price" if plan.cost_usd is None else f"for {about} {money(plan.cost_usd)}"
     tokens = f"{sum(p.input_tokens for p in sent):,} + {sum(p.output_tokens for p in sent):,} tokens"
     notes = [f"{tokens}, {counted_words(sent)}"]
     if ceiling:
         trial = f": use `run --limit {TRIAL}` for a real estimate" if plan.requests > TRIAL else ""
         notes.append(f"output at its limit{trial}")
+    if any(item.unlimited_searches for item in sent):
+        notes.append("web searches have no limit, one for each request is counted: set max_tool_calls")
     if simulated:
         notes.append("simulated: nothing is charged")
     return f"{plural(plan.requests, 'request')} will be sent {price} ({'; '.join(notes)})"

@@ -56,6 +56,8 @@ class Usage:
     cached_tokens: int = 0
     cache_write_tokens: int = 0
     reasoning_tokens: int = 0
+    web_searches: int = 0
+    """Searches with a fee of their own."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,7 +9,7 @@ from bioforge.core.interfaces import Backend, Load
 from bioforge.core.reasons import Reason
 from bioforge.core.types import Batch, Usage
 from bioforge.recipes.template import Definition
-from bioforge.recipes.tokens import ESTIMATED, Counting
+from bioforge.recipes.tokens import ESTIMATED, Counting, web_searches
 from bioforge.store import Store
 from bioforge.store.stale_counts import StaleGroup
 from bioforge.store.statistics import Answers, Observed, counted_by
@@ -35,6 +35,8 @@ class Priced:
     cost_usd: float | None
     counting: Counting = ESTIMATED
     corrected: Observed | None = None
+    unlimited_searches: bool = False
+    """True where the number of web searches has no limit: the price then has the fee of one for each answer."""
     at_limit: bool = False
     """True where no answer was observed yet: the output is then counted at its limit, and the price is a ceiling."""
 
@@ -115,7 +117,8 @@ class Estimator:
         each = self.input_tokens(*which, group.input_tokens / sendable) if sendable else 0.0
         known, output = self._look_up(*which), self.output_tokens(*which)
         model = group.model or self.model(*which)
-        usage = Usage(input_tokens=round(each), output_tokens=output)
+        searches, limited = web_searches(known.definition.parameters)
+        usage = Usage(input_tokens=round(each), output_tokens=output, web_searches=searches)
         cost = self._backend.price(model, usage, self.tier) if sendable else 0.0
         return Priced(
             group=group,
@@ -126,6 +129,7 @@ class Estimator:
             # a target that waits for another recipe has no text to count
             counting=ESTIMATED if group.reason == Reason.UPSTREAM else known.counting,
             corrected=known.corrected,
+            unlimited_searches=not limited,
             at_limit=known.observed is None and output_limit(known.definition.parameters) is not None,
         )
 

@@ -11,7 +11,7 @@ import hashlib
 import importlib
 import os
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from enum import StrEnum
 from functools import cache, lru_cache
@@ -231,3 +231,15 @@ def _counting(encode: Callable[[str], list[int]]) -> Count:
         return sum(len(encode(text[start : start + PIECE])) for start in range(0, len(text), PIECE))
 
     return count
+
+
+def web_searches(parameters: Mapping[str, object]) -> tuple[int, bool]:
+    """Return the most web searches of one answer, and True if a limit bounds them; without a limit, 1 is assumed."""
+    tools = parameters.get("tools")
+    found = [tool for tool in (tools if isinstance(tools, list) else ()) if isinstance(tool, Mapping)]
+    found = [tool for tool in found if str(tool.get("type")).startswith("web_search")]
+    if not found:
+        return (1, True) if "web_search_options" in parameters else (0, True)
+    limits = (parameters.get("max_tool_calls"), *(tool.get("max_uses") for tool in found))
+    limit = next((limit for limit in limits if type(limit) is int and limit >= 0), None)
+    return (1, False) if limit is None else (limit, True)

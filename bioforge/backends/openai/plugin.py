@@ -8,7 +8,7 @@ from contextlib import closing
 from functools import cached_property
 from typing import TYPE_CHECKING
 
-from bioforge.backends.base import AsyncCallsBackend, BatchesBackend, ThreadCallsBackend, VendorBackend
+from bioforge.backends.base import AsyncCallsBackend, BatchesBackend, ThreadCallsBackend, VendorBackend, largest_usage
 from bioforge.core.interfaces import (
     AsyncSender,
     BackendContext,
@@ -64,9 +64,7 @@ class OpenAIBackend(VendorBackend):
 
     def max_cost(self, request: Request) -> float | None:
         tier = _TIER.search(request.body)
-        output = request.max_output_tokens or request.output_tokens
-        usage = Usage(request.input_tokens, output)
-        return self.price(request.model, usage, tier[1].decode() if tier else request.service_tier)
+        return self.price(request.model, largest_usage(request), tier[1].decode() if tier else request.service_tier)
 
 
 class ThreadsBackend(OpenAIBackend, ThreadCallsBackend):

@@ -45,7 +45,7 @@ def price(model: str, usage: Usage, service_tier: str | None = None) -> float | 
     """
     usage = _consistent(usage)
     rates = _rates(model, service_tier)
-    if rates is not None and max(usage.input_tokens, usage.output_tokens) <= LINEAR_UP_TO:
+    if rates is not None and not usage.web_searches and max(usage.input_tokens, usage.output_tokens) <= LINEAR_UP_TO:
         return rates.price(usage)
     return _exact(model, usage, service_tier)
 
@@ -82,6 +82,7 @@ def _exact(model: str, usage: Usage, service_tier: str | None) -> float | None:
         cache_read_tokens=usage.cached_tokens,
         cache_write_tokens=usage.cache_write_tokens,
         output_tokens=usage.output_tokens,
+        **({"web_searches": usage.web_searches} if usage.web_searches else {}),
     )
     context: PriceContext | None = None
     if service_tier == "batch":
@@ -101,4 +102,4 @@ def _consistent(usage: Usage) -> Usage:
         return usage
     cached = min(usage.cached_tokens, usage.input_tokens)
     written = min(usage.cache_write_tokens, usage.input_tokens - cached)
-    return Usage(usage.input_tokens, usage.output_tokens, cached, written, usage.reasoning_tokens)
+    return Usage(usage.input_tokens, usage.output_tokens, cached, written, usage.reasoning_tokens, usage.web_searches)

@@ -134,7 +134,18 @@ def read_usage(body: Mapping[str, Any]) -> Usage | None:
         _count(details, "cached_tokens") or 0,
         _count(details, "cache_write_tokens") or 0,
         _count(further, "reasoning_tokens") or 0,
+        _searches(body, usage),
     )
+
+
+def _searches(body: Mapping[str, Any], usage: Mapping[str, Any]) -> int:
+    """Return the web searches with a fee: those counted in the usage, else calls that search, else 1 for cited pages."""
+    if (counted := _count(_dict(usage, "server_tool_use"), "web_search_requests")) is not None:
+        return counted
+    calls = [item for item in _dicts(body.get("output")) if item.get("type") == "web_search_call"]
+    cited = _dicts(_dict(_first(body.get("choices")), "message").get("annotations"))
+    searched = [call for call in calls if _dict(call, "action").get("type", "search") == "search"]
+    return len(searched) + int(any(note.get("type") == "url_citation" for note in cited))
 
 
 def _response_texts(body: Mapping[str, Any]) -> tuple[str | None, str | None]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from functools import lru_cache
 
 from bioforge.plugin import Usage
@@ -23,12 +24,15 @@ def price(model: str, usage: Usage, service_tier: str | None = None, long_lived:
     `service_tier` is `batch` or the tier in the answer (`standard` and `priority` have the same price). `long_lived` is
     the part of `usage.cache_write_tokens` that is cached for an hour.
     """
-    usual = _usual(model, _consistent(usage))
+    usual = _usual(model, _consistent(replace(usage, web_searches=0)))
     if usual is None:
         return None
     if long_lived and (one := _usual(model, Usage(1_000))) is not None:
         usual += one / 1_000 * LONG_LIVED * min(long_lived, usage.cache_write_tokens)
-    return usual * BATCH_SHARE if service_tier == BATCH else usual
+    if service_tier == BATCH:
+        usual *= BATCH_SHARE
+    # searches cost the same in a batch
+    return usual + ((_usual(model, Usage(web_searches=usage.web_searches)) or 0.0) if usage.web_searches else 0.0)
 
 
 @lru_cache(maxsize=65_536)
@@ -41,6 +45,7 @@ def _usual(model: str, usage: Usage) -> float | None:
         cache_read_tokens=usage.cached_tokens,
         cache_write_tokens=usage.cache_write_tokens,
         output_tokens=usage.output_tokens,
+        **({"web_searches": usage.web_searches} if usage.web_searches else {}),
     )
     try:
         found = genai_prices.calc_price(tokens, model, provider_id="anthropic")

@@ -186,6 +186,7 @@ def read_usage(body: Mapping[str, Any]) -> Usage | None:
         cached_tokens=read,
         cache_write_tokens=written,
         reasoning_tokens=_count(_dict(usage, "output_tokens_details"), "thinking_tokens") or 0,
+        web_searches=_count(_dict(usage, "server_tool_use"), "web_search_requests") or 0,
     )
 
 

@@ -243,3 +243,21 @@ class TestPrices:
 
     def test_a_usage_that_contradicts_itself_costs_its_input(self) -> None:
         assert price(MODEL, Usage(100, 0, cached_tokens=300)) == pytest.approx(100 * 0.1 / 1e6)
+
+
+@pytest.mark.parametrize(("tier", "share"), [(None, 1.0), ("batch", 0.5)])
+def test_searches_are_priced_in_calls_and_batches_alike(tier: str | None, share: float) -> None:
+    plain = price("claude-haiku-4-5", Usage(100, 20))
+    one = price("claude-haiku-4-5", Usage(web_searches=1))
+    body = {
+        "type": "message",
+        "model": "claude-haiku-4-5",
+        "content": [{"type": "text", "text": "Found."}],
+        "stop_reason": "end_turn",
+        "usage": {"input_tokens": 100, "output_tokens": 20, "server_tool_use": {"web_search_requests": 4}},
+    }
+    answer = read_answer(json.dumps(body).encode(), tier=tier)
+    assert plain is not None
+    assert one is not None
+    assert one > 0
+    assert answer.cost_usd == pytest.approx(plain * share + 4 * one)
