@@ -30,10 +30,10 @@ from bioforge_anthropic.prices import BATCH
 from bioforge_anthropic.wire import read_answer, readable, sent
 
 MARK = 16
-"""Characters of a batch's key that stand at the beginning of each `custom_id`: the random ones at the key's end."""
+"""Characters of a batch's key at the start of each `custom_id`: the random ones at the key's end."""
 
 HASH_DIGITS = 20
-"""Hexadecimal digits of a request's hash that stand in a `custom_id`, which may have 64 characters."""
+"""Hexadecimal digits of a request's hash in a `custom_id`, which may have 64 characters."""
 
 PIECE = 1 << 16
 """Bytes that are sent at once."""

@@ -149,7 +149,7 @@ def _numbered(
 
 
 def _refused(error: sqlite3.Error, connection: sqlite3.Connection, query: str | None, source: str) -> InputError:
-    """The error with the place in the query, where the message names something that stands there only once."""
+    """Return the error with its position in the query, if the word it names occurs there once."""
     message = str(error)
     if query is None:
         return InputError(f"{source} cannot be read: {message}", _remedy(error))
