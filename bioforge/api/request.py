@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 from pydantic import BaseModel
 
 from bioforge.api.types import Item
+from bioforge.backends.base import largest_usage
 from bioforge.core.errors import BadArgument, ConfigError
 from bioforge.core.hashing import canonical, request_hash
 from bioforge.core.interfaces import Backend
@@ -146,8 +147,7 @@ class RequestBuilder:
 
     def price(self, request: Request) -> float:
         """Return the most a request is expected to cost, in US dollars. Raises `ConfigError` if that is unknown."""
-        usage = Usage(request.input_tokens, request.max_output_tokens or request.output_tokens)
-        price = self._backend.price(request.model, usage)
+        price = self._backend.price(request.model, largest_usage(request))
         if price is None:
             raise ConfigError(
                 f"the price of model {request.model!r} is unknown, so a budget cannot be kept",

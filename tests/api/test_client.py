@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import signal
 import subprocess
 import sys
@@ -141,6 +142,22 @@ class TestBudget:
                 client.generate_sync("long", max_output_tokens=100_000)
             assert client.generate_sync("short", max_output_tokens=100).text
         assert len(server.ledger) == 1
+
+    def test_fees_of_web_searches_count(self) -> None:
+        """Four searches cost far more than the tokens; the second request is not sent."""
+        message = {"type": "message", "content": [{"type": "output_text", "text": "Found."}]}
+        usage = {"input_tokens": 10, "output_tokens": 2}
+        body = {"status": "completed", "model": "gpt-6-luna", "output": [{"type": "web_search_call"}] * 4 + [message]}
+        tools = {"tools": [{"type": "web_search"}], "max_tool_calls": 4}
+        with (
+            OddServer((200, {}, json.dumps({**body, "usage": usage}).encode())) as server,
+            Client(configured(server.base_url, limits=LimitsConfig(max_cost_usd=0.05))) as client,
+        ):
+            found = client.generate_sync("a", max_output_tokens=100, parameters=tools)
+            assert found.cost_usd == pytest.approx(0.04, abs=0.001)
+            with pytest.raises(BudgetError, match="budget"):
+                client.generate_sync("b", max_output_tokens=100, parameters=tools)
+        assert len(server.asked) == 1
 
     def test_calls_in_flight_that_use_up_the_budget_end_the_client(self) -> None:
         async def ask(client: Client) -> list[Any]:
