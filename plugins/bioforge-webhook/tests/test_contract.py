@@ -45,7 +45,7 @@ class TestWebhook(WriterContract):
         return [record for post in self.receiver.taken for record in post.records]
 
     def test_memory_does_not_grow_with_the_output(self, tmp_path: Path) -> None:
-        pytest.skip("the receiver of the test is in this process; see test_delivering.py")
+        pytest.skip("the receiver of the test is in this process; see test_writer.py")
 
 
 def test_the_version_of_the_contract() -> None:
