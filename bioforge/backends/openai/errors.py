@@ -125,7 +125,7 @@ HTTP_ERRORS: tuple[Rule, ...] = (
         "403", "permission", Next.STOPS, hint=_ACCESS, statuses=(403,),
         why="after an answer of the same model in the same run: `row_refused`, held back",
     ),
-    Rule("3xx", "redirect", Next.FAILS, why="calls are not redirected, for the sake of the key", statuses=range(300, 400)),
+    Rule("3xx", "redirect", Next.FAILS, why="not followed, so the key reaches no other host", statuses=range(300, 400)),
     Rule("404", "not_found", Next.FAILS, statuses=(404,)),
     Rule(
         "408, 499, 504, 522, 524, 598", "timeout", Next.RETRIED, Paid.MAYBE,

@@ -116,7 +116,7 @@ class CircuitBreaker:
         return Notice("breaker", message, {"state": "closed", "seconds": seconds})
 
     def _open(self, now: float) -> float:
-        """Open and return the seconds until the next probe, with jitter for the sake of other processes."""
+        """Open and return the seconds until the next probe, with jitter, so that processes do not probe together."""
         wait = self._delay * (0.75 + 0.5 * self._random())
         self._opens_at, self._probing = now + wait, False
         return wait
